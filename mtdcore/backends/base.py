@@ -1,0 +1,61 @@
+"""The backend contract: a few coarse operations; how the correlations are done is the backend's secret."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+import numpy as np
+
+from .._typing import Array
+from ..likelihood import Likelihood, Tile
+from ..statistics import Statistics
+
+
+class Backend(Protocol):
+    """Scores tiles against rotated targets and sums their statistics.
+
+    Attributes:
+        name: "reference", "cpu", "cuda:0", ...; :func:`mtdcore.get_backend` finds it again by this name.
+        xp: the array library that ``asarray`` returns and ``accumulate`` expects.
+        precision: "float32" or "float64", the dtype of the correlations; sums are float64 always.
+    """
+
+    name: str
+    xp: Array
+    precision: str
+
+    def asarray(self, array: Array) -> Array:
+        """A host array as a float64 array of this backend's library."""
+        ...
+
+    def to_host(self, array: Array) -> np.ndarray:
+        """An array of this backend as a NumPy array."""
+        ...
+
+    def accumulate(self, tiles: Iterable[Tile], rotated_targets: Array, likelihood: Likelihood) -> Statistics:
+        """Sum of the statistics of the tiles, added in the order given.
+
+        Args:
+            tiles: host tiles of ``likelihood.geometry``.
+            rotated_targets: (K, L, L) floating-point array of this backend's library.
+            likelihood: bound to the measurement (:meth:`bind`).
+
+        Returns:
+            Statistics whose arrays belong to this backend's library; zeros for no tiles. The same bits for any
+            number of threads.
+        """
+        ...
+
+    def posterior(self, tile: Tile, rotated_targets: Array, likelihood: Likelihood) -> np.ndarray:
+        """Posterior weights of one tile, on the host.
+
+        Returns:
+            Patch model: (patch rows, patch columns, K, 2L, 2L), shifts l as in SPEC 3.
+            Window model: (K, owned rows, owned columns), one weight per rotation and corner.
+        """
+        ...
+
+    def synchronize(self) -> None:
+        """Wait until everything asked of the device is done."""
+        ...

@@ -1,0 +1,13 @@
+"""The two observation models. Each is a frozen description: geometry, pose prior, tied parameters."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from .geometry import Region, Tile, TileGeometry
+from .patch import PatchLikelihood
+from .window import WindowLikelihood
+
+Likelihood: TypeAlias = PatchLikelihood | WindowLikelihood
+
+__all__ = ["Likelihood", "PatchLikelihood", "Region", "Tile", "TileGeometry", "WindowLikelihood"]

@@ -1,0 +1,101 @@
+"""How a micrograph is cut into tiles.
+
+A tile *owns* a rectangle of sites (patch pixels or window corners) and *reads* whatever pixels the
+posterior of those sites depends on. Owned rectangles partition the micrograph, so the sum over tiles
+is the sum over sites; the cut depends on shapes only, never on threads or on storage, which is what
+keeps results the same bits however they are computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from .._typing import Array
+
+
+class Region(NamedTuple):
+    """One tile of one micrograph: owned sites and pixels to read, as half-open (row, column) ranges."""
+
+    owned: tuple[slice, slice]
+    read: tuple[slice, slice]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Pixels of one region, as a backend receives them.
+
+    Attributes:
+        values: (h, w) floating-point pixels of ``region.read``; finite wherever ``valid`` is true.
+        valid: (h, w) bool, or None when every pixel is valid.
+        region: the owned sites and the pixels read, in micrograph coordinates.
+        micrograph: index of the micrograph in the stack.
+        micrograph_shape: (H, W) of the whole micrograph.
+    """
+
+    values: Array
+    valid: Array | None
+    region: Region
+    micrograph: int
+    micrograph_shape: tuple[int, int]
+
+    @property
+    def owned(self) -> tuple[slice, slice]:
+        """Owned sites relative to the first pixel of ``values``."""
+        (rows, cols), (read_rows, read_cols) = self.region
+        return (
+            slice(rows.start - read_rows.start, rows.stop - read_rows.start),
+            slice(cols.start - read_cols.start, cols.stop - read_cols.start),
+        )
+
+
+@dataclass(frozen=True)
+class TileGeometry:
+    """The cut of a likelihood.
+
+    Attributes:
+        side: largest number of sites a tile owns along one axis (a multiple of ``unit``).
+        unit: sites come in whole multiples of this (patch side; 1 for windows).
+        halo: extra pixels read on each side of the owned sites.
+        reach: pixels beyond the last owned site that belong to it (L - 1 for window corners, 0 for patches).
+    """
+
+    side: int
+    unit: int
+    halo: int
+    reach: int
+
+    def extent(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """Number of sites along rows and columns of a micrograph of this shape (0 if too small)."""
+        rows, cols = (max(0, (n - self.reach) // self.unit * self.unit) for n in shape)
+        return (rows, cols) if rows and cols else (0, 0)
+
+    def unused_pixels(self, shape: tuple[int, int]) -> int:
+        """Pixels of the micrograph that no owned site covers (the remainder at the far edges)."""
+        rows, cols = self.extent(shape)
+        if not rows:
+            return shape[0] * shape[1]
+        return shape[0] * shape[1] - (rows + self.reach) * (cols + self.reach)
+
+    def regions(self, shape: tuple[int, int]) -> Iterator[Region]:
+        """Regions of a micrograph in row-major order."""
+        row_cuts, col_cuts = (self._cuts(n) for n in self.extent(shape))
+        for rows in row_cuts:
+            for cols in col_cuts:
+                yield Region((rows, cols), (self._read(rows, shape[0]), self._read(cols, shape[1])))
+
+    def count(self, shape: tuple[int, int]) -> int:
+        """Number of regions of a micrograph of this shape."""
+        rows, cols = self.extent(shape)
+        return -(-rows // self.side) * -(-cols // self.side)
+
+    def _cuts(self, extent: int) -> list[slice]:
+        """Balanced cuts: no sliver of a tile is left at the far edge."""
+        tiles = -(-extent // self.side)
+        units = extent // self.unit
+        edges = [self.unit * (units * i // tiles) for i in range(tiles + 1)] if tiles else []
+        return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+
+    def _read(self, owned: slice, length: int) -> slice:
+        return slice(max(0, owned.start - self.halo), min(length, owned.stop + self.halo + self.reach))

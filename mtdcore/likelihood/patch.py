@@ -1,0 +1,78 @@
+"""The patch likelihood: non-overlapping L x L patches, each seeing at most one copy (SPEC 3).
+
+Source: Bendory et al., *Multi-target detection with rotations*; Zabatani, Kreymer and Bendory,
+arXiv:2312.08500, eqs. 14-16. A patch is ``C T_l Z R_k F + noise``: the target zero-padded to
+2L x 2L, circularly shifted by l in {0..2L-1}^2, cropped to L x L. Shifts with a component equal to
+L show nothing of the target: the *empty* poses.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from ..errors import ParameterError
+from ._checks import check_common
+from .geometry import TileGeometry
+
+#: Pixels along one side of a tile: large enough to amortise a call, small enough for the cache.
+_TILE_PIXELS = 256
+
+
+@dataclass(frozen=True)
+class PatchLikelihood:
+    """Patch model with an optional tied empty probability.
+
+    Attributes:
+        box_size: side L of the target in pixels.
+        rotations: number K of equally spaced in-plane rotations.
+        noise_std: standard deviation of the white noise, in the units of the measurement.
+        empty_probability: prior probability b0 that a patch shows nothing, spread evenly over the
+            4L - 1 empty shifts while the other (2L - 1)^2 share 1 - b0. None: uniform over all
+            4L^2 shifts, as in the paper.
+        margin: extra pixels kept around the L x L frame in the statistics (for gauge moves).
+    """
+
+    box_size: int
+    rotations: int
+    noise_std: float
+    empty_probability: float | None = None
+    margin: int = 0
+
+    def __post_init__(self) -> None:
+        check_common(self)
+        if self.margin > self.box_size // 2:
+            raise ParameterError(
+                f"margin must be at most box_size // 2 = {self.box_size // 2} pixels in the patch model; got {self.margin}."
+            )
+        b0 = self.empty_probability
+        if b0 is not None and not 0.0 < b0 < 1.0:
+            raise ParameterError(
+                f"empty_probability must lie strictly between 0 and 1, or be None for the uniform prior; got {b0}."
+            )
+
+    @property
+    def geometry(self) -> TileGeometry:
+        """Tiles of whole patches, no halo."""
+        side = self.box_size * max(1, _TILE_PIXELS // self.box_size)
+        return TileGeometry(side=side, unit=self.box_size, halo=0, reach=0)
+
+    @property
+    def log_prior(self) -> tuple[float, float]:
+        """(log rho of one empty pose, log rho of one non-empty pose); poses are (shift, rotation)."""
+        empty, shown = 4 * self.box_size - 1, (2 * self.box_size - 1) ** 2
+        b0 = self.empty_probability
+        if b0 is None:
+            b0 = empty / (empty + shown)
+        return (
+            math.log(b0 / (empty * self.rotations)),
+            math.log((1.0 - b0) / (shown * self.rotations)),
+        )
+
+    def bind(self, shape: tuple[int, int, int]) -> PatchLikelihood:
+        """The same model: nothing in it depends on the size of the measurement."""
+        return self
+
+    def with_noise_std(self, noise_std: float) -> PatchLikelihood:
+        """The same model at another noise level."""
+        return replace(self, noise_std=noise_std)

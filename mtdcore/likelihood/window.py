@@ -1,0 +1,92 @@
+"""The window likelihood: whole windows with local exclusion (SPEC 7).
+
+Every corner x carries one log-likelihood ratio per rotation, Lambda(x, k); corners closer than the
+minimum separation exclude each other. Nothing is cropped, so a copy is judged once and whole.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from ..errors import ParameterError
+from ._checks import check_common
+from .geometry import TileGeometry
+
+#: Exclusion saturates: above this share of the close-packed density the activity would diverge.
+_MAX_PACKING = 0.9
+
+#: Side of the square of pixels a tile reads: the halo is recomputed, so larger is leaner until the
+#: correlation maps leave the cache.
+_TILE_PIXELS = 512
+
+
+@dataclass(frozen=True)
+class WindowLikelihood:
+    """Window model with local exclusion.
+
+    Attributes:
+        box_size: side L of the target in pixels.
+        rotations: number K of equally spaced in-plane rotations.
+        noise_std: standard deviation of the white noise, in the units of the measurement.
+        expected_count: expected number of copies in the whole measurement.
+        min_separation: smallest distance d (max norm, pixels) between two corners; None: box_size.
+        margin: extra pixels kept around the L x L frame in the statistics (for gauge moves).
+        positions: number of corners in the whole measurement, which ``expected_count`` refers to;
+            None until :meth:`bind` is called (the E-step does).
+    """
+
+    box_size: int
+    rotations: int
+    noise_std: float
+    expected_count: float
+    min_separation: int | None = None
+    margin: int = 0
+    positions: int | None = None
+
+    def __post_init__(self) -> None:
+        check_common(self)
+        if not (math.isfinite(self.expected_count) and self.expected_count > 0):
+            raise ParameterError(
+                f"expected_count must be a positive number of copies; got {self.expected_count}."
+            )
+        if self.min_separation is not None and self.min_separation < 1:
+            raise ParameterError(f"min_separation must be at least 1 pixel; got {self.min_separation}.")
+
+    @property
+    def separation(self) -> int:
+        """Smallest distance d between two corners in pixels (max norm)."""
+        return self.box_size if self.min_separation is None else self.min_separation
+
+    @property
+    def neighbourhood(self) -> int:
+        """Number of corners (2d - 1)^2 that exclude each other."""
+        return (2 * self.separation - 1) ** 2
+
+    @property
+    def geometry(self) -> TileGeometry:
+        """Tiles of window corners with the halo that their competition needs."""
+        halo = max(self.separation - 1, self.margin)
+        around = 2 * halo + self.box_size - 1
+        side = max(_TILE_PIXELS - around, around)
+        return TileGeometry(side=side, unit=1, halo=halo, reach=self.box_size - 1)
+
+    @property
+    def log_activity(self) -> float:
+        """log lambda: prior odds of a copy at one corner, corrected for exclusion (SPEC 7)."""
+        if self.positions is None:
+            raise ParameterError(
+                "the window likelihood must be bound to a measurement first: call bind(shape)."
+            )
+        rate = self.expected_count / self.positions
+        packing = min(rate * self.neighbourhood, _MAX_PACKING)
+        return math.log(packing / self.neighbourhood) - math.log1p(-packing)
+
+    def bind(self, shape: tuple[int, int, int]) -> WindowLikelihood:
+        """The same model for a measurement of this (micrographs, rows, columns) shape."""
+        rows, cols = self.geometry.extent(shape[1:])
+        return replace(self, positions=shape[0] * rows * cols)
+
+    def with_noise_std(self, noise_std: float) -> WindowLikelihood:
+        """The same model at another noise level."""
+        return replace(self, noise_std=noise_std)

@@ -1,0 +1,138 @@
+"""Sufficient statistics of one E-step (SPEC 3 and 7). They are a sum over tiles: chunks, threads, processes
+and machines just add them, and the M-step needs nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from ._typing import Array
+from .errors import InputError, ParameterError
+from .rotation import RotationSet
+
+_SUMMED = (
+    "backprojection",
+    "coverage",
+    "log_likelihood",
+    "energy",
+    "expected_count",
+    "empty_mass",
+    "sites",
+    "pixels",
+)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What an E-step found, additive over tiles.
+
+    Attributes:
+        backprojection: (K, B, B) float64, B = box_size + 2 margin; posterior-weighted sum of measurement
+            pixels in the frame of each rotated target.
+        coverage: (K, B, B) float64, posterior mass that saw each of those pixels.
+        log_likelihood: nats. Patch model: log p(valid pixels | F). Window model: evidence against
+            "no copies" (SPEC 7).
+        energy: sum of the squared valid pixels.
+        expected_count: posterior expected number of copies (patch model: mean coverage of a target pixel).
+        empty_mass: posterior mass of the empty poses (patch model; 0 in the window model).
+        sites: patches (patch model) or corners (window model) that were scored.
+        pixels: valid pixels that ``energy`` sums over.
+        noise_std: noise level at which the posterior was computed.
+        box_size: side L of the target.
+    """
+
+    backprojection: Array
+    coverage: Array
+    log_likelihood: float
+    energy: float
+    expected_count: float
+    empty_mass: float
+    sites: int
+    pixels: int
+    noise_std: float
+    box_size: int
+
+    @classmethod
+    def zeros(
+        cls, rotations: int, box_size: int, noise_std: float, margin: int = 0, xp: Array = np
+    ) -> Statistics:
+        """The neutral element of ``+``."""
+        side = box_size + 2 * margin
+        empty = xp.zeros((rotations, side, side), dtype=xp.float64)
+        return cls(empty, empty, 0.0, 0.0, 0.0, 0.0, 0, 0, noise_std, box_size)
+
+    def __add__(self, other: Statistics) -> Statistics:
+        if not isinstance(other, Statistics):
+            return NotImplemented
+        if (self.backprojection.shape, self.box_size, self.noise_std) != (
+            other.backprojection.shape,
+            other.box_size,
+            other.noise_std,
+        ):
+            raise ParameterError(
+                "statistics add only when rotations, box_size, margin and noise_std agree; got "
+                f"{self.backprojection.shape} at noise {self.noise_std} and {other.backprojection.shape} at {other.noise_std}."
+            )
+        return replace(self, **{name: getattr(self, name) + getattr(other, name) for name in _SUMMED})
+
+    @property
+    def rotations(self) -> int:
+        """Number of rotations K."""
+        return int(self.backprojection.shape[0])
+
+    @property
+    def margin(self) -> int:
+        """Pixels kept around the box on each side."""
+        return int(self.backprojection.shape[-1] - self.box_size) // 2
+
+    @property
+    def rotation_set(self) -> RotationSet:
+        """Rotations of the frame that the statistics live on (box plus margin)."""
+        return RotationSet(self.rotations, int(self.backprojection.shape[-1]))
+
+    def cropped(self) -> Statistics:
+        """The same statistics without the margin."""
+        m = self.margin
+        if m == 0:
+            return self
+        inner = (slice(None), slice(m, -m), slice(m, -m))
+        return replace(self, backprojection=self.backprojection[inner], coverage=self.coverage[inner])
+
+    def gradient(self, target: Array) -> Array:
+        """Gradient of Q at any target (SPEC 3): ``sum_k R_k^T (backprojection_k - coverage_k R_k F) / sigma^2``.
+
+        Args:
+            target: (L, L) float array of the library of the statistics.
+        """
+        inner = self.cropped()
+        turned = inner.rotation_set
+        residual = inner.backprojection - inner.coverage * turned.apply(target)
+        return turned.adjoint(residual) / self.noise_std**2
+
+    def residual_energy(self, target: Array) -> float:
+        """Expected squared residual of the measurement given the target, summed over the valid pixels."""
+        inner = self.cropped()
+        turned = inner.rotation_set.apply(target)
+        xp = array_namespace(turned)
+        explained = turned * (inner.coverage * turned - 2.0 * inner.backprojection)
+        return self.energy + float(xp.sum(explained))
+
+    def save(self, path: str | Path) -> None:
+        """Write to an uncompressed ``.npz`` file."""
+        with open(path, "wb") as file:
+            np.savez(file, **{f.name: np.asarray(getattr(self, f.name)) for f in fields(self)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Statistics:
+        """Read what :meth:`save` wrote."""
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                values = {f.name: data[f.name] for f in fields(cls)}
+        except (OSError, KeyError, ValueError) as error:
+            raise InputError(
+                f"{path} should hold statistics written by Statistics.save; it could not be read: {error}."
+            ) from error
+        return cls(**{n: v if v.ndim else v.item() for n, v in values.items()})
