@@ -49,6 +49,19 @@ class Tile:
             slice(cols.start - read_cols.start, cols.stop - read_cols.start),
         )
 
+    def owned_pixels(self, geometry: TileGeometry) -> tuple[slice, slice]:
+        """Pixels relative to the first of ``values`` that this tile alone counts, one tile each.
+
+        Sites are fewer than pixels when ``geometry.reach`` > 0: the last tile of a row or column also
+        takes the pixels beyond the last site.
+        """
+        extent = geometry.extent(self.micrograph_shape)
+        cut = [
+            slice(relative.start, relative.stop + (geometry.reach if owned.stop == last else 0))
+            for relative, owned, last in zip(self.owned, self.region.owned, extent, strict=True)
+        ]
+        return cut[0], cut[1]
+
 
 @dataclass(frozen=True)
 class TileGeometry:
@@ -89,6 +102,14 @@ class TileGeometry:
         """Number of regions of a micrograph of this shape."""
         rows, cols = self.extent(shape)
         return -(-rows // self.side) * -(-cols // self.side)
+
+    def largest_read(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of the largest region read from a micrograph of this shape."""
+        sizes = [
+            max((self._read(cut, n).stop - self._read(cut, n).start for cut in self._cuts(sites)), default=0)
+            for sites, n in zip(self.extent(shape), shape, strict=True)
+        ]
+        return sizes[0], sizes[1]
 
     def _cuts(self, extent: int) -> list[slice]:
         """Balanced cuts: no sliver of a tile is left at the far edge."""

@@ -1,13 +1,17 @@
-"""What the engine asks of a measurement: shape, dtype and tiles in a fixed order."""
+"""What the engine asks of a measurement (shape, dtype, tiles in a fixed order) and the part all kinds share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol, Self
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Protocol, Self, TypeAlias
 
 import numpy as np
 
-from ..likelihood import Tile, TileGeometry
+from ..errors import InputError, ParameterError
+from ..likelihood import Region, Tile, TileGeometry
 
 
 class Measurement(Protocol):
@@ -32,8 +36,8 @@ class Measurement(Protocol):
     def tiles(self, geometry: TileGeometry) -> Iterator[Tile]:
         """Host tiles: micrograph by micrograph, each in the row-major order of ``geometry.regions``.
 
-        Non-finite pixels are marked invalid and set to 0 in ``Tile.values``; the measurement itself is
-        never written to.
+        Invalid pixels (not finite, or masked by the user) are marked and set to 0 in ``Tile.values``, which is
+        always a fresh, writable, C-contiguous array; the measurement itself is never written to.
         """
         ...
 
@@ -44,3 +48,97 @@ class Measurement(Protocol):
         that of the whole, so a likelihood bound to one part is bound to all.
         """
         ...
+
+
+#: Pixels of (micrograph, rows, columns) in any real dtype; NaN where a pixel cannot be read.
+Reader: TypeAlias = Callable[[int, slice, slice], np.ndarray]
+
+
+class TiledMeasurement(ABC):
+    """Cutting, masking and splitting; a subclass says where pixels come from (:meth:`_reader`).
+
+    Args:
+        shape: (H, W) or (micrographs, H, W) of the stored pixels.
+        dtype: dtype of the stored pixels, integer or real.
+        mask: (H, W) for every micrograph or (micrographs, H, W); true where a pixel may be used. None: everywhere.
+
+    Raises:
+        InputError: pixels that are not real numbers, a wrong number of axes, or a mask of another shape.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, mask: np.ndarray | None = None) -> None:
+        if dtype.kind not in "iuf":
+            raise InputError(f"a measurement needs integer or real pixels; got dtype {dtype}.")
+        if len(shape) not in (2, 3):
+            raise InputError(
+                f"expected one micrograph (H, W) or a stack (micrographs, H, W); got an array of shape {shape}."
+            )
+        count, height, width = (1, *shape) if len(shape) == 2 else shape
+        self._shape = (count, height, width)
+        # The smallest of the two dtypes that holds every stored value (float16 and short integers fit float32).
+        lossless = np.result_type(dtype, np.float32).newbyteorder("=")
+        self._dtype = lossless if lossless == np.float32 else np.dtype(np.float64)
+        self._mask = None if mask is None else self._stack_mask(np.asarray(mask))
+        self._parts: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(micrographs, H, W) of the whole measurement, also for a part of it."""
+        return self._shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """dtype of the tiles: float32, or float64 where the stored pixels need it."""
+        return self._dtype
+
+    def tile_count(self, geometry: TileGeometry) -> int:
+        """Number of tiles that :meth:`tiles` yields."""
+        first, last = self._range(geometry)
+        return last - first
+
+    def tiles(self, geometry: TileGeometry) -> Iterator[Tile]:
+        """Tiles of this measurement or part; see :class:`Measurement`."""
+        read = self._reader()
+        for micrograph, region in self._regions(geometry):
+            values = np.array(read(micrograph, *region.read), dtype=self._dtype, order="C")
+            valid = np.isfinite(values)
+            if self._mask is not None:
+                valid &= self._mask[micrograph][region.read]
+            if valid.all():
+                yield Tile(values, None, region, micrograph, self._shape[1:])
+            else:
+                values[~valid] = 0
+                yield Tile(values, valid, region, micrograph, self._shape[1:])
+
+    def split(self, parts: int) -> list[Self]:
+        """Consecutive parts; see :class:`Measurement`."""
+        if parts < 1:
+            raise ParameterError(f"a measurement splits into at least 1 part; got {parts}.")
+        pieces = [copy.copy(self) for _ in range(parts)]
+        for i, piece in enumerate(pieces):
+            piece._parts = (*self._parts, (i, parts))
+        return pieces
+
+    @abstractmethod
+    def _reader(self) -> Reader:
+        """What reads the pixels of one pass over the tiles; called once per pass."""
+
+    def _regions(self, geometry: TileGeometry) -> Iterator[tuple[int, Region]]:
+        every = ((m, region) for m in range(self._shape[0]) for region in geometry.regions(self._shape[1:]))
+        return islice(every, *self._range(geometry))
+
+    def _range(self, geometry: TileGeometry) -> tuple[int, int]:
+        """First and last + 1 of this part among the tiles of the whole measurement."""
+        first, last = 0, self._shape[0] * geometry.count(self._shape[1:])
+        for i, parts in self._parts:
+            count = last - first
+            first, last = first + i * count // parts, first + (i + 1) * count // parts
+        return first, last
+
+    def _stack_mask(self, mask: np.ndarray) -> np.ndarray:
+        if mask.dtype != np.bool_ or mask.shape not in (self._shape, self._shape[1:]):
+            raise InputError(
+                f"the mask must be boolean (true where a pixel may be used) of shape {self._shape[1:]} or {self._shape}; "
+                f"got {mask.dtype} of shape {mask.shape}."
+            )
+        return np.broadcast_to(mask, self._shape)

@@ -1,0 +1,279 @@
+"""Numba kernels of the CPU backend: everything between the transforms, plus direct sums for small boxes.
+
+====================  ==========================================================================
+SPEC                  here
+====================  ==========================================================================
+log w (SPEC 3)        ``scores`` plus ``bias`` (pose prior and template energy)
+Lambda + log(lam/K)   ``scores`` plus ``offset`` (SPEC 7)
+S(x), 1 + S(x)        ``log_competition``, ``log_partition``
+backprojection_k      ``accumulate_spectra`` (transform path) or ``*_backproject``
+====================  ==========================================================================
+
+All kernels release the GIL; the caller runs one per thread. Loops run over contiguous rows without
+reductions where they can, which is what LLVM vectorises without reordering sums.
+"""
+
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from ._cpu_math import exp, log, logaddexp
+
+_OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
+
+#: Stands for log 0 where -inf would give NaN in a difference.
+LOG_ZERO = -1.0e30
+
+#: Patches the direct kernel scores side by side, one per SIMD lane.
+LANES = 16
+
+
+@njit(**_OPTIONS)
+def accumulate_spectra(total, images, weights):
+    """``total[k] += sum_n images[n] conj(weights[n, k])``: back-projection in the spectral domain.
+
+    total (K, R, C), images (n, R, C), weights (n, K, R, C), all complex.
+    """
+    for n in range(images.shape[0]):
+        for k in range(total.shape[0]):
+            for r in range(total.shape[1]):
+                for c in range(total.shape[2]):
+                    total[k, r, c] += images[n, r, c] * weights[n, k, r, c].conjugate()
+
+
+@njit(**_OPTIONS)
+def normalise_patches(scores, bias, log_empty, weight_sum):
+    """Log-scores of every pose of every patch to posterior weights, in place (eq. 14).
+
+    scores (n, K, N, N) correlation / sigma^2; bias (K, N, N) log prior minus energy, -inf off the poses;
+    log_empty: log of the total prior mass of the empty poses; weight_sum (K, N, N) gains the sum over n.
+    Returns (sum of the log normalisers, sum of the empty masses) in float64.
+    """
+    patches, rotations, rows, columns = scores.shape
+    lane = np.empty(columns, scores.dtype)
+    log_total, empty_total = 0.0, 0.0
+    for n in range(patches):
+        lane[:] = log_empty
+        for k in range(rotations):
+            for r in range(rows):
+                for c in range(columns):
+                    value = scores[n, k, r, c] + bias[k, r, c]
+                    scores[n, k, r, c] = value
+                    lane[c] = max(lane[c], value)
+        peak = lane.max()
+        lane[:] = 0
+        for k in range(rotations):
+            for r in range(rows):
+                for c in range(columns):
+                    value = exp(scores[n, k, r, c] - peak)
+                    scores[n, k, r, c] = value
+                    lane[c] += value
+        empty = np.exp(np.float64(log_empty) - np.float64(peak))
+        total = empty + lane.sum()
+        log_total += np.float64(peak) + np.log(total)
+        empty_total += empty / total
+        scale = scores.dtype.type(1.0 / total)
+        for k in range(rotations):
+            for r in range(rows):
+                for c in range(columns):
+                    value = scores[n, k, r, c] * scale
+                    scores[n, k, r, c] = value
+                    weight_sum[k, r, c] += value
+    return log_total, empty_total
+
+
+@njit(**_OPTIONS)
+def fold_log_sum(scores, offset, peak, total):
+    """Running log-sum-exp over rotations: after folding in every k it is ``peak + log(total)``.
+
+    scores (>= P, >= Q) of one rotation; peak, total (P, Q), started at LOG_ZERO and 0.
+    """
+    for r in range(peak.shape[0]):
+        for c in range(peak.shape[1]):
+            value = scores[r, c] + offset
+            high = max(value, peak[r, c])
+            shrink = exp(min(value, peak[r, c]) - high)
+            total[r, c] = total[r, c] + shrink if value <= peak[r, c] else total[r, c] * shrink + 1
+            peak[r, c] = high
+
+
+@njit(**_OPTIONS)
+def finish_log_sum(peak, total):
+    """``peak <- peak + log(total)``."""
+    for r in range(peak.shape[0]):
+        for c in range(peak.shape[1]):
+            peak[r, c] = peak[r, c] + log(total[r, c])
+
+
+@njit(**_OPTIONS)
+def slide_log_sum(values, reach):
+    """Log-sum-exp over rows r - reach .. r + reach of every column, in O(1) per entry.
+
+    Blocks as long as the window, a running sum down and one up each block; every window is the end of
+    one block and the start of the next (van Herk 1992). Sums only grow, nothing is ever subtracted.
+    """
+    rows, columns = values.shape
+    width = 2 * reach + 1
+    padded = rows + 2 * reach
+    down = np.full((padded, columns), LOG_ZERO, values.dtype)
+    down[reach : reach + rows] = values
+    up = down.copy()
+    for r in range(1, padded):
+        if r % width:
+            for c in range(columns):
+                down[r, c] = logaddexp(down[r - 1, c], down[r, c])
+    for r in range(padded - 2, -1, -1):
+        if (r + 1) % width:
+            for c in range(columns):
+                up[r, c] = logaddexp(up[r + 1, c], up[r, c])
+    out = np.empty((rows, columns), values.dtype)
+    for r in range(rows):
+        if r % width:
+            for c in range(columns):
+                out[r, c] = logaddexp(up[r, c], down[r + width - 1, c])
+        else:
+            for c in range(columns):
+                out[r, c] = up[r, c]
+    return out
+
+
+@njit(**_OPTIONS)
+def log_partition(log_competition):
+    """``log(1 + S)`` in place."""
+    for r in range(log_competition.shape[0]):
+        for c in range(log_competition.shape[1]):
+            log_competition[r, c] = logaddexp(log_competition[r, c], log_competition.dtype.type(0))
+
+
+@njit(**_OPTIONS)
+def window_weights(scores, offset, log_norm, top, left):
+    """Scores of one rotation to posterior weights in place, 0 outside the owned corners; returns their sum.
+
+    scores (N, N'); log_norm (P, Q) = log(1 + S) of the owned corners, the first at scores[top, left].
+    """
+    rows, columns = log_norm.shape
+    lane = np.zeros(columns, np.float64)
+    scores[:top] = 0
+    scores[top + rows :] = 0
+    for r in range(rows):
+        row = scores[top + r]
+        row[:left] = 0
+        row[left + columns :] = 0
+        for c in range(columns):
+            value = exp(row[left + c] + offset - log_norm[r, c])
+            row[left + c] = value
+            lane[c] += value
+    return lane.sum()
+
+
+@njit(**_OPTIONS)
+def window_correlate(image, template, out):
+    """``out[x] = sum_u image[x + u] template[u]`` for the (P, Q) corners of ``out``."""
+    for r in range(out.shape[0]):
+        row = out[r]
+        row[:] = 0
+        for u in range(template.shape[0]):
+            line = image[r + u]
+            for v in range(template.shape[1]):
+                factor = template[u, v]
+                for c in range(out.shape[1]):
+                    row[c] += factor * line[c + v]
+
+
+@njit(fastmath={"reassoc", "contract", "nsz"}, **_OPTIONS)
+def window_backproject(image, weights, out):
+    """``out[u] += sum_x weights[x] image[x + u]``; image holds the owned corners' windows and margins.
+
+    image (P + B - 1, Q + B - 1), weights (P, Q), out (B, B) float64. Rows are summed in the precision of
+    the image, the rows in float64.
+    """
+    rows, columns = weights.shape
+    for u in range(out.shape[0]):
+        for v in range(out.shape[1]):
+            total = 0.0
+            for r in range(rows):
+                line, weight = image[r + u], weights[r]
+                dot = image.dtype.type(0)
+                for c in range(columns):
+                    dot += weight[c] * line[c + v]
+                total += dot
+            out[u, v] += total
+
+
+@njit(**_OPTIONS)
+def direct_patches(patches, count, templates, bias, log_empty, margin, backprojection, weight_sum):
+    """Patch E-step without transforms for small boxes: score, normalise, back-project, LANES patches at a time.
+
+    patches (G, L, L, LANES), of which the first ``count`` are real and the rest padding; templates (K, L, L) over sigma^2; bias (K, S, S), S = 2L - 1, log prior minus energy
+    at shift l - (L - 1); backprojection (K, B, B) and weight_sum (K, S, S) float64 gain the sums.
+    Returns (log normalisers (G, LANES), empty masses (G, LANES)) in float64.
+    """
+    groups, length = patches.shape[0], patches.shape[1]
+    rotations, side, frame = templates.shape[0], bias.shape[1], backprojection.shape[1]
+    dtype = patches.dtype
+    scores = np.empty((rotations, side, side, LANES), dtype)
+    weights = np.zeros((rotations, side, side, LANES), dtype)
+    projected = np.zeros((rotations, frame, frame, LANES), dtype)
+    peak, total = np.empty(LANES, dtype), np.empty(LANES, dtype)
+    log_norm = np.empty((groups, LANES), np.float64)
+    empty_mass = np.empty((groups, LANES), np.float64)
+    for g in range(groups):
+        peak[:] = log_empty
+        for k in range(rotations):
+            for r in range(side):
+                for c in range(side):
+                    scores[k, r, c, :] = bias[k, r, c]
+            for i in range(length):
+                for j in range(length):
+                    pixels = patches[g, i, j]
+                    for u in range(length):
+                        for v in range(length):
+                            factor = templates[k, u, v]
+                            row = scores[k, i - u + length - 1, j - v + length - 1]
+                            for a in range(LANES):
+                                row[a] += factor * pixels[a]
+            for r in range(side):
+                for c in range(side):
+                    row = scores[k, r, c]
+                    for a in range(LANES):
+                        peak[a] = max(peak[a], row[a])
+        for a in range(LANES):
+            total[a] = exp(log_empty - peak[a])
+        for k in range(rotations):
+            for r in range(side):
+                for c in range(side):
+                    row = scores[k, r, c]
+                    for a in range(LANES):
+                        row[a] = exp(row[a] - peak[a])
+                        total[a] += row[a]
+        for a in range(LANES):
+            log_norm[g, a] = peak[a] + np.log(np.float64(total[a]))
+            empty_mass[g, a] = np.exp(np.float64(log_empty) - log_norm[g, a])
+            total[a] = dtype.type(1) / total[a] if g * LANES + a < count else dtype.type(0)
+        for k in range(rotations):
+            for r in range(side):
+                for c in range(side):
+                    row, summed = scores[k, r, c], weights[k, r, c]
+                    for a in range(LANES):
+                        row[a] *= total[a]
+                        summed[a] += row[a]
+            for i in range(length):
+                for j in range(length):
+                    pixels = patches[g, i, j]
+                    for u in range(max(0, i + margin - length + 1), min(frame, i + margin + length)):
+                        for v in range(max(0, j + margin - length + 1), min(frame, j + margin + length)):
+                            weight = scores[k, i - u + margin + length - 1, j - v + margin + length - 1]
+                            row = projected[k, u, v]
+                            for a in range(LANES):
+                                row[a] += weight[a] * pixels[a]
+    for k in range(rotations):
+        for r in range(side):
+            for c in range(side):
+                weight_sum[k, r, c] += weights[k, r, c].astype(np.float64).sum()
+        for u in range(frame):
+            for v in range(frame):
+                backprojection[k, u, v] += projected[k, u, v].astype(np.float64).sum()
+    return log_norm, empty_mass

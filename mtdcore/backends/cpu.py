@@ -1,0 +1,128 @@
+"""The CPU backend: Numba kernels and scipy.fft, one tile per thread, sums in tile order."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from itertools import islice
+from typing import Literal
+
+import numpy as np
+
+from .._typing import Array
+from ..errors import ParameterError
+from ..likelihood import Likelihood, PatchLikelihood, Tile
+from ..statistics import Statistics
+from ._cpu_patch import PatchPlan
+from ._cpu_window import WindowPlan
+
+#: Rounding in float32 may move a log-weight by this much (nats) before the E-step is done in float64.
+_TOLERANCE = 0.01
+
+
+class CpuBackend:
+    """NumPy arrays, Numba kernels, scipy transforms; see :class:`Backend` for the contract.
+
+    Args:
+        precision: dtype of the correlations. float32 is raised to float64 for an E-step in which the signal is
+            so strong that rounding alone would move log-weights by more than 0.01 nats (SNR above about 100).
+        threads: tiles worked on at once; None: the cores this process may use. Never changes a bit of the result.
+    """
+
+    name = "cpu"
+    xp = np
+
+    def __init__(
+        self, precision: Literal["float32", "float64"] = "float32", threads: int | None = None
+    ) -> None:
+        if precision not in ("float32", "float64"):
+            raise ParameterError(f'precision must be "float32" or "float64"; got {precision!r}.')
+        if threads is not None and threads < 1:
+            raise ParameterError(f"threads must be a positive number, or None for all; got {threads}.")
+        self.precision = precision
+        self.threads = threads or len(os.sched_getaffinity(0))
+
+    def asarray(self, array: Array) -> np.ndarray:
+        """A float64 NumPy array."""
+        return np.asarray(array, dtype=np.float64)
+
+    def to_host(self, array: Array) -> np.ndarray:
+        """The array itself."""
+        return np.asarray(array)
+
+    def synchronize(self) -> None:
+        """Nothing to wait for."""
+
+    def accumulate(self, tiles: Iterable[Tile], rotated_targets: Array, likelihood: Likelihood) -> Statistics:
+        """Sum of the statistics of the tiles; see :meth:`Backend.accumulate`."""
+        turned = np.asarray(rotated_targets)
+        total = Statistics.zeros(len(turned), likelihood.box_size, likelihood.noise_std, likelihood.margin)
+        plans = _Plans(turned, likelihood, self.precision)
+        for part in self._in_order(plans.statistics, _groups(tiles, plans.group)):
+            total = total + part
+        return total
+
+    def posterior(self, tile: Tile, rotated_targets: Array, likelihood: Likelihood) -> np.ndarray:
+        """Posterior weights of one tile; see :meth:`Backend.posterior`."""
+        return _Plans(np.asarray(rotated_targets), likelihood, self.precision).plan([tile]).posterior(tile)
+
+    def _in_order(
+        self,
+        work: Callable[[list[Tile]], Statistics],
+        groups: Iterable[list[Tile]],
+    ) -> Iterator[Statistics]:
+        """Map over groups on the threads, results in the order of the groups, few groups in memory."""
+        if self.threads == 1:
+            yield from map(work, groups)
+            return
+        pending: deque[Future[Statistics]] = deque()
+        with ThreadPoolExecutor(self.threads) as pool:
+            for group in groups:
+                pending.append(pool.submit(work, group))
+                if len(pending) > self.threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+
+
+class _Plans:
+    """The plan of an E-step in each precision, made when a tile first needs it."""
+
+    def __init__(self, turned: np.ndarray, likelihood: Likelihood, precision: str) -> None:
+        self.turned, self.likelihood, self.precision = turned, likelihood, precision
+        self.group = PatchPlan.group if isinstance(likelihood, PatchLikelihood) else WindowPlan.group
+        self._made: dict[tuple[str, tuple[int, int]], PatchPlan | WindowPlan] = {}
+
+    def statistics(self, tiles: list[Tile]) -> Statistics:
+        return self.plan(tiles).statistics(tiles)
+
+    def plan(self, tiles: Sequence[Tile]) -> PatchPlan | WindowPlan:
+        key = (self._dtype(tiles), tiles[0].micrograph_shape)
+        if key not in self._made:
+            dtype = np.dtype(key[0])
+            if isinstance(self.likelihood, PatchLikelihood):
+                self._made[key] = PatchPlan(self.turned, self.likelihood, dtype)
+            else:
+                self._made[key] = WindowPlan(self.turned, self.likelihood, dtype, key[1])
+        return self._made[key]
+
+    def _dtype(self, tiles: Sequence[Tile]) -> str:
+        """float64 when float32 rounding of the scores would be felt: their size is ||F||^2 / sigma^2 for a
+
+        hit and rms(M) ||F|| / sigma^2 elsewhere, where a transform multiplies the rounding by a few.
+        """
+        if self.precision == "float64":
+            return self.precision
+        variance = self.likelihood.noise_std**2
+        norm = float(np.sqrt(np.square(self.turned).sum(axis=(1, 2)).max()))
+        level = max(float(np.sqrt(np.square(t.values, dtype=np.float64).mean())) for t in tiles)
+        rounding = np.finfo(np.float32).eps * (norm + 5.0 * level) * norm / variance
+        return "float32" if rounding < _TOLERANCE else "float64"
+
+
+def _groups(tiles: Iterable[Tile], size: int) -> Iterator[list[Tile]]:
+    """Consecutive runs of ``size`` tiles."""
+    return iter(partial(lambda stream: list(islice(stream, size)), iter(tiles)), [])

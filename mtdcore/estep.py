@@ -1,0 +1,76 @@
+"""The E-step: tiles to statistics, summed in a fixed order."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+
+from ._typing import Array
+from .backends import Backend, get_backend
+from .errors import InputError, ParameterError
+from .likelihood import Likelihood
+from .measurement import Measurement, open_measurement
+from .rotation import RotationSet
+from .statistics import Statistics
+
+#: Tiles summed by one task. The order of every sum follows from this number alone, which is why any
+#: executor, any number of workers, and none at all give the same bits.
+PART_TILES = 64
+
+
+def e_step(
+    measurement: Measurement | Array | str,
+    target: Array,
+    likelihood: Likelihood,
+    backend: str | Backend = "cpu",
+    executor: Executor | None = None,
+) -> Statistics:
+    """Score every pose of every copy and sum up what the M-step needs (SPEC 3 and 7).
+
+    Args:
+        measurement: anything :func:`open_measurement` takes.
+        target: (L, L) current estimate F, floating point, NumPy or the backend's library.
+        likelihood: the observation model; the window model is bound to the measurement here.
+        backend: a backend or its name.
+        executor: runs parts of the measurement elsewhere (threads, processes, a Dask client's ``get_executor()``);
+            only the target and the statistics travel. The result has the same bits as without.
+
+    Returns:
+        Statistics in the backend's library.
+
+    Raises:
+        InputError: the micrographs are smaller than the box.
+        ParameterError: the target does not fit the box.
+    """
+    source = open_measurement(measurement)
+    engine = get_backend(backend)
+    side = likelihood.box_size
+    if tuple(target.shape) != (side, side):
+        raise ParameterError(
+            f"the target should have the shape of the box, {(side, side)}; got {tuple(target.shape)}."
+        )
+    check_box_fits(source, side)
+    bound = likelihood.bind(source.shape)
+    parts = source.split(max(1, -(-source.tile_count(bound.geometry) // PART_TILES)))
+    if executor is None:
+        sums = (_part(part, target, bound, engine) for part in parts)
+    else:
+        futures = [executor.submit(_part, part, target, bound, engine) for part in parts]
+        sums = (future.result() for future in futures)
+    total = next(sums)
+    for part in sums:
+        total = total + part
+    return total
+
+
+def check_box_fits(measurement: Measurement, box_size: int) -> None:
+    """Raise InputError when the micrographs are smaller than the box."""
+    if min(measurement.shape[1:]) < box_size:
+        raise InputError(
+            f"the measurement should be at least one box of {box_size} x {box_size} pixels; its micrographs are "
+            f"{measurement.shape[1]} x {measurement.shape[2]}: choose a smaller box size."
+        )
+
+
+def _part(measurement: Measurement, target: Array, likelihood: Likelihood, backend: Backend) -> Statistics:
+    turned = RotationSet(likelihood.rotations, likelihood.box_size).apply(backend.asarray(target))
+    return backend.accumulate(measurement.tiles(likelihood.geometry), turned, likelihood)
