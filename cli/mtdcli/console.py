@@ -1,0 +1,81 @@
+"""What commands print: results on stdout, the log on stderr, and the options that all commands share."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def log(message: str) -> None:
+    """One line of the log, on stderr."""
+    click.echo(f"mtd: {message}", err=True)
+
+
+def error(message: str) -> None:
+    """The one line that says what went wrong, on stderr."""
+    click.echo(f"mtd: error: {' '.join(message.split())}", err=True)
+
+
+def emit(result: Mapping[str, Any], as_json: bool) -> None:
+    """Print a result on stdout: JSON, or one ``name  value`` line per entry (nested entries indented)."""
+    if as_json:
+        click.echo(to_json(result))
+    else:
+        click.echo("\n".join(_lines(result)))
+
+
+def to_json(value: Any, indent: int | None = 2) -> str:
+    """Strict JSON: arrays become lists, paths strings, and what is not finite null."""
+    return json.dumps(_plain(value), indent=indent, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):  # NumPy scalars and arrays, without importing NumPy
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return str(value)
+
+
+def _lines(result: Mapping[str, Any], indent: str = "") -> list[str]:
+    width = max((len(str(key)) for key in result), default=0)
+    lines = []
+    for key, value in result.items():
+        if isinstance(value, Mapping):
+            lines += [f"{indent}{key}", *_lines(value, indent + "  ")]
+        else:
+            lines.append(f"{indent}{key:<{width}}  {show(value)}")
+    return lines
+
+
+def show(value: Any) -> str:
+    """A value for people: floats to five digits, sequences joined."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(show(item) for item in value)
+    return "-" if value is None else str(value)
+
+
+def json_option(function: F) -> F:
+    """``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(function)
+
+
+def force_option(function: F) -> F:
+    """``--force``."""
+    return click.option("--force", is_flag=True, help="Replace what is there.")(function)

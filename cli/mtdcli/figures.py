@@ -1,0 +1,144 @@
+"""Pictures of a report as PNG bytes. Matplotlib through its objects: no pyplot, no global state."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Palette:
+    """Colours of a chart on one of the two page backgrounds; the background itself stays transparent."""
+
+    text: str
+    grid: str
+    line: str
+    accent: str
+
+
+LIGHT = Palette(text="#3c4148", grid="#d9dce1", line="#2563a8", accent="#c2571a")
+DARK = Palette(text="#c3c8d0", grid="#3a3f47", line="#7db4f0", accent="#f0a36b")
+
+#: History columns that are drawn: key, title, logarithmic axis.
+_CURVES = (
+    ("objective", "objective, nats", False),
+    ("step_norm", "step norm", True),
+    ("expected_count", "expected copies", False),
+    ("noise_std", "noise standard deviation", False),
+)
+
+
+def picture(image: np.ndarray, limits: tuple[float, float] | None = None) -> bytes:
+    """Grey picture, one PNG pixel per pixel (the page enlarges it without smoothing).
+
+    Args:
+        image: (H, W) real; what is not finite is drawn black.
+        limits: values of black and white; None: the range of the image.
+    """
+    from PIL import Image
+
+    finite = np.isfinite(image)
+    low, high = limits or value_range(image)
+    scaled = (np.where(finite, image, low) - low) / (high - low if high > low else 1.0)
+    buffer = io.BytesIO()
+    Image.fromarray(np.round(255 * np.clip(scaled, 0, 1)).astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def value_range(image: np.ndarray, share: float = 0.0) -> tuple[float, float]:
+    """Smallest and largest finite value, or the quantiles ``share`` and ``1 - share``."""
+    finite = image[np.isfinite(image)]
+    if not finite.size:
+        return 0.0, 1.0
+    low, high = np.quantile(finite, [share, 1 - share])
+    return float(low), float(high)
+
+
+def with_boxes(image: np.ndarray, corners: np.ndarray, box_size: int, limits: tuple[float, float]) -> bytes:
+    """A measurement with the outlines of the copies found.
+
+    Args:
+        image: (H, W).
+        corners: (n, 2) row and column of the top-left pixel of each copy, in pixels of ``image``.
+        box_size: side of the outlines in pixels.
+        limits: values of black and white.
+    """
+    from matplotlib.patches import Rectangle
+
+    figure, axes = _image_axes(image.shape)
+    axes.imshow(image, cmap="gray", vmin=limits[0], vmax=limits[1], interpolation="nearest")
+    for row, col in corners:
+        outline = (col - 0.5, row - 0.5), box_size, box_size
+        axes.add_patch(Rectangle(*outline, fill=False, edgecolor="#ffb454", linewidth=1.4))
+    return _png(figure)
+
+
+def posterior_map(values: np.ndarray) -> bytes:
+    """Posterior probability per corner, (H, W) in [0, 1], from black through purple to white."""
+    figure, axes = _image_axes(values.shape)
+    # The square root keeps faint alternatives visible beside certain copies.
+    axes.imshow(np.sqrt(values), cmap="magma", vmin=0.0, vmax=1.0, interpolation="nearest")
+    return _png(figure)
+
+
+def curves(history: Mapping[str, Sequence[float]], palette: Palette) -> bytes:
+    """Convergence: one small chart per quantity over the iterations.
+
+    Args:
+        history: column name -> one value per iteration, with the columns of ``history.csv``.
+        palette: colours.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10.4, 2.5), dpi=130, layout="constrained")
+    for axes, (key, title, logarithmic) in zip(figure.subplots(1, len(_CURVES)), _CURVES, strict=True):
+        values = np.asarray(history.get(key, ()), dtype=np.float64)
+        iterations = np.asarray(history.get("iteration", range(1, values.size + 1)))
+        axes.plot(iterations, values, color=palette.line, linewidth=1.8)
+        if logarithmic and np.any(values > 0):
+            axes.set_yscale("log")
+        axes.set_title(title, fontsize=10, color=palette.text, loc="left")
+        _style(axes, palette)
+    return _png(figure)
+
+
+def _style(axes: Axes, palette: Palette) -> None:
+    axes.set_xlabel("iteration", fontsize=9, color=palette.text)
+    axes.tick_params(colors=palette.text, labelsize=8, length=3)
+    axes.grid(color=palette.grid, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    if axes.get_yscale() == "linear":
+        axes.ticklabel_format(axis="y", useOffset=False, scilimits=(-4, 5))
+        axes.yaxis.get_offset_text().set(color=palette.text, fontsize=8)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(palette.grid)
+
+
+def _image_axes(shape: Sequence[int]) -> tuple[Figure, Any]:
+    """A figure that an image of this shape fills to the edge, about 640 pixels on its longer side."""
+    from matplotlib.figure import Figure
+
+    scale = max(1, round(640 / max(shape))) / 100
+    figure = Figure(figsize=(shape[1] * scale, shape[0] * scale), dpi=100)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    return figure, axes
+
+
+def _png(figure: Figure) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", transparent=True)
+    return buffer.getvalue()

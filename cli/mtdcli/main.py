@@ -1,0 +1,106 @@
+"""Entry point of ``mtd``: commands imported only when they run, errors turned into one line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+from .console import error
+
+#: Command -> (module, help line). The help line stands here so that ``mtd --help`` imports no command.
+COMMANDS = {
+    "demo": ("demo", "Hide a glyph in noise and recover it: no data needed, under a minute."),
+    "doctor": ("doctor", "Versions, devices and a small self-test of this installation."),
+    "simulate": ("simulate", "Make a measurement with known truth from a glyph or an image."),
+    "import": ("import_", "Turn .npy, .npz, .png, .tif or .mrc files into a normalised Zarr measurement."),
+    "inspect": ("inspect", "Say what a measurement or a run folder holds."),
+    "recover": ("recover", "Recover the target image from a measurement."),
+    "evaluate": ("evaluate", "Compare the estimate of a run with the truth."),
+    "report": ("report", "Write the report of a run again."),
+    "train-prior": ("train_prior", "Train a learned prior on images (extra: torch)."),
+    "reproduce": ("reproduce", "Rerun the experiments of arXiv:2312.08500 (extra: torch)."),
+}
+
+_EPILOG = """Exit codes: 0 done, 2 usage, 65 unusable input data, 69 device or dependency unavailable,
+74 input/output error, 75 output folder in use, 130/143 interrupted after a checkpoint."""
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name and turns every known error into an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of the commands, in the order of use."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of one command; None for an unknown name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f".{COMMANDS[cmd_name][0]}", __package__)
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The command table of ``--help``, without importing any of them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> NoReturn:
+        """Run one command line and exit."""
+        extra["standalone_mode"] = False
+        debug = "--debug" in (sys.argv[1:] if args is None else args)
+        try:
+            code = super().main(args, *rest, **extra)
+        except Exception as exception:  # the one place that turns exceptions into exit codes
+            if debug:
+                traceback.print_exc()
+            code = _explain(exception)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _explain(exception: Exception) -> int:
+    """Print one line about the exception and return its exit code; what is not foreseen is raised on."""
+    if isinstance(exception, click.exceptions.NoArgsIsHelpError):
+        exception.show()
+        return exception.exit_code
+    if isinstance(exception, click.UsageError):
+        path = exception.ctx.command_path if exception.ctx else "mtd"
+        error(f"{exception.format_message().rstrip('.')}; see `{path} --help`")
+        return exception.exit_code
+    if isinstance(exception, click.ClickException):
+        error(exception.format_message())
+        return exception.exit_code
+    if isinstance(exception, click.Abort):
+        error("interrupted")
+        return 130
+    from mtdcore.errors import MtdError
+
+    if isinstance(exception, MtdError):
+        error(str(exception))
+        return exception.exit_code
+    if isinstance(exception, OSError):
+        error(f"reading or writing failed: {exception}")
+        return 74
+    if isinstance(exception, MemoryError):
+        error(f"out of memory: {exception}; a smaller --max-memory makes smaller pieces")
+        return 69
+    raise exception
+
+
+@click.command(cls=LazyGroup, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show the full traceback of an error.")
+@click.version_option(package_name="mtdcore", prog_name="mtd")
+def main(debug: bool) -> None:
+    """Multi-target detection: recover an image straight from a noisy measurement that holds many copies of it,
+    at unknown places and rotations, without picking them.
+
+    \b
+    mtd demo                                              see it work
+    mtd import micrographs/*.mrc -o measurement.zarr      make a measurement
+    mtd recover measurement.zarr -o run --box-size 28     recover the image, report in run/report.html
+    """

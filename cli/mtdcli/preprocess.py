@@ -1,0 +1,77 @@
+"""What `mtd import` does to a micrograph: remove the slow background, bring the noise to standard deviation 1."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from mtdcore.errors import InputError
+
+#: Standard deviation of a normal variable in units of its median absolute deviation.
+_MAD_TO_STD = 1.4826
+
+#: A polynomial background needs no more pixels than this.
+_FIT_PIXELS = 100_000
+
+
+def gaussian_background(image: np.ndarray, width: float) -> np.ndarray:
+    """Smooth background: Gaussian mean of standard deviation ``width`` pixels over the finite pixels.
+
+    Args:
+        image: (H, W) floating point; what is not finite is left out.
+        width: pixels; much larger than the particles, whose slow part would go with the background.
+
+    Returns:
+        (H, W) of the dtype of ``image``.
+    """
+    finite = np.isfinite(image)
+    values = ndimage.gaussian_filter(np.where(finite, image, 0), width, mode="reflect", truncate=3.0)
+    if finite.all():
+        return np.asarray(values)
+    weight = ndimage.gaussian_filter(finite.astype(image.dtype), width, mode="reflect", truncate=3.0)
+    return np.asarray(values / np.maximum(weight, np.finfo(image.dtype).tiny))
+
+
+def polynomial_background(image: np.ndarray, degree: int) -> np.ndarray:
+    """Least-squares polynomial of this total degree in row and column, fitted to the finite pixels.
+
+    Args:
+        image: (H, W) floating point.
+        degree: 0 (a constant), 1 (a ramp), 2, ...
+
+    Returns:
+        (H, W) of the dtype of ``image``.
+    """
+    rows, cols = (np.linspace(-1.0, 1.0, n) for n in image.shape)
+    row_powers, col_powers = (np.polynomial.legendre.legvander(axis, degree) for axis in (rows, cols))
+    terms = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
+    pixels = np.flatnonzero(np.isfinite(image))
+    pixels = pixels[:: max(1, pixels.size // _FIT_PIXELS)]
+    r, c = np.divmod(pixels, image.shape[1])
+    basis = np.stack([row_powers[r, i] * col_powers[c, j] for i, j in terms], axis=1)
+    coefficients, *_ = np.linalg.lstsq(basis, image.reshape(-1)[pixels].astype(np.float64), rcond=None)
+    surface = np.zeros((degree + 1, degree + 1))
+    surface[tuple(zip(*terms, strict=True))] = coefficients
+    return (row_powers @ surface @ col_powers.T).astype(image.dtype)
+
+
+def normalise(image: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """Subtract the median and divide by the robust standard deviation (1.4826 MAD) of the finite pixels.
+
+    Returns:
+        The normalised image, the median and the standard deviation that were removed.
+
+    Raises:
+        InputError: fewer than half of the pixels differ from the median, so there is no noise to scale by.
+    """
+    finite = image[np.isfinite(image)]
+    if not finite.size:
+        raise InputError("an image should hold finite pixels; this one holds none.")
+    middle = float(np.median(finite))
+    std = _MAD_TO_STD * float(np.median(np.abs(finite - middle)))
+    if std == 0.0:
+        raise InputError(
+            f"at least half of the pixels should differ from the median {middle:g}; this image is constant or saturated "
+            "(--no-normalise keeps its values)."
+        )
+    return (image - middle) / std, middle, std

@@ -1,0 +1,88 @@
+"""Progress of long work on stderr: a live bar on a terminal, a line every few seconds otherwise."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self, TextIO
+
+#: Seconds between two updates of the live bar, and between two lines of a log.
+_BAR_PERIOD, _LINE_PERIOD = 0.1, 5.0
+
+
+class Progress:
+    """Counts ``done`` of ``total`` with the rate and the time that remains.
+
+    Use as a context manager; the bar ends its line on the way out, also when an exception passes.
+
+    Args:
+        label: what is being done.
+        total: number of steps.
+        unit: name of one step.
+        done: steps that an earlier run did; the rate counts from here.
+        stream: default stderr. A live bar is drawn only when it is a terminal.
+    """
+
+    def __init__(
+        self, label: str, total: int, unit: str = "steps", done: int = 0, stream: TextIO | None = None
+    ) -> None:
+        self._label, self._total, self._unit = label, max(total, 1), unit
+        self._stream = sys.stderr if stream is None else stream
+        self._live = self._stream.isatty()
+        self._first = self._done = done
+        self._started = self._last = time.monotonic()
+        self._width = 0
+
+    def update(self, done: int, fields: Mapping[str, object] | None = None) -> None:
+        """Say that ``done`` steps are done; ``fields`` are shown after the count."""
+        self._done = done
+        now = time.monotonic()
+        period = _BAR_PERIOD if self._live else _LINE_PERIOD
+        if now - self._last >= period or done >= self._total:
+            self._last = now
+            self._write(self._text(now - self._started, fields or {}))
+
+    def _text(self, elapsed: float, fields: Mapping[str, object]) -> str:
+        made = self._done - self._first
+        parts = [f"{self._done}/{self._total} {self._unit}"]
+        if made and elapsed > 0:
+            rate = made / elapsed
+            parts.append(f"{rate:.3g}/s" if rate >= 1 else f"{1 / rate:.3g} s each")
+            if self._done < self._total:
+                parts.append(f"{duration((self._total - self._done) / rate)} left")
+        parts += [f"{name} {value}" for name, value in fields.items()]
+        return ", ".join(parts)
+
+    def _write(self, text: str) -> None:
+        if not self._live:
+            print(f"mtd: {self._label}: {text}", file=self._stream, flush=True)
+            return
+        columns = shutil.get_terminal_size().columns
+        filled = round(20 * min(1.0, self._done / self._total))
+        line = f"{self._label} [{'#' * filled}{'.' * (20 - filled)}] {text}"[: columns - 1]
+        self._stream.write(f"\r{line:<{self._width}}")
+        self._stream.flush()
+        self._width = len(line)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live and self._width:
+            self._stream.write("\n")
+            self._stream.flush()
+
+
+def duration(seconds: float) -> str:
+    """``45 s``, ``3 min 20 s`` or ``2 h 05 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,128 @@
+"""A run folder: its lock, its files, and how they are written (whole or not at all)."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import fcntl
+import json
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from mtdcore.errors import InputError, RunInUseError, StorageError
+
+from .console import to_json
+
+
+class RunFolder:
+    """The folder that ``mtd recover -o`` fills.
+
+    Attributes:
+        path: the folder.
+        record: ``run.json``, every parameter, version, seed and result.
+        estimate: ``estimate.npy``, (L, L) float64.
+        average: ``aligned_average.npy``, (L, L) float64, no prior applied.
+        history: ``history.csv``, one row per iteration.
+        checkpoint: what ``--resume`` continues from.
+        page: ``report.html``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.record = path / "run.json"
+        self.estimate = path / "estimate.npy"
+        self.average = path / "aligned_average.npy"
+        self.history = path / "history.csv"
+        self.checkpoint = path / "checkpoint.npz"
+        self.page = path / "report.html"
+
+    @property
+    def occupied(self) -> bool:
+        """Whether a run left anything here that a new one would replace."""
+        return self.record.exists() or self.checkpoint.exists()
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder, made if needed. The kernel frees it with the process, however that ends.
+
+        Raises:
+            RunInUseError: another process holds it; the message names process and host.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / ".lock", "a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as problem:
+                if problem.errno not in (errno.EAGAIN, errno.EACCES):
+                    raise StorageError(f"{self.path} cannot be locked: {problem}.") from problem
+                file.seek(0)
+                holder = file.read().strip() or "an unknown process"
+                raise RunInUseError(
+                    f"{self.path} is in use by {holder}; wait for it, or choose another folder with -o."
+                ) from problem
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}")
+            file.flush()
+            yield
+
+    def clear(self) -> None:
+        """Remove the files of an earlier run (and nothing else)."""
+        for file in (self.record, self.estimate, self.average, self.history, self.checkpoint, self.page):
+            file.unlink(missing_ok=True)
+
+    def read_record(self) -> dict[str, Any]:
+        """``run.json`` as a dictionary; InputError if this is no finished run."""
+        try:
+            record = json.loads(self.record.read_text(encoding="utf-8"))
+        except FileNotFoundError as problem:
+            raise InputError(f"{self.path} should be a folder written by `mtd recover`; it has no run.json.") from problem
+        except ValueError as problem:
+            raise InputError(f"{self.record} should be JSON; it is damaged ({problem}).") from problem
+        if not isinstance(record, dict):
+            raise InputError(f"{self.record} should hold a JSON object; it holds a {type(record).__name__}.")
+        return record
+
+    def read_image(self, path: Path) -> np.ndarray:
+        """One of the images of this run, (L, L) float64."""
+        try:
+            return np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
+        except (OSError, ValueError, EOFError) as problem:
+            raise InputError(f"{path} should hold an image written by `mtd recover`; it could not be read ({problem}).") from problem
+
+    def write_record(self, record: Mapping[str, Any]) -> None:
+        """Write ``run.json``."""
+        write_whole(self.record, lambda file: file.write((to_json(record) + "\n").encode()))
+
+    def write_image(self, path: Path, image: np.ndarray) -> None:
+        """Write one (L, L) image as ``.npy``."""
+        write_whole(path, lambda file: np.save(file, image))
+
+    def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write ``history.csv`` with the keys of the rows as its header."""
+        import io
+
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [])
+        writer.writeheader()
+        writer.writerows(rows)
+        write_whole(self.history, lambda file: file.write(text.getvalue().encode()))
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file beside ``path`` and rename it: a reader sees the old file or the new one, never a part."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(beside, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as problem:
+        beside.unlink(missing_ok=True)
+        raise StorageError(f"{path} could not be written: {problem}.") from problem

@@ -1,0 +1,127 @@
+"""Image files into NumPy arrays: .npy, .npz, .png, .tif, .mrc. Each optional reader is imported where it is used."""
+
+from __future__ import annotations
+
+import fnmatch
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtdcore.errors import DependencyError, InputError, ParameterError, StorageError
+
+#: What the readers raise on damaged files (Pillow: SyntaxError).
+_DAMAGE = (ValueError, OSError, EOFError, KeyError, SyntaxError, struct.error, zipfile.BadZipFile, zlib.error)
+
+#: Extensions of MRC files: raw micrographs, whose particles are dark.
+MRC = (".mrc", ".mrcs", ".map")
+
+
+def read_images(path: Path, key: str | None = None) -> Iterator[np.ndarray]:
+    """Yield the 2-D images of one file, one after another, as stored (no rescaling).
+
+    Args:
+        path: a file; its extension chooses the reader.
+        key: which arrays of an ``.npz`` file (shell pattern, e.g. ``frames/*``); ignored otherwise.
+
+    Raises:
+        InputError: unknown format, damaged file, no image, complex or non-numeric pixels.
+        DependencyError: the reader of this format is not installed.
+    """
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise InputError(f"{path} should be one of {', '.join(_READERS)}; its extension is '{path.suffix}'.")
+    if not path.is_file():
+        raise StorageError(f"{path} should be a file; there is none.")
+    try:
+        arrays = list(reader(path, key))
+    except _DAMAGE as problem:
+        if isinstance(problem, (InputError, ParameterError, StorageError)):
+            raise
+        raise InputError(f"{path} could not be read as {path.suffix} ({problem}).") from problem
+    for name, array in arrays:
+        if array.dtype.kind not in "biuf" or array.ndim not in (2, 3) or not array.size:
+            raise InputError(
+                f"{name} should hold real numbers in 2 dimensions (or 3 for a stack); it holds {array.dtype} of shape {array.shape}."
+            )
+        yield from (array if array.ndim == 3 else array[None])
+
+
+def read_image(path: Path, key: str | None = None) -> np.ndarray:
+    """The one image of a file as (H, W) float64; InputError if it holds several or pixels that are not finite."""
+    images = list(read_images(path, key))
+    if len(images) != 1:
+        raise InputError(f"{path} should hold one image; it holds {len(images)}.")
+    image = np.asarray(images[0], dtype=np.float64)
+    if not np.all(np.isfinite(image)):
+        raise InputError(f"{path} should hold finite pixels; some are NaN or infinite.")
+    return image
+
+
+Named = Iterator[tuple[str, np.ndarray]]
+
+
+def _npy(path: Path, key: str | None) -> Named:
+    yield str(path), np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _npz(path: Path, key: str | None) -> Named:
+    with np.load(path, allow_pickle=False) as archive:
+        names = [name for name in archive.files if key is None or fnmatch.fnmatchcase(name, key)]
+        if not names:
+            raise ParameterError(f"--key {key} matches nothing in {path}; it holds {_some(archive.files)}.")
+        if key is None and len(names) > 1:
+            raise ParameterError(
+                f"{path} holds {len(names)} arrays, choose with --key (a name or a pattern): {_some(names)}."
+            )
+        for name in names:
+            yield f"{path}[{name}]", archive[name]
+
+
+def _png(path: Path, key: str | None) -> Named:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        # Colour and palette images become grey; 16-bit and float grey images keep their depth.
+        yield str(path), np.asarray(image if image.mode in ("L", "F", "I", "I;16", "I;16B") else image.convert("L"))
+
+
+def _tif(path: Path, key: str | None) -> Named:
+    yield str(path), np.squeeze(_optional("tifffile").imread(path))
+
+
+def _mrc(path: Path, key: str | None) -> Named:
+    with _optional("mrcfile").mmap(path, mode="r", permissive=True) as file:
+        if file.data is None:
+            raise InputError(f"{path} should hold an MRC image; its data block is missing or truncated.")
+        yield str(path), file.data
+
+
+def _optional(name: str) -> Any:
+    """Import a reader of the extra ``em``."""
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError as problem:
+        raise DependencyError(
+            f"reading this format needs the package {name}; install it with: pip install 'mtdcore[em]'."
+        ) from problem
+
+
+def _some(names: list[str], most: int = 8) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+_READERS: dict[str, Callable[[Path, str | None], Named]] = {
+    ".npy": _npy,
+    ".npz": _npz,
+    ".png": _png,
+    ".tif": _tif,
+    ".tiff": _tif,
+    **dict.fromkeys(MRC, _mrc),
+}

@@ -1,0 +1,107 @@
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+
+from mtdcli import main as main_module
+from mtdcli.main import COMMANDS, main
+from mtdcore.errors import CheckpointError, DependencyError, DeviceError, InputError, ParameterError, RunInUseError
+
+
+def run(*args, **kwargs):
+    return CliRunner().invoke(main, list(args), **kwargs)
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Make `mtd doctor` raise what the test wants."""
+
+    def install(exception):
+        class Failing:
+            @staticmethod
+            def command():
+                raise exception
+
+        import click
+
+        Failing.command = click.command(Failing.command)
+        monkeypatch.setattr(main_module.importlib, "import_module", lambda *_: Failing)
+
+    return install
+
+
+def test_help_names_every_command():
+    result = run("--help")
+    assert result.exit_code == 0
+    assert all(name in result.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name):
+    result = run(name, "--help")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith(f"Usage: main {name}")
+
+
+def test_help_is_quick_and_imports_no_numpy():
+    code = "import sys; from mtdcli.main import main\ntry: main(['--help'])\nfinally: assert 'numpy' not in sys.modules"
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    assert time.perf_counter() - started < 2.0  # 0.1 s on an idle machine
+
+
+@pytest.mark.parametrize(
+    ("exception", "exit_code"),
+    [
+        (ParameterError("p"), 2),
+        (InputError("i"), 65),
+        (DeviceError("d"), 69),
+        (DependencyError("d"), 69),
+        (CheckpointError("c"), 74),
+        (OSError(28, "No space left on device"), 74),
+        (RunInUseError("r"), 75),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_errors_become_one_line_and_an_exit_code(failing, exception, exit_code):
+    failing(exception)
+    result = run("doctor")
+    assert result.exit_code == exit_code
+    assert result.stdout == ""
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("mtd: error: ")
+
+
+def test_a_message_of_several_lines_is_printed_on_one(failing):
+    failing(InputError("first\n  second"))
+    assert run("doctor").stderr == "mtd: error: first second\n"
+
+
+def test_debug_shows_the_traceback(failing):
+    failing(InputError("bad pixels"))
+    result = run("--debug", "doctor")
+    assert result.exit_code == 65
+    assert "Traceback" in result.stderr
+
+
+def test_a_bug_is_not_disguised(failing):
+    failing(ZeroDivisionError("a bug"))
+    with pytest.raises(ZeroDivisionError):
+        run("doctor", catch_exceptions=False)
+
+
+@pytest.mark.parametrize("args", [["recove"], ["recover"], ["recover", "x", "--no-such-option"], ["--no-such"]])
+def test_usage_errors_exit_with_2_and_say_where_help_is(args):
+    result = run(*args)
+    assert result.exit_code == 2
+    assert "--help`" in result.stderr
+
+
+def test_a_closed_pipe_is_quiet():
+    shell = f"{sys.executable} -c 'from mtdcli.main import main; main()' --help | head -1"
+    done = subprocess.run(shell, shell=True, capture_output=True, text=True, env=os.environ, check=True)
+    assert "Traceback" not in done.stderr
