@@ -1,0 +1,51 @@
+"""mtdcore: recover an image from a noisy measurement that hides many copies of it, without picking them.
+
+::
+
+    measurement --tiles--> backend: correlate -> posterior -> back-project --Statistics(+)--> M-step <-- prior
+         ^                        ^ rotated targets                                              |
+      Zarr / array                +-------------------------- target F <-------------------------+
+"""
+
+from __future__ import annotations
+
+from . import datasets
+from .backends import get_backend
+from .em import recover
+from .errors import MtdError
+from .estep import e_step
+from .likelihood import PatchLikelihood, WindowLikelihood
+from .measurement import open_measurement
+from .metrics import relative_error
+from .mstep import DenoisingUpdate, ExactUpdate, GradientAscent
+from .priors import FlatPrior, GaussianPrior, Prior
+from .recovery import EMState, IterationRecord, Recovery
+from .rotation import RotationSet
+from .simulate import simulate
+from .statistics import Statistics
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DenoisingUpdate",
+    "EMState",
+    "ExactUpdate",
+    "FlatPrior",
+    "GaussianPrior",
+    "GradientAscent",
+    "IterationRecord",
+    "MtdError",
+    "PatchLikelihood",
+    "Prior",
+    "Recovery",
+    "RotationSet",
+    "Statistics",
+    "WindowLikelihood",
+    "datasets",
+    "e_step",
+    "get_backend",
+    "open_measurement",
+    "recover",
+    "relative_error",
+    "simulate",
+]

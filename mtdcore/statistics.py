@@ -101,6 +101,16 @@ class Statistics:
         inner = (slice(None), slice(m, -m), slice(m, -m))
         return replace(self, backprojection=self.backprojection[inner], coverage=self.coverage[inner])
 
+    @property
+    def largest_coverage(self) -> float:
+        """Number of copies where coverage is uniform; in general the sum over rotations of its largest value.
+
+        It bounds the eigenvalues of the normal operator ``sum_k R_k^T coverage_k R_k``.
+        """
+        coverage = self.cropped().coverage
+        xp = array_namespace(coverage)
+        return float(xp.sum(xp.max(coverage, axis=(1, 2))))
+
     def gradient(self, target: Array) -> Array:
         """Gradient of Q at any target (SPEC 3): ``sum_k R_k^T (backprojection_k - coverage_k R_k F) / sigma^2``.
 

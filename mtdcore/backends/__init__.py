@@ -33,7 +33,7 @@ def get_backend(
         from .reference import ReferenceBackend
 
         return ReferenceBackend()
-    if name == "cpu":
+    if name in ("cpu", "auto"):
         from .cpu import CpuBackend
 
         return CpuBackend(precision, threads)

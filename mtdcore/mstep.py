@@ -1,0 +1,157 @@
+"""M-steps: from statistics and a prior to the next target (SPEC 4 and 8)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from array_api_compat import array_namespace
+
+from ._typing import Array
+from .errors import ParameterError
+from .priors import Prior, denoise
+from .statistics import Statistics
+
+#: Prior weight gamma at (iteration, iterations), both counted from 0.
+Schedule = Callable[[int, int], float]
+
+
+class Update(Protocol):
+    """One M-step."""
+
+    def __call__(
+        self, target: Array, statistics: Statistics, prior: Prior, iteration: int, iterations: int
+    ) -> Array:
+        """The next target.
+
+        Args:
+            target: (L, L) float64, the target at which the statistics were computed.
+            statistics: of the E-step, without margin; same array library as ``target``.
+            prior: the prior over targets.
+            iteration: index of this iteration, from 0.
+            iterations: number of iterations planned.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class GradientAscent:
+    """``F <- F + step (grad Q(F) + gamma s(F))``, the update of the paper (eq. 18).
+
+    Attributes:
+        step: step size mu.
+        steps: gradient steps per E-step; the statistics hold at any F, so more steps cost no E-step.
+        prior_weight: gamma, a number or a function of (iteration, iterations); the MNIST experiment of the
+            paper uses ``lambda i, n: (i + 1) / n``.
+        prior_level: noise level at which the score is asked.
+    """
+
+    step: float
+    steps: int = 1
+    prior_weight: float | Schedule = 1.0
+    prior_level: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (self.step > 0 and self.steps >= 1):
+            raise ParameterError(
+                f"gradient ascent needs a positive step and at least one step; got step {self.step}, steps {self.steps}."
+            )
+
+    def __call__(
+        self, target: Array, statistics: Statistics, prior: Prior, iteration: int, iterations: int
+    ) -> Array:
+        """See :class:`Update`."""
+        weight = self.prior_weight
+        gamma = weight(iteration, iterations) if callable(weight) else weight
+        for _ in range(self.steps):
+            slope = statistics.gradient(target)
+            if gamma:
+                slope = slope + gamma * prior.score(target[None, ...], self.prior_level)[0, ...]
+            target = target + self.step * slope
+        return target
+
+
+@dataclass(frozen=True)
+class ExactUpdate:
+    """Maximiser of Q: ``sum_k R_k^T coverage_k R_k F = sum_k R_k^T backprojection_k``; the prior is not used.
+
+    A division when the rotations are permutations, conjugate gradients from the current target otherwise.
+    Pixels that no posterior mass saw keep their value.
+
+    Attributes:
+        tolerance: relative residual at which conjugate gradients stop.
+        max_steps: largest number of conjugate-gradient steps.
+    """
+
+    tolerance: float = 1e-6
+    max_steps: int = 50
+
+    def __call__(
+        self, target: Array, statistics: Statistics, prior: Prior, iteration: int, iterations: int
+    ) -> Array:
+        """See :class:`Update`."""
+        return self.solve(target, statistics)
+
+    def solve(self, target: Array, statistics: Statistics) -> Array:
+        """The exact maximiser, started from (and where nothing was seen, left at) ``target``."""
+        turned = statistics.rotation_set
+        if not turned.exact:
+            return self._conjugate_gradients(target, statistics)
+        xp = array_namespace(target)
+        coverage = turned.adjoint(statistics.coverage)
+        seen = coverage > 0
+        average = turned.adjoint(statistics.backprojection) / xp.where(seen, coverage, xp.ones_like(coverage))
+        return xp.where(seen, average, target)
+
+    def _conjugate_gradients(self, target: Array, statistics: Statistics) -> Array:
+        xp = array_namespace(target)
+        turned = statistics.rotation_set
+
+        def normal(image: Array) -> Array:
+            return turned.adjoint(statistics.coverage * turned.apply(image))
+
+        right = turned.adjoint(statistics.backprojection)
+        residual = right - normal(target)
+        direction, square = residual, float(xp.sum(residual**2))
+        stop = (self.tolerance**2) * float(xp.sum(right**2))
+        for _ in range(self.max_steps):
+            if square <= stop:
+                break
+            image = normal(direction)
+            length = square / float(xp.sum(direction * image))
+            target = target + length * direction
+            residual = residual - length * image
+            previous, square = square, float(xp.sum(residual**2))
+            direction = residual + (square / previous) * direction
+        return target
+
+
+@dataclass(frozen=True)
+class DenoisingUpdate:
+    """One denoiser call at the noise level of the posterior-aligned average (SPEC 8).
+
+    ``z = F + sigma^2 grad Q(F) / c`` and ``F <- D(z; sigma / sqrt(c))`` with c the largest coverage.
+    Where coverage is uniform (window model) z is the aligned average itself and c the number of copies. Where
+    it is not (patch model, interpolated rotations) this is a proximal-gradient step: its fixed point
+    balances data and prior exactly for a Gaussian prior, without assuming white noise.
+
+    Attributes:
+        steps: steps per E-step.
+    """
+
+    steps: int = 1
+
+    def __call__(
+        self, target: Array, statistics: Statistics, prior: Prior, iteration: int, iterations: int
+    ) -> Array:
+        """See :class:`Update`."""
+        copies = statistics.largest_coverage
+        if copies <= 0.0:
+            return target
+        variance = statistics.noise_std**2
+        for _ in range(self.steps):
+            moved = target + (variance / copies) * statistics.gradient(target)
+            target = denoise(prior, moved[None, ...], math.sqrt(variance / copies))[0, ...]
+        return target

@@ -1,0 +1,143 @@
+"""What a recovery carries from iteration to iteration, and what it returns."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import asdict, astuple, dataclass, fields, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from .likelihood import Likelihood, WindowLikelihood
+from .schedule import Temperature
+from .statistics import Statistics
+
+
+@dataclass(frozen=True)
+class IterationRecord:
+    """One line of the history.
+
+    Attributes:
+        iteration: number of iterations completed.
+        objective: nats at the target the iteration started from: log-likelihood (patch) or evidence (window).
+        step_norm: ``||F_next - F||``.
+        expected_count: posterior expected number of copies.
+        noise_std: noise level after the iteration.
+        temperature: of the iteration.
+        seconds: wall time.
+    """
+
+    iteration: int
+    objective: float
+    step_norm: float
+    expected_count: float
+    noise_std: float
+    temperature: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class EMState:
+    """Everything an iteration depends on: pass it back to :func:`recover` and the run goes on bit for bit.
+
+    Attributes:
+        target: (L, L) float64.
+        likelihood: the model with its current tied parameters and noise level.
+        schedule: the temperature.
+        first_count: expected number of copies at the start (window model; 0 otherwise).
+        history: one record per completed iteration.
+    """
+
+    target: np.ndarray
+    likelihood: Likelihood
+    schedule: Temperature
+    first_count: float
+    history: tuple[IterationRecord, ...] = ()
+
+    @classmethod
+    def begin(cls, target: np.ndarray, likelihood: Likelihood, schedule: Temperature) -> EMState:
+        """The state before the first iteration."""
+        count = likelihood.expected_count if isinstance(likelihood, WindowLikelihood) else 0.0
+        return cls(target, likelihood, schedule, count)
+
+    @property
+    def iteration(self) -> int:
+        """Number of iterations completed."""
+        return len(self.history)
+
+    def advance(self, target: np.ndarray, likelihood: Likelihood, record: IterationRecord) -> EMState:
+        """The state after one more iteration."""
+        return replace(self, target=target, likelihood=likelihood, history=(*self.history, record))
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """Result of :func:`recover`.
+
+    Attributes:
+        state: the last state of the loop.
+        statistics: of one E-step at the final target and temperature 1.
+        aligned_average: (L, L) posterior-aligned average without prior, float64.
+        stopped: why the loop ended.
+    """
+
+    state: EMState
+    statistics: Statistics
+    aligned_average: np.ndarray
+    stopped: Literal["iterations", "tolerance", "callback"]
+
+    @property
+    def target(self) -> np.ndarray:
+        """(L, L) recovered image, float64, in the units of the measurement."""
+        return self.state.target
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """The model with its final tied parameters."""
+        return self.state.likelihood
+
+    @property
+    def history(self) -> list[IterationRecord]:
+        """One record per iteration."""
+        return list(self.state.history)
+
+    @property
+    def noise_std(self) -> float:
+        """Noise level, given or estimated."""
+        return self.likelihood.noise_std
+
+    @property
+    def expected_count(self) -> float:
+        """Posterior expected number of copies at the final target."""
+        return self.statistics.expected_count
+
+    @property
+    def evidence(self) -> float:
+        """Nats: evidence against "no copies" (window) or log-likelihood (patch) at the final target."""
+        return self.statistics.log_likelihood
+
+    def summary(self) -> dict[str, object]:
+        """Plain numbers for machines."""
+        return {
+            "iterations": self.state.iteration,
+            "stopped": self.stopped,
+            "noise_std": self.noise_std,
+            "expected_count": self.expected_count,
+            "evidence_nats": self.evidence,
+            "pixels": self.statistics.pixels,
+            "likelihood": {"model": type(self.likelihood).__name__, **asdict(self.likelihood)},
+        }
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``estimate.npy``, ``aligned_average.npy``, ``history.csv`` and ``recovery.json`` to a folder."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / "estimate.npy", self.target)
+        np.save(folder / "aligned_average.npy", self.aligned_average)
+        with open(folder / "history.csv", "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow([field.name for field in fields(IterationRecord)])
+            writer.writerows(astuple(record) for record in self.history)
+        (folder / "recovery.json").write_text(json.dumps(self.summary(), indent=2) + "\n")
