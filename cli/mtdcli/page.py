@@ -7,7 +7,7 @@ import importlib.metadata
 from pathlib import Path
 from typing import Any
 
-from .run_folder import write_whole
+from mtdcore.files import write_whole
 
 
 def data_uri(png: bytes) -> str:
@@ -23,9 +23,15 @@ def write_page(path: Path, template: str, **context: Any) -> None:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("mtdcli"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("mtdcli"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    html = environment.get_template(template).render(version=importlib.metadata.version("mtdcore"), **_embed(context))
+    html = environment.get_template(template).render(
+        version=importlib.metadata.version("mtdcore"), **_embed(context)
+    )
     write_whole(path, lambda file: file.write(html.encode("utf-8")))
 
 

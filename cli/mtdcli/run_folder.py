@@ -5,17 +5,19 @@ from __future__ import annotations
 import csv
 import errno
 import fcntl
+import io
 import json
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from mtdcore.errors import InputError, RunInUseError, StorageError
+from mtdcore.files import write_whole
 
 from .console import to_json
 
@@ -81,7 +83,9 @@ class RunFolder:
         try:
             record = json.loads(self.record.read_text(encoding="utf-8"))
         except FileNotFoundError as problem:
-            raise InputError(f"{self.path} should be a folder written by `mtd recover`; it has no run.json.") from problem
+            raise InputError(
+                f"{self.path} should be a folder written by `mtd recover`; it has no run.json."
+            ) from problem
         except ValueError as problem:
             raise InputError(f"{self.record} should be JSON; it is damaged ({problem}).") from problem
         if not isinstance(record, dict):
@@ -93,7 +97,9 @@ class RunFolder:
         try:
             return np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
         except (OSError, ValueError, EOFError) as problem:
-            raise InputError(f"{path} should hold an image written by `mtd recover`; it could not be read ({problem}).") from problem
+            raise InputError(
+                f"{path} should hold an image written by `mtd recover`; it could not be read ({problem})."
+            ) from problem
 
     def write_record(self, record: Mapping[str, Any]) -> None:
         """Write ``run.json``."""
@@ -105,24 +111,8 @@ class RunFolder:
 
     def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write ``history.csv`` with the keys of the rows as its header."""
-        import io
-
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [])
         writer.writeheader()
         writer.writerows(rows)
         write_whole(self.history, lambda file: file.write(text.getvalue().encode()))
-
-
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file beside ``path`` and rename it: a reader sees the old file or the new one, never a part."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(beside, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError as problem:
-        beside.unlink(missing_ok=True)
-        raise StorageError(f"{path} could not be written: {problem}.") from problem

@@ -87,7 +87,10 @@ def _png(path: Path, key: str | None) -> Named:
 
     with Image.open(path) as image:
         # Colour and palette images become grey; 16-bit and float grey images keep their depth.
-        yield str(path), np.asarray(image if image.mode in ("L", "F", "I", "I;16", "I;16B") else image.convert("L"))
+        yield (
+            str(path),
+            np.asarray(image if image.mode in ("L", "F", "I", "I;16", "I;16B") else image.convert("L")),
+        )
 
 
 def _tif(path: Path, key: str | None) -> Named:

@@ -6,7 +6,13 @@ from mtdcli.console import emit, show, to_json
 
 
 def test_json_is_strict_and_plain():
-    value = {"a": np.float32(1.5), "b": np.arange(3), "c": float("nan"), "d": (1, None), "e": np.float64("inf")}
+    value = {
+        "a": np.float32(1.5),
+        "b": np.arange(3),
+        "c": float("nan"),
+        "d": (1, None),
+        "e": np.float64("inf"),
+    }
     assert json.loads(to_json(value)) == {"a": 1.5, "b": [0, 1, 2], "c": None, "d": [1, None], "e": None}
 
 

@@ -8,7 +8,14 @@ from click.testing import CliRunner
 
 from mtdcli import main as main_module
 from mtdcli.main import COMMANDS, main
-from mtdcore.errors import CheckpointError, DependencyError, DeviceError, InputError, ParameterError, RunInUseError
+from mtdcore.errors import (
+    CheckpointError,
+    DependencyError,
+    DeviceError,
+    InputError,
+    ParameterError,
+    RunInUseError,
+)
 
 
 def run(*args, **kwargs):
@@ -94,7 +101,9 @@ def test_a_bug_is_not_disguised(failing):
         run("doctor", catch_exceptions=False)
 
 
-@pytest.mark.parametrize("args", [["recove"], ["recover"], ["recover", "x", "--no-such-option"], ["--no-such"]])
+@pytest.mark.parametrize(
+    "args", [["recove"], ["recover"], ["recover", "x", "--no-such-option"], ["--no-such"]]
+)
 def test_usage_errors_exit_with_2_and_say_where_help_is(args):
     result = run(*args)
     assert result.exit_code == 2

@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from mtdcli.run_folder import RunFolder, write_whole
-from mtdcore.errors import InputError, RunInUseError, StorageError
+from mtdcli.run_folder import RunFolder
+from mtdcore.errors import InputError, RunInUseError
 
 HOLD = """
 import sys, time
@@ -26,7 +26,10 @@ def test_a_second_process_is_refused_and_told_who_holds_the_folder(tmp_path):
     try:
         assert holder.stdout.readline() == "held\n"
         folder = RunFolder(tmp_path)
-        with pytest.raises(RunInUseError, match=rf"process {holder.pid} on {os.uname().nodename}"), folder.lock():
+        with (
+            pytest.raises(RunInUseError, match=rf"process {holder.pid} on {os.uname().nodename}"),
+            folder.lock(),
+        ):
             pass
         holder.send_signal(signal.SIGKILL)
         holder.wait()
@@ -36,20 +39,6 @@ def test_a_second_process_is_refused_and_told_who_holds_the_folder(tmp_path):
         holder.kill()
         holder.wait()
         holder.stdout.close()
-
-
-def test_writes_are_whole_or_absent(tmp_path):
-    path = tmp_path / "file"
-    write_whole(path, lambda file: file.write(b"first"))
-
-    def breaks(file):
-        file.write(b"sec")
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(StorageError, match="No space left"):
-        write_whole(path, breaks)
-    assert path.read_bytes() == b"first"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_files_round_trip(tmp_path):
