@@ -18,7 +18,7 @@ from .estep import check_box_fits, e_step
 from .likelihood import Likelihood, PatchLikelihood, WindowLikelihood
 from .measurement import Measurement, open_measurement
 from .mstep import DenoisingUpdate, ExactUpdate, Update
-from .noise import default_expected_count, estimate_noise_std, excess_energy
+from .noise import default_expected_count, estimate_noise_std
 from .priors import FlatPrior, Prior
 from .recovery import EMState, IterationRecord, Recovery
 from .schedule import Temperature
@@ -26,6 +26,9 @@ from .schedule import Temperature
 #: While the target is still meaningless the count may not fall below this share of its start: otherwise EM
 #: can settle on "there are no copies" (SPEC 7).
 _COUNT_FLOOR = 0.5
+
+#: Norm of a blob start in units of the noise: two nats per copy.
+_BLOB_NORM = 2.0
 
 
 def recover(
@@ -63,8 +66,8 @@ def recover(
         min_separation: smallest distance of two corners in pixels (window model); None: box_size.
         expected_count: start for the number of copies (window model); None: a tenth of the area.
         update: the M-step; None: :class:`DenoisingUpdate` with a prior, :class:`ExactUpdate` without.
-        initial: (L, L) start; "uniform": U[0, 1] per pixel from ``seed``; "blob": a bright Gaussian blob with
-            the energy the data suggest.
+        initial: (L, L) start; "uniform": U[0, 1] per pixel from ``seed``; "blob": a faint bright
+            Gaussian blob.
         iterations: largest number of iterations.
         tolerance: stop when ``||F_next - F||`` falls below this.
         temperature: run at noise variance ``T sigma^2``, T falling geometrically from this to 1 over the first
@@ -86,7 +89,7 @@ def recover(
     if state is None:
         check_box_fits(source, box_size)
         model = _model(likelihood, source, box_size, rotations, noise_std, min_separation, expected_count)
-        start = _start(initial, model, source, seed)
+        start = _start(initial, model, seed)
         schedule = Temperature.begin(temperature, iterations, model, source)
         state = EMState.begin(start, model, schedule)
     floor = _COUNT_FLOOR * state.first_count
@@ -143,15 +146,13 @@ def _model(
     raise ParameterError(f'likelihood must be "window", "patch" or a likelihood object; got {likelihood!r}.')
 
 
-def _start(
-    initial: ArrayLike | Literal["uniform", "blob"], model: Likelihood, source: Measurement, seed: int
-) -> np.ndarray:
+def _start(initial: ArrayLike | Literal["uniform", "blob"], model: Likelihood, seed: int) -> np.ndarray:
     side = (model.box_size, model.box_size)
     if isinstance(initial, str):
         if initial == "uniform":
             return np.random.default_rng(seed).uniform(size=side)
         if initial == "blob":
-            return _blob(model, source)
+            return _blob(model)
         raise ParameterError(f'initial must be "uniform", "blob" or an image; got {initial!r}.')
     start = np.array(initial, dtype=np.float64)
     if start.shape != side or not np.isfinite(start).all():
@@ -161,18 +162,12 @@ def _start(
     return start
 
 
-def _blob(model: Likelihood, source: Measurement) -> np.ndarray:
-    """A Gaussian blob a sixth of the box wide, with the mean energy of a copy."""
+def _blob(model: Likelihood) -> np.ndarray:
+    """A Gaussian blob a sixth of the box wide, so weak that it prefers bright regions without deciding."""
     offset = np.arange(model.box_size) - (model.box_size - 1) / 2
     line = np.exp(-0.5 * (6.0 * offset / model.box_size) ** 2)
     blob = np.outer(line, line)
-    count = (
-        model.expected_count
-        if isinstance(model, WindowLikelihood)
-        else default_expected_count(source.shape, model.box_size)
-    )
-    energy = excess_energy(source, model.noise_std) / count or model.noise_std**2
-    return np.asarray(blob * np.sqrt(energy / np.square(blob).sum()))
+    return np.asarray(blob * (_BLOB_NORM * model.noise_std / np.linalg.norm(blob)))
 
 
 def _update_tied(model: Likelihood, statistics: Array, floor: float) -> Likelihood:
