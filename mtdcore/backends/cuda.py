@@ -1,0 +1,196 @@
+"""The CUDA backend: cuFFT for the transforms, kernels of our own for everything between them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Literal, Self
+
+import numpy as np
+
+from .._typing import Array
+from ..errors import DeviceError, ParameterError
+from ..likelihood import Likelihood, PatchLikelihood, Tile
+from ..statistics import Statistics
+from ._cuda_device import CupyDevice, Device, DeviceInfo, choose_device, describe_devices
+from ._cuda_kernels import Kernels
+from ._cuda_models import Items, Model, PatchModel, WindowModel
+from ._cuda_paths import DirectPath, Path, SpectralPath, Sums
+from ._cuda_staging import StagedTile, grouped, staged
+from ._precision import needed_precision
+
+__all__ = ["CudaBackend", "DeviceInfo", "choose_device", "describe_devices"]
+
+_LOG = logging.getLogger("mtdcore.cuda")
+
+#: Share of the free memory that a batch may take; transforms, templates and other libraries live in the rest.
+_MEMORY_SHARE = 0.6
+
+
+class CudaBackend:
+    """CuPy arrays on one device; see :class:`Backend` for the contract.
+
+    Args:
+        device: the device; :meth:`open` makes it from an index.
+        precision: dtype of the correlations. Like the CPU backend, float32 is raised to float64 where the signal is
+            so strong that rounding alone would move log-weights by more than 0.01 nats.
+    """
+
+    def __init__(self, device: Device, precision: Literal["float32", "float64"] = "float32") -> None:
+        if precision not in ("float32", "float64"):
+            raise ParameterError(f'precision must be "float32" or "float64"; got {precision!r}.')
+        self.device, self.name, self.xp, self.precision = device, device.name, device.xp, precision
+        self._item_limit: int | None = None  # learnt when memory ran out
+
+    @classmethod
+    def open(cls, index: int | None = None, precision: Literal["float32", "float64"] = "float32") -> Self:
+        """The backend of the device with this index; None: the usable one with the most free memory.
+
+        Raises:
+            DependencyError: CuPy is not installed.
+            DeviceError: there is no driver, no such device, or it is too old.
+        """
+        return cls(CupyDevice(choose_device().index if index is None else index), precision)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Workers open the device again: handles do not travel."""
+        return type(self).open, (int(self.name.partition(":")[2]), self.precision)
+
+    def asarray(self, array: Array) -> Array:
+        """A float64 array on the device."""
+        with self.device.active():
+            return self.xp.asarray(array, dtype=np.float64)
+
+    def to_host(self, array: Array) -> np.ndarray:
+        """A NumPy copy of an array of the device."""
+        with self.device.active():
+            return np.asarray(array.get() if hasattr(array, "get") else array)
+
+    def synchronize(self) -> None:
+        """Wait for the current stream of the device."""
+        with self.device.active():
+            self.device.synchronize()
+
+    def accumulate(self, tiles: Iterable[Tile], rotated_targets: Array, likelihood: Likelihood) -> Statistics:
+        """Sum of the statistics of the tiles; see :meth:`Backend.accumulate`."""
+        with self.device.active():
+            step = _EStep(self.device, self._checked(rotated_targets, likelihood), likelihood, self.precision)
+            total = step.zeros()
+            energy, pixels, sites = self.xp.zeros((), dtype=np.float64), 0, 0
+            groups = grouped(tiles, step.key)
+            for group, sent in staged(self.device, groups):
+                path = step.path(group.precision, group.tiles[0])
+                total = total + self._sums(path, step.model.gather(sent, self.xp))
+                energy = energy + step.energy(sent)
+                pixels += sum(step.valid_pixels(tile) for tile in group.tiles)
+                sites += sum(
+                    (s[0].stop - s[0].start) * (s[1].stop - s[1].start)
+                    for s in (t.owned for t in group.tiles)
+                )
+            scores = self.to_host(total.scores)
+            return step.model.statistics(total.frames, scores, float(energy), pixels, sites)
+
+    def posterior(self, tile: Tile, rotated_targets: Array, likelihood: Likelihood) -> np.ndarray:
+        """Posterior weights of one tile; see :meth:`Backend.posterior`."""
+        with self.device.active():
+            step = _EStep(self.device, self._checked(rotated_targets, likelihood), likelihood, self.precision)
+            ((group, sent),) = staged(self.device, grouped([tile], step.key))
+            path = step.spectral_path(group.precision, tile)
+            maps = path.weights(step.model.gather(sent, self.xp))
+            return step.model.posterior(self.to_host(maps), tile)
+
+    def _checked(self, turned: Array, likelihood: Likelihood) -> Array:
+        """The rotated targets in float64, or ParameterError."""
+        if not isinstance(turned, self.xp.ndarray):
+            raise ParameterError(
+                f"rotated_targets should be an array of {self.xp.__name__} (backend.asarray makes one); got {type(turned)}."
+            )
+        expected = (likelihood.rotations, likelihood.box_size, likelihood.box_size)
+        if turned.shape != expected:
+            raise ParameterError(f"rotated_targets should have shape {expected}; got {turned.shape}.")
+        return turned.astype(np.float64)
+
+    def _sums(self, path: Path, items: Items) -> Sums:
+        """Sums over all items, in batches that fit; halves the batch when memory runs out."""
+        limit = max(1, int(_MEMORY_SHARE * self.device.free_bytes()) // path.bytes_per_item)
+        limit = min(limit, len(items), self._item_limit or limit)
+        total: Sums | None = None
+        start = 0
+        while start < len(items):
+            try:
+                batch = path.sums(items[slice(start, start + limit)])
+            except MemoryError as error:
+                cause = str(error)  # keeping the error would keep the arrays of its frames
+            else:
+                total = batch if total is None else total + batch
+                start += limit
+                continue
+            limit = self._halved(min(limit, len(items) - start), cause)
+        assert total is not None
+        return total
+
+    def _halved(self, limit: int, cause: str) -> int:
+        self.device.release()
+        if limit == 1:
+            raise DeviceError(
+                f"{self.name} should hold at least one tile with all its rotations; it is out of memory ({cause}): use "
+                "smaller tiles, fewer rotations, or the cpu backend."
+            )
+        self._item_limit = limit // 2
+        _LOG.warning("%s: out of memory; batch halved from %d to %d items", self.name, limit, limit // 2)
+        return limit // 2
+
+
+class _EStep:
+    """What one E-step prepares once: the model, and a path per precision and torus when first needed."""
+
+    def __init__(self, device: Device, turned: Array, likelihood: Likelihood, precision: str) -> None:
+        self._device, self._turned, self._precision = device, turned, precision
+        self.likelihood = likelihood
+        self.model: Model = (
+            PatchModel(likelihood) if isinstance(likelihood, PatchLikelihood) else WindowModel(likelihood)
+        )
+        self._norm = float((turned**2).sum(axis=(1, 2)).max()) ** 0.5
+        self._paths: dict[tuple[str, tuple[int, int]], Path] = {}
+
+    def key(self, tile: Tile) -> tuple[str, object]:
+        """Tiles of one key may be worked on together."""
+        precision = needed_precision(self._precision, self._norm, self.likelihood.noise_std, [tile])
+        return precision, self.model.torus(tile)
+
+    def zeros(self) -> Sums:
+        """The sums of no tile."""
+        side = self.likelihood.box_size + 2 * self.likelihood.margin
+        xp = self._device.xp
+        frames = xp.zeros((2, self.likelihood.rotations, side, side), dtype=np.float64)
+        return Sums(frames, xp.zeros(2, dtype=np.float64))
+
+    def path(self, precision: str, tile: Tile) -> Path:
+        """The way for tiles like this one."""
+        key = precision, self.model.torus(tile)
+        if key not in self._paths:
+            kernels = self._kernels(precision)
+            if isinstance(self.model, PatchModel) and DirectPath.suits(kernels, self.likelihood):
+                self._paths[key] = DirectPath(kernels, self._turned, self.model)
+            else:
+                self._paths[key] = self.spectral_path(precision, tile)
+        return self._paths[key]
+
+    def spectral_path(self, precision: str, tile: Tile) -> SpectralPath:
+        """The transforms, whatever the box."""
+        kernels = self._kernels(precision)
+        return SpectralPath(self._device, kernels, self._turned, self.model, self.model.torus(tile))
+
+    def energy(self, tiles: list[StagedTile]) -> Array:
+        """Sum of the squared valid pixels that these tiles count, float64 on the device."""
+        cut = (t.pixels[self.model.energy_cut(t.tile)] for t in tiles)
+        return sum((pixels * pixels).sum(dtype=np.float64) for pixels in cut)
+
+    def valid_pixels(self, tile: Tile) -> int:
+        """Number of those pixels."""
+        cut = self.model.energy_cut(tile)
+        return int(tile.values[cut].size if tile.valid is None else np.count_nonzero(tile.valid[cut]))
+
+    def _kernels(self, precision: str) -> Kernels:
+        xp, device = self._device.xp, self._device
+        return Kernels(xp, lambda name: device.kernel(name, precision), precision, device.blocks)

@@ -1,0 +1,161 @@
+"""The CUDA backend without a GPU: the kernels compiled as C++ (cuda_shim.h), NumPy in the place of CuPy."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mtdcore.backends import _cuda_kernels
+from mtdcore.backends._cuda_device import Event
+from mtdcore.backends._cuda_kernels import Kernels
+
+_HERE = Path(__file__).parent
+_REAL = {"float32": "float", "float64": "double"}
+
+
+class Shim:
+    """The kernels of one precision as host code, called like ``cupy.RawKernel``.
+
+    Attributes:
+        order: 0 runs threads and blocks in ascending order, 1 descending, anything else is the seed of a shuffle.
+        launched: names of the kernels run so far.
+    """
+
+    def __init__(self, library: Path) -> None:
+        self._launch = ctypes.CDLL(str(library)).shim_launch
+        self._launch.restype = ctypes.c_char_p
+        self.order = 0
+        self.launched: set[str] = set()
+
+    def function(self, name: str) -> Callable[..., None]:
+        """The kernel of this name."""
+
+        def run(
+            grid: tuple[int, int, int],
+            block: tuple[int, int, int],
+            arguments: tuple[Any, ...],
+            shared_mem: int = 0,
+        ) -> None:
+            values = [np.uintp(a.ctypes.data) if isinstance(a, np.ndarray) else a for a in arguments]
+            boxes = [np.array([v]) for v in values]
+            pointers = (ctypes.c_void_p * len(boxes))(*(b.ctypes.data for b in boxes))
+            error = self._launch(
+                name.encode(),
+                (ctypes.c_uint * 3)(*grid),
+                ctypes.c_uint(block[0]),
+                ctypes.c_size_t(shared_mem),
+                pointers,
+                ctypes.c_size_t(len(boxes)),
+                ctypes.c_uint(self.order),
+            )
+            self.launched.add(name)
+            if error is not None:
+                raise RuntimeError(error.decode())
+
+        return run
+
+
+class _Copy:
+    """An upload that happens only when somebody waits for it: a buffer overwritten too early shows."""
+
+    def __init__(self, host: np.ndarray, out: np.ndarray) -> None:
+        self._work: tuple[np.ndarray, np.ndarray] | None = (host, out)
+
+    def synchronize(self) -> None:
+        if self._work is not None:
+            host, out = self._work
+            out[...] = host
+            self._work = None
+
+
+class HostDevice:
+    """NumPy and the host kernels behind the :class:`mtdcore.backends._cuda_device.Device` protocol."""
+
+    name = "cuda:0"
+    blocks = 6
+
+    def __init__(self, shims: dict[str, Shim], xp: Any = np, memory: int = 1 << 30) -> None:
+        self.shims, self.xp, self.memory = shims, xp, memory
+        self.released = 0
+
+    def active(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def kernel(self, name: str, precision: str) -> Callable[..., None]:
+        return self.shims[precision].function(name)
+
+    def rfft2(self, values: np.ndarray, out: np.ndarray) -> None:
+        assert values.flags.c_contiguous
+        assert out.shape == (*values.shape[:2], values.shape[2] // 2 + 1)
+        out[...] = np.fft.rfft2(values)
+
+    def irfft2(self, spectra: np.ndarray, out: np.ndarray) -> None:
+        assert spectra.shape == (*out.shape[:2], out.shape[2] // 2 + 1)
+        out[...] = np.fft.irfft2(spectra, s=out.shape[1:], norm="forward")
+        spectra[...] = np.nan  # cuFFT may leave anything here
+
+    def pinned(self, size: int) -> np.ndarray:
+        return np.full(size, 0xFF, np.uint8)
+
+    def upload(self, host: np.ndarray, out: np.ndarray, after: Event | None) -> Event:
+        return _Copy(host, out)
+
+    def wait(self, event: Event) -> None:
+        event.synchronize()
+
+    def record(self) -> Event:
+        return _Copy(np.empty(0), np.empty(0))
+
+    def free_bytes(self) -> int:
+        return self.memory
+
+    def release(self) -> None:
+        self.released += 1
+
+    def synchronize(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def shims(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Shim]:
+    """The kernels of ``_kernels.cu`` as host libraries, by precision."""
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        pytest.skip("no C++ compiler: the host build of the CUDA kernels is not tested here")
+    folder = tmp_path_factory.mktemp("cuda_shim")
+    kernels = Path(_cuda_kernels.__file__).with_name("_kernels.cu")
+    builds = {}
+    for precision, real in _REAL.items():
+        out = folder / f"{precision}.so"
+        command = [compiler, "-O1", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
+        command += ["-shared", "-fPIC", "-DHOST_SHIM", f"-DREAL={real}", f'-DKERNELS="{kernels}"']
+        builds[out] = subprocess.Popen([*command, f"-I{_HERE}", str(_HERE / "shim.cpp"), "-o", str(out)])
+    assert all(build.wait() == 0 for build in builds.values())
+    return {precision: Shim(out) for precision, out in zip(_REAL, builds, strict=True)}
+
+
+@pytest.fixture(params=["float32", "float64"])
+def precision(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=[0, 1, 7], ids=["ascending", "descending", "shuffled"])
+def kernels(request: pytest.FixtureRequest, shims: dict[str, Shim], precision: str) -> Kernels:
+    """Host kernels whose threads run in different orders."""
+    shims[precision].order = request.param
+    return Kernels(np, shims[precision].function, precision, blocks=6)
+
+
+@pytest.fixture
+def host_device(shims: dict[str, Shim]) -> HostDevice:
+    for shim in shims.values():
+        shim.order = 0
+    return HostDevice(shims)
