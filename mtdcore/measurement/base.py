@@ -25,9 +25,14 @@ class Measurement(Protocol):
     """
 
     @property
-    def shape(self) -> tuple[int, int, int]: ...
+    def shape(self) -> tuple[int, int, int]:
+        """(micrographs, H, W)."""
+        ...
+
     @property
-    def dtype(self) -> np.dtype: ...
+    def dtype(self) -> np.dtype:
+        """float32 or float64."""
+        ...
 
     def tile_count(self, geometry: TileGeometry) -> int:
         """Number of tiles that :meth:`tiles` yields."""
@@ -88,7 +93,7 @@ class TiledMeasurement(ABC):
 
     @property
     def dtype(self) -> np.dtype:
-        """dtype of the tiles: float32, or float64 where the stored pixels need it."""
+        """Tiles are float32, or float64 where the stored pixels need it."""
         return self._dtype
 
     def tile_count(self, geometry: TileGeometry) -> int:
