@@ -1,5 +1,6 @@
 """Sufficient statistics of one E-step (SPEC 3 and 7). They are a sum over tiles: chunks, threads, processes
-and machines just add them, and the M-step needs nothing else."""
+and machines just add them, and the M-step needs nothing else.
+"""
 
 from __future__ import annotations
 
@@ -133,7 +134,9 @@ class Statistics:
     def save(self, path: str | Path) -> None:
         """Write to an uncompressed ``.npz`` file."""
         with open(path, "wb") as file:
-            np.savez(file, **{f.name: np.asarray(getattr(self, f.name)) for f in fields(self)})
+            np.savez(
+                file, allow_pickle=False, **{f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
+            )
 
     @classmethod
     def load(cls, path: str | Path) -> Statistics:

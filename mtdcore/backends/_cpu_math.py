@@ -25,27 +25,27 @@ _LN2 = _F(math.log(2.0))
 
 
 @intrinsic
-def _as_float(typingctx, bits):  # type: ignore[no-untyped-def]
+def _as_float(typingctx, bits):
     """The float32 with these 32 bits."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         return builder.bitcast(args[0], ir.FloatType())
 
     return types.float32(types.int32), codegen
 
 
 @intrinsic
-def _as_bits(typingctx, number):  # type: ignore[no-untyped-def]
+def _as_bits(typingctx, number):
     """The 32 bits of a float32."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         return builder.bitcast(args[0], ir.IntType(32))
 
     return types.int32(types.float32), codegen
 
 
 @njit
-def _exp32(x):  # type: ignore[no-untyped-def]
+def _exp32(x):
     clipped = min(max(x, _LOWEST), _HIGHEST)
     n = (clipped * _LOG2E + _ROUND) - _ROUND
     r = (clipped - n * _LN2_HI) - n * _LN2_LO
@@ -55,7 +55,7 @@ def _exp32(x):  # type: ignore[no-untyped-def]
 
 
 @njit(error_model="numpy")  # a division that may raise would stop vectorisation
-def _log1p32(x):  # type: ignore[no-untyped-def]
+def _log1p32(x):
     """log(1 + x) for 0 <= x <= 1, by the series of 2 artanh(x / (2 + x))."""
     z = x / (_TWO + x)
     q = z * z
@@ -63,7 +63,7 @@ def _log1p32(x):  # type: ignore[no-untyped-def]
 
 
 @njit(error_model="numpy")
-def _log32(x):  # type: ignore[no-untyped-def]
+def _log32(x):
     """log(x) for normal x > 0."""
     bits = _as_bits(x)
     n = (bits >> np.int32(23)) - np.int32(127)
@@ -91,8 +91,8 @@ def log1p_unit(x: float) -> float:
     return math.log1p(x)
 
 
-def _by_precision(generic, fast):  # type: ignore[no-untyped-def]
-    def choose(x):  # type: ignore[no-untyped-def]
+def _by_precision(generic, fast):
+    def choose(x):
         if isinstance(x, types.Float) and x.bitwidth == 32:
             return lambda x: fast(x)
         return lambda x: generic(x)
@@ -106,7 +106,7 @@ overload(log1p_unit)(_by_precision(math.log1p, _log1p32))
 
 
 @njit
-def logaddexp(a, b):  # type: ignore[no-untyped-def]
+def logaddexp(a, b):
     """log(e^a + e^b); -inf is the neutral element as long as one argument is finite."""
     high = max(a, b)
     low = min(a, b)

@@ -36,6 +36,7 @@ class PatchPlan:
         log_empty, self.log_shown = likelihood.log_prior
         self.log_empty = log_empty + math.log((4 * length - 1) * len(turned))
         self.templates = (turned / variance).astype(dtype)
+        self.flipped = np.ascontiguousarray(self.templates[:, ::-1, ::-1])
         self.energies = 0.5 * turned**2 / variance
         self.direct = length <= DIRECT_BOX
         # A torus of 2L - 1 + margin is the smallest on which no two needed shifts or pixels coincide.
@@ -69,7 +70,7 @@ class PatchPlan:
             _, empty = kernels.normalise_patches(scores, bias, self.log_empty, np.zeros(bias.shape))
             weights[n] = empty / ((4 * length - 1) * len(self.templates))
             rolled = np.arange(1 - length, length) % (2 * length)
-            weights[n][np.ix_(range(len(self.templates)), rolled, rolled)] = scores[0][self._centred()]
+            weights[n][np.ix_(np.arange(len(self.templates)), rolled, rolled)] = scores[0][self._centred()]
         rows, columns = (s.stop // length - s.start // length for s in tile.owned)
         return weights.reshape(rows, columns, *weights.shape[1:])
 
@@ -129,7 +130,7 @@ class PatchPlan:
         log_norm, empty_mass = kernels.direct_patches(
             lanes,
             count,
-            self.templates,
+            self.flipped,
             self.bias,
             self.dtype.type(self.log_empty),
             margin,
@@ -167,7 +168,7 @@ class PatchPlan:
             if seen is not None:
                 kernels.accumulate_spectra(covered, fft.rfft2(seen.astype(self.dtype), s=torus), weights)
         frame = np.arange(-margin, length + margin) % self.side
-        crop = np.ix_(range(len(projected)), frame, frame)
+        crop = np.ix_(np.arange(len(projected)), frame, frame)
         backprojection = fft.irfft2(projected, s=torus)[crop].astype(np.float64)
         if covered is None:
             coverage = patch_coverage(weight_sum[self._centred()].astype(np.float64), length, margin)
@@ -187,7 +188,7 @@ class PatchPlan:
 
     def _centred(self) -> tuple[np.ndarray, ...]:
         """Index of the centred shifts on the torus."""
-        return np.ix_(range(len(self.templates)), self.centre, self.centre)
+        return np.ix_(np.arange(len(self.templates)), self.centre, self.centre)
 
     def _on_torus(self, centred: np.ndarray) -> np.ndarray:
         """Centred values at their place on the torus, log 0 elsewhere."""

@@ -196,7 +196,7 @@ class WindowPlan:
         corners = tuple(n - likelihood.box_size + 1 for n in tile.values.shape)
         values, valid = np.asarray(tile.values, dtype=self.dtype), tile.valid
         masked = valid is not None and not valid.all()
-        if masked:
+        if valid is not None and masked:
             values = np.where(valid, values, self.dtype.type(0))
         image = correlator.image(np.ascontiguousarray(values))
         maps = [correlator.correlate(image, self.templates, k) for k in range(len(self.turned))]

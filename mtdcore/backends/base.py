@@ -21,9 +21,12 @@ class Backend(Protocol):
         precision: "float32" or "float64", the dtype of the correlations; sums are float64 always.
     """
 
-    name: str
-    xp: Array
-    precision: str
+    @property
+    def name(self) -> str: ...
+    @property
+    def xp(self) -> Array: ...
+    @property
+    def precision(self) -> str: ...
 
     def asarray(self, array: Array) -> Array:
         """A host array as a float64 array of this backend's library."""

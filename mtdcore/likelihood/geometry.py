@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 from .._typing import Array
@@ -116,7 +117,7 @@ class TileGeometry:
         tiles = -(-extent // self.side)
         units = extent // self.unit
         edges = [self.unit * (units * i // tiles) for i in range(tiles + 1)] if tiles else []
-        return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+        return [slice(a, b) for a, b in pairwise(edges)]
 
     def _read(self, owned: slice, length: int) -> slice:
         return slice(max(0, owned.start - self.halo), min(length, owned.stop + self.halo + self.reach))

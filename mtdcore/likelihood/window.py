@@ -73,7 +73,7 @@ class WindowLikelihood:
 
     @property
     def log_activity(self) -> float:
-        """log lambda: prior odds of a copy at one corner, corrected for exclusion (SPEC 7)."""
+        """Log lambda: prior odds of a copy at one corner, corrected for exclusion (SPEC 7)."""
         if self.positions is None:
             raise ParameterError(
                 "the window likelihood must be bound to a measurement first: call bind(shape)."
