@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from dataclasses import replace
@@ -50,12 +51,10 @@ class Trainer:
             torch.manual_seed(options.seed)
             model = build_network(card.network, card.box_size, **card.options)
         self.model = model.to(device)
+        self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         for parameter in self.model.parameters():
             if parameter.dim() == 4:  # convolutions are faster that way; torch follows the weights
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-        self.average = build_network(card.network, card.box_size, **card.options).to(device)
-        self.average.load_state_dict(model.state_dict())
-        self.average.eval().requires_grad_(False)
         self.optimizer = torch.optim.Adam(model.parameters(), lr=options.learning_rate, betas=(0.9, 0.99))
         self.step, self.seconds = 0, 0.0
         self.history: list[dict[str, Any]] = []

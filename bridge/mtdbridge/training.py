@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mtdcore.errors import InputError, ParameterError
+from mtdcore.errors import InputError, ParameterError, StorageError
 
 from . import training_state
 from .device import torch_device
@@ -73,6 +73,8 @@ def train_prior(
     if resume and output is None:
         raise ParameterError("resume needs an output: the state lies beside it.")
     path = None if output is None else Path(output)
+    if path is not None and not path.parent.is_dir():
+        raise StorageError(f"{path}: expected an existing folder for the weights; make {path.parent} first.")
     where = torch_device(device)
     data = load_images(images, key=key, seed=settings.seed)
     count = len(data) - settings.validation

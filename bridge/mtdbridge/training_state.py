@@ -82,7 +82,9 @@ def require_same(path: Path, card: ModelCard, expected: ModelCard) -> None:
         if name not in ("device", "torch")
     }
     for what, (found, wanted) in pairs.items():
-        if json.dumps(found) != json.dumps(wanted):  # in JSON a tuple is the list that it becomes in a file
+        if json.dumps(found, sort_keys=True) != json.dumps(
+            wanted, sort_keys=True
+        ):  # tuples are lists in a file
             raise CheckpointError(
                 f"{path}: cannot resume: {what} was {found}, now it is {wanted}; restore it, or train anew without resume."
             )

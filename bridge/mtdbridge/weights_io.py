@@ -75,7 +75,8 @@ def load_weights(path: str | Path) -> tuple[PriorNetwork, ModelCard]:
         with torch.device("meta"):  # shapes only: a hostile card cannot make us allocate
             expected = build_network(card.network, card.box_size, **card.options).state_dict()
         check_tensors(path, tensors, expected)
-        network = build_network(card.network, card.box_size, **card.options)
+        with torch.random.fork_rng(devices=[]):  # the initial weights are thrown away
+            network = build_network(card.network, card.box_size, **card.options)
         check_parameterisation(network.parameterisation, card.levels)
     except InputError:
         raise
@@ -109,7 +110,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InputError(
             f"{path}: this safetensors file is damaged ({error}); fetch or train it again."
         ) from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path}: these weights carry no mtdbridge card; convert them with convert_checkpoint."
         ) from error
@@ -150,14 +151,13 @@ def _header(path: Path, blob: bytes) -> dict[str, Any]:
         )
     try:
         header: dict[str, Any] = json.loads(blob[8 : 8 + length])
-        end = max(
-            (entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0
-        )
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: the header of this safetensors file is damaged or cut short.") from error
-    if len(blob) != 8 + length + end:
+    expected = 8 + length + max(ends, default=0)
+    if len(blob) != expected:
         raise InputError(
-            f"{path}: expected {8 + length + end} bytes; got {len(blob)}: the file is cut short or padded."
+            f"{path}: expected {expected} bytes; got {len(blob)}: the file is cut short or padded."
         )
     return header
 
@@ -165,18 +165,12 @@ def _header(path: Path, blob: bytes) -> dict[str, Any]:
 def _card(path: Path, content: dict[str, Any]) -> ModelCard:
     try:
         card = ModelCard(**content)
-        low, high = card.levels
-        box_size, options = int(card.box_size), dict(card.options)
+        low, high = (float(level) for level in card.levels)
+        described = [dict(part) for part in (card.options, card.data, card.training, card.metrics)]
+        box_size = int(card.box_size)
     except (TypeError, ValueError) as error:
         raise InputError(f"{path}: the card of these weights is incomplete: {error}.") from error
     if not 1 <= box_size <= MAX_BOX_SIZE:
         raise InputError(f"{path}: expected a box size from 1 to {MAX_BOX_SIZE}; got {box_size}.")
-    return ModelCard(
-        str(card.network),
-        options,
-        box_size,
-        (float(low), float(high)),
-        card.data,
-        card.training,
-        card.metrics,
-    )
+    options, data, training, metrics = described
+    return ModelCard(str(card.network), options, box_size, (low, high), data, training, metrics)
