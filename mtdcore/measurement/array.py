@@ -41,7 +41,7 @@ class ArrayMeasurement(TiledMeasurement):
         return measurement
 
     def _reader(self) -> Reader:
-        return lambda micrograph, rows, columns: self.array[micrograph, rows, columns]
+        return lambda micrograph, regions: (self.array[micrograph][region.read] for region in regions)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: None if name == "array" and self._path else value for name, value in vars(self).items()}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby, islice
+from operator import itemgetter
 from typing import Protocol, Self, TypeAlias
 
 import numpy as np
@@ -55,8 +56,9 @@ class Measurement(Protocol):
         ...
 
 
-#: Pixels of (micrograph, rows, columns) in any real dtype; NaN where a pixel cannot be read.
-Reader: TypeAlias = Callable[[int, slice, slice], np.ndarray]
+#: Called with a micrograph and regions of it in order; yields the pixels that each reads, in any real dtype, NaN where
+#: a pixel cannot be read.
+Reader: TypeAlias = Callable[[int, Sequence[Region]], Iterator[np.ndarray]]
 
 
 class TiledMeasurement(ABC):
@@ -104,16 +106,10 @@ class TiledMeasurement(ABC):
     def tiles(self, geometry: TileGeometry) -> Iterator[Tile]:
         """Tiles of this measurement or part; see :class:`Measurement`."""
         read = self._reader()
-        for micrograph, region in self._regions(geometry):
-            values = np.array(read(micrograph, *region.read), dtype=self._dtype, order="C")
-            valid = np.isfinite(values)
-            if self._mask is not None:
-                valid &= self._mask[micrograph][region.read]
-            if valid.all():
-                yield Tile(values, None, region, micrograph, self._shape[1:])
-            else:
-                values[~valid] = 0
-                yield Tile(values, valid, region, micrograph, self._shape[1:])
+        for micrograph, group in groupby(self._regions(geometry), key=itemgetter(0)):
+            regions = [region for _, region in group]
+            for region, pixels in zip(regions, read(micrograph, regions), strict=True):
+                yield self._tile(micrograph, region, np.array(pixels, dtype=self._dtype, order="C"))
 
     def split(self, parts: int) -> list[Self]:
         """Consecutive parts; see :class:`Measurement`."""
@@ -126,7 +122,16 @@ class TiledMeasurement(ABC):
 
     @abstractmethod
     def _reader(self) -> Reader:
-        """What reads the pixels of one pass over the tiles; called once per pass."""
+        """What reads the pixels of one pass over the tiles."""
+
+    def _tile(self, micrograph: int, region: Region, values: np.ndarray) -> Tile:
+        valid = np.isfinite(values)
+        if self._mask is not None:
+            valid &= self._mask[micrograph][region.read]
+        complete = bool(valid.all())
+        if not complete:
+            values[~valid] = 0
+        return Tile(values, None if complete else valid, region, micrograph, self._shape[1:])
 
     def _regions(self, geometry: TileGeometry) -> Iterator[tuple[int, Region]]:
         every = ((m, region) for m in range(self._shape[0]) for region in geometry.regions(self._shape[1:]))

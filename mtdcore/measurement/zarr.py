@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterator
+import math
+from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from ..errors import InputError
-from ..likelihood import Tile, TileGeometry
+from ..likelihood import Region, Tile, TileGeometry
 from ._zarr_store import ChunkDamaged, ChunkMissing, StoredArray
 from .base import Reader, TiledMeasurement
 from .prefetch import prefetched
 
-#: Decoded chunks kept in memory by one pass over the tiles. Tiles overlap, so a chunk is needed by a few
-#: neighbours; one that has left the cache is simply decoded again.
-CACHE_BYTES = 32 << 20
+#: Bound on the decoded chunks that one pass keeps for the next tiles: room for two rows of the chunks that mtdcore
+#: writes on 4096 pixels of float32; beyond, a part of them is decoded again (cheap, and in the background).
+CACHE_BYTES = 16 << 20
 
 _TILES_AHEAD = 2
+
+_Key: TypeAlias = tuple[int, int, int]  # micrograph, row and column of the chunk
 
 
 class BadChunk(NamedTuple):
@@ -55,7 +58,7 @@ class ZarrMeasurement(TiledMeasurement):
         path: folder of an array (H, W) or (micrographs, H, W).
         mask: see :class:`TiledMeasurement`.
         skip_bad: mark the pixels of bad chunks invalid, and list the chunks in :attr:`bad_chunks`, instead of raising.
-        cache_bytes: bound on the decoded chunks kept by one pass (one chunk at least).
+        cache_bytes: bound on the decoded chunks that one pass keeps.
 
     Raises:
         InputError: not such an array.
@@ -72,7 +75,7 @@ class ZarrMeasurement(TiledMeasurement):
         self.path = Path(path).absolute()
         self.skip_bad = skip_bad
         self.cache_bytes = cache_bytes
-        self._bad: dict[tuple[int, int, int], BadChunk] = {}
+        self._bad: dict[_Key, BadChunk] = {}
         array = StoredArray.open(self.path).array
         super().__init__(array.shape, np.dtype(array.dtype), mask)
 
@@ -93,9 +96,9 @@ class ZarrMeasurement(TiledMeasurement):
         return prefetched(super().tiles(geometry), _TILES_AHEAD)
 
     def _reader(self) -> Reader:
-        return _Chunks(self).window
+        return _Chunks(self).read
 
-    def _met(self, key: tuple[int, int, int], bad: BadChunk) -> None:
+    def _met(self, key: _Key, bad: BadChunk) -> None:
         """Record a bad chunk, or refuse it together with all others."""
         if not self.skip_bad:
             found = self.find_bad_chunks() or [bad]  # one that healed meanwhile is still named
@@ -111,34 +114,49 @@ class ZarrMeasurement(TiledMeasurement):
 
 
 class _Chunks:
-    """Windows assembled from the least recently used cache of decoded chunks; lives for one pass."""
+    """The decoded chunks of one pass. Its tiles are known ahead, so the chunk that makes room in a full cache is
+    the one whose next use is farthest away, and one that no tile needs any more leaves at once.
+    """
 
     def __init__(self, measurement: ZarrMeasurement) -> None:
         self._measurement = measurement
         self._stored = StoredArray.open(measurement.path)
         array = self._stored.array
         if (1,) * (3 - array.ndim) + array.shape != measurement.shape:
-            raise InputError(
-                f"{measurement.path} has changed: shape {measurement.shape} became {array.shape}."
-            )
-        self._cache: OrderedDict[tuple[int, int, int], np.ndarray | BadChunk] = OrderedDict()
-        self._bytes = 0
+            raise InputError(f"{measurement.path} changed from shape {measurement.shape} to {array.shape}.")
+        self._cache: dict[_Key, np.ndarray | BadChunk] = {}
         self.sides = array.chunks[-2:]
+        self._capacity = measurement.cache_bytes // (math.prod(self.sides) * array.dtype.itemsize)
 
-    def window(self, micrograph: int, rows: slice, columns: slice) -> np.ndarray:
-        """(h, w) pixels in the dtype of the measurement, NaN where a chunk is bad."""
-        out = np.empty((rows.stop - rows.start, columns.stop - columns.start), self._measurement.dtype)
-        height, width = self.sides
-        for i in range(rows.start // height, -(-rows.stop // height)):
-            for j in range(columns.start // width, -(-columns.stop // width)):
-                chunk = self._get((micrograph, i, j))
-                outer, inner = zip(
-                    _common(rows, i * height, height), _common(columns, j * width, width), strict=True
-                )
+    def read(self, micrograph: int, regions: Sequence[Region]) -> Iterator[np.ndarray]:
+        """The pixels of each region in the dtype of the measurement, NaN where a chunk is bad."""
+        uses: dict[_Key, deque[int]] = defaultdict(
+            deque
+        )  # by which regions, in order, a chunk is still needed
+        for number, region in enumerate(regions):
+            for key in self._keys(micrograph, region.read):
+                uses[key].append(number)
+        for region in regions:
+            rows, columns = region.read
+            out = np.empty((rows.stop - rows.start, columns.stop - columns.start), self._measurement.dtype)
+            for key in self._keys(micrograph, region.read):
+                chunk = self._get(key)
+                common = [_common(*axis) for axis in zip(region.read, key[1:], self.sides, strict=True)]
+                outer, inner = zip(*common, strict=True)
                 out[outer] = np.nan if isinstance(chunk, BadChunk) else chunk[inner]
-        return out
+                uses[key].popleft()
+                self._keep(key, chunk, uses)
+            yield out
 
-    def load(self, key: tuple[int, int, int]) -> np.ndarray | BadChunk:
+    def _keys(self, micrograph: int, window: tuple[slice, slice]) -> Iterator[_Key]:
+        """Chunks of which a window has pixels."""
+        rows, columns = (
+            range(span.start // side, -(-span.stop // side))
+            for span, side in zip(window, self.sides, strict=True)
+        )
+        return ((micrograph, i, j) for i in rows for j in columns)
+
+    def load(self, key: _Key) -> np.ndarray | BadChunk:
         """The pixels of one micrograph in one chunk, read from disk."""
         micrograph, *place = key
         corners = [
@@ -157,25 +175,26 @@ class _Chunks:
             reason = f"damaged ({error})"
         return BadChunk(self._stored.key(index), micrograph, corners[0], corners[1], reason)
 
-    def _get(self, key: tuple[int, int, int]) -> np.ndarray | BadChunk:
+    def _get(self, key: _Key) -> np.ndarray | BadChunk:
         if key in self._cache:
-            self._cache.move_to_end(key)
             return self._cache[key]
         chunk = self.load(key)
         if isinstance(chunk, BadChunk):
             self._measurement._met(key, chunk)
-        self._cache[key] = chunk
-        self._bytes += _size(chunk)
-        while self._bytes > self._measurement.cache_bytes and len(self._cache) > 1:
-            self._bytes -= _size(self._cache.popitem(last=False)[1])
         return chunk
 
+    def _keep(self, key: _Key, chunk: np.ndarray | BadChunk, uses: dict[_Key, deque[int]]) -> None:
+        """Cache the chunk if it is needed again, within the bound on the size of the cache."""
+        if not uses[key]:
+            self._cache.pop(key, None)
+            return
+        self._cache[key] = chunk
+        if len(self._cache) > self._capacity:
+            del self._cache[max(self._cache, key=lambda cached: uses[cached][0])]
 
-def _size(chunk: np.ndarray | BadChunk) -> int:
-    return chunk.nbytes if isinstance(chunk, np.ndarray) else 0
 
-
-def _common(wanted: slice, start: int, side: int) -> tuple[slice, slice]:
-    """Where the pixels common to a window and a chunk lie along one axis, in the window and in the chunk."""
+def _common(wanted: slice, index: int, side: int) -> tuple[slice, slice]:
+    """Pixels common to a window and a chunk along one axis: where in the window, and where in the chunk."""
+    start = index * side
     first, last = max(wanted.start, start), min(wanted.stop, start + side)
     return slice(first - wanted.start, last - wanted.start), slice(first - start, last - start)
