@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mtdcore.errors import InputError
+from mtdcore.errors import CheckpointError, InputError
 
 from . import losses, training_state
 from .networks import build_network
@@ -118,6 +118,15 @@ class Trainer:
         card = training_state.load(path, self.model, self.average, self.optimizer, self._card)
         self.step, self.seconds = int(card.training["steps_done"]), float(card.training["seconds"])
         self.history = list(card.metrics["history"])
+        before, schedules = int(card.training["steps"]), list(card.training.get("earlier_schedules", []))
+        if before != self._options.steps:
+            schedules.append({"steps": before, "until_step": self.step})
+        if schedules:
+            self._card.training["earlier_schedules"] = schedules
+        if self.step > self._options.steps:
+            raise CheckpointError(
+                f"{path}: {self.step} steps are done already; got steps={self._options.steps}."
+            )
 
     def validate(self) -> dict[str, float]:
         """Figures of the averaged weights on at most 1000 held-out images, with the same noise every time."""

@@ -50,7 +50,8 @@ def train_prior(
         network_options: keyword arguments of the network, for instance ``{"channels": (16, 32, 64)}``.
         key: name of the array inside an .npz file.
         device: "cpu", "cuda", "cuda:1", ...
-        resume: go on from ``<output>.state`` if it exists; a finished training is only loaded.
+        resume: go on from ``<output>.state`` if it exists; a finished training is only loaded. ``steps`` may differ
+            from before: the learning rate goes on along the new schedule, and the card says where it changed.
         pace: how often to report, validate and save.
         callback: called with :class:`TrainingProgress` at every report; returning True stops after a save.
         **options: the other fields of :class:`TrainingOptions`.
@@ -83,7 +84,7 @@ def train_prior(
             f"expected at least {settings.batch_size + settings.validation} images (one batch of "
             f"{settings.batch_size} and {settings.validation} for validation); got {len(data)}."
         )
-    train, held_out = torch.from_numpy(data[:count]), torch.from_numpy(data[count:])
+    train, held_out = data[:count], data[count:]
     described = dict(network_options or {})
     if network == "denoiser":
         described = {"data_mean": float(train.mean()), "data_std": float(train.std()), **described}
@@ -102,7 +103,7 @@ def train_prior(
     )
     if resume and path is not None and (finished := _finished(path, card)):
         return finished
-    trainer = Trainer(card, settings, train, held_out, where, path)
+    trainer = Trainer(card, settings, torch.from_numpy(train), torch.from_numpy(held_out), where, path)
     if resume and path is not None and training_state.path_of(path).exists():
         trainer.restore(training_state.path_of(path))
     trainer.run(pace or Pace(), callback)
@@ -116,5 +117,5 @@ def _finished(path: Path, card: ModelCard) -> TorchPrior | None:
     network, found = load_weights(path)
     if not found.training.get("complete"):
         return None
-    training_state.require_same(path, found, card)
+    training_state.require_same(path, found, card, may_change=())
     return TorchPrior.of(network, found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -64,8 +65,10 @@ def _tensors(model: nn.Module, average: nn.Module, optimizer: torch.optim.Adam) 
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
 
 
-def require_same(path: Path, card: ModelCard, expected: ModelCard) -> None:
-    """The training that goes on must be the one that stopped.
+def require_same(
+    path: Path, card: ModelCard, expected: ModelCard, may_change: Sequence[str] = ("steps",)
+) -> None:
+    """The training that goes on must be the one that stopped, but for the options in ``may_change``.
 
     Raises:
         CheckpointError: the first difference.
@@ -79,7 +82,7 @@ def require_same(path: Path, card: ModelCard, expected: ModelCard) -> None:
     pairs |= {
         name: (card.training.get(name), value)
         for name, value in expected.training.items()
-        if name not in ("device", "torch")
+        if name not in ("device", "torch", *may_change)
     }
     for what, (found, wanted) in pairs.items():
         if json.dumps(found, sort_keys=True) != json.dumps(

@@ -71,6 +71,16 @@ def test_a_stopped_training_resumes_to_the_same_bits(tmp_path, images, kind):
     assert [entry.name for entry in tmp_path.iterdir()] == ["prior.safetensors"]
 
 
+def test_the_number_of_steps_may_change_on_resume(tmp_path, images):
+    path = tmp_path / "prior.safetensors"
+    train_prior(images, **QUICK, output=path, pace=Pace(report_every=1), callback=lambda p: p.step == 5)
+    with pytest.raises(CheckpointError, match="5 steps are done"):
+        train_prior(images, **{**QUICK, "steps": 4}, output=path, resume=True)
+    card = train_prior(images, **{**QUICK, "steps": 7}, output=path, resume=True).card
+    assert card.training["steps_done"] == card.training["steps"] == 7
+    assert card.training["earlier_schedules"] == [{"steps": 12, "until_step": 5}]
+
+
 def test_resuming_a_finished_training_only_loads_it(tmp_path, images):
     path = tmp_path / "prior.safetensors"
     train_prior(images, **QUICK, output=path)
@@ -87,7 +97,7 @@ def test_resume_refuses_another_training(tmp_path, images):
     path = tmp_path / "prior.safetensors"
     pace = Pace(report_every=1)
     train_prior(images, **QUICK, output=path, pace=pace, callback=lambda progress: True)
-    other = {"learning_rate": 1e-3, "steps": 13, "network_options": {**SMALL, "embedding": 10}}
+    other = {"learning_rate": 1e-3, "seed": 3, "network_options": {**SMALL, "embedding": 10}}
     for name, value in other.items():
         expected = "options" if name == "network_options" else name
         with pytest.raises(CheckpointError, match=expected):
