@@ -94,15 +94,23 @@ class Device(Protocol):
 
 @dataclass(frozen=True)
 class DeviceInfo:
-    """One CUDA device as ``mtd doctor`` shows it; memory in bytes."""
+    """One CUDA device, and the software that drives it.
+
+    Attributes:
+        index: N of "cuda:N".
+        name: of the product.
+        compute_capability: (major, minor).
+        memory: bytes on the card.
+        driver: newest CUDA version the driver supports, 1000 * major + 10 * minor.
+        nvrtc: (major, minor) version of the compiler that builds the kernels.
+    """
 
     index: int
     name: str
     compute_capability: tuple[int, int]
-    memory_total: int
-    memory_free: int
-    driver_version: int
-    nvrtc_version: tuple[int, int]
+    memory: int
+    driver: int
+    nvrtc: tuple[int, int]
 
     @property
     def usable(self) -> bool:
@@ -147,40 +155,39 @@ def describe_devices() -> list[DeviceInfo]:
 
 
 def _describe(cupy: Array, index: int) -> DeviceInfo:
-    runtime = cupy.cuda.runtime
-    properties = runtime.getDeviceProperties(index)
-    with cupy.cuda.Device(index):
-        free, total = runtime.memGetInfo()
+    """Without a context on the device: asking takes no memory there."""
+    properties = cupy.cuda.runtime.getDeviceProperties(index)
     return DeviceInfo(
         index=index,
         name=properties["name"].decode(),
         compute_capability=(properties["major"], properties["minor"]),
-        memory_total=total,
-        memory_free=free,
-        driver_version=runtime.driverGetVersion(),
-        nvrtc_version=cupy.cuda.nvrtc.getVersion(),
+        memory=properties["totalGlobalMem"],
+        driver=cupy.cuda.runtime.driverGetVersion(),
+        nvrtc=cupy.cuda.nvrtc.getVersion(),
     )
 
 
 def choose_device() -> DeviceInfo:
-    """The usable device with the most free memory; says which and why on the "mtdcore.cuda" logger.
+    """The first usable device; says which and why on the "mtdcore.cuda" logger.
 
     Raises:
         DependencyError, DeviceError: there is none.
     """
     devices = describe_devices()
-    usable = [d for d in devices if d.usable]
-    if not usable:
-        raise DeviceError(_too_old(devices[0]))
-    best = max(usable, key=lambda d: (d.memory_free, -d.index))
-    _LOG.info(
-        "took cuda:%d (%s): most free memory, %.1f GiB, of %d usable devices",
-        best.index,
-        best.name,
-        best.memory_free / 2**30,
-        len(usable),
-    )
-    return best
+    for device in devices:
+        if device.usable:
+            major, minor = device.compute_capability
+            _LOG.info(
+                "took cuda:%d (%s, compute capability %d.%d, %.0f GiB): the first usable of %d devices",
+                device.index,
+                device.name,
+                major,
+                minor,
+                device.memory / 2**30,
+                len(devices),
+            )
+            return device
+    raise DeviceError(_too_old(devices[0]))
 
 
 def _too_old(device: DeviceInfo) -> str:
@@ -221,7 +228,8 @@ class CupyDevice:
 
     def kernel(self, name: str, precision: str) -> Callable[..., None]:
         """A compiled kernel; the module is compiled when its first kernel is asked for."""
-        return _kernel(self.name, name, precision)
+        function: Callable[..., None] = _kernel(self.name, name, precision)
+        return function
 
     def rfft2(self, values: Array, out: Array) -> None:
         """See :meth:`Device.rfft2`."""
@@ -236,7 +244,7 @@ class CupyDevice:
         self._plan(kind, True, *out.shape).fft(spectra, out, cufft.CUFFT_INVERSE)
 
     def _make_plan(self, kind: int, inverse: bool, batch: int, rows: int, columns: int) -> Any:
-        """cuFFT plan of contiguous planes; runs on the current stream, which CuPy sets at each call."""
+        """A cuFFT plan of contiguous planes; it runs on the current stream, which CuPy sets at each call."""
         half = columns // 2 + 1
         real, spectral = ((rows, columns), rows * columns), ((rows, half), rows * half)
         (before, step), (after, stride) = (spectral, real) if inverse else (real, spectral)

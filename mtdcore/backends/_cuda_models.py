@@ -139,7 +139,7 @@ class PatchModel:
         return tile.owned
 
     def statistics(self, frames: Array, scores: Any, energy: float, pixels: int, sites: int) -> Statistics:
-        """log p(valid pixels | F), and copies as the mean coverage of a pixel of the box."""
+        """Log-likelihood of the valid pixels, and copies as the mean coverage of a pixel of the box."""
         like = self.likelihood
         inner = slice(like.margin, like.margin + like.box_size)
         variance = like.noise_std**2

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Literal, Self
 
 import numpy as np
@@ -17,9 +19,10 @@ from ._cuda_kernels import Kernels
 from ._cuda_models import Items, Model, PatchModel, WindowModel
 from ._cuda_paths import DirectPath, Path, SpectralPath, Sums
 from ._cuda_staging import StagedTile, grouped, staged
+from ._cuda_workers import device_executor
 from ._precision import needed_precision
 
-__all__ = ["CudaBackend", "DeviceInfo", "choose_device", "describe_devices"]
+__all__ = ["CudaBackend", "DeviceInfo", "choose_device", "describe_devices", "device_executor"]
 
 _LOG = logging.getLogger("mtdcore.cuda")
 
@@ -39,12 +42,13 @@ class CudaBackend:
     def __init__(self, device: Device, precision: Literal["float32", "float64"] = "float32") -> None:
         if precision not in ("float32", "float64"):
             raise ParameterError(f'precision must be "float32" or "float64"; got {precision!r}.')
-        self.device, self.name, self.xp, self.precision = device, device.name, device.xp, precision
+        self.device, self.name, self.xp = device, device.name, device.xp
+        self.precision: str = precision
         self._item_limit: int | None = None  # learnt when memory ran out
 
     @classmethod
     def open(cls, index: int | None = None, precision: Literal["float32", "float64"] = "float32") -> Self:
-        """The backend of the device with this index; None: the usable one with the most free memory.
+        """The backend of the device with this index; None: the first usable one.
 
         Raises:
             DependencyError: CuPy is not installed.
@@ -53,8 +57,8 @@ class CudaBackend:
         return cls(CupyDevice(choose_device().index if index is None else index), precision)
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Workers open the device again: handles do not travel."""
-        return type(self).open, (int(self.name.partition(":")[2]), self.precision)
+        """Workers open the device again, once each: handles do not travel."""
+        return _opened, (int(self.name.partition(":")[2]), self.precision)
 
     def asarray(self, array: Array) -> Array:
         """A float64 array on the device."""
@@ -73,7 +77,7 @@ class CudaBackend:
 
     def accumulate(self, tiles: Iterable[Tile], rotated_targets: Array, likelihood: Likelihood) -> Statistics:
         """Sum of the statistics of the tiles; see :meth:`Backend.accumulate`."""
-        with self.device.active():
+        with self._on_device():
             step = _EStep(self.device, self._checked(rotated_targets, likelihood), likelihood, self.precision)
             total = step.zeros()
             energy, pixels, sites = self.xp.zeros((), dtype=np.float64), 0, 0
@@ -92,12 +96,24 @@ class CudaBackend:
 
     def posterior(self, tile: Tile, rotated_targets: Array, likelihood: Likelihood) -> np.ndarray:
         """Posterior weights of one tile; see :meth:`Backend.posterior`."""
-        with self.device.active():
+        with self._on_device():
             step = _EStep(self.device, self._checked(rotated_targets, likelihood), likelihood, self.precision)
             ((group, sent),) = staged(self.device, grouped([tile], step.key))
             path = step.spectral_path(group.precision, tile)
             maps = path.weights(step.model.gather(sent, self.xp))
             return step.model.posterior(self.to_host(maps), tile)
+
+    @contextmanager
+    def _on_device(self) -> Iterator[None]:
+        """Work on the device; running out of memory for good is a DeviceError."""
+        try:
+            with self.device.active():
+                yield
+        except MemoryError as error:
+            raise DeviceError(
+                f"{self.name} should hold at least one tile with all its rotations; it is out of memory ({error}): use "
+                "smaller tiles, fewer rotations, or the cpu backend."
+            ) from error
 
     def _checked(self, turned: Array, likelihood: Likelihood) -> Array:
         """The rotated targets in float64, or ParameterError."""
@@ -132,13 +148,15 @@ class CudaBackend:
     def _halved(self, limit: int, cause: str) -> int:
         self.device.release()
         if limit == 1:
-            raise DeviceError(
-                f"{self.name} should hold at least one tile with all its rotations; it is out of memory ({cause}): use "
-                "smaller tiles, fewer rotations, or the cpu backend."
-            )
+            raise MemoryError(cause)
         self._item_limit = limit // 2
         _LOG.warning("%s: out of memory; batch halved from %d to %d items", self.name, limit, limit // 2)
         return limit // 2
+
+
+@functools.cache
+def _opened(index: int, precision: Literal["float32", "float64"]) -> CudaBackend:
+    return CudaBackend.open(index, precision)
 
 
 class _EStep:

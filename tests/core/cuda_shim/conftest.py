@@ -26,14 +26,12 @@ class Shim:
 
     Attributes:
         order: 0 runs threads and blocks in ascending order, 1 descending, anything else is the seed of a shuffle.
-        launched: names of the kernels run so far.
     """
 
     def __init__(self, library: Path) -> None:
         self._launch = ctypes.CDLL(str(library)).shim_launch
         self._launch.restype = ctypes.c_char_p
         self.order = 0
-        self.launched: set[str] = set()
 
     def function(self, name: str) -> Callable[..., None]:
         """The kernel of this name."""
@@ -56,7 +54,6 @@ class Shim:
                 ctypes.c_size_t(len(boxes)),
                 ctypes.c_uint(self.order),
             )
-            self.launched.add(name)
             if error is not None:
                 raise RuntimeError(error.decode())
 
@@ -125,21 +122,38 @@ class HostDevice:
 
 
 @pytest.fixture(scope="session")
-def shims(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Shim]:
-    """The kernels of ``_kernels.cu`` as host libraries, by precision."""
+def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Shim]]:
+    """Compiles kernel sources as host libraries, side by side: one Shim per (source, precision)."""
     compiler = shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         pytest.skip("no C++ compiler: the host build of the CUDA kernels is not tested here")
     folder = tmp_path_factory.mktemp("cuda_shim")
+
+    def compile_all(*wanted: tuple[Path, str]) -> list[Shim]:
+        builds = []
+        for source, precision in wanted:
+            out = folder / f"{source.stem}_{precision}.so"
+            command = [compiler, "-O1", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
+            command += [
+                "-shared",
+                "-fPIC",
+                "-DHOST_SHIM",
+                f"-DREAL={_REAL[precision]}",
+                f'-DKERNELS="{source}"',
+            ]
+            command += [f"-I{_HERE}", str(_HERE / "shim.cpp"), "-o", str(out)]
+            builds.append((out, subprocess.Popen(command)))
+        assert all(process.wait() == 0 for _, process in builds)
+        return [Shim(out) for out, _ in builds]
+
+    return compile_all
+
+
+@pytest.fixture(scope="session")
+def shims(build: Callable[..., list[Shim]]) -> dict[str, Shim]:
+    """The kernels of ``_kernels.cu`` on the host, by precision."""
     kernels = Path(_cuda_kernels.__file__).with_name("_kernels.cu")
-    builds = {}
-    for precision, real in _REAL.items():
-        out = folder / f"{precision}.so"
-        command = [compiler, "-O1", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
-        command += ["-shared", "-fPIC", "-DHOST_SHIM", f"-DREAL={real}", f'-DKERNELS="{kernels}"']
-        builds[out] = subprocess.Popen([*command, f"-I{_HERE}", str(_HERE / "shim.cpp"), "-o", str(out)])
-    assert all(build.wait() == 0 for build in builds.values())
-    return {precision: Shim(out) for precision, out in zip(_REAL, builds, strict=True)}
+    return dict(zip(_REAL, build(*((kernels, precision) for precision in _REAL)), strict=True))
 
 
 @pytest.fixture(params=["float32", "float64"])

@@ -70,6 +70,24 @@ static void release(size_t first, size_t last) {
     for (size_t i = first; i < last; ++i) fibres[i]->state = State::ready;
 }
 
+// Runs a warp as far ahead of the others as its barriers let it.
+static bool run_warp(size_t warp, size_t threads, const std::vector<size_t>& order) {
+    const size_t first = 32 * warp, last = first + 32;
+    bool moved = false;
+    for (bool released = true; released;) {
+        for (size_t i : order) {
+            if (i / 32 != warp || fibres[i]->state != State::ready) continue;
+            current = i;
+            threadIdx = fibres[i]->thread;
+            swapcontext(&scheduler, &fibres[i]->context);
+            moved = true;
+        }
+        released = last <= threads && all(first, last, State::at_shuffle);
+        if (released) release(first, last);
+    }
+    return moved;
+}
+
 static void run_block(size_t threads, size_t shared_bytes, std::vector<size_t>& order, std::mt19937* shuffle) {
     while (fibres.size() < threads) fibres.push_back(std::make_unique<Fibre>());
     memory.assign(shared_bytes + GUARD, POISON);
@@ -85,18 +103,13 @@ static void run_block(size_t threads, size_t shared_bytes, std::vector<size_t>& 
         f.context.uc_link = nullptr;
         makecontext(&f.context, entry, 0);
     }
+    std::vector<size_t> warps((threads + 31) / 32);
+    std::iota(warps.begin(), warps.end(), 0);
+    if (order.front() != 0) std::reverse(warps.begin(), warps.end());
     while (!all(0, threads, State::done)) {
-        if (shuffle) std::shuffle(order.begin(), order.end(), *shuffle);
+        if (shuffle) std::shuffle(order.begin(), order.end(), *shuffle), std::shuffle(warps.begin(), warps.end(), *shuffle);
         bool moved = false;
-        for (size_t i : order) {
-            if (fibres[i]->state != State::ready) continue;
-            current = i;
-            threadIdx = fibres[i]->thread;
-            swapcontext(&scheduler, &fibres[i]->context);
-            moved = true;
-        }
-        for (size_t warp = 0; warp + 32 <= threads; warp += 32)
-            if (all(warp, warp + 32, State::at_shuffle)) release(warp, warp + 32), moved = true;
+        for (size_t warp : warps) moved |= run_warp(warp, threads, order);
         if (all(0, threads, State::at_barrier)) release(0, threads), moved = true;
         if (!moved) throw std::runtime_error("threads wait for a barrier or shuffle that the others never reach");
     }

@@ -1,0 +1,44 @@
+"""Several devices: one worker process each, behind the executor contract of ``e_step``."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+from ..errors import ParameterError
+from ._cuda_device import describe_devices
+
+
+def device_executor(indices: Sequence[int] | None = None) -> ProcessPoolExecutor:
+    """An executor with one process per device: ``e_step(..., backend="cuda", executor=device_executor())``.
+
+    Each worker sees its own device only, as "cuda:0"; statistics travel back through the host.
+
+    Args:
+        indices: devices to use, as numbered in this process; None: every usable one.
+
+    Raises:
+        DependencyError, DeviceError: CuPy, the driver or a device is missing.
+        ParameterError: no index, or one twice.
+    """
+    chosen = [d.index for d in describe_devices() if d.usable] if indices is None else list(indices)
+    if not chosen or len(set(chosen)) != len(chosen):
+        raise ParameterError(f"the device indices should be distinct and at least one; got {chosen}.")
+    context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA
+    names: Any = context.SimpleQueue()
+    for index in chosen:
+        names.put(_visible_name(index))
+    return ProcessPoolExecutor(len(chosen), context, _see_one_device, (names,))
+
+
+def _visible_name(index: int) -> str:
+    """What CUDA_VISIBLE_DEVICES calls device ``index`` of this process."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",")[index].strip() if visible else str(index)
+
+
+def _see_one_device(names: Any) -> None:
+    os.environ["CUDA_VISIBLE_DEVICES"] = names.get()
