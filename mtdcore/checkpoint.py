@@ -1,14 +1,14 @@
-"""Checkpoints of a recovery: the state of the loop and what identifies the run, in one file.
+"""Checkpoints of a recovery: the state of the loop and what identifies the run, in one safetensors file.
 
-The file is an uncompressed ``.npz`` (its members carry checksums) with the target and a JSON header. JSON keeps
-every float64 exactly, so a resumed run continues with the same bits.
+The file holds the target and a JSON header, sealed by a SHA-256 of both. JSON keeps every float64 exactly, so a
+resumed run continues with the same bits. The checkpoint before the last is kept as well.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -23,59 +23,113 @@ from .measurement import Measurement
 from .recovery import EMState, IterationRecord
 from .schedule import Temperature
 
-_FORMAT = 1
+_FORMAT = 2
 
 #: The cut in which a measurement is read for its fingerprint.
 _PIECES = TileGeometry(side=1024, unit=1, halo=0, reach=0)
 
 
 def save_checkpoint(path: str | Path, state: EMState, identity: Mapping[str, Any]) -> None:
-    """Write a checkpoint; a crash leaves the previous one in place.
+    """Write a checkpoint; the one at ``path`` becomes the previous one. A crash at any moment leaves one that loads.
 
     Args:
         path: file to make or replace.
         state: what a callback of :func:`recover` received.
         identity: everything the run depends on, JSON-able: parameters, version, fingerprint of the measurement.
+
+    Raises:
+        StorageError: the operating system refused; the checkpoint at ``path`` is still there.
     """
-    header = {
-        "format": _FORMAT,
-        "identity": dict(identity),
-        "likelihood": likelihood_record(state.likelihood),
-        "schedule": asdict(state.schedule),
-        "first_count": state.first_count,
-        "history": [asdict(record) for record in state.history],
-    }
-    text = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
-    write_whole(Path(path), lambda file: np.savez(file, header=text, target=state.target))
+    from safetensors.numpy import save
+
+    path = Path(path)
+    header = json.dumps(
+        {
+            "format": _FORMAT,
+            "identity": dict(identity),
+            "likelihood": likelihood_record(state.likelihood),
+            "schedule": asdict(state.schedule),
+            "first_count": state.first_count,
+            "history": [asdict(record) for record in state.history],
+        }
+    )
+    seal = {"header": header, "sha256": _digest(header, state.target)}
+    content = save({"target": np.ascontiguousarray(state.target)}, seal)
+    try:
+        _read(path)
+    except _Unusable:
+        pass  # absent or damaged: never worth the place of a previous checkpoint that may be good
+    else:
+        write_whole(previous_checkpoint(path), lambda file: file.write(path.read_bytes()))
+    write_whole(path, lambda file: file.write(content))
 
 
 def load_checkpoint(path: str | Path, identity: Mapping[str, Any]) -> EMState:
-    """Read a checkpoint of the run with this identity.
+    """Read the checkpoint of the run with this identity.
+
+    A damaged checkpoint is replaced by the previous one, with a RuntimeWarning that says so.
 
     Raises:
-        CheckpointError: missing, damaged, or of another run; the message lists the differences.
+        CheckpointError: both missing or damaged, or of another run; the message lists the differences.
     """
+    path = Path(path)
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            header, target = json.loads(archive["header"].tobytes()), archive["target"]
-        if header["format"] != _FORMAT:
+        header, target = _read(path)
+    except _Unusable as damage:
+        try:
+            header, target = _read(previous_checkpoint(path))
+        except _Unusable:
             raise CheckpointError(
-                f"{path} has format {header['format']}; this version reads format {_FORMAT}."
-            )
-        _compare(path, header["identity"], json.loads(json.dumps(dict(identity))))
-        return EMState(
-            target=target,
-            likelihood=likelihood_from_record(header["likelihood"]),
-            schedule=Temperature(**header["schedule"]),
-            first_count=header["first_count"],
-            history=tuple(IterationRecord(**record) for record in header["history"]),
+                f"{path} should be a checkpoint; it is missing or damaged ({damage}), and there is no previous one: "
+                "start again with --force."
+            ) from damage
+        warnings.warn(
+            f"{path} is missing or damaged ({damage}); going on from the previous checkpoint, of iteration "
+            f"{len(header['history'])}.",
+            RuntimeWarning,
+            stacklevel=2,
         )
-    except CheckpointError:
-        raise
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise CheckpointError(
-            f"{path} should be a checkpoint; it is missing or damaged ({error}): start again with --force."
-        ) from error
+    if header["format"] != _FORMAT:
+        raise CheckpointError(f"{path} has format {header['format']}; this version reads format {_FORMAT}.")
+    _compare(path, header["identity"], json.loads(json.dumps(dict(identity))))
+    return EMState(
+        target=target,
+        likelihood=likelihood_from_record(header["likelihood"]),
+        schedule=Temperature(**header["schedule"]),
+        first_count=header["first_count"],
+        history=tuple(IterationRecord(**record) for record in header["history"]),
+    )
+
+
+def previous_checkpoint(path: Path) -> Path:
+    """Where the checkpoint before the one at ``path`` is kept."""
+    return path.with_stem(f"{path.stem}.previous")
+
+
+class _Unusable(Exception):
+    """There is no intact checkpoint in this file."""
+
+
+def _read(path: Path) -> tuple[dict[str, Any], np.ndarray]:
+    """Header and target of an intact checkpoint."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            seal, target = file.metadata(), file.get_tensor("target")
+        intact = seal["sha256"] == _digest(seal["header"], target)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise _Unusable(f"{type(error).__name__}: {error}") from error
+    if not intact:
+        raise _Unusable("its SHA-256 does not match its content")
+    return json.loads(seal["header"]), target
+
+
+def _digest(header: str, target: np.ndarray) -> str:
+    """SHA-256 of everything in a checkpoint."""
+    digest = hashlib.sha256(f"{header}\n{target.dtype.str} {target.shape}\n".encode())
+    digest.update(target.tobytes())
+    return digest.hexdigest()
 
 
 def _compare(path: str | Path, saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
@@ -105,7 +159,7 @@ def fingerprint(measurement: Measurement) -> str:
     """
     digest = hashlib.blake2b(repr((measurement.shape, measurement.dtype.str)).encode(), digest_size=8)
     for tile in measurement.tiles(_PIECES):
-        digest.update(np.ascontiguousarray(tile.values))
+        digest.update(np.ascontiguousarray(tile.values).data)
         if tile.valid is not None:
-            digest.update(np.packbits(tile.valid))
+            digest.update(np.packbits(tile.valid).data)
     return digest.hexdigest()

@@ -19,6 +19,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
     Raises:
         StorageError: the operating system refused; what was at ``path`` is still there.
+
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -28,7 +29,17 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(beside, path)
+            _flush_folder(path.parent)
         finally:
             beside.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(f"{path} could not be written: {error}.") from error
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename in a folder survive a power failure."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

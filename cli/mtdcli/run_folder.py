@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from mtdcore.checkpoint import previous_checkpoint
 from mtdcore.errors import InputError, RunInUseError, StorageError
 from mtdcore.files import write_whole
 
@@ -33,6 +34,7 @@ class RunFolder:
         history: ``history.csv``, one row per iteration.
         checkpoint: what ``--resume`` continues from.
         page: ``report.html``.
+
     """
 
     def __init__(self, path: Path) -> None:
@@ -41,7 +43,7 @@ class RunFolder:
         self.estimate = path / "estimate.npy"
         self.average = path / "aligned_average.npy"
         self.history = path / "history.csv"
-        self.checkpoint = path / "checkpoint.npz"
+        self.checkpoint = path / "checkpoint.safetensors"
         self.page = path / "report.html"
 
     @property
@@ -55,6 +57,7 @@ class RunFolder:
 
         Raises:
             RunInUseError: another process holds it; the message names process and host.
+
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with open(self.path / ".lock", "a+") as file:
@@ -75,7 +78,8 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove the files of an earlier run (and nothing else)."""
-        for file in (self.record, self.estimate, self.average, self.history, self.checkpoint, self.page):
+        checkpoints = (self.checkpoint, previous_checkpoint(self.checkpoint))
+        for file in (self.record, self.estimate, self.average, self.history, *checkpoints, self.page):
             file.unlink(missing_ok=True)
 
     def read_record(self) -> dict[str, Any]:

@@ -104,8 +104,8 @@ class ZarrMeasurement(TiledMeasurement):
             found = self.find_bad_chunks() or [bad]  # one that healed meanwhile is still named
             listed = "; ".join(str(chunk) for chunk in found[:20]) + ("; ..." if len(found) > 20 else "")
             raise InputError(
-                f"{self.path} has {len(found)} bad chunk(s): {listed}. Restore the file(s), or pass skip_bad=True "
-                "(--skip-bad) to treat their pixels as invalid."
+                f"{self.path} has {len(found)} bad chunk(s): {listed}. Restore the file(s), or pass skip_bad=True to "
+                "treat their pixels as invalid."
             )
         self._bad[key] = bad
 

@@ -1,12 +1,16 @@
+import os
+
 import numpy as np
 import pytest
 
 import mtdcore as mtd
+from mtdcore import files
 from mtdcore.checkpoint import (
     fingerprint,
     likelihood_from_record,
     likelihood_record,
     load_checkpoint,
+    previous_checkpoint,
     save_checkpoint,
 )
 from mtdcore.errors import CheckpointError, StorageError
@@ -30,8 +34,8 @@ def state(likelihood):
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_a_checkpoint_gives_the_same_bits_back(tmp_path, likelihood):
     before = state(likelihood)
-    save_checkpoint(tmp_path / "c.npz", before, IDENTITY)
-    after = load_checkpoint(tmp_path / "c.npz", IDENTITY)
+    save_checkpoint(tmp_path / "c.safetensors", before, IDENTITY)
+    after = load_checkpoint(tmp_path / "c.safetensors", IDENTITY)
     assert after.target.tobytes() == before.target.tobytes()
     assert (after.likelihood, after.schedule, after.first_count, after.history) == (
         before.likelihood,
@@ -47,35 +51,104 @@ def test_likelihood_records_round_trip(likelihood):
 
 
 def test_another_run_is_refused_with_the_list_of_differences(tmp_path):
-    save_checkpoint(tmp_path / "c.npz", state(LIKELIHOODS[0]), IDENTITY)
+    save_checkpoint(tmp_path / "c.safetensors", state(LIKELIHOODS[0]), IDENTITY)
     with pytest.raises(CheckpointError, match="box_size was 4, is 5; seed was 0, is 1") as caught:
-        load_checkpoint(tmp_path / "c.npz", {**IDENTITY, "box_size": 5, "seed": 1})
+        load_checkpoint(tmp_path / "c.safetensors", {**IDENTITY, "box_size": 5, "seed": 1})
     assert "noise_std" not in str(caught.value)
 
 
-@pytest.mark.parametrize("keep", [0, 20, 300, -1])
-def test_a_damaged_checkpoint_is_refused(tmp_path, keep):
-    path = tmp_path / "c.npz"
-    save_checkpoint(path, state(LIKELIHOODS[0]), IDENTITY)
-    path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(CheckpointError, match="damaged"):
-        load_checkpoint(path, IDENTITY)
+def damaged(content, rng):
+    """One flipped bit in every 16 bytes' class of place, truncations, nothing at all, zeroed sectors, other content."""
+    for place in [*range(0, len(content), 16), *rng.integers(len(content), size=64)]:
+        yield content[:place] + bytes([content[place] ^ (1 << rng.integers(8))]) + content[place + 1 :]
+    for keep in [0, 1, 7, 8, 9, 100, len(content) // 2, len(content) - 1]:
+        yield content[:keep]
+    yield content[:64] + bytes(64) + content[128:]
+    yield content + b"more"
+    yield b"PK\x03\x04" + content[4:]
 
 
-def test_a_flipped_bit_is_noticed(tmp_path):
-    path = tmp_path / "c.npz"
-    before = state(LIKELIHOODS[0])
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_every_damage_is_noticed(tmp_path, likelihood):
+    path = tmp_path / "c.safetensors"
+    before = state(likelihood)
     save_checkpoint(path, before, IDENTITY)
-    content = bytearray(path.read_bytes())
-    content[content.find(before.target.tobytes()) + 5] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(CheckpointError, match="damaged"):
+    content = path.read_bytes()
+    noticed = 0
+    for number, broken in enumerate(damaged(content, np.random.default_rng(0))):
+        path.write_bytes(broken)
+        try:
+            after = load_checkpoint(path, IDENTITY)
+        except CheckpointError:
+            noticed += 1
+        else:  # a flip that changes nothing, such as a padding space that becomes another blank
+            assert (after.target.tobytes(), after.history) == (before.target.tobytes(), before.history), (
+                number
+            )
+    assert noticed > 0.98 * number
+
+
+def test_the_previous_checkpoint_takes_over_and_says_so(tmp_path):
+    path = tmp_path / "c.safetensors"
+    first = state(LIKELIHOODS[1])
+    second = first.advance(first.target + 1, first.likelihood, first.history[0])
+    third = second.advance(first.target + 2, first.likelihood, first.history[0])
+    for each in (first, second, third):
+        save_checkpoint(path, each, IDENTITY)
+    assert load_checkpoint(path, IDENTITY).iteration == 3
+    assert len(list(tmp_path.iterdir())) == 2
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.warns(RuntimeWarning, match="damaged .* previous checkpoint, of iteration 2"):
+        after = load_checkpoint(path, IDENTITY)
+    assert after.target.tobytes() == second.target.tobytes()
+    path.unlink()
+    with pytest.warns(RuntimeWarning, match="missing"):
+        assert load_checkpoint(path, IDENTITY).iteration == 2
+    path.write_bytes(b"damaged")
+    save_checkpoint(path, third, IDENTITY)  # must not push the damaged one over the good previous one
+    assert load_checkpoint(path, IDENTITY).iteration == 3
+    path.unlink()
+    with pytest.warns(RuntimeWarning):
+        assert load_checkpoint(path, IDENTITY).iteration == 2
+    previous_checkpoint(path).unlink()
+    with pytest.raises(CheckpointError, match="no previous one"):
         load_checkpoint(path, IDENTITY)
+
+
+@pytest.mark.parametrize("name", ["open", "fsync", "replace"])
+def test_when_the_system_refuses_a_checkpoint_still_loads(tmp_path, monkeypatch, name):
+    """Each call of the writing path fails in turn; the error is ours and the checkpoint loads."""
+    path = tmp_path / "c.safetensors"
+    first = state(LIKELIHOODS[0])
+    second = first.advance(first.target + 1, first.likelihood, first.history[0])
+    save_checkpoint(path, first, IDENTITY)
+    module = files if name == "open" else os
+    original = getattr(module, name, open)
+    for failing in range(8):
+        calls = iter(range(100))
+
+        def call(*args, calls=calls, failing=failing, **kwargs):
+            if next(calls) == failing:
+                raise OSError(28, "No space left on device")
+            return original(*args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, call, raising=False)
+            try:
+                save_checkpoint(path, second, IDENTITY)
+            except StorageError:
+                pass
+            else:
+                break
+        assert load_checkpoint(path, IDENTITY).iteration in (1, 2)
+        assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
+    assert 0 < failing < 8
+    assert load_checkpoint(path, IDENTITY).iteration == 2
 
 
 def test_no_checkpoint_at_all_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="missing"):
-        load_checkpoint(tmp_path / "c.npz", IDENTITY)
+        load_checkpoint(tmp_path / "c.safetensors", IDENTITY)
 
 
 def test_a_fingerprint_follows_the_pixels_and_nothing_else(tmp_path):
