@@ -141,8 +141,9 @@ def _model(
     if likelihood == "patch":
         return PatchLikelihood(box_size, rotations, sigma)
     if likelihood == "window":
-        count = expected_count or default_expected_count(source.shape, box_size)
-        return WindowLikelihood(box_size, rotations, sigma, count, min_separation)
+        if expected_count is None:
+            expected_count = default_expected_count(source.shape, box_size)
+        return WindowLikelihood(box_size, rotations, sigma, expected_count, min_separation)
     raise ParameterError(f'likelihood must be "window", "patch" or a likelihood object; got {likelihood!r}.')
 
 
