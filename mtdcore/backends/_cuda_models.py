@@ -63,8 +63,12 @@ class Model(Protocol):
         """Weights of one tile on the host, as :meth:`Backend.posterior` returns them, from host maps."""
         ...
 
-    def energy_cut(self, tile: Tile) -> tuple[slice, slice]:
+    def own_pixels(self, tile: Tile) -> tuple[slice, slice]:
         """Pixels of ``tile.values`` whose energy this tile counts."""
+        ...
+
+    def energy(self, tiles: list[StagedTile], items: Items) -> Array:
+        """Sum of their squares, float64 on the device, for tiles and the items gathered from them."""
         ...
 
     def statistics(self, frames: Array, scores: Any, energy: float, pixels: int, sites: int) -> Statistics:
@@ -78,6 +82,10 @@ def fast_length(least: int) -> int:
     while not _smooth(length):
         length += 4
     return length
+
+
+def _energy(pixels: Array) -> Array:
+    return (pixels * pixels).sum(dtype=np.float64)
 
 
 def _smooth(n: int) -> bool:
@@ -134,9 +142,13 @@ class PatchModel:
         out[:, :, shown[:, None], shown] = inner
         return out.reshape(rows, columns, *out.shape[1:])
 
-    def energy_cut(self, tile: Tile) -> tuple[slice, slice]:
+    def own_pixels(self, tile: Tile) -> tuple[slice, slice]:
         """The owned patches."""
         return tile.owned
+
+    def energy(self, tiles: list[StagedTile], items: Items) -> Array:
+        """All patches at once."""
+        return _energy(items.pixels)
 
     def statistics(self, frames: Array, scores: Any, energy: float, pixels: int, sites: int) -> Statistics:
         """Log-likelihood of the valid pixels, and copies as the mean coverage of a pixel of the box."""
@@ -212,9 +224,13 @@ class WindowModel:
         """Weights of the owned corners."""
         return np.asarray(maps[(slice(None), 0, *tile.owned)], dtype=np.float64)
 
-    def energy_cut(self, tile: Tile) -> tuple[slice, slice]:
+    def own_pixels(self, tile: Tile) -> tuple[slice, slice]:
         """The owned corners' pixels, and the rest of the micrograph beyond the last of them."""
         return tile.owned_pixels(self._geometry)
+
+    def energy(self, tiles: list[StagedTile], items: Items) -> Array:
+        """Tile by tile: neighbours read the same pixels."""
+        return sum(_energy(t.pixels[self.own_pixels(t.tile)]) for t in tiles)
 
     def statistics(self, frames: Array, scores: Any, energy: float, pixels: int, sites: int) -> Statistics:
         """Evidence against "no copies" (SPEC 7)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,9 @@ from ._cuda_device import Device, Event
 
 #: Bytes between the starts of two arrays in a buffer.
 _ALIGNMENT = 256
+
+#: One core copies slower than the bus carries.
+_COPY_THREADS = 4
 
 #: A group is closed when it holds this many pixels.
 _GROUP_PIXELS = 1 << 24
@@ -74,14 +78,15 @@ def staged(device: Device, groups: Iterable[Group]) -> Iterator[tuple[Group, lis
     """Each group with its tiles on the device; they stay valid until the next one is asked for."""
     slots = (_Slot(), _Slot())
     waiting: tuple[_Slot, Group, list[StagedTile]] | None = None
-    for number, group in enumerate(groups):
-        slot = slots[number % 2]
-        sent = slot, group, _send(device, slot, group)
+    with ThreadPoolExecutor(_COPY_THREADS) as copiers:
+        for number, group in enumerate(groups):
+            slot = slots[number % 2]
+            sent = slot, group, _send(device, slot, group, copiers)
+            if waiting is not None:
+                yield from _handed_over(device, *waiting)
+            waiting = sent
         if waiting is not None:
             yield from _handed_over(device, *waiting)
-        waiting = sent
-    if waiting is not None:
-        yield from _handed_over(device, *waiting)
 
 
 def _handed_over(
@@ -93,39 +98,40 @@ def _handed_over(
     slot.consumed = device.record()
 
 
-def _send(device: Device, slot: _Slot, group: Group) -> list[StagedTile]:
+def _send(device: Device, slot: _Slot, group: Group, copiers: Executor) -> list[StagedTile]:
     dtype = np.dtype(group.precision)
-    sizes = [n for t in group.tiles for n in _parts(t, dtype)]
-    starts = np.concatenate(([0], np.cumsum([-(-n // _ALIGNMENT) * _ALIGNMENT for n in sizes])))
+    places, size = _layout(group.tiles, dtype)
     if slot.uploaded is not None:
         slot.uploaded.synchronize()
-    if slot.host.size < starts[-1]:
-        slot.host = device.pinned(int(starts[-1]))
-        slot.twin = device.xp.empty(slot.host.size, dtype=np.uint8)
+    if slot.host.size < size:
+        slot.host, slot.twin = device.pinned(size), device.xp.empty(size, dtype=np.uint8)
         slot.consumed = device.record()  # the allocator may hand out memory that earlier work still uses
-    places = iter(zip(starts, sizes, strict=False))
-    out = []
-    for tile in group.tiles:
-        shape = tile.values.shape
-        cut = _range(*next(places))
-        pixels = slot.host[cut].view(dtype).reshape(shape)
-        pixels[...] = tile.values
-        twin, mask = slot.twin[cut].view(dtype).reshape(shape), None
-        if tile.valid is not None:
-            cut = _range(*next(places))
-            pixels[~tile.valid] = 0
-            slot.host[cut].reshape(shape)[...] = tile.valid
-            mask = slot.twin[cut].reshape(shape)
-        out.append(StagedTile(tile, twin, mask))
-    used = int(starts[-1])
-    slot.uploaded = device.upload(slot.host[:used], slot.twin[:used], slot.consumed)
-    return out
+    list(copiers.map(lambda tile, cut: _fill(slot.host, tile, dtype, *cut), group.tiles, places))
+    slot.uploaded = device.upload(slot.host[:size], slot.twin[:size], slot.consumed)
+    return [_on_device(slot.twin, tile, dtype, *cut) for tile, cut in zip(group.tiles, places, strict=True)]
 
 
-def _parts(tile: Tile, dtype: np.dtype) -> list[int]:
-    pixels = tile.values.size * dtype.itemsize
-    return [pixels] if tile.valid is None else [pixels, tile.values.size]
+def _layout(tiles: list[Tile], dtype: np.dtype) -> tuple[list[tuple[slice, slice]], int]:
+    """Where the bytes of pixels and validity of each tile go, and how many they are in all."""
+    places, end = [], 0
+    for tile in tiles:
+        pixels = slice(end, end + tile.values.size * dtype.itemsize)
+        start = -(-pixels.stop // _ALIGNMENT) * _ALIGNMENT
+        valid = slice(start, start + (0 if tile.valid is None else tile.values.size))
+        end = -(-valid.stop // _ALIGNMENT) * _ALIGNMENT
+        places.append((pixels, valid))
+    return places, end
 
 
-def _range(start: int, size: int) -> slice:
-    return slice(int(start), int(start + size))
+def _fill(buffer: np.ndarray, tile: Tile, dtype: np.dtype, pixels: slice, valid: slice) -> None:
+    image = buffer[pixels].view(dtype).reshape(tile.values.shape)
+    image[...] = tile.values
+    if tile.valid is not None:
+        image[~tile.valid] = 0
+        buffer[valid].reshape(image.shape)[...] = tile.valid
+
+
+def _on_device(buffer: Array, tile: Tile, dtype: np.dtype, pixels: slice, valid: slice) -> StagedTile:
+    shape = tile.values.shape
+    mask = None if tile.valid is None else buffer[valid].reshape(shape)
+    return StagedTile(tile, buffer[pixels].view(dtype).reshape(shape), mask)

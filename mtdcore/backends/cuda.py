@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Literal, Self
@@ -18,7 +19,7 @@ from ._cuda_device import CupyDevice, Device, DeviceInfo, choose_device, describ
 from ._cuda_kernels import Kernels
 from ._cuda_models import Items, Model, PatchModel, WindowModel
 from ._cuda_paths import DirectPath, Path, SpectralPath, Sums
-from ._cuda_staging import StagedTile, grouped, staged
+from ._cuda_staging import grouped, staged
 from ._cuda_workers import device_executor
 from ._precision import needed_precision
 
@@ -83,14 +84,11 @@ class CudaBackend:
             energy, pixels, sites = self.xp.zeros((), dtype=np.float64), 0, 0
             groups = grouped(tiles, step.key)
             for group, sent in staged(self.device, groups):
-                path = step.path(group.precision, group.tiles[0])
-                total = total + self._sums(path, step.model.gather(sent, self.xp))
-                energy = energy + step.energy(sent)
+                path, items = step.path(group.precision, group.tiles[0]), step.model.gather(sent, self.xp)
+                total = total + self._sums(path, items)
+                energy = energy + step.model.energy(sent, items)
                 pixels += sum(step.valid_pixels(tile) for tile in group.tiles)
-                sites += sum(
-                    (s[0].stop - s[0].start) * (s[1].stop - s[1].start)
-                    for s in (t.owned for t in group.tiles)
-                )
+                sites += sum(math.prod(s.stop - s.start for s in tile.owned) for tile in group.tiles)
             scores = self.to_host(total.scores)
             return step.model.statistics(total.frames, scores, float(energy), pixels, sites)
 
@@ -199,14 +197,9 @@ class _EStep:
         kernels = self._kernels(precision)
         return SpectralPath(self._device, kernels, self._turned, self.model, self.model.torus(tile))
 
-    def energy(self, tiles: list[StagedTile]) -> Array:
-        """Sum of the squared valid pixels that these tiles count, float64 on the device."""
-        cut = (t.pixels[self.model.energy_cut(t.tile)] for t in tiles)
-        return sum((pixels * pixels).sum(dtype=np.float64) for pixels in cut)
-
     def valid_pixels(self, tile: Tile) -> int:
-        """Number of those pixels."""
-        cut = self.model.energy_cut(tile)
+        """Number of valid pixels that this tile counts."""
+        cut = self.model.own_pixels(tile)
         return int(tile.values[cut].size if tile.valid is None else np.count_nonzero(tile.valid[cut]))
 
     def _kernels(self, precision: str) -> Kernels:
