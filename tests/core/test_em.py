@@ -99,14 +99,15 @@ def test_interpolated_rotations_recover_too():
     assert relative_error(found.target, made.target, rotations=6, max_shift=2) < 0.3
 
 
-@pytest.mark.parametrize("likelihood", ["window", "patch"])
+@pytest.mark.parametrize(
+    "likelihood", ["window", PatchLikelihood(7, 4, 1.5, 0.5)], ids=["window", "patch tied"]
+)
 def test_unknown_noise_level(likelihood):
     target = np.random.default_rng(3).uniform(0, 2, size=(7, 7))
     made = simulate(target, side=260, density=0.1, snr=1.0, separation=1, dtype="float64")
-    found = run(made, likelihood=likelihood, noise_std="auto", initial=target, iterations=15, tolerance=1e-3)
-    start = found.history[0].noise_std
+    found = run(made, likelihood=likelihood, noise_std="auto", initial=target, iterations=15)
     assert found.noise_std == pytest.approx(made.noise_std, rel=0.01)
-    assert found.noise_std != start
+    assert found.noise_std != found.history[0].noise_std
     assert found.likelihood.noise_std == found.noise_std == found.history[-1].noise_std
 
 
@@ -232,9 +233,9 @@ def test_save(made, tmp_path):
     ("options", "error", "message"),
     [
         ({"likelihood": "pixel"}, ParameterError, 'likelihood must be "window", "patch"'),
-        ({"initial": "ones"}, ParameterError, 'initial must be "uniform", "blob" or an image'),
-        ({"initial": np.ones((4, 5))}, ParameterError, r"of shape \(5, 5\); got shape \(4, 5\)"),
-        ({"initial": np.full((5, 5), np.nan)}, ParameterError, "initial image should be finite"),
+        ({"initial": "ones"}, ParameterError, "initial must be .* or an image; got 'ones'"),
+        ({"initial": np.ones((4, 5))}, ParameterError, r"of shape \(5, 5\); got .*shape \(.*4, 5\)"),
+        ({"initial": np.full((5, 5), np.nan)}, ParameterError, "initial images? should be finite"),
         ({"noise_std": -1.0}, ParameterError, "noise_std must be a positive"),
         ({"expected_count": -1.0}, ParameterError, "expected_count must be a positive"),
         ({"expected_count": 0.0}, ParameterError, "expected_count must be a positive"),

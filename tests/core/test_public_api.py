@@ -31,7 +31,7 @@ OPTIONAL = {
     "matplotlib": set(),
     "dask": set(),
     "distributed": set(),
-    "zarr": {"measurement/_zarr_store.py"},
+    "zarr": {"measurement/zarr_store.py"},
     "cupy": {"backends/_cuda_device.py"},
     "cupyx": {"backends/_cuda_device.py"},
     "safetensors": {"checkpoint.py"},
@@ -109,7 +109,7 @@ def test_the_walk_finds_imports():
     graph = import_graph()
     assert {"backends", "likelihood", "rotation", "statistics", "measurement"} <= graph["estep"]
     assert "errors" in reachable(graph, "rotation")
-    assert ("zarr", None) in imports(PACKAGE / "measurement" / "_zarr_store.py")
+    assert ("zarr", None) in imports(PACKAGE / "measurement" / "zarr_store.py")
     assert {"likelihood", "statistics"} <= graph["backends"]
     assert {"datasets", "em"} <= graph["__init__"]
 
