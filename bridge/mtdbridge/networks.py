@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from mtdcore.errors import ParameterError
 
+from . import sde
 from .parameterisation import Parameterisation
 
 
@@ -73,7 +74,8 @@ class ScoreMLP(PriorNetwork):
 class ScoreUNet(PriorNetwork):
     """The paper's VP score network: ten convolutions, LogSigmoid, the time t as an extra input channel.
 
-    Three resolutions (L, L/2, L/4) with two convolutions each on the way down and up; the last layer is linear.
+    Three resolutions (L, L/2, L/4) with two convolutions each on the way down and up; the last layer is linear and
+    its output divided by the noise in x_t, so that it has unit size at every t.
 
     Args:
         box_size: side L of the images in pixels; odd sizes are padded inside.
@@ -100,7 +102,7 @@ class ScoreUNet(PriorNetwork):
         middle = self._pair(3, torch.cat((_double(coarse), middle), dim=1))
         hidden = F.logsigmoid(self.convolutions[8](torch.cat((_double(middle), fine), dim=1)))
         out: Tensor = self.convolutions[9](hidden)
-        return out[:, 0, :side, :side]
+        return out[:, 0, :side, :side] / sde.noise_factor(time.clamp_min(1e-5))[:, None, None]
 
     def _pair(self, index: int, x: Tensor) -> Tensor:
         x = F.logsigmoid(self.convolutions[2 * index](x))

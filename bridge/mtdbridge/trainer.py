@@ -23,6 +23,7 @@ from .weights_io import ModelCard, save_weights
 
 _VALIDATION_IMAGES = 1000
 _GRADIENT_NORM = 1.0
+_VALIDATION_STREAM = 1 << 40  # a step that no training reaches
 
 
 class Trainer:
@@ -130,7 +131,7 @@ class Trainer:
 
     def validate(self) -> dict[str, float]:
         """Figures of the averaged weights on at most 1000 held-out images, with the same noise every time."""
-        generator = step_generator(self._options.seed, self._options.steps)
+        generator = step_generator(self._options.seed, _VALIDATION_STREAM)
         if len(self._held_out) == 0:
             return {}
         if self._options.loss == "ism":
