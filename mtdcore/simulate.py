@@ -19,10 +19,10 @@ from .errors import InputError, ParameterError
 from .measurement import ArrayMeasurement, Measurement, open_measurement
 from .rotation import RotationSet, disc, rotate
 
-_BLOCK = 512  # pixels; part of what a seed means, and the side of a chunk on disk
+_BLOCK = (256, 1024)  # rows, columns of pixels; part of what a seed means, and a chunk on disk
 _TRUTH_FILE = "truth.npz"  # beside the chunks
 _BATCH = 4096  # proposed places at a time
-_PROPOSALS = 4_000_000  # proposals in vain before a placement is given up
+_PROPOSALS = 1_000_000  # proposals in vain before a placement is given up
 _PLACES, _ROTATIONS, _NOISE = range(3)  # random streams of a micrograph
 
 
@@ -153,7 +153,7 @@ def simulate(
         return Simulation(**vars(truth), measurement=ArrayMeasurement(pixels), parameters=parameters)
 
     from . import __version__
-    from .measurement._zarr_store import creating
+    from .measurement.zarr_store import creating
 
     path = Path(path)
     attributes = {"mtdcore": {"version": __version__, "made_by": "simulate", "parameters": parameters}}
@@ -172,7 +172,7 @@ def open_simulation(path: str | Path) -> Simulation:
         InputError: nothing written by ``simulate`` is there.
         StorageError: ``path`` does not exist.
     """
-    from .measurement._zarr_store import StoredArray
+    from .measurement.zarr_store import StoredArray
 
     measurement = open_measurement(path)
     try:
@@ -215,13 +215,18 @@ def _blocks(
 ) -> Iterator[tuple[tuple[int, slice, slice], np.ndarray]]:
     """Every block as (place in the measurement, (h, w) float64 pixels); ``rotated`` is None for free angles."""
     length = len(truth.target)
-    rows, columns = ([slice(i, min(i + _BLOCK, n)) for i in range(0, n, _BLOCK)] for n in shape[1:])
+    rows, columns = (
+        [slice(i, min(i + step, n)) for i in range(0, n, step)]
+        for n, step in zip(shape[1:], _BLOCK, strict=True)
+    )
     for place in itertools.product(range(shape[0]), rows, columns):
         micrograph, *spans = place
         size = [span.stop - span.start for span in spans]
-        rng = _stream(seed, micrograph, _NOISE, *(span.start // _BLOCK for span in spans))
+        rng = _stream(
+            seed, micrograph, _NOISE, *(span.start // step for span, step in zip(spans, _BLOCK, strict=True))
+        )
         # A whole row of noise is drawn also where the block is cut off: pixels do not depend on the width.
-        pixels = truth.noise_std * rng.standard_normal((size[0], _BLOCK))[:, : size[1]]
+        pixels = truth.noise_std * rng.standard_normal((size[0], _BLOCK[1]))[:, : size[1]]
         first, last = np.searchsorted(truth.positions[:, 0], [micrograph, micrograph + 1])
         offsets = truth.positions[first:last, 1:] - [span.start for span in spans]
         inside = np.flatnonzero(((offsets > -length) & (offsets < size)).all(axis=1))

@@ -12,13 +12,16 @@ import numpy as np
 
 from ..errors import InputError
 from ..likelihood import Region, Tile, TileGeometry
-from ._zarr_store import ChunkDamaged, ChunkMissing, StoredArray
 from .base import Reader, TiledMeasurement
 from .prefetch import prefetched
+from .zarr_store import ChunkDamaged, ChunkMissing, StoredArray
 
-#: Bound on the decoded chunks that one pass keeps for the next tiles: room for two rows of the chunks that mtdcore
-#: writes on 4096 pixels of float32; beyond, a part of them is decoded again (cheap, and in the background).
-CACHE_BYTES = 16 << 20
+#: Bound on the decoded chunks that one pass keeps for later tiles. Micrographs up to 2048 pixels wide are decoded
+#: once; of wider ones a part is decoded again, which is cheap and happens in the background.
+CACHE_BYTES = 4 << 20
+
+#: A tile can lie on the corner of four chunks; its neighbour must find them, however large they are.
+_FEWEST_CHUNKS = 4
 
 _TILES_AHEAD = 2
 
@@ -58,7 +61,7 @@ class ZarrMeasurement(TiledMeasurement):
         path: folder of an array (H, W) or (micrographs, H, W).
         mask: see :class:`TiledMeasurement`.
         skip_bad: mark the pixels of bad chunks invalid, and list the chunks in :attr:`bad_chunks`, instead of raising.
-        cache_bytes: bound on the decoded chunks that one pass keeps.
+        cache_bytes: bound on the decoded chunks that one pass keeps (four chunks at least).
 
     Raises:
         InputError: not such an array.
@@ -126,7 +129,8 @@ class _Chunks:
             raise InputError(f"{measurement.path} changed from shape {measurement.shape} to {array.shape}.")
         self._cache: dict[_Key, np.ndarray | BadChunk] = {}
         self.sides = array.chunks[-2:]
-        self._capacity = measurement.cache_bytes // (math.prod(self.sides) * array.dtype.itemsize)
+        size = math.prod(self.sides) * array.dtype.itemsize
+        self._capacity = max(_FEWEST_CHUNKS, measurement.cache_bytes // size)
 
     def read(self, micrograph: int, regions: Sequence[Region]) -> Iterator[np.ndarray]:
         """The pixels of each region in the dtype of the measurement, NaN where a chunk is bad."""

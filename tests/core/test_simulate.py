@@ -52,12 +52,12 @@ def test_blocks_and_their_seams(target):
     """A micrograph larger than one noise block, with copies across the seams."""
     made = simulate(target, shape=(530, 1040), density=0.2, noise_std=0.5, separation=1, dtype="float64")
     positions = made.positions[:, 1:]
-    across = (positions % 512 > 506) & (positions > 6)
+    across = (positions % [256, 1024] > [250, 1018]) & (positions > 6)
     assert across.any(axis=0).all()
     noise = made.measurement.array[0] - render(made, (1, 530, 1040))[0]
     assert noise.std() == pytest.approx(0.5, rel=0.01)
     assert abs(noise.mean()) < 3 * 0.5 / math.sqrt(noise.size)
-    assert np.corrcoef(noise[:512, :512].ravel(), noise[:512, 512:1024].ravel())[0, 1] == pytest.approx(
+    assert np.corrcoef(noise[:256, :1024].ravel(), noise[256:512, :1024].ravel())[0, 1] == pytest.approx(
         0, abs=0.01
     )
 
@@ -118,7 +118,7 @@ def test_on_disk_same_bits_and_truth(target, tmp_path, compressor):
     array = zarr.open_array(tmp_path / "m.zarr", mode="r")
     assert np.array_equal(array[:], memory.measurement.array)
     assert array.metadata.zarr_format == 3
-    assert array.chunks == (1, 512, 300)
+    assert array.chunks == (1, 256, 300)
     assert array.metadata.to_dict()["codecs"][-1]["name"] == "crc32c"
     note = array.attrs["mtdcore"]
     assert note["parameters"] == json.loads(json.dumps(memory.parameters))
@@ -130,9 +130,8 @@ def test_on_disk_same_bits_and_truth(target, tmp_path, compressor):
 
 
 def test_empty_chunks_are_written(tmp_path):
-    simulate(np.ones((4, 4)), shape=(600, 600), count=0, noise_std=0, path=tmp_path / "m.zarr")
-    assert sorted(p.name for p in (tmp_path / "m.zarr" / "c" / "0").iterdir()) == ["0", "1"]
-    assert len(list((tmp_path / "m.zarr" / "c").rglob("[01]/[01]/[01]"))) == 4
+    simulate(np.ones((4, 4)), shape=(500, 1030), count=0, noise_std=0, path=tmp_path / "m.zarr")
+    assert len(list((tmp_path / "m.zarr" / "c").glob("0/[01]/[01]"))) == 4
 
 
 def test_nothing_is_overwritten_or_left_behind(target, tmp_path, monkeypatch):
@@ -186,10 +185,10 @@ def test_clear_errors(target, changed, message):
 
 
 def test_many_copies_are_placed_quickly():
-    made = simulate(np.ones((2, 2)), side=3000, count=100_000, noise_std=0, separation=1)
-    packed = np.unique(made.positions[:, 1] * 3000 + made.positions[:, 2])
-    assert len(packed) == 100_000
-    assert made.measurement.array.sum(dtype=np.float64) == 400_000
+    made = simulate(np.ones((2, 2)), side=1650, count=30_000, noise_std=0, separation=1)
+    packed = np.unique(made.positions[:, 1] * 1650 + made.positions[:, 2])
+    assert len(packed) == 30_000
+    assert made.measurement.array.sum(dtype=np.float64) == 120_000
     assert made.measurement.array.max() == 1
 
 

@@ -6,16 +6,14 @@ import sys
 
 import numpy as np
 import pytest
+import zarr
+from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 
-zarr = pytest.importorskip("zarr")
-
-from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec  # noqa: E402
-
-from mtdcore.errors import InputError, StorageError  # noqa: E402
-from mtdcore.likelihood import TileGeometry  # noqa: E402
-from mtdcore.measurement import open_measurement  # noqa: E402
-from mtdcore.measurement._zarr_store import StoredArray  # noqa: E402
-from mtdcore.measurement.zarr import ZarrMeasurement  # noqa: E402
+from mtdcore.errors import InputError, StorageError
+from mtdcore.likelihood import TileGeometry
+from mtdcore.measurement import open_measurement
+from mtdcore.measurement.zarr import ZarrMeasurement
+from mtdcore.measurement.zarr_store import StoredArray
 
 WINDOWS = TileGeometry(side=24, unit=1, halo=5, reach=3)
 SHAPE = (2, 64, 80)
@@ -188,7 +186,7 @@ def test_folders_that_are_no_usable_array(tmp_path):
         open_measurement(tmp_path / "nested.zarr")
 
 
-@pytest.mark.parametrize("cache_chunks", [0, 1, 3, 6, 100])
+@pytest.mark.parametrize("cache_chunks", [0, 6, 100])
 def test_any_cache_gives_the_same_pixels(tmp_path, monkeypatch, cache_chunks):
     path = tmp_path / "m.zarr"
     array = write(path)
@@ -220,7 +218,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     def peak(height):
         path = tmp_path / f"{height}.zarr"
         stored = zarr.create_array(
-            str(path), shape=(1, height, 4096), dtype="f4", chunks=(1, 512, 512), compressors=(Crc32cCodec(),),
+            str(path), shape=(1, height, 4096), dtype="f4", chunks=(1, 256, 1024), compressors=(Crc32cCodec(),),
             config={"write_empty_chunks": True},
         )  # fmt: skip
         stored[:] = 1

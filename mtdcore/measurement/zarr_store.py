@@ -25,8 +25,9 @@ from ..errors import InputError, StorageError
 Compressor: TypeAlias = Literal["lz4", "zstd"]
 Index: TypeAlias = tuple[int, ...]
 
-#: Side of the chunks of micrographs that mtdcore writes: 1 MiB of float32.
-CHUNK_SIDE = 512
+#: Rows and columns of the chunks that mtdcore writes: 1 MiB of float32. Tiles are read row by row of tiles, and flat
+#: chunks keep what one row of tiles has to leave in memory for the next one small.
+CHUNK = (256, 1024)
 
 _METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 _NEVER_WRITTEN = struct.pack("<QQ", 2**64 - 1, 2**64 - 1)  # shard index entry of an absent inner chunk
@@ -165,7 +166,7 @@ def creating(
 ) -> Iterator[tuple[zarr.Array[Any], Path]]:
     """Create a Zarr v3 stack of micrographs in a temporary folder that becomes ``path`` when the block succeeds.
 
-    Chunks of one micrograph and 512 x 512 pixels, each closed by a crc32c checksum; empty chunks are written too, so
+    Chunks of one micrograph and 256 x 1024 pixels, each closed by a crc32c checksum; empty chunks are written too, so
     that an absent chunk is always damage.
 
     Yields:
@@ -187,7 +188,7 @@ def creating(
             LocalStore(temporary),
             shape=shape,
             dtype=dtype,
-            chunks=(1, *(min(CHUNK_SIDE, max(1, n)) for n in shape[1:])),
+            chunks=(1, *(min(side, max(1, n)) for side, n in zip(CHUNK, shape[1:], strict=True))),
             compressors=(*packers[compressor], Crc32cCodec()),
             fill_value=0,
             attributes=dict(attributes),
