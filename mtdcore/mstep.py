@@ -14,6 +14,9 @@ from .errors import ParameterError
 from .priors import Prior, denoise
 from .statistics import Statistics
 
+#: Share of the largest coverage below which a pixel counts as unseen: the quotient would be rounding over rounding.
+_UNSEEN = 1e-6
+
 #: Prior weight gamma at (iteration, iterations), both counted from 0.
 Schedule = Callable[[int, int], float]
 
@@ -101,7 +104,7 @@ class ExactUpdate:
             return self._conjugate_gradients(target, statistics)
         xp = array_namespace(target)
         coverage = turned.adjoint(statistics.coverage)
-        seen = coverage > 0
+        seen = coverage > _UNSEEN * xp.max(coverage)
         average = turned.adjoint(statistics.backprojection) / xp.where(seen, coverage, xp.ones_like(coverage))
         return xp.where(seen, average, target)
 

@@ -14,7 +14,12 @@ import click
 from .console import emit, json_option
 
 _PACKAGES = ("mtdcore", "numpy", "scipy", "numba", "zarr", "click", "matplotlib")
-_OPTIONAL = {"torch": "torch", "safetensors": "torch", "cupy": "cuda12 or cuda13", "mrcfile": "em", "tifffile": "em"}
+_OPTIONAL = {
+    "torch": "torch",
+    "cupy": "cuda12 or cuda13",
+    "mrcfile": "em",
+    "tifffile": "em",
+}
 
 
 @click.command()
@@ -56,7 +61,7 @@ def machine() -> dict[str, Any]:
     pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     return {
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "numba_threads": numba.config.NUMBA_NUM_THREADS,
+        "numba_threads": numba.get_num_threads(),
         "memory_gib": round(pages * page / 2**30, 1),
     }
 
@@ -82,16 +87,18 @@ def self_test() -> dict[str, Any]:
 
     import mtdcore as mtd
 
-    target = mtd.datasets.glyphs(1, box_size=6)[0].astype(np.float64)
-    simulation = mtd.simulate(target, side=30, density=0.1, snr=1.0, separation=1, seed=0)
+    target = mtd.datasets.glyphs(1, box_size=8)[0].astype(np.float64)
+    simulation = mtd.simulate(target, side=24, count=2, snr=1.0, separation=1, seed=0)
     likelihoods = (
-        mtd.PatchLikelihood(box_size=6, rotations=4, noise_std=simulation.noise_std),
-        mtd.WindowLikelihood(box_size=6, rotations=4, noise_std=simulation.noise_std, expected_count=3),
+        mtd.PatchLikelihood(box_size=8, rotations=2, noise_std=simulation.noise_std),
+        mtd.WindowLikelihood(box_size=8, rotations=2, noise_std=simulation.noise_std, expected_count=2),
     )
     started, worst = time.perf_counter(), 0.0
     for likelihood in likelihoods:
         found, expected = (
-            mtd.e_step(simulation.measurement, target, likelihood, backend=mtd.get_backend(name, precision="float64"))
+            mtd.e_step(
+                simulation.measurement, target, likelihood, backend=mtd.get_backend(name, precision="float64")
+            )
             for name in ("cpu", "reference")
         )
         scale = float(np.abs(expected.backprojection).max())

@@ -42,6 +42,7 @@ def picture(image: np.ndarray, limits: tuple[float, float] | None = None) -> byt
     Args:
         image: (H, W) real; what is not finite is drawn black.
         limits: values of black and white; None: the range of the image.
+
     """
     from PIL import Image
 
@@ -70,6 +71,7 @@ def with_boxes(image: np.ndarray, corners: np.ndarray, box_size: int, limits: tu
         corners: (n, 2) row and column of the top-left pixel of each copy, in pixels of ``image``.
         box_size: side of the outlines in pixels.
         limits: values of black and white.
+
     """
     from matplotlib.patches import Rectangle
 
@@ -95,6 +97,7 @@ def curves(history: Mapping[str, Sequence[float]], palette: Palette) -> bytes:
     Args:
         history: column name -> one value per iteration, with the columns of ``history.csv``.
         palette: colours.
+
     """
     from matplotlib.figure import Figure
 
@@ -110,12 +113,55 @@ def curves(history: Mapping[str, Sequence[float]], palette: Palette) -> bytes:
     return _png(figure)
 
 
+@dataclass(frozen=True)
+class Row:
+    """One row of :func:`comparison`.
+
+    Attributes:
+        label: left of the row.
+        measurement: (H, W).
+        truth: (L, L).
+        estimates: name of a method -> (L, L).
+        captions: name of a method -> text below its image.
+    """
+
+    label: str
+    measurement: np.ndarray
+    truth: np.ndarray
+    estimates: Mapping[str, np.ndarray]
+    captions: Mapping[str, str]
+
+
+def comparison(rows: Sequence[Row]) -> bytes:
+    """Measurement, truth and the estimates of several methods side by side, on white."""
+    from matplotlib.figure import Figure
+
+    names = ["measurement", "hidden in it", *rows[0].estimates]
+    figure = Figure(figsize=(1.75 * len(names) + 0.4, 1.95 * len(rows) + 0.2), dpi=100, facecolor="white")
+    grid = figure.subplots(len(rows), len(names), squeeze=False)
+    figure.subplots_adjust(left=0.035, right=0.995, top=0.94, bottom=0.04, wspace=0.06, hspace=0.22)
+    for row, line in zip(rows, grid, strict=True):
+        limits = 0.0, max(1.0, *value_range(row.truth))
+        images = [row.measurement, row.truth, *row.estimates.values()]
+        for name, image, axes in zip(names, images, line, strict=True):
+            shown = value_range(image, 0.002) if name == names[0] else limits
+            axes.imshow(image, cmap="gray", vmin=shown[0], vmax=shown[1], interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+            axes.set_xlabel(row.captions.get(name, ""), fontsize=9, color=LIGHT.text, labelpad=3)
+            for spine in axes.spines.values():
+                spine.set_visible(False)
+        line[0].set_ylabel(row.label, fontsize=10, color=LIGHT.text)
+    for name, axes in zip(names, grid[0], strict=True):
+        axes.set_title(name, fontsize=10, color=LIGHT.text)
+    return _png(figure, transparent=False)
+
+
 def _style(axes: Axes, palette: Palette) -> None:
     axes.set_xlabel("iteration", fontsize=9, color=palette.text)
     axes.tick_params(colors=palette.text, labelsize=8, length=3)
     axes.grid(color=palette.grid, linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     if axes.get_yscale() == "linear":
         axes.ticklabel_format(axis="y", useOffset=False, scilimits=(-4, 5))
         axes.yaxis.get_offset_text().set(color=palette.text, fontsize=8)
@@ -135,10 +181,10 @@ def _image_axes(shape: Sequence[int]) -> tuple[Figure, Any]:
     return figure, axes
 
 
-def _png(figure: Figure) -> bytes:
+def _png(figure: Figure, transparent: bool = True) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", transparent=True)
+    figure.savefig(buffer, format="png", transparent=transparent)
     return buffer.getvalue()

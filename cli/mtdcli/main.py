@@ -23,7 +23,6 @@ COMMANDS = {
     "evaluate": ("evaluate", "Compare the estimate of a run with the truth."),
     "report": ("report", "Write the report of a run again."),
     "train-prior": ("train_prior", "Train a learned prior on images (extra: torch)."),
-    "reproduce": ("reproduce", "Rerun the experiments of arXiv:2312.08500 (extra: torch)."),
 }
 
 _EPILOG = """Exit codes: 0 done, 2 usage, 65 unusable input data, 69 device or dependency unavailable,
@@ -103,4 +102,4 @@ def main(debug: bool) -> None:
     mtd demo                                              see it work
     mtd import micrographs/*.mrc -o measurement.zarr      make a measurement
     mtd recover measurement.zarr -o run --box-size 28     recover the image, report in run/report.html
-    """
+    """  # noqa: D301 (click reads the backspace)

@@ -23,6 +23,7 @@ class PosteriorView:
         values: (h, w) pixels of the tile; NaN where the measurement is masked.
         best: (h, w) posterior of the best rotation with its corner at that pixel.
         corners: (n, 2) row and column of the copies found, in pixels of ``values``.
+
     """
 
     values: np.ndarray
@@ -48,8 +49,8 @@ def peaks(mass: np.ndarray, separation: int) -> np.ndarray:
     A copy's posterior spreads over neighbouring corners, so the mass of the 3 x 3 corners around a peak counts.
     """
     around = ndimage.uniform_filter(mass.astype(np.float64), 3, mode="constant") * 9
-    highest = ndimage.maximum_filter(around, 2 * separation - 1, mode="constant")
-    return np.argwhere((around >= _THRESHOLD) & (around == highest))
+    highest = ndimage.maximum_filter(mass, 2 * separation - 1, mode="constant")
+    return np.argwhere((around >= _THRESHOLD) & (mass == highest))
 
 
 def _place(weights: np.ndarray, tile: Tile) -> np.ndarray:

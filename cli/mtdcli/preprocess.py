@@ -14,6 +14,45 @@ _MAD_TO_STD = 1.4826
 _FIT_PIXELS = 100_000
 
 
+def prepare(
+    image: np.ndarray,
+    *,
+    invert: bool,
+    background: str,
+    background_width: float | None,
+    background_degree: int,
+    normalise: bool,
+    mask_beyond: float | None,
+    **unused: object,
+) -> tuple[np.ndarray, float]:
+    """One micrograph as `mtd import` stores it; the arguments are the options of that command.
+
+    Args:
+        image: (H, W) floating point.
+        invert: negate the pixels.
+        background: "gaussian" (with a ramp), "polynomial" or "none".
+        background_width: of the Gaussian, pixels; None: an eighth of the shorter side.
+        background_degree: of the polynomial.
+        normalise: median 0, robust standard deviation 1.
+        mask_beyond: pixels further from the median than this many standard deviations become NaN.
+        unused: other options.
+
+    Returns:
+        (H, W) of the dtype of ``image``, and the robust standard deviation before scaling.
+    """
+    if invert:
+        image = -image
+    if background == "gaussian":
+        image = image - polynomial_background(image, 1)  # reflecting edges would keep a part of a ramp
+        image = image - gaussian_background(image, background_width or min(image.shape) / 8)
+    elif background == "polynomial":
+        image = image - polynomial_background(image, background_degree)
+    middle, std = scale(image)
+    if mask_beyond is not None:
+        image = np.where(np.abs(image - middle) > mask_beyond * std, np.nan, image)
+    return ((image - middle) / std if normalise else image).astype(image.dtype), std
+
+
 def gaussian_background(image: np.ndarray, width: float) -> np.ndarray:
     """Smooth background: Gaussian mean of standard deviation ``width`` pixels over the finite pixels.
 
@@ -23,6 +62,7 @@ def gaussian_background(image: np.ndarray, width: float) -> np.ndarray:
 
     Returns:
         (H, W) of the dtype of ``image``.
+
     """
     finite = np.isfinite(image)
     values = ndimage.gaussian_filter(np.where(finite, image, 0), width, mode="reflect", truncate=3.0)
@@ -41,6 +81,7 @@ def polynomial_background(image: np.ndarray, degree: int) -> np.ndarray:
 
     Returns:
         (H, W) of the dtype of ``image``.
+
     """
     rows, cols = (np.linspace(-1.0, 1.0, n) for n in image.shape)
     row_powers, col_powers = (np.polynomial.legendre.legvander(axis, degree) for axis in (rows, cols))
@@ -55,14 +96,11 @@ def polynomial_background(image: np.ndarray, degree: int) -> np.ndarray:
     return (row_powers @ surface @ col_powers.T).astype(image.dtype)
 
 
-def normalise(image: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """Subtract the median and divide by the robust standard deviation (1.4826 MAD) of the finite pixels.
-
-    Returns:
-        The normalised image, the median and the standard deviation that were removed.
+def scale(image: np.ndarray) -> tuple[float, float]:
+    """Median and robust standard deviation (1.4826 times the median absolute deviation) of the finite pixels.
 
     Raises:
-        InputError: fewer than half of the pixels differ from the median, so there is no noise to scale by.
+        InputError: no finite pixel, or at least half of them are equal, so that there is no noise to scale by.
     """
     finite = image[np.isfinite(image)]
     if not finite.size:
@@ -71,7 +109,6 @@ def normalise(image: np.ndarray) -> tuple[np.ndarray, float, float]:
     std = _MAD_TO_STD * float(np.median(np.abs(finite - middle)))
     if std == 0.0:
         raise InputError(
-            f"at least half of the pixels should differ from the median {middle:g}; this image is constant or saturated "
-            "(--no-normalise keeps its values)."
+            f"at least half of the pixels should differ from the median {middle:g}; this image is constant or saturated."
         )
-    return (image - middle) / std, middle, std
+    return middle, std

@@ -24,6 +24,7 @@ class Progress:
         unit: name of one step.
         done: steps that an earlier run did; the rate counts from here.
         stream: default stderr. A live bar is drawn only when it is a terminal.
+
     """
 
     def __init__(

@@ -120,3 +120,9 @@ class RunFolder:
         writer.writeheader()
         writer.writerows(rows)
         write_whole(self.history, lambda file: file.write(text.getvalue().encode()))
+
+
+def refuse_to_replace(path: Path, force: bool) -> None:
+    """Raise StorageError when something is at ``path`` and ``--force`` was not given."""
+    if path.exists() and not force:
+        raise StorageError(f"{path} exists already; --force replaces it, -o chooses another place.")

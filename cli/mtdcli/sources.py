@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mtdcore.errors import DependencyError, InputError, ParameterError, StorageError
+from mtdcore.errors import DependencyError, InputError, MtdError, ParameterError, StorageError
 
 #: What the readers raise on damaged files (Pillow: SyntaxError).
 _DAMAGE = (ValueError, OSError, EOFError, KeyError, SyntaxError, struct.error, zipfile.BadZipFile, zlib.error)
@@ -22,7 +22,7 @@ MRC = (".mrc", ".mrcs", ".map")
 
 
 def read_images(path: Path, key: str | None = None) -> Iterator[np.ndarray]:
-    """Yield the 2-D images of one file, one after another, as stored (no rescaling).
+    """Yield the 2-D images of one file, one after another, as stored (each valid until the next is asked for).
 
     Args:
         path: a file; its extension chooses the reader.
@@ -31,6 +31,7 @@ def read_images(path: Path, key: str | None = None) -> Iterator[np.ndarray]:
     Raises:
         InputError: unknown format, damaged file, no image, complex or non-numeric pixels.
         DependencyError: the reader of this format is not installed.
+
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
@@ -38,25 +39,30 @@ def read_images(path: Path, key: str | None = None) -> Iterator[np.ndarray]:
     if not path.is_file():
         raise StorageError(f"{path} should be a file; there is none.")
     try:
-        arrays = list(reader(path, key))
+        for name, array in reader(path, key):
+            if array.dtype.kind not in "biuf" or array.ndim not in (2, 3) or not array.size:
+                raise InputError(
+                    f"{name} should hold real numbers in 2 dimensions (or 3 for a stack); "
+                    f"it holds {array.dtype} of shape {array.shape}."
+                )
+            yield from (array if array.ndim == 3 else array[None])
+    except MtdError:
+        raise
     except _DAMAGE as problem:
-        if isinstance(problem, (InputError, ParameterError, StorageError)):
-            raise
         raise InputError(f"{path} could not be read as {path.suffix} ({problem}).") from problem
-    for name, array in arrays:
-        if array.dtype.kind not in "biuf" or array.ndim not in (2, 3) or not array.size:
-            raise InputError(
-                f"{name} should hold real numbers in 2 dimensions (or 3 for a stack); it holds {array.dtype} of shape {array.shape}."
-            )
-        yield from (array if array.ndim == 3 else array[None])
 
 
 def read_image(path: Path, key: str | None = None) -> np.ndarray:
-    """The one image of a file as (H, W) float64; InputError if it holds several or pixels that are not finite."""
-    images = list(read_images(path, key))
+    """The one image of a file as (H, W) float64. Integer pixels are scaled to [0, 1] by the range of their dtype.
+
+    Raises:
+        InputError: the file holds several images, or pixels that are not finite.
+    """
+    images = [np.array(image) for image in read_images(path, key)]
     if len(images) != 1:
         raise InputError(f"{path} should hold one image; it holds {len(images)}.")
-    image = np.asarray(images[0], dtype=np.float64)
+    scale = np.iinfo(images[0].dtype).max if images[0].dtype.kind in "iu" else 1
+    image = images[0].astype(np.float64) / scale
     if not np.all(np.isfinite(image)):
         raise InputError(f"{path} should hold finite pixels; some are NaN or infinite.")
     return image

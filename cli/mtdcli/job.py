@@ -1,0 +1,185 @@
+"""One recovery as the command line runs it: interruptible, checkpointed, its results in a run folder."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import mtdcore as mtd
+from mtdcore.checkpoint import fingerprint, save_checkpoint
+from mtdcore.errors import DependencyError
+
+from .console import log
+from .progress import Progress
+from .sources import read_image
+
+if TYPE_CHECKING:
+    from mtdcore.backends import Backend
+    from mtdcore.measurement import Measurement
+    from mtdcore.mstep import Update
+
+    from .run_folder import RunFolder
+
+#: Parameters that a continuation may change, because they change no bit of the result.
+_FREE = ("threads", "max_memory", "checkpoint_every")
+
+
+class Interrupted(Exception):
+    """The run was asked to stop and did, after a checkpoint.
+
+    Attributes:
+        signum: the signal that asked.
+        iteration: completed iterations.
+    """
+
+    def __init__(self, signum: int, iteration: int) -> None:
+        super().__init__(f"interrupted after iteration {iteration}")
+        self.signum, self.iteration = signum, iteration
+
+
+@dataclass
+class Stop:
+    """Whether a signal has asked the run to stop.
+
+    Attributes:
+        signum: SIGINT or SIGTERM, once it came.
+    """
+
+    signum: int | None = None
+
+
+@contextmanager
+def listening() -> Iterator[Stop]:
+    """Catch SIGINT and SIGTERM while the block runs. A second one ends the process as it always did."""
+    stop = Stop()
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        stop.signum = signum
+        restore()
+        log("stopping after this iteration, with a checkpoint; once more to stop at once")
+
+    before = {signum: signal.signal(signum, handle) for signum in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+    try:
+        yield stop
+    finally:
+        restore()
+
+
+def identity(measurement: Measurement, backend: Backend, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run depends on. Two runs with equal identities end with the same bits."""
+    own = {name: value for name, value in parameters.items() if name not in _FREE}
+    for name in ("prior", "initial"):  # a file counts by its content
+        if own[name] is not None and Path(own[name]).is_file():
+            own[name] = "sha256:" + hashlib.sha256(Path(own[name]).read_bytes()).hexdigest()[:16]
+    return {
+        "version": mtd.__version__,
+        "measurement": fingerprint(measurement),
+        **own,
+        "device": backend.name,
+    }
+
+
+def run(
+    measurement: Measurement,
+    folder: RunFolder,
+    backend: Backend,
+    parameters: Mapping[str, Any],
+    owner: Mapping[str, Any],
+    state: mtd.EMState | None,
+) -> mtd.Recovery:
+    """Run (or continue) a recovery with progress and checkpoints.
+
+    Args:
+        measurement: open measurement.
+        folder: locked run folder.
+        backend: where to compute.
+        parameters: the options of ``mtd recover``.
+        owner: the :func:`identity` that goes into checkpoints.
+        state: state to continue from; None: start.
+
+    Raises:
+        Interrupted: a signal came; a checkpoint is in the folder.
+    """
+    saved = time.monotonic()
+    done = 0 if state is None else state.iteration
+    with listening() as stop, Progress("recover", parameters["iterations"], "iterations", done) as bar:
+
+        def after(current: mtd.EMState) -> None:
+            nonlocal saved
+            last = current.history[-1]
+            bar.update(
+                last.iteration, {"nats": f"{last.objective:.6g}", "copies": f"{last.expected_count:.4g}"}
+            )
+            due = time.monotonic() - saved >= parameters["checkpoint_every"]
+            if due or stop.signum or last.iteration == parameters["iterations"]:
+                save_checkpoint(folder.checkpoint, current, owner)
+                saved = time.monotonic()
+            if stop.signum:
+                raise Interrupted(stop.signum, last.iteration)
+
+        return mtd.recover(
+            measurement, **_arguments(parameters, backend), backend=backend, callback=after, state=state
+        )
+
+
+def save(folder: RunFolder, recovery: mtd.Recovery) -> None:
+    """Write the images and the history of a finished run."""
+    folder.write_image(folder.estimate, recovery.target)
+    folder.write_image(folder.average, recovery.aligned_average)
+    folder.write_history([asdict(record) for record in recovery.history])
+
+
+def _arguments(parameters: Mapping[str, Any], backend: Backend) -> dict[str, Any]:
+    """Options of ``mtd recover`` as arguments of :func:`mtdcore.recover`."""
+    same = (
+        "box_size", "rotations", "noise_std", "likelihood", "min_separation", "expected_count",
+        "iterations", "tolerance", "seed",
+    )  # fmt: skip
+    initial = parameters["initial"]
+    return {
+        **{name: parameters[name] for name in same},
+        # Cooling avoids wrong optima from starts that know nothing; the published method has none.
+        "temperature": parameters["temperature"]
+        or ("auto" if parameters["likelihood"] == "window" else None),
+        "initial": initial if initial in ("uniform", "blob") else read_image(Path(initial)),
+        "prior": _prior(parameters["prior"], backend.name),
+        "update": _update(parameters),
+    }
+
+
+def _update(parameters: Mapping[str, Any]) -> Update | None:
+    match parameters["update"]:
+        case "gradient":
+            return mtd.GradientAscent(parameters["step"])
+        case "exact":
+            return mtd.ExactUpdate()
+        case "denoising":
+            return mtd.DenoisingUpdate()
+    return None
+
+
+def _prior(name: str | None, device: str) -> mtd.Prior | None:
+    if name is None:
+        return None
+    try:
+        from mtdbridge import load_prior
+    except DependencyError:
+        raise
+    except ImportError as problem:
+        raise DependencyError(
+            f"--prior {name} needs PyTorch; install it with: pip install 'mtdcore[torch]'."
+        ) from problem
+    prior: mtd.Prior = load_prior(name, device=device)
+    return prior

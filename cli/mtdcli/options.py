@@ -1,0 +1,70 @@
+"""Option types that several commands use."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import click
+
+
+class NumberOr(click.ParamType[float | str]):
+    """A positive number, or one of a few words.
+
+    Args:
+        words: accepted as they are.
+        minimum: smallest accepted number; 0 means any positive one.
+    """
+
+    name = "number"
+
+    def __init__(self, *words: str, minimum: float = 0.0) -> None:
+        self.words, self.minimum = words, minimum
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
+        """The word, or the number as a float."""
+        if value in self.words:
+            return str(value)
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not (math.isfinite(number) and number > 0 and number >= self.minimum):
+            wanted = f"a number of at least {self.minimum:g}" if self.minimum else "a positive number"
+            self.fail(f"{value!r} is neither {' nor '.join(self.words)} nor {wanted}", param, ctx)
+        return number
+
+
+class Bytes(click.ParamType[int]):
+    """A size such as ``4G``, ``500M`` or ``1e9``; units are powers of 1024."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Bytes."""
+        match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([kmgt]?)(?:i?b)?\s*", str(value), re.IGNORECASE)
+        try:
+            number = float(match[1]) if match else math.nan
+        except ValueError:
+            number = math.nan
+        if match is None or not number > 0:
+            self.fail(f"{value!r} is no size such as 4G or 500M", param, ctx)
+        return int(number * 1024 ** " kmgt".index(match[2].lower() or " "))
+
+
+class Shape(click.ParamType[tuple[int, int]]):
+    """``HxW`` in pixels, or one number for a square."""
+
+    name = "HxW"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """(H, W)."""
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"(\d+)(?:x(\d+))?", value)
+        if match is None:
+            self.fail(f"{value!r} is no size in pixels such as 308x308", param, ctx)
+        return int(match[1]), int(match[2] or match[1])

@@ -1,0 +1,210 @@
+"""``mtd recover``: the main job, from a measurement to a run folder."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from .console import F, emit, force_option, json_option, log
+from .options import Bytes, NumberOr
+
+if TYPE_CHECKING:
+    from .run_folder import RunFolder
+
+_POSITIVE = click.FloatRange(min=0, min_open=True)
+_COUNT = click.IntRange(min=1)
+
+
+def _option(flag: str, kind: Any, text: str, default: Any = None, **more: Any) -> Callable[[F], F]:
+    if default is not None:
+        more |= {"default": default, "show_default": True}
+    return click.option(flag, type=kind, help=text, **more)
+
+
+@click.command()
+@click.argument("measurement", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    metavar="RUN_DIR",
+    type=click.Path(path_type=Path),
+    help="Folder for the results.",
+)
+@_option("--box-size", _COUNT, "Side of the target image, pixels.", required=True, metavar="L")
+@_option("--rotations", _COUNT, "Equally spaced rotations that a copy may have.", 4, metavar="K")
+@_option(
+    "--likelihood",
+    click.Choice(["window", "patch"]),
+    "Model of the measurement: window (default method) or patch (as published).",
+    "window",
+)
+@_option(
+    "--min-separation", _COUNT, "Smallest distance of two copies, pixels. Default: the box size.", metavar="D"
+)
+@_option(
+    "--noise-std",
+    NumberOr("auto"),
+    "Standard deviation of the noise; auto: estimated.",
+    "auto",
+    metavar="S|auto",
+)
+@_option(
+    "--expected-count",
+    _POSITIVE,
+    "Number of copies to start from. Default: a tenth of the area.",
+    metavar="P",
+)
+@_option(
+    "--prior", str, "Learned prior: a shipped one or a .safetensors file (extra: torch).", metavar="NAME|PATH"
+)
+@_option(
+    "--initial",
+    str,
+    "Start: noise in [0, 1], a bright blob, or an image file.",
+    "uniform",
+    metavar="uniform|blob|FILE",
+)
+@_option(
+    "--temperature",
+    NumberOr("auto", minimum=1),
+    "Start at this temperature and cool to 1. Default: auto (window), 1 (patch).",
+    metavar="T|auto",
+)
+@_option(
+    "--update",
+    click.Choice(["auto", "denoising", "exact", "gradient"]),
+    "M-step; auto: denoising with a prior, exact without.",
+    "auto",
+)
+@_option("--step", _POSITIVE, "Step size of --update gradient.", 1e-3)
+@_option("--iterations", _COUNT, "Largest number of iterations.", 60, metavar="N")
+@_option("--tolerance", click.FloatRange(min=0), "Stop when the estimate moves less than this.", 1e-5)
+@_option("--seed", click.IntRange(min=0), "Seed of everything random.", 0)
+@_option("--device", str, "Where to compute.", "auto", metavar="auto|cpu|cuda[:i]")
+@_option(
+    "--precision",
+    click.Choice(["float32", "float64"]),
+    "Of the correlations; sums are always float64.",
+    "float32",
+)
+@_option(
+    "--threads", _COUNT, "CPU threads; they change no bit of the result. Default: all cores.", metavar="N"
+)
+@_option(
+    "--max-memory", Bytes(), "Rather use fewer threads than more memory than this, e.g. 4G.", metavar="SIZE"
+)
+@_option("--checkpoint-every", click.FloatRange(min=0), "Seconds between checkpoints.", 30.0)
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Continue an interrupted run; the result has the same bits as without the interruption.",
+)
+@force_option
+@json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    measurement: Path,
+    output: Path,
+    resume: bool,
+    force: bool,
+    as_json: bool,
+    **parameters: Any,
+) -> None:
+    """Recover the target image from MEASUREMENT (.zarr or .npy) without picking its copies.
+
+    RUN_DIR receives estimate.npy, aligned_average.npy (no prior applied), run.json, history.csv and report.html. A run
+    that is interrupted (Ctrl-C, SIGTERM) saves a checkpoint first; --resume goes on from the last one.
+    """
+    from .job import Interrupted
+    from .run_folder import RunFolder
+
+    folder = RunFolder(output)
+    again = _command_line(ctx)
+    with folder.lock():
+        try:
+            result = _recover(measurement, folder, resume, force, parameters, again)
+        except Interrupted as interruption:
+            log(f"{interruption}; continue with: {again} --resume")
+            ctx.exit(128 + interruption.signum)
+    emit(result, as_json)
+
+
+def _recover(
+    path: Path, folder: RunFolder, resume: bool, force: bool, parameters: dict[str, Any], again: str
+) -> dict[str, Any]:
+    import mtdcore as mtd
+    from mtdcore.checkpoint import load_checkpoint
+    from mtdcore.errors import StorageError
+
+    from . import job
+    from .doctor import machine, versions
+    from .memory import threads_within
+    from .report import write_report
+
+    started, clock = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.perf_counter()
+    measurement = mtd.open_measurement(path)
+    threads = threads_within(parameters, measurement.shape)
+    backend = mtd.get_backend(parameters["device"], parameters["precision"], threads)
+    owner = job.identity(measurement, backend, parameters)
+    state = None
+    if force or not folder.occupied:
+        folder.clear()
+    elif resume:
+        state = load_checkpoint(folder.checkpoint, owner)
+        log(f"going on after iteration {state.iteration}")
+    else:
+        raise StorageError(f"{folder.path} holds a run already; --resume continues it, --force replaces it.")
+    micrographs, height, width = measurement.shape
+    log(f"{path}: {micrographs} micrograph(s) of {height} x {width} pixels, backend {backend.name}")
+    recovery = job.run(measurement, folder, backend, parameters, owner, state)
+    unused = micrographs * recovery.likelihood.geometry.unused_pixels((height, width))
+    if unused:
+        log(f"{unused} pixels at the far edges fill no whole patch and were not used")
+    job.save(folder, recovery)
+    folder.write_record(
+        {
+            "format": 1,
+            "command": again,
+            "started": started,
+            "seconds": time.perf_counter() - clock,
+            "measurement": {
+                "path": str(path.absolute()),
+                "shape": measurement.shape,
+                "dtype": str(measurement.dtype),
+                "fingerprint": owner["measurement"],
+                "unused_pixels": unused,
+            },
+            "parameters": parameters,
+            "device": backend.name,
+            "result": recovery.summary(),
+            "versions": versions(),
+            "machine": machine(),
+        }
+    )
+    write_report(folder)
+    return {"run": str(folder.path), "report": str(folder.page), **recovery.summary()}
+
+
+def _command_line(ctx: click.Context) -> str:
+    """The command with the options that were given, ready to be pasted."""
+    words = ["mtd", "recover"]
+    for parameter in ctx.command.params:
+        name = parameter.name or ""
+        if ctx.get_parameter_source(name) is not ParameterSource.COMMANDLINE or name in (
+            "resume",
+            "force",
+            "as_json",
+        ):
+            continue
+        value = str(ctx.params[name])
+        words += [value] if isinstance(parameter, click.Argument) else [parameter.opts[-1], value]
+    return shlex.join(words)

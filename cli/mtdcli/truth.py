@@ -1,0 +1,64 @@
+"""The truth behind a measurement, when it is known, and the errors against it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mtdcore import relative_error
+from mtdcore.errors import InputError, MtdError
+from mtdcore.simulate import open_simulation
+
+from .sources import read_image
+
+if TYPE_CHECKING:
+    from mtdcore.simulate import Simulation
+
+
+def simulation_at(path: Path) -> Simulation | None:
+    """The simulation whose measurement lies at ``path``; None if it is no simulation or is gone."""
+    try:
+        return open_simulation(path)
+    except MtdError:
+        return None
+
+
+def true_target(measurement: Path, file: Path | None, box_size: int) -> np.ndarray | None:
+    """The true image, (L, L) float64: from a file if given, else from the measurement; None if unknown.
+
+    Raises:
+        InputError: the image has another size than the box.
+    """
+    if file is not None:
+        truth: np.ndarray | None = read_image(file)
+    else:
+        simulation = simulation_at(measurement)
+        truth = None if simulation is None else simulation.target
+    if truth is not None and truth.shape != (box_size, box_size):
+        raise InputError(
+            f"the truth should have the size of the box, {box_size} x {box_size}; it is {truth.shape[0]} x {truth.shape[1]}."
+        )
+    return truth
+
+
+def largest_shift(box_size: int) -> int:
+    """Pixels of shift that the gauge-free error E_s forgives: 6 at a box of 28 (SPEC 1), in proportion elsewhere."""
+    return round(6 / 28 * box_size)
+
+
+def errors(estimate: np.ndarray, truth: np.ndarray, rotations: int) -> dict[str, float | int]:
+    """The relative error E and the gauge-free error E_s (SPEC 1), with the shift that E_s forgives.
+
+    Args:
+        estimate: (L, L).
+        truth: (L, L), not blank.
+        rotations: number K of rotations that count as the same image.
+    """
+    shift = largest_shift(len(truth))
+    return {
+        "E": relative_error(estimate, truth, rotations),
+        "E_s": relative_error(estimate, truth, rotations, max_shift=shift),
+        "max_shift": shift,
+    }

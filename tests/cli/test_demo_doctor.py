@@ -1,0 +1,46 @@
+import pytest
+
+import mtdcli.demo
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A demo of one glyph in a small measurement."""
+    monkeypatch.setattr(mtdcli.demo, "_TARGETS", 1)
+    monkeypatch.setattr(mtdcli.demo, "_SIDE", 168)
+
+
+def test_demo_compares_methods_and_writes_its_report(mtd_json, mtd, tmp_path, small):
+    folder = tmp_path / "demo"
+    result = mtd_json("demo", "-o", folder)
+    table = result["methods"]
+    assert list(table) == ["published", "published, prior", "window", "window, prior"]
+    assert all(0 < row["E_s"] <= row["E"] for row in table.values())
+    best = table["window, prior"]
+    assert best["E_s"] < table["published"]["E_s"]
+    assert best["evidence"] > 100 > 5 > best["evidence_noise_only"]
+    page = (folder / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 1
+    assert (folder / "demo.png").read_bytes().startswith(b"\x89PNG")
+    mtd("demo", "-o", folder, code=74)
+
+
+def test_doctor_tests_this_installation(mtd_json, mtd):
+    result = mtd_json("doctor")
+    assert result["self_test"]["passed"]
+    assert "cpu" in result["devices"]
+    assert result["packages"]["numpy"]
+    assert "self_test" in mtd("doctor").stdout
+
+
+def test_doctor_fails_when_the_backends_disagree(mtd, monkeypatch):
+    import mtdcore.backends.cpu
+
+    right = mtdcore.backends.cpu.CpuBackend.accumulate
+
+    def wrong(*args):
+        statistics = right(*args)
+        return statistics + statistics
+
+    monkeypatch.setattr(mtdcore.backends.cpu.CpuBackend, "accumulate", wrong)
+    mtd("doctor", code=69)

@@ -1,0 +1,206 @@
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+QUICK = ("--box-size", 12, "--iterations", 8, "--tolerance", 0, "--device", "cpu")
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    return tmp_path / "run"
+
+
+def start(*args):
+    """`mtd` as a process of its own."""
+    command = [sys.executable, "-c", "from mtdcli.main import main; main()", *map(str, args)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_run_folder_holds_everything(mtd_json, measurement, run_dir):
+    result = mtd_json("recover", measurement, "-o", run_dir, *QUICK, "--iterations", 40, "--seed", 3)
+    assert result["iterations"] == 40
+    assert result["expected_count"] == pytest.approx(7, abs=0.5)  # 0.1 * 90 * 100 / 12^2, rounded up
+    names = {path.name for path in run_dir.iterdir() if not path.name.startswith(".")}
+    assert {"estimate.npy", "aligned_average.npy", "run.json", "history.csv", "report.html"} <= names
+    estimate = np.load(run_dir / "estimate.npy")
+    assert estimate.shape == (12, 12)
+    assert estimate.dtype == np.float64
+    record = json.loads((run_dir / "run.json").read_text())
+    assert record["parameters"]["seed"] == 3
+    assert record["parameters"]["noise_std"] == "auto"
+    assert record["versions"]["mtdcore"]
+    assert record["measurement"]["shape"] == [1, 90, 100]
+    assert "--box-size 12 --iterations 40" in record["command"]
+    rows = list(csv.DictReader((run_dir / "history.csv").open()))
+    assert [int(row["iteration"]) for row in rows] == list(range(1, 41))
+
+    errors = mtd_json("evaluate", run_dir)["estimate"]
+    assert errors["E_s"] <= errors["E"]
+    assert errors["E_s"] < 0.3
+
+    page = (run_dir / "report.html").read_text()
+    assert len(re.findall(r'src(?:set)?="data:image/png;base64,', page)) == 7
+    assert not re.search(r'(src|href)="(?!data:)', page)  # nothing is loaded from elsewhere
+    assert f"E_s = {errors['E_s']:.3f}" in page
+
+
+def test_evaluate_takes_a_truth_of_its_own(mtd, mtd_json, measurement, run_dir, tmp_path):
+    mtd("recover", measurement, "-o", run_dir, *QUICK)
+    shutil.copy(run_dir / "estimate.npy", tmp_path / "truth.npy")
+    found = mtd_json("evaluate", run_dir, "--truth", tmp_path / "truth.npy")["estimate"]
+    assert found["E"] == pytest.approx(0, abs=1e-12)
+    np.save(tmp_path / "truth.npy", np.ones((5, 5)))
+    mtd("evaluate", run_dir, "--truth", tmp_path / "truth.npy", code=65)
+    shutil.rmtree(measurement)
+    assert "--truth" in mtd("evaluate", run_dir, code=65).stderr
+
+
+def test_a_report_can_be_written_again_without_the_measurement(mtd, measurement, run_dir):
+    mtd("recover", measurement, "-o", run_dir, *QUICK, "--likelihood", "patch")
+    with_measurement = (run_dir / "report.html").read_text()
+    (run_dir / "report.html").unlink()
+    mtd("report", run_dir)
+    assert (run_dir / "report.html").read_text() == with_measurement
+    shutil.rmtree(measurement)
+    assert "no picture of the measurement" in mtd("report", run_dir).stderr
+    assert "Where it was found" not in (run_dir / "report.html").read_text()
+
+
+def test_names_from_outside_are_escaped_in_the_report(mtd, run_dir, tmp_path):
+    path = tmp_path / "<b>&m.npy"
+    np.save(path, np.random.default_rng(0).normal(size=(40, 40)).astype(np.float32))
+    mtd("recover", path, "-o", run_dir, *QUICK, "--iterations", 1)
+    page = (run_dir / "report.html").read_text()
+    assert "<b>&m" not in page
+    assert "&lt;b&gt;&amp;m.npy" in page
+
+
+def test_results_are_replaced_only_when_asked(mtd, measurement, run_dir):
+    mtd("recover", measurement, "-o", run_dir, *QUICK)
+    before = (run_dir / "estimate.npy").read_bytes()
+    error = mtd("recover", measurement, "-o", run_dir, *QUICK, "--seed", 5, code=74).stderr
+    assert "--resume" in error
+    assert "--force" in error
+    assert (run_dir / "estimate.npy").read_bytes() == before
+    mtd("recover", measurement, "-o", run_dir, *QUICK, "--likelihood", "patch", "--force")
+    assert (run_dir / "estimate.npy").read_bytes() != before
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_run_ends_with_the_same_bits(mtd, measurement, run_dir, tmp_path, sign):
+    options = (
+        "--box-size",
+        12,
+        "--tolerance",
+        0,
+        "--iterations",
+        400,
+        "--device",
+        "cpu",
+        "--noise-std",
+        "auto",
+    )
+    process = start("recover", measurement, "-o", run_dir, *options, "--checkpoint-every", 0)
+    while not (run_dir / "checkpoint.safetensors").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(sign)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 128 + sign, stderr
+    assert stdout == ""
+    assert re.search(
+        r"interrupted after iteration \d+; continue with: mtd recover .*--iterations 400.* --resume", stderr
+    )
+    assert not (run_dir / "run.json").exists()
+
+    assert (
+        "going on after iteration" in mtd("recover", measurement, "-o", run_dir, *options, "--resume").stderr
+    )
+    mtd("recover", measurement, "-o", tmp_path / "whole", *options, "--threads", 1)
+    for name in ("estimate.npy", "aligned_average.npy"):
+        assert (run_dir / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_resume_refuses_another_run_and_says_what_differs(mtd, measurement, run_dir):
+    mtd("recover", measurement, "-o", run_dir, *QUICK)
+    error = mtd("recover", measurement, "-o", run_dir, *QUICK, "--seed", 9, "--resume", code=74).stderr
+    assert "seed was 0, is 9" in error
+    assert "box_size" not in error
+    mtd("simulate", "glyph", "-o", measurement, "--box-size", 12, "--size", "90x100", "--seed", 2, "--force")
+    error = mtd("recover", measurement, "-o", run_dir, *QUICK, "--resume", code=74).stderr
+    assert "measurement was" in error
+
+
+def test_resume_of_nothing_starts_and_of_a_finished_run_changes_nothing(mtd, mtd_json, measurement, run_dir):
+    first = mtd_json("recover", measurement, "-o", run_dir, *QUICK, "--resume")
+    estimate = (run_dir / "estimate.npy").read_bytes()
+    again = mtd_json("recover", measurement, "-o", run_dir, *QUICK, "--resume")
+    assert (run_dir / "estimate.npy").read_bytes() == estimate
+    assert again == first
+
+
+def test_a_folder_in_use_is_refused(mtd, measurement, run_dir):
+    process = start(
+        "recover", measurement, "-o", run_dir, "--box-size", 12, "--tolerance", 0, "--iterations", 100000
+    )
+    try:
+        while not (run_dir / ".lock").exists() or not (run_dir / ".lock").read_text():
+            time.sleep(0.01)
+        error = mtd("recover", measurement, "-o", run_dir, *QUICK, code=75).stderr
+        assert f"process {process.pid} on {os.uname().nodename}" in error
+    finally:
+        process.kill()
+        process.communicate()
+    mtd("recover", measurement, "-o", run_dir, *QUICK)
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        (["missing.zarr", "--box-size", 12], 74, "does not exist"),
+        (["{m}", "--box-size", 200], 65, "200"),
+        (["{m}", "--box-size", 0], 2, "box-size"),
+        (["{m}"], 2, "box-size"),
+        (["{m}", "--box-size", 12, "--noise-std", "loud"], 2, "neither auto nor a positive number"),
+        (["{m}", "--box-size", 12, "--temperature", 0.5], 2, "at least 1"),
+        (["{m}", "--box-size", 12, "--device", "tpu"], 2, "tpu"),
+        (["{m}", "--box-size", 12, "--initial", "start.npy"], 74, "start.npy"),
+        (["{m}", "--box-size", 12, "--max-memory", "1M"], 2, "--max-memory should be at least"),
+        (["{m}", "--box-size", 12, "--max-memory", "much"], 2, "no size"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_one_line(mtd, measurement, run_dir, args, code, says):
+    args = [str(arg).format(m=measurement) for arg in args]
+    result = mtd("recover", *args, "-o", run_dir, code=code)
+    assert says in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("mtd: error: ")
+    assert result.stdout == ""
+
+
+def test_options_reach_the_engine(mtd, measurement, run_dir, tmp_path):
+    start_image = np.full((12, 12), 0.25)
+    np.save(tmp_path / "start.npy", start_image)
+    given = ("--initial", tmp_path / "start.npy", "--iterations", 1, "--update", "gradient", "--step", 1e-12)
+    mtd("recover", measurement, "-o", run_dir, *QUICK, "--likelihood", "patch", *given)
+    assert np.allclose(np.load(run_dir / "estimate.npy"), start_image, atol=1e-4)
+    record = json.loads((run_dir / "run.json").read_text())
+    assert record["result"]["likelihood"]["model"] == "PatchLikelihood"
+    assert record["measurement"]["unused_pixels"] == 90 * 100 - 84 * 96
+
+
+def test_inspect_describes_runs(mtd, mtd_json, measurement, run_dir):
+    mtd("recover", measurement, "-o", run_dir, *QUICK)
+    described = mtd_json("inspect", run_dir)
+    assert described["state"] == "finished"
+    assert described["result"]["iterations"] == 8
+    (run_dir / "run.json").unlink()
+    assert mtd_json("inspect", run_dir)["state"].startswith("unfinished")
