@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError, StorageError
+from ..likelihood import Region, Tile, TileGeometry
 from .base import Reader, TiledMeasurement
+from .prefetch import TILES_AHEAD, prefetched
 
 
 class ArrayMeasurement(TiledMeasurement):
@@ -40,8 +43,19 @@ class ArrayMeasurement(TiledMeasurement):
         measurement._path = path
         return measurement
 
+    def tiles(self, geometry: TileGeometry) -> Iterator[Tile]:
+        """Tiles, read ahead when they come from a file; see :class:`Measurement`."""
+        tiles = super().tiles(geometry)
+        return prefetched(tiles, TILES_AHEAD) if self._path else tiles
+
     def _reader(self) -> Reader:
-        return lambda micrograph, regions: (self.array[micrograph][region.read] for region in regions)
+        def read(micrograph: int, regions: Sequence[Region]) -> Iterator[np.ndarray]:
+            for region in regions:
+                # A map counts as resident memory once read: map anew, so that pages go with their tile.
+                array = _map(self._path).reshape(self.shape) if self._path else self.array
+                yield array[micrograph][region.read]
+
+        return read
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: None if name == "array" and self._path else value for name, value in vars(self).items()}

@@ -10,6 +10,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+#: Finished tiles that wait for the backend: one to compute with next, one to even out slow reads.
+TILES_AHEAD = 2
+
 
 @dataclass(frozen=True)
 class _Failure:

@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import InputError
 from ..likelihood import Region, Tile, TileGeometry
 from .base import Reader, TiledMeasurement
-from .prefetch import prefetched
+from .prefetch import TILES_AHEAD, prefetched
 from .zarr_store import ChunkDamaged, ChunkMissing, StoredArray
 
 #: Bound on the decoded chunks that one pass keeps for later tiles. Micrographs up to 2048 pixels wide are decoded
@@ -22,8 +22,6 @@ CACHE_BYTES = 4 << 20
 
 #: A tile can lie on the corner of four chunks; its neighbour must find them, however large they are.
 _FEWEST_CHUNKS = 4
-
-_TILES_AHEAD = 2
 
 _Key: TypeAlias = tuple[int, int, int]  # micrograph, row and column of the chunk
 
@@ -96,7 +94,7 @@ class ZarrMeasurement(TiledMeasurement):
 
     def tiles(self, geometry: TileGeometry) -> Iterator[Tile]:
         """Tiles read ahead of their consumer; see :class:`Measurement`."""
-        return prefetched(super().tiles(geometry), _TILES_AHEAD)
+        return prefetched(super().tiles(geometry), TILES_AHEAD)
 
     def _reader(self) -> Reader:
         return _Chunks(self).read
