@@ -106,7 +106,8 @@ def _send(device: Device, slot: _Slot, group: Group, copiers: Executor) -> list[
     if slot.host.size < size:
         slot.host, slot.twin = device.pinned(size), device.xp.empty(size, dtype=np.uint8)
         slot.consumed = device.record()  # the allocator may hand out memory that earlier work still uses
-    list(copiers.map(lambda tile, cut: _fill(slot.host, tile, dtype, *cut), group.tiles, places))
+    spread = copiers.map if len(group.tiles) > 1 else map
+    list(spread(lambda tile, cut: _fill(slot.host, tile, dtype, *cut), group.tiles, places))
     slot.uploaded = device.upload(slot.host[:size], slot.twin[:size], slot.consumed)
     return [_on_device(slot.twin, tile, dtype, *cut) for tile, cut in zip(group.tiles, places, strict=True)]
 

@@ -1,4 +1,5 @@
 // Runs the kernels of _kernels.cu on the host. Built by the tests: g++ -DHOST_SHIM -DREAL=... -DKERNELS="...path..."
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -22,7 +23,9 @@ namespace shim {
 enum class State { ready, at_barrier, at_shuffle, done };
 
 struct Fibre {
-    ucontext_t context;
+    ucontext_t start;
+    jmp_buf here;  // where it left off; jumping there costs no system call, unlike swapcontext
+    bool started = false;
     std::vector<char> stack = std::vector<char>(64 << 10);
     Dim thread;
     State state;
@@ -33,7 +36,7 @@ struct Fibre {
 static const size_t GUARD = 256;
 static const unsigned char GUARD_BYTE = 0x5a, POISON = 0xff;  // 0xff... is NaN in both precisions
 
-static ucontext_t scheduler;
+static jmp_buf scheduler;
 static std::vector<std::unique_ptr<Fibre>> fibres;
 static size_t current;
 static std::vector<unsigned char> memory;
@@ -44,7 +47,7 @@ unsigned char* shared() { return memory.data(); }
 static void leave(State state) {
     Fibre& own = *fibres[current];
     own.state = state;
-    swapcontext(&own.context, &scheduler);
+    if (_setjmp(own.here) == 0) _longjmp(scheduler, 1);
 }
 
 void barrier() { leave(State::at_barrier); }
@@ -58,8 +61,25 @@ double exchange(double value, int lanes) {
 }
 
 static void entry() {
-    body();
-    leave(State::done);
+    for (;;) {  // fibres live on from block to block
+        body();
+        leave(State::done);
+    }
+}
+
+static void resume(size_t i) {
+    Fibre& f = *fibres[i];
+    current = i;
+    threadIdx = f.thread;
+    if (_setjmp(scheduler) != 0) return;
+    if (f.started) _longjmp(f.here, 1);
+    f.started = true;
+    getcontext(&f.start);
+    f.start.uc_stack.ss_sp = f.stack.data();
+    f.start.uc_stack.ss_size = f.stack.size();
+    f.start.uc_link = nullptr;
+    makecontext(&f.start, entry, 0);
+    setcontext(&f.start);
 }
 
 static bool all(size_t first, size_t last, State state) {
@@ -77,9 +97,7 @@ static bool run_warp(size_t warp, size_t threads, const std::vector<size_t>& ord
     for (bool released = true; released;) {
         for (size_t i : order) {
             if (i / 32 != warp || fibres[i]->state != State::ready) continue;
-            current = i;
-            threadIdx = fibres[i]->thread;
-            swapcontext(&scheduler, &fibres[i]->context);
+            resume(i);
             moved = true;
         }
         released = last <= threads && all(first, last, State::at_shuffle);
@@ -97,11 +115,6 @@ static void run_block(size_t threads, size_t shared_bytes, std::vector<size_t>& 
         f.thread = {unsigned(i), 0, 0};
         f.state = State::ready;
         f.shuffles = 0;
-        getcontext(&f.context);
-        f.context.uc_stack.ss_sp = f.stack.data();
-        f.context.uc_stack.ss_size = f.stack.size();
-        f.context.uc_link = nullptr;
-        makecontext(&f.context, entry, 0);
     }
     std::vector<size_t> warps((threads + 31) / 32);
     std::iota(warps.begin(), warps.end(), 0);
@@ -167,6 +180,7 @@ extern "C" const char* shim_launch(const char* name, const unsigned* grid, unsig
         }
         return nullptr;
     } catch (const std::exception& error) {
+        shim::fibres.clear();  // some are stuck halfway
         message = std::string(name) + ": " + error.what();
         return message.c_str();
     }
