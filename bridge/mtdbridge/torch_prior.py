@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mtdcore._typing import Array
 from mtdcore.errors import InputError, ParameterError
@@ -19,9 +19,9 @@ from .weights_io import ModelCard
 class TorchPrior:
     """Implements :class:`mtdcore.priors.Prior` with any network.
 
-    The network is put into evaluation mode and called without gradients on the whole batch. Its memory is shared
-    with the array: a float32 array (the network's dtype) is never copied, neither on the way in nor out; float64 is
-    converted to the network's dtype and back. The network must not write to its input.
+    The network is put into evaluation mode and called without gradients on the whole batch. It shares memory with
+    the array: one of the network's dtype (float32 as a rule) is copied neither on the way in nor out, any other is
+    converted to it and back. The network must not write to its input.
 
     Args:
         network: the model; see :mod:`mtdbridge.parameterisation` for how it is called.
@@ -89,19 +89,17 @@ class TorchPrior:
             shared = to_torch(normalise(images))
             if not shared.is_floating_point():
                 raise InputError(f"a prior needs floating-point images; got {shared.dtype}.")
-            inputs = shared.to(self._follow(shared.device))
-            result = smoothed_score(
-                self.network, self.parameterisation, inputs, float(noise_std), self.levels
-            )
+            inputs = self._follow(shared)
+            result = smoothed_score(self.network, self.parameterisation, inputs, noise_std, self.levels)
             if result.shape != shared.shape:
                 raise InputError(f"the network answered {tuple(shared.shape)} with {tuple(result.shape)}.")
             return from_torch(result.to(shared.dtype), images)
 
-    def _follow(self, device: torch.device) -> torch.dtype:
-        """Move the network to ``device`` if need be; returns its dtype."""
+    def _follow(self, images: Tensor) -> Tensor:
+        """``images`` in the dtype of the network, which is moved to their device if need be."""
         parameter = next(self.network.parameters(), None)
         if parameter is None:
-            return torch.float32
-        if parameter.device != device:
-            self.network.to(device)
-        return parameter.dtype
+            return images
+        if parameter.device != images.device:
+            self.network.to(images.device)
+        return images.to(parameter.dtype)
