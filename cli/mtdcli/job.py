@@ -145,14 +145,11 @@ def _arguments(parameters: Mapping[str, Any], backend: Backend) -> dict[str, Any
     """Options of ``mtd recover`` as arguments of :func:`mtdcore.recover`."""
     same = (
         "box_size", "rotations", "noise_std", "likelihood", "min_separation", "expected_count",
-        "iterations", "tolerance", "seed",
+        "iterations", "tolerance", "temperature", "seed",
     )  # fmt: skip
     initial = parameters["initial"]
     return {
         **{name: parameters[name] for name in same},
-        # Cooling avoids wrong optima from starts that know nothing; the published method has none.
-        "temperature": parameters["temperature"]
-        or ("auto" if parameters["likelihood"] == "window" else None),
         "initial": initial if initial in ("uniform", "blob") else read_image(Path(initial)),
         "prior": _prior(parameters["prior"], backend.name),
         "update": _update(parameters),

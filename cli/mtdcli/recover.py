@@ -127,6 +127,10 @@ def command(
     from .job import Interrupted
     from .run_folder import RunFolder
 
+    # Cooling avoids wrong optima from starts that know nothing; the published method has none.
+    parameters["temperature"] = parameters["temperature"] or (
+        "auto" if parameters["likelihood"] == "window" else 1.0
+    )
     folder = RunFolder(output)
     again = _command_line(ctx)
     with folder.lock():

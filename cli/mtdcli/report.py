@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .console import emit, json_option, log, show
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .run_folder import RunFolder
 
 
 @click.command()
@@ -25,11 +30,11 @@ def command(run_dir: Path, truth: Path | None, as_json: bool) -> None:
     emit({"report": str(folder.page)}, as_json)
 
 
-def write_report(folder: Any, truth_file: Path | None = None) -> None:
+def write_report(folder: RunFolder, truth_file: Path | None = None) -> None:
     """Write ``report.html`` of a finished run.
 
     Args:
-        folder: a :class:`RunFolder`.
+        folder: of the run, locked by the caller.
         truth_file: true image; None: the one of the simulation, if the measurement is one.
     """
     from .page import write_page
@@ -56,7 +61,7 @@ def write_report(folder: Any, truth_file: Path | None = None) -> None:
             ("stopped by", result["stopped"]),
             ("seconds", f"{record['seconds']:.1f}"),
         ],
-        images=_images(folder, truth, parameters["rotations"]),
+        images=_images(folder, truth, parameters),
         pictures={**pictures, **_convergence(folder)},
         **texts,
         parameters=_table(record),
@@ -64,25 +69,28 @@ def write_report(folder: Any, truth_file: Path | None = None) -> None:
     )
 
 
-def _images(folder: Any, truth: Any, rotations: int) -> list[dict[str, Any]]:
+def _images(folder: RunFolder, truth: np.ndarray | None, parameters: dict[str, Any]) -> list[dict[str, Any]]:
     """Estimate, aligned average and truth on one grey scale."""
     from . import figures
     from .truth import errors
 
     estimate, average = folder.read_image(folder.estimate), folder.read_image(folder.average)
     limits = figures.value_range(estimate if truth is None else truth)
+    source = "what the data and the prior say together" if parameters["prior"] else "no prior was used"
     shown = [
-        ("Estimate", estimate, "The answer: what the data and the prior say together."),
+        ("Estimate", estimate, f"The answer: {source}."),
         ("Aligned average", average, "The data alone: the average of all copies, no prior applied."),
     ]
     if truth is not None:
-        found = errors(estimate, truth, rotations)
+        found = errors(estimate, truth, parameters["rotations"])
         text = f"Error of the estimate: E = {found['E']:.3f}; E_s = {found['E_s']:.3f} when up to {found['max_shift']} pixels of shift are forgiven."
         shown.append(("Truth", truth, text))
     return [{"title": t, "text": text, "data": figures.picture(image, limits)} for t, image, text in shown]
 
 
-def _location(folder: Any, record: dict[str, Any], path: Path) -> tuple[dict[str, bytes], dict[str, str]]:
+def _location(
+    folder: RunFolder, record: dict[str, Any], path: Path
+) -> tuple[dict[str, bytes], dict[str, str]]:
     """Pictures of the measurement and its posterior on the first tile; none if the measurement is gone or changed."""
     import numpy as np
     from scipy import ndimage
@@ -126,7 +134,7 @@ def _location(folder: Any, record: dict[str, Any], path: Path) -> tuple[dict[str
     }
 
 
-def _convergence(folder: Any) -> dict[str, bytes]:
+def _convergence(folder: RunFolder) -> dict[str, bytes]:
     from . import figures
 
     with open(folder.history, newline="", encoding="utf-8") as file:
