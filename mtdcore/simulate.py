@@ -17,12 +17,11 @@ import numpy as np
 
 from .errors import InputError, ParameterError
 from .measurement import ArrayMeasurement, Measurement, open_measurement
+from .placement import random_corners
 from .rotation import RotationSet, disc, rotate
 
 _BLOCK = (256, 1024)  # rows, columns of pixels; part of what a seed means, and a chunk on disk
 _TRUTH_FILE = "truth.npz"  # beside the chunks
-_BATCH = 4096  # proposed places at a time
-_PROPOSALS = 1_000_000  # proposals in vain before a placement is given up
 _PLACES, _ROTATIONS, _NOISE = range(3)  # random streams of a micrograph
 
 
@@ -109,6 +108,8 @@ def simulate(
         raise ParameterError(
             f"the target must be a finite square image; got an array of shape {target.shape}."
         )
+    if dtype not in ("float32", "float64"):
+        raise ParameterError(f"the dtype of a simulation is float32 or float64; got {dtype}.")
     angle_count = None if rotations == "continuous" else rotations
     if angle_count is None or not RotationSet(angle_count, length).exact:
         target *= disc(length)
@@ -128,26 +129,27 @@ def simulate(
             f"got {distance} pixels, {count} copies and noise_std {noise_std}."
         )
     corners = (height - length + 1, width - length + 1)
-    places = [_place(_stream(seed, m, _PLACES), count, corners, distance) for m in range(micrographs)]
+    places = [random_corners(_stream(seed, m, _PLACES), count, corners, distance) for m in range(micrographs)]
     positions = np.hstack([np.repeat(np.arange(micrographs), count)[:, None], np.concatenate(places)])
     draws = np.concatenate([_stream(seed, m, _ROTATIONS).random(count) for m in range(micrographs)])
     indices = None if angle_count is None else (draws * angle_count).astype(np.int64)
     angles = 2 * np.pi * (draws if angle_count is None else np.floor(draws * angle_count) / angle_count)
     truth = Truth(target, float(noise_std), positions, angles, indices)
     parameters = {
-        "shape": [height, width],
-        "count": count,
+        "shape": [int(height), int(width)],
+        "count": int(count),
         "noise_std": truth.noise_std,
-        "rotations": rotations,
-        "min_separation": distance,
-        "seed": seed,
-        "micrographs": micrographs,
+        "rotations": "continuous" if angle_count is None else int(angle_count),
+        "min_separation": int(distance),
+        "seed": int(seed),
+        "micrographs": int(micrographs),
         "dtype": dtype,
     }
     rotated = None if angle_count is None else RotationSet(angle_count, length).apply(target)
-    blocks = _blocks(truth, rotated, seed, (micrographs, height, width))
+    size = (micrographs, height, width)
+    blocks = _blocks(truth, rotated, seed, size)
     if path is None:
-        pixels = np.empty((micrographs, height, width), dtype)
+        pixels = np.empty(size, dtype)
         for place, block in blocks:
             pixels[place] = block
         return Simulation(**vars(truth), measurement=ArrayMeasurement(pixels), parameters=parameters)
@@ -157,7 +159,6 @@ def simulate(
 
     path = Path(path)
     attributes = {"mtdcore": {"version": __version__, "made_by": "simulate", "parameters": parameters}}
-    size = (micrographs, height, width)
     with creating(path, size, np.dtype(dtype), attributes, compressor, overwrite) as (array, folder):
         for place, block in blocks:
             array[place] = block.astype(dtype)
@@ -240,50 +241,3 @@ def _blocks(
             patch = pixels[top : row + length, left : column + length]
             patch += image[top - row :, left - column :][: patch.shape[0], : patch.shape[1]]
         yield place, pixels
-
-
-def _place(rng: np.random.Generator, count: int, corners: tuple[int, int], distance: int) -> np.ndarray:
-    """Random sequential adsorption: (count, 2) int64 corners, any two at least ``distance`` apart (max norm)."""
-    most = math.prod((n - 1) // distance + 1 for n in corners)
-    patience = min(20 * corners[0] * corners[1], _PROPOSALS)
-    best = 0
-    for _ in range(max(1, _PROPOSALS // max(patience, _BATCH)) if count <= most else 0):
-        placed = _adsorb(rng, count, corners, distance, patience)
-        if len(placed) == count:
-            return placed
-        best = max(best, len(placed))  # jammed: a fresh start may do better, where that is cheap
-    raise ParameterError(
-        f"{count} copies at least {distance} pixels apart do not fit {corners[0]} x {corners[1]} corners: {most} is the "
-        f"most that ever do, and random placement got to {best}; lower the density or the separation, or enlarge the "
-        "micrograph."
-    )
-
-
-def _adsorb(
-    rng: np.random.Generator, count: int, corners: tuple[int, int], distance: int, patience: int
-) -> np.ndarray:
-    """(n, 2) corners, n < count only if ``patience`` proposals in a row were in the way of earlier ones.
-
-    The grid has cells of side ``distance``: each holds one corner at most, and only the eight cells around a
-    proposal can hold another corner that excludes it. A border of empty cells saves the edge cases.
-    """
-    cells = [(n - 1) // distance + 1 for n in corners]
-    grid = np.full((2, cells[0] + 2, cells[1] + 2), -4 * (distance + max(corners)), np.int64)
-    around = np.arange(3)
-    placed: list[np.ndarray] = []
-    rejected, batch = 0, 64  # the first proposals are tried one by one, so few at a time
-    while len(placed) < count and rejected < patience:
-        proposals = rng.integers(0, corners, size=(batch, 2))
-        row, column = (proposals // distance).T[:, :, None, None] + around[:, None]
-        near = grid[:, row, np.swapaxes(column, 1, 2)]
-        free = (abs(near - proposals.T[:, :, None, None]).max(axis=0) >= distance).all(axis=(1, 2))
-        rejected += batch
-        batch = min(2 * batch, _BATCH)
-        for proposal in proposals[free]:
-            i, j = proposal // distance
-            near = abs(grid[:, i : i + 3, j : j + 3] - proposal[:, None, None])
-            if near.max(axis=0).min() >= distance and len(placed) < count:
-                grid[:, i + 1, j + 1] = proposal
-                placed.append(proposal)
-                rejected = 0
-    return np.array(placed, dtype=np.int64).reshape(-1, 2)

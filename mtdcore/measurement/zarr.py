@@ -132,9 +132,7 @@ class _Chunks:
 
     def read(self, micrograph: int, regions: Sequence[Region]) -> Iterator[np.ndarray]:
         """The pixels of each region in the dtype of the measurement, NaN where a chunk is bad."""
-        uses: dict[_Key, deque[int]] = defaultdict(
-            deque
-        )  # by which regions, in order, a chunk is still needed
+        uses: dict[_Key, deque[int]] = defaultdict(deque)  # numbers of the regions that still need a chunk
         for number, region in enumerate(regions):
             for key in self._keys(micrograph, region.read):
                 uses[key].append(number)

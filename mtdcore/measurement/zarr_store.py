@@ -20,7 +20,7 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.storage import LocalStore, WrapperStore
 
-from ..errors import InputError, StorageError
+from ..errors import InputError, ParameterError, StorageError
 
 Compressor: TypeAlias = Literal["lz4", "zstd"]
 Index: TypeAlias = tuple[int, ...]
@@ -173,8 +173,11 @@ def creating(
         The array to fill, and its folder (for small files beside the chunks).
 
     Raises:
+        ParameterError: an unknown compressor.
         StorageError: ``path`` exists and ``overwrite`` is false, or writing failed; nothing is left behind.
     """
+    if compressor not in (None, "lz4", "zstd"):
+        raise ParameterError(f"the compressor of a measurement is None, lz4 or zstd; got {compressor}.")
     if path.exists() and not overwrite:
         raise StorageError(f"{path} exists already; choose another path or ask to overwrite it.")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")

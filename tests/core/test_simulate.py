@@ -173,6 +173,7 @@ def test_nothing_is_overwritten_or_left_behind(target, tmp_path, monkeypatch):
         ({"rotations": 0}, "rotations"),
         ({"count": 40}, "9 is the most that ever do"),
         ({"count": 36, "side": 72}, "random placement got to"),
+        ({"dtype": "int16"}, "float32 or float64"),
         ({"target": np.ones((5, 6))}, r"square image; got an array of shape \(5, 6\)"),
         ({"target": np.full((6, 6), np.nan)}, "finite"),
         ({"target": np.zeros((6, 6))}, "not blank"),
@@ -182,6 +183,16 @@ def test_clear_errors(target, changed, message):
     options = {"target": target, "side": 36, "count": 2, "snr": 1} | changed
     with pytest.raises(ParameterError, match=message):
         simulate(options.pop("target"), **options)
+
+
+def test_an_unknown_compressor_is_refused(target, tmp_path):
+    with pytest.raises(ParameterError, match="lz4 or zstd"):
+        simulate(target, side=36, count=2, snr=1, path=tmp_path / "m.zarr", compressor="gzip")
+
+
+def test_parameters_are_plain(target):
+    made = simulate(target, side=np.int64(40), count=np.int64(2), snr=np.float32(1), seed=np.int64(3))
+    assert json.loads(json.dumps(made.parameters)) == made.parameters
 
 
 def test_many_copies_are_placed_quickly():
