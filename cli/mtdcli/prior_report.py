@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from mtdbridge import TorchPrior
 
 _SAMPLES = (3, 12)  # rows and columns
+_LANGEVIN_STEP = 0.02
 
 
 def write_prior_report(path: Path, prior: TorchPrior, command: str) -> None:
@@ -22,8 +24,6 @@ def write_prior_report(path: Path, prior: TorchPrior, command: str) -> None:
         prior: trained prior with its card.
         command: the command line that trained it.
     """
-    from mtdbridge.generate import generate
-
     from . import figures
     from .page import write_page
 
@@ -31,7 +31,7 @@ def write_prior_report(path: Path, prior: TorchPrior, command: str) -> None:
     assert card is not None
     training, data = card.training, card.data
     rows, columns = _SAMPLES
-    samples = generate(prior, rows * columns)
+    samples = _draw(prior, rows * columns)
     validation = card.metrics["validation"]
     write_page(
         path,
@@ -45,7 +45,9 @@ def write_prior_report(path: Path, prior: TorchPrior, command: str) -> None:
             ("minutes", f"{training['seconds'] / 60:.1f}"),
             ("weights", f"{sum(p.numel() for p in prior.network.parameters())}"),
         ],
-        samples=figures.picture(_grid(samples, rows, columns), limits=(0.0, 1.0)),
+        samples=figures.picture(
+            _grid(samples, rows, columns), limits=figures.value_range(samples, share=0.01)
+        ),
         curves=_curves(card.metrics["history"], figures.LIGHT),
         curves_dark=_curves(card.metrics["history"], figures.DARK),
         validation=[(name, f"{value:.4f}") for name, value in validation.items()],
@@ -54,6 +56,21 @@ def write_prior_report(path: Path, prior: TorchPrior, command: str) -> None:
         + [("data SHA-256", data["sha256"])],
         command=command,
     )
+
+
+def _draw(prior: TorchPrior, count: int) -> np.ndarray:
+    """(count, L, L) images from the prior, by reverse diffusion if it knows noise levels, else by Langevin steps."""
+    from mtdcore.sampling import sample_prior
+
+    highest = prior.levels[1]
+    if highest > 0:
+        return sample_prior(prior, count, prior.box_size, level=highest, steps=60)
+    noise = np.random.default_rng(0)
+    images = noise.random((count, prior.box_size, prior.box_size))
+    for _ in range(1000):
+        kick = noise.standard_normal(images.shape)
+        images = images + _LANGEVIN_STEP * prior.score(images, 0.0) + math.sqrt(2 * _LANGEVIN_STEP) * kick
+    return images
 
 
 def _grid(images: np.ndarray, rows: int, columns: int) -> np.ndarray:
