@@ -6,6 +6,8 @@ import gzip
 import hashlib
 import math
 import struct
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from mtdcore.errors import InputError, StorageError
 
 Images = NDArray[np.float32]
 GLYPH_COUNT = 20_000
+_UNDECODABLE = (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error)
 
 
 def load_images(source: str | Path | np.ndarray, *, key: str | None = None, seed: int = 0) -> Images:
@@ -38,9 +41,11 @@ def load_images(source: str | Path | np.ndarray, *, key: str | None = None, seed
     path = Path(source)
     try:
         return _checked(_read(path, key), name)
-    except (OSError, EOFError) as error:
-        if isinstance(error, StorageError):
-            raise
+    except InputError:
+        raise
+    except _UNDECODABLE as error:
+        raise InputError(f"{path}: the images cannot be decoded: {error}.") from error
+    except OSError as error:
         raise StorageError(f"{path}: the images cannot be read: {error}.") from error
 
 
@@ -53,46 +58,32 @@ def data_hash(images: Images) -> str:
 
 
 def _read(path: Path, key: str | None) -> np.ndarray:
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    last = suffixes[-1] if suffixes else ""
-    if last == ".npz":
-        return _read_npz(path, key)
-    try:
-        if last == ".npy":
+    match path.suffix.lower():
+        case ".npz":
+            return _read_npz(path, key)
+        case ".npy":
             return np.asarray(np.load(path, allow_pickle=False))
-        if last == ".zarr" or path.is_dir():
+        case ".gz":
+            return _parse_idx(gzip.decompress(path.read_bytes()), path)
+        case ".zarr":
             import zarr
 
             return np.asarray(zarr.open_array(str(path), mode="r")[:])
-        if last == ".gz":
-            return _parse_idx(gzip.decompress(path.read_bytes()), path)
-        return _parse_idx(path.read_bytes(), path)
-    except (ValueError, KeyError, TypeError) as error:
-        raise (
-            error if isinstance(error, InputError) else InputError(f"{path}: cannot be decoded: {error}.")
-        ) from error
+    return _parse_idx(path.read_bytes(), path)
 
 
 def _read_npz(path: Path, key: str | None) -> np.ndarray:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            if key is None:
-                stacks = [name for name in archive.files if archive[name].ndim == 3]
-                if "train_images" in stacks:
-                    key = "train_images"
-                elif len(stacks) == 1:
-                    key = stacks[0]
-                else:
-                    raise InputError(
-                        f"{path}: expected one (N, L, L) array; got {archive.files}: name one with key."
-                    )
-            if key not in archive.files:
-                raise InputError(f"{path}: expected an array {key!r}; the file holds {archive.files}.")
-            return np.asarray(archive[key])
-    except ValueError as error:
-        raise (
-            error if isinstance(error, InputError) else InputError(f"{path}: cannot be decoded: {error}.")
-        ) from error
+    with np.load(path, allow_pickle=False) as archive:
+        if key is None:
+            stacks = [name for name in archive.files if archive[name].ndim == 3]
+            if "train_images" not in stacks and len(stacks) != 1:
+                raise InputError(
+                    f"{path}: expected one (N, L, L) array; the file holds {archive.files}: name one with key."
+                )
+            key = "train_images" if "train_images" in stacks else stacks[0]
+        if key not in archive.files:
+            raise InputError(f"{path}: expected an array {key!r}; the file holds {archive.files}.")
+        return np.asarray(archive[key])
 
 
 def _parse_idx(blob: bytes, path: Path) -> np.ndarray:
