@@ -24,7 +24,7 @@ class Items:
 
     Attributes:
         pixels: (M, h, w) real, invalid pixels 0.
-        valid: (M, h, w) uint8, or None when every pixel is valid.
+        valid: (M, h, w) uint8, or None when every pixel is valid; what lies beyond (h, w) is not.
         corners: (M, 6) int32 as :meth:`Kernels.window_posterior` takes it (window model only).
     """
 
@@ -200,19 +200,29 @@ class WindowModel:
         return rows, columns
 
     def gather(self, tiles: list[StagedTile], xp: Array) -> Items:
-        """Tiles on the torus; what lies outside the micrograph is invalid."""
+        """Tiles on the torus; what lies outside the micrograph is invalid, if it can be seen at all."""
         shape = (len(tiles), *self.torus(tiles[0].tile))
+        masked = not all(self._sees_valid_pixels_only(t.tile) for t in tiles)
         pixels = xp.zeros(shape, dtype=tiles[0].pixels.dtype)
-        valid = xp.zeros(shape, dtype=np.uint8)
+        valid = xp.zeros(shape, dtype=np.uint8) if masked else None
         corners = np.empty((len(tiles), 6), dtype=np.int32)
         for m, item in enumerate(tiles):
             rows, columns = item.pixels.shape
             pixels[m, :rows, :columns] = item.pixels
-            valid[m, :rows, :columns] = 1 if item.valid is None else item.valid
+            if valid is not None:
+                valid[m, :rows, :columns] = 1 if item.valid is None else item.valid
             reach = self._geometry.reach
             (top, bottom), (left, right) = ((s.start, s.stop) for s in item.tile.owned)
             corners[m] = rows - reach, columns - reach, top, bottom, left, right
         return Items(pixels, valid, xp.asarray(corners))
+
+    def _sees_valid_pixels_only(self, tile: Tile) -> bool:
+        """Whether the frames of its windows, margin included, hold no invalid pixel and stay in the micrograph."""
+        margin, reach = self.likelihood.margin, self._geometry.reach
+        return tile.valid is None and all(
+            owned.start >= margin and owned.stop + reach + margin <= length
+            for owned, length in zip(tile.region.owned, tile.micrograph_shape, strict=True)
+        )
 
     def normalise(self, maps: Array, items: Items, kernels: Kernels) -> Array:
         """Competition of corners closer than the minimum separation."""

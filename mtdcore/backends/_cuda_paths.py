@@ -83,7 +83,7 @@ class SpectralPath:
 
     The maps of a batch hold all rotations, as the normaliser needs them; spectra exist for a few rotations at a time.
     Back-projection is summed over the items of a batch before its inverse transform, so the transforms that are not
-    one per item and rotation (templates, sums) cost 2 / M of those that are.
+    one per item and rotation cost little: templates and sums, 2 / M of those that are, or 1 / M where all is valid.
     """
 
     def __init__(
@@ -91,8 +91,9 @@ class SpectralPath:
     ) -> None:
         self._device, self._kernels, self._model, self._torus = device, kernels, model, torus
         likelihood = model.likelihood
-        scaled = templates(turned, likelihood.noise_std)
-        self._templates = tuple((a / math.prod(torus)).astype(kernels.real) for a in scaled)
+        self._targets, self._squares = (
+            (a / math.prod(torus)).astype(kernels.real) for a in templates(turned, likelihood.noise_std)
+        )
         self._lags = np.arange(-likelihood.margin, likelihood.box_size + likelihood.margin)
         self._half = (torus[0], torus[1] // 2 + 1)
         self._spectrum_bytes = math.prod(self._half) * kernels.complex.itemsize
@@ -103,7 +104,8 @@ class SpectralPath:
         """See :meth:`Path.sums`."""
         maps, pixels, valid = self._gains(items)
         scores = self._model.normalise(maps, items, self._kernels)
-        frames = [self._backproject(maps[cut], pixels, valid) for cut in self._cuts(len(items))]
+        constant = self._constant_coverage(items)
+        frames = [self._backproject(maps[cut], pixels, valid, constant) for cut in self._cuts(len(items))]
         return Sums(self._kernels.xp.concatenate(frames, axis=1), scores)
 
     def weights(self, items: Items) -> Array:
@@ -112,24 +114,41 @@ class SpectralPath:
         self._model.normalise(maps, items, self._kernels)
         return maps
 
+    def _constant_coverage(self, items: Items) -> bool:
+        """Whether the whole torus is valid: energies and coverages are then the same at every shift."""
+        return items.valid is None and tuple(items.pixels.shape[1:]) == self._torus
+
     def _gains(self, items: Items) -> tuple[Array, Array, Array]:
         """Maps (K, M, N1, N2) of the gains and the spectra of pixels and validity."""
         pixels = self._spectra(items.pixels)
         box = self._kernels.xp.ones((1, *items.pixels.shape[1:]), dtype=np.uint8)
         valid = self._spectra(box if items.valid is None else items.valid)
-        maps = self._empty((len(self._templates[0]), len(items), *self._torus))
+        maps = self._empty((len(self._targets), len(items), *self._torus))
         for cut in self._cuts(len(items)):
-            targets, squares = (self._spectra(images[cut]) for images in self._templates)
+            targets = self._spectra(self._targets[cut])
+            if self._constant_coverage(items):
+                squares = self._kernels.xp.zeros_like(targets)
+                squares[:, 0, 0] = self._squares[cut].sum(axis=(1, 2))  # nothing else meets a constant
+            else:
+                squares = self._spectra(self._squares[cut])
             spectra = self._empty((len(targets), len(items), *self._half), complex_=True)
             self._kernels.correlate_spectra(pixels, valid, targets, squares, spectra)
             self._device.irfft2(_flat(spectra), _flat(maps[cut]))
         return maps, pixels, valid
 
-    def _backproject(self, weights: Array, pixels: Array, valid: Array) -> Array:
+    def _backproject(self, weights: Array, pixels: Array, valid: Array, constant: bool) -> Array:
         """(2, k, B, B) float64 frames of some rotations."""
         spectra = self._empty((*weights.shape[:2], *self._half), complex_=True)
         self._device.rfft2(_flat(weights), _flat(spectra))
         sums = self._kernels.backproject_spectra(pixels, valid, spectra)
+        if not constant:
+            return self._frames(sums)
+        seen = self._frames(sums[:1])
+        mass = sums[1:, :, :, 0, 0].real.astype(np.float64).sum(axis=1) / math.prod(self._torus)
+        return self._kernels.xp.concatenate((seen, self._kernels.xp.ones_like(seen) * mass[..., None, None]))
+
+    def _frames(self, sums: Array) -> Array:
+        """(S, k, B, B) float64 from spectra (S, G, k, ...) of partial sums."""
         maps = self._empty((*sums.shape[:3], *self._torus))
         self._device.irfft2(_flat(sums), _flat(maps))
         rows, columns = (self._kernels.xp.asarray(self._lags % n) for n in self._torus)
@@ -147,7 +166,7 @@ class SpectralPath:
 
     def _cuts(self, items: int) -> Iterator[slice]:
         """Rotations whose spectra exist at one time."""
-        rotations = len(self._templates[0])
+        rotations = len(self._targets)
         step = max(1, _CHUNK_BYTES // (items * self._spectrum_bytes))
         return (slice(k, min(k + step, rotations)) for k in range(0, rotations, step))
 
