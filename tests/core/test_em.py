@@ -16,6 +16,7 @@ from mtdcore import (
     GradientAscent,
     PatchLikelihood,
     WindowLikelihood,
+    e_step,
     get_backend,
     recover,
     relative_error,
@@ -201,13 +202,33 @@ def test_default_update_follows_the_prior(made):
 
 
 def test_the_count_cannot_die_early(made):
-    """A blank start explains nothing; in the first half the count stays at half its start or above."""
+    """A glaring start explains nothing; the count stays at half its start for half of the iterations."""
     counts = []
-    run(made, initial=np.zeros((5, 5)), update=GradientAscent(1e-12), expected_count=40.0, tolerance=0.0,
-        callback=lambda state: counts.append(state.likelihood.expected_count))  # fmt: skip
-    assert min(counts[:6]) >= 20.0
+    run(
+        made,
+        initial=np.full((5, 5), 100.0),
+        update=GradientAscent(1e-12),
+        expected_count=40.0,
+        tolerance=0.0,
+        callback=lambda state: counts.append(state.likelihood.expected_count),
+    )
+    assert counts[:6] == [20.0] * 6
+    assert max(counts[6:]) < 1.0
+
+
+def test_a_likelihood_object_is_the_start(made):
     crowded = WindowLikelihood(5, 4, made.noise_std, 40.0)
     assert run(made, likelihood=crowded, iterations=0).likelihood == crowded
+
+
+def test_tied_parameters_follow_the_posterior(made):
+    window = run(made, initial=made.target, iterations=1)
+    assert window.likelihood.expected_count == window.history[0].expected_count
+    model = PatchLikelihood(5, 4, made.noise_std, 0.2)
+    before = e_step(made.measurement, made.target, model, EXACT)
+    patch = run(made, likelihood=model, initial=made.target, iterations=1)
+    assert patch.likelihood.empty_probability == pytest.approx(before.empty_mass / before.sites)
+    assert abs(patch.likelihood.empty_probability - 0.2) > 0.1
 
 
 def test_separation_and_count_reach_the_model(made):
