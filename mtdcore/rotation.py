@@ -142,9 +142,8 @@ def _shear_rotate(stack: Array, rests: Sequence[float]) -> Array:
     inner = (slice(None), slice(before, before + length), slice(before, before + length))
     padded[inner] = stack
     offset = xp.arange(2 * length, dtype=xp.float64, device=device(stack)) - (before + (length - 1) / 2)
-    tangents, sines = (
-        [f(rest) for rest in rests] for f in (lambda a: math.tan(a / 2), lambda a: -math.sin(a))
-    )
+    tangents = [math.tan(rest / 2) for rest in rests]
+    sines = [-math.sin(rest) for rest in rests]
     for slopes, transpose in ((tangents, False), (sines, True), (tangents, False)):
         slope = xp.asarray(slopes, dtype=xp.float64, device=device(stack))
         shifts = slope[:, None] * offset[None, :]
