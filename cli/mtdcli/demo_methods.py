@@ -18,24 +18,29 @@ _POOL_SEED, _POOL_SIZE, _START_SIZE = 1_000_003, 2000, 10
 
 
 class GlyphPrior:
-    """Gaussian with the mean and the full covariance of a set of images.
+    """Gaussian fitted to images by probabilistic principal components (Tipping and Bishop 1999).
 
-    A prior is any object with this one method; a learned one (extra ``torch``) knows much more than a covariance.
+    Covariance ``U diag(v) U^T + r (1 - U U^T)``: the leading modes, and one variance r for all other directions. A prior is any
+    object with this one method; a learned one (extra ``torch``) knows much more than a covariance.
 
     Args:
         images: (n, L, L) floating point.
+        modes: number of leading modes.
     """
 
-    def __init__(self, images: np.ndarray) -> None:
+    def __init__(self, images: np.ndarray, modes: int = 150) -> None:
         self._mean = images.mean(0)
         centred = (images - self._mean).reshape(len(images), -1)
-        variances, self._modes = np.linalg.eigh(centred.T @ centred / len(images))
-        self._variances = np.maximum(variances, 0.0)
+        variances, vectors = np.linalg.eigh(centred.T @ centred / len(images))
+        self._modes, self._variances = vectors[:, -modes:], variances[-modes:]
+        self._rest = float(variances[:-modes].mean())
 
     def score(self, images: np.ndarray, noise_std: float) -> np.ndarray:
-        """``(C + s^2)^-1 (mean - x)`` in the eigenbasis of the covariance C; see :class:`mtdcore.Prior`."""
-        away = (self._mean - images).reshape(len(images), -1) @ self._modes
-        slope = (away / (self._variances + noise_std**2)) @ self._modes.T
+        """``(C + s^2)^-1 (mean - x)`` for the covariance C; see :class:`mtdcore.Prior`."""
+        away = (self._mean - images).reshape(len(images), -1)
+        rest = 1 / (self._rest + noise_std**2)
+        along = (away @ self._modes) * (1 / (self._variances + noise_std**2) - rest)
+        slope = rest * away + along @ self._modes.T
         return np.asarray(slope.reshape(images.shape), dtype=images.dtype)
 
 
