@@ -422,7 +422,7 @@ extern "C" __global__ void __launch_bounds__(256)
                 const real* w = weight + k * poses + (x - row + box - 1) * reach - column + box - 1;
                 for (int y = y0; y < y1; ++y) {
                     pixel += w[y] * patch[x * box + y];
-                    mass += w[y] * mask[x * box + y];
+                    mass += valid == nullptr ? w[y] : w[y] * mask[x * box + y];
                 }
             }
             seen[i] += pixel;
