@@ -1,6 +1,6 @@
 """Checkpoints of a recovery: the state of the loop and what identifies the run, in one safetensors file.
 
-The file holds the target and a JSON header, sealed by a SHA-256 of both. JSON keeps every float64 exactly, so a
+The file holds the targets and a JSON header, sealed by a SHA-256 of both. JSON keeps every float64 exactly, so a
 resumed run continues with the same bits. The checkpoint before the last is kept as well.
 """
 
@@ -20,10 +20,10 @@ from .errors import CheckpointError
 from .files import write_whole
 from .likelihood import Likelihood, PatchLikelihood, TileGeometry, WindowLikelihood
 from .measurement import Measurement
-from .recovery import EMState, IterationRecord
+from .recovery import Candidate, EMState, IterationRecord
 from .schedule import Temperature
 
-_FORMAT = 2
+_FORMAT = 3
 
 #: The cut in which a measurement is read for its fingerprint.
 _PIECES = TileGeometry(side=1024, unit=1, halo=0, reach=0)
@@ -47,14 +47,18 @@ def save_checkpoint(path: str | Path, state: EMState, identity: Mapping[str, Any
         {
             "format": _FORMAT,
             "identity": dict(identity),
-            "likelihood": likelihood_record(state.likelihood),
+            "candidates": [
+                {"likelihood": likelihood_record(c.likelihood), "objective": c.objective}
+                for c in state.candidates
+            ],
             "schedule": asdict(state.schedule),
             "first_count": state.first_count,
             "history": [asdict(record) for record in state.history],
         }
     )
-    seal = {"header": header, "sha256": _digest(header, state.target)}
-    content = save({"target": np.ascontiguousarray(state.target)}, seal)
+    targets = np.stack([candidate.target for candidate in state.candidates])
+    seal = {"header": header, "sha256": _digest(header, targets)}
+    content = save({"targets": targets}, seal)
     try:
         _read(path)
     except _Unusable:
@@ -74,10 +78,10 @@ def load_checkpoint(path: str | Path, identity: Mapping[str, Any]) -> EMState:
     """
     path = Path(path)
     try:
-        header, target = _read(path)
+        header, targets = _read(path)
     except _Unusable as damage:
         try:
-            header, target = _read(previous_checkpoint(path))
+            header, targets = _read(previous_checkpoint(path))
         except _Unusable:
             raise CheckpointError(
                 f"{path} should be a checkpoint; it is missing or damaged ({damage}), and there is no previous one: "
@@ -93,8 +97,10 @@ def load_checkpoint(path: str | Path, identity: Mapping[str, Any]) -> EMState:
         raise CheckpointError(f"{path} has format {header['format']}; this version reads format {_FORMAT}.")
     _compare(path, header["identity"], json.loads(json.dumps(dict(identity))))
     return EMState(
-        target=target,
-        likelihood=likelihood_from_record(header["likelihood"]),
+        candidates=tuple(
+            Candidate(target, likelihood_from_record(record["likelihood"]), record["objective"])
+            for target, record in zip(targets, header["candidates"], strict=True)
+        ),
         schedule=Temperature(**header["schedule"]),
         first_count=header["first_count"],
         history=tuple(IterationRecord(**record) for record in header["history"]),
@@ -111,24 +117,24 @@ class _Unusable(Exception):
 
 
 def _read(path: Path) -> tuple[dict[str, Any], np.ndarray]:
-    """Header and target of an intact checkpoint."""
+    """Header and targets of an intact checkpoint."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
-            seal, target = file.metadata(), file.get_tensor("target")
-        intact = seal["sha256"] == _digest(seal["header"], target)
+            seal, targets = file.metadata(), file.get_tensor("targets")
+        intact = seal["sha256"] == _digest(seal["header"], targets)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise _Unusable(f"{type(error).__name__}: {error}") from error
     if not intact:
         raise _Unusable("its SHA-256 does not match its content")
-    return json.loads(seal["header"]), target
+    return json.loads(seal["header"]), targets
 
 
-def _digest(header: str, target: np.ndarray) -> str:
+def _digest(header: str, targets: np.ndarray) -> str:
     """SHA-256 of everything in a checkpoint."""
-    digest = hashlib.sha256(f"{header}\n{target.dtype.str} {target.shape}\n".encode())
-    digest.update(target.tobytes())
+    digest = hashlib.sha256(f"{header}\n{targets.dtype.str} {targets.shape}\n".encode())
+    digest.update(targets.tobytes())
     return digest.hexdigest()
 
 

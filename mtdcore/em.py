@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._typing import Array
 from .backends import Backend, get_backend
 from .errors import ParameterError
 from .estep import check_box_fits, e_step
+from .gauge import Gauge, PriorGauge
 from .likelihood import Likelihood, PatchLikelihood, WindowLikelihood
 from .measurement import Measurement, open_measurement
 from .mstep import DenoisingUpdate, ExactUpdate, Update
 from .noise import default_expected_count, estimate_noise_std
 from .priors import FlatPrior, Prior
-from .recovery import EMState, IterationRecord, Recovery
+from .recovery import Candidate, EMState, IterationRecord, Recovery
 from .schedule import Temperature
+from .starts import Start, choose_starts
+from .statistics import Statistics
 
 #: While the target is still meaningless the count may not fall below this share of its start: otherwise EM
 #: can settle on "there are no copies" (SPEC 7).
 _COUNT_FLOOR = 0.5
-
-#: Norm of a blob start in units of the noise: two nats per copy.
-_BLOB_NORM = 2.0
 
 
 def recover(
@@ -42,7 +42,9 @@ def recover(
     min_separation: int | None = None,
     expected_count: float | None = None,
     update: Update | None = None,
-    initial: ArrayLike | Literal["uniform", "blob"] = "uniform",
+    initial: ArrayLike | Start | None = None,
+    starts: int | None = None,
+    gauge: Gauge | Literal["auto"] | None = "auto",
     iterations: int = 60,
     tolerance: float = 1e-5,
     temperature: float | Literal["auto"] | None = None,
@@ -62,18 +64,23 @@ def recover(
             updated by every M-step.
         prior: prior over targets; None: flat.
         likelihood: "window" (SPEC 7), "patch" (SPEC 3, uniform pose prior as in the paper), or a likelihood object
-            whose tied parameters are the start; it then decides box, rotations, noise and separation.
+            whose tied parameters are the start; it then decides noise, count and separation.
         min_separation: smallest distance of two corners in pixels (window model); None: box_size.
         expected_count: start for the number of copies (window model); None: a tenth of the area.
         update: the M-step; None: :class:`DenoisingUpdate` with a prior, :class:`ExactUpdate` without.
-        initial: (L, L) start; "uniform": U[0, 1] per pixel from ``seed``; "blob": a faint bright
-            Gaussian blob.
+        initial: start or starts: an (L, L) image, an (S, L, L) stack, "uniform" (U[0, 1] per pixel), "samples" (drawn
+            from the prior), "blob" (a faint bright Gaussian blob); None: samples with a prior, uniform without.
+        starts: number of random starts; they run side by side for the first quarter of the iterations, then the
+            evidence decides. None: 4 samples, or one of anything else.
+        gauge: how the frame of the target is chosen, at each quarter of the iterations and on convergence (SPEC 9);
+            "auto": by the prior for denoising updates, else None: left as it is.
         iterations: largest number of iterations.
-        tolerance: stop when ``||F_next - F||`` falls below this.
+        tolerance: stop when ``||F_next - F||`` falls below this and the gauge is settled.
         temperature: run at noise variance ``T sigma^2``, T falling geometrically from this to 1 over the first
-            60 % of the iterations; "auto": a start that leaves about 10 nats per copy (SPEC 8); None: 1.
+            60 % of the iterations; "auto": a start that leaves about 10 nats per copy (SPEC 8), advisable with
+            uniform starts; None: 1.
         backend: a backend or its name.
-        seed: of the random start.
+        seed: of the random starts.
         executor: runs the E-step in parts elsewhere, see :func:`e_step`.
         callback: called after every iteration; returning True stops the run.
         state: a state that a callback received: the run goes on from there with the same bits.
@@ -83,47 +90,116 @@ def recover(
         InputError: the measurement is smaller than the box or holds nothing usable.
     """
     source = open_measurement(measurement)
-    engine = get_backend(backend)
+    check_box_fits(source, box_size)
     prior = prior or FlatPrior()
     update = update or (ExactUpdate() if isinstance(prior, FlatPrior) else DenoisingUpdate())
+    if gauge == "auto":
+        by_prior = isinstance(update, DenoisingUpdate) and not isinstance(prior, FlatPrior)
+        gauge = PriorGauge.of(prior, rotations, box_size) if by_prior else None
     if state is None:
-        check_box_fits(source, box_size)
         model = _model(likelihood, source, box_size, rotations, noise_std, min_separation, expected_count)
-        start = _start(initial, model, seed)
-        schedule = Temperature.begin(temperature, iterations, model, source)
-        state = EMState.begin(start, model, schedule)
-    floor = _COUNT_FLOOR * state.first_count
+        targets = choose_starts(initial, starts, prior, model, seed)
+        state = EMState.begin(targets, model, Temperature.begin(temperature, iterations, model, source))
+    step = _Iteration(
+        source,
+        get_backend(backend),
+        prior,
+        update,
+        gauge,
+        iterations,
+        tolerance,
+        noise_std == "auto",
+        executor,
+    )
     stopped: Literal["iterations", "tolerance", "callback"] = "iterations"
     while state.iteration < iterations:
+        state = step(state)
+        if callback is not None and callback(state):
+            stopped = "callback"
+            break
+        if state.converged(tolerance):
+            stopped = "tolerance"
+            break
+    final = step.statistics(state.target, state.likelihood)
+    return Recovery(state, final, step.average(state.target, final), stopped)
+
+
+@dataclass(frozen=True)
+class _Iteration:
+    """One iteration of a run: E-step, M-step, tied parameters, and at times the gauge."""
+
+    source: Measurement
+    engine: Backend
+    prior: Prior
+    update: Update
+    gauge: Gauge | None
+    iterations: int
+    tolerance: float
+    learn_noise: bool
+    executor: Executor | None
+
+    def __call__(self, state: EMState) -> EMState:
+        """The state after one more iteration of every candidate, or of the best one from the first quarter on."""
         began = time.perf_counter()
-        heat = state.schedule.at(state.iteration)
-        tempered = state.likelihood.with_noise_std(state.likelihood.noise_std * heat**0.5)
-        target = engine.asarray(state.target)
-        statistics = e_step(source, target, tempered, engine, executor)
-        moved = engine.to_host(update(target, statistics.cropped(), prior, state.iteration, iterations))
-        model = _update_tied(state.likelihood, statistics, floor if 2 * state.iteration < iterations else 0.0)
-        if noise_std == "auto":
-            residual = statistics.residual_energy(engine.asarray(moved)) / statistics.pixels
-            model = model.with_noise_std(max(residual, 0.0) ** 0.5)
+        race = state.iteration < self.iterations // 4
+        carried = state.candidates if race else (state.leader,)
+        moved, records = zip(*(self._advance(c, state, began) for c in carried), strict=True)
+        best = max(range(len(moved)), key=lambda i: moved[i].objective)
+        return state.advance(moved, records[best])
+
+    def _advance(
+        self, candidate: Candidate, state: EMState, began: float
+    ) -> tuple[Candidate, IterationRecord]:
+        iteration, heat = state.iteration, state.schedule.at(state.iteration)
+        model, target = candidate.likelihood, candidate.target
+        tempered = model.with_noise_std(model.noise_std * math.sqrt(heat))
+        statistics = self.statistics(target, tempered)
+        image = self.engine.to_host(
+            self.update(self.engine.asarray(target), statistics, self.prior, iteration, self.iterations)
+        )
+        early = 2 * iteration < self.iterations
+        model = _update_tied(model, statistics, _COUNT_FLOOR * state.first_count if early else 0.0)
+        if self.learn_noise:
+            energy = statistics.residual_energy(self.engine.asarray(image))
+            model = model.with_noise_std(math.sqrt(max(energy, 0.0) / statistics.pixels))
+        if self.gauge is not None and self._gauge_is_due(iteration, heat, image - target):
+            image = self._regauge(self.gauge, image, model)
         record = IterationRecord(
-            iteration=state.iteration + 1,
+            iteration=iteration + 1,
             objective=statistics.log_likelihood,
-            step_norm=float(np.linalg.norm(moved - state.target)),
+            step_norm=float(np.linalg.norm(image - target)),
             expected_count=statistics.expected_count,
             noise_std=model.noise_std,
             temperature=heat,
             seconds=time.perf_counter() - began,
         )
-        state = state.advance(moved, model, record)
-        if callback is not None and callback(state):
-            stopped = "callback"
-            break
-        if record.step_norm < tolerance and heat == 1.0:
-            stopped = "tolerance"
-            break
-    final = e_step(source, engine.asarray(state.target), state.likelihood, engine, executor)
-    average = ExactUpdate().solve(engine.asarray(state.target), final.cropped())
-    return Recovery(state, final, engine.to_host(average), stopped)
+        return Candidate(image, model, statistics.log_likelihood), record
+
+    def statistics(self, target: np.ndarray, model: Likelihood) -> Statistics:
+        """E-step at a host target."""
+        return e_step(self.source, self.engine.asarray(target), model, self.engine, self.executor)
+
+    def average(self, target: np.ndarray, statistics: Statistics) -> np.ndarray:
+        """Unregularised aligned average on the host, of the size of the statistics' frame."""
+        return self.engine.to_host(ExactUpdate().solve(self.engine.asarray(target), statistics))
+
+    def _gauge_is_due(self, iteration: int, heat: float, step: np.ndarray) -> bool:
+        """At each quarter of the iterations, and whenever the target has stopped moving."""
+        quarter = max(1, self.iterations // 4)
+        at_rest = heat == 1.0 and float(np.linalg.norm(step)) < self.tolerance
+        return at_rest or (iteration > 0 and iteration % quarter == 0)
+
+    def _regauge(self, gauge: Gauge, target: np.ndarray, model: Likelihood) -> np.ndarray:
+        """The target in the frame of the gauge; what moves into the box is the aligned average there."""
+        margin = max(1, model.box_size // 5)
+        statistics = self.statistics(target, replace(model, margin=margin))
+        copies = statistics.largest_coverage
+        if copies <= 0.0:
+            return target
+        frame = self.average(np.pad(target, margin), statistics)
+        inside = slice(margin, -margin)
+        frame[inside, inside] = target
+        return gauge.choose(frame, model.box_size, model.noise_std / math.sqrt(copies))
 
 
 def _model(
@@ -147,31 +223,7 @@ def _model(
     raise ParameterError(f'likelihood must be "window", "patch" or a likelihood object; got {likelihood!r}.')
 
 
-def _start(initial: ArrayLike | Literal["uniform", "blob"], model: Likelihood, seed: int) -> np.ndarray:
-    side = (model.box_size, model.box_size)
-    if isinstance(initial, str):
-        if initial == "uniform":
-            return np.random.default_rng(seed).uniform(size=side)
-        if initial == "blob":
-            return _blob(model)
-        raise ParameterError(f'initial must be "uniform", "blob" or an image; got {initial!r}.')
-    start = np.array(initial, dtype=np.float64)
-    if start.shape != side or not np.isfinite(start).all():
-        raise ParameterError(
-            f"the initial image should be finite and of shape {side}; got shape {start.shape}."
-        )
-    return start
-
-
-def _blob(model: Likelihood) -> np.ndarray:
-    """A Gaussian blob a sixth of the box wide, so weak that it prefers bright regions without deciding."""
-    offset = np.arange(model.box_size) - (model.box_size - 1) / 2
-    line = np.exp(-0.5 * (6.0 * offset / model.box_size) ** 2)
-    blob = np.outer(line, line)
-    return np.asarray(blob * (_BLOB_NORM * model.noise_std / np.linalg.norm(blob)))
-
-
-def _update_tied(model: Likelihood, statistics: Array, floor: float) -> Likelihood:
+def _update_tied(model: Likelihood, statistics: Statistics, floor: float) -> Likelihood:
     """M-step of the pose prior: expected count, or empty probability where it is tied."""
     if isinstance(model, WindowLikelihood):
         return replace(model, expected_count=max(statistics.expected_count, floor, 1e-3))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
@@ -39,37 +41,70 @@ class IterationRecord:
 
 
 @dataclass(frozen=True)
-class EMState:
-    """Everything an iteration depends on: pass it back to :func:`recover` and the run goes on bit for bit.
+class Candidate:
+    """One of the targets that a run carries until the evidence has decided between its starts.
 
     Attributes:
         target: (L, L) float64.
         likelihood: the model with its current tied parameters and noise level.
-        schedule: the temperature.
-        first_count: expected number of copies at the start (window model; 0 otherwise).
-        history: one record per completed iteration.
+        objective: nats of the last E-step, at the target before its last update; -inf before the first.
     """
 
     target: np.ndarray
     likelihood: Likelihood
+    objective: float = -math.inf
+
+
+@dataclass(frozen=True)
+class EMState:
+    """Everything an iteration depends on: pass it back to :func:`recover` and the run goes on bit for bit.
+
+    Attributes:
+        candidates: the targets still in the race, one after the first quarter of the iterations.
+        schedule: the temperature.
+        first_count: expected number of copies at the start (window model; 0 otherwise).
+        history: one record per completed iteration, of the leading candidate.
+    """
+
+    candidates: tuple[Candidate, ...]
     schedule: Temperature
     first_count: float
     history: tuple[IterationRecord, ...] = ()
 
     @classmethod
-    def begin(cls, target: np.ndarray, likelihood: Likelihood, schedule: Temperature) -> EMState:
+    def begin(cls, targets: Sequence[np.ndarray], likelihood: Likelihood, schedule: Temperature) -> EMState:
         """The state before the first iteration."""
         count = likelihood.expected_count if isinstance(likelihood, WindowLikelihood) else 0.0
-        return cls(target, likelihood, schedule, count)
+        return cls(tuple(Candidate(target, likelihood) for target in targets), schedule, count)
+
+    @property
+    def leader(self) -> Candidate:
+        """The candidate with the highest objective; the first of equals."""
+        return max(self.candidates, key=lambda candidate: candidate.objective)
+
+    @property
+    def target(self) -> np.ndarray:
+        """(L, L) float64 target of the leader."""
+        return self.leader.target
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """Model of the leader."""
+        return self.leader.likelihood
 
     @property
     def iteration(self) -> int:
         """Number of iterations completed."""
         return len(self.history)
 
-    def advance(self, target: np.ndarray, likelihood: Likelihood, record: IterationRecord) -> EMState:
+    def converged(self, tolerance: float) -> bool:
+        """Whether the last iteration moved the target by less than ``tolerance`` at temperature 1."""
+        last = self.history[-1:]
+        return any(record.step_norm < tolerance and record.temperature == 1.0 for record in last)
+
+    def advance(self, candidates: Sequence[Candidate], record: IterationRecord) -> EMState:
         """The state after one more iteration."""
-        return replace(self, target=target, likelihood=likelihood, history=(*self.history, record))
+        return replace(self, candidates=tuple(candidates), history=(*self.history, record))
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,12 @@ class TorchPrior:
         """The prior of a network of this package and its card."""
         return cls(network, network.parameterisation, card.box_size, levels=card.levels, card=card)
 
+    @property
+    def centre(self) -> tuple[float, float] | None:
+        """(row, column) mean centre of mass of the training images, where recovered images are put; None if unknown."""
+        centre = self.card.data.get("centre") if self.card else None
+        return None if centre is None else (float(centre[0]), float(centre[1]))
+
     def to(self, device: str | torch.device) -> TorchPrior:
         """Move the network; returns itself."""
         self.network.to(device)

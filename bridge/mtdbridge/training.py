@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from mtdcore.errors import InputError, ParameterError, StorageError
+from mtdcore.gauge import centre_of_mass
 
 from . import training_state
 from .device import torch_device
@@ -98,6 +99,7 @@ def train_prior(
             "sha256": data_hash(data),
             "count": count,
             "validation_count": settings.validation,
+            "centre": centre_of_mass(train.mean(axis=0)),
         },
         training={**asdict(settings), "device": device, "torch": torch.__version__},
     )

@@ -78,11 +78,10 @@ class PatchPlan:
         likelihood = self.likelihood
         length, margin, sigma = likelihood.box_size, likelihood.margin, likelihood.noise_std
         patches, valid = self._cut(tile)
-        if valid is None and self.direct:
-            sums = self._direct(patches)
-        else:
-            sums = self._transformed(patches, valid)
-        backprojection, coverage, log_norm, empty_mass = sums
+        direct = self.direct and valid is None
+        backprojection, coverage, log_norm, empty_mass = (
+            self._direct(patches) if direct else self._transformed(patches, valid)
+        )
         energy = float(np.square(patches, dtype=np.float64).sum())
         pixels = patches.size if valid is None else int(valid.sum())
         inner = slice(margin, margin + length)

@@ -13,20 +13,22 @@ from ..statistics import Statistics
 
 
 class Backend(Protocol):
-    """Scores tiles against rotated targets and sums their statistics.
-
-    Attributes:
-        name: "reference", "cpu", "cuda:0", ...; :func:`mtdcore.get_backend` finds it again by this name.
-        xp: the array library that ``asarray`` returns and ``accumulate`` expects.
-        precision: "float32" or "float64", the dtype of the correlations; sums are float64 always.
-    """
+    """Scores tiles against rotated targets and sums their statistics."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name: "reference", "cpu", "cuda:0", ...; :func:`mtdcore.get_backend` finds it again by this name."""
+        ...
+
     @property
-    def xp(self) -> Array: ...
+    def xp(self) -> Array:
+        """The array library that ``asarray`` returns and ``accumulate`` expects."""
+        ...
+
     @property
-    def precision(self) -> str: ...
+    def precision(self) -> str:
+        """The precision, "float32" or "float64": dtype of the correlations; sums are float64 always."""
+        ...
 
     def asarray(self, array: Array) -> Array:
         """A host array as a float64 array of this backend's library."""

@@ -15,7 +15,7 @@ from mtdcore.checkpoint import (
 )
 from mtdcore.errors import CheckpointError, StorageError
 from mtdcore.files import write_whole
-from mtdcore.recovery import EMState, IterationRecord
+from mtdcore.recovery import Candidate, EMState, IterationRecord
 from mtdcore.schedule import Temperature
 
 IDENTITY = {"box_size": 4, "seed": 0, "noise_std": "auto", "version": "1"}
@@ -28,7 +28,11 @@ LIKELIHOODS = [
 def state(likelihood):
     rng = np.random.default_rng(0)
     record = IterationRecord(1, -1 / 3, 0.1 + 0.2, 1e-300, np.pi, 2.0, 0.5)
-    return EMState(rng.normal(size=(4, 4)), likelihood, Temperature(1.7, 36), 5.5, (record,))
+    candidates = (
+        Candidate(rng.normal(size=(4, 4)), likelihood),
+        Candidate(rng.normal(size=(4, 4)), likelihood, 1 / 3),
+    )
+    return EMState(candidates, Temperature(1.7, 36), 5.5, (record,))
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
@@ -91,8 +95,8 @@ def test_every_damage_is_noticed(tmp_path, likelihood):
 def test_the_previous_checkpoint_takes_over_and_says_so(tmp_path):
     path = tmp_path / "c.safetensors"
     first = state(LIKELIHOODS[1])
-    second = first.advance(first.target + 1, first.likelihood, first.history[0])
-    third = second.advance(first.target + 2, first.likelihood, first.history[0])
+    second = first.advance([Candidate(first.target + 1, first.likelihood)], first.history[0])
+    third = second.advance([Candidate(first.target + 2, first.likelihood)], first.history[0])
     for each in (first, second, third):
         save_checkpoint(path, each, IDENTITY)
     assert load_checkpoint(path, IDENTITY).iteration == 3
@@ -120,7 +124,7 @@ def test_when_the_system_refuses_a_checkpoint_still_loads(tmp_path, monkeypatch,
     """Each call of the writing path fails in turn; the error is ours and the checkpoint loads."""
     path = tmp_path / "c.safetensors"
     first = state(LIKELIHOODS[0])
-    second = first.advance(first.target + 1, first.likelihood, first.history[0])
+    second = first.advance([Candidate(first.target + 1, first.likelihood)], first.history[0])
     save_checkpoint(path, first, IDENTITY)
     module = files if name == "open" else os
     original = getattr(module, name, open)

@@ -1,0 +1,66 @@
+"""Where a run starts: random images, draws from the prior, a faint blob, or images of the user's."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .errors import ParameterError
+from .likelihood import Likelihood
+from .priors import FlatPrior, Prior
+from .sampling import sample_prior
+
+Start: TypeAlias = Literal["uniform", "samples", "blob"]
+
+#: Draws from the prior that race when no number is given.
+_SAMPLES = 4
+
+#: Norm of a blob in units of the noise: two nats per copy, which prefers bright regions without deciding.
+_BLOB_NORM = 2.0
+
+
+def choose_starts(
+    initial: ArrayLike | Start | None, starts: int | None, prior: Prior, model: Likelihood, seed: int
+) -> list[np.ndarray]:
+    """(L, L) float64 images to start from; arguments as in :func:`mtdcore.recover`."""
+    if initial is None:
+        initial = "uniform" if isinstance(prior, FlatPrior) else "samples"
+    if not isinstance(initial, str):
+        return _given(initial, model.box_size)
+    count = starts or (_SAMPLES if initial == "samples" else 1)
+    if count < 1:
+        raise ParameterError(f"starts must be a positive number; got {starts}.")
+    match initial:
+        case "uniform":
+            side = (model.box_size, model.box_size)
+            return list(np.random.default_rng(seed).uniform(size=(count, *side)))
+        case "samples":
+            if isinstance(prior, FlatPrior):
+                raise ParameterError(
+                    'initial="samples" draws from the prior, and there is none: give a prior or another start.'
+                )
+            return list(sample_prior(prior, count, model.box_size, seed=seed))
+        case "blob":
+            return [_blob(model)]
+    raise ParameterError(f'initial must be "uniform", "samples", "blob" or an image; got {initial!r}.')
+
+
+def _given(images: ArrayLike, box_size: int) -> list[np.ndarray]:
+    stack = np.array(images, dtype=np.float64)
+    if stack.ndim == 2:
+        stack = stack[None]
+    if stack.shape[1:] != (box_size, box_size) or len(stack) == 0 or not np.isfinite(stack).all():
+        raise ParameterError(
+            f"initial images should be finite and of shape {(box_size, box_size)}; got an array of shape {stack.shape}."
+        )
+    return list(stack)
+
+
+def _blob(model: Likelihood) -> np.ndarray:
+    """A Gaussian blob a sixth of the box wide."""
+    offset = np.arange(model.box_size) - (model.box_size - 1) / 2
+    line = np.exp(-0.5 * (6.0 * offset / model.box_size) ** 2)
+    blob = np.outer(line, line)
+    return np.asarray(blob * (_BLOB_NORM * model.noise_std / np.linalg.norm(blob)))
