@@ -104,7 +104,12 @@ RUNS = {
         "update": ExactUpdate(),
         "noise_std": "auto",
     },
-    "window": {"likelihood": "window", "prior": GaussianPrior(1.0, 0.5), "update": DenoisingUpdate()},
+    "window": {
+        "gauge": None,
+        "likelihood": "window",
+        "prior": GaussianPrior(1.0, 0.5),
+        "update": DenoisingUpdate(),
+    },
     "window_interpolated": {"likelihood": "window", "rotations": 6, "min_separation": 3, "temperature": 4.0},
 }
 
