@@ -64,7 +64,8 @@ def recover(
             updated by every M-step.
         prior: prior over targets; None: flat.
         likelihood: "window" (SPEC 7), "patch" (SPEC 3, uniform pose prior as in the paper), or a likelihood object
-            whose tied parameters are the start; it then decides noise, count and separation.
+            of this box and these rotations, whose tied parameters are the start; it then decides noise,
+            count and separation.
         min_separation: smallest distance of two corners in pixels (window model); None: box_size.
         expected_count: start for the number of copies (window model); None: a tenth of the area.
         update: the M-step; None: :class:`DenoisingUpdate` with a prior, :class:`ExactUpdate` without.
@@ -212,6 +213,11 @@ def _model(
     expected_count: float | None,
 ) -> Likelihood:
     if not isinstance(likelihood, str):
+        if (likelihood.box_size, likelihood.rotations) != (box_size, rotations):
+            raise ParameterError(
+                f"the likelihood has a box of {likelihood.box_size} and {likelihood.rotations} rotations; recover was "
+                f"asked for box_size={box_size} and rotations={rotations}: give the same to both."
+            )
         return likelihood
     sigma = estimate_noise_std(source) if noise_std == "auto" else float(noise_std)
     if likelihood == "patch":

@@ -54,7 +54,7 @@ def objectives(recovery):
 @pytest.mark.parametrize("empty_probability", [None, 0.5], ids=["uniform", "tied"])
 def test_em_never_lowers_the_log_likelihood(made, empty_probability, rotations, seed):
     model = PatchLikelihood(5, rotations, made.noise_std, empty_probability)
-    found = run(made, likelihood=model, seed=seed, iterations=15, update=ExactUpdate())
+    found = run(made, likelihood=model, rotations=rotations, seed=seed, iterations=15, update=ExactUpdate())
     steps = np.diff(objectives(found))
     assert len(steps) == 15
     assert steps.min() > -1e-9 * abs(found.evidence)
@@ -257,6 +257,12 @@ def test_save(made, tmp_path):
         ({"initial": "ones"}, ParameterError, "initial must be .* or an image; got 'ones'"),
         ({"initial": np.ones((4, 5))}, ParameterError, r"of shape \(5, 5\); got .*shape \(.*4, 5\)"),
         ({"initial": np.full((5, 5), np.nan)}, ParameterError, "initial images? should be finite"),
+        (
+            {"likelihood": PatchLikelihood(6, 4, 1.0)},
+            ParameterError,
+            "box of 6 and 4 rotations; .* box_size=5",
+        ),
+        ({"likelihood": PatchLikelihood(5, 3, 1.0)}, ParameterError, "5 and 3 rotations; .* rotations=4"),
         ({"noise_std": -1.0}, ParameterError, "noise_std must be a positive"),
         ({"expected_count": -1.0}, ParameterError, "expected_count must be a positive"),
         ({"expected_count": 0.0}, ParameterError, "expected_count must be a positive"),
