@@ -94,7 +94,8 @@ class SpectralPath:
         self._targets, self._squares = (
             (a / math.prod(torus)).astype(kernels.real) for a in templates(turned, likelihood.noise_std)
         )
-        self._lags = np.arange(-likelihood.margin, likelihood.box_size + likelihood.margin)
+        lags = np.arange(-likelihood.margin, likelihood.box_size + likelihood.margin)
+        self._rows, self._columns = (kernels.xp.asarray(lags % n) for n in torus)
         self._half = (torus[0], torus[1] // 2 + 1)
         self._spectrum_bytes = math.prod(self._half) * kernels.complex.itemsize
         # the maps; pixels and validity with their spectra; odds, sums along rows, competition
@@ -151,8 +152,7 @@ class SpectralPath:
         """(S, k, B, B) float64 from spectra (S, G, k, ...) of partial sums."""
         maps = self._empty((*sums.shape[:3], *self._torus))
         self._device.irfft2(_flat(sums), _flat(maps))
-        rows, columns = (self._kernels.xp.asarray(self._lags % n) for n in self._torus)
-        frames = maps[..., rows[:, None], columns].astype(np.float64)
+        frames = maps[..., self._rows[:, None], self._columns].astype(np.float64)
         return frames.sum(axis=1) / math.prod(self._torus)
 
     def _spectra(self, images: Array) -> Array:

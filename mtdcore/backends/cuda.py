@@ -45,7 +45,7 @@ class CudaBackend:
             raise ParameterError(f'precision must be "float32" or "float64"; got {precision!r}.')
         self.device, self.name, self.xp = device, device.name, device.xp
         self.precision: str = precision
-        self._item_limit: int | None = None  # learnt when memory ran out
+        self._batch_bytes: int | None = None  # learnt when memory ran out
 
     @classmethod
     def open(cls, index: int | None = None, precision: Literal["float32", "float64"] = "float32") -> Self:
@@ -126,8 +126,8 @@ class CudaBackend:
 
     def _sums(self, path: Path, items: Items) -> Sums:
         """Sums over all items, in batches that fit; halves the batch when memory runs out."""
-        limit = max(1, int(_MEMORY_SHARE * self.device.free_bytes()) // path.bytes_per_item)
-        limit = min(limit, len(items), self._item_limit or limit)
+        budget = int(_MEMORY_SHARE * self.device.free_bytes())
+        limit = max(1, min(budget, self._batch_bytes or budget) // path.bytes_per_item)
         total: Sums | None = None
         start = 0
         while start < len(items):
@@ -140,6 +140,7 @@ class CudaBackend:
                 start += limit
                 continue
             limit = self._halved(min(limit, len(items) - start), cause)
+            self._batch_bytes = limit * path.bytes_per_item
         assert total is not None
         return total
 
@@ -147,7 +148,6 @@ class CudaBackend:
         self.device.release()
         if limit == 1:
             raise MemoryError(cause)
-        self._item_limit = limit // 2
         _LOG.warning("%s: out of memory; batch halved from %d to %d items", self.name, limit, limit // 2)
         return limit // 2
 
