@@ -79,6 +79,10 @@ class Device(Protocol):
         """The end of the computation so far."""
         ...
 
+    def total_bytes(self) -> int:
+        """Memory of the card."""
+        ...
+
     def free_bytes(self) -> int:
         """Memory that allocations can still get."""
         ...
@@ -278,6 +282,10 @@ class CupyDevice:
         """See :meth:`Device.record`."""
         stream = self._cupy.cuda.get_current_stream()
         return stream.record(self._cupy.cuda.Event(disable_timing=True))  # type: ignore[no-any-return]
+
+    def total_bytes(self) -> int:
+        """See :meth:`Device.total_bytes`."""
+        return int(self._device.mem_info[1])
 
     def free_bytes(self) -> int:
         """Free on the device or in CuPy's pool."""

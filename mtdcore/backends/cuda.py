@@ -30,6 +30,9 @@ _LOG = logging.getLogger("mtdcore.cuda")
 #: Share of the free memory that a batch may take; transforms, templates and other libraries live in the rest.
 _MEMORY_SHARE = 0.6
 
+#: Largest side of a tile worth asking for, and how many tiles a batch should hold: see docs/gpu.md.
+_TILE_PIXELS, _TILES = 2048, 8
+
 
 class CudaBackend:
     """CuPy arrays on one device; see :class:`Backend` for the contract.
@@ -75,6 +78,15 @@ class CudaBackend:
         """Wait for the current stream of the device."""
         with self.device.active():
             self.device.synchronize()
+
+    def tile_pixels(self, likelihood: Likelihood) -> int:
+        """Side of the square of pixels that a tile should read on this card; any size is accepted.
+
+        Large against the halo of the tile and against the work of the host, small enough for a batch of several.
+        """
+        share = _MEMORY_SHARE * self.device.total_bytes() / _TILES
+        per_pixel = np.dtype(self.precision).itemsize * (likelihood.rotations + 7)
+        return min(_TILE_PIXELS, math.isqrt(int(share / per_pixel)))
 
     def accumulate(self, tiles: Iterable[Tile], rotated_targets: Array, likelihood: Likelihood) -> Statistics:
         """Sum of the statistics of the tiles; see :meth:`Backend.accumulate`."""

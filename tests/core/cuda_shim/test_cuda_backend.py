@@ -122,6 +122,15 @@ def test_batches_are_bounded_by_free_memory(host_device: Any, monkeypatch: pytes
     assert sizes == [4, 1, 1, 1, 1]
 
 
+def test_the_wanted_tile_grows_with_the_card_and_shrinks_with_the_rotations(host_device: Any) -> None:
+    backend = CudaBackend(host_device)
+    few, many = Case("window", 4, 4).likelihood(), Case("window", 4, 360).likelihood()
+    host_device.memory = 8 << 30
+    assert 256 < backend.tile_pixels(many) < backend.tile_pixels(few) == 2048
+    host_device.memory = 140 << 30
+    assert backend.tile_pixels(many) == 2048
+
+
 def test_a_worker_opens_the_device_once(host_device: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     host_device.name = "cuda:77"
     opened: list[tuple[int, str]] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import importlib.util
 import re
 from pathlib import Path
@@ -34,6 +35,7 @@ def _supported(nvrtc: ctypes.CDLL) -> list[int]:
     return sorted(architectures)
 
 
+@functools.cache
 def _compile(nvrtc: ctypes.CDLL, architecture: int, precision: str) -> tuple[bytes, str]:
     """(machine code, the assembler's report on each kernel)."""
     options = [f"-arch=sm_{architecture}", "-std=c++17", f"-DREAL={_REAL[precision]}", "--ptxas-options=-v"]
