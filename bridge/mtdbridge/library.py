@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 
 from mtdcore.errors import InputError
@@ -51,4 +50,4 @@ def load_prior(source: str | Path, *, device: str = "cpu", box_size: int | None 
 
 
 def _folder() -> Path:
-    return Path(str(resources.files(__package__))) / "weights"
+    return Path(__file__).with_name("weights")
