@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import logging
+from typing import Literal, TypeAlias
 
-from ..errors import ParameterError
+from ..errors import DependencyError, DeviceError, ParameterError
 from .base import Backend
 
-__all__ = ["Backend", "get_backend"]
+__all__ = ["Backend", "Precision", "get_backend"]
+
+Precision: TypeAlias = Literal["float32", "float64"]
+
+_log = logging.getLogger(__name__)
 
 
 def get_backend(
     name: str | Backend = "auto",
-    precision: Literal["float32", "float64"] = "float32",
+    precision: Precision = "float32",
     threads: int | None = None,
 ) -> Backend:
     """The backend of this name; a backend object is returned as it is.
@@ -33,10 +38,29 @@ def get_backend(
         from .reference import ReferenceBackend
 
         return ReferenceBackend()
-    if name in ("cpu", "auto"):
+    if name == "auto":
+        return _first_usable(precision, threads)
+    if name == "cpu":
         from .cpu import CpuBackend
 
         return CpuBackend(precision, threads)
+    kind, _, index = name.partition(":")
+    if kind == "cuda" and (name == "cuda" or index.isdecimal()):
+        from .cuda import CudaBackend
+
+        return CudaBackend.open(int(index) if index else None, precision)
     raise ParameterError(
         f'backend must be "auto", "cpu", "cuda", "cuda:<index>" or "reference"; got {name!r}.'
     )
+
+
+def _first_usable(precision: Precision, threads: int | None) -> Backend:
+    """The first CUDA device, or the CPU with the reason in the log."""
+    from .cpu import CpuBackend
+    from .cuda import CudaBackend
+
+    try:
+        return CudaBackend.open(None, precision)
+    except (DependencyError, DeviceError) as reason:
+        _log.info("using the CPU: %s", reason)
+        return CpuBackend(precision, threads)

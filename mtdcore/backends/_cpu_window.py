@@ -18,6 +18,10 @@ from . import _cpu_kernels as kernels
 DIRECT_BOX = 8
 
 
+#: Log-odds below which sums over a neighbourhood stay inside float32.
+_LARGEST_EXPONENT = 60.0
+
+
 class Correlator(Protocol):
     """Correlates tiles with templates and back-projects weights, by one method or another."""
 
@@ -216,12 +220,25 @@ class WindowPlan:
         for scores, offset in zip(maps, offsets, strict=True):
             kernels.fold_log_sum(scores, self.dtype.type(offset), peak, total)
         kernels.finish_log_sum(peak, total)
-        reach = likelihood.separation - 1
-        across = kernels.slide_log_sum(np.ascontiguousarray(kernels.slide_log_sum(peak, reach).T), reach)
-        log_norm = np.ascontiguousarray(across.T[tile.owned])
-        kernels.log_partition(log_norm)
-        gain = log_norm.sum(dtype=np.float64) - self._blank(tile).sum()
+        log_norm = self._log_partition(peak, tile)
+        gain = log_norm.sum(dtype=np.float64) - self._blank(tile)
         return image, seen, maps, offsets, log_norm, float(gain) / likelihood.neighbourhood
+
+    def _log_partition(self, log_odds: np.ndarray, tile: Tile) -> np.ndarray:
+        """log(1 + S) at the owned corners; ``log_odds`` is consumed.
+
+        Plain sums while no number can overflow, which is four times faster; in the log domain otherwise.
+        """
+        reach = self.likelihood.separation - 1
+        logarithmic = not float(log_odds.max()) < _LARGEST_EXPONENT
+        if not logarithmic:
+            kernels.exponentiate(log_odds)
+        rows, columns = tile.owned
+        down = kernels.slide_sum(log_odds, reach, logarithmic)[rows]
+        across = kernels.slide_sum(np.ascontiguousarray(down.T), reach, logarithmic)
+        log_norm = np.ascontiguousarray(across[columns].T)
+        kernels.log_partition(log_norm, logarithmic)
+        return log_norm
 
     def _margin_inside(self, tile: Tile) -> bool:
         """Whether the margin around every owned window lies inside the micrograph."""
@@ -231,25 +248,34 @@ class WindowPlan:
             for owned, length in zip(tile.region.owned, tile.micrograph_shape, strict=True)
         )
 
-    def _blank(self, tile: Tile) -> np.ndarray:
-        """log(1 + S_0) at the owned corners: the competition when every Lambda is 0."""
+    def _blank(self, tile: Tile) -> float:
+        """Sum of log(1 + S_0) over the owned corners: the competition when every Lambda is 0.
+
+        S_0 depends only on how many corners are near, which the edges of the micrograph alone make differ.
+        """
         likelihood = self.likelihood
         reach = likelihood.separation - 1
         extent = likelihood.geometry.extent(tile.micrograph_shape)
-        rows, columns = (
-            np.minimum(np.arange(s.start, s.stop) + reach, n - 1)
-            - np.maximum(np.arange(s.start, s.stop) - reach, 0)
-            + 1
+        (rows, row_counts), (columns, column_counts) = (
+            np.unique(
+                np.minimum(np.arange(s.start, s.stop) + reach, n - 1)
+                - np.maximum(np.arange(s.start, s.stop) - reach, 0)
+                + 1,
+                return_counts=True,
+            )
             for s, n in zip(tile.region.owned, extent, strict=True)
         )
-        return np.log1p(math.exp(likelihood.log_activity) * np.outer(rows, columns))
+        log_norm = np.log1p(math.exp(likelihood.log_activity) * np.outer(rows, columns))
+        return float(row_counts @ log_norm @ column_counts)
 
 
 def _owned_energy(tile: Tile, likelihood: WindowLikelihood) -> tuple[float, int]:
     """Energy and number of the valid pixels that this tile alone counts."""
     cut = tile.owned_pixels(likelihood.geometry)
     values = np.asarray(tile.values[cut])
-    if tile.valid is None:
-        return float(np.square(values, dtype=np.float64).sum()), values.size
-    kept = tile.valid[cut]
-    return float(np.square(values, dtype=np.float64).sum(where=kept)), int(kept.sum())
+    kept = None if tile.valid is None else tile.valid[cut]
+    if kept is not None:
+        values = np.where(kept, values, values.dtype.type(0))
+    # rows in the precision of the tile, their sum in float64: no float64 copy of the tile
+    energy = np.einsum("ij,ij->i", values, values).sum(dtype=np.float64)
+    return float(energy), values.size if kept is None else int(kept.sum())

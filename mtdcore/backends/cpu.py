@@ -18,9 +18,7 @@ from ..likelihood import Likelihood, PatchLikelihood, Tile
 from ..statistics import Statistics
 from ._cpu_patch import PatchPlan
 from ._cpu_window import WindowPlan
-
-#: Rounding in float32 may move a log-weight by this much (nats) before the E-step is done in float64.
-_TOLERANCE = 0.01
+from ._precision import needed_precision
 
 
 class CpuBackend:
@@ -93,6 +91,7 @@ class _Plans:
 
     def __init__(self, turned: np.ndarray, likelihood: Likelihood, precision: str) -> None:
         self.turned, self.likelihood, self.precision = turned, likelihood, precision
+        self.norm = float(np.sqrt(np.square(turned).sum(axis=(1, 2)).max()))
         self.group = PatchPlan.group if isinstance(likelihood, PatchLikelihood) else WindowPlan.group
         self._made: dict[tuple[str, tuple[int, int]], PatchPlan | WindowPlan] = {}
 
@@ -100,7 +99,8 @@ class _Plans:
         return self.plan(tiles).statistics(tiles)
 
     def plan(self, tiles: Sequence[Tile]) -> PatchPlan | WindowPlan:
-        key = (self._dtype(tiles), tiles[0].micrograph_shape)
+        precision = needed_precision(self.precision, self.norm, self.likelihood.noise_std, tiles)
+        key = (precision, tiles[0].micrograph_shape)
         if key not in self._made:
             dtype = np.dtype(key[0])
             if isinstance(self.likelihood, PatchLikelihood):
@@ -108,19 +108,6 @@ class _Plans:
             else:
                 self._made[key] = WindowPlan(self.turned, self.likelihood, dtype, key[1])
         return self._made[key]
-
-    def _dtype(self, tiles: Sequence[Tile]) -> str:
-        """float64 when float32 rounding of the scores would be felt: their size is ||F||^2 / sigma^2 for a
-
-        hit and rms(M) ||F|| / sigma^2 elsewhere, where a transform multiplies the rounding by a few.
-        """
-        if self.precision == "float64":
-            return self.precision
-        variance = self.likelihood.noise_std**2
-        norm = float(np.sqrt(np.square(self.turned).sum(axis=(1, 2)).max()))
-        level = max(float(np.sqrt(np.square(t.values, dtype=np.float64).mean())) for t in tiles)
-        rounding = np.finfo(np.float32).eps * (norm + 5.0 * level) * norm / variance
-        return "float32" if rounding < _TOLERANCE else "float64"
 
 
 def _groups(tiles: Iterable[Tile], size: int) -> Iterator[list[Tile]]:

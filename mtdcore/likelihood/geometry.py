@@ -9,7 +9,7 @@ keeps results the same bits however they are computed.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -91,6 +91,11 @@ class TileGeometry:
         if not rows:
             return shape[0] * shape[1]
         return shape[0] * shape[1] - (rows + self.reach) * (cols + self.reach)
+
+    def enlarged(self, pixels: int) -> TileGeometry:
+        """The same cut with tiles of up to ``pixels`` a side read, never smaller than now."""
+        side = (pixels - 2 * self.halo - self.reach) // self.unit * self.unit
+        return replace(self, side=max(self.side, side))
 
     def regions(self, shape: tuple[int, int]) -> Iterator[Region]:
         """Regions of a micrograph in row-major order."""

@@ -1,0 +1,75 @@
+"""The same E-steps as one would first write them: whole arrays, no tiles. Oracles of speed, not of correctness."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy import fft
+from scipy.ndimage import uniform_filter
+
+
+def vectorised_patch(image, turned, likelihood, threads):
+    """Back-projection and coverage of the patch model, all patches at once."""
+    length, count = likelihood.box_size, image.shape[0] // likelihood.box_size
+    variance, torus = likelihood.noise_std**2, (2 * length, 2 * length)
+    cut = image[: count * length, : count * length].reshape(count, length, count, length)
+    patches = cut.swapaxes(1, 2).reshape(-1, length, length)
+    turned = turned.astype(image.dtype)
+    with fft.set_workers(threads):
+        spectra = fft.rfft2(patches, s=torus)
+        scores = fft.irfft2(spectra[:, None] * fft.rfft2(turned, s=torus).conj(), s=torus)
+        box = fft.rfft2(np.ones((length, length), image.dtype), s=torus)
+        scores -= 0.5 * fft.irfft2(box * fft.rfft2(turned**2, s=torus).conj(), s=torus)
+        scores /= variance
+        scores -= scores.max(axis=(1, 2, 3), keepdims=True)
+        weights = np.exp(scores)
+        weights /= weights.sum(axis=(1, 2, 3), keepdims=True)
+        spectra_w = fft.rfft2(weights).conj()
+        projected = fft.irfft2((spectra[:, None] * spectra_w).sum(axis=0), s=torus)
+        covered = fft.irfft2(box * spectra_w.sum(axis=0), s=torus)
+    return projected[:, :length, :length], covered[:, :length, :length]
+
+
+def vectorised_window(image, turned, likelihood, threads):
+    """Back-projection of the window model, the whole measurement at once; one global shift before exp."""
+    length, reach = likelihood.box_size, 2 * likelihood.separation - 1
+    shape, corners = image.shape, tuple(n - likelihood.box_size + 1 for n in image.shape)
+    turned = turned.astype(image.dtype)
+    with fft.set_workers(threads):
+        spectrum = fft.rfft2(image)
+        scores = fft.irfft2(spectrum * fft.rfft2(turned, s=shape).conj(), s=shape)
+        scores = scores[:, : corners[0], : corners[1]]
+        scores = (scores - 0.5 * (turned**2).sum(axis=(1, 2))[:, None, None]) / likelihood.noise_std**2
+        scores += likelihood.log_activity - math.log(len(turned))
+        odds = np.exp(scores - scores.max())
+        total = uniform_filter(odds.sum(axis=0), size=reach, mode="constant") * reach**2
+        weights = np.exp(scores - np.logaddexp(0.0, np.log(total + 1e-30) + scores.max()))
+        projected = fft.irfft2(spectrum * fft.rfft2(weights, s=shape).conj(), s=shape)
+    return projected[:, :length, :length], weights.sum(axis=(1, 2))
+
+
+def torch_window(image, turned, likelihood, threads):
+    """The same with torch.fft and pooling."""
+    import torch
+
+    torch.set_num_threads(threads)
+    length, reach = likelihood.box_size, 2 * likelihood.separation - 1
+    shape, corners = image.shape, tuple(n - likelihood.box_size + 1 for n in image.shape)
+    pixels, images = torch.from_numpy(image), torch.from_numpy(turned.astype(image.dtype))
+    spectrum = torch.fft.rfft2(pixels)
+    scores = torch.fft.irfft2(spectrum * torch.fft.rfft2(images, s=shape).conj(), s=shape)
+    scores = scores[:, : corners[0], : corners[1]]
+    scores = (scores - 0.5 * (images**2).sum(dim=(1, 2))[:, None, None]) / likelihood.noise_std**2
+    scores = scores + (likelihood.log_activity - math.log(len(turned)))
+    odds = torch.exp(scores - scores.max()).sum(dim=0)[None, None]
+    rows = torch.nn.functional.avg_pool2d(
+        odds, (reach, 1), stride=1, padding=(reach // 2, 0), divisor_override=1
+    )
+    total = torch.nn.functional.avg_pool2d(
+        rows, (1, reach), stride=1, padding=(0, reach // 2), divisor_override=1
+    )
+    norm = torch.logaddexp(torch.zeros(()), torch.log(total[0, 0] + 1e-30) + scores.max())
+    weights = torch.exp(scores - norm)
+    projected = torch.fft.irfft2(spectrum * torch.fft.rfft2(weights, s=shape).conj(), s=shape)
+    return projected[:, :length, :length], weights.sum(dim=(1, 2))
