@@ -1,0 +1,207 @@
+"""Null measurements, the verdict, and the agreement of halves."""
+
+import math
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mtdcore import (
+    GaussianPrior,
+    PatchLikelihood,
+    WindowLikelihood,
+    e_step,
+    get_backend,
+    open_measurement,
+    recover,
+    simulate,
+)
+from mtdcore.errors import InputError, ParameterError
+from mtdcore.halfsets import half_set_correlation, half_statistics
+from mtdcore.likelihood import TileGeometry
+from mtdcore.testing import SUMS
+from mtdcore.trust import (
+    evidence,
+    evidence_threshold,
+    null_measurement,
+    null_runs,
+    phase_randomised,
+    verdict,
+)
+
+EXACT = get_backend("cpu", precision="float64", threads=1)
+MEAN = np.random.default_rng(0).integers(0, 5, size=(5, 5)).astype(float)
+OPTIONS = {
+    "box_size": 5,
+    "prior": GaussianPrior(MEAN, 1.0),
+    "initial": MEAN,
+    "iterations": 15,
+    "backend": EXACT,
+}
+
+
+@pytest.fixture(scope="module")
+def made():
+    target = MEAN + np.random.default_rng(1).normal(size=(5, 5))
+    return simulate(target, side=55, density=0.1, snr=1.0, dtype="float64")
+
+
+@pytest.fixture(scope="module")
+def found(made):
+    return recover(made.measurement, noise_std=made.noise_std, **OPTIONS)
+
+
+def assembled(measurement, side, halo=0):
+    """(micrographs, H, W) pixels put together from tiles."""
+    geometry = TileGeometry(side=side, unit=1, halo=halo, reach=0)
+    whole = np.full(measurement.shape, np.nan)
+    for tile in measurement.tiles(geometry):
+        whole[tile.micrograph][tile.region.read] = tile.values
+    return whole
+
+
+def test_null_pixels_do_not_depend_on_the_tiles():
+    null = null_measurement(np.ones((2, 150, 90), dtype=np.float32), 0.5, seed=3)
+    whole = assembled(null, 200)
+    assert np.array_equal(whole, assembled(null, 7, halo=5))
+    assert np.array_equal(whole, assembled(pickle.loads(pickle.dumps(null)), 64))
+    assert not np.array_equal(whole, assembled(null_measurement(null.source, 0.5, seed=4), 200))
+
+
+def test_null_is_white_noise_of_the_level_asked_for():
+    whole = assembled(null_measurement(np.zeros((1, 300, 300)), 0.5), 300)[0]
+    assert whole.std() == pytest.approx(0.5, rel=0.01)
+    assert abs(whole.mean()) < 4 * 0.5 / 300
+    spectrum = np.abs(np.fft.fft2(whole)) ** 2
+    correlation = np.fft.ifft2(spectrum).real / spectrum.sum() * whole.size
+    assert np.abs(correlation.ravel()[1:]).max() < 5.5 / 300
+    assert not np.array_equal(whole[:64, :64], whole[64:128, :64])
+
+
+def test_null_keeps_shape_dtype_mask_and_parts():
+    pixels = np.ones((2, 40, 30), dtype=np.float32)
+    pixels[1, 3:9, 4] = np.nan
+    null = null_measurement(pixels, 1.0)
+    assert (null.shape, null.dtype) == ((2, 40, 30), np.float32)
+    geometry = TileGeometry(side=16, unit=1, halo=2, reach=0)
+    tiles = list(null.tiles(geometry))
+    assert len(tiles) == null.tile_count(geometry)
+    parts = [tile for part in null.split(3) for tile in part.tiles(geometry)]
+    for tile, own, part in zip(tiles, open_measurement(pixels).tiles(geometry), parts, strict=True):
+        assert tile.values.dtype == np.float32
+        assert np.array_equal(tile.values, part.values)
+        assert (tile.valid is None) == (own.valid is None)
+        if tile.valid is not None:
+            assert np.array_equal(tile.valid, own.valid)
+            assert not tile.values[~tile.valid].any()
+
+
+@pytest.mark.parametrize(("noise_std", "seed"), [(0.0, 0), (math.nan, 0), (1.0, -1)])
+def test_null_parameters_outside_their_domain(noise_std, seed):
+    with pytest.raises(ParameterError, match="positive noise_std and a seed"):
+        null_measurement(np.zeros((8, 8)), noise_std, seed)
+
+
+@pytest.mark.parametrize("shape", [(24, 31), (2, 31, 24), (24, 24)])
+def test_phase_randomised_keeps_the_spectrum_and_nothing_else(shape):
+    images = np.random.default_rng(0).normal(size=shape) + 3.0
+    images[..., 4:8, 5:9] += 5.0
+    random = phase_randomised(images, seed=1)
+    before, after = (np.abs(np.fft.fft2(x)) for x in (images, random))
+    assert after == pytest.approx(before, rel=1e-6, abs=1e-9 * before.max())
+    assert random.mean(axis=(-2, -1)) == pytest.approx(images.mean(axis=(-2, -1)))
+    assert abs(np.corrcoef(images.ravel(), random.ravel())[0, 1]) < 0.2
+
+
+def test_phase_randomised_needs_finite_images():
+    with pytest.raises(ParameterError, match="not finite"):
+        phase_randomised(np.array([[1.0, np.nan], [0.0, 2.0]]))
+
+
+def test_signal_is_supported_and_noise_is_not(made, found):
+    options = OPTIONS | {"noise_std": made.noise_std}
+    nulls = null_runs(made.measurement, found, runs=3, seed=10, **options)
+    threshold = evidence_threshold([evidence(run) for run in nulls])
+    assert verdict(found, threshold).supported
+    assert verdict(found, threshold).sentence == "structure supported by the data"
+    (another,) = null_runs(made.measurement, found, runs=1, seed=20, **options)
+    assert not verdict(another, threshold).supported
+    assert verdict(another, threshold).sentence == "not distinguishable from noise"
+
+
+def test_null_runs_differ_in_noise_and_repeat_by_seed(made, found):
+    options = OPTIONS | {"noise_std": made.noise_std, "iterations": 2}
+    first, second = null_runs(made.measurement, found, runs=2, seed=5, **options)
+    (again,) = null_runs(made.measurement, found, runs=1, seed=6, **options)
+    assert not np.array_equal(first.target, second.target)
+    assert np.array_equal(second.target, again.target)
+
+
+def test_threshold_is_exceeded_as_often_as_it_says():
+    """Five normal values: four give the limit, the fifth exceeds it in 0.2 % of 20,000 trials."""
+    draws = np.random.default_rng(0).normal(100.0, 7.0, size=(20_000, 5))
+    exceeded = [draw[4] > evidence_threshold(draw[:4]) for draw in draws]
+    assert np.mean(exceeded) == pytest.approx(0.002, abs=0.001)
+
+
+def test_threshold_never_falls_below_fifteen_nats():
+    assert evidence_threshold([-1.0, 0.0, 0.5]) == 15.0
+
+
+@pytest.mark.parametrize("values", [[], [3.0], [1.0, math.nan]])
+def test_threshold_needs_two_null_runs(values):
+    with pytest.raises(ParameterError, match="two null runs"):
+        evidence_threshold(values)
+
+
+def test_patch_evidence_is_measured_from_the_blank_model(made, found):
+    """At a blank target every pose says the same, so the evidence against no copies is 0."""
+    for model in (PatchLikelihood(5, 4, made.noise_std), WindowLikelihood(5, 4, made.noise_std, 13.0)):
+        blank = e_step(made.measurement, np.zeros((5, 5)), model, EXACT)
+        state = replace(found.state, candidates=(replace(found.state.leader, likelihood=model),))
+        assert evidence(replace(found, state=state, statistics=blank)) == pytest.approx(0.0, abs=1e-6)
+    patch = recover(made.measurement, noise_std=made.noise_std, likelihood="patch", **OPTIONS)
+    assert evidence(patch) > 10
+
+
+@pytest.mark.parametrize("micrographs", [1, 3])
+@pytest.mark.parametrize(
+    "model",
+    [WindowLikelihood(5, 4, 1.0, 13.0, margin=2), PatchLikelihood(5, 4, 1.0, 0.8)],
+    ids=lambda model: type(model).__name__,
+)
+def test_halves_partition_the_measurement(made, model, micrographs):
+    pixels = np.concatenate([made.measurement.array] * micrographs)
+    model = model.with_noise_std(made.noise_std)
+    halves = half_statistics(pixels, made.target, model, EXACT)
+    total, whole = halves[0] + halves[1], e_step(pixels, made.target, replace(model, margin=0), EXACT)
+    for name in SUMS:
+        assert np.allclose(getattr(total, name), getattr(whole, name), rtol=1e-9, atol=1e-9), name
+    for half in halves:
+        assert 0.3 < half.sites / whole.sites < 0.7
+        assert 0.2 < half.expected_count / whole.expected_count < 0.8
+
+
+def test_halves_agree_on_a_signal():
+    rng = np.random.default_rng(0)
+    target = np.add.outer(np.hanning(13), np.hanning(13)) + 0.3 * rng.normal(size=(13, 13))
+    made = simulate(target, side=130, count=40, separation=1, snr=4.0, dtype="float64")
+    model = WindowLikelihood(13, 4, made.noise_std, 40.0)
+    signal = half_set_correlation(made.measurement, target, model, EXACT)
+    assert signal.correlation.min() > 0.7
+    assert signal.resolution() == pytest.approx(13 / 6)
+
+
+def test_a_template_finds_itself_in_noise():
+    """Why the curve of a null run belongs beside every other: aligned to an image, even noise agrees on it."""
+    shape = np.add.outer(np.hanning(13), np.hanning(13))
+    target = 4.0 * shape / np.linalg.norm(shape)  # 8 nats a copy at noise 1
+    noise = null_measurement(np.zeros((130, 130)), 1.0, seed=1)
+    curve = half_set_correlation(noise, target, WindowLikelihood(13, 4, 1.0, 40.0), EXACT)
+    assert curve.correlation[0] > 0.9
+
+
+def test_one_site_cannot_be_halved():
+    with pytest.raises(InputError, match="two sites"):
+        half_statistics(np.zeros((5, 5)), MEAN, WindowLikelihood(5, 4, 1.0, 1.0))
