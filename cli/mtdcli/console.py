@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -69,6 +71,31 @@ def show(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(show(item) for item in value)
     return "-" if value is None else str(value)
+
+
+def command_line(ctx: click.Context) -> str:
+    """The command of this context with the options that were given, ready to be pasted.
+
+    Left out are ``--resume``, ``--force`` and ``--json``: they decide nothing about the result.
+    """
+    words = ["mtd", str(ctx.info_name)]
+    for parameter in ctx.command.params:
+        name = parameter.name or ""
+        given = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if not given or name in ("resume", "force", "as_json"):
+            continue
+        value = ctx.params[name]
+        if isinstance(parameter, click.Argument):
+            words.append(str(value))
+        elif value is True:
+            words.append(parameter.opts[-1])
+        elif isinstance(value, list):
+            words += [parameter.opts[-1], ",".join(map(str, value))]
+        elif parameter.multiple:
+            words += [word for one in value for word in (parameter.opts[-1], str(one))]
+        else:
+            words += [parameter.opts[-1], *map(str, value if isinstance(value, tuple) else (value,))]
+    return shlex.join(words)
 
 
 def json_option(function: F) -> F:

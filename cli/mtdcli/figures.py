@@ -80,7 +80,7 @@ def with_boxes(image: np.ndarray, corners: np.ndarray, box_size: int, limits: tu
     for row, col in corners:
         outline = (col - 0.5, row - 0.5), box_size, box_size
         axes.add_patch(Rectangle(*outline, fill=False, edgecolor="#ffb454", linewidth=1.4))
-    return _png(figure)
+    return to_png(figure)
 
 
 def posterior_map(values: np.ndarray) -> bytes:
@@ -88,7 +88,7 @@ def posterior_map(values: np.ndarray) -> bytes:
     figure, axes = _image_axes(values.shape)
     # The square root keeps faint alternatives visible beside certain copies.
     axes.imshow(np.sqrt(values), cmap="magma", vmin=0.0, vmax=1.0, interpolation="nearest")
-    return _png(figure)
+    return to_png(figure)
 
 
 def curves(history: Mapping[str, Sequence[float]], palette: Palette) -> bytes:
@@ -110,7 +110,7 @@ def curves(history: Mapping[str, Sequence[float]], palette: Palette) -> bytes:
             axes.set_yscale("log")
         axes.set_title(title, fontsize=10, color=palette.text, loc="left")
         _style(axes, palette)
-    return _png(figure)
+    return to_png(figure)
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def comparison(rows: Sequence[Row]) -> bytes:
         line[0].set_ylabel(row.label, fontsize=10, color=LIGHT.text)
     for name, axes in zip(names, grid[0], strict=True):
         axes.set_title(name, fontsize=10, color=LIGHT.text)
-    return _grey(_png(figure, transparent=False))
+    return _grey(to_png(figure, transparent=False))
 
 
 def _grey(png: bytes) -> bytes:
@@ -190,7 +190,8 @@ def _image_axes(shape: Sequence[int]) -> tuple[Figure, Any]:
     return figure, axes
 
 
-def _png(figure: Figure, transparent: bool = True) -> bytes:
+def to_png(figure: Figure, transparent: bool = True) -> bytes:
+    """A figure as PNG bytes, without a window system."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)

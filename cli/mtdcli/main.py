@@ -23,6 +23,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "Compare the estimate of a run with the truth."),
     "report": ("report", "Write the report of a run again."),
     "train-prior": ("train_prior", "Train a learned prior on images (extra: torch)."),
+    "reproduce": ("reproduce", "Repeat the experiments of arXiv:2312.08500 (extra: torch)."),
 }
 
 _EPILOG = """Exit codes: 0 done, 2 usage, 65 unusable input data, 69 device or dependency unavailable,

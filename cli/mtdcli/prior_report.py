@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,8 +81,9 @@ def _grid(images: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 def _curves(history: list[dict[str, Any]], palette: Any) -> bytes:
     """Training loss, and the validation figures, over the steps."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+
+    from .figures import to_png
 
     figure = Figure(figsize=(10.4, 3), dpi=130, layout="constrained")
     loss, error = figure.subplots(1, 2)
@@ -110,7 +110,4 @@ def _curves(history: list[dict[str, Any]], palette: Any) -> bytes:
         for side, spine in axes.spines.items():
             spine.set_visible(side in ("left", "bottom"))
             spine.set_color(palette.grid)
-    FigureCanvasAgg(figure)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", transparent=True)
-    return buffer.getvalue()
+    return to_png(figure)

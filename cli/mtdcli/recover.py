@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
-from .console import F, emit, force_option, json_option, log
+from .console import F, command_line, emit, force_option, json_option, log
 from .options import Bytes, NumberOr
 
 if TYPE_CHECKING:
@@ -132,7 +130,7 @@ def command(
         "auto" if parameters["likelihood"] == "window" else 1.0
     )
     folder = RunFolder(output)
-    again = _command_line(ctx)
+    again = command_line(ctx)
     with folder.lock():
         try:
             result = _recover(measurement, folder, resume, force, parameters, again)
@@ -196,19 +194,3 @@ def _recover(
     )
     write_report(folder)
     return {"run": str(folder.path), "report": str(folder.page), **recovery.summary()}
-
-
-def _command_line(ctx: click.Context) -> str:
-    """The command with the options that were given, ready to be pasted."""
-    words = ["mtd", "recover"]
-    for parameter in ctx.command.params:
-        name = parameter.name or ""
-        if ctx.get_parameter_source(name) is not ParameterSource.COMMANDLINE or name in (
-            "resume",
-            "force",
-            "as_json",
-        ):
-            continue
-        value = str(ctx.params[name])
-        words += [value] if isinstance(parameter, click.Argument) else [parameter.opts[-1], value]
-    return shlex.join(words)

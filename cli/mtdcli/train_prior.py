@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
-from .console import F, emit, force_option, json_option, log
+from .console import F, command_line, emit, force_option, json_option, log
 
 if TYPE_CHECKING:
     from mtdbridge import TrainingProgress
@@ -19,9 +17,6 @@ _COUNT = click.IntRange(min=1)
 _FROM_ZERO = click.IntRange(min=0)
 _SHARE = click.FloatRange(min=0, max=1)
 _POSITIVE = click.FloatRange(min=0, min_open=True)
-
-#: Not part of what was trained, so not of the command that the report shows.
-_NOT_SHOWN = ("resume", "force", "as_json")
 
 
 def _channels(ctx: click.Context, parameter: click.Parameter, value: str | None) -> list[int] | None:
@@ -148,7 +143,7 @@ def command(
             callback=after,
             **parameters,
         )
-    again = _command_line(ctx)
+    again = command_line(ctx)
     if stop.signum is not None:
         log(f"stopped; continue with: {again} --resume")
         ctx.exit(128 + stop.signum)
@@ -157,22 +152,3 @@ def command(
     assert prior.card is not None
     done = {name: prior.card.training[name] for name in ("steps_done", "images_seen", "seconds")}
     emit({"weights": str(output), "report": str(report), **done, **prior.card.metrics["validation"]}, as_json)
-
-
-def _command_line(ctx: click.Context) -> str:
-    """The command with the options that were given, ready to be pasted."""
-    words = ["mtd", "train-prior"]
-    for parameter in ctx.command.params:
-        name = parameter.name or ""
-        if name in _NOT_SHOWN or ctx.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
-            continue
-        value = ctx.params[name]
-        if isinstance(parameter, click.Argument):
-            words.append(str(value))
-        elif value is True:
-            words.append(parameter.opts[-1])
-        elif isinstance(value, list):
-            words += [parameter.opts[-1], ",".join(map(str, value))]
-        else:
-            words += [parameter.opts[-1], *map(str, value if isinstance(value, tuple) else (value,))]
-    return shlex.join(words)
