@@ -13,7 +13,7 @@ from mtdcore.metrics import align
 from mtdcore.testing import SmallTileWindowLikelihood
 
 L = 9
-REFERENCE = get_backend("reference")
+EXACT = get_backend("cpu", precision="float64", threads=1)
 
 
 def target(seed=0):
@@ -63,9 +63,8 @@ def test_tiles_do_not_show(snr, separation):
     made = simulate(
         target(), side=48, count=8, snr=snr, min_separation=separation, dtype="float64", seed=int(10 * snr)
     )
-    exact = get_backend("cpu", precision="float64", threads=1)
     whole, cut = (
-        detect(made.measurement, made.target, model(made, cls, min_separation=separation), exact, 0.2)
+        detect(made.measurement, made.target, model(made, cls, min_separation=separation), EXACT, 0.2)
         for cls in (WindowLikelihood, SmallTileWindowLikelihood)
     )
     assert len(whole) > 3
@@ -87,10 +86,10 @@ def test_detections_keep_the_minimum_separation(separation):
 
 def test_probability_is_the_posterior_mass_of_the_neighbourhood(made):
     likelihood = model(made, min_separation=5).bind(made.measurement.shape)
-    found = detect(made.measurement, made.target, likelihood, REFERENCE, 0.05, reach=2)
+    found = detect(made.measurement, made.target, likelihood, EXACT, 0.05, reach=2)
     (tile,) = (t for t in made.measurement.tiles(likelihood.geometry) if t.micrograph == 1)
     turned = np.stack([np.rot90(made.target, k) for k in range(4)])
-    weights = REFERENCE.posterior(tile, turned, likelihood)
+    weights = EXACT.posterior(tile, turned, likelihood)
     here = np.flatnonzero(found.micrograph == 1)
     assert len(here) > 3
     for i in here:
