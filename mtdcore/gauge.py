@@ -20,7 +20,10 @@ from .sampling import sample_prior
 
 #: Noise levels over which the bound is averaged, relative to the root-mean-square pixel of the image: below,
 #: a denoiser looks at strokes alone, above, at nothing.
-_LEVELS = np.geomspace(1.0, 4.0, 4)
+_LEVELS = np.geomspace(0.25, 5.0, 6)
+
+#: Another orientation must be this much likelier (nats) to be taken: the bound is an average over noise draws.
+_HYSTERESIS = 3.0
 
 #: Samples that give the centre of mass of the prior.
 _SAMPLES = 16
@@ -58,7 +61,7 @@ class PriorGauge:
         prior: the prior.
         rotations: number K of equivalent orientations.
         centre: (row, column) of the prior's own centre of mass.
-        draws: noise draws per level.
+        draws: noise draws per level, each used with both signs.
         seed: of the noise.
     """
 
@@ -79,12 +82,18 @@ class PriorGauge:
 
     def choose(self, frame: np.ndarray, box_size: int, level: float) -> np.ndarray:
         """See :class:`Gauge`."""
+        margin = (frame.shape[0] - box_size) // 2
+        known = np.pad(frame[margin : margin + box_size, margin : margin + box_size], margin)
         angles = [2.0 * math.pi * k / self.rotations for k in range(self.rotations)]
-        frames = rotate(frame, angles)
-        images = np.stack([crop(f, box_size, recentring(f, box_size, self.centre)) for f in frames])
-        outside = np.square(frames).sum(axis=(1, 2)) - np.square(images).sum(axis=(1, 2))
+        turned = rotate(known, angles)
+        offsets = [recentring(image, box_size, self.centre) for image in turned]
+        images = np.stack([crop(i, box_size, o) for i, o in zip(turned, offsets, strict=True)])
+        outside = np.square(turned).sum(axis=(1, 2)) - np.square(images).sum(axis=(1, 2))
         cost = self._surprise(images, angles) + 0.5 * outside / level**2
-        return np.asarray(images[int(np.argmin(cost))])
+        best = int(np.argmin(cost))
+        if cost[best] > cost[0] - _HYSTERESIS:
+            best = 0
+        return crop(rotate(frame, angles[best : best + 1])[0], box_size, offsets[best])
 
     def _surprise(self, images: np.ndarray, angles: list[float]) -> np.ndarray:
         """(K,) nats, up to a constant: the diffusion bound on -log density of each turned image.
@@ -94,7 +103,7 @@ class PriorGauge:
         side = images.shape[1]
         scale = float(np.sqrt(np.square(images).mean())) or 1.0
         draws = np.random.default_rng(self.seed).standard_normal((self.draws, side, side))
-        noise = np.stack([rotate(draw, angles) for draw in draws], axis=1)
+        noise = np.stack([rotate(draw, angles) for draw in (*draws, *-draws)], axis=1)
         step = math.log(_LEVELS[1] / _LEVELS[0])
         cost = np.zeros(len(images))
         for level in _LEVELS * scale:
