@@ -113,14 +113,13 @@ def recover(
         executor,
     )
     stopped: Literal["iterations", "tolerance", "callback"] = "iterations"
-    while state.iteration < iterations:
+    while not state.converged(tolerance) and state.iteration < iterations:  # a resumed run may be done
         state = step(state)
         if callback is not None and callback(state):
             stopped = "callback"
             break
-        if state.converged(tolerance):
-            stopped = "tolerance"
-            break
+    else:
+        stopped = "tolerance" if state.converged(tolerance) else "iterations"
     final = step.statistics(state.target, state.likelihood)
     return Recovery(state, final, step.average(state.target, final), stopped)
 

@@ -123,15 +123,18 @@ def run(
                 last.iteration, {"nats": f"{last.objective:.6g}", "copies": f"{last.expected_count:.4g}"}
             )
             due = time.monotonic() - saved >= parameters["checkpoint_every"]
-            if due or stop.signum or last.iteration == parameters["iterations"]:
+            if due or stop.signum:
                 save_checkpoint(folder.checkpoint, current, owner)
                 saved = time.monotonic()
             if stop.signum:
                 raise Interrupted(stop.signum, last.iteration)
 
-        return mtd.recover(
-            measurement, **_arguments(parameters, backend), backend=backend, callback=after, state=state
-        )
+        arguments = _arguments(parameters, backend)
+        recovery = mtd.recover(measurement, **arguments, backend=backend, callback=after, state=state)
+        save_checkpoint(
+            folder.checkpoint, recovery.state, owner
+        )  # --resume of a finished run finds nothing to do
+        return recovery
 
 
 def save(folder: RunFolder, recovery: mtd.Recovery) -> None:

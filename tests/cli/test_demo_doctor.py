@@ -7,7 +7,7 @@ import mtdcli.demo
 def small(monkeypatch):
     """A demo of one glyph in a small measurement."""
     monkeypatch.setattr(mtdcli.demo, "_TARGETS", 1)
-    monkeypatch.setattr(mtdcli.demo, "_SIDE", 168)
+    monkeypatch.setattr(mtdcli.demo, "_SIDE", 140)
 
 
 def test_demo_compares_methods_and_writes_its_report(mtd_json, mtd, tmp_path, small):

@@ -103,7 +103,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(mtd, measurement, run_dir, t
         "--tolerance",
         0,
         "--iterations",
-        400,
+        150,
         "--device",
         "cpu",
         "--noise-std",
@@ -118,7 +118,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(mtd, measurement, run_dir, t
     assert process.returncode == 128 + sign, stderr
     assert stdout == ""
     assert re.search(
-        r"interrupted after iteration \d+; continue with: mtd recover .*--iterations 400.* --resume", stderr
+        r"interrupted after iteration \d+; continue with: mtd recover .*--iterations 150.* --resume", stderr
     )
     assert not (run_dir / "run.json").exists()
 
@@ -140,10 +140,12 @@ def test_resume_refuses_another_run_and_says_what_differs(mtd, measurement, run_
     assert "measurement was" in error
 
 
-def test_resume_of_nothing_starts_and_of_a_finished_run_changes_nothing(mtd, mtd_json, measurement, run_dir):
-    first = mtd_json("recover", measurement, "-o", run_dir, *QUICK, "--resume")
+@pytest.mark.parametrize("stop", [(), ("--tolerance", 1e-5, "--iterations", 200)])
+def test_resume_of_nothing_starts_and_of_a_finished_run_changes_nothing(mtd_json, measurement, run_dir, stop):
+    first = mtd_json("recover", measurement, "-o", run_dir, *QUICK, *stop, "--resume")
+    assert first["stopped"] == ("tolerance" if stop else "iterations")
     estimate = (run_dir / "estimate.npy").read_bytes()
-    again = mtd_json("recover", measurement, "-o", run_dir, *QUICK, "--resume")
+    again = mtd_json("recover", measurement, "-o", run_dir, *QUICK, *stop, "--resume")
     assert (run_dir / "estimate.npy").read_bytes() == estimate
     assert again == first
 
