@@ -89,10 +89,13 @@ def errors(table: Sequence[Mapping[str, Any]], dark: bool = False) -> bytes:
     palette = DARK if dark else LIGHT
     figure = Figure(figsize=(10.4, 3.6), dpi=130, layout="constrained", facecolor="white")
     panels = (("error", "relative error E"), ("gauge_free_error", "error E$_s$, shifts forgiven"))
-    for axes, (key, title) in zip(figure.subplots(1, 2), panels, strict=True):
+    pair = figure.subplots(1, 2)
+    for axes, (key, title) in zip(pair, panels, strict=True):
         _curves(axes, table, key, palette)
         axes.set_title(title, fontsize=10, color=palette.text, loc="left")
-    legend = axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    handles, labels = pair[0].get_legend_handles_labels()
+    place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
+    legend = pair[1].legend(handles, labels, fontsize=8, frameon=False, **place)
     for text in legend.get_texts():
         text.set_color(palette.text)
     return to_png(figure, transparent=dark)

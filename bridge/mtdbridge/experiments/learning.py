@@ -20,7 +20,7 @@ MethodName = Literal["paper", "best"]
 #: convergence and does not say how long. The best method on digits takes a shipped prior.
 _RECIPES: dict[tuple[str, str], dict[str, Any]] = {
     ("gaussian", "paper"): {"network": "mlp", "steps": 2000, "validation": 500},
-    ("mnist", "paper"): {"network": "unet", "steps": 4000, "validation": 500},
+    ("mnist", "paper"): {"network": "unet", "steps": 1500, "validation": 500},
     ("gaussian", "best"): {
         "network": "denoiser",
         "network_options": {"channels": (16, 24, 32)},
