@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import mtdcore as mtd
 from mtdcore.checkpoint import fingerprint, save_checkpoint
 from mtdcore.errors import DependencyError
+from mtdcore.starts import Start
 
 from .console import log
 from .progress import Progress
@@ -148,12 +149,12 @@ def _arguments(parameters: Mapping[str, Any], backend: Backend) -> dict[str, Any
     """Options of ``mtd recover`` as arguments of :func:`mtdcore.recover`."""
     same = (
         "box_size", "rotations", "noise_std", "likelihood", "min_separation", "expected_count",
-        "iterations", "tolerance", "temperature", "seed",
+        "iterations", "tolerance", "temperature", "seed", "starts",
     )  # fmt: skip
     initial = parameters["initial"]
     return {
         **{name: parameters[name] for name in same},
-        "initial": initial if initial in ("uniform", "blob") else read_image(Path(initial)),
+        "initial": initial if initial in get_args(Start) else read_image(Path(initial)),
         "prior": _prior(parameters["prior"], backend.name),
         "update": _update(parameters),
     }

@@ -65,14 +65,16 @@ def _option(flag: str, kind: Any, text: str, default: Any = None, **more: Any) -
 @_option(
     "--initial",
     str,
-    "Start: noise in [0, 1], a bright blob, or an image file.",
-    "uniform",
-    metavar="uniform|blob|FILE",
+    "Start: noise in [0, 1], draws from the prior, a faint blob, or an image. Default: samples with a prior, else uniform.",
+    metavar="uniform|samples|blob|FILE",
+)
+@_option(
+    "--starts", _COUNT, "Random starts that race, chosen by evidence. Default: 4 samples, or 1.", metavar="N"
 )
 @_option(
     "--temperature",
     NumberOr("auto", minimum=1),
-    "Start at this temperature and cool to 1. Default: auto (window), 1 (patch).",
+    "Start at this temperature and cool to 1. Default: auto for uniform starts of the window model, else 1.",
     metavar="T|auto",
 )
 @_option(
@@ -125,10 +127,10 @@ def command(
     from .job import Interrupted
     from .run_folder import RunFolder
 
-    # Cooling avoids wrong optima from starts that know nothing; the published method has none.
-    parameters["temperature"] = parameters["temperature"] or (
-        "auto" if parameters["likelihood"] == "window" else 1.0
-    )
+    parameters["initial"] = parameters["initial"] or ("samples" if parameters["prior"] else "uniform")
+    # Cooling avoids wrong optima from a start that knows nothing; the published method has none.
+    cools = parameters["likelihood"] == "window" and parameters["initial"] == "uniform"
+    parameters["temperature"] = parameters["temperature"] or ("auto" if cools else 1.0)
     folder = RunFolder(output)
     again = command_line(ctx)
     with folder.lock():
