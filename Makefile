@@ -44,7 +44,7 @@ wheel-check: $(VENV)/.installed-dev
 	.ci/wheel-check $(BIN)/python
 
 bench: $(VENV)/.installed-dev
-	$(BIN)/python -m bench
+	$(BIN)/python bench/estep.py
 
 clean:
 	rm -rf build dist mtd-demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
