@@ -1,7 +1,8 @@
-"""Do two halves of the data agree? Fourier ring correlation of two independent recoveries (SPEC 10).
+"""Do two halves of the data agree? Fourier ring correlation of two separate recoveries (SPEC 10).
 
-Each half is recovered on its own, from its own start. Aligning both halves to one target that has seen both would
-be cheaper and worthless: noise aligned to any template agrees with itself (null curves near 1).
+Both halves start from a blurred copy of the target and are then recovered on their own (Scheres and Chen 2012), so that
+they sit in one frame and share nothing but the coarsest frequencies. Aligning both to the sharp target would be
+cheaper and worthless: it has seen both, and noise aligned to a common template agrees with itself (docs/trust.md).
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.ndimage import gaussian_filter
 
 from .em import recover
 from .likelihood import Tile, TileGeometry
 from .measurement import Measurement, open_measurement
 from .metrics import RingCorrelation, align, fourier_ring_correlation
 from .recovery import Recovery
+
+#: Width (standard deviation) of the blur of the common start, in boxes: half the power is gone beyond 1.1 cycles per box.
+_BLUR = 1 / 8
 
 
 @dataclass(frozen=True)
@@ -65,27 +70,30 @@ class HalfMeasurement:
 
 
 def half_recoveries(
-    measurement: Measurement | ArrayLike | str, seed: int = 0, **options: Any
+    measurement: Measurement | ArrayLike | str, recovery: Recovery, **options: Any
 ) -> tuple[Recovery, Recovery]:
-    """Recover the upper and the lower half of the micrographs, each on its own.
+    """Recover the upper and the lower half of the micrographs, each from a blurred copy of the target.
 
     A masked half counts as unseen, not as empty: ``expected_count`` of each result extrapolates to the whole.
 
     Args:
-        measurement: anything :func:`mtdcore.open_measurement` takes.
-        seed: of the start of the upper half; the lower one takes the next.
-        options: keyword arguments that :func:`mtdcore.recover` was called with, without ``seed``.
+        measurement: what was recovered from.
+        recovery: the result.
+        options: keyword arguments that :func:`mtdcore.recover` was called with; ``initial`` and ``starts`` are set here.
     """
     source = open_measurement(measurement)
-    upper, lower = (recover(HalfMeasurement(source, bool(i)), seed=seed + i, **options) for i in (0, 1))
+    options["initial"] = gaussian_filter(recovery.target, _BLUR * recovery.likelihood.box_size)
+    options["starts"] = None
+    upper, lower = (recover(HalfMeasurement(source, lower), **options) for lower in (False, True))
     return upper, lower
 
 
 def half_set_correlation(first: Recovery, second: Recovery) -> RingCorrelation:
     """Fourier ring correlation of the unregularised averages of two recoveries, brought into one frame.
 
-    ``.resolution()`` is the period at which it falls below 1/7. Choosing the frame makes noise agree a little: the
-    curve belongs beside that of the halves of a null measurement.
+    ``.resolution()`` is the period at which it falls below 1/7. The common start and the choice of the frame let noise
+    agree at the lowest frequencies: the curve belongs beside that of a null run,
+    ``half_recoveries(null_measurement(...), null_run, ...)``.
     """
     reference, image = first.aligned_average, second.aligned_average
     shift = first.likelihood.box_size // 5
