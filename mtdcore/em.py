@@ -139,16 +139,18 @@ class _Iteration:
     executor: Executor | None
 
     def __call__(self, state: EMState) -> EMState:
-        """The state after one more iteration of every candidate, or of the best one from the first quarter on."""
+        """The state after one more iteration of every candidate, or of the best one once the race is over."""
         began = time.perf_counter()
-        race = state.iteration < self.iterations // 4
+        race = state.iteration < self.iterations // 4 and not state.at_rest(self.tolerance)
         carried = state.candidates if race else (state.leader,)
-        moved, records = zip(*(self._advance(c, state, began) for c in carried), strict=True)
+        gauge = self.gauge if len(carried) == 1 else None
+        moved, records = zip(*(self._advance(c, state, gauge, began) for c in carried), strict=True)
         best = max(range(len(moved)), key=lambda i: moved[i].objective)
-        return state.advance(moved, records[best])
+        slowest = max(record.step_norm for record in records)
+        return state.advance(moved, replace(records[best], step_norm=slowest))
 
     def _advance(
-        self, candidate: Candidate, state: EMState, began: float
+        self, candidate: Candidate, state: EMState, gauge: Gauge | None, began: float
     ) -> tuple[Candidate, IterationRecord]:
         iteration, heat = state.iteration, state.schedule.at(state.iteration)
         model, target = candidate.likelihood, candidate.target
@@ -162,8 +164,8 @@ class _Iteration:
         if self.learn_noise:
             energy = statistics.residual_energy(self.engine.asarray(image))
             model = model.with_noise_std(math.sqrt(max(energy, 0.0) / statistics.pixels))
-        if self.gauge is not None and self._gauge_is_due(iteration, heat, image - target):
-            image = self._regauge(self.gauge, image, model)
+        if gauge is not None and self._gauge_is_due(iteration, heat, image - target):
+            image = self._regauge(gauge, image, model)
         record = IterationRecord(
             iteration=iteration + 1,
             objective=statistics.log_likelihood,

@@ -24,7 +24,7 @@ class IterationRecord:
     Attributes:
         iteration: number of iterations completed.
         objective: nats at the target the iteration started from: log-likelihood (patch) or evidence (window).
-        step_norm: ``||F_next - F||``.
+        step_norm: ``||F_next - F||``, the largest of the candidates while several race.
         expected_count: posterior expected number of copies.
         noise_std: noise level after the iteration.
         temperature: of the iteration.
@@ -97,10 +97,14 @@ class EMState:
         """Number of iterations completed."""
         return len(self.history)
 
-    def converged(self, tolerance: float) -> bool:
-        """Whether the last iteration moved the target by less than ``tolerance`` at temperature 1."""
+    def at_rest(self, tolerance: float) -> bool:
+        """Whether the last iteration moved every candidate by less than ``tolerance`` at temperature 1."""
         last = self.history[-1:]
         return any(record.step_norm < tolerance and record.temperature == 1.0 for record in last)
+
+    def converged(self, tolerance: float) -> bool:
+        """Whether the race is over and the target at rest."""
+        return len(self.candidates) == 1 and self.at_rest(tolerance)
 
     def advance(self, candidates: Sequence[Candidate], record: IterationRecord) -> EMState:
         """The state after one more iteration."""

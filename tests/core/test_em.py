@@ -117,7 +117,10 @@ def test_given_noise_level_is_kept(made):
 
 
 def test_stops_when_the_step_is_small(made):
-    found = run(made, tolerance=1e-3, iterations=200, update=DenoisingUpdate(), prior=GaussianPrior(2.0, 1.5))
+    prior = GaussianPrior(2.0, 1.5)
+    found = run(
+        made, tolerance=1e-3, iterations=200, update=DenoisingUpdate(), prior=prior, initial="uniform"
+    )
     norms = [record.step_norm for record in found.history]
     assert found.stopped == "tolerance"
     assert norms[-1] < 1e-3 <= min(norms[:-1])
@@ -280,3 +283,24 @@ def test_clear_errors(made, options, error, message):
 def test_nothing_usable():
     with pytest.raises(InputError, match="no two neighbouring pixels are valid"):
         recover(np.full((20, 20), np.nan), box_size=5)
+
+
+def test_a_race_at_rest_leaves_one_candidate_that_then_chooses_its_frame(made):
+    states = []
+    found = run(
+        made,
+        tolerance=1e-3,
+        iterations=200,
+        prior=GaussianPrior(2.0, 1.5),
+        initial="samples",
+        starts=3,
+        callback=states.append,
+    )
+    assert found.stopped == "tolerance"
+    racers = [len(state.candidates) for state in states]
+    assert racers == sorted(racers, reverse=True)
+    assert (racers[0], racers[-1]) == (3, 1)
+    last_of_race = states[racers.count(3) - 1]
+    assert last_of_race.leader.objective == max(c.objective for c in last_of_race.candidates)
+    assert last_of_race.at_rest(1e-3)
+    assert not last_of_race.converged(1e-3)
