@@ -182,8 +182,7 @@ def detect(
     found = [np.empty((0, 5))]
     for tile in source.tiles(wide.geometry):
         grown, core = _grown(tile, wide.geometry, reach)
-        weights = np.asarray(engine.posterior(grown, turned, wide), dtype=np.float64)
-        found.extend(_peaks(weights, core, grown, threshold, reach))
+        found.extend(_peaks(engine.posterior(grown, turned, wide), core, grown, threshold, reach))
     table = np.vstack(found)
     table = table[np.lexsort((table[:, 2], table[:, 1], table[:, 0], -table[:, 4]))]
     places = table[:, :4].astype(np.int64)
@@ -221,13 +220,13 @@ def _peaks(
         reach: the neighbourhood is 2 reach + 1 corners wide.
     """
     side = 2 * reach + 1
-    mass = weights.sum(axis=0)
+    mass = weights.sum(axis=0, dtype=np.float64)
     around = ndimage.uniform_filter(mass, side, mode="constant") * side**2
     highest = mass == ndimage.maximum_filter(mass, side, mode="constant")
     top, left = (s.start for s in tile.region.owned)
     for i, j in np.argwhere((highest & (around >= threshold))[core]) + [s.start for s in core]:
         rows, columns = slice(max(0, i - reach), i + reach + 1), slice(max(0, j - reach), j + reach + 1)
-        rotation = int(np.argmax(weights[:, rows, columns].sum(axis=(1, 2))))
+        rotation = int(np.argmax(weights[:, rows, columns].sum(axis=(1, 2), dtype=np.float64)))
         yield np.array([tile.micrograph, top + i, left + j, rotation, around[i, j]])
 
 
