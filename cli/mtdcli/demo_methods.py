@@ -1,4 +1,4 @@
-"""The four ways to recover an image that the demo compares, and the prior that two of them share."""
+"""The ways to recover an image that the demo compares, and the priors that some of them use."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ class Method:
 
 
 def methods() -> list[Method]:
-    """The published method without and with the prior, and the default method without and with it.
+    """The published method without and with the Gaussian prior, the default method without and with it, and the default
+    method with the shipped learned prior where PyTorch is installed.
 
     The published settings: arXiv:2312.08500, Table I (start: average of ten images; prior weight rising from 0 to 1;
     score at the fixed noise level that t = 0.01 of its diffusion stands for, 0.045).
@@ -75,12 +76,23 @@ def methods() -> list[Method]:
     ascent = mtd.GradientAscent(step=1e-3, prior_weight=_rising, prior_level=0.045)
     published = {**plain, "likelihood": "patch", "iterations": 100, "update": ascent}
     default = {**plain, "temperature": "auto"}
-    return [
+    ways = [
         Method("published", published),
         Method("published, prior", {**published, "prior": prior}),
         Method("window", default),
         Method("window, prior", {**default, "prior": prior}),
     ]
+    learned = _learned_prior()
+    return ways if learned is None else [*ways, Method("window, learned", {**default, "prior": learned})]
+
+
+def _learned_prior() -> mtd.Prior | None:
+    """The shipped prior of glyphs; None without PyTorch or without its weights. Damaged weights are an error."""
+    try:
+        from mtdbridge import load_prior, shipped_priors
+    except ImportError:
+        return None
+    return load_prior("glyphs", box_size=BOX) if "glyphs" in shipped_priors() else None
 
 
 def window_evidence(measurement: Any, estimate: np.ndarray, noise_std: float, copies: float) -> float:

@@ -1,3 +1,6 @@
+import sys
+from importlib.util import find_spec
+
 import pytest
 
 import mtdcli.demo
@@ -14,15 +17,23 @@ def test_demo_compares_methods_and_writes_its_report(mtd_json, mtd, tmp_path, sm
     folder = tmp_path / "demo"
     result = mtd_json("demo", "-o", folder)
     table = result["methods"]
-    assert list(table) == ["published", "published, prior", "window", "window, prior"]
+    assert list(table)[:4] == ["published", "published, prior", "window", "window, prior"]
+    assert list(table)[4:] == (["window, learned"] if find_spec("torch") else [])
     assert all(0 < row["E_s"] <= row["E"] for row in table.values())
-    best = table["window, prior"]
-    assert best["E_s"] < table["published"]["E_s"]
-    assert best["evidence"] > 100 > 5 > best["evidence_noise_only"]
+    for best in list(table.values())[3:]:
+        assert best["E_s"] < table["published"]["E_s"]
+        assert best["evidence"] > 100 > 5 > best["evidence_noise_only"]
     page = (folder / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 1
     assert (folder / "demo.png").read_bytes().startswith(b"\x89PNG")
     mtd("demo", "-o", folder, code=74)
+
+
+def test_demo_without_pytorch_leaves_the_learned_prior_out(monkeypatch):
+    from mtdcli.demo_methods import methods
+
+    monkeypatch.setitem(sys.modules, "mtdbridge", None)  # the import fails as it does where torch is missing
+    assert [way.name for way in methods()][-1] == "window, prior"
 
 
 def test_doctor_tests_this_installation(mtd_json, mtd):
