@@ -92,7 +92,14 @@ def _learned_prior() -> mtd.Prior | None:
         from mtdbridge import load_prior, shipped_priors
     except ImportError:
         return None
-    return load_prior("glyphs", box_size=BOX) if "glyphs" in shipped_priors() else None
+    if "glyphs" not in shipped_priors():
+        return None
+    import torch
+
+    torch.set_num_threads(
+        1
+    )  # a denoiser call on one small image: threads that wait for each other cost more than they give
+    return load_prior("glyphs", box_size=BOX)
 
 
 def window_evidence(measurement: Any, estimate: np.ndarray, noise_std: float, copies: float) -> float:
