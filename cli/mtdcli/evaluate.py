@@ -19,12 +19,14 @@ from .console import emit, json_option
 @json_option
 def command(run_dir: Path, truth: Path | None, as_json: bool) -> None:
     """Compare the estimate in RUN_DIR with the truth: the relative error E (best rotation) and the gauge-free E_s
-    (best rotation and small shift, since the data hardly fix where the image sits in its box).
+    (best rotation and small shift, since the data hardly fix where the image sits in its box). Where the copies are known
+    too, also precision and recall of the detected ones.
     """
     from mtdcore.errors import InputError
 
+    from .detect import accuracy, find_copies
     from .run_folder import RunFolder
-    from .truth import errors, true_target
+    from .truth import errors, simulation_at, true_target
 
     folder = RunFolder(run_dir)
     record = folder.read_record()
@@ -33,11 +35,13 @@ def command(run_dir: Path, truth: Path | None, as_json: bool) -> None:
     true = true_target(measurement, truth, parameters["box_size"])
     if true is None:
         raise InputError(f"the truth behind {measurement} is not known here; name an image with --truth.")
-    emit(
-        {
-            "run": str(run_dir),
-            "estimate": errors(folder.read_image(folder.estimate), true, parameters["rotations"]),
-            "aligned_average": errors(folder.read_image(folder.average), true, parameters["rotations"]),
-        },
-        as_json,
-    )
+    estimate, rotations = folder.read_image(folder.estimate), parameters["rotations"]
+    result = {
+        "run": str(run_dir),
+        "estimate": errors(estimate, true, rotations),
+        "aligned_average": errors(folder.read_image(folder.average), true, rotations),
+    }
+    simulation = simulation_at(measurement)
+    if simulation is not None:
+        result["detections"] = accuracy(find_copies(folder, record), estimate, simulation)
+    emit(result, as_json)

@@ -54,10 +54,10 @@ def _measurement(path: Path, check: bool) -> dict[str, Any]:
             described["noise_std_estimate"] = estimate_noise_std(measurement)
         except InputError as problem:
             described["noise_std_estimate"] = f"none: {problem}"
-    return described | {"provenance": _provenance(path)}
+    return described | {"provenance": provenance(path)}
 
 
-def _provenance(path: Path) -> dict[str, Any]:
+def provenance(path: Path) -> dict[str, Any]:
     """What `mtd simulate` or `mtd import` noted in the attributes of a Zarr array; empty for anything else."""
     try:
         attributes = json.loads((path / "zarr.json").read_text(encoding="utf-8"))["attributes"]

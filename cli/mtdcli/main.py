@@ -20,6 +20,7 @@ COMMANDS = {
     "import": ("import_", "Turn .npy, .npz, .png, .tif or .mrc files into a normalised Zarr measurement."),
     "inspect": ("inspect", "Say what a measurement or a run folder holds."),
     "recover": ("recover", "Recover the target image from a measurement."),
+    "detect": ("detect", "Find the copies of a recovered image: tables in CSV and STAR."),
     "evaluate": ("evaluate", "Compare the estimate of a run with the truth."),
     "report": ("report", "Write the report of a run again."),
     "train-prior": ("train_prior", "Train a learned prior on images (extra: torch)."),

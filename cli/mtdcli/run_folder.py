@@ -34,6 +34,8 @@ class RunFolder:
         history: ``history.csv``, one row per iteration.
         checkpoint: what ``--resume`` continues from.
         page: ``report.html``.
+        picks: ``detections.csv``, one row per copy that ``mtd detect`` found.
+        picks_star: ``detections.star``, the same for RELION.
 
     """
 
@@ -45,6 +47,8 @@ class RunFolder:
         self.history = path / "history.csv"
         self.checkpoint = path / "checkpoint.safetensors"
         self.page = path / "report.html"
+        self.picks = path / "detections.csv"
+        self.picks_star = path / "detections.star"
 
     @property
     def occupied(self) -> bool:
@@ -79,7 +83,8 @@ class RunFolder:
     def clear(self) -> None:
         """Remove the files of an earlier run (and nothing else)."""
         checkpoints = (self.checkpoint, previous_checkpoint(self.checkpoint))
-        for file in (self.record, self.estimate, self.average, self.history, *checkpoints, self.page):
+        results = (self.record, self.estimate, self.average, self.history, self.page)
+        for file in (*results, *checkpoints, self.picks, self.picks_star):
             file.unlink(missing_ok=True)
 
     def read_record(self) -> dict[str, Any]:
