@@ -120,6 +120,8 @@ def run(
         def after(current: mtd.EMState) -> None:
             nonlocal saved
             last = current.history[-1]
+            if last.iteration == 1:  # every parameter has proved usable: what --force replaces may go
+                folder.clear()
             bar.update(
                 last.iteration, {"nats": f"{last.objective:.6g}", "copies": f"{last.expected_count:.4g}"}
             )
@@ -132,9 +134,8 @@ def run(
 
         arguments = _arguments(parameters, backend)
         recovery = mtd.recover(measurement, **arguments, backend=backend, callback=after, state=state)
-        save_checkpoint(
-            folder.checkpoint, recovery.state, owner
-        )  # --resume of a finished run finds nothing to do
+        # The last state, so that --resume of a finished run finds nothing to do.
+        save_checkpoint(folder.checkpoint, recovery.state, owner)
         return recovery
 
 

@@ -155,18 +155,16 @@ def _recover(
     from .report import write_report
 
     started, clock = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.perf_counter()
+    if folder.occupied and not (resume or force):
+        raise StorageError(f"{folder.path} holds a run already; --resume continues it, --force replaces it.")
     measurement = mtd.open_measurement(path)
     threads = threads_within(parameters, measurement.shape)
     backend = mtd.get_backend(parameters["device"], parameters["precision"], threads)
     owner = job.identity(measurement, backend, parameters)
     state = None
-    if force or not folder.occupied:
-        folder.clear()
-    elif resume:
+    if resume and folder.occupied and not force:
         state = load_checkpoint(folder.checkpoint, owner)
         log(f"going on after iteration {state.iteration}")
-    else:
-        raise StorageError(f"{folder.path} holds a run already; --resume continues it, --force replaces it.")
     micrographs, height, width = measurement.shape
     log(f"{path}: {micrographs} micrograph(s) of {height} x {width} pixels, backend {backend.name}")
     recovery = job.run(measurement, folder, backend, parameters, owner, state)

@@ -91,6 +91,8 @@ def test_results_are_replaced_only_when_asked(mtd, measurement, run_dir):
     assert "--resume" in error
     assert "--force" in error
     assert (run_dir / "estimate.npy").read_bytes() == before
+    mtd("recover", measurement, "-o", run_dir, *QUICK, "--initial", "none.npy", "--force", code=74)
+    assert (run_dir / "estimate.npy").read_bytes() == before
     mtd("recover", measurement, "-o", run_dir, *QUICK, "--likelihood", "patch", "--force")
     assert (run_dir / "estimate.npy").read_bytes() != before
 
