@@ -82,7 +82,7 @@ class Start:
 class Oracle:
     """Knows all places and rotations: the average of the copies, denoised where there is a prior.
 
-    Nothing that has to find the copies does better, which makes it the floor of every other column.
+    With the prior it is the best that can be hoped for on average by a method that has to find the copies.
     """
 
     name: str = "oracle"
