@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# One thread per process: as many processes as cores already share the machine.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # Home of the CPU build of torch. Where it cannot be reached pip goes on with the index it is configured for.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
@@ -21,13 +23,13 @@ demo: $(VENV)/.installed
 	$(BIN)/mtd demo --force
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 coverage: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slow" --cov=mtdcore --cov-report=term:skip-covered --cov-fail-under=90
+	$(PYTEST) -m "not slow" --cov=mtdcore --cov-report=term:skip-covered --cov-fail-under=90
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
