@@ -23,7 +23,7 @@ from .noise import default_expected_count, estimate_noise_std
 from .priors import FlatPrior, Prior
 from .recovery import Candidate, EMState, IterationRecord, Recovery
 from .schedule import Temperature
-from .starts import Start, choose_starts
+from .starts import Start, choose_starts, default_start
 from .statistics import Statistics
 
 #: While the target is still meaningless the count may not fall below this share of its start: otherwise EM
@@ -78,8 +78,8 @@ def recover(
         iterations: largest number of iterations.
         tolerance: stop when ``||F_next - F||`` falls below this and the gauge is settled.
         temperature: run at noise variance ``T sigma^2``, T falling geometrically from this to 1 over the first
-            60 % of the iterations; "auto": a start that leaves about 10 nats per copy (SPEC 8), advisable with
-            uniform starts; None: 1.
+            60 % of the iterations; "auto": a start that leaves about 10 nats per copy (SPEC 8); None: "auto" for
+            uniform starts of the window model, which need it where the signal is strong, 1 otherwise.
         backend: a backend or its name.
         seed: of the random starts.
         executor: runs the E-step in parts elsewhere, see :func:`e_step`.
@@ -99,7 +99,11 @@ def recover(
         gauge = PriorGauge.of(prior, rotations, box_size) if by_prior else None
     if state is None:
         model = _model(likelihood, source, box_size, rotations, noise_std, min_separation, expected_count)
-        targets = choose_starts(initial, starts, prior, model, seed)
+        kind = default_start(prior) if initial is None else initial
+        targets = choose_starts(kind, starts, prior, model, seed)
+        if temperature is None:
+            uniform = isinstance(kind, str) and kind == "uniform"
+            temperature = "auto" if uniform and isinstance(model, WindowLikelihood) else 1.0
         state = EMState.begin(targets, model, Temperature.begin(temperature, iterations, model, source))
     step = _Iteration(
         source,

@@ -34,15 +34,13 @@ class Temperature:
     @classmethod
     def begin(
         cls,
-        temperature: float | Literal["auto"] | None,
+        temperature: float | Literal["auto"],
         iterations: int,
         likelihood: Likelihood,
         measurement: Measurement,
     ) -> Temperature:
         """The schedule of a run; "auto" takes the energy per copy from the excess energy of the measurement."""
         span = round(_FALL * iterations)
-        if temperature is None:
-            return cls(1.0, span)
         if temperature == "auto":
             count = (
                 likelihood.expected_count
@@ -52,7 +50,5 @@ class Temperature:
             energy = excess_energy(measurement, likelihood.noise_std) / count
             return cls(max(1.0, energy / (_START_NATS * likelihood.noise_std**2)), span)
         if not (math.isfinite(temperature) and temperature >= 1.0):
-            raise ParameterError(
-                f'temperature must be a number of at least 1, "auto" or None; got {temperature}.'
-            )
+            raise ParameterError(f'temperature must be a number of at least 1, or "auto"; got {temperature}.')
         return cls(float(temperature), span)

@@ -21,12 +21,15 @@ _SAMPLES = 4
 _BLOB_NORM = 2.0
 
 
+def default_start(prior: Prior) -> Start:
+    """Draws from the prior where there is one, random pixels otherwise."""
+    return "uniform" if isinstance(prior, FlatPrior) else "samples"
+
+
 def choose_starts(
-    initial: ArrayLike | Start | None, starts: int | None, prior: Prior, model: Likelihood, seed: int
+    initial: ArrayLike | Start, starts: int | None, prior: Prior, model: Likelihood, seed: int
 ) -> list[np.ndarray]:
     """(L, L) float64 images to start from; arguments as in :func:`mtdcore.recover`."""
-    if initial is None:
-        initial = "uniform" if isinstance(prior, FlatPrior) else "samples"
     if not isinstance(initial, str):
         return _given(initial, model.box_size)
     count = starts or (_SAMPLES if initial == "samples" else 1)

@@ -132,7 +132,7 @@ def run(
             if stop.signum:
                 raise Interrupted(stop.signum, last.iteration)
 
-        arguments = _arguments(parameters, backend)
+        arguments = _arguments(parameters)
         recovery = mtd.recover(measurement, **arguments, backend=backend, callback=after, state=state)
         # The last state, so that --resume of a finished run finds nothing to do.
         save_checkpoint(folder.checkpoint, recovery.state, owner)
@@ -146,7 +146,7 @@ def save(folder: RunFolder, recovery: mtd.Recovery) -> None:
     folder.write_history([asdict(record) for record in recovery.history])
 
 
-def _arguments(parameters: Mapping[str, Any], backend: Backend) -> dict[str, Any]:
+def _arguments(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Options of ``mtd recover`` as arguments of :func:`mtdcore.recover`."""
     same = (
         "box_size", "rotations", "noise_std", "likelihood", "min_separation", "expected_count",
@@ -156,7 +156,7 @@ def _arguments(parameters: Mapping[str, Any], backend: Backend) -> dict[str, Any
     return {
         **{name: parameters[name] for name in same},
         "initial": initial if initial in get_args(Start) else read_image(Path(initial)),
-        "prior": _prior(parameters["prior"], backend.name),
+        "prior": _prior(parameters["prior"]),
         "update": _update(parameters),
     }
 
@@ -172,10 +172,12 @@ def _update(parameters: Mapping[str, Any]) -> Update | None:
     return None
 
 
-def _prior(name: str | None, device: str) -> mtd.Prior | None:
+def _prior(name: str | None) -> mtd.Prior | None:
     if name is None:
         return None
     try:
+        import torch
+
         from mtdbridge import load_prior
     except DependencyError:
         raise
@@ -183,5 +185,7 @@ def _prior(name: str | None, device: str) -> mtd.Prior | None:
         raise DependencyError(
             f"--prior {name} needs PyTorch; install it with: pip install 'mtdcore[torch]'."
         ) from problem
-    prior: mtd.Prior = load_prior(name, device=device)
+    # This process is ours to configure: on one small image more threads only wait for each other.
+    torch.set_num_threads(1)
+    prior: mtd.Prior = load_prior(name)
     return prior

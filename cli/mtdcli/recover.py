@@ -128,9 +128,6 @@ def command(
     from .run_folder import RunFolder
 
     parameters["initial"] = parameters["initial"] or ("samples" if parameters["prior"] else "uniform")
-    # Cooling avoids wrong optima from a start that knows nothing; the published method has none.
-    cools = parameters["likelihood"] == "window" and parameters["initial"] == "uniform"
-    parameters["temperature"] = parameters["temperature"] or ("auto" if cools else 1.0)
     folder = RunFolder(output)
     again = command_line(ctx)
     with folder.lock():
