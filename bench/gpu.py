@@ -20,7 +20,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,30 +32,9 @@ from mtdcore.backends._cuda_models import Items
 from mtdcore.backends._cuda_paths import SpectralPath, templates
 from mtdcore.backends._cuda_staging import grouped, staged
 from mtdcore.backends.cuda import CudaBackend, _EStep, describe_devices
-from mtdcore.likelihood import Likelihood, PatchLikelihood, TileGeometry, WindowLikelihood
+from mtdcore.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
 from mtdcore.measurement import ArrayMeasurement
 from mtdcore.rotation import RotationSet
-
-
-class _WideTiles:
-    """Tiles as large as a card likes them; the E-step's own suit the cache of a core."""
-
-    pixels = 2048
-
-    @property
-    def geometry(self) -> TileGeometry:
-        cut: TileGeometry = super().geometry  # type: ignore[misc]
-        return replace(
-            cut, side=max(cut.side, (self.pixels - 2 * cut.halo - cut.reach) // cut.unit * cut.unit)
-        )
-
-
-class _Patch(_WideTiles, PatchLikelihood):
-    pass
-
-
-class _Window(_WideTiles, WindowLikelihood):
-    pass
 
 
 @dataclass(frozen=True)
@@ -75,10 +54,10 @@ class Case:
 CASES = {
     case.name: case
     for case in (
-        Case("patch-5-4", _Patch(5, 4, 1.0, 0.5), 4096),
-        Case("patch-28-4", _Patch(28, 4, 1.0, 0.5), 4096),
-        Case("window-28-4", _Window(28, 4, 1.0, expected_count=1000), 4096),
-        Case("window-96-360", _Window(96, 360, 1.0, expected_count=100), 4096),
+        Case("patch-5-4", PatchLikelihood(5, 4, 1.0, 0.5), 4096),
+        Case("patch-28-4", PatchLikelihood(28, 4, 1.0, 0.5), 4096),
+        Case("window-28-4", WindowLikelihood(28, 4, 1.0, expected_count=1000), 4096),
+        Case("window-96-360", WindowLikelihood(96, 360, 1.0, expected_count=100), 4096),
     )
 }
 
@@ -195,7 +174,8 @@ def row(backend: CudaBackend, case: Case, repeats: int, bandwidth: float) -> dic
     side, size = case.side, case.likelihood.box_size
     measurement = ArrayMeasurement(rng.normal(size=(1, side, side)).astype(np.float32))
     likelihood = case.likelihood.bind(measurement.shape)
-    tiles = list(measurement.tiles(likelihood.geometry))
+    cut = likelihood.geometry.enlarged(backend.tile_pixels(likelihood))
+    tiles = list(measurement.tiles(cut))
     target = backend.asarray(rng.normal(size=(size, size)) / size)
     turned = RotationSet(likelihood.rotations, size).apply(target)
     with backend.device.active():

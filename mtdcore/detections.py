@@ -21,7 +21,7 @@ from .backends import Backend, get_backend
 from .errors import ParameterError
 from .estep import check_box_fits
 from .files import write_whole
-from .likelihood import Likelihood, Region, Tile, TileGeometry, WindowLikelihood
+from .likelihood import Likelihood, Region, Tile, WindowLikelihood
 from .measurement import Measurement, open_measurement
 from .metrics import Alignment
 from .rotation import RotationSet
@@ -181,7 +181,7 @@ def detect(
     turned = RotationSet(wide.rotations, wide.box_size).apply(engine.asarray(target))
     found = [np.empty((0, 5))]
     for tile in source.tiles(wide.geometry):
-        grown, core = _grown(tile, wide.geometry, reach)
+        grown, core = _grown(tile, reach)
         found.extend(_peaks(engine.posterior(grown, turned, wide), core, grown, threshold, reach))
     table = np.vstack(found)
     table = table[np.lexsort((table[:, 2], table[:, 1], table[:, 0], -table[:, 4]))]
@@ -193,9 +193,9 @@ def detect(
     )
 
 
-def _grown(tile: Tile, geometry: TileGeometry, reach: int) -> tuple[Tile, tuple[slice, slice]]:
+def _grown(tile: Tile, reach: int) -> tuple[Tile, tuple[slice, slice]]:
     """The tile owning ``reach`` more sites on each side, and its former own sites among them."""
-    extent = geometry.extent(tile.micrograph_shape)
+    extent = tile.geometry.extent(tile.micrograph_shape)
     own = tile.region.owned
     rows, columns = (
         slice(max(0, s.start - reach), min(n, s.stop + reach)) for s, n in zip(own, extent, strict=True)

@@ -7,14 +7,15 @@ from concurrent.futures import Executor
 from ._typing import Array
 from .backends import Backend, get_backend
 from .errors import InputError, ParameterError
-from .likelihood import Likelihood
+from .likelihood import Likelihood, TileGeometry
 from .measurement import Measurement, open_measurement
 from .rotation import RotationSet
 from .statistics import Statistics
 
-#: Tiles summed by one task. The order of every sum follows from this number alone, which is why any
-#: executor, any number of workers, and none at all give the same bits.
-PART_TILES = 64
+#: Tiles of the likelihood's own size summed by one task; of larger tiles proportionally fewer, but a batch of them at
+#: least. The order of every sum follows from the cut and these numbers alone, which is why any executor, any number of
+#: workers, and none at all give the same bits.
+PART_TILES, LEAST_TILES = 64, 8
 
 
 def e_step(
@@ -50,11 +51,13 @@ def e_step(
         )
     check_box_fits(source, side)
     bound = likelihood.bind(source.shape)
-    parts = source.split(max(1, -(-source.tile_count(bound.geometry) // PART_TILES)))
+    cut = bound.geometry.enlarged(engine.tile_pixels(bound))
+    together = max(min(PART_TILES, LEAST_TILES), PART_TILES * bound.geometry.side**2 // cut.side**2)
+    parts = source.split(max(1, -(-source.tile_count(cut) // together)))
     if executor is None:
-        sums = (_part(part, target, bound, engine) for part in parts)
+        sums = (_part(part, cut, target, bound, engine) for part in parts)
     else:
-        futures = [executor.submit(_part, part, target, bound, engine) for part in parts]
+        futures = [executor.submit(_part, part, cut, target, bound, engine) for part in parts]
         sums = (future.result() for future in futures)
     total = next(sums)
     for part in sums:
@@ -71,6 +74,8 @@ def check_box_fits(measurement: Measurement, box_size: int) -> None:
         )
 
 
-def _part(measurement: Measurement, target: Array, likelihood: Likelihood, backend: Backend) -> Statistics:
+def _part(
+    measurement: Measurement, cut: TileGeometry, target: Array, likelihood: Likelihood, backend: Backend
+) -> Statistics:
     turned = RotationSet(likelihood.rotations, likelihood.box_size).apply(backend.asarray(target))
-    return backend.accumulate(measurement.tiles(likelihood.geometry), turned, likelihood)
+    return backend.accumulate(measurement.tiles(cut), turned, likelihood)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from mtdcore.backends import get_backend
 from mtdcore.errors import ParameterError
 from mtdcore.likelihood import PatchLikelihood, WindowLikelihood
 
@@ -35,10 +36,13 @@ def threads_within(parameters: Mapping[str, Any], shape: tuple[int, int, int]) -
     if limit is None:
         return None if threads is None else int(threads)
     box, rotations = parameters["box_size"], parameters["rotations"]
-    if parameters["likelihood"] == "patch":
-        geometry = PatchLikelihood(box, rotations, 1.0).geometry
-    else:
-        geometry = WindowLikelihood(box, rotations, 1.0, 1.0, parameters["min_separation"]).geometry
+    likelihood = (
+        PatchLikelihood(box, rotations, 1.0)
+        if parameters["likelihood"] == "patch"
+        else WindowLikelihood(box, rotations, 1.0, 1.0, parameters["min_separation"])
+    )
+    pixels = get_backend("cpu", parameters["precision"]).tile_pixels(likelihood)
+    geometry = likelihood.geometry.enlarged(pixels)
     sides = (min(n, geometry.side + 2 * geometry.halo + geometry.reach) for n in shape[1:])
     maps = rotations * next(sides) * next(sides) * (8 if parameters["precision"] == "float64" else 4)
     fitting = int((limit - _BASE - _SHARED * maps) // (_OWN * maps))

@@ -120,7 +120,7 @@ class WindowPlan:
         turned: np.ndarray,
         likelihood: WindowLikelihood,
         dtype: np.dtype,
-        micrograph_shape: tuple[int, int],
+        largest_read: tuple[int, int],
     ) -> None:
         self.likelihood, self.dtype = likelihood, dtype
         self.turned = (turned / likelihood.noise_std**2).astype(dtype)
@@ -128,8 +128,7 @@ class WindowPlan:
         self.energy = energies.sum(axis=(1, 2))
         self.energies = energies.astype(dtype)
         self.log_rate = likelihood.log_activity - math.log(len(turned))
-        largest = likelihood.geometry.largest_read(micrograph_shape)
-        self.torus = tuple(fft.next_fast_len(n + likelihood.margin, real=True) for n in largest)
+        self.torus = tuple(fft.next_fast_len(n + likelihood.margin, real=True) for n in largest_read)
         self.templates = self._correlator().templates(self.turned)
 
     def statistics(self, tiles: Sequence[Tile]) -> Statistics:
@@ -154,7 +153,7 @@ class WindowPlan:
                 projected.backproject(image, scores, tile.owned, k)
             evidence += gain
             sites += log_norm.size
-            tile_energy, tile_pixels = _owned_energy(tile, likelihood)
+            tile_energy, tile_pixels = _owned_energy(tile)
             energy, pixels = energy + tile_energy, pixels + tile_pixels
         coverage = interior[:, None, None] + (0.0 if covered is None else covered.result())
         backprojection = projected.result()
@@ -242,7 +241,7 @@ class WindowPlan:
 
     def _margin_inside(self, tile: Tile) -> bool:
         """Whether the margin around every owned window lies inside the micrograph."""
-        margin, reach = self.likelihood.margin, self.likelihood.geometry.reach
+        margin, reach = self.likelihood.margin, tile.geometry.reach
         return all(
             owned.start >= margin and owned.stop + reach + margin <= length
             for owned, length in zip(tile.region.owned, tile.micrograph_shape, strict=True)
@@ -255,7 +254,7 @@ class WindowPlan:
         """
         likelihood = self.likelihood
         reach = likelihood.separation - 1
-        extent = likelihood.geometry.extent(tile.micrograph_shape)
+        extent = tile.geometry.extent(tile.micrograph_shape)
         (rows, row_counts), (columns, column_counts) = (
             np.unique(
                 np.minimum(np.arange(s.start, s.stop) + reach, n - 1)
@@ -269,9 +268,9 @@ class WindowPlan:
         return float(row_counts @ log_norm @ column_counts)
 
 
-def _owned_energy(tile: Tile, likelihood: WindowLikelihood) -> tuple[float, int]:
+def _owned_energy(tile: Tile) -> tuple[float, int]:
     """Energy and number of the valid pixels that this tile alone counts."""
-    cut = tile.owned_pixels(likelihood.geometry)
+    cut = tile.owned_pixels
     values = np.asarray(tile.values[cut])
     kept = None if tile.valid is None else tile.valid[cut]
     if kept is not None:

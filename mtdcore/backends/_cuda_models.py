@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .._typing import Array
-from ..likelihood import Likelihood, PatchLikelihood, Tile, TileGeometry, WindowLikelihood
+from ..likelihood import Likelihood, PatchLikelihood, Tile, WindowLikelihood
 from ..statistics import Statistics
 from ._cuda_kernels import Kernels
 from ._cuda_staging import StagedTile
@@ -63,12 +63,8 @@ class Model(Protocol):
         """Weights of one tile on the host, as :meth:`Backend.posterior` returns them, from host maps."""
         ...
 
-    def own_pixels(self, tile: Tile) -> tuple[slice, slice]:
-        """Pixels of ``tile.values`` whose energy this tile counts."""
-        ...
-
     def energy(self, tiles: list[StagedTile], items: Items) -> Array:
-        """Sum of their squares, float64 on the device, for tiles and the items gathered from them."""
+        """Energy of the pixels that these tiles own, float64 on the device; ``items`` are gathered from them."""
         ...
 
     def statistics(self, frames: Array, scores: Any, energy: float, pixels: int, sites: int) -> Statistics:
@@ -142,10 +138,6 @@ class PatchModel:
         out[:, :, shown[:, None], shown] = inner
         return out.reshape(rows, columns, *out.shape[1:])
 
-    def own_pixels(self, tile: Tile) -> tuple[slice, slice]:
-        """The owned patches."""
-        return tile.owned
-
     def energy(self, tiles: list[StagedTile], items: Items) -> Array:
         """All patches at once."""
         return _energy(items.pixels)
@@ -186,13 +178,9 @@ class WindowModel:
         """The likelihood itself."""
         return self._likelihood
 
-    @property
-    def _geometry(self) -> TileGeometry:
-        return self.likelihood.geometry
-
     def torus(self, tile: Tile) -> tuple[int, int]:
         """The same for all tiles of a measurement, so that they share their transforms."""
-        largest = self._geometry.largest_read(tile.micrograph_shape)
+        largest = tile.geometry.largest_read(tile.micrograph_shape)
         rows, columns = (
             fast_length(max(n, own) + self.likelihood.margin)
             for n, own in zip(largest, tile.values.shape, strict=True)
@@ -211,14 +199,14 @@ class WindowModel:
             pixels[m, :rows, :columns] = item.pixels
             if valid is not None:
                 valid[m, :rows, :columns] = 1 if item.valid is None else item.valid
-            reach = self._geometry.reach
+            reach = item.tile.geometry.reach
             (top, bottom), (left, right) = ((s.start, s.stop) for s in item.tile.owned)
             corners[m] = rows - reach, columns - reach, top, bottom, left, right
         return Items(pixels, valid, xp.asarray(corners))
 
     def _sees_valid_pixels_only(self, tile: Tile) -> bool:
         """Whether the frames of its windows, margin included, hold no invalid pixel and stay in the micrograph."""
-        margin, reach = self.likelihood.margin, self._geometry.reach
+        margin, reach = self.likelihood.margin, tile.geometry.reach
         return tile.valid is None and all(
             owned.start >= margin and owned.stop + reach + margin <= length
             for owned, length in zip(tile.region.owned, tile.micrograph_shape, strict=True)
@@ -234,13 +222,9 @@ class WindowModel:
         """Weights of the owned corners."""
         return np.asarray(maps[(slice(None), 0, *tile.owned)], dtype=np.float64)
 
-    def own_pixels(self, tile: Tile) -> tuple[slice, slice]:
-        """The owned corners' pixels, and the rest of the micrograph beyond the last of them."""
-        return tile.owned_pixels(self._geometry)
-
     def energy(self, tiles: list[StagedTile], items: Items) -> Array:
         """Tile by tile: neighbours read the same pixels."""
-        return sum(_energy(t.pixels[self.own_pixels(t.tile)]) for t in tiles)
+        return sum(_energy(t.pixels[t.tile.owned_pixels]) for t in tiles)
 
     def statistics(self, frames: Array, scores: Any, energy: float, pixels: int, sites: int) -> Statistics:
         """Evidence against "no copies" (SPEC 7)."""

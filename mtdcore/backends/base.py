@@ -38,11 +38,19 @@ class Backend(Protocol):
         """An array of this backend as a NumPy array."""
         ...
 
+    def tile_pixels(self, likelihood: Likelihood) -> int:
+        """Side of the tiles, in pixels read, that suit the device; tiles of any size are accepted.
+
+        The E-step keeps the likelihood's own cut where that is larger, so 0 means no wish. Depends on the likelihood
+        and the device, never on threads or on what else runs.
+        """
+        ...
+
     def accumulate(self, tiles: Iterable[Tile], rotated_targets: Array, likelihood: Likelihood) -> Statistics:
         """Sum of the statistics of the tiles, added in the order given.
 
         Args:
-            tiles: host tiles of ``likelihood.geometry``.
+            tiles: host tiles of ``likelihood.geometry``, enlarged or not.
             rotated_targets: (K, L, L) floating-point array of this backend's library.
             likelihood: bound to the measurement (:meth:`bind`).
 

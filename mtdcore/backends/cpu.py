@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +20,10 @@ from ..statistics import Statistics
 from ._cpu_patch import PatchPlan
 from ._cpu_window import WindowPlan
 from ._precision import needed_precision
+
+#: Halo of a tile, both sides together, above which larger tiles pay; their side; and the largest correlation maps of a
+#: tile that they may lead to.
+_LARGE_HALO, _TILE_PIXELS, _MAPS_BYTES = 160, 1024, 1 << 28
 
 
 class CpuBackend:
@@ -53,6 +58,14 @@ class CpuBackend:
 
     def synchronize(self) -> None:
         """Nothing to wait for."""
+
+    def tile_pixels(self, likelihood: Likelihood) -> int:
+        """Larger tiles where halos would be most of them, as far as the maps of a tile stay small."""
+        cut = likelihood.geometry
+        if 2 * cut.halo + cut.reach <= _LARGE_HALO:
+            return 0
+        per_pixel = np.dtype(self.precision).itemsize * likelihood.rotations
+        return min(_TILE_PIXELS, math.isqrt(_MAPS_BYTES // per_pixel))
 
     def accumulate(self, tiles: Iterable[Tile], rotated_targets: Array, likelihood: Likelihood) -> Statistics:
         """Sum of the statistics of the tiles; see :meth:`Backend.accumulate`."""
@@ -100,7 +113,7 @@ class _Plans:
 
     def plan(self, tiles: Sequence[Tile]) -> PatchPlan | WindowPlan:
         precision = needed_precision(self.precision, self.norm, self.likelihood.noise_std, tiles)
-        key = (precision, tiles[0].micrograph_shape)
+        key = (precision, tiles[0].geometry.largest_read(tiles[0].micrograph_shape))
         if key not in self._made:
             dtype = np.dtype(key[0])
             if isinstance(self.likelihood, PatchLikelihood):

@@ -80,10 +80,7 @@ class CudaBackend:
             self.device.synchronize()
 
     def tile_pixels(self, likelihood: Likelihood) -> int:
-        """Side of the square of pixels that a tile should read on this card; any size is accepted.
-
-        Large against the halo of the tile and against the work of the host, small enough for a batch of several.
-        """
+        """Large against the halo and the work of the host, small enough for a batch of several tiles."""
         share = _MEMORY_SHARE * self.device.total_bytes() / _TILES
         per_pixel = np.dtype(self.precision).itemsize * (likelihood.rotations + 7)
         return min(_TILE_PIXELS, math.isqrt(int(share / per_pixel)))
@@ -211,7 +208,7 @@ class _EStep:
 
     def valid_pixels(self, tile: Tile) -> int:
         """Number of valid pixels that this tile counts."""
-        cut = self.model.own_pixels(tile)
+        cut = tile.owned_pixels
         return int(tile.values[cut].size if tile.valid is None else np.count_nonzero(tile.valid[cut]))
 
     def _kernels(self, precision: str) -> Kernels:

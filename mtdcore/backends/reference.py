@@ -46,6 +46,10 @@ class ReferenceBackend:
     def synchronize(self) -> None:
         """Nothing to wait for."""
 
+    def tile_pixels(self, likelihood: Likelihood) -> int:
+        """Any tile will do."""
+        return 0
+
     def accumulate(self, tiles: Iterable[Tile], rotated_targets: Array, likelihood: Likelihood) -> Statistics:
         """Sum of the statistics of the tiles; see :meth:`Backend.accumulate`."""
         turned = np.asarray(rotated_targets, dtype=np.float64)
@@ -167,7 +171,7 @@ def _accumulate_windows(tile: Tile, turned: np.ndarray, likelihood: WindowLikeli
         window = (slice(top + row, top + row + side), slice(left + column, left + column + side))
         backprojection[k] += weight * pixels[window]
         coverage[k] += weight * valid[window]
-    energy, count = _owned_energy(tile, likelihood)
+    energy, count = _owned_energy(tile)
     return replace(
         zero,
         backprojection=backprojection,
@@ -210,13 +214,13 @@ def _window_posterior(
     return weights, float(evidence) / likelihood.neighbourhood
 
 
-def _owned_energy(tile: Tile, likelihood: WindowLikelihood) -> tuple[float, int]:
+def _owned_energy(tile: Tile) -> tuple[float, int]:
     """Energy and number of the valid pixels that belong to this tile.
 
     Corners are fewer than pixels: the last tile of a row or column also owns the L - 1 pixels beyond.
     """
     pixels, valid = _pixels(tile)
-    cut = tile.owned_pixels(likelihood.geometry)
+    cut = tile.owned_pixels
     kept = valid[cut]
     return float((pixels[cut] ** 2).sum(where=kept)), int(kept.sum())
 

@@ -33,6 +33,7 @@ class Tile:
         region: the owned sites and the pixels read, in micrograph coordinates.
         micrograph: index of the micrograph in the stack.
         micrograph_shape: (H, W) of the whole micrograph.
+        geometry: the cut that this tile is part of.
     """
 
     values: Array
@@ -40,6 +41,7 @@ class Tile:
     region: Region
     micrograph: int
     micrograph_shape: tuple[int, int]
+    geometry: TileGeometry
 
     @property
     def owned(self) -> tuple[slice, slice]:
@@ -50,15 +52,16 @@ class Tile:
             slice(cols.start - read_cols.start, cols.stop - read_cols.start),
         )
 
-    def owned_pixels(self, geometry: TileGeometry) -> tuple[slice, slice]:
+    @property
+    def owned_pixels(self) -> tuple[slice, slice]:
         """Pixels relative to the first of ``values`` that this tile alone counts, one tile each.
 
         Sites are fewer than pixels when ``geometry.reach`` > 0: the last tile of a row or column also
         takes the pixels beyond the last site.
         """
-        extent = geometry.extent(self.micrograph_shape)
+        extent = self.geometry.extent(self.micrograph_shape)
         cut = [
-            slice(relative.start, relative.stop + (geometry.reach if owned.stop == last else 0))
+            slice(relative.start, relative.stop + (self.geometry.reach if owned.stop == last else 0))
             for relative, owned, last in zip(self.owned, self.region.owned, extent, strict=True)
         ]
         return cut[0], cut[1]

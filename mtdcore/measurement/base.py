@@ -109,7 +109,9 @@ class TiledMeasurement(ABC):
         for micrograph, group in groupby(self._regions(geometry), key=itemgetter(0)):
             regions = [region for _, region in group]
             for region, pixels in zip(regions, read(micrograph, regions), strict=True):
-                yield self._tile(micrograph, region, np.array(pixels, dtype=self._dtype, order="C"))
+                values = np.array(pixels, dtype=self._dtype, order="C")
+                valid = self._valid(micrograph, region, values)
+                yield Tile(values, valid, region, micrograph, self._shape[1:], geometry)
 
     def split(self, parts: int) -> list[Self]:
         """Consecutive parts; see :class:`Measurement`."""
@@ -124,14 +126,15 @@ class TiledMeasurement(ABC):
     def _reader(self) -> Reader:
         """What reads the pixels of one pass over the tiles."""
 
-    def _tile(self, micrograph: int, region: Region, values: np.ndarray) -> Tile:
-        valid = np.isfinite(values)
+    def _valid(self, micrograph: int, region: Region, values: np.ndarray) -> np.ndarray | None:
+        """Where the pixels may be used, None: everywhere; the others are set to 0."""
+        valid: np.ndarray = np.isfinite(values)
         if self._mask is not None:
             valid &= self._mask[micrograph][region.read]
-        complete = bool(valid.all())
-        if not complete:
-            values[~valid] = 0
-        return Tile(values, None if complete else valid, region, micrograph, self._shape[1:])
+        if valid.all():
+            return None
+        values[~valid] = 0
+        return valid
 
     def _regions(self, geometry: TileGeometry) -> Iterator[tuple[int, Region]]:
         every = ((m, region) for m in range(self._shape[0]) for region in geometry.regions(self._shape[1:]))

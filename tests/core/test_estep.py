@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mtdcore import PatchLikelihood, WindowLikelihood, e_step, get_backend, open_measurement
+from mtdcore.backends.cpu import CpuBackend
 from mtdcore.errors import InputError, ParameterError
 from mtdcore.testing import assert_same_bits, assert_same_statistics
 
@@ -67,6 +68,38 @@ def test_tiles_change_nothing_but_rounding(likelihood, target, backend, toleranc
         monkeypatch.setattr(f"mtdcore.likelihood.{model}._TILE_PIXELS", 50)
     assert likelihood.geometry.count((130, 180)) >= 12
     assert_same_statistics(e_step(pixels, target, likelihood, backend), whole, tolerance)
+
+
+class _Wide(CpuBackend):
+    """Asks for larger tiles and counts what it gets."""
+
+    seen = 0
+
+    def tile_pixels(self, likelihood):
+        return 100
+
+    def accumulate(self, tiles, rotated_targets, likelihood):
+        tiles = list(tiles)
+        self.seen += len(tiles)
+        return super().accumulate(tiles, rotated_targets, likelihood)
+
+
+@BOTH
+def test_the_backend_chooses_the_size_of_tiles(likelihood, target, monkeypatch):
+    for model in ("patch", "window"):
+        monkeypatch.setattr(f"mtdcore.likelihood.{model}._TILE_PIXELS", 40)
+    pixels = noise(130, 180, dtype="float64")
+    wide = _Wide("float64")
+    found = e_step(pixels, target, likelihood, wide)
+    assert_same_statistics(found, e_step(pixels, target, likelihood, DOUBLE), 1e-10)
+    assert wide.seen == likelihood.geometry.enlarged(100).count(pixels.shape)
+    assert 1 < wide.seen < likelihood.geometry.count(pixels.shape)
+
+
+def test_wide_halos_ask_for_larger_tiles():
+    for box_size, rotations, expected in ((5, 4, 0), (96, 4, 1024), (96, 360, 431)):
+        assert SINGLE.tile_pixels(WindowLikelihood(box_size, rotations, 1.0, 9.0)) == expected
+    assert DOUBLE.tile_pixels(WindowLikelihood(96, 360, 1.0, 9.0)) == 305
 
 
 @BOTH

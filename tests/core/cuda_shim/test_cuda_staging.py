@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mtdcore.backends._cuda_staging import Group, grouped, staged
-from mtdcore.likelihood import Region, Tile
+from mtdcore.likelihood import Region, Tile, TileGeometry
 
 
 def _tile(number: int, masked: bool) -> Tile:
@@ -19,7 +19,8 @@ def _tile(number: int, masked: bool) -> Tile:
     values[~valid if valid is not None else np.zeros(shape, bool)] = np.nan
     whole = slice(0, shape[0]), slice(0, shape[1])
     values.flags.writeable = False
-    return Tile(values, valid, Region(whole, whole), number, shape)
+    geometry = TileGeometry(side=max(shape), unit=1, halo=0, reach=0)
+    return Tile(values, valid, Region(whole, whole), number, shape, geometry)
 
 
 @pytest.mark.parametrize("sizes", [[1], [3], [1, 2, 3, 4, 5], [9, 1, 9, 1, 1, 9]])
