@@ -6,7 +6,8 @@ import hashlib
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 
 #: Parameters that a continuation may change, because they change no bit of the result.
 _FREE = ("threads", "max_memory", "checkpoint_every")
+
+
+#: The ``--device`` that spreads every E-step over all CUDA devices.
+ALL_DEVICES = "cuda:all"
 
 
 class Interrupted(Exception):
@@ -115,7 +120,11 @@ def run(
     """
     saved = time.monotonic()
     done = 0 if state is None else state.iteration
-    with listening() as stop, Progress("recover", parameters["iterations"], "iterations", done) as bar:
+    with (
+        _workers(parameters["device"]) as executor,
+        listening() as stop,
+        Progress("recover", parameters["iterations"], "iterations", done) as bar,
+    ):
 
         def after(current: mtd.EMState) -> None:
             nonlocal saved
@@ -133,10 +142,21 @@ def run(
                 raise Interrupted(stop.signum, last.iteration)
 
         arguments = _arguments(parameters)
-        recovery = mtd.recover(measurement, **arguments, backend=backend, callback=after, state=state)
+        recovery = mtd.recover(
+            measurement, **arguments, backend=backend, executor=executor, callback=after, state=state
+        )
         # The last state, so that --resume of a finished run finds nothing to do.
         save_checkpoint(folder.checkpoint, recovery.state, owner)
         return recovery
+
+
+def _workers(device: str) -> AbstractContextManager[Executor | None]:
+    """A process for each CUDA device where all are asked for."""
+    if device != ALL_DEVICES:
+        return nullcontext()
+    from mtdcore.backends.cuda import device_executor
+
+    return device_executor()
 
 
 def save(folder: RunFolder, recovery: mtd.Recovery) -> None:

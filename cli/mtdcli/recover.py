@@ -87,7 +87,7 @@ def _option(flag: str, kind: Any, text: str, default: Any = None, **more: Any) -
 @_option("--iterations", _COUNT, "Largest number of iterations.", 60, metavar="N")
 @_option("--tolerance", click.FloatRange(min=0), "Stop when the estimate moves less than this.", 1e-5)
 @_option("--seed", click.IntRange(min=0), "Seed of everything random.", 0)
-@_option("--device", str, "Where to compute.", "auto", metavar="auto|cpu|cuda[:i]")
+@_option("--device", str, "Where to compute.", "auto", metavar="auto|cpu|cuda[:i|:all]")
 @_option(
     "--precision",
     click.Choice(["float32", "float64"]),
@@ -156,7 +156,8 @@ def _recover(
         raise StorageError(f"{folder.path} holds a run already; --resume continues it, --force replaces it.")
     measurement = mtd.open_measurement(path)
     threads = threads_within(parameters, measurement.shape)
-    backend = mtd.get_backend(parameters["device"], parameters["precision"], threads)
+    device = "cuda" if parameters["device"] == job.ALL_DEVICES else parameters["device"]
+    backend = mtd.get_backend(device, parameters["precision"], threads)
     owner = job.identity(measurement, backend, parameters)
     state = None
     if resume and folder.occupied and not force:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
@@ -41,4 +42,5 @@ def _visible_name(index: int) -> str:
 
 
 def _see_one_device(names: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that can save a checkpoint
     os.environ["CUDA_VISIBLE_DEVICES"] = names.get()

@@ -38,8 +38,8 @@ def test_demo_without_pytorch_leaves_the_learned_prior_out(monkeypatch):
 
 def test_doctor_tests_this_installation(mtd_json, mtd):
     result = mtd_json("doctor")
-    assert result["self_test"]["passed"]
-    assert "cpu" in result["devices"]
+    assert result["devices"]["cpu"]["self_test"]["passed"]
+    assert result["devices"]["cuda"]
     assert result["packages"]["numpy"]
     assert "self_test" in mtd("doctor").stdout
 
@@ -55,3 +55,32 @@ def test_doctor_fails_when_the_backends_disagree(mtd, monkeypatch):
 
     monkeypatch.setattr(mtdcore.backends.cpu.CpuBackend, "accumulate", wrong)
     mtd("doctor", code=69)
+
+
+def test_doctor_tests_every_card(mtd_json, mtd, monkeypatch):
+    import mtdcore.backends.cuda as cuda
+    from mtdcore.backends.cpu import CpuBackend
+
+    cards = [
+        cuda.DeviceInfo(0, "Old card", (7, 0), 8 << 30, 13020, (13, 5)),
+        cuda.DeviceInfo(1, "New card", (9, 0), 80 << 30, 13020, (13, 5)),
+    ]
+    monkeypatch.setattr(cuda, "describe_devices", lambda: cards)
+    monkeypatch.setattr(cuda.CudaBackend, "open", lambda index, precision: CpuBackend(precision))
+    old, new = mtd_json("doctor")["devices"]["cuda"].values()
+    assert (old["name"], old["self_test"]) == ("Old card", "not run: too old")
+    assert new["self_test"]["passed"]
+    assert (new["compute_capability"], new["memory_gib"], new["driver"], new["nvrtc"]) == (
+        "9.0", 80.0, "CUDA 13.2", "13.5",
+    )  # fmt: skip
+
+    def broken(index, precision):
+        raise ValueError("no kernel image")
+
+    monkeypatch.setattr(cuda.CudaBackend, "open", broken)
+    assert "ValueError: no kernel image" in mtd("doctor", code=69).stdout
+
+
+def test_doctor_says_why_there_is_no_card(mtd_json, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert "mtdcore[cuda12]" in mtd_json("doctor")["devices"]["cuda"]

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -208,3 +209,31 @@ def test_inspect_describes_runs(mtd, mtd_json, measurement, run_dir):
     assert described["result"]["iterations"] == 8
     (run_dir / "run.json").unlink()
     assert mtd_json("inspect", run_dir)["state"].startswith("unfinished")
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "cuda:all"])
+def test_without_cupy_a_cuda_device_names_the_extra(mtd, measurement, run_dir, device, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    result = mtd("recover", measurement, "-o", run_dir, *QUICK, "--device", device, code=69)
+    assert "pip install 'mtdcore[cuda12]'" in result.stderr
+
+
+def test_all_devices_share_an_e_step(mtd_json, measurement, run_dir, tmp_path, monkeypatch):
+    """Threads and the CPU stand in for a process and a card each."""
+    import mtdcore.backends.cuda as cuda
+    from mtdcore.backends.cpu import CpuBackend
+
+    submitted = []
+
+    class Workers(ThreadPoolExecutor):
+        def submit(self, *args, **kwargs):
+            submitted.append(args)
+            return super().submit(*args, **kwargs)
+
+    monkeypatch.setattr(cuda, "device_executor", lambda: Workers(2))
+    monkeypatch.setattr(cuda.CudaBackend, "open", lambda index, precision: CpuBackend(precision, 1))
+    mtd_json("recover", measurement, "-o", run_dir, *QUICK, "--device", "cuda:all")
+    assert len(submitted) >= 8
+    mtd_json("recover", measurement, "-o", tmp_path / "cpu", *QUICK)
+    one, other = (np.load(folder / "estimate.npy") for folder in (run_dir, tmp_path / "cpu"))
+    assert np.array_equal(one, other)

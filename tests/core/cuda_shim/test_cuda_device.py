@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -94,5 +95,8 @@ def test_one_worker_per_device(cards: Any, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-7")
     assert [_cuda_workers._visible_name(i) for i in (0, 1)] == ["4", "GPU-7"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    handlers: dict[int, Any] = {}
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
     _cuda_workers._see_one_device(SimpleNamespace(get=lambda: "3"))
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
+    assert handlers == {signal.SIGINT: signal.SIG_IGN}
