@@ -62,15 +62,13 @@ def normalise_patches(scores, bias, log_empty, weight_sum):
         for k in range(rotations):
             for r in range(rows):
                 for c in range(columns):
-                    value = scores[n, k, r, c] + bias[k, r, c]
-                    scores[n, k, r, c] = value
-                    lane[c] = max(lane[c], value)
+                    lane[c] = max(lane[c], scores[n, k, r, c] + bias[k, r, c])
         peak = lane.max()
         lane[:] = 0
         for k in range(rotations):
             for r in range(rows):
                 for c in range(columns):
-                    value = exp(scores[n, k, r, c] - peak)
+                    value = exp(scores[n, k, r, c] + bias[k, r, c] - peak)
                     scores[n, k, r, c] = value
                     lane[c] += value
         empty = np.exp(np.float64(log_empty) - np.float64(peak))

@@ -47,12 +47,9 @@ class PatchPlan:
         self.spectra = fft.rfft2(self.templates, s=(self.side, self.side)).conj()
 
     def statistics(self, tiles: Sequence[Tile]) -> Statistics:
-        """Sum of the statistics of the tiles."""
-        likelihood = self.likelihood
-        total = Statistics.zeros(
-            len(self.templates), likelihood.box_size, likelihood.noise_std, likelihood.margin
-        )
-        for tile in tiles:
+        """Sum of the statistics of one or more tiles."""
+        total = self._tile(tiles[0])
+        for tile in tiles[1:]:
             total = total + self._tile(tile)
         return total
 
@@ -82,7 +79,8 @@ class PatchPlan:
         backprojection, coverage, log_norm, empty_mass = (
             self._direct(patches) if direct else self._transformed(patches, valid)
         )
-        energy = float(np.square(patches, dtype=np.float64).sum())
+        # rows in the precision of the patches, their sum in float64: no float64 copy
+        energy = float(np.einsum("nij,nij->n", patches, patches).sum(dtype=np.float64))
         pixels = patches.size if valid is None else int(valid.sum())
         inner = slice(margin, margin + length)
         return Statistics(
