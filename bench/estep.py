@@ -78,8 +78,10 @@ def transforms_alone(case: Case, threads: int) -> Callable[[], None]:
         count = (case.side // case.box_size) ** 2
         sizes = [min(batch, count - first) * case.rotations for first in range(0, count, batch)]
     else:
-        shape = WindowPlan(turned, likelihood, np.dtype(np.float32), (case.side, case.side)).torus
-        sizes = [1] * (likelihood.geometry.count((case.side, case.side)) * case.rotations)
+        cut = likelihood.geometry.enlarged(CpuBackend().tile_pixels(likelihood))
+        largest = cut.largest_read((case.side, case.side))
+        shape = WindowPlan(turned, likelihood, np.dtype(np.float32), largest).torus
+        sizes = [1] * (cut.count((case.side, case.side)) * case.rotations)
     data = rng.normal(size=(max(sizes), *shape)).astype(np.float32)
 
     def pair(count: int) -> None:

@@ -168,11 +168,36 @@ def simple_patch_step(patches: Any, targets: Any, squares: Any, log_shown: float
     return xp.sum(spectrum[:, None, ...] * turned, axis=0), xp.sum(turned, axis=0)
 
 
+def simple_window_step(image: Any, turned: Any, likelihood: WindowLikelihood) -> list[Any]:
+    """The window E-step likewise: the whole image, one rotation after another; returns back-projections."""
+    xp = array_api_compat.array_namespace(image)
+    length, reach, shape, axes = likelihood.box_size, likelihood.separation - 1, image.shape, (-2, -1)
+    rows, columns = (n - length + 1 for n in shape)
+    spectrum = xp.fft.rfftn(image, axes=axes)
+
+    def correlation(template: Any) -> Any:
+        other = xp.fft.rfftn(template, s=shape, axes=axes)
+        return xp.fft.irfftn(spectrum * xp.conj(other), s=shape, axes=axes)
+
+    scores = []
+    for target in (turned[k, ...] for k in range(turned.shape[0])):
+        gain = correlation(target)[:rows, :columns] - 0.5 * xp.sum(target**2)
+        scores.append(gain / likelihood.noise_std**2 + likelihood.log_activity - math.log(turned.shape[0]))
+    top = xp.max(xp.stack([xp.max(s) for s in scores]))
+    odds = xp.fft.rfftn(sum(xp.exp(s - top) for s in scores), s=shape, axes=axes)
+    near = xp.fft.rfftn(xp.ones_like(image[: 2 * reach + 1, : 2 * reach + 1]), s=shape, axes=axes)
+    total = xp.fft.irfftn(odds * near, s=shape, axes=axes)[reach : reach + rows, reach : reach + columns]
+    log_sum = xp.log(xp.where(total > 1e-30, total, 1e-30 * xp.ones_like(total))) + top
+    norm = xp.logaddexp(xp.zeros_like(log_sum), log_sum)
+    return [correlation(xp.exp(s - norm))[:length, :length] for s in scores]
+
+
 def row(backend: CudaBackend, case: Case, repeats: int, bandwidth: float) -> dict[str, Any]:
     """All figures of one case."""
     rng = np.random.default_rng(0)
     side, size = case.side, case.likelihood.box_size
-    measurement = ArrayMeasurement(rng.normal(size=(1, side, side)).astype(np.float32))
+    noise = rng.normal(size=(side, side)).astype(np.float32)
+    measurement = ArrayMeasurement(noise[None])
     likelihood = case.likelihood.bind(measurement.shape)
     cut = likelihood.geometry.enlarged(backend.tile_pixels(likelihood))
     tiles = list(measurement.tiles(cut))
@@ -203,7 +228,14 @@ def row(backend: CudaBackend, case: Case, repeats: int, bandwidth: float) -> dic
             pairs = seconds(backend, transforms_alone(backend, path, batch, likelihood.rotations), repeats)
             result["ratio_to_transforms"] = resident / (pairs * len(items) / len(batch))
         if isinstance(likelihood, PatchLikelihood):
-            result |= _simple_versions(backend, step, items, resident, repeats)
+            batch = items.pixels[:2048]
+            images = (a.astype(np.float32) for a in templates(turned, likelihood.noise_std))
+            priors = step.model.log_shown, step.model.log_empty
+            rival = _times_faster(backend, resident, repeats, simple_patch_step, [batch, *images], priors)
+            result |= {name: times * len(items) / len(batch) for name, times in rival.items()}
+        else:
+            arrays = [a.astype(np.float32) for a in (backend.asarray(noise), turned)]
+            result |= _times_faster(backend, resident, repeats, simple_window_step, arrays, (likelihood,))
         meter = Meter(backend.device)
         with meter.watching():
             backend._sums(path, items)
@@ -218,25 +250,25 @@ def row(backend: CudaBackend, case: Case, repeats: int, bandwidth: float) -> dic
     return result
 
 
-def _simple_versions(
-    backend: CudaBackend, step: Any, items: Items, resident: float, repeats: int
+def _times_faster(
+    backend: CudaBackend,
+    resident: float,
+    repeats: int,
+    simple: Callable[..., Any],
+    arrays: list[Any],
+    rest: tuple[Any, ...],
 ) -> dict[str, float]:
-    """How many times faster than the simple version, in CuPy and (where it sees the card) in torch."""
-    batch = items.pixels[:2048]
-    arrays = [batch, *(a.astype(np.float32) for a in templates(step._turned, step.likelihood.noise_std))]
-    share, found = len(batch) / len(items), {}
-    priors = step.model.log_shown, step.model.log_empty
-    plain = seconds(backend, lambda: simple_patch_step(*arrays, *priors), repeats)
-    found[f"times_faster_than_{backend.xp.__name__}"] = plain / share / resident
+    """Seconds of the simple version over ``resident``, in CuPy and (where it sees the card) in torch."""
+    plain = seconds(backend, lambda: simple(*arrays, *rest), repeats)
+    found = {f"times_faster_than_{backend.xp.__name__}": plain / resident}
     with contextlib.suppress(ImportError):
         import torch
 
         if torch.cuda.is_available():
+            backend.device.release()  # torch cannot use what CuPy's pool holds
             tensors = [torch.from_dlpack(a) for a in arrays]
-            plain = seconds(
-                backend, lambda: (simple_patch_step(*tensors, *priors), torch.cuda.synchronize()), repeats
-            )
-            found["times_faster_than_torch"] = plain / share / resident
+            plain = seconds(backend, lambda: (simple(*tensors, *rest), torch.cuda.synchronize()), repeats)
+            found["times_faster_than_torch"] = plain / resident
     return found
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mtdcore import e_step, get_backend
 from mtdcore.backends.cuda import CudaBackend
 
 
@@ -61,10 +62,10 @@ def test_rows(host_device: Any, bench: ModuleType, name: str, side: int, kernels
     expected = side**2 * 4 if found["unit"] == "pixel-poses" else (side // int(name.split("-")[1])) ** 2 * 4
     assert math.isclose(found["units_per_second"] * found["resident_seconds"], expected)
     assert ("ratio_to_transforms" in found) == (name != "patch-5-4")
-    assert ("times_faster_than_numpy" in found) == name.startswith("patch")
+    assert found["times_faster_than_numpy"] > 0
 
 
-def test_the_simple_version_computes_the_same(host_device: Any, bench: ModuleType) -> None:
+def test_the_simple_patch_step_computes_the_same(host_device: Any, bench: ModuleType) -> None:
     likelihood = bench.CASES["patch-5-4"].likelihood
     rng = np.random.default_rng(0)
     patches, turned = rng.normal(size=(7, 5, 5)), rng.normal(size=(4, 5, 5))
@@ -76,3 +77,17 @@ def test_the_simple_version_computes_the_same(host_device: Any, bench: ModuleTyp
     )
     frames = path.sums(bench.Items(patches)).frames[0]
     np.testing.assert_allclose(np.fft.irfft2(spectra, s=(10, 10))[:, :5, :5], frames, atol=1e-12)
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_the_simple_window_step_computes_the_same(bench: ModuleType, library: str) -> None:
+    xp = pytest.importorskip(library)
+    rng = np.random.default_rng(0)
+    image, target = rng.normal(size=(50, 61)), rng.normal(size=(6, 6))
+    likelihood = bench.WindowLikelihood(6, 4, 1.0, 20.0, 4).bind((1, *image.shape))
+    turned = bench.RotationSet(4, 6).apply(target)
+    found = bench.simple_window_step(
+        *(xp.asarray(np.ascontiguousarray(a)) for a in (image, turned)), likelihood
+    )
+    expected = e_step(image, target, likelihood, get_backend("cpu", "float64")).backprojection
+    np.testing.assert_allclose(np.stack([np.asarray(a) for a in found]), expected, atol=1e-10)
