@@ -7,8 +7,9 @@ either side does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from torch import Tensor
 
 from mtdcore._typing import Array
 from mtdcore.errors import InputError
+
+Result = TypeVar("Result")
 
 
 class ZeroCopyError(InputError):
@@ -128,6 +131,28 @@ def shared_stream(array: Array) -> Iterator[None]:
     stream = torch.cuda.ExternalStream(pointer, device=array.device.id)  # type: ignore[no-untyped-call]
     with torch.cuda.stream(stream):
         yield
+
+
+def with_room(work: Callable[[], Result], array: Array) -> Result:
+    """The result of ``work``, tried once more where torch finds no memory that CuPy's pool only keeps in reserve.
+
+    Args:
+        work: allocates torch memory on the device of ``array``.
+        array: what is worked on; for anything but a CuPy array the first failure is final.
+
+    Raises:
+        torch.OutOfMemoryError: there is no room all the same.
+    """
+    try:
+        return work()
+    except torch.OutOfMemoryError:
+        if not is_cupy_array(array):
+            raise
+    # Outside the handler: the failed attempt's tensors are gone, and neither error keeps the other's alive.
+    import cupy
+
+    cupy.get_default_memory_pool().free_all_blocks()
+    return work()
 
 
 def _obstacle(array: Array) -> str | None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mtdcore._typing import Array
 from mtdcore.errors import InputError, ParameterError
 
-from .dlpack import from_torch, normalise, shared_stream, to_torch
+from .dlpack import from_torch, normalise, shared_stream, to_torch, with_room
 from .networks import PriorNetwork
 from .parameterisation import LevelRange, Parameterisation, check_parameterisation, smoothed_score
 from .weights_io import ModelCard
@@ -95,11 +95,14 @@ class TorchPrior:
             shared = to_torch(normalise(images))
             if not shared.is_floating_point():
                 raise InputError(f"a prior needs floating-point images; got {shared.dtype}.")
-            inputs = self._follow(shared)
-            result = smoothed_score(self.network, self.parameterisation, inputs, noise_std, self.levels)
+            result = with_room(lambda: self._smoothed(shared, noise_std), images)
             if result.shape != shared.shape:
                 raise InputError(f"the network answered {tuple(shared.shape)} with {tuple(result.shape)}.")
             return from_torch(result.to(shared.dtype), images)
+
+    def _smoothed(self, images: Tensor, noise_std: float) -> Tensor:
+        inputs = self._follow(images)
+        return smoothed_score(self.network, self.parameterisation, inputs, noise_std, self.levels)
 
     def _follow(self, images: Tensor) -> Tensor:
         """``images`` in the dtype of the network, which is moved to their device if need be."""

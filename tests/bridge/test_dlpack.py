@@ -1,10 +1,13 @@
 import gc
+import sys
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from mtdbridge import dlpack
 from mtdbridge.dlpack import (
     ZeroCopyError,
     copy_from_torch,
@@ -164,3 +167,33 @@ def test_other_array_libraries_share_too():
     same = to_torch(tensor)
     assert same.data_ptr() == tensor.data_ptr()
     assert from_torch(tensor, tensor).data_ptr() == tensor.data_ptr()
+
+
+@pytest.mark.parametrize(("failures", "tries"), [(0, 1), (1, 2), (2, 2)])
+def test_cupy_makes_room_once_when_torch_has_none(monkeypatch, failures, tries):
+    freed, tried = [], []
+    pool = SimpleNamespace(free_all_blocks=lambda: freed.append(len(tried)))
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(get_default_memory_pool=lambda: pool))
+    monkeypatch.setattr(dlpack, "is_cupy_array", lambda array: array == "cupy")
+
+    def work():
+        tried.append(1)
+        if len(tried) <= failures:
+            raise torch.OutOfMemoryError
+        return "done"
+
+    if failures < 2:
+        assert dlpack.with_room(work, "cupy") == "done"
+    else:
+        with pytest.raises(torch.OutOfMemoryError):
+            dlpack.with_room(work, "cupy")
+    assert len(tried) == tries
+    assert freed == [1] * (tries - 1)
+
+
+def test_no_room_on_the_host_is_final():
+    def work():
+        raise torch.OutOfMemoryError
+
+    with pytest.raises(torch.OutOfMemoryError):
+        dlpack.with_room(work, np.zeros(1))
