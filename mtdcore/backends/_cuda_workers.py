@@ -12,6 +12,9 @@ from typing import Any
 from ..errors import ParameterError
 from ._cuda_device import describe_devices
 
+#: Marks the environment of a worker.
+_WORKER = "MTDCORE_CUDA_WORKER"
+
 
 def device_executor(indices: Sequence[int] | None = None) -> ProcessPoolExecutor:
     """An executor with one process per device: ``e_step(..., backend="cuda", executor=device_executor())``.
@@ -44,3 +47,9 @@ def _visible_name(index: int) -> str:
 def _see_one_device(names: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that can save a checkpoint
     os.environ["CUDA_VISIBLE_DEVICES"] = names.get()
+    os.environ[_WORKER] = "1"
+
+
+def sees_one_device() -> bool:
+    """Whether this process is a worker with a device of its own: "cuda:0", whatever its number elsewhere."""
+    return _WORKER in os.environ

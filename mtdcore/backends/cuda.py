@@ -20,7 +20,7 @@ from ._cuda_kernels import Kernels
 from ._cuda_models import Items, Model, PatchModel, WindowModel
 from ._cuda_paths import DirectPath, Path, SpectralPath, Sums
 from ._cuda_staging import grouped, staged
-from ._cuda_workers import device_executor
+from ._cuda_workers import device_executor, sees_one_device
 from ._precision import needed_precision
 
 __all__ = ["CudaBackend", "DeviceInfo", "choose_device", "describe_devices", "device_executor"]
@@ -163,7 +163,7 @@ class CudaBackend:
 
 @functools.cache
 def _opened(index: int, precision: Literal["float32", "float64"]) -> CudaBackend:
-    return CudaBackend.open(index, precision)
+    return CudaBackend.open(0 if sees_one_device() else index, precision)
 
 
 class _EStep:

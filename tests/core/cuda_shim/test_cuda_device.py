@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import signal
 import sys
 from types import ModuleType, SimpleNamespace
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mtdcore.backends import _cuda_workers
+from mtdcore.backends import _cuda_workers, cuda
 from mtdcore.backends.cuda import CudaBackend, choose_device, describe_devices, device_executor
 from mtdcore.errors import DependencyError, DeviceError, ParameterError
 
@@ -94,9 +95,22 @@ def test_one_worker_per_device(cards: Any, monkeypatch: pytest.MonkeyPatch) -> N
             device_executor(indices)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-7")
     assert [_cuda_workers._visible_name(i) for i in (0, 1)] == ["4", "GPU-7"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(os, "environ", {"CUDA_VISIBLE_DEVICES": ""})
+    assert not _cuda_workers.sees_one_device()
     handlers: dict[int, Any] = {}
     monkeypatch.setattr(signal, "signal", handlers.__setitem__)
     _cuda_workers._see_one_device(SimpleNamespace(get=lambda: "3"))
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
     assert handlers == {signal.SIGINT: signal.SIG_IGN}
+    assert _cuda_workers.sees_one_device()
+
+
+@pytest.mark.parametrize(("own", "expected"), [(False, 2), (True, 0)])
+def test_a_backend_that_travels_opens_the_device_of_its_worker(
+    monkeypatch: pytest.MonkeyPatch, own: bool, expected: int
+) -> None:
+    monkeypatch.setattr(cuda, "sees_one_device", lambda: own)
+    monkeypatch.setattr(cuda, "CupyDevice", lambda index: SimpleNamespace(name=f"cuda:{index}", xp=None))
+    backend = CudaBackend(cuda.CupyDevice(2))
+    assert pickle.loads(pickle.dumps(backend)).name == f"cuda:{expected}"
+    cuda._opened.cache_clear()
