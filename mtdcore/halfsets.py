@@ -7,7 +7,6 @@ cheaper and worthless: it has seen both, and noise aligned to a common template 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,8 +15,9 @@ from numpy.typing import ArrayLike
 from scipy.ndimage import gaussian_filter
 
 from .em import recover
-from .likelihood import Tile, TileGeometry
+from .likelihood import Tile
 from .measurement import Measurement, open_measurement
+from .measurement.derived import DerivedMeasurement
 from .metrics import RingCorrelation, align, fourier_ring_correlation
 from .recovery import Recovery
 
@@ -26,47 +26,25 @@ _BLUR = 1 / 8
 
 
 @dataclass(frozen=True)
-class HalfMeasurement:
+class HalfMeasurement(DerivedMeasurement):
     """The upper or the lower half of every micrograph of a measurement; the other one is masked.
-
-    Shapes, tiles and positions are those of the whole, see :class:`Measurement`.
 
     Attributes:
         source: the whole.
         lower: which half.
     """
 
-    source: Measurement
     lower: bool
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(micrographs, H, W) of the whole."""
-        return self.source.shape
-
-    @property
-    def dtype(self) -> np.dtype:
-        """float32 or float64."""
-        return self.source.dtype
-
-    def tile_count(self, geometry: TileGeometry) -> int:
-        """Number of tiles."""
-        return self.source.tile_count(geometry)
-
-    def tiles(self, geometry: TileGeometry) -> Iterator[Tile]:
-        """The tiles of the whole, with the pixels of the other half invalid."""
-        for tile in self.source.tiles(geometry):
-            read, _ = tile.region.read
-            below = np.arange(read.start, read.stop) >= self.shape[1] // 2
-            own = np.broadcast_to((below == self.lower)[:, None], tile.values.shape)
-            valid = own if tile.valid is None else own & tile.valid
-            yield replace(
-                tile, values=np.where(valid, tile.values, 0), valid=None if valid.all() else valid.copy()
-            )
-
-    def split(self, parts: int) -> list[HalfMeasurement]:
-        """Consecutive parts."""
-        return [replace(self, source=part) for part in self.source.split(parts)]
+    def derive(self, tile: Tile) -> Tile:
+        """The tile with the pixels of the other half invalid."""
+        read, _ = tile.region.read
+        below = np.arange(read.start, read.stop) >= self.shape[1] // 2
+        own = np.broadcast_to((below == self.lower)[:, None], tile.values.shape)
+        valid = own if tile.valid is None else own & tile.valid
+        return replace(
+            tile, values=np.where(valid, tile.values, 0), valid=None if valid.all() else valid.copy()
+        )
 
 
 def half_recoveries(

@@ -8,7 +8,7 @@ docs/trust.md says how often that verdict is wrong.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,8 +18,9 @@ from scipy.special import stdtrit
 
 from .em import recover
 from .errors import ParameterError
-from .likelihood import Tile, TileGeometry, WindowLikelihood
+from .likelihood import Tile, WindowLikelihood
 from .measurement import Measurement, open_measurement
+from .measurement.derived import DerivedMeasurement
 from .recovery import Recovery
 
 #: Side of the blocks that noise is drawn in, whatever the tiles: part of what a seed means.
@@ -35,7 +36,7 @@ _SMALLEST_THRESHOLD = 15.0
 
 
 @dataclass(frozen=True)
-class NullMeasurement:
+class NullMeasurement(DerivedMeasurement):
     """White noise in the place of every valid pixel of another measurement, made tile by tile; see :class:`Measurement`.
 
     Attributes:
@@ -44,7 +45,6 @@ class NullMeasurement:
         seed: the same seed gives the same pixels, however they are cut.
     """
 
-    source: Measurement
     noise_std: float
     seed: int = 0
 
@@ -55,31 +55,12 @@ class NullMeasurement:
                 f"got {self.noise_std} and {self.seed}."
             )
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(micrographs, H, W)."""
-        return self.source.shape
-
-    @property
-    def dtype(self) -> np.dtype:
-        """float32 or float64."""
-        return self.source.dtype
-
-    def tile_count(self, geometry: TileGeometry) -> int:
-        """Number of tiles."""
-        return self.source.tile_count(geometry)
-
-    def tiles(self, geometry: TileGeometry) -> Iterator[Tile]:
-        """The tiles of the source, with noise in them."""
-        for tile in self.source.tiles(geometry):
-            values = self._pixels(tile.micrograph, *tile.region.read).astype(self.dtype)
-            if tile.valid is not None:
-                values[~tile.valid] = 0
-            yield replace(tile, values=values)
-
-    def split(self, parts: int) -> list[NullMeasurement]:
-        """Consecutive parts."""
-        return [replace(self, source=part) for part in self.source.split(parts)]
+    def derive(self, tile: Tile) -> Tile:
+        """The tile with noise in it."""
+        values = self._pixels(tile.micrograph, *tile.region.read).astype(self.dtype)
+        if tile.valid is not None:
+            values[~tile.valid] = 0
+        return replace(tile, values=values)
 
     def _pixels(self, micrograph: int, rows: slice, columns: slice) -> np.ndarray:
         """(h, w) float64 noise of a rectangle, cut out of the blocks that it touches."""

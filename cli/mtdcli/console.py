@@ -106,3 +106,10 @@ def json_option(function: F) -> F:
 def force_option(function: F) -> F:
     """``--force``."""
     return click.option("--force", is_flag=True, help="Replace what is there.")(function)
+
+
+def with_error(mean: float, standard_error: float) -> str:
+    """``0.123 +- 0.004``; a dash where every run failed."""
+    if mean != mean:
+        return "-"
+    return f"{mean:.3f}" if standard_error != standard_error else f"{mean:.3f} +- {standard_error:.3f}"

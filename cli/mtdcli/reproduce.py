@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .console import command_line, emit, force_option, json_option, log
+from .console import command_line, emit, force_option, json_option, log, with_error
 
 if TYPE_CHECKING:
     from mtdbridge import TrainingProgress
@@ -241,10 +241,3 @@ def text_table(cells: Sequence[dict[str, Any]]) -> str:
         "  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
-
-
-def with_error(mean: float, standard_error: float) -> str:
-    """``0.123 +- 0.004``; a dash where every run failed."""
-    if mean != mean:
-        return "-"
-    return f"{mean:.3f}" if standard_error != standard_error else f"{mean:.3f} +- {standard_error:.3f}"

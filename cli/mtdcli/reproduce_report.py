@@ -10,7 +10,7 @@ import numpy as np
 from mtdcore.files import write_whole
 
 from . import reproduce_figures as figures
-from .console import show
+from .console import show, with_error
 from .page import write_page
 
 if TYPE_CHECKING:
@@ -126,8 +126,6 @@ def _rows(table: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _texts(cell: Mapping[str, Any]) -> tuple[str, str]:
-    from .reproduce import with_error
-
     return (
         with_error(cell["error"], cell["error_se"]).replace("+-", "±"),
         with_error(cell["gauge_free_error"], cell["gauge_free_error_se"]).replace("+-", "±"),
