@@ -15,6 +15,9 @@ from typing import NamedTuple
 
 from .._typing import Array
 
+#: Sites along one axis below which a tile is not cut for sharing.
+_SMALLEST_SHARE = 128
+
 
 class Region(NamedTuple):
     """One tile of one micrograph: owned sites and pixels to read, as half-open (row, column) ranges."""
@@ -76,12 +79,15 @@ class TileGeometry:
         unit: sites come in whole multiples of this (patch side; 1 for windows).
         halo: extra pixels read on each side of the owned sites.
         reach: pixels beyond the last owned site that belong to it (L - 1 for window corners, 0 for patches).
+        shares: smallest number of tiles along one axis, as far as they keep 128 sites: where cutting costs nothing,
+            threads then have something to share.
     """
 
     side: int
     unit: int
     halo: int
     reach: int
+    shares: int = 1
 
     def extent(self, shape: tuple[int, int]) -> tuple[int, int]:
         """Number of sites along rows and columns of a micrograph of this shape (0 if too small)."""
@@ -109,8 +115,8 @@ class TileGeometry:
 
     def count(self, shape: tuple[int, int]) -> int:
         """Number of regions of a micrograph of this shape."""
-        rows, cols = self.extent(shape)
-        return -(-rows // self.side) * -(-cols // self.side)
+        rows, cols = (len(self._cuts(n)) for n in self.extent(shape))
+        return rows * cols
 
     def largest_read(self, shape: tuple[int, int]) -> tuple[int, int]:
         """Height and width of the largest region read from a micrograph of this shape."""
@@ -122,8 +128,8 @@ class TileGeometry:
 
     def _cuts(self, extent: int) -> list[slice]:
         """Balanced cuts: no sliver of a tile is left at the far edge."""
-        tiles = -(-extent // self.side)
         units = extent // self.unit
+        tiles = max(-(-extent // self.side), min(self.shares, units, extent // _SMALLEST_SHARE))
         edges = [self.unit * (units * i // tiles) for i in range(tiles + 1)] if tiles else []
         return [slice(a, b) for a, b in pairwise(edges)]
 

@@ -15,8 +15,9 @@ from ..errors import ParameterError
 from ._checks import check_common
 from .geometry import TileGeometry
 
-#: Pixels along one side of a tile: large enough to amortise a call, small enough for the cache.
-_TILE_PIXELS = 256
+#: Pixels along one side of a tile: large enough to amortise the work around the transforms (measured: 256 is a
+#: quarter slower).
+_TILE_PIXELS = 512
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class PatchLikelihood:
     def geometry(self) -> TileGeometry:
         """Tiles of whole patches, no halo."""
         side = self.box_size * max(1, _TILE_PIXELS // self.box_size)
-        return TileGeometry(side=side, unit=self.box_size, halo=0, reach=0)
+        return TileGeometry(side=side, unit=self.box_size, halo=0, reach=0, shares=2)
 
     @property
     def log_prior(self) -> tuple[float, float]:
