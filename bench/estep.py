@@ -59,7 +59,7 @@ CASES = [
     Case("window", 28, 4, 2800),
     Case("patch", 5, 4, 500),
     Case("window", 5, 4, 500),
-    Case("patch", 5, 4, 55, reference=True),
+    Case("patch", 5, 4, 110, reference=True),
     Case("patch", 16, 36, 512),
     Case("window", 16, 36, 1024),
     Case("window", 64, 36, 2048),
