@@ -2,8 +2,7 @@
 
 The prior fixes them. Orientation: the one in which the prior denoises best, averaged over noise levels, which is
 the diffusion bound on the log density (Kingma et al., *Variational diffusion models*, 2021). Position: the
-prior's own centre of mass, which networks trained with small shifts know no better than that. Without a prior:
-the centre of the box.
+prior's own centre of mass, which networks trained with small shifts know no better than that.
 """
 
 from __future__ import annotations
@@ -41,16 +40,6 @@ class Gauge(Protocol):
             level: noise level of the aligned average; what a frame leaves out counts as noise of this level.
         """
         ...
-
-
-@dataclass(frozen=True)
-class CentreGauge:
-    """Centre of mass of the positive part to the centre of the box; for runs without a prior."""
-
-    def choose(self, frame: np.ndarray, box_size: int, level: float) -> np.ndarray:
-        """See :class:`Gauge`."""
-        middle = (box_size - 1) / 2
-        return crop(frame, box_size, recentring(frame, box_size, (middle, middle)))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from ._typing import Array
 from .errors import InputError, ParameterError
 from .rotation import RotationSet
 
-_SUMMED = (
+#: The fields that an E-step computes and that ``+`` adds.
+SUMMED = (
     "backprojection",
     "coverage",
     "log_likelihood",
@@ -77,7 +78,7 @@ class Statistics:
                 "statistics add only when rotations, box_size, margin and noise_std agree; got "
                 f"{self.backprojection.shape} at noise {self.noise_std} and {other.backprojection.shape} at {other.noise_std}."
             )
-        return replace(self, **{name: getattr(self, name) + getattr(other, name) for name in _SUMMED})
+        return replace(self, **{name: getattr(self, name) + getattr(other, name) for name in SUMMED})
 
     @property
     def rotations(self) -> int:

@@ -29,19 +29,7 @@ from .likelihood import Likelihood, PatchLikelihood, Tile, TileGeometry, WindowL
 from .measurement import ArrayMeasurement, Measurement
 from .priors import Prior, denoise
 from .rotation import RotationSet
-from .statistics import Statistics
-
-#: The fields of Statistics that an E-step computes.
-SUMS = (
-    "backprojection",
-    "coverage",
-    "log_likelihood",
-    "energy",
-    "expected_count",
-    "empty_mass",
-    "sites",
-    "pixels",
-)
+from .statistics import SUMMED, Statistics
 
 Precision = Literal["float32", "float64"]
 
@@ -135,7 +123,7 @@ CASES = [
 
 def assert_same_statistics(actual: Statistics, expected: Statistics, rtol: float) -> None:
     """Every sum agrees, relative to the largest value of its array; the log-likelihood also to ``rtol`` nats."""
-    for name in SUMS:
+    for name in SUMMED:
         a, b = np.asarray(getattr(actual, name)), np.asarray(getattr(expected, name))
         scale = max(float(np.abs(b).max()), 1.0 if name == "log_likelihood" else 1e-9)
         np.testing.assert_allclose(a, b, rtol=0, atol=rtol * scale, err_msg=name)
@@ -143,7 +131,7 @@ def assert_same_statistics(actual: Statistics, expected: Statistics, rtol: float
 
 def assert_same_bits(actual: Statistics, expected: Statistics) -> None:
     """Every sum is equal, bit for bit."""
-    for name in SUMS:
+    for name in SUMMED:
         np.testing.assert_array_equal(getattr(actual, name), getattr(expected, name), err_msg=name)
 
 

@@ -5,7 +5,7 @@ SPEC                  here
 ====================  ==========================================================================
 log w (SPEC 3)        ``scores`` plus ``bias`` (pose prior and template energy)
 Lambda + log(lam/K)   ``scores`` plus ``offset`` (SPEC 7)
-S(x), 1 + S(x)        ``log_competition``, ``log_partition``
+S(x), log(1 + S(x))   ``slide_sum``, ``log_partition``
 backprojection_k      ``accumulate_spectra`` (transform path) or ``*_backproject``
 ====================  ==========================================================================
 

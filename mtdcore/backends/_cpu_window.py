@@ -226,7 +226,7 @@ class WindowPlan:
     def _log_partition(self, log_odds: np.ndarray, tile: Tile) -> np.ndarray:
         """log(1 + S) at the owned corners; ``log_odds`` is consumed.
 
-        Plain sums while no number can overflow, which is four times faster; in the log domain otherwise.
+        Plain sums while no number can overflow, which is faster; in the log domain otherwise.
         """
         reach = self.likelihood.separation - 1
         logarithmic = not float(log_odds.max()) < _LARGEST_EXPONENT

@@ -5,7 +5,8 @@ import pytest
 
 from mtdcore import PatchLikelihood, Statistics, WindowLikelihood, e_step, get_backend
 from mtdcore.errors import InputError, ParameterError
-from mtdcore.testing import SUMS, Case, assert_same_bits, assert_same_statistics
+from mtdcore.statistics import SUMMED
+from mtdcore.testing import Case, assert_same_bits, assert_same_statistics
 
 EXACT = get_backend("cpu", precision="float64", threads=1)
 
@@ -73,7 +74,7 @@ def test_addition(statistics):
     zero = Statistics.zeros(4, 6, statistics.noise_std, margin=2)
     assert_same_bits(zero + statistics, statistics)
     twice = statistics + statistics
-    for name in SUMS:
+    for name in SUMMED:
         assert np.array_equal(getattr(twice, name), 2 * getattr(statistics, name))
     assert (twice.noise_std, twice.box_size) == (statistics.noise_std, 6)
 
