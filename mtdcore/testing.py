@@ -61,6 +61,7 @@ class Case:
     margin: int = 0
     masked: bool = False
     noise_std: float = 0.7
+    class_weights: tuple[float, ...] | None = None
 
     def __str__(self) -> str:
         return f"{self.model} L{self.box_size} K{self.rotations} m{self.margin}{' masked' * self.masked}"
@@ -75,8 +76,10 @@ class Case:
         return 2.0 * np.random.default_rng(self.box_size).uniform(size=(self.box_size, self.box_size))
 
     def turned(self) -> np.ndarray:
-        """(K, L, L) rotated targets."""
-        return np.asarray(RotationSet(self.rotations, self.box_size).apply(self.target()))
+        """(C K, L, L) rotated targets; every further class is another mirror image of the first."""
+        images = [self.target(), self.target()[:, ::-1], self.target()[::-1].T]
+        rotations = RotationSet(self.rotations, self.box_size)
+        return np.concatenate([rotations.apply(image) for image in images[: len(self.class_weights or (1,))]])
 
     def measurement(self, dtype: str = "float64") -> ArrayMeasurement:
         """Noise and an offset; every tenth pixel invalid when ``masked``."""
@@ -92,10 +95,12 @@ class Case:
         common = (self.box_size, self.rotations, self.noise_std)
         if self.model.startswith("patch"):
             patch = SmallTilePatchLikelihood if small_tiles else PatchLikelihood
-            return patch(*common, 0.3 if self.model == "patch tied" else None, margin=self.margin)
+            tied = 0.3 if self.model == "patch tied" else None
+            return patch(*common, tied, margin=self.margin, class_weights=self.class_weights)
         window = SmallTileWindowLikelihood if small_tiles else WindowLikelihood
         separation = max(1, self.box_size // 2) if self.model == "window overlapping" else None
-        return window(*common, 4.0, separation, margin=self.margin).bind(self.shape)
+        bare = window(*common, 4.0, separation, margin=self.margin, class_weights=self.class_weights)
+        return bare.bind(self.shape)
 
     def accumulate(self, backend: Backend, dtype: str = "float64", small_tiles: bool = False) -> Statistics:
         """The E-step of this case."""
@@ -182,6 +187,16 @@ class BackendConformance(ABC):
         expected = ReferenceBackend().posterior(tile, case.turned(), likelihood)
         assert isinstance(found, np.ndarray)
         np.testing.assert_allclose(found, expected, rtol=0, atol=self.rtol[backend.precision])
+
+    @pytest.mark.parametrize("masked", [False, True])
+    @pytest.mark.parametrize("box_size", [4, 9])
+    @pytest.mark.parametrize("model", MODELS)
+    def test_classes(self, backend: Backend, model: str, box_size: int, masked: bool) -> None:
+        """Templates of several classes, some expected more often than others."""
+        weights = (0.6, 0.3, 0.1)
+        case = Case(model, box_size, 2, 1, masked, class_weights=weights)  # type: ignore[arg-type]
+        found = self.on_host(backend, case.accumulate(backend, backend.precision))
+        assert_same_statistics(found, _defined(case), self.rtol[backend.precision])
 
     @pytest.mark.parametrize("model", MODELS)
     def test_no_tiles(self, backend: Backend, model: str) -> None:

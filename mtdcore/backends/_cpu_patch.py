@@ -33,7 +33,8 @@ class PatchPlan:
     def __init__(self, turned: np.ndarray, likelihood: PatchLikelihood, dtype: np.dtype) -> None:
         self.likelihood, self.dtype = likelihood, dtype
         length, variance = likelihood.box_size, likelihood.noise_std**2
-        log_empty, self.log_shown = likelihood.log_prior
+        log_empty, log_shown = likelihood.log_prior
+        self.log_shown = (log_shown + likelihood.template_bias)[:, None, None]
         self.log_empty = log_empty + math.log((4 * length - 1) * len(turned))
         self.templates = (turned / variance).astype(dtype)
         self.flipped = np.ascontiguousarray(self.templates[:, ::-1, ::-1])
@@ -195,7 +196,7 @@ class PatchPlan:
 
     def _blank_bias(self) -> np.ndarray:
         """Pose prior alone, for patches whose energy depends on their invalid pixels."""
-        return self._on_torus(np.full(self.bias.shape, self.log_shown, self.dtype))
+        return self._on_torus(np.broadcast_to(self.log_shown, self.bias.shape).astype(self.dtype))
 
 
 def centred_energy(energies: np.ndarray) -> np.ndarray:

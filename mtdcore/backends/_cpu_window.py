@@ -127,7 +127,7 @@ class WindowPlan:
         energies = 0.5 * turned**2 / likelihood.noise_std**2
         self.energy = energies.sum(axis=(1, 2))
         self.energies = energies.astype(dtype)
-        self.log_rate = likelihood.log_activity - math.log(len(turned))
+        self.log_rate = likelihood.log_activity - math.log(len(turned)) + likelihood.template_bias
         self.torus = tuple(fft.next_fast_len(n + likelihood.margin, real=True) for n in largest_read)
         self.templates = self._correlator().templates(self.turned)
 
@@ -211,7 +211,7 @@ class WindowPlan:
             energies = correlator.templates(self.energies)
             for k, scores in enumerate(maps):
                 scores -= correlator.correlate(seen, energies, k)
-            offsets = np.full(len(maps), self.log_rate)
+            offsets = self.log_rate
         else:
             offsets = self.log_rate - self.energy
         peak = np.full(corners, kernels.LOG_ZERO, self.dtype)

@@ -97,7 +97,7 @@ class PatchModel:
     def __init__(self, likelihood: PatchLikelihood) -> None:
         self._likelihood = likelihood
         log_empty, self.log_shown = likelihood.log_prior
-        self.log_empty = log_empty + math.log((4 * likelihood.box_size - 1) * likelihood.rotations)
+        self.log_empty = log_empty + math.log((4 * likelihood.box_size - 1) * likelihood.templates)
 
     @property
     def likelihood(self) -> PatchLikelihood:

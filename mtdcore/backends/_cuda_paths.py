@@ -59,7 +59,9 @@ class DirectPath:
 
     @staticmethod
     def suits(kernels: Kernels, likelihood: Likelihood) -> bool:
-        """Whether the box is small enough."""
+        """Whether the box is small enough; weights of classes go with the transforms."""
+        if likelihood.class_weights is not None:
+            return False
         size, margin = likelihood.box_size, likelihood.margin
         return size <= DIRECT_BOX and kernels.direct_bytes(likelihood.rotations, size, margin) <= SHARED_LIMIT
 
@@ -95,6 +97,11 @@ class SpectralPath:
             (a / math.prod(torus)).astype(kernels.real) for a in templates(turned, likelihood.noise_std)
         )
         lags = np.arange(-likelihood.margin, likelihood.box_size + likelihood.margin)
+        self._bias = (
+            None
+            if likelihood.class_weights is None
+            else kernels.xp.asarray(likelihood.template_bias.astype(kernels.real))
+        )
         self._rows, self._columns = (kernels.xp.asarray(lags % n) for n in torus)
         self._half = (torus[0], torus[1] // 2 + 1)
         self._spectrum_bytes = math.prod(self._half) * kernels.complex.itemsize
@@ -134,6 +141,8 @@ class SpectralPath:
                 squares = self._spectra(self._squares[cut])
             spectra = self._empty((len(targets), len(items), *self._half), complex_=True)
             self._kernels.correlate_spectra(pixels, valid, targets, squares, spectra)
+            if self._bias is not None:  # a constant on the map
+                spectra[:, :, 0, 0] += self._bias[cut, None]
             self._device.irfft2(_flat(spectra), _flat(maps[cut]))
         return maps, pixels, valid
 

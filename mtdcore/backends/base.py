@@ -51,7 +51,7 @@ class Backend(Protocol):
 
         Args:
             tiles: host tiles of ``likelihood.geometry``, enlarged or not.
-            rotated_targets: (K, L, L) floating-point array of this backend's library.
+            rotated_targets: (C K, L, L) floating-point array of this backend's library, class by class.
             likelihood: bound to the measurement (:meth:`bind`).
 
         Returns:
@@ -66,6 +66,7 @@ class Backend(Protocol):
         Returns:
             Patch model: (patch rows, patch columns, K, 2L, 2L), shifts l as in SPEC 3.
             Window model: (K, owned rows, owned columns), one weight per rotation and corner.
+            With C classes, C K templates stand in the place of the K rotations.
         """
         ...
 

@@ -64,7 +64,7 @@ class CpuBackend:
         cut = likelihood.geometry
         if 2 * cut.halo + cut.reach <= _LARGE_HALO:
             return 0
-        per_pixel = np.dtype(self.precision).itemsize * likelihood.rotations
+        per_pixel = np.dtype(self.precision).itemsize * likelihood.templates
         return min(_TILE_PIXELS, math.isqrt(_MAPS_BYTES // per_pixel))
 
     def accumulate(self, tiles: Iterable[Tile], rotated_targets: Array, likelihood: Likelihood) -> Statistics:

@@ -82,7 +82,7 @@ class CudaBackend:
     def tile_pixels(self, likelihood: Likelihood) -> int:
         """Large against the halo and the work of the host, small enough for a batch of several tiles."""
         share = _MEMORY_SHARE * self.device.total_bytes() / _TILES
-        per_pixel = np.dtype(self.precision).itemsize * (likelihood.rotations + 7)
+        per_pixel = np.dtype(self.precision).itemsize * (likelihood.templates + 7)
         return min(_TILE_PIXELS, math.isqrt(int(share / per_pixel)))
 
     def accumulate(self, tiles: Iterable[Tile], rotated_targets: Array, likelihood: Likelihood) -> Statistics:
@@ -128,7 +128,7 @@ class CudaBackend:
             raise ParameterError(
                 f"rotated_targets should be an array of {self.xp.__name__} (backend.asarray makes one); got {type(turned)}."
             )
-        expected = (likelihood.rotations, likelihood.box_size, likelihood.box_size)
+        expected = (likelihood.templates, likelihood.box_size, likelihood.box_size)
         if turned.shape != expected:
             raise ParameterError(f"rotated_targets should have shape {expected}; got {turned.shape}.")
         return turned.astype(np.float64)
@@ -187,7 +187,7 @@ class _EStep:
         """The sums of no tile."""
         side = self.likelihood.box_size + 2 * self.likelihood.margin
         xp = self._device.xp
-        frames = xp.zeros((2, self.likelihood.rotations, side, side), dtype=np.float64)
+        frames = xp.zeros((2, self.likelihood.templates, side, side), dtype=np.float64)
         return Sums(frames, xp.zeros(2, dtype=np.float64))
 
     def path(self, precision: str, tile: Tile) -> Path:

@@ -112,6 +112,7 @@ def _patch_posterior(tile: Tile, turned: np.ndarray, likelihood: PatchLikelihood
     """w_m(l, k) of eq. 14 and the sum over patches of log p(M_m | F) - log p(M_m | empty)."""
     length = likelihood.box_size
     log_empty, log_shown = likelihood.log_prior
+    bias = likelihood.template_bias
     rows, columns = (s.stop // length - s.start // length for s in tile.owned)
     weights = np.empty((rows, columns, len(turned), 2 * length, 2 * length))
     evidence = 0.0
@@ -124,7 +125,7 @@ def _patch_posterior(tile: Tile, turned: np.ndarray, likelihood: PatchLikelihood
             target, seen = _frame(shift, length, 0)
             image = turned[k][target]
             gain = (image * (pixels[seen] - 0.5 * image)).sum(where=valid[seen])
-            log_weight[k][tuple(shift)] = log_shown + gain / likelihood.noise_std**2
+            log_weight[k][tuple(shift)] = log_shown + bias[k] + gain / likelihood.noise_std**2
         total = logsumexp(log_weight)
         evidence += float(total)
         weights[row, column] = np.exp(log_weight - total)
@@ -196,7 +197,8 @@ def _window_posterior(
         window = (slice(row, row + length), slice(column, column + length))
         gain = (turned[k] * (pixels[window] - 0.5 * turned[k])).sum(where=valid[window])
         ratio[k, row, column] = gain / likelihood.noise_std**2
-    log_odds = ratio + likelihood.log_activity - math.log(len(turned))
+    log_prior = likelihood.template_bias + likelihood.log_activity - math.log(len(turned))
+    log_odds = ratio + log_prior[:, None, None]
     owned_rows, owned_columns = (range(s.start, s.stop) for s in tile.owned)
     weights = np.empty((len(turned), len(owned_rows), len(owned_columns)))
     evidence = 0.0

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from ..errors import ParameterError
 from ._checks import check_common
+from .classes import Templates
 from .geometry import TileGeometry
 
 #: Pixels along one side of a tile: large enough to amortise the work around the transforms (measured: 256 is a
@@ -21,7 +22,7 @@ _TILE_PIXELS = 512
 
 
 @dataclass(frozen=True)
-class PatchLikelihood:
+class PatchLikelihood(Templates):
     """Patch model with an optional tied empty probability.
 
     Attributes:
@@ -32,6 +33,7 @@ class PatchLikelihood:
             4L - 1 empty shifts while the other (2L - 1)^2 share 1 - b0. None: uniform over all
             4L^2 shifts, as in the paper.
         margin: extra pixels kept around the L x L frame in the statistics (for gauge moves).
+        class_weights: share of each of C classes among the copies; None: one class.
     """
 
     box_size: int
@@ -39,9 +41,11 @@ class PatchLikelihood:
     noise_std: float
     empty_probability: float | None = None
     margin: int = 0
+    class_weights: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         check_common(self)
+        self._check_weights()
         if self.margin > self.box_size // 2:
             raise ParameterError(
                 f"margin must be at most box_size // 2 = {self.box_size // 2} pixels in the patch model; got {self.margin}."
@@ -60,14 +64,17 @@ class PatchLikelihood:
 
     @property
     def log_prior(self) -> tuple[float, float]:
-        """(log rho of one empty pose, log rho of one non-empty pose); poses are (shift, rotation)."""
+        """(log rho of one empty pose, log rho of one non-empty pose); poses are (shift, template).
+
+        Of equally likely templates: :attr:`template_bias` comes on top of the second.
+        """
         empty, shown = 4 * self.box_size - 1, (2 * self.box_size - 1) ** 2
         b0 = self.empty_probability
         if b0 is None:
             b0 = empty / (empty + shown)
         return (
-            math.log(b0 / (empty * self.rotations)),
-            math.log((1.0 - b0) / (shown * self.rotations)),
+            math.log(b0 / (empty * self.templates)),
+            math.log((1.0 - b0) / (shown * self.templates)),
         )
 
     def bind(self, shape: tuple[int, int, int]) -> PatchLikelihood:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from ..errors import ParameterError
 from ._checks import check_common
+from .classes import Templates
 from .geometry import TileGeometry
 
 #: Exclusion saturates: above this share of the close-packed density the activity would diverge.
@@ -22,7 +23,7 @@ _TILE_PIXELS = 512
 
 
 @dataclass(frozen=True)
-class WindowLikelihood:
+class WindowLikelihood(Templates):
     """Window model with local exclusion.
 
     Attributes:
@@ -34,6 +35,7 @@ class WindowLikelihood:
         margin: extra pixels kept around the L x L frame in the statistics (for gauge moves).
         positions: number of corners in the whole measurement, which ``expected_count`` refers to;
             None until :meth:`bind` is called (the E-step does).
+        class_weights: share of each of C classes among the copies; None: one class.
     """
 
     box_size: int
@@ -43,9 +45,11 @@ class WindowLikelihood:
     min_separation: int | None = None
     margin: int = 0
     positions: int | None = None
+    class_weights: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         check_common(self)
+        self._check_weights()
         if not (math.isfinite(self.expected_count) and self.expected_count > 0):
             raise ParameterError(
                 f"expected_count must be a positive number of copies; got {self.expected_count}."

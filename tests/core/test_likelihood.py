@@ -1,7 +1,7 @@
 """Geometry of the tiles, pose priors and validation of both models."""
 
 import math
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
@@ -130,3 +130,20 @@ def test_parameters_of_one_model(make, message):
 def test_likelihoods_are_frozen():
     with pytest.raises(FrozenInstanceError):
         LIKELIHOODS["patch"].box_size = 6
+
+
+@pytest.mark.parametrize("weights", [(), (0.5,), (0.5, 0.6), (1.0, 0.0)])
+@pytest.mark.parametrize("name", ["patch", "window"])
+def test_class_weights_are_shares(name, weights):
+    with pytest.raises(ParameterError, match="class weights should"):
+        replace(LIKELIHOODS[name], class_weights=weights)
+
+
+@pytest.mark.parametrize("name", ["patch", "window"])
+def test_class_weights_become_a_bias_of_each_template(name):
+    model = replace(LIKELIHOODS[name], class_weights=(0.75, 0.25))
+    assert (model.classes, model.templates) == (2, 2 * model.rotations)
+    share = np.exp(model.template_bias) / model.templates
+    assert share.sum() == pytest.approx(1)
+    assert share[0] == pytest.approx(0.75 / model.rotations)
+    assert not replace(model, class_weights=(0.5, 0.5)).template_bias.any()
