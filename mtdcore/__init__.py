@@ -14,7 +14,7 @@ from .backends import get_backend
 from .em import recover
 from .errors import MtdError
 from .estep import e_step
-from .likelihood import PatchLikelihood, WindowLikelihood
+from .likelihood import Micrographs, PatchLikelihood, WindowLikelihood
 from .measurement import open_measurement
 from .metrics import relative_error
 from .mstep import DenoisingUpdate, ExactUpdate, GradientAscent
@@ -34,6 +34,7 @@ __all__ = [
     "GaussianPrior",
     "GradientAscent",
     "IterationRecord",
+    "Micrographs",
     "MtdError",
     "PatchLikelihood",
     "Prior",

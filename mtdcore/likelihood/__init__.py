@@ -5,9 +5,18 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from .geometry import Region, Tile, TileGeometry
+from .micrographs import Micrographs
 from .patch import PatchLikelihood
 from .window import WindowLikelihood
 
 Likelihood: TypeAlias = PatchLikelihood | WindowLikelihood
 
-__all__ = ["Likelihood", "PatchLikelihood", "Region", "Tile", "TileGeometry", "WindowLikelihood"]
+__all__ = [
+    "Likelihood",
+    "Micrographs",
+    "PatchLikelihood",
+    "Region",
+    "Tile",
+    "TileGeometry",
+    "WindowLikelihood",
+]

@@ -15,6 +15,7 @@ from ..errors import ParameterError
 from ._checks import check_common
 from .classes import Templates
 from .geometry import TileGeometry
+from .micrographs import Micrographs, check_number
 
 #: Pixels along one side of a tile: large enough to amortise the work around the transforms (measured: 256 is a
 #: quarter slower).
@@ -34,6 +35,7 @@ class PatchLikelihood(Templates):
             4L^2 shifts, as in the paper.
         margin: extra pixels kept around the L x L frame in the statistics (for gauge moves).
         class_weights: share of each of C classes among the copies; None: one class.
+        micrographs: what tells the micrographs apart; None: nothing does.
     """
 
     box_size: int
@@ -42,6 +44,7 @@ class PatchLikelihood(Templates):
     empty_probability: float | None = None
     margin: int = 0
     class_weights: tuple[float, ...] | None = None
+    micrographs: Micrographs | None = None
 
     def __post_init__(self) -> None:
         check_common(self)
@@ -78,8 +81,16 @@ class PatchLikelihood(Templates):
         )
 
     def bind(self, shape: tuple[int, int, int]) -> PatchLikelihood:
-        """The same model: nothing in it depends on the size of the measurement."""
+        """The same model: what it says of each micrograph should fit the measurement, nothing else depends on it."""
+        check_number(self.micrographs, shape[0])
         return self
+
+    def of_micrograph(self, index: int) -> PatchLikelihood:
+        """The model of one micrograph alone, at its own noise level; its transfer is left to the templates."""
+        if self.micrographs is None:
+            return self
+        noise_std = self.noise_std * float(self.micrographs.noise_ratio[index])
+        return replace(self, noise_std=noise_std, micrographs=None)
 
     def with_noise_std(self, noise_std: float) -> PatchLikelihood:
         """The same model at another noise level."""

@@ -13,6 +13,7 @@ from ..errors import ParameterError
 from ._checks import check_common
 from .classes import Templates
 from .geometry import TileGeometry
+from .micrographs import Micrographs, check_number
 
 #: Exclusion saturates: above this share of the close-packed density the activity would diverge.
 _MAX_PACKING = 0.9
@@ -36,6 +37,7 @@ class WindowLikelihood(Templates):
         positions: number of corners in the whole measurement, which ``expected_count`` refers to;
             None until :meth:`bind` is called (the E-step does).
         class_weights: share of each of C classes among the copies; None: one class.
+        micrographs: what tells the micrographs apart; None: nothing does.
     """
 
     box_size: int
@@ -46,6 +48,7 @@ class WindowLikelihood(Templates):
     margin: int = 0
     positions: int | None = None
     class_weights: tuple[float, ...] | None = None
+    micrographs: Micrographs | None = None
 
     def __post_init__(self) -> None:
         check_common(self)
@@ -88,8 +91,22 @@ class WindowLikelihood(Templates):
 
     def bind(self, shape: tuple[int, int, int]) -> WindowLikelihood:
         """The same model for a measurement of this (micrographs, rows, columns) shape."""
+        check_number(self.micrographs, shape[0])
         rows, cols = self.geometry.extent(shape[1:])
         return replace(self, positions=shape[0] * rows * cols)
+
+    def of_micrograph(self, index: int) -> WindowLikelihood:
+        """The bound model of one micrograph alone: its noise level, count and corners; its transfer is left to the templates."""
+        facts = self.micrographs
+        if facts is None or self.positions is None:
+            return self
+        return replace(
+            self,
+            noise_std=self.noise_std * float(facts.noise_ratio[index]),
+            expected_count=self.expected_count * float(facts.count_share[index]),
+            positions=self.positions // len(facts),
+            micrographs=None,
+        )
 
     def with_noise_std(self, noise_std: float) -> WindowLikelihood:
         """The same model at another noise level."""
