@@ -20,6 +20,7 @@ from .likelihood import Likelihood, PatchLikelihood, WindowLikelihood
 from .measurement import Measurement, open_measurement
 from .mstep import DenoisingUpdate, ExactUpdate, Update
 from .noise import default_expected_count, estimate_noise_std
+from .online import OnlineEM
 from .priors import FlatPrior, Prior
 from .recovery import Candidate, EMState, IterationRecord, Recovery
 from .schedule import Temperature
@@ -48,6 +49,7 @@ def recover(
     iterations: int = 60,
     tolerance: float = 1e-5,
     temperature: float | Literal["auto"] | None = None,
+    online: OnlineEM | None = None,
     backend: str | Backend = "auto",
     seed: int = 0,
     executor: Executor | None = None,
@@ -80,6 +82,7 @@ def recover(
         temperature: run at noise variance ``T sigma^2``, T falling geometrically from this to 1 over the first
             60 % of the iterations; "auto": a start that leaves about 10 nats per copy (SPEC 8); None: "auto" for
             uniform starts of the window model, which need it where the signal is strong, 1 otherwise.
+        online: mini-batch EM: an iteration reads a part of the measurement. None: all of it.
         backend: a backend or its name.
         seed: of the random starts.
         executor: runs the E-step in parts elsewhere, see :func:`e_step`.
@@ -111,6 +114,7 @@ def recover(
         prior,
         update,
         gauge,
+        online or OnlineEM(),
         iterations,
         tolerance,
         noise_std == "auto",
@@ -124,7 +128,7 @@ def recover(
             break
     else:
         stopped = "tolerance" if state.converged(tolerance) else "iterations"
-    final = step.statistics(state.target, state.likelihood)
+    final = step.statistics(source, state.target, state.likelihood)
     return Recovery(state, final, step.average(state.target, final), stopped)
 
 
@@ -137,6 +141,7 @@ class _Iteration:
     prior: Prior
     update: Update
     gauge: Gauge | None
+    online: OnlineEM
     iterations: int
     tolerance: float
     learn_noise: bool
@@ -151,7 +156,8 @@ class _Iteration:
         moved, records = zip(*(self._advance(c, state, gauge, began) for c in carried), strict=True)
         best = max(range(len(moved)), key=lambda i: moved[i].objective)
         slowest = max(record.step_norm for record in records)
-        return state.advance(moved, replace(records[best], step_norm=slowest))
+        passes = sum(record.passes for record in records)
+        return state.advance(moved, replace(records[best], step_norm=slowest, passes=passes))
 
     def _advance(
         self, candidate: Candidate, state: EMState, gauge: Gauge | None, began: float
@@ -159,17 +165,23 @@ class _Iteration:
         iteration, heat = state.iteration, state.schedule.at(state.iteration)
         model, target = candidate.likelihood, candidate.target
         tempered = model.with_noise_std(model.noise_std * math.sqrt(heat))
-        statistics = self.statistics(target, tempered)
+        batch, parts = self.online.batch(self.source, iteration, self.iterations)
+        before = candidate.running and candidate.running.moved(self.engine.asarray)
+        running = self.online.mix(before, self.statistics(batch, target, tempered), parts)
+        statistics, passes = running.statistics, 1.0 / parts
         image = self.engine.to_host(
-            self.update(self.engine.asarray(target), statistics, self.prior, iteration, self.iterations)
+            self.update(self.engine.asarray(target), running.weighed, self.prior, iteration, self.iterations)
         )
         early = 2 * iteration < self.iterations
         model = _update_tied(model, statistics, _COUNT_FLOOR * state.first_count if early else 0.0)
         if self.learn_noise:
             energy = statistics.residual_energy(self.engine.asarray(image))
             model = model.with_noise_std(math.sqrt(max(energy, 0.0) / statistics.pixels))
+        carried = running.moved(self.engine.to_host) if parts > 1 else None
         if gauge is not None and self._gauge_is_due(iteration, heat, image - target):
-            image = self._regauge(gauge, image, model)
+            framed, passes = self._regauge(gauge, image, model, batch), 2.0 * passes
+            if not np.array_equal(framed, image):
+                image, carried = framed, None  # statistics of another frame are of no use
         record = IterationRecord(
             iteration=iteration + 1,
             objective=statistics.log_likelihood,
@@ -178,12 +190,13 @@ class _Iteration:
             noise_std=model.noise_std,
             temperature=heat,
             seconds=time.perf_counter() - began,
+            passes=passes,
         )
-        return Candidate(image, model, statistics.log_likelihood), record
+        return Candidate(image, model, statistics.log_likelihood, carried), record
 
-    def statistics(self, target: np.ndarray, model: Likelihood) -> Statistics:
-        """E-step at a host target."""
-        return e_step(self.source, self.engine.asarray(target), model, self.engine, self.executor)
+    def statistics(self, source: Measurement, target: np.ndarray, model: Likelihood) -> Statistics:
+        """E-step at a host target, over the measurement or a part of it."""
+        return e_step(source, self.engine.asarray(target), model, self.engine, self.executor)
 
     def average(self, target: np.ndarray, statistics: Statistics) -> np.ndarray:
         """Unregularised aligned average on the host, of the size of the statistics' frame."""
@@ -195,10 +208,10 @@ class _Iteration:
         at_rest = heat == 1.0 and float(np.linalg.norm(step)) < self.tolerance
         return at_rest or (iteration > 0 and iteration % quarter == 0)
 
-    def _regauge(self, gauge: Gauge, target: np.ndarray, model: Likelihood) -> np.ndarray:
+    def _regauge(self, gauge: Gauge, target: np.ndarray, model: Likelihood, batch: Measurement) -> np.ndarray:
         """The target in the frame of the gauge; what moves into the box is the aligned average there."""
         margin = max(1, model.box_size // 5)
-        statistics = self.statistics(target, replace(model, margin=margin))
+        statistics = self.statistics(batch, target, replace(model, margin=margin))
         copies = statistics.largest_coverage
         if copies <= 0.0:
             return target

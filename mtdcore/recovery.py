@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from .likelihood import Likelihood, WindowLikelihood
+from .online import Running
 from .schedule import Temperature
 from .statistics import Statistics
 
@@ -29,6 +30,7 @@ class IterationRecord:
         noise_std: noise level after the iteration.
         temperature: of the iteration.
         seconds: wall time.
+        passes: times the E-steps of the iteration read the whole measurement, those of all candidates together.
     """
 
     iteration: int
@@ -38,6 +40,7 @@ class IterationRecord:
     noise_std: float
     temperature: float
     seconds: float
+    passes: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,13 @@ class Candidate:
         target: (L, L) float64.
         likelihood: the model with its current tied parameters and noise level.
         objective: nats of the last E-step, at the target before its last update; -inf before the first.
+        running: what mini-batch EM remembers of earlier parts; None: nothing.
     """
 
     target: np.ndarray
     likelihood: Likelihood
     objective: float = -math.inf
+    running: Running | None = None
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,11 @@ class Recovery:
     def history(self) -> list[IterationRecord]:
         """One record per iteration."""
         return list(self.state.history)
+
+    @property
+    def passes(self) -> float:
+        """Times the whole run read the measurement, with the E-step at the final target."""
+        return 1.0 + sum(record.passes for record in self.state.history)
 
     @property
     def noise_std(self) -> float:

@@ -4,6 +4,7 @@ and machines just add them, and the M-step needs nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -41,7 +42,7 @@ class Statistics:
         expected_count: posterior expected number of copies (patch model: mean coverage of a target pixel).
         empty_mass: posterior mass of the empty poses (patch model; 0 in the window model).
         sites: patches (patch model) or corners (window model) that were scored.
-        pixels: valid pixels that ``energy`` sums over.
+        pixels: valid pixels that ``energy`` sums over. Both are whole numbers unless :meth:`scaled`.
         noise_std: noise level at which the posterior was computed.
         box_size: side L of the target.
     """
@@ -52,8 +53,8 @@ class Statistics:
     energy: float
     expected_count: float
     empty_mass: float
-    sites: int
-    pixels: int
+    sites: float
+    pixels: float
     noise_std: float
     box_size: int
 
@@ -79,6 +80,16 @@ class Statistics:
                 f"{self.backprojection.shape} at noise {self.noise_std} and {other.backprojection.shape} at {other.noise_std}."
             )
         return replace(self, **{name: getattr(self, name) + getattr(other, name) for name in SUMMED})
+
+    def scaled(self, factor: float) -> Statistics:
+        """Every sum times ``factor``: statistics of so many times the data."""
+        if factor == 1.0:
+            return self
+        return replace(self, **{name: getattr(self, name) * factor for name in SUMMED})
+
+    def moved(self, convert: Callable[[Array], Array]) -> Statistics:
+        """The same statistics with converted arrays, for example by ``Backend.to_host``."""
+        return replace(self, backprojection=convert(self.backprojection), coverage=convert(self.coverage))
 
     @property
     def rotations(self) -> int:
