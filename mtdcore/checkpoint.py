@@ -1,6 +1,6 @@
 """Checkpoints of a recovery: the state of the loop and what identifies the run, in one safetensors file.
 
-The file holds the targets and a JSON header, sealed by a SHA-256 of both. JSON keeps every float64 exactly, so a
+The file holds the targets, the running statistics of mini-batch EM, and a JSON header, sealed by a SHA-256 of all. JSON keeps every float64 exactly, so a
 resumed run continues with the same bits. The checkpoint before the last is kept as well.
 """
 
@@ -10,7 +10,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,15 @@ from .errors import CheckpointError
 from .files import write_whole
 from .likelihood import Likelihood, PatchLikelihood, TileGeometry, WindowLikelihood
 from .measurement import Measurement
+from .online import Running
 from .recovery import Candidate, EMState, IterationRecord
 from .schedule import Temperature
+from .statistics import Statistics
 
-_FORMAT = 3
+_FORMAT = 4
+
+#: The arrays among the fields of statistics; the others are numbers and belong to the header.
+_ARRAYS = ("backprojection", "coverage")
 
 #: The cut in which a measurement is read for its fingerprint.
 _PIECES = TileGeometry(side=1024, unit=1, halo=0, reach=0)
@@ -48,7 +53,11 @@ def save_checkpoint(path: str | Path, state: EMState, identity: Mapping[str, Any
             "format": _FORMAT,
             "identity": dict(identity),
             "candidates": [
-                {"likelihood": likelihood_record(c.likelihood), "objective": c.objective}
+                {
+                    "likelihood": likelihood_record(c.likelihood),
+                    "objective": c.objective,
+                    "running": _running_record(c.running),
+                }
                 for c in state.candidates
             ],
             "schedule": asdict(state.schedule),
@@ -56,9 +65,12 @@ def save_checkpoint(path: str | Path, state: EMState, identity: Mapping[str, Any
             "history": [asdict(record) for record in state.history],
         }
     )
-    targets = np.stack([candidate.target for candidate in state.candidates])
-    seal = {"header": header, "sha256": _digest(header, targets)}
-    content = save({"targets": targets}, seal)
+    arrays = {"targets": np.stack([candidate.target for candidate in state.candidates])}
+    for i, candidate in enumerate(state.candidates):
+        if candidate.running is not None:
+            sums = candidate.running.statistics
+            arrays |= {f"{name}.{i}": np.ascontiguousarray(getattr(sums, name)) for name in _ARRAYS}
+    content = save(arrays, {"header": header, "sha256": _digest(header, arrays)})
     try:
         _read(path)
     except _Unusable:
@@ -78,10 +90,10 @@ def load_checkpoint(path: str | Path, identity: Mapping[str, Any]) -> EMState:
     """
     path = Path(path)
     try:
-        header, targets = _read(path)
+        header, arrays = _read(path)
     except _Unusable as damage:
         try:
-            header, targets = _read(previous_checkpoint(path))
+            header, arrays = _read(previous_checkpoint(path))
         except _Unusable:
             raise CheckpointError(
                 f"{path} should be a checkpoint; it is missing or damaged ({damage}), and there is no previous one: "
@@ -98,8 +110,15 @@ def load_checkpoint(path: str | Path, identity: Mapping[str, Any]) -> EMState:
     _compare(path, header["identity"], json.loads(json.dumps(dict(identity))))
     return EMState(
         candidates=tuple(
-            Candidate(target, likelihood_from_record(record["likelihood"]), record["objective"])
-            for target, record in zip(targets, header["candidates"], strict=True)
+            Candidate(
+                target,
+                likelihood_from_record(record["likelihood"]),
+                record["objective"],
+                _running_from_record(
+                    record["running"], {name: arrays.get(f"{name}.{i}") for name in _ARRAYS}
+                ),
+            )
+            for i, (target, record) in enumerate(zip(arrays["targets"], header["candidates"], strict=True))
         ),
         schedule=Temperature(**header["schedule"]),
         first_count=header["first_count"],
@@ -116,26 +135,43 @@ class _Unusable(Exception):
     """There is no intact checkpoint in this file."""
 
 
-def _read(path: Path) -> tuple[dict[str, Any], np.ndarray]:
-    """Header and targets of an intact checkpoint."""
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Header and arrays of an intact checkpoint."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
-            seal, targets = file.metadata(), file.get_tensor("targets")
-        intact = seal["sha256"] == _digest(seal["header"], targets)
+            names = file.keys()  # an open file is no mapping
+            seal, arrays = file.metadata(), {name: file.get_tensor(name) for name in names}
+        intact = seal["sha256"] == _digest(seal["header"], arrays)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise _Unusable(f"{type(error).__name__}: {error}") from error
     if not intact:
         raise _Unusable("its SHA-256 does not match its content")
-    return json.loads(seal["header"]), targets
+    return json.loads(seal["header"]), arrays
 
 
-def _digest(header: str, targets: np.ndarray) -> str:
+def _digest(header: str, arrays: Mapping[str, np.ndarray]) -> str:
     """SHA-256 of everything in a checkpoint."""
-    digest = hashlib.sha256(f"{header}\n{targets.dtype.str} {targets.shape}\n".encode())
-    digest.update(targets.tobytes())
+    digest = hashlib.sha256(header.encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def _running_record(running: Running | None) -> dict[str, Any] | None:
+    """Running statistics without their arrays, as plain values."""
+    if running is None:
+        return None
+    sums = {f.name: getattr(running.statistics, f.name) for f in fields(Statistics) if f.name not in _ARRAYS}
+    return {"mixed": running.mixed, "worth": running.worth, "statistics": sums}
+
+
+def _running_from_record(record: dict[str, Any] | None, arrays: Mapping[str, Any]) -> Running | None:
+    if record is None:
+        return None
+    return Running(Statistics(**record["statistics"], **arrays), record["mixed"], record["worth"])
 
 
 def _compare(path: str | Path, saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:

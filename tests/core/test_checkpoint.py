@@ -15,8 +15,10 @@ from mtdcore.checkpoint import (
 )
 from mtdcore.errors import CheckpointError, StorageError
 from mtdcore.files import write_whole
+from mtdcore.online import Running
 from mtdcore.recovery import Candidate, EMState, IterationRecord
 from mtdcore.schedule import Temperature
+from mtdcore.testing import assert_same_bits
 
 IDENTITY = {"box_size": 4, "seed": 0, "noise_std": "auto", "version": "1"}
 LIKELIHOODS = [
@@ -28,9 +30,10 @@ LIKELIHOODS = [
 def state(likelihood):
     rng = np.random.default_rng(0)
     record = IterationRecord(1, -1 / 3, 0.1 + 0.2, 1e-300, np.pi, 2.0, 0.5)
+    sums = mtd.Statistics(*rng.normal(size=(2, 4, 4, 4)), *rng.normal(size=7), 4)
     candidates = (
         Candidate(rng.normal(size=(4, 4)), likelihood),
-        Candidate(rng.normal(size=(4, 4)), likelihood, 1 / 3),
+        Candidate(rng.normal(size=(4, 4)), likelihood, 1 / 3, Running(sums, 7, 1 / 3)),
     )
     return EMState(candidates, Temperature(1.7, 36), 5.5, (record,))
 
@@ -47,6 +50,10 @@ def test_a_checkpoint_gives_the_same_bits_back(tmp_path, likelihood):
         before.first_count,
         before.history,
     )
+    one, other = (saved.candidates[1].running for saved in (before, after))
+    assert_same_bits(one.statistics, other.statistics)
+    assert (one.mixed, one.worth) == (other.mixed, other.worth)
+    assert after.candidates[0].running is None
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
