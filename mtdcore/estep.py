@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from concurrent.futures import Executor
+from dataclasses import replace
 
 from ._typing import Array
 from .backends import Backend, get_backend
 from .errors import InputError, ParameterError
 from .likelihood import Likelihood, TileGeometry
 from .measurement import Measurement, open_measurement
-from .rotation import RotationSet
+from .rotation import RotationSet, templates
+from .stacks import accumulate
 from .statistics import Statistics
 
 #: Tiles of the likelihood's own size summed by one task; of larger tiles proportionally fewer, but a batch of them at
@@ -29,7 +31,8 @@ def e_step(
 
     Args:
         measurement: anything :func:`open_measurement` takes.
-        target: (L, L) current estimate F, floating point, NumPy or the backend's library.
+        target: (L, L) current estimate F, or (C, L, L) for a likelihood of C classes; floating point, NumPy or the
+            backend's library.
         likelihood: the observation model; the window model is bound to the measurement here.
         backend: a backend or its name.
         executor: runs parts of the measurement elsewhere (threads, processes, a Dask client's ``get_executor()``);
@@ -40,16 +43,12 @@ def e_step(
 
     Raises:
         InputError: the micrographs are smaller than the box.
-        ParameterError: the target does not fit the box.
+        ParameterError: the target does not fit the box or the number of classes, or the likelihood the micrographs.
     """
     source = open_measurement(measurement)
     engine = get_backend(backend)
-    side = likelihood.box_size
-    if tuple(target.shape) != (side, side):
-        raise ParameterError(
-            f"the target should have the shape of the box, {(side, side)}; got {tuple(target.shape)}."
-        )
-    check_box_fits(source, side)
+    _check_target(target, likelihood)
+    check_box_fits(source, likelihood.box_size)
     bound = likelihood.bind(source.shape)
     cut = bound.geometry.enlarged(engine.tile_pixels(bound))
     together = max(min(PART_TILES, LEAST_TILES), PART_TILES * bound.geometry.side**2 // cut.side**2)
@@ -62,7 +61,7 @@ def e_step(
     total = next(sums)
     for part in sums:
         total = total + part
-    return total
+    return total if bound.classes == 1 else replace(total, classes=bound.classes)
 
 
 def check_box_fits(measurement: Measurement, box_size: int) -> None:
@@ -74,8 +73,17 @@ def check_box_fits(measurement: Measurement, box_size: int) -> None:
         )
 
 
+def _check_target(target: Array, likelihood: Likelihood) -> None:
+    side = likelihood.box_size
+    expected = (side, side) if likelihood.class_weights is None else (likelihood.classes, side, side)
+    if tuple(target.shape) != expected:
+        raise ParameterError(
+            f"the target should have the shape of the box, {expected}; got {tuple(target.shape)}."
+        )
+
+
 def _part(
     measurement: Measurement, cut: TileGeometry, target: Array, likelihood: Likelihood, backend: Backend
 ) -> Statistics:
-    turned = RotationSet(likelihood.rotations, likelihood.box_size).apply(backend.asarray(target))
-    return backend.accumulate(measurement.tiles(cut), turned, likelihood)
+    turned = templates(backend.asarray(target), RotationSet(likelihood.rotations, likelihood.box_size))
+    return accumulate(backend, measurement.tiles(cut), turned, likelihood)

@@ -17,6 +17,9 @@ from .statistics import Statistics
 #: Share of the largest coverage below which a pixel counts as unseen: the quotient would be rounding over rounding.
 _UNSEEN = 1e-6
 
+#: Share of the largest weight of a frequency that is added to all, where micrographs have a transfer.
+_DAMPING = 1e-2
+
 #: Prior weight gamma at (iteration, iterations), both counted from 0.
 Schedule = Callable[[int, int], float]
 
@@ -100,7 +103,7 @@ class ExactUpdate:
     def solve(self, target: Array, statistics: Statistics) -> Array:
         """The exact maximiser, started from (and where nothing was seen, left at) ``target``."""
         turned = statistics.rotation_set
-        if not turned.exact:
+        if not turned.exact or statistics.spectrum is not None:
             return self._conjugate_gradients(target, statistics)
         xp = array_namespace(target)
         coverage = turned.adjoint(statistics.coverage)
@@ -113,8 +116,10 @@ class ExactUpdate:
         turned = statistics.rotation_set
 
         def normal(image: Array) -> Array:
-            return turned.adjoint(statistics.coverage * turned.apply(image))
+            return turned.adjoint(statistics.explained(turned.apply(image)))
 
+        # Frequencies that hardly any transfer lets through move slowly: solved for, they would be noise over rounding.
+        damping = 0.0 if statistics.spectrum is None else _DAMPING * statistics.largest_coverage
         right = turned.adjoint(statistics.backprojection)
         residual = right - normal(target)
         direction, square = residual, float(xp.sum(residual**2))
@@ -122,7 +127,7 @@ class ExactUpdate:
         for _ in range(self.max_steps):
             if square <= stop:
                 break
-            image = normal(direction)
+            image = normal(direction) + damping * direction
             length = square / float(xp.sum(direction * image))
             target = target + length * direction
             residual = residual - length * image

@@ -85,6 +85,14 @@ class RotationSet:
             )
 
 
+def templates(targets: Array, rotations: RotationSet) -> Array:
+    """(L, L) target or (C, L, L) targets -> (C K, L, L) rotated copies, class by class."""
+    if targets.ndim == 2:
+        return rotations.apply(targets)
+    xp = array_namespace(targets)
+    return xp.concat([rotations.apply(targets[c, ...]) for c in range(targets.shape[0])])
+
+
 def disc(box_size: int) -> np.ndarray:
     """(L, L) bool: pixels whose centre lies in the disc inscribed in the box."""
     offset = np.arange(box_size) - (box_size - 1) / 2
