@@ -165,10 +165,12 @@ class _Iteration:
         iteration, heat = state.iteration, state.schedule.at(state.iteration)
         model, target = candidate.likelihood, candidate.target
         tempered = model.with_noise_std(model.noise_std * math.sqrt(heat))
-        batch, parts = self.online.batch(self.source, iteration, self.iterations)
+        batch = self.online.batch(self.source, iteration, self.iterations)
+        found = self.statistics(batch, target, tempered)
+        passes = share = found.sites / model.geometry.sites(self.source.shape)
         before = candidate.running and candidate.running.moved(self.engine.asarray)
-        running = self.online.mix(before, self.statistics(batch, target, tempered), parts)
-        statistics, passes = running.statistics, 1.0 / parts
+        running = self.online.mix(before, found, share)
+        statistics = running.statistics
         image = self.engine.to_host(
             self.update(self.engine.asarray(target), running.weighed, self.prior, iteration, self.iterations)
         )
@@ -177,9 +179,9 @@ class _Iteration:
         if self.learn_noise:
             energy = statistics.residual_energy(self.engine.asarray(image))
             model = model.with_noise_std(math.sqrt(max(energy, 0.0) / statistics.pixels))
-        carried = running.moved(self.engine.to_host) if parts > 1 else None
+        carried = running.moved(self.engine.to_host) if share < 1.0 else None
         if gauge is not None and self._gauge_is_due(iteration, heat, image - target):
-            framed, passes = self._regauge(gauge, image, model, batch), 2.0 * passes
+            framed, passes = self._regauge(gauge, image, model, batch), 2.0 * share
             if not np.array_equal(framed, image):
                 image, carried = framed, None  # statistics of another frame are of no use
         record = IterationRecord(

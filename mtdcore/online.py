@@ -1,8 +1,8 @@
 """Mini-batch EM: each iteration reads a part of the measurement and mixes what it finds into running statistics.
 
 Source: Cappé and Moulines, *On-line expectation-maximization algorithm for latent data models*, J. R. Statist. Soc. B 71
-(2009). The parts of a measurement are alike, so the statistics of one, times the number of parts, estimate those of the
-whole: ``S <- (1 - gamma_t) S + gamma_t parts s_t`` with the decaying weights ``gamma_t = (t + t0)^-alpha``.
+(2009). The parts of a measurement are alike, so the statistics of one, over its share of the sites, estimate those of the
+whole: ``S <- (1 - gamma_t) S + gamma_t s_t / share_t`` with the decaying weights ``gamma_t = (t + t0)^-alpha``.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class Running:
     """Statistics mixed from parts, at the scale of the whole measurement.
 
     Attributes:
-        statistics: weighted mean over the parts seen, times the number of parts; host arrays in an EMState.
+        statistics: weighted mean of what each part says of the whole; host arrays in an EMState.
         mixed: number of parts mixed since the statistics began.
-        worth: share of the measurement that the mixture is worth, ``1 / (parts * sum of squared weights)`` (the effective
-            sample size of Kish), at most 1. The M-step gets the statistics scaled by it: what noise is left in them
+        worth: share of the measurement that the mixture is worth, ``1 / sum of weight^2 / share`` (the effective sample
+            size of Kish), at most 1. The M-step gets the statistics scaled by it: what noise is left in them
             then matches the level at which the prior denoises.
     """
 
@@ -78,23 +78,27 @@ class OnlineEM:
                 f"offset and last must be at least 0; got offset {self.offset} and last {self.last}."
             )
 
-    def batch(self, measurement: Measurement, iteration: int, iterations: int) -> tuple[Measurement, int]:
-        """What an iteration (counted from 0) reads, and how many such parts the measurement has."""
+    def batch(self, measurement: Measurement, iteration: int, iterations: int) -> Measurement:
+        """What an iteration (counted from 0) reads."""
         if self.parts == 1 or iteration >= iterations - self.last:
-            return measurement, 1
+            return measurement
         epoch, turn = divmod(iteration, self.parts)
         order = np.random.default_rng((self.seed, epoch)).permutation(self.parts)
-        return measurement.split(self.parts)[int(order[turn])], self.parts
+        return measurement.split(self.parts)[int(order[turn])]
 
-    def mix(self, before: Running | None, found: Statistics, parts: int) -> Running:
-        """Running statistics after those of one of ``parts`` parts; of one, they are all there is to know."""
-        if parts == 1:
-            return Running(found, 1, 1.0)
-        found = found.scaled(parts)
-        if before is None:
-            return Running(found, 1, 1.0 / parts)
+    def mix(self, before: Running | None, found: Statistics, share: float) -> Running:
+        """Running statistics after those of a part.
+
+        Args:
+            before: what earlier parts left; None: nothing.
+            found: statistics of the part, in the same array library.
+            share: of the sites of the measurement that the part holds; 1: there is no more to know than ``found``.
+        """
+        whole = found.scaled(1.0 / share)
+        if before is None or share == 1.0:
+            return Running(whole, 1, share)
         weight = (before.mixed + self.offset) ** -self.exponent
         # An older part was seen at another noise level; its sums are of the same kind.
         old = replace(before.statistics, noise_std=found.noise_std).scaled(1.0 - weight)
-        spread = (1.0 - weight) ** 2 / before.worth + weight**2 * parts
-        return Running(old + found.scaled(weight), before.mixed + 1, 1.0 / max(1.0, spread))
+        spread = (1.0 - weight) ** 2 / before.worth + weight**2 / share
+        return Running(old + whole.scaled(weight), before.mixed + 1, 1.0 / max(1.0, spread))

@@ -94,6 +94,11 @@ class TileGeometry:
         rows, cols = (max(0, (n - self.reach) // self.unit * self.unit) for n in shape)
         return (rows, cols) if rows and cols else (0, 0)
 
+    def sites(self, shape: tuple[int, int, int]) -> int:
+        """Number of sites (patches or window corners) of a measurement of this (micrographs, rows, columns) shape."""
+        rows, cols = self.extent(shape[1:])
+        return shape[0] * (rows // self.unit) * (cols // self.unit)
+
     def unused_pixels(self, shape: tuple[int, int]) -> int:
         """Pixels of the micrograph that no owned site covers (the remainder at the far edges)."""
         rows, cols = self.extent(shape)
