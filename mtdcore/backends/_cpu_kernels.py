@@ -16,11 +16,11 @@ reductions where they can, which is what LLVM vectorises without reordering sums
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from ._cpu_math import exp, log, logaddexp
+from ._kernel_cache import kernel
 
-_kernel = njit(nogil=True, cache=True, error_model="numpy")
+_kernel = kernel(error_model="numpy")
 
 #: Stands for log 0 where -inf would give NaN in a difference.
 LOG_ZERO = -1.0e30
@@ -209,7 +209,7 @@ def window_correlate(image, template, out):
                     row[c] += factor * line[c + v]
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
+@kernel(fastmath={"reassoc", "contract", "nsz"})
 def window_backproject(image, weights, out):
     """``out[u] += sum_x weights[x] image[x + u]``; image holds the owned corners' windows and margins.
 
