@@ -153,7 +153,7 @@ class WindowPlan:
                 projected.backproject(image, scores, tile.owned, k)
             evidence += gain
             sites += log_norm.size
-            tile_energy, tile_pixels = _owned_energy(tile)
+            tile_energy, tile_pixels = owned_energy(tile)
             energy, pixels = energy + tile_energy, pixels + tile_pixels
         coverage = interior[:, None, None] + (0.0 if covered is None else covered.result())
         backprojection = projected.result()
@@ -220,7 +220,7 @@ class WindowPlan:
             kernels.fold_log_sum(scores, self.dtype.type(offset), peak, total)
         kernels.finish_log_sum(peak, total)
         log_norm = self._log_partition(peak, tile)
-        gain = log_norm.sum(dtype=np.float64) - self._blank(tile)
+        gain = log_norm.sum(dtype=np.float64) - likelihood.blank(tile)
         return image, seen, maps, offsets, log_norm, float(gain) / likelihood.neighbourhood
 
     def _log_partition(self, log_odds: np.ndarray, tile: Tile) -> np.ndarray:
@@ -247,28 +247,8 @@ class WindowPlan:
             for owned, length in zip(tile.region.owned, tile.micrograph_shape, strict=True)
         )
 
-    def _blank(self, tile: Tile) -> float:
-        """Sum of log(1 + S_0) over the owned corners: the competition when every Lambda is 0.
 
-        S_0 depends only on how many corners are near, which the edges of the micrograph alone make differ.
-        """
-        likelihood = self.likelihood
-        reach = likelihood.separation - 1
-        extent = tile.geometry.extent(tile.micrograph_shape)
-        (rows, row_counts), (columns, column_counts) = (
-            np.unique(
-                np.minimum(np.arange(s.start, s.stop) + reach, n - 1)
-                - np.maximum(np.arange(s.start, s.stop) - reach, 0)
-                + 1,
-                return_counts=True,
-            )
-            for s, n in zip(tile.region.owned, extent, strict=True)
-        )
-        log_norm = np.log1p(math.exp(likelihood.log_activity) * np.outer(rows, columns))
-        return float(row_counts @ log_norm @ column_counts)
-
-
-def _owned_energy(tile: Tile) -> tuple[float, int]:
+def owned_energy(tile: Tile) -> tuple[float, int]:
     """Energy and number of the valid pixels that this tile alone counts."""
     cut = tile.owned_pixels
     values = np.asarray(tile.values[cut])

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import Literal
@@ -19,6 +17,7 @@ from ..likelihood import Likelihood, PatchLikelihood, Tile
 from ..statistics import Statistics
 from ._cpu_patch import PatchPlan
 from ._cpu_window import WindowPlan
+from ._ordered import ordered
 from ._precision import needed_precision
 
 #: Halo of a tile, both sides together, above which larger tiles pay; their side; and the largest correlation maps of a
@@ -72,31 +71,13 @@ class CpuBackend:
         turned = np.asarray(rotated_targets)
         total = Statistics.zeros(len(turned), likelihood.box_size, likelihood.noise_std, likelihood.margin)
         plans = _Plans(turned, likelihood, self.precision)
-        for part in self._in_order(plans.statistics, _groups(tiles, plans.group)):
+        for part in ordered(plans.statistics, _groups(tiles, plans.group), self.threads):
             total = total + part
         return total
 
     def posterior(self, tile: Tile, rotated_targets: Array, likelihood: Likelihood) -> np.ndarray:
         """Posterior weights of one tile; see :meth:`Backend.posterior`."""
         return _Plans(np.asarray(rotated_targets), likelihood, self.precision).plan([tile]).posterior(tile)
-
-    def _in_order(
-        self,
-        work: Callable[[list[Tile]], Statistics],
-        groups: Iterable[list[Tile]],
-    ) -> Iterator[Statistics]:
-        """Map over groups on the threads, results in the order of the groups, few groups in memory."""
-        if self.threads == 1:
-            yield from map(work, groups)
-            return
-        pending: deque[Future[Statistics]] = deque()
-        with ThreadPoolExecutor(self.threads) as pool:
-            for group in groups:
-                pending.append(pool.submit(work, group))
-                if len(pending) > self.threads:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
 
 
 class _Plans:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from ..errors import ParameterError
 from ._checks import check_common
 from .classes import Templates
-from .geometry import TileGeometry
+from .geometry import Tile, TileGeometry
 from .micrographs import Micrographs, check_number
 
 #: Exclusion saturates: above this share of the close-packed density the activity would diverge.
@@ -88,6 +90,25 @@ class WindowLikelihood(Templates):
         rate = self.expected_count / self.positions
         packing = min(rate * self.neighbourhood, _MAX_PACKING)
         return math.log(packing / self.neighbourhood) - math.log1p(-packing)
+
+    def blank(self, tile: Tile) -> float:
+        """Nats: sum of log(1 + S_0) over the owned corners of a tile, S_0 the competition when every Lambda is 0.
+
+        S_0 depends only on how many corners are near, which the edges of the micrograph alone make differ.
+        """
+        reach = self.separation - 1
+        extent = tile.geometry.extent(tile.micrograph_shape)
+        (rows, row_counts), (columns, column_counts) = (
+            np.unique(
+                np.minimum(np.arange(s.start, s.stop) + reach, n - 1)
+                - np.maximum(np.arange(s.start, s.stop) - reach, 0)
+                + 1,
+                return_counts=True,
+            )
+            for s, n in zip(tile.region.owned, extent, strict=True)
+        )
+        log_norm = np.log1p(math.exp(self.log_activity) * np.outer(rows, columns))
+        return float(row_counts @ log_norm @ column_counts)
 
     def bind(self, shape: tuple[int, int, int]) -> WindowLikelihood:
         """The same model for a measurement of this (micrographs, rows, columns) shape."""
