@@ -1,12 +1,17 @@
-"""STAR tables as RELION writes and reads them: one ``loop_`` of named columns."""
+"""STAR tables as RELION writes and reads them: blocks of named columns."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
-from .errors import ParameterError
+from .errors import InputError, ParameterError, StorageError
 from .files import write_whole
+from .optional import optional
+
+#: The columns of one block by label.
+Table: TypeAlias = dict[str, list[str]]
 
 
 def write_star(path: str | Path, block: str, columns: Mapping[str, Sequence[object]]) -> None:
@@ -46,3 +51,43 @@ def _transposed(columns: Mapping[str, Sequence[object]]) -> list[tuple[object, .
     if len(set(lengths.values())) > 1:
         raise ParameterError(f"the columns of a STAR table should have one length; got {lengths}.")
     return list(zip(*columns.values(), strict=True))
+
+
+def read_star(path: str | Path) -> dict[str, Table]:
+    """Read the tables of a STAR file (RELION 3.0 to 5, or any other STAR 1.1).
+
+    Args:
+        path: the file.
+
+    Returns:
+        Every block by its name without ``data_`` (empty for RELION's anonymous one): the values of each label, without
+        the leading underscore. Single values are columns of length 1; all values are strings, unquoted.
+
+    Raises:
+        InputError: no STAR file, or a damaged one.
+        DependencyError: the package gemmi is not installed (extra ``em``).
+        StorageError: the file cannot be read.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as problem:
+        raise InputError(f"{path} should be a STAR file; it is not text ({problem.reason}).") from problem
+    except OSError as problem:
+        raise StorageError(f"{path} could not be read: {problem.strerror or problem}.") from problem
+    cif = optional("gemmi").cif
+    try:
+        return {block.name.strip(): _columns(cif, block) for block in cif.read_string(text)}
+    except (ValueError, RuntimeError) as problem:  # what gemmi raises
+        raise InputError(f"{path} should be a STAR file; it could not be read: {problem}.") from problem
+
+
+def _columns(cif: Any, block: Any) -> Table:
+    columns: Table = {}
+    for item in block:
+        if item.loop is not None:
+            width = len(item.loop.tags)
+            values = [cif.as_string(value) for value in item.loop.values]
+            columns |= {tag[1:]: values[i::width] for i, tag in enumerate(item.loop.tags)}
+        elif item.pair is not None:
+            columns[item.pair[0][1:]] = [cif.as_string(item.pair[1])]
+    return columns

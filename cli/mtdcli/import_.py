@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .console import emit, force_option, json_option, log
+from .preparing import preparation_options
 from .progress import Progress
+
+if TYPE_CHECKING:
+    from mtdcore.microscopy import Preparation
 
 
 @click.command()
@@ -18,112 +22,103 @@ from .progress import Progress
 )
 @click.option("--key", help="Arrays of an .npz file to take: a name or a pattern such as 'frames/*'.")
 @click.option(
-    "--invert/--no-invert",
-    default=None,
-    help="Negate the pixels, so that dark particles become bright. Default: only for MRC files, raw micrographs.",
-)
-@click.option(
-    "--background",
-    type=click.Choice(["gaussian", "polynomial", "none"]),
-    default="gaussian",
-    show_default=True,
-    help="Smooth background to subtract.",
-)
-@click.option(
-    "--background-width",
+    "--pixel-size",
     type=click.FloatRange(min=0, min_open=True),
-    help="Standard deviation of the Gaussian, pixels. Default: an eighth of the shorter side.",
+    metavar="A",
+    help="Angstrom per pixel of SOURCES, where a STAR list does not say. Trusted more than headers are.",
 )
+@preparation_options
 @click.option(
-    "--background-degree",
-    type=click.IntRange(0, 8),
-    default=2,
-    show_default=True,
-    help="Degree of the polynomial.",
-)
-@click.option(
-    "--normalise/--no-normalise",
-    default=True,
-    show_default=True,
-    help="Bring each image to median 0 and robust standard deviation 1.",
-)
-@click.option(
-    "--mask-beyond",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="S",
-    help="Mask pixels further than S standard deviations from the median (contaminants, dead pixels).",
+    "--skip-bad",
+    is_flag=True,
+    help="Leave out micrographs that are missing, damaged or of another size, say which, and go on.",
 )
 @force_option
 @json_option
-def command(sources: tuple[Path, ...], output: Path, as_json: bool, force: bool, **options: Any) -> None:
-    """Turn image files into one measurement: SOURCES are .npy, .npz, .png, .tif or .mrc(s) files.
+def command(
+    sources: tuple[Path, ...],
+    output: Path,
+    key: str | None,
+    pixel_size: float | None,
+    skip_bad: bool,
+    as_json: bool,
+    force: bool,
+    **options: Any,
+) -> None:
+    """Turn image files into one measurement. SOURCES are .star lists of micrographs, .mrc(s), .tif, .npy, .npz or .png
+    files, or patterns such as 'micrographs/*.mrc'.
 
-    All images must have one size; each becomes one micrograph of the stack. Pixels that are not finite stay so and
-    are ignored by `mtd recover`.
+    All images must have one size; each becomes one micrograph of the stack, an OME-Zarr image that other programs open.
+    Pixels that are not finite stay so and are ignored by `mtd recover`.
     """
+    from .frames import Frames
+    from .preparing import preparation
     from .run_folder import refuse_to_replace
-    from .sources import MRC
 
     refuse_to_replace(output, force)
-    if options["invert"] is None:
-        mrc = sum(source.suffix.lower() in MRC for source in sources)
-        if 0 < mrc < len(sources):
-            raise click.UsageError(
-                "MRC files and others together: say --invert or --no-invert for all of them"
-            )
-        options["invert"] = mrc > 0
-        if mrc:
-            log("inverting the contrast: raw micrographs have dark particles (--no-invert keeps it)")
-    emit({"measurement": str(output), **_write(sources, output, force, options)}, as_json)
+    frames = Frames(sources, key, pixel_size, skip_bad)
+    steps = preparation(frames.sources, options)
+    emit({"measurement": str(output), **write_stack(frames, steps, output, force)}, as_json)
 
 
-def _write(sources: tuple[Path, ...], output: Path, force: bool, options: dict[str, Any]) -> dict[str, Any]:
+def write_stack(frames: Any, steps: Preparation, output: Path, force: bool = False) -> dict[str, Any]:
+    """Prepare micrographs and write them as one OME-Zarr stack with their table.
+
+    Args:
+        frames: a :class:`mtdcli.frames.Frames`.
+        steps: what is done to each.
+        output: the folder to write.
+        force: replace what is there.
+
+    Returns:
+        What was written: micrographs, height, width, pixel_size, skipped.
+    """
+    import dataclasses
+
     import numpy as np
 
     import mtdcore
     from mtdcore.measurement.zarr_store import creating
+    from mtdcore.microscopy.table import Entry, MicrographTable
 
-    from .preprocess import prepare
-    from .sources import read_images
-
-    shape = _common_shape(sources, options["key"])
+    first = frames.usable[0]
+    height, width = steps.shape(first.shape)
+    pixel_size = None if first.pixel_size is None else first.pixel_size * steps.bin
     attributes = {
         "version": mtdcore.__version__,
         "made_by": "import",
-        "sources": [str(source) for source in sources],
-        "parameters": options,
+        "sources": [str(source) for source in frames.sources],
+        "parameters": dataclasses.asdict(steps) | {"key": frames.key, "pixel_size": frames.pixel_size},
     }
-    size, dtype = f"{shape[1]} x {shape[2]}", np.dtype(np.float32)
-    stds: list[float] = []
-    images = (image for source in sources for image in read_images(source, options["key"]))
+    shape = (len(frames.usable), height, width)
+    entries: list[Entry] = []
     with (
-        creating(output, shape, dtype, {"mtdcore": attributes}, overwrite=force) as (array, _),
+        creating(
+            output,
+            shape,
+            np.dtype(np.float32),
+            {"mtdcore": attributes},
+            overwrite=force,
+            pixel_size=pixel_size,
+            ome=True,
+        ) as (array, folder),
         Progress("import", shape[0], "micrographs") as bar,
     ):
-        for index, image in enumerate(images):
-            array[index], std = prepare(np.array(image, dtype), **options)
-            stds.append(std)
-            bar.update(index + 1)
-    log(f"{shape[0]} micrograph(s) of {size} pixels; pixel scale {min(stds):.4g} to {max(stds):.4g}")
-    return {"micrographs": shape[0], "height": shape[1], "width": shape[2]}
-
-
-def _common_shape(sources: tuple[Path, ...], key: str | None) -> tuple[int, int, int]:
-    """(images, H, W) of all sources together."""
-    from mtdcore.errors import InputError
-
-    from .sources import read_images
-
-    count, size = 0, None
-    for source in sources:
-        for image in read_images(source, key):
-            size = size or image.shape
-            if image.shape != size:
-                raise InputError(
-                    f"all images should have the size of the first, {size[0]} x {size[1]}; {source} has "
-                    f"{image.shape[0]} x {image.shape[1]}: import each size into its own measurement."
-                )
-            count += 1
-    if size is None:
-        raise InputError("the sources hold no image.")
-    return count, size[0], size[1]
+        for micrograph, prepared in frames.prepared(steps):
+            array[len(entries)] = prepared.pixels
+            entries.append(Entry.of(micrograph, prepared, steps.bin, steps.invert))
+            bar.update(len(entries))
+        array.resize((len(entries), height, width))  # without those that turned out unusable on reading
+        MicrographTable(tuple(entries)).save(folder)
+    scales = [entry.scale for entry in entries]
+    log(
+        f"{len(entries)} micrograph(s) of {height} x {width} pixels; pixel scale {min(scales):.4g} to {max(scales):.4g}; "
+        f"{frames.contrast}"
+    )
+    return {
+        "micrographs": len(entries),
+        "height": height,
+        "width": width,
+        "pixel_size": pixel_size,
+        "skipped": frames.skipped,
+    }

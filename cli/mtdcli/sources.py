@@ -8,17 +8,14 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from mtdcore.errors import DependencyError, InputError, MtdError, ParameterError, StorageError
+from mtdcore.errors import InputError, MtdError, ParameterError, StorageError
+from mtdcore.microscopy.pixels import MRC, TIFF
 
 #: What the readers raise on damaged files (Pillow: SyntaxError).
 _DAMAGE = (ValueError, OSError, EOFError, KeyError, SyntaxError, struct.error, zipfile.BadZipFile, zlib.error)
-
-#: Extensions of MRC files: raw micrographs, whose particles are dark.
-MRC = (".mrc", ".mrcs", ".map")
 
 
 def read_images(path: Path, key: str | None = None) -> Iterator[np.ndarray]:
@@ -99,27 +96,10 @@ def _png(path: Path, key: str | None) -> Named:
         )
 
 
-def _tif(path: Path, key: str | None) -> Named:
-    yield str(path), np.squeeze(_optional("tifffile").imread(path))
+def _micrographs(path: Path, key: str | None) -> Named:
+    from mtdcore.microscopy.pixels import open_pixels
 
-
-def _mrc(path: Path, key: str | None) -> Named:
-    with _optional("mrcfile").mmap(path, mode="r", permissive=True) as file:
-        if file.data is None:
-            raise InputError(f"{path} should hold an MRC image; its data block is missing or truncated.")
-        yield str(path), file.data
-
-
-def _optional(name: str) -> Any:
-    """Import a reader of the extra ``em``."""
-    import importlib
-
-    try:
-        return importlib.import_module(name)
-    except ImportError as problem:
-        raise DependencyError(
-            f"reading this format needs the package {name}; install it with: pip install 'mtdcore[em]'."
-        ) from problem
+    yield str(path), open_pixels(path).stack
 
 
 def _some(names: list[str], most: int = 8) -> str:
@@ -130,7 +110,5 @@ _READERS: dict[str, Callable[[Path, str | None], Named]] = {
     ".npy": _npy,
     ".npz": _npz,
     ".png": _png,
-    ".tif": _tif,
-    ".tiff": _tif,
-    **dict.fromkeys(MRC, _mrc),
+    **dict.fromkeys(MRC + TIFF, _micrographs),
 }

@@ -19,8 +19,9 @@ def open_measurement(source: Any, mask: np.ndarray | None = None, *, skip_bad: b
     """Open a measurement; pixels are read later, tile by tile.
 
     Args:
-        source: a NumPy array (H, W) or (micrographs, H, W), the path of a ``.npy`` file (memory-mapped), the path of
-            the folder of a Zarr array (format 2 or 3), or a measurement, which is returned as it is.
+        source: a NumPy array (H, W) or (micrographs, H, W), the path of a ``.npy``, MRC or TIFF file or of a STAR list of
+            micrographs (mapped, pixels as stored), the path of the folder of a Zarr array (format 2 or 3) or of an
+            OME-Zarr image, or a measurement, which is returned as it is.
         mask: (H, W) or (micrographs, H, W) bool, true where a pixel may be used. None: everywhere. Pixels
             that are not finite are never used.
         skip_bad: treat Zarr chunks that are missing or damaged as invalid pixels instead of raising.
@@ -41,15 +42,23 @@ def open_measurement(source: Any, mask: np.ndarray | None = None, *, skip_bad: b
 
             return ZarrMeasurement(path, mask, skip_bad=skip_bad)
         if not path.exists():
-            raise StorageError(f"{path} does not exist; expected a .npy file or the folder of a Zarr array.")
+            raise StorageError(
+                f"{path} does not exist; expected a .npy, MRC, TIFF or STAR file or the folder of a Zarr array."
+            )
         if path.suffix == ".npy":
             return ArrayMeasurement.from_npy(path, mask)
+        from ..microscopy.micrographs import SUFFIXES
+
+        if path.suffix.lower() in SUFFIXES:
+            from .micrographs import open_micrographs
+
+            return open_micrographs(path, mask=mask)
         raise InputError(
-            f"{path} is neither a .npy file nor the folder of a Zarr array; `mtd import` converts images."
+            f"{path} is no .npy, MRC, TIFF or STAR file nor the folder of a Zarr array; `mtd import` converts images."
         )
     if isinstance(source, np.ndarray):
         return ArrayMeasurement(source, mask)
     raise InputError(
-        "a measurement is a NumPy array, the path of a .npy file or the path of a Zarr array; "
+        "a measurement is a NumPy array, the path of a .npy, MRC, TIFF or STAR file or the path of a Zarr array; "
         f"got {type(source).__name__}."
     )

@@ -21,6 +21,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.storage import LocalStore, WrapperStore
 
 from ..errors import InputError, ParameterError, StorageError
+from .ome import AXES, LEVEL, finest, multiscales
 
 Compressor: TypeAlias = Literal["lz4", "zstd"]
 Index: TypeAlias = tuple[int, ...]
@@ -65,11 +66,12 @@ class StoredArray:
 
     @classmethod
     def open(cls, root: Path) -> StoredArray:
-        """Open the array in a local folder.
+        """Open the array in a local folder, or the finest array of an OME-Zarr image there.
 
         Raises:
             InputError: no Zarr array there, or sharding that is not supported.
         """
+        root = finest(root)
         try:
             array = zarr.open_array(store=_StrictStore(LocalStore(root, read_only=True)), mode="r")
             stored = cls(root, array)
@@ -163,11 +165,24 @@ def creating(
     attributes: Mapping[str, Any],
     compressor: Compressor | None = None,
     overwrite: bool = False,
+    *,
+    pixel_size: float | None = None,
+    ome: bool = False,
 ) -> Iterator[tuple[zarr.Array[Any], Path]]:
     """Create a Zarr v3 stack of micrographs in a temporary folder that becomes ``path`` when the block succeeds.
 
     Chunks of one micrograph and 256 x 1024 pixels, each closed by a crc32c checksum; empty chunks are written too, so
     that an absent chunk is always damage.
+
+    Args:
+        path: where it will be.
+        shape: (micrographs, H, W).
+        dtype: of the pixels.
+        attributes: JSON-able.
+        compressor: of the chunks.
+        overwrite: replace what is at ``path``.
+        pixel_size: angstrom, for OME metadata; None: unknown.
+        ome: make the folder an OME-Zarr 0.5 image (a group, the array in it), which other programs open.
 
     Yields:
         The array to fill, and its folder (for small files beside the chunks).
@@ -187,15 +202,18 @@ def creating(
         "zstd": (ZstdCodec(level=3),),
     }
     try:
+        if ome:
+            metadata = {"ome": multiscales(path.stem, pixel_size), **attributes}
+            zarr.create_group(LocalStore(temporary), zarr_format=3, attributes=metadata)
         array = zarr.create_array(
-            LocalStore(temporary),
+            LocalStore(temporary / LEVEL if ome else temporary),
             shape=shape,
             dtype=dtype,
             chunks=(1, *(min(side, max(1, n)) for side, n in zip(CHUNK, shape[1:], strict=True))),
             compressors=(*packers[compressor], Crc32cCodec()),
             fill_value=0,
-            attributes=dict(attributes),
-            dimension_names=("micrograph", "row", "column"),
+            attributes={} if ome else dict(attributes),
+            dimension_names=AXES if ome else ("micrograph", "row", "column"),
             config={"write_empty_chunks": True},
         )
         yield array, temporary

@@ -1,56 +1,17 @@
-"""What `mtd import` does to a micrograph: remove the slow background, bring the noise to standard deviation 1."""
+"""The slow background of a micrograph and the robust scale of its noise."""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy import ndimage
 
-from mtdcore.errors import InputError
+from ..errors import InputError
 
 #: Standard deviation of a normal variable in units of its median absolute deviation.
 _MAD_TO_STD = 1.4826
 
 #: A polynomial background needs no more pixels than this.
 _FIT_PIXELS = 100_000
-
-
-def prepare(
-    image: np.ndarray,
-    *,
-    invert: bool,
-    background: str,
-    background_width: float | None,
-    background_degree: int,
-    normalise: bool,
-    mask_beyond: float | None,
-    **unused: object,
-) -> tuple[np.ndarray, float]:
-    """One micrograph as `mtd import` stores it; the arguments are the options of that command.
-
-    Args:
-        image: (H, W) floating point.
-        invert: negate the pixels.
-        background: "gaussian" (with a ramp), "polynomial" or "none".
-        background_width: of the Gaussian, pixels; None: an eighth of the shorter side.
-        background_degree: of the polynomial.
-        normalise: median 0, robust standard deviation 1.
-        mask_beyond: pixels further from the median than this many standard deviations become NaN.
-        unused: other options.
-
-    Returns:
-        (H, W) of the dtype of ``image``, and the robust standard deviation before scaling.
-    """
-    if invert:
-        image = -image
-    if background == "gaussian":
-        image = image - polynomial_background(image, 1)  # reflecting edges would keep a part of a ramp
-        image = image - gaussian_background(image, background_width or min(image.shape) / 8)
-    elif background == "polynomial":
-        image = image - polynomial_background(image, background_degree)
-    middle, std = scale(image)
-    if mask_beyond is not None:
-        image = np.where(np.abs(image - middle) > mask_beyond * std, np.nan, image)
-    return ((image - middle) / std if normalise else image).astype(image.dtype), std
 
 
 def gaussian_background(image: np.ndarray, width: float) -> np.ndarray:
@@ -112,3 +73,16 @@ def scale(image: np.ndarray) -> tuple[float, float]:
             f"at least half of the pixels should differ from the median {middle:g}; this image is constant or saturated."
         )
     return middle, std
+
+
+def contrast_skewness(image: np.ndarray, width: float = 4.0) -> float:
+    """Skewness of the smoothed image: positive where sparse things are brighter than what is around them.
+
+    Args:
+        image: (H, W) without background; what is not finite is left out.
+        width: of the Gaussian, pixels.
+    """
+    smooth = gaussian_background(image, width)[np.isfinite(image)].astype(np.float64)
+    smooth -= smooth.mean()
+    power = float(np.mean(smooth**2))
+    return float(np.mean(smooth**3)) / power**1.5 if power > 0 else 0.0
