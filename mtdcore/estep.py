@@ -50,7 +50,7 @@ def e_step(
     _check_target(target, likelihood)
     check_box_fits(source, likelihood.box_size)
     bound = likelihood.bind(source.shape)
-    cut = bound.geometry.enlarged(engine.tile_pixels(bound))
+    cut = tile_cut(bound, engine)
     together = max(min(PART_TILES, LEAST_TILES), PART_TILES * bound.geometry.side**2 // cut.side**2)
     parts = source.split(max(1, -(-source.tile_count(cut) // together)))
     if executor is None:
@@ -62,6 +62,11 @@ def e_step(
     for part in sums:
         total = total + part
     return total if bound.classes == 1 else replace(total, classes=bound.classes)
+
+
+def tile_cut(likelihood: Likelihood, backend: Backend) -> TileGeometry:
+    """The cut of a measurement into the tiles of an E-step."""
+    return likelihood.geometry.enlarged(backend.tile_pixels(likelihood))
 
 
 def check_box_fits(measurement: Measurement, box_size: int) -> None:

@@ -63,7 +63,7 @@ class OnlineEM:
     parts: int = 1
     exponent: float = 0.6
     offset: float = 1.0
-    last: int = 1
+    last: int = 2
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -76,6 +76,14 @@ class OnlineEM:
         if not (math.isfinite(self.offset) and self.offset >= 0.0 and self.last >= 0):
             raise ParameterError(
                 f"offset and last must be at least 0; got offset {self.offset} and last {self.last}."
+            )
+
+    def check_tiles(self, tiles: int) -> None:
+        """Raise ParameterError when some part would hold no tile."""
+        if tiles < self.parts:
+            raise ParameterError(
+                f"mini-batch EM reads whole tiles; this measurement has {tiles}, too few for {self.parts} parts: ask for "
+                f"at most {tiles}."
             )
 
     def batch(self, measurement: Measurement, iteration: int, iterations: int) -> Measurement:
