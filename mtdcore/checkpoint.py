@@ -18,7 +18,8 @@ import numpy as np
 
 from .errors import CheckpointError
 from .files import write_whole
-from .likelihood import Likelihood, PatchLikelihood, TileGeometry, WindowLikelihood
+from .likelihood import TileGeometry
+from .likelihood.records import likelihood_from_record, likelihood_record
 from .measurement import Measurement
 from .online import Running
 from .recovery import Candidate, EMState, IterationRecord
@@ -28,7 +29,7 @@ from .statistics import Statistics
 _FORMAT = 4
 
 #: The arrays among the fields of statistics; the others are numbers and belong to the header.
-_ARRAYS = ("backprojection", "coverage")
+_ARRAYS = ("backprojection", "coverage", "spectrum", "ledger")
 
 #: The cut in which a measurement is read for its fingerprint.
 _PIECES = TileGeometry(side=1024, unit=1, halo=0, reach=0)
@@ -69,7 +70,8 @@ def save_checkpoint(path: str | Path, state: EMState, identity: Mapping[str, Any
     for i, candidate in enumerate(state.candidates):
         if candidate.running is not None:
             sums = candidate.running.statistics
-            arrays |= {f"{name}.{i}": np.ascontiguousarray(getattr(sums, name)) for name in _ARRAYS}
+            given = {name: getattr(sums, name) for name in _ARRAYS}
+            arrays |= {f"{n}.{i}": np.ascontiguousarray(a) for n, a in given.items() if a is not None}
     content = save(arrays, {"header": header, "sha256": _digest(header, arrays)})
     try:
         _read(path)
@@ -181,17 +183,6 @@ def _compare(path: str | Path, saved: Mapping[str, Any], given: Mapping[str, Any
         raise CheckpointError(
             f"{path} belongs to a run with other parameters: {listed}; use those, or start again with --force."
         )
-
-
-def likelihood_record(likelihood: Likelihood) -> dict[str, Any]:
-    """A likelihood as plain values: its class under "model", then its attributes."""
-    return {"model": type(likelihood).__name__, **asdict(likelihood)}
-
-
-def likelihood_from_record(record: Mapping[str, Any]) -> Likelihood:
-    """The likelihood of which :func:`likelihood_record` made this record."""
-    models = {model.__name__: model for model in (PatchLikelihood, WindowLikelihood)}
-    return models[record["model"]](**{name: value for name, value in record.items() if name != "model"})
 
 
 def fingerprint(measurement: Measurement) -> str:

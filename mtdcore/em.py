@@ -7,29 +7,26 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from .backends import Backend, get_backend
-from .errors import ParameterError
-from .estep import check_box_fits, e_step
+from .classes import EachClass
+from .estep import check_box_fits, e_step, tile_cut
 from .gauge import Gauge, PriorGauge
-from .likelihood import Likelihood, PatchLikelihood, WindowLikelihood
+from .likelihood import Likelihood, Micrographs, WindowLikelihood
 from .measurement import Measurement, open_measurement
+from .models import begin_model, updated
 from .mstep import DenoisingUpdate, ExactUpdate, Update
-from .noise import default_expected_count, estimate_noise_std
 from .online import OnlineEM
 from .priors import FlatPrior, Prior
 from .recovery import Candidate, EMState, IterationRecord, Recovery
 from .schedule import Temperature
 from .starts import Start, choose_starts, default_start
 from .statistics import Statistics
-
-#: While the target is still meaningless the count may not fall below this share of its start: otherwise EM
-#: can settle on "there are no copies" (SPEC 7).
-_COUNT_FLOOR = 0.5
 
 
 def recover(
@@ -42,6 +39,8 @@ def recover(
     likelihood: Literal["window", "patch"] | Likelihood = "window",
     min_separation: int | None = None,
     expected_count: float | None = None,
+    classes: int = 1,
+    micrographs: Micrographs | Literal["each"] | None = None,
     update: Update | None = None,
     initial: ArrayLike | Start | None = None,
     starts: int | None = None,
@@ -70,8 +69,11 @@ def recover(
             count and separation.
         min_separation: smallest distance of two corners in pixels (window model); None: box_size.
         expected_count: start for the number of copies (window model); None: a tenth of the area.
+        classes: number C of targets that copies may show; the result then holds (C, L, L) images and their weights.
+        micrographs: what tells the micrographs apart: their own noise levels and numbers of copies, estimated and
+            updated as the common ones are, and their transfer. "each": no more is known; None: they are alike.
         update: the M-step; None: :class:`DenoisingUpdate` with a prior, :class:`ExactUpdate` without.
-        initial: start or starts: an (L, L) image, an (S, L, L) stack, "uniform" (U[0, 1] per pixel), "samples" (drawn
+        initial: start or starts: an (L, L) image, an (S, L, L) stack (with C classes (C, L, L) or (S, C, L, L)), "uniform" (U[0, 1] per pixel), "samples" (drawn
             from the prior), "blob" (a faint bright Gaussian blob); None: samples with a prior, uniform without.
         starts: number of random starts; they run side by side for the first quarter of the iterations, then the
             evidence decides. None: 4 samples, or one of anything else.
@@ -101,20 +103,32 @@ def recover(
         by_prior = isinstance(update, DenoisingUpdate) and not isinstance(prior, FlatPrior)
         gauge = PriorGauge.of(prior, rotations, box_size) if by_prior else None
     if state is None:
-        model = _model(likelihood, source, box_size, rotations, noise_std, min_separation, expected_count)
+        model = begin_model(
+            likelihood,
+            source,
+            box_size,
+            rotations,
+            noise_std,
+            min_separation,
+            expected_count,
+            classes,
+            micrographs,
+        )
         kind = default_start(prior) if initial is None else initial
         targets = choose_starts(kind, starts, prior, model, seed)
         if temperature is None:
             uniform = isinstance(kind, str) and kind == "uniform"
             temperature = "auto" if uniform and isinstance(model, WindowLikelihood) else 1.0
         state = EMState.begin(targets, model, Temperature.begin(temperature, iterations, model, source))
+    engine, online = get_backend(backend), online or OnlineEM()
+    online.check_tiles(source.tile_count(tile_cut(state.likelihood.bind(source.shape), engine)))
     step = _Iteration(
         source,
-        get_backend(backend),
+        engine,
         prior,
-        update,
+        EachClass(update),
         gauge,
-        online or OnlineEM(),
+        online,
         iterations,
         tolerance,
         noise_std == "auto",
@@ -174,11 +188,12 @@ class _Iteration:
         image = self.engine.to_host(
             self.update(self.engine.asarray(target), running.weighed, self.prior, iteration, self.iterations)
         )
+        residual = partial(statistics.residual_energy, self.engine.asarray(image))
+        corners = model.geometry.sites((1, *self.source.shape[1:]))
         early = 2 * iteration < self.iterations
-        model = _update_tied(model, statistics, _COUNT_FLOOR * state.first_count if early else 0.0)
-        if self.learn_noise:
-            energy = statistics.residual_energy(self.engine.asarray(image))
-            model = model.with_noise_std(math.sqrt(max(energy, 0.0) / statistics.pixels))
+        model = updated(
+            model, statistics, residual if self.learn_noise else None, state.first_count, corners, early
+        )
         carried = running.moved(self.engine.to_host) if share < 1.0 else None
         if gauge is not None and self._gauge_is_due(iteration, heat, image - target):
             framed, passes = self._regauge(gauge, image, model, batch), 2.0 * share
@@ -202,7 +217,8 @@ class _Iteration:
 
     def average(self, target: np.ndarray, statistics: Statistics) -> np.ndarray:
         """Unregularised aligned average on the host, of the size of the statistics' frame."""
-        return self.engine.to_host(ExactUpdate().solve(self.engine.asarray(target), statistics))
+        solve = EachClass(ExactUpdate())
+        return self.engine.to_host(solve(self.engine.asarray(target), statistics, self.prior, 0, 1))
 
     def _gauge_is_due(self, iteration: int, heat: float, step: np.ndarray) -> bool:
         """At each quarter of the iterations, and whenever the target has stopped moving."""
@@ -211,49 +227,18 @@ class _Iteration:
         return at_rest or (iteration > 0 and iteration % quarter == 0)
 
     def _regauge(self, gauge: Gauge, target: np.ndarray, model: Likelihood, batch: Measurement) -> np.ndarray:
-        """The target in the frame of the gauge; what moves into the box is the aligned average there."""
+        """The targets in the frame of the gauge; what moves into the box is the aligned average there."""
         margin = max(1, model.box_size // 5)
         statistics = self.statistics(batch, target, replace(model, margin=margin))
-        copies = statistics.largest_coverage
+        if target.ndim == 2:
+            return self._framed(gauge, target, statistics)
+        return np.stack([self._framed(gauge, t, statistics.of_class(c)) for c, t in enumerate(target)])
+
+    def _framed(self, gauge: Gauge, target: np.ndarray, statistics: Statistics) -> np.ndarray:
+        copies, margin = statistics.largest_coverage, statistics.margin
         if copies <= 0.0:
             return target
         frame = self.average(np.pad(target, margin), statistics)
         inside = slice(margin, -margin)
         frame[inside, inside] = target
-        return gauge.choose(frame, model.box_size, model.noise_std / math.sqrt(copies))
-
-
-def _model(
-    likelihood: Literal["window", "patch"] | Likelihood,
-    source: Measurement,
-    box_size: int,
-    rotations: int,
-    noise_std: float | Literal["auto"],
-    min_separation: int | None,
-    expected_count: float | None,
-) -> Likelihood:
-    if not isinstance(likelihood, str):
-        if (likelihood.box_size, likelihood.rotations) != (box_size, rotations):
-            raise ParameterError(
-                f"the likelihood has a box of {likelihood.box_size} and {likelihood.rotations} rotations; recover was "
-                f"asked for box_size={box_size} and rotations={rotations}: give the same to both."
-            )
-        return likelihood
-    sigma = estimate_noise_std(source) if noise_std == "auto" else float(noise_std)
-    if likelihood == "patch":
-        return PatchLikelihood(box_size, rotations, sigma)
-    if likelihood == "window":
-        if expected_count is None:
-            expected_count = default_expected_count(source.shape, box_size)
-        return WindowLikelihood(box_size, rotations, sigma, expected_count, min_separation)
-    raise ParameterError(f'likelihood must be "window", "patch" or a likelihood object; got {likelihood!r}.')
-
-
-def _update_tied(model: Likelihood, statistics: Statistics, floor: float) -> Likelihood:
-    """M-step of the pose prior: expected count, or empty probability where it is tied."""
-    if isinstance(model, WindowLikelihood):
-        return replace(model, expected_count=max(statistics.expected_count, floor, 1e-3))
-    if model.empty_probability is None:
-        return model
-    share = statistics.empty_mass / max(1, statistics.sites)
-    return replace(model, empty_probability=float(np.clip(share, 1e-6, 1.0 - 1e-6)))
+        return gauge.choose(frame, statistics.box_size, statistics.noise_std / math.sqrt(copies))

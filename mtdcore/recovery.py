@@ -6,13 +6,14 @@ import csv
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, astuple, dataclass, fields, replace
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from .likelihood import Likelihood, WindowLikelihood
+from .likelihood.records import likelihood_record
 from .online import Running
 from .schedule import Temperature
 from .statistics import Statistics
@@ -48,7 +49,7 @@ class Candidate:
     """One of the targets that a run carries until the evidence has decided between its starts.
 
     Attributes:
-        target: (L, L) float64.
+        target: (L, L) float64, (C, L, L) where there are several classes.
         likelihood: the model with its current tied parameters and noise level.
         objective: nats of the last E-step, at the target before its last update; -inf before the first.
         running: what mini-batch EM remembers of earlier parts; None: nothing.
@@ -89,7 +90,7 @@ class EMState:
 
     @property
     def target(self) -> np.ndarray:
-        """(L, L) float64 target of the leader."""
+        """(L, L) float64 target of the leader, (C, L, L) where there are several classes."""
         return self.leader.target
 
     @property
@@ -123,7 +124,7 @@ class Recovery:
     Attributes:
         state: the last state of the loop.
         statistics: of one E-step at the final target and temperature 1.
-        aligned_average: (L, L) posterior-aligned average without prior, float64.
+        aligned_average: posterior-aligned average without prior, float64 of the shape of the target.
         stopped: why the loop ended.
     """
 
@@ -134,7 +135,7 @@ class Recovery:
 
     @property
     def target(self) -> np.ndarray:
-        """(L, L) recovered image, float64, in the units of the measurement."""
+        """(L, L) recovered image, float64, in the units of the measurement; (C, L, L), one per class, of several."""
         return self.state.target
 
     @property
@@ -163,6 +164,11 @@ class Recovery:
         return self.statistics.expected_count
 
     @property
+    def class_weights(self) -> tuple[float, ...] | None:
+        """Share of each class among the copies; None: there is one."""
+        return self.likelihood.class_weights
+
+    @property
     def evidence(self) -> float:
         """Nats: evidence against "no copies" (window) or log-likelihood (patch) at the final target."""
         return self.statistics.log_likelihood
@@ -176,7 +182,7 @@ class Recovery:
             "expected_count": self.expected_count,
             "evidence_nats": self.evidence,
             "pixels": self.statistics.pixels,
-            "likelihood": {"model": type(self.likelihood).__name__, **asdict(self.likelihood)},
+            "likelihood": likelihood_record(self.likelihood),
         }
 
     def save(self, folder: str | Path) -> None:

@@ -60,7 +60,7 @@ def _weighed(
     xp, weight = array_namespace(turned), 1.0 / float(facts.noise_ratio[micrograph]) ** 2
     inner = found.cropped()
     residual = found.energy + float(xp.sum(seen * (inner.coverage * seen - 2.0 * inner.backprojection)))
-    ledger = np.array([[micrograph, found.pixels, residual, found.expected_count]])
+    ledger = np.array([[micrograph, found.sites, found.pixels, residual, found.expected_count]])
     backprojection, energy, spectrum = found.backprojection, found.energy, None
     if facts.transfer is not None:
         spectrum = np.outer(_copies(found), facts.transfer[micrograph] ** 2)

@@ -20,6 +20,9 @@ _SAMPLES = 4
 #: Norm of a blob in units of the noise: two nats per copy, which prefers bright regions without deciding.
 _BLOB_NORM = 2.0
 
+#: Relative deviation of the pixels of a blob, by which several classes differ at the start.
+_GRAIN = 0.5
+
 
 def default_start(prior: Prior) -> Start:
     """Draws from the prior where there is one, random pixels otherwise."""
@@ -29,34 +32,37 @@ def default_start(prior: Prior) -> Start:
 def choose_starts(
     initial: ArrayLike | Start, starts: int | None, prior: Prior, model: Likelihood, seed: int
 ) -> list[np.ndarray]:
-    """(L, L) float64 images to start from; arguments as in :func:`mtdcore.recover`."""
+    """(L, L) float64 images to start from, (C, L, L) for several classes; arguments as in :func:`mtdcore.recover`."""
+    one = (model.box_size,) * 2 if model.class_weights is None else (model.classes, *(model.box_size,) * 2)
     if not isinstance(initial, str):
-        return _given(initial, model.box_size)
+        return _given(initial, one)
     count = starts or (_SAMPLES if initial == "samples" else 1)
     if count < 1:
         raise ParameterError(f"starts must be a positive number; got {starts}.")
     match initial:
         case "uniform":
-            side = (model.box_size, model.box_size)
-            return list(np.random.default_rng(seed).uniform(size=(count, *side)))
+            return list(np.random.default_rng(seed).uniform(size=(count, *one)))
         case "samples":
             if isinstance(prior, FlatPrior):
                 raise ParameterError(
                     'initial="samples" draws from the prior, and there is none: give a prior or another start.'
                 )
-            return list(sample_prior(prior, count, model.box_size, seed=seed))
+            images = sample_prior(prior, count * model.classes, model.box_size, seed=seed)
+            return list(images.reshape(count, *one))
         case "blob":
-            return [_blob(model)]
+            # Equal classes would stay equal for ever.
+            grain = np.random.default_rng(seed).uniform(1.0 - _GRAIN, 1.0 + _GRAIN, size=one)
+            return [_blob(model) * (grain if model.classes > 1 else 1.0)]
     raise ParameterError(f'initial must be "uniform", "samples", "blob" or an image; got {initial!r}.')
 
 
-def _given(images: ArrayLike, box_size: int) -> list[np.ndarray]:
+def _given(images: ArrayLike, one: tuple[int, ...]) -> list[np.ndarray]:
     stack = np.array(images, dtype=np.float64)
-    if stack.ndim == 2:
+    if stack.ndim == len(one):
         stack = stack[None]
-    if stack.shape[1:] != (box_size, box_size) or len(stack) == 0 or not np.isfinite(stack).all():
+    if stack.shape[1:] != one or len(stack) == 0 or not np.isfinite(stack).all():
         raise ParameterError(
-            f"initial images should be finite and of shape {(box_size, box_size)}; got an array of shape {stack.shape}."
+            f"initial images should be finite and of shape {one}; got an array of shape {stack.shape}."
         )
     return list(stack)
 

@@ -49,8 +49,8 @@ class Statistics:
         classes: number of classes C.
         spectrum: (C K, R) NumPy float64, where micrographs have a transfer H_m: ``sum_m c_mk H_m^2`` at the frequencies
             of the transfer, c_mk the copies. What the normal operator then weighs instead of ``coverage``.
-        ledger: (n, 4) NumPy float64, where micrographs are told apart: rows (micrograph, valid pixels, residual energy
-            at the target of the E-step, expected copies), by micrograph.
+        ledger: (n, 5) NumPy float64, where micrographs are told apart: rows (micrograph, sites, valid pixels, residual
+            energy at the target of the E-step, expected copies), by micrograph.
 
     With likelihoods that tell micrographs apart, the sums over pixels weigh each by ``noise_std^2 / sigma_m^2``, as if
     all had the noise level ``noise_std``.
@@ -101,7 +101,7 @@ class Statistics:
             return self
         sums = {name: getattr(self, name) * factor for name in SUMMED}
         spectrum = None if self.spectrum is None else self.spectrum * factor
-        ledger = None if self.ledger is None else self.ledger * [1.0, factor, factor, factor]
+        ledger = None if self.ledger is None else np.hstack([self.ledger[:, :1], self.ledger[:, 1:] * factor])
         return replace(self, **sums, spectrum=spectrum, ledger=ledger)
 
     def moved(self, convert: Callable[[Array], Array]) -> Statistics:

@@ -96,7 +96,7 @@ def _location(
     from scipy import ndimage
 
     import mtdcore as mtd
-    from mtdcore.checkpoint import likelihood_from_record
+    from mtdcore.likelihood.records import likelihood_from_record
     from mtdcore.errors import MtdError
 
     from . import figures

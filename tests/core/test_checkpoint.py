@@ -7,14 +7,13 @@ import mtdcore as mtd
 from mtdcore import files
 from mtdcore.checkpoint import (
     fingerprint,
-    likelihood_from_record,
-    likelihood_record,
     load_checkpoint,
     previous_checkpoint,
     save_checkpoint,
 )
 from mtdcore.errors import CheckpointError, StorageError
 from mtdcore.files import write_whole
+from mtdcore.likelihood.records import likelihood_from_record, likelihood_record
 from mtdcore.online import Running
 from mtdcore.recovery import Candidate, EMState, IterationRecord
 from mtdcore.schedule import Temperature
@@ -24,6 +23,7 @@ IDENTITY = {"box_size": 4, "seed": 0, "noise_std": "auto", "version": "1"}
 LIKELIHOODS = [
     mtd.PatchLikelihood(4, 4, 0.1, empty_probability=1 / 3),
     mtd.WindowLikelihood(4, 4, 0.1, expected_count=2 / 3, min_separation=3, positions=100),
+    mtd.WindowLikelihood(4, 4, 0.1, expected_count=5.0, class_weights=(2 / 3, 1 / 3)),
 ]
 
 
