@@ -54,7 +54,7 @@ def main() -> None:
             )
             estimate = np.load(run / "estimate.npy")
             found = json.loads((run / "run.json").read_text())["result"]
-            stack = np.asarray(zarr.open_array(imported, mode="r"))
+            stack = np.asarray(zarr.open_array(imported / "0", mode="r"))
             truth, marked = marked_average(stack, centres)
             print(
                 f"{kind}: correlation {correlation(estimate, truth, max_shift=4):.3f}, "

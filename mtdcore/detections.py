@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -107,8 +107,30 @@ class Detections:
         )
         write_whole(Path(path), lambda file: file.write(text.getvalue().encode()))
 
+    def only(self, micrograph: int) -> Detections:
+        """The copies in one micrograph."""
+        chosen = self.micrograph == micrograph
+        names = [field.name for field in fields(self) if isinstance(getattr(self, field.name), np.ndarray)]
+        return replace(self, **{name: getattr(self, name)[chosen] for name in names})
+
+    def pick_columns(self, binning: int = 1) -> dict[str, Sequence[object]]:
+        """RELION's columns of picks: centres ``X = column + L // 2``, ``Y = row + L // 2``, psi = +360 k / K degrees.
+
+        Args:
+            binning: pixels of the micrograph, along one side, in a pixel of the measurement.
+        """
+        half = self.box_size // 2
+        return {
+            "rlnCoordinateX": [f"{x:.6f}" for x in (self.column + half) * binning],
+            "rlnCoordinateY": [f"{y:.6f}" for y in (self.row + half) * binning],
+            "rlnAnglePsi": [f"{angle:.6f}" for angle in self.angle],
+            "rlnClassNumber": [1] * len(self),
+            "rlnAutopickFigureOfMerit": [f"{odds:.6f}" for odds in self.log_odds],
+            "mtdProbability": [f"{q:.6f}" for q in self.probability],
+        }
+
     def to_star(self, path: str | Path, micrographs: Sequence[str] | None = None) -> None:
-        """A RELION table of picks: centres ``X = column + L // 2``, ``Y = row + L // 2``, psi = +360 k / K degrees.
+        """One RELION table of the picks in all micrographs, see :meth:`pick_columns`.
 
         Args:
             path: the file.
@@ -126,16 +148,8 @@ class Detections:
             )
         else:
             names = [micrographs[m] for m in self.micrograph]
-        half = self.box_size // 2
-        columns: dict[str, Sequence[object]] = {
-            "rlnMicrographName": names,
-            "rlnCoordinateX": [f"{x:.6f}" for x in self.column + half],
-            "rlnCoordinateY": [f"{y:.6f}" for y in self.row + half],
-            "rlnAnglePsi": [f"{angle:.6f}" for angle in self.angle],
-            "rlnClassNumber": [1] * len(self),
-            "rlnAutopickFigureOfMerit": [f"{odds:.6f}" for odds in self.log_odds],
-            "mtdProbability": [f"{q:.6f}" for q in self.probability],
-        }
+        columns: dict[str, Sequence[object]] = {"rlnMicrographName": names}
+        columns |= self.pick_columns()
         write_star(path, "particles", columns)
 
 

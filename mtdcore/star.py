@@ -19,7 +19,7 @@ def write_star(path: str | Path, block: str, columns: Mapping[str, Sequence[obje
 
     Args:
         path: the file, replaced whole.
-        block: name of the data block, without ``data_``.
+        block: name of the data block, without ``data_``; may be empty.
         columns: values by label without the leading underscore (``rlnCoordinateX``), all of one length.
 
     Raises:
