@@ -185,6 +185,11 @@ def _rows(path: Path) -> Iterator[Callable[[], _Row]]:
             f"{', '.join(f'data_{name}' for name in tables) or 'no table'}: give the STAR file of motion correction or "
             "of CTF estimation."
         )
+    if "rlnOpticsGroup" in table and "optics" not in tables:
+        raise InputError(
+            f"{path} names optics groups and holds no table data_optics, so pixel size and voltage are unknown: restore that "
+            "table, or remove the column _rlnOpticsGroup to go on without."
+        )
     optics = _optics(path, tables.get("optics"))
     for i in range(len(table["rlnMicrographName"])):
         yield lambda i=i: _row(path, {label: values[i] for label, values in table.items()}, optics)  # type: ignore[misc]
