@@ -37,7 +37,7 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     def compiled(function: Callable[..., Any]) -> Any:
         dispatcher = numba.njit(nogil=True, **options)(function)
         try:
-            cache = FunctionCache(function)
+            cache: Any = FunctionCache(function)  # type: ignore[no-untyped-call]
             cache._cache_file = SealedFiles(Path(cache.cache_path), cache._impl.filename_base)
             dispatcher._cache = cache
         except Exception as problem:  # Numba's internals are its own business: a cache is a convenience
@@ -78,7 +78,7 @@ class SealedFiles:
 
     def save(self, key: object, entry: object) -> None:
         """Keep an entry; a full or read-only disk only means that it will be compiled again."""
-        path, data = self.path(key), dumps((key, entry))
+        path, data = self.path(key), dumps((key, entry))  # type: ignore[no-untyped-call]
         seal = hashlib.sha256(path.name.encode() + data).digest()
         try:
             write_whole(path, lambda file: file.write(seal + data))

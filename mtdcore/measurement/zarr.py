@@ -14,7 +14,8 @@ from ..errors import InputError
 from ..likelihood import Region, Tile, TileGeometry
 from .base import Reader, TiledMeasurement
 from .prefetch import TILES_AHEAD, prefetched
-from .zarr_store import ChunkDamaged, ChunkMissing, StoredArray
+from .zarr_guard import ChunkDamaged, ChunkMissing
+from .zarr_store import StoredArray
 
 #: Bound on the decoded chunks that one pass keeps for later tiles. Micrographs up to 2048 pixels wide are decoded
 #: once; of wider ones a part is decoded again, which is cheap and happens in the background.
@@ -22,6 +23,12 @@ CACHE_BYTES = 4 << 20
 
 #: A tile can lie on the corner of four chunks; its neighbour must find them, however large they are.
 _FEWEST_CHUNKS = 4
+
+#: Bad chunks that a message describes; of the others it gives the names.
+_IN_FULL = 20
+
+#: Chunks looked for when an array is opened: if none is there, its shape is fiction or nothing was ever written.
+_PROBES = 64
 
 _Key: TypeAlias = tuple[int, int, int]  # micrograph, row and column of the chunk
 
@@ -53,7 +60,8 @@ class ZarrMeasurement(TiledMeasurement):
 
     Every pass opens the array, keeps a bounded number of decoded chunks and reads ahead in a thread of its own. A
     chunk that is missing (zarr would return the fill value) or damaged is an error that names all such chunks.
-    Damage inside a chunk is only detected where its codecs hold a checksum, as those written by mtdcore do.
+    Damage inside a chunk is only detected where its codecs hold a checksum, and chunks exchanged or out of date only where
+    their digests were kept: mtdcore writes both.
 
     Args:
         path: folder of an array (H, W) or (micrographs, H, W).
@@ -77,8 +85,13 @@ class ZarrMeasurement(TiledMeasurement):
         self.skip_bad = skip_bad
         self.cache_bytes = cache_bytes
         self._bad: dict[_Key, BadChunk] = {}
-        array = StoredArray.open(self.path).array
-        super().__init__(array.shape, np.dtype(array.dtype), mask)
+        stored = StoredArray.open(self.path)
+        super().__init__(stored.array.shape, np.dtype(stored.array.dtype), mask)
+        if math.prod(self.shape) and not stored.has_any(_PROBES):
+            raise InputError(
+                f"{self.path} should hold chunks of a measurement of shape {self.shape}; of {_PROBES} looked for not one is "
+                "there: it was never filled, or its shape is wrong."
+            )
 
     @property
     def bad_chunks(self) -> list[BadChunk]:
@@ -103,10 +116,10 @@ class ZarrMeasurement(TiledMeasurement):
         """Record a bad chunk, or refuse it together with all others."""
         if not self.skip_bad:
             found = self.find_bad_chunks() or [bad]  # one that healed meanwhile is still named
-            listed = "; ".join(str(chunk) for chunk in found[:20]) + ("; ..." if len(found) > 20 else "")
+            listed = [str(chunk) for chunk in found[:_IN_FULL]] + [chunk.key for chunk in found[_IN_FULL:]]
             raise InputError(
-                f"{self.path} has {len(found)} bad chunk(s): {listed}. Restore the file(s), or pass skip_bad=True to "
-                "treat their pixels as invalid."
+                f"{self.path} has {len(found)} bad chunk(s): {'; '.join(listed)}. Restore the file(s), or pass skip_bad=True "
+                "(--skip-bad) to treat their pixels as invalid."
             )
         self._bad[key] = bad
 

@@ -6,6 +6,7 @@ an error of its own, for plain chunks, whole shards and the inner chunks of a sh
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import struct
@@ -22,6 +23,8 @@ from zarr.storage import LocalStore, WrapperStore
 
 from ..errors import InputError, ParameterError, StorageError
 from .ome import AXES, LEVEL, finest, multiscales
+from .zarr_digests import Digests, digest, write_digests
+from .zarr_guard import DIGESTS, ChunkDamaged, ChunkMissing, Encoding, read_encoding, read_inside
 
 Compressor: TypeAlias = Literal["lz4", "zstd"]
 Index: TypeAlias = tuple[int, ...]
@@ -34,14 +37,6 @@ _METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 _NEVER_WRITTEN = struct.pack("<QQ", 2**64 - 1, 2**64 - 1)  # shard index entry of an absent inner chunk
 
 
-class ChunkMissing(Exception):
-    """The chunk is not in the store."""
-
-
-class ChunkDamaged(Exception):
-    """The chunk is in the store and cannot be decoded (checksum, truncation)."""
-
-
 class _StrictStore(WrapperStore[LocalStore]):
     """A store in which a chunk that is asked for must exist."""
 
@@ -52,6 +47,20 @@ class _StrictStore(WrapperStore[LocalStore]):
         return value
 
 
+class _DigestingStore(WrapperStore[LocalStore]):
+    """A store that remembers the digest of every chunk it was given."""
+
+    def __init__(self, store: LocalStore) -> None:
+        super().__init__(store)
+        self.digests: dict[Index, int] = {}
+
+    async def set(self, key: str, value: Any, *rest: Any) -> None:
+        name, *place = key.split("/")
+        if name == "c":
+            self.digests[tuple(map(int, place))] = digest(value.to_bytes())
+        await super().set(key, value, *rest)
+
+
 @dataclass(frozen=True)
 class StoredArray:
     """An open Zarr array of format 2 or 3, read chunk by chunk.
@@ -59,22 +68,28 @@ class StoredArray:
     Attributes:
         root: folder of the array.
         array: the zarr array over a strict store.
+        encoding: how its chunks become bytes.
+        digests: digests of its chunks, where the writer left some.
     """
 
     root: Path
     array: zarr.Array[Any]
+    encoding: Encoding
+    digests: Digests | None
 
     @classmethod
     def open(cls, root: Path) -> StoredArray:
         """Open the array in a local folder, or the finest array of an OME-Zarr image there.
 
         Raises:
-            InputError: no Zarr array there, or sharding that is not supported.
+            InputError: no Zarr array there, one that is not safe to read, or sharding that is not supported.
         """
         root = finest(root)
+        encoding = read_encoding(root)
+        digests = None if encoding.digest_file is None else Digests.read(root)
         try:
             array = zarr.open_array(store=_StrictStore(LocalStore(root, read_only=True)), mode="r")
-            stored = cls(root, array)
+            stored = cls(root, array, encoding, digests)
             stored._shard_layout()
         except InputError:
             raise
@@ -89,6 +104,17 @@ class StoredArray:
         """Name, relative to the array, of what stores chunk ``index`` (of a sharded array: its shard)."""
         return str(self.array.metadata.encode_chunk_key(self._stored_index(index)))
 
+    def has_any(self, probes: int) -> bool:
+        """Whether any of this many chunks, spread evenly over the array, is in the store."""
+        sides = self.array.shards or self.array.chunks
+        grid = tuple(-(-n // c) for n, c in zip(self.array.shape, sides, strict=True))
+        chosen = np.unique(np.linspace(0, math.prod(grid) - 1, probes).astype(np.int64))
+        names = (
+            self.array.metadata.encode_chunk_key(tuple(map(int, i)))
+            for i in zip(*np.unravel_index(chosen, grid), strict=True)
+        )
+        return any((self.root / str(name)).exists() for name in names)
+
     def read(self, index: Index, region: tuple[slice, ...]) -> np.ndarray:
         """Pixels of a region that lies within chunk ``index``.
 
@@ -97,9 +123,12 @@ class StoredArray:
             StorageError: the operating system failed to read.
         """
         try:
-            self._check_inner_chunk(index)
+            raw = self._raw(index)
+            self.encoding.check(raw)
+            if self.digests is not None:
+                self.digests.check(index, raw)
             return np.asarray(self.array[region])
-        except (ChunkMissing, ChunkDamaged):
+        except (ChunkMissing, ChunkDamaged, StorageError):
             raise
         except OSError as error:
             raise StorageError(
@@ -135,26 +164,30 @@ class StoredArray:
             )
         return "start" if configuration["index_location"] == "start" else "end"
 
-    def _check_inner_chunk(self, index: Index) -> None:
-        """Raise ChunkMissing when the shard index says that the inner chunk was never written."""
-        location = self._shard_layout()
+    def _raw(self, index: Index) -> bytes:
+        """A chunk as it lies on disk; of a shard, the inner chunk.
+
+        Raises:
+            ChunkMissing: also where the index of a shard says that the inner chunk was never written.
+            ChunkDamaged, StorageError: see :func:`read_inside`.
+        """
+        location, most = self._shard_layout(), self.encoding.largest
         if location is None:
-            return
+            return read_inside(self.root, self.key(index), most)
         ratio = self._chunks_per_shard()
         inner = tuple(i % n for i, n in zip(index, ratio, strict=True))
-        size = 16 * int(np.prod(ratio)) + 4
-        try:
-            with open(self.root / self.key(index), "rb") as file:
-                if location == "end":
-                    file.seek(max(0, os.fstat(file.fileno()).st_size - size))
-                table = file.read(size)
-        except FileNotFoundError:
-            raise ChunkMissing from None
-        entry = 16 * int(np.ravel_multi_index(inner, ratio))
+        size = 16 * math.prod(ratio) + 4
+        at = (0 if location == "start" else -size, size)
+        table = read_inside(self.root, self.key(index), size, at)
         if len(table) != size:
             raise ChunkDamaged(f"the shard is too short for its index of {size} bytes")
-        if table[entry : entry + 16] == _NEVER_WRITTEN:
+        entry = table[16 * int(np.ravel_multi_index(inner, ratio)) :][:16]
+        if entry == _NEVER_WRITTEN:
             raise ChunkMissing
+        offset, length = struct.unpack("<QQ", entry)
+        if max(offset, length) >= 1 << 62:
+            raise ChunkDamaged("the index of the shard points outside of it")
+        return read_inside(self.root, self.key(index), most, (offset, length))
 
 
 @contextmanager
@@ -171,8 +204,8 @@ def creating(
 ) -> Iterator[tuple[zarr.Array[Any], Path]]:
     """Create a Zarr v3 stack of micrographs in a temporary folder that becomes ``path`` when the block succeeds.
 
-    Chunks of one micrograph and 256 x 1024 pixels, each closed by a crc32c checksum; empty chunks are written too, so
-    that an absent chunk is always damage.
+    Chunks of one micrograph and 256 x 1024 pixels, each closed by a crc32c checksum, their digests in a file beside them;
+    empty chunks are written too, so that an absent chunk is always damage.
 
     Args:
         path: where it will be.
@@ -205,22 +238,42 @@ def creating(
         if ome:
             metadata = {"ome": multiscales(path.stem, pixel_size), **attributes}
             zarr.create_group(LocalStore(temporary), zarr_format=3, attributes=metadata)
+        folder = temporary / LEVEL if ome else temporary
+        store = _DigestingStore(LocalStore(folder))
         array = zarr.create_array(
-            LocalStore(temporary / LEVEL if ome else temporary),
+            store,
             shape=shape,
             dtype=dtype,
             chunks=(1, *(min(side, max(1, n)) for side, n in zip(CHUNK, shape[1:], strict=True))),
             compressors=(*packers[compressor], Crc32cCodec()),
             fill_value=0,
-            attributes={} if ome else dict(attributes),
+            attributes={**({} if ome else attributes), "digests": DIGESTS},
             dimension_names=AXES if ome else ("micrograph", "row", "column"),
             config={"write_empty_chunks": True},
         )
         yield array, temporary
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.replace(path)
+        grid = tuple(-(-n // c) for n, c in zip(array.shape, array.chunks, strict=True))
+        write_digests(folder, grid, store.digests)
+        _replace_folder(temporary, path)
     except OSError as error:
         raise StorageError(f"{path} could not be written: {error}.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace_folder(new: Path, path: Path) -> None:
+    """Put a finished folder at ``path``; what was there goes only once the new one is in place."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.old")
+    replaced = path.exists()
+    if replaced:
+        path.replace(aside)
+    try:
+        new.replace(path)
+    except OSError:
+        if replaced:
+            aside.replace(path)
+        raise
+    if aside.is_dir():
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        aside.unlink(missing_ok=True)

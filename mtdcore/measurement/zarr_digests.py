@@ -1,0 +1,94 @@
+"""Digests of the chunks of an array, in a file beside them: what a codec's checksum cannot see is seen here.
+
+A crc32c proves that a chunk is intact, not that it is the right one: two chunks exchanged, or one left from an earlier
+version, pass. ``digests.npz`` holds the BLAKE2b (8 bytes) of every stored chunk, by its place in the grid, and that of
+the metadata that decide how chunks are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from .zarr_guard import DIGESTS, ChunkDamaged
+
+#: The entries of zarr.json that may change without changing a pixel.
+_FREE = ("attributes", "dimension_names", "consolidated_metadata")
+
+
+@dataclass(frozen=True)
+class Digests:
+    """Digests of one array.
+
+    Attributes:
+        chunks: uint64, one per chunk, in the shape of the grid of chunks.
+    """
+
+    chunks: np.ndarray
+
+    @classmethod
+    def read(cls, root: Path) -> Digests:
+        """The digests beside an array, whose metadata must be those that they were made with.
+
+        Raises:
+            InputError: the file is missing or damaged, or the metadata have changed.
+        """
+        path = root / DIGESTS
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                metadata, chunks = int(file["metadata"]), file["chunks"]
+            if chunks.dtype != np.uint64:
+                raise ValueError(f"digests of dtype {chunks.dtype}")
+        except (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise InputError(
+                f"{path} should hold the digests that {root} announces; it is missing or damaged: {error}. Restore it, "
+                'or take "digests" out of the attributes in zarr.json to read without it.'
+            ) from error
+        if metadata != metadata_digest(root):
+            raise InputError(
+                f"{root / 'zarr.json'} should be as mtdcore wrote it but for its attributes; shape, chunks, dtype or codecs "
+                "have changed: restore it."
+            )
+        return cls(chunks)
+
+    def check(self, index: tuple[int, ...], raw: bytes) -> None:
+        """Raise ChunkDamaged unless these bytes are those of the chunk at this place."""
+        if len(index) != self.chunks.ndim or any(
+            i >= n for i, n in zip(index, self.chunks.shape, strict=True)
+        ):
+            raise ChunkDamaged("its digest is missing")
+        if digest(raw) != int(self.chunks[index]):
+            raise ChunkDamaged("its digest is that of other content (damaged, exchanged or out of date)")
+
+
+def digest(content: bytes) -> int:
+    """BLAKE2b of 8 bytes as an integer."""
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
+
+
+def metadata_digest(root: Path) -> int:
+    """Digest of the entries of zarr.json on which the pixels depend."""
+    content = json.loads((root / "zarr.json").read_bytes())
+    return digest(json.dumps({k: v for k, v in content.items() if k not in _FREE}, sort_keys=True).encode())
+
+
+def write_digests(root: Path, grid: tuple[int, ...], found: Mapping[tuple[int, ...], int]) -> None:
+    """Write the digests of all chunks of a finished array.
+
+    Args:
+        root: folder of the array.
+        grid: number of chunks along each axis.
+        found: digest of each chunk by its index.
+    """
+    chunks = np.zeros(grid, np.uint64)
+    for index, value in found.items():
+        chunks[index] = value
+    np.savez(root / DIGESTS, chunks=chunks, metadata=np.uint64(metadata_digest(root)))
