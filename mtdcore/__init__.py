@@ -18,6 +18,7 @@ from .likelihood import Micrographs, PatchLikelihood, WindowLikelihood
 from .measurement import open_measurement
 from .metrics import relative_error
 from .mstep import DenoisingUpdate, ExactUpdate, GradientAscent
+from .online import OnlineEM
 from .priors import FlatPrior, GaussianPrior, Prior
 from .recovery import EMState, IterationRecord, Recovery
 from .rotation import RotationSet
@@ -36,6 +37,7 @@ __all__ = [
     "IterationRecord",
     "Micrographs",
     "MtdError",
+    "OnlineEM",
     "PatchLikelihood",
     "Prior",
     "Recovery",
