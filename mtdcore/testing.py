@@ -190,6 +190,20 @@ class BackendConformance(ABC):
 
     @pytest.mark.parametrize("masked", [False, True])
     @pytest.mark.parametrize("box_size", [4, 9])
+    def test_log_odds_equal_the_reference(self, backend: Backend, box_size: int, masked: bool) -> None:
+        """At every corner of one tile of many, halo included."""
+        case = Case("window", box_size, rotations=3, masked=masked)
+        likelihood = case.likelihood(small_tiles=True)
+        assert isinstance(likelihood, WindowLikelihood)
+        tile = list(case.measurement(backend.precision).tiles(likelihood.geometry))[1]
+        found = backend.log_odds(tile, backend.asarray(case.turned()), likelihood)
+        expected = ReferenceBackend().log_odds(tile, case.turned(), likelihood)
+        assert isinstance(found, np.ndarray)
+        tolerance = self.rtol[backend.precision] * np.abs(expected).max()
+        np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
+
+    @pytest.mark.parametrize("masked", [False, True])
+    @pytest.mark.parametrize("box_size", [4, 9])
     @pytest.mark.parametrize("model", MODELS)
     def test_classes(self, backend: Backend, model: str, box_size: int, masked: bool) -> None:
         """Templates of several classes, some expected more often than others."""

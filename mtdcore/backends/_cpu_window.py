@@ -179,6 +179,10 @@ class WindowPlan:
             kernels.window_weights(scores, self.dtype.type(offset), log_norm, top, left)
         return np.stack([scores[owned] for scores in maps])
 
+    def log_odds(self, tile: Tile) -> np.ndarray:
+        """(P, Q) log-odds of a copy at every corner of the pixels of the tile, before they compete."""
+        return self._score(tile, self._correlator())[-1]
+
     def _correlator(self) -> Correlator:
         likelihood = self.likelihood
         frame = np.arange(-likelihood.margin, likelihood.box_size + likelihood.margin)
@@ -191,9 +195,21 @@ class WindowPlan:
     ) -> tuple[Array, Array | None, list[np.ndarray], np.ndarray, np.ndarray, float]:
         """Score every corner and let neighbours compete.
 
+        Returns what :meth:`_score` does, but for the log-odds log(1 + S) at the owned corners and their evidence.
+        """
+        image, seen, maps, offsets, log_odds = self._score(tile, correlator)
+        log_norm = self._log_partition(log_odds, tile)
+        gain = log_norm.sum(dtype=np.float64) - self.likelihood.blank(tile)
+        return image, seen, maps, offsets, log_norm, float(gain) / self.likelihood.neighbourhood
+
+    def _score(
+        self, tile: Tile, correlator: Correlator
+    ) -> tuple[Array, Array | None, list[np.ndarray], np.ndarray, np.ndarray]:
+        """Score every corner.
+
         Returns the image and the valid mask as the correlator holds them (None where every pixel that the
-        statistics touch is valid), the score maps, the constant to add to each for log a_k, log(1 + S) at the
-        owned corners, and their evidence.
+        statistics touch is valid), the score maps, the constant to add to each for log a_k, and their
+        log-sum-exp over templates.
         """
         likelihood = self.likelihood
         corners = tuple(n - likelihood.box_size + 1 for n in tile.values.shape)
@@ -219,9 +235,7 @@ class WindowPlan:
         for scores, offset in zip(maps, offsets, strict=True):
             kernels.fold_log_sum(scores, self.dtype.type(offset), peak, total)
         kernels.finish_log_sum(peak, total)
-        log_norm = self._log_partition(peak, tile)
-        gain = log_norm.sum(dtype=np.float64) - likelihood.blank(tile)
-        return image, seen, maps, offsets, log_norm, float(gain) / likelihood.neighbourhood
+        return image, seen, maps, offsets, peak
 
     def _log_partition(self, log_odds: np.ndarray, tile: Tile) -> np.ndarray:
         """log(1 + S) at the owned corners; ``log_odds`` is consumed.

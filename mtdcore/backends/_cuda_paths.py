@@ -122,6 +122,13 @@ class SpectralPath:
         self._model.normalise(maps, items, self._kernels)
         return maps
 
+    def log_odds(self, items: Items) -> Array:
+        """(M, N1, N2) gains and bias of all templates at each shift, summed in the log domain."""
+        maps, _, _ = self._gains(items)
+        xp = self._kernels.xp
+        peak = maps.max(axis=0)
+        return peak + xp.log(xp.exp(maps - peak).sum(axis=0))
+
     def _constant_coverage(self, items: Items) -> bool:
         """Whether the whole torus is valid: energies and coverages are then the same at every shift."""
         return items.valid is None and tuple(items.pixels.shape[1:]) == self._torus

@@ -13,7 +13,7 @@ import numpy as np
 
 from .._typing import Array
 from ..errors import ParameterError
-from ..likelihood import Likelihood, PatchLikelihood, Tile
+from ..likelihood import Likelihood, PatchLikelihood, Tile, WindowLikelihood
 from ..statistics import Statistics
 from ._cpu_patch import PatchPlan
 from ._cpu_window import WindowPlan
@@ -78,6 +78,12 @@ class CpuBackend:
     def posterior(self, tile: Tile, rotated_targets: Array, likelihood: Likelihood) -> np.ndarray:
         """Posterior weights of one tile; see :meth:`Backend.posterior`."""
         return _Plans(np.asarray(rotated_targets), likelihood, self.precision).plan([tile]).posterior(tile)
+
+    def log_odds(self, tile: Tile, rotated_targets: Array, likelihood: WindowLikelihood) -> np.ndarray:
+        """Log-odds of a copy at each corner; see :meth:`Backend.log_odds`."""
+        plan = _Plans(np.asarray(rotated_targets), likelihood, self.precision).plan([tile])
+        assert isinstance(plan, WindowPlan)
+        return plan.log_odds(tile)
 
 
 class _Plans:

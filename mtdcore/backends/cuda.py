@@ -13,7 +13,7 @@ import numpy as np
 
 from .._typing import Array
 from ..errors import DeviceError, ParameterError
-from ..likelihood import Likelihood, PatchLikelihood, Tile
+from ..likelihood import Likelihood, PatchLikelihood, Tile, WindowLikelihood
 from ..statistics import Statistics
 from ._cuda_device import CupyDevice, Device, DeviceInfo, choose_device, describe_devices
 from ._cuda_kernels import Kernels
@@ -109,6 +109,16 @@ class CudaBackend:
             path = step.spectral_path(group.precision, tile)
             maps = path.weights(step.model.gather(sent, self.xp))
             return step.model.posterior(self.to_host(maps), tile)
+
+    def log_odds(self, tile: Tile, rotated_targets: Array, likelihood: WindowLikelihood) -> np.ndarray:
+        """Log-odds of a copy at each corner; see :meth:`Backend.log_odds`."""
+        with self._on_device():
+            step = _EStep(self.device, self._checked(rotated_targets, likelihood), likelihood, self.precision)
+            ((group, sent),) = staged(self.device, grouped([tile], step.key))
+            gains = step.spectral_path(group.precision, tile).log_odds(step.model.gather(sent, self.xp))
+            rows, columns = (n - likelihood.box_size + 1 for n in tile.values.shape)
+            log_rate = likelihood.log_activity - math.log(likelihood.templates)
+            return self.to_host(gains[0, :rows, :columns]) + log_rate
 
     @contextmanager
     def _on_device(self) -> Iterator[None]:

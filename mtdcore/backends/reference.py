@@ -65,6 +65,11 @@ class ReferenceBackend:
             return _window_posterior(tile, turned, likelihood)[0]
         return _patch_posterior(tile, turned, likelihood)[0]
 
+    def log_odds(self, tile: Tile, rotated_targets: Array, likelihood: WindowLikelihood) -> np.ndarray:
+        """Log-odds of a copy at each corner; see :meth:`Backend.log_odds`."""
+        turned = np.asarray(rotated_targets, dtype=np.float64)
+        return np.asarray(logsumexp(_window_log_odds(tile, turned, likelihood), axis=0))
+
 
 def _accumulate(tile: Tile, turned: np.ndarray, likelihood: Likelihood) -> Statistics:
     if isinstance(likelihood, WindowLikelihood):
@@ -189,16 +194,8 @@ def _window_posterior(
     tile: Tile, turned: np.ndarray, likelihood: WindowLikelihood
 ) -> tuple[np.ndarray, float]:
     """w(x, k) at the owned corners and their share of the evidence in nats."""
-    length, reach = likelihood.box_size, likelihood.separation - 1
-    pixels, valid = _pixels(tile)
-    shape = (len(turned), pixels.shape[0] - length + 1, pixels.shape[1] - length + 1)
-    ratio = np.empty(shape)
-    for k, row, column in np.ndindex(shape):
-        window = (slice(row, row + length), slice(column, column + length))
-        gain = (turned[k] * (pixels[window] - 0.5 * turned[k])).sum(where=valid[window])
-        ratio[k, row, column] = gain / likelihood.noise_std**2
-    log_prior = likelihood.template_bias + likelihood.log_activity - math.log(len(turned))
-    log_odds = ratio + log_prior[:, None, None]
+    reach = likelihood.separation - 1
+    log_odds = _window_log_odds(tile, turned, likelihood)
     owned_rows, owned_columns = (range(s.start, s.stop) for s in tile.owned)
     weights = np.empty((len(turned), len(owned_rows), len(owned_columns)))
     evidence = 0.0
@@ -214,6 +211,20 @@ def _window_posterior(
             log_blank = likelihood.log_activity + math.log(near[0].size)
             evidence += np.logaddexp(0.0, log_competition) - np.logaddexp(0.0, log_blank)
     return weights, float(evidence) / likelihood.neighbourhood
+
+
+def _window_log_odds(tile: Tile, turned: np.ndarray, likelihood: WindowLikelihood) -> np.ndarray:
+    """(K, P, Q) log a_k = log (lam / K) + Lambda(x, k) at every corner of the pixels of a tile."""
+    length = likelihood.box_size
+    pixels, valid = _pixels(tile)
+    shape = (len(turned), pixels.shape[0] - length + 1, pixels.shape[1] - length + 1)
+    ratio = np.empty(shape)
+    for k, row, column in np.ndindex(shape):
+        window = (slice(row, row + length), slice(column, column + length))
+        gain = (turned[k] * (pixels[window] - 0.5 * turned[k])).sum(where=valid[window])
+        ratio[k, row, column] = gain / likelihood.noise_std**2
+    log_prior = likelihood.template_bias + likelihood.log_activity - math.log(len(turned))
+    return ratio + log_prior[:, None, None]
 
 
 def _owned_energy(tile: Tile) -> tuple[float, int]:
