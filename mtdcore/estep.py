@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Executor
 from dataclasses import replace
+from functools import partial
 
 from ._typing import Array
 from .backends import Backend, get_backend
@@ -13,6 +14,7 @@ from .measurement import Measurement, open_measurement
 from .rotation import RotationSet, templates
 from .stacks import accumulate
 from .statistics import Statistics
+from .summing import map_sum
 
 #: Tiles of the likelihood's own size summed by one task; of larger tiles proportionally fewer, but a batch of them at
 #: least. The order of every sum follows from the cut and these numbers alone, which is why any executor, any number of
@@ -35,8 +37,8 @@ def e_step(
             backend's library.
         likelihood: the observation model; the window model is bound to the measurement here.
         backend: a backend or its name.
-        executor: runs parts of the measurement elsewhere (threads, processes, a Dask client's ``get_executor()``);
-            only the target and the statistics travel. The result has the same bits as without.
+        executor: runs parts of the measurement elsewhere (threads, processes, :mod:`mtdcore.cluster`); only the target
+            and the statistics travel. The result has the same bits as without.
 
     Returns:
         Statistics in the backend's library.
@@ -53,14 +55,8 @@ def e_step(
     cut = tile_cut(bound, engine)
     together = max(min(PART_TILES, LEAST_TILES), PART_TILES * bound.geometry.side**2 // cut.side**2)
     parts = source.split(max(1, -(-source.tile_count(cut) // together)))
-    if executor is None:
-        sums = (_part(part, cut, target, bound, engine) for part in parts)
-    else:
-        futures = [executor.submit(_part, part, cut, target, bound, engine) for part in parts]
-        sums = (future.result() for future in futures)
-    total = next(sums)
-    for part in sums:
-        total = total + part
+    work = partial(_part, cut=cut, target=target, likelihood=bound, backend=engine)
+    total = map_sum(work, parts, executor)
     return total if bound.classes == 1 else replace(total, classes=bound.classes)
 
 
