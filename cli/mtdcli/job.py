@@ -178,6 +178,7 @@ def _arguments(parameters: Mapping[str, Any]) -> dict[str, Any]:
         "initial": initial if initial in get_args(Start) else read_image(Path(initial)),
         "prior": _prior(parameters["prior"]),
         "update": _update(parameters),
+        "online": mtd.OnlineEM(parameters["batches"], seed=parameters["seed"]),
     }
 
 

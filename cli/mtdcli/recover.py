@@ -85,6 +85,13 @@ def _option(flag: str, kind: Any, text: str, default: Any = None, **more: Any) -
 )
 @_option("--step", _POSITIVE, "Step size of --update gradient.", 1e-3)
 @_option("--iterations", _COUNT, "Largest number of iterations.", 60, metavar="N")
+@_option(
+    "--batches",
+    _COUNT,
+    "Read the measurement in so many parts, one per iteration, and all of it in the last two: fewer passes over large ones.",
+    1,
+    metavar="N",
+)
 @_option("--tolerance", click.FloatRange(min=0), "Stop when the estimate moves less than this.", 1e-5)
 @_option("--seed", click.IntRange(min=0), "Seed of everything random.", 0)
 @_option("--device", str, "Where to compute.", "auto", metavar="auto|cpu|cuda[:i|:all]")

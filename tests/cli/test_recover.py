@@ -178,6 +178,7 @@ def test_a_folder_in_use_is_refused(mtd, measurement, run_dir):
         (["{m}", "--box-size", 12, "--noise-std", "loud"], 2, "neither auto nor a positive number"),
         (["{m}", "--box-size", 12, "--temperature", 0.5], 2, "at least 1"),
         (["{m}", "--box-size", 12, "--device", "tpu"], 2, "tpu"),
+        (["{m}", "--box-size", 12, "--batches", 2], 2, "has 1, too few for 2 parts"),
         (["{m}", "--box-size", 12, "--initial", "start.npy"], 74, "start.npy"),
         (["{m}", "--box-size", 12, "--max-memory", "1M"], 2, "--max-memory should be at least"),
         (["{m}", "--box-size", 12, "--max-memory", "much"], 2, "no size"),
@@ -200,6 +201,14 @@ def test_options_reach_the_engine(mtd, measurement, run_dir, tmp_path):
     record = json.loads((run_dir / "run.json").read_text())
     assert record["result"]["likelihood"]["model"] == "PatchLikelihood"
     assert record["measurement"]["unused_pixels"] == 90 * 100 - 84 * 96
+
+
+def test_batches_save_passes(mtd, run_dir, tmp_path):
+    np.save(tmp_path / "m.npy", np.random.default_rng(0).normal(size=(270, 270)))
+    options = ("--likelihood", "patch", "--box-size", 12, "--iterations", 5, "--tolerance", 0, "--batches", 4)
+    mtd("recover", tmp_path / "m.npy", "-o", run_dir, *options)
+    rows = csv.DictReader((run_dir / "history.csv").open())
+    assert [float(row["passes"]) for row in rows] == pytest.approx([0.25, 0.25, 0.25, 1.0, 1.0], rel=0.2)
 
 
 def test_inspect_describes_runs(mtd, mtd_json, measurement, run_dir):
