@@ -10,6 +10,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,8 @@ from .files import write_whole
 from .likelihood import Likelihood, Region, Tile, WindowLikelihood
 from .measurement import Measurement, open_measurement
 from .metrics import Alignment
-from .rotation import RotationSet
+from .rotation import RotationSet, templates
+from .stacks import seen_in
 from .star import write_star
 
 #: Largest probability that counts: beyond it, float32 weights cannot tell 1 - q from 0. It caps log-odds at 16 nats.
@@ -43,6 +45,7 @@ class Detections:
         probability: (N,) float64 posterior probability that a copy is there, within a few pixels.
         box_size: side L of the box in pixels.
         rotations: number K of rotations.
+        class_index: (N,) int64, which of the targets the copy shows; 0 where there is one.
     """
 
     micrograph: np.ndarray
@@ -52,6 +55,7 @@ class Detections:
     probability: np.ndarray
     box_size: int
     rotations: int
+    class_index: np.ndarray
 
     def __len__(self) -> int:
         return len(self.row)
@@ -89,7 +93,7 @@ class Detections:
         )
 
     def to_csv(self, path: str | Path) -> None:
-        """One line per copy: micrograph, row and column of the corner, rotation, angle, probability, log-odds.
+        """One line per copy: micrograph, row and column of the corner, rotation, angle, probability, log-odds, class (from 0).
 
         Raises:
             StorageError: the file cannot be written.
@@ -97,13 +101,15 @@ class Detections:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(
-            ["micrograph", "row", "column", "rotation", "angle_degrees", "probability", "log_odds"]
+            ["micrograph", "row", "column", "rotation", "angle_degrees", "probability", "log_odds", "class"]
         )
         columns = (self.micrograph, self.row, self.column, self.rotation)
         numbers = (self.angle, self.probability, self.log_odds)
         writer.writerows(
-            (*map(int, where), *(f"{value:.6g}" for value in values))
-            for where, values in zip(zip(*columns, strict=True), zip(*numbers, strict=True), strict=True)
+            (*map(int, where), *(f"{value:.6g}" for value in values), int(which))
+            for where, values, which in zip(
+                zip(*columns, strict=True), zip(*numbers, strict=True), self.class_index, strict=True
+            )
         )
         write_whole(Path(path), lambda file: file.write(text.getvalue().encode()))
 
@@ -124,7 +130,7 @@ class Detections:
             "rlnCoordinateX": [f"{x:.6f}" for x in (self.column + half) * binning],
             "rlnCoordinateY": [f"{y:.6f}" for y in (self.row + half) * binning],
             "rlnAnglePsi": [f"{angle:.6f}" for angle in self.angle],
-            "rlnClassNumber": [1] * len(self),
+            "rlnClassNumber": [int(c) + 1 for c in self.class_index],
             "rlnAutopickFigureOfMerit": [f"{odds:.6f}" for odds in self.log_odds],
             "mtdProbability": [f"{q:.6f}" for q in self.probability],
         }
@@ -165,7 +171,7 @@ def detect(
 
     Args:
         measurement: anything :func:`mtdcore.open_measurement` takes.
-        target: (L, L) floating-point image, for instance ``Recovery.target``.
+        target: (L, L) floating-point image, for instance ``Recovery.target``, or (C, L, L) for C classes.
         likelihood: window model with its final tied parameters, for instance ``Recovery.likelihood``.
         backend: a backend or its name.
         threshold: smallest probability of a copy, in (0, 1).
@@ -192,19 +198,21 @@ def detect(
     reach = min(wanted, (likelihood.separation - 1) // 2)
     # A wider halo, so that a tile can also judge the corners around those it owns: peaks know no borders.
     wide = replace(likelihood.bind(source.shape), margin=likelihood.separation - 1 + reach)
-    turned = RotationSet(wide.rotations, wide.box_size).apply(engine.asarray(target))
+    turned = templates(engine.asarray(target), RotationSet(wide.rotations, wide.box_size))
     found = [np.empty((0, 5))]
-    for tile in source.tiles(wide.geometry):
-        grown, core = _grown(tile, reach)
-        found.extend(_peaks(engine.posterior(grown, turned, wide), core, grown, threshold, reach))
+    for micrograph, tiles in groupby(source.tiles(wide.geometry), key=lambda tile: tile.micrograph):
+        seen, model = seen_in(micrograph, turned, wide)
+        for tile in tiles:
+            grown, core = _grown(tile, reach)
+            found.extend(_peaks(engine.posterior(grown, seen, model), core, grown, threshold, reach))
     table = np.vstack(found)
     table = table[np.lexsort((table[:, 2], table[:, 1], table[:, 0], -table[:, 4]))]
     places = table[:, :4].astype(np.int64)
     kept = _apart(places[:, :3], wide.separation)
-    micrograph, row, column, rotation = places[kept].T
-    return Detections(
-        micrograph, row, column, rotation, np.minimum(table[kept, 4], 1.0), wide.box_size, wide.rotations
-    )
+    of, row, column, template = places[kept].T
+    which, rotation = np.divmod(template, wide.rotations)
+    certain = np.minimum(table[kept, 4], 1.0)
+    return Detections(of, row, column, rotation, certain, wide.box_size, wide.rotations, which)
 
 
 def _grown(tile: Tile, reach: int) -> tuple[Tile, tuple[slice, slice]]:
@@ -224,10 +232,10 @@ def _grown(tile: Tile, reach: int) -> tuple[Tile, tuple[slice, slice]]:
 def _peaks(
     weights: np.ndarray, core: tuple[slice, slice], tile: Tile, threshold: float, reach: int
 ) -> Iterator[np.ndarray]:
-    """(micrograph, row, column, rotation, probability) of the local maxima in the core that hold a copy.
+    """(micrograph, row, column, template, probability) of the local maxima in the core that hold a copy.
 
     Args:
-        weights: (K, rows, columns) posterior on the sites that ``tile`` owns.
+        weights: (C K, rows, columns) posterior on the sites that ``tile`` owns.
         core: the sites whose peaks are wanted.
         tile: the tile.
         threshold: smallest probability.
@@ -240,8 +248,8 @@ def _peaks(
     top, left = (s.start for s in tile.region.owned)
     for i, j in np.argwhere((highest & (around >= threshold))[core]) + [s.start for s in core]:
         rows, columns = slice(max(0, i - reach), i + reach + 1), slice(max(0, j - reach), j + reach + 1)
-        rotation = int(np.argmax(weights[:, rows, columns].sum(axis=(1, 2), dtype=np.float64)))
-        yield np.array([tile.micrograph, top + i, left + j, rotation, around[i, j]])
+        template = int(np.argmax(weights[:, rows, columns].sum(axis=(1, 2), dtype=np.float64)))
+        yield np.array([tile.micrograph, top + i, left + j, template, around[i, j]])
 
 
 def _apart(positions: np.ndarray, separation: int) -> np.ndarray:

@@ -35,10 +35,25 @@ def accumulate(backend: Backend, tiles: Iterable[Tile], turned: Array, likelihoo
         return backend.accumulate(tiles, turned, likelihood)
     total = backend.accumulate((), turned, replace(likelihood, micrographs=None))
     for micrograph, group in groupby(tiles, key=lambda tile: tile.micrograph):
-        seen = turned if facts.transfer is None else radial_filter(turned, facts.transfer[micrograph])
-        found = backend.accumulate(group, seen, likelihood.of_micrograph(micrograph))
+        seen, model = seen_in(micrograph, turned, likelihood)
+        found = backend.accumulate(group, seen, model)
         total = total + _weighed(found, turned, seen, facts, micrograph, likelihood.noise_std)
     return total
+
+
+def seen_in(micrograph: int, turned: Array, likelihood: Likelihood) -> tuple[Array, Likelihood]:
+    """Templates as one micrograph shows them, and the model of that micrograph alone.
+
+    Args:
+        micrograph: its index.
+        turned: (C K, L, L) templates, without transfer.
+        likelihood: bound to the measurement.
+    """
+    facts = likelihood.micrographs
+    if facts is None:
+        return turned, likelihood
+    seen = turned if facts.transfer is None else radial_filter(turned, facts.transfer[micrograph])
+    return seen, likelihood.of_micrograph(micrograph)
 
 
 def _weighed(

@@ -1,15 +1,17 @@
 """Copies read off the posterior, written down in the conventions of the field, and compared with the truth."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from mtdcore import PatchLikelihood, WindowLikelihood, get_backend, simulate
+from mtdcore import Micrographs, PatchLikelihood, WindowLikelihood, get_backend, simulate
 from mtdcore.detections import Detections, detect
 from mtdcore.errors import InputError, ParameterError
 from mtdcore.matching import match
 from mtdcore.metrics import align
+from mtdcore.microscopy.fourier import filter_radially
 from mtdcore.testing import SmallTileWindowLikelihood
 
 L = 9
@@ -43,6 +45,7 @@ def some(row, column, micrograph=None, rotation=None):
         np.full(count, 0.9),
         box_size=L,
         rotations=4,
+        class_index=zeros,
     )
 
 
@@ -207,3 +210,35 @@ def test_the_patch_model_has_no_poses_to_detect(made):
 def test_a_measurement_smaller_than_the_box(made):
     with pytest.raises(InputError, match="at least one box"):
         detect(np.zeros((5, 5)), made.target, model(made))
+
+
+def test_a_copy_is_named_after_the_class_it_shows(made):
+    """Two micrographs of the target and two of its negative."""
+    pixels = made.measurement.array
+    both = WindowLikelihood(L, 4, made.noise_std, 2.0 * len(made.positions), class_weights=(0.5, 0.5))
+    found = detect(np.concatenate([pixels, -pixels]), np.stack([made.target, -made.target]), both)
+    assert len(found) == 2 * len(made.positions)
+    assert np.array_equal(found.class_index, found.micrograph // 2)
+    assert found.pick_columns()["rlnClassNumber"] == [1 + m // 2 for m in found.micrograph]
+    assert sum(len(found.only(m)) for m in range(4)) == len(found)
+
+
+def test_each_micrograph_is_searched_through_its_own_transfer_and_noise():
+    """The second micrograph shows the edges of the target only, in half of the noise."""
+    made = simulate(
+        target(), shape=(90, 70), count=12, noise_std=0.0, separation=1, micrographs=2, dtype="float64"
+    )
+    transfer = np.stack([np.ones(9), np.linspace(0, 2, 9)])
+    noise = np.array([1.0, 0.5]) * np.sqrt(np.mean(made.target**2) / 3)
+    rng = np.random.default_rng(0)
+    stack = np.array(
+        [filter_radially(image, curve) for image, curve in zip(made.measurement.array, transfer, strict=True)]
+    )
+    stack += noise[:, None, None] * rng.normal(size=stack.shape)
+    common = float(np.sqrt(np.mean(noise**2)))
+    alike = WindowLikelihood(L, 4, common, 24.0)
+    told = replace(alike, micrographs=Micrographs(noise, transfer=transfer))
+    second = made.positions[made.positions[:, 0] == 1]
+    recalls = [match(detect(stack, made.target, m).only(1), second, 1.0).recall for m in (alike, told)]
+    assert recalls[0] < 0.5
+    assert recalls[1] > 0.9

@@ -9,18 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal, TypeAlias
+from typing import BinaryIO, Literal, TypeAlias
 
 import numpy as np
 
-from ..errors import ParameterError, StorageError
-from ..files import write_whole
-from ..optional import optional
-from ..star import write_star
-from .table import MicrographTable
-
-if TYPE_CHECKING:
-    from ..detections import Detections
+from .detections import Detections
+from .errors import ParameterError, StorageError
+from .files import write_whole
+from .microscopy.table import MicrographTable
+from .optional import optional
+from .star import write_star
 
 Version: TypeAlias = Literal["4.0", "5.0"]
 
