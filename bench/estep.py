@@ -25,7 +25,7 @@ from rivals import torch_window, vectorised_patch, vectorised_window
 from scipy import fft
 
 import mtdcore as mtd
-from mtdcore.backends._cpu_patch import _BATCH_VALUES, PatchPlan
+from mtdcore.backends._cpu_patch import PatchPlan
 from mtdcore.backends._cpu_window import WindowPlan
 from mtdcore.backends.cpu import CpuBackend
 from mtdcore.measurement import open_measurement
@@ -74,7 +74,7 @@ def transforms_alone(case: Case, threads: int) -> Callable[[], None]:
     rng = np.random.default_rng(0)
     if isinstance(likelihood, mtd.PatchLikelihood):
         side = PatchPlan(turned, likelihood, np.dtype(np.float32)).side
-        shape, batch = (side, side), max(1, _BATCH_VALUES // (case.rotations * side**2))
+        shape, batch = (side, side), max(1, 2**18 // (case.rotations * side**2))
         count = (case.side // case.box_size) ** 2
         sizes = [min(batch, count - first) * case.rotations for first in range(0, count, batch)]
     else:

@@ -1,9 +1,8 @@
-"""Numba kernels of the CPU backend: everything between the transforms, plus direct sums for small boxes.
+"""Numba kernels of the CPU backend: windows between the transforms, and direct sums for small boxes.
 
 ====================  ==========================================================================
 SPEC                  here
 ====================  ==========================================================================
-log w (SPEC 3)        ``scores`` plus ``bias`` (pose prior and template energy)
 Lambda + log(lam/K)   ``scores`` plus ``offset`` (SPEC 7)
 S(x), log(1 + S(x))   ``slide_sum``, ``log_partition``
 backprojection_k      ``accumulate_spectra`` (transform path) or ``*_backproject``
@@ -44,45 +43,6 @@ def accumulate_spectra(total, images, weights):
             for r in range(total.shape[1]):
                 for c in range(total.shape[2]):
                     total[k, r, c] += images[n, r, c] * weights[n, k, r, c].conjugate()
-
-
-@_kernel
-def normalise_patches(scores, bias, log_empty, weight_sum):
-    """Log-scores of every pose of every patch to posterior weights, in place (eq. 14).
-
-    scores (n, K, N, N) correlation / sigma^2; bias (K, N, N) log prior minus energy, -inf off the poses;
-    log_empty: log of the total prior mass of the empty poses; weight_sum (K, N, N) gains the sum over n.
-    Returns (sum of the log normalisers, sum of the empty masses) in float64.
-    """
-    patches, rotations, rows, columns = scores.shape
-    lane = np.empty(columns, scores.dtype)
-    log_total, empty_total = 0.0, 0.0
-    for n in range(patches):
-        lane[:] = log_empty
-        for k in range(rotations):
-            for r in range(rows):
-                for c in range(columns):
-                    lane[c] = max(lane[c], scores[n, k, r, c] + bias[k, r, c])
-        peak = lane.max()
-        lane[:] = 0
-        for k in range(rotations):
-            for r in range(rows):
-                for c in range(columns):
-                    value = exp(scores[n, k, r, c] + bias[k, r, c] - peak)
-                    scores[n, k, r, c] = value
-                    lane[c] += value
-        empty = np.exp(np.float64(log_empty) - np.float64(peak))
-        total = empty + lane.sum()
-        log_total += np.float64(peak) + np.log(total)
-        empty_total += empty / total
-        scale = scores.dtype.type(1.0 / total)
-        for k in range(rotations):
-            for r in range(rows):
-                for c in range(columns):
-                    value = scores[n, k, r, c] * scale
-                    scores[n, k, r, c] = value
-                    weight_sum[k, r, c] += value
-    return log_total, empty_total
 
 
 @_kernel

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from scipy import fft
@@ -12,12 +15,30 @@ from .._typing import Array
 from ..likelihood import PatchLikelihood, Tile
 from ..statistics import Statistics
 from . import _cpu_kernels as kernels
+from ._cpu_fft import Transform, cells, fast_length
+from ._cpu_patch_kernels import patch_statistics
+from ._cpu_simd import CELL, LANES
 
 #: Largest box for which direct sums beat the transforms (measured crossover, see bench/README.md).
 DIRECT_BOX = 8
 
-#: Correlation values scored at once: a batch of patches stays within the second-level cache.
-_BATCH_VALUES = 2**18
+
+class _Found(NamedTuple):
+    """Sums over the patches of a tile."""
+
+    backprojection: np.ndarray
+    coverage: np.ndarray
+    log_norm: float
+    empty_mass: float
+
+
+class _Workspace(NamedTuple):
+    """Arrays of :func:`patch_statistics`, each in use by one thread at a time."""
+
+    image: np.ndarray
+    seen: np.ndarray
+    maps: np.ndarray
+    work: np.ndarray
 
 
 class PatchPlan:
@@ -25,27 +46,32 @@ class PatchPlan:
 
     A shift l of SPEC 3 is held at index l - (L - 1) of a (2L - 1)^2 array ("centred") or, on the torus of the
     transforms, at l modulo its side; empty poses are summed in closed form.
+
+    Args:
+        turned: (K, L, L) templates.
+        likelihood: the model.
+        dtype: of the correlations.
+        memory: bytes that a thread may use for maps of the templates; at least one map is always made.
     """
 
     #: Tiles whose sums share one float32 accumulator.
     group = 1
 
-    def __init__(self, turned: np.ndarray, likelihood: PatchLikelihood, dtype: np.dtype) -> None:
-        self.likelihood, self.dtype = likelihood, dtype
+    def __init__(
+        self, turned: np.ndarray, likelihood: PatchLikelihood, dtype: np.dtype, memory: int = 1 << 28
+    ) -> None:
+        self.likelihood, self.dtype, self.memory = likelihood, dtype, memory
         length, variance = likelihood.box_size, likelihood.noise_std**2
         log_empty, log_shown = likelihood.log_prior
         self.log_shown = (log_shown + likelihood.template_bias)[:, None, None]
         self.log_empty = log_empty + math.log((4 * length - 1) * len(turned))
-        self.templates = (turned / variance).astype(dtype)
-        self.flipped = np.ascontiguousarray(self.templates[:, ::-1, ::-1])
-        self.energies = 0.5 * turned**2 / variance
-        self.direct = length <= DIRECT_BOX
+        self.templates, self.energies = turned / variance, 0.5 * turned**2 / variance
+        self.bias = self.log_shown - _box_sums(self.energies, range(1 - length, length), length)
         # A torus of 2L - 1 + margin is the smallest on which no two needed shifts or pixels coincide.
-        self.side = fft.next_fast_len(2 * length - 1 + likelihood.margin, real=True)
-        self.centre = np.arange(1 - length, length) % self.side
-        self.bias = (self.log_shown - centred_energy(self.energies)).astype(dtype)
-        self.torus_bias = self._on_torus(self.bias)
-        self.spectra = fft.rfft2(self.templates, s=(self.side, self.side)).conj()
+        self.side = fast_length(2 * length - 1 + likelihood.margin)
+        self.padded = -(-self.side // LANES) * LANES
+        self.shown = np.r_[0:length, self.side - length + 1 : self.side]
+        self._free: deque[_Workspace] = deque()
 
     def statistics(self, tiles: Sequence[Tile]) -> Statistics:
         """Sum of the statistics of one or more tiles."""
@@ -56,19 +82,20 @@ class PatchPlan:
 
     def posterior(self, tile: Tile) -> np.ndarray:
         """(patch rows, patch columns, K, 2L, 2L) weights in the order of ``np.roll(ZF, l)``."""
-        length = self.likelihood.box_size
+        length, torus = self.likelihood.box_size, (2 * self.likelihood.box_size,) * 2
         patches, valid = self._cut(tile)
-        weights = np.empty((len(patches), len(self.templates), 2 * length, 2 * length))
+        seen = np.ones(patches.shape) if valid is None else valid
+        empty = np.exp(self.log_empty) / ((4 * length - 1) * len(self.templates))
+        weights = np.full((len(patches), len(self.templates), *torus), math.log(empty))
+        shown = np.delete(np.arange(2 * length), length)
+        inner = np.ix_(np.arange(len(self.templates)), shown, shown)
+        spectra, energies = (fft.rfft2(a, s=torus).conj() for a in (self.templates, self.energies))
         for n in range(len(patches)):
-            one = slice(n, n + 1)
-            scores = self._scores(
-                fft.rfft2(patches[one], s=(self.side, self.side)), None if valid is None else valid[one]
-            )
-            bias = self.torus_bias if valid is None else self._blank_bias()
-            _, empty = kernels.normalise_patches(scores, bias, self.log_empty, np.zeros(bias.shape))
-            weights[n] = empty / ((4 * length - 1) * len(self.templates))
-            rolled = np.arange(1 - length, length) % (2 * length)
-            weights[n][np.ix_(np.arange(len(self.templates)), rolled, rolled)] = scores[0][self._centred()]
+            pixels, visible = fft.rfft2(patches[n], s=torus), fft.rfft2(seen[n], s=torus)
+            gain = fft.irfft2(pixels * spectra - visible * energies, s=torus)
+            weights[n][inner] = (gain + self.log_shown)[inner]
+            weights[n] = np.exp(weights[n] - weights[n].max())
+            weights[n] /= weights[n].sum()
         rows, columns = (s.stop // length - s.start // length for s in tile.owned)
         return weights.reshape(rows, columns, *weights.shape[1:])
 
@@ -76,23 +103,21 @@ class PatchPlan:
         likelihood = self.likelihood
         length, margin, sigma = likelihood.box_size, likelihood.margin, likelihood.noise_std
         patches, valid = self._cut(tile)
-        direct = self.direct and valid is None
-        backprojection, coverage, log_norm, empty_mass = (
-            self._direct(patches) if direct else self._transformed(patches, valid)
-        )
+        direct = length <= DIRECT_BOX and valid is None
+        found = self._direct(patches) if direct else self._transformed(patches, valid)
         # rows in the precision of the patches, their sum in float64: no float64 copy
         energy = float(np.einsum("nij,nij->n", patches, patches).sum(dtype=np.float64))
         pixels = patches.size if valid is None else int(valid.sum())
         inner = slice(margin, margin + length)
         return Statistics(
-            backprojection,
-            coverage,
-            log_likelihood=log_norm
+            found.backprojection,
+            found.coverage,
+            log_likelihood=found.log_norm
             - energy / (2.0 * sigma**2)
             - 0.5 * pixels * math.log(2.0 * math.pi * sigma**2),
             energy=energy,
-            expected_count=float(coverage[:, inner, inner].sum()) / length**2,
-            empty_mass=empty_mass,
+            expected_count=float(found.coverage[:, inner, inner].sum()) / length**2,
+            empty_mass=found.empty_mass,
             sites=len(patches),
             pixels=pixels,
             noise_std=sigma,
@@ -100,7 +125,7 @@ class PatchPlan:
         )
 
     def _cut(self, tile: Tile) -> tuple[np.ndarray, np.ndarray | None]:
-        """(n, L, L) patches, and their validity unless all pixels are valid."""
+        """(n, L, L) patches, and their validity (1 or 0) unless all pixels are valid."""
         length = self.likelihood.box_size
 
         def cut(array: Array) -> np.ndarray:
@@ -111,9 +136,15 @@ class PatchPlan:
         values = np.asarray(tile.values[tile.owned], dtype=self.dtype)
         if tile.valid is None or (valid := tile.valid[tile.owned]).all():
             return cut(values), None
-        return cut(np.where(valid, values, self.dtype.type(0))), cut(valid)
+        return cut(np.where(valid, values, self.dtype.type(0))), cut(valid.astype(self.dtype))
 
-    def _direct(self, patches: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, float]:
+    # ---------------------------------------------------------------- direct sums
+
+    @cached_property
+    def _flipped(self) -> np.ndarray:
+        return np.ascontiguousarray(self.templates[:, ::-1, ::-1], self.dtype)
+
+    def _direct(self, patches: np.ndarray) -> _Found:
         length, margin = self.likelihood.box_size, self.likelihood.margin
         count = len(patches)
         groups = -(-count // kernels.LANES)
@@ -128,81 +159,107 @@ class PatchPlan:
         log_norm, empty_mass = kernels.direct_patches(
             lanes,
             count,
-            self.flipped,
-            self.bias,
+            self._flipped,
+            self.bias.astype(self.dtype),
             self.dtype.type(self.log_empty),
             margin,
             backprojection,
             weight_sum,
         )
-        coverage = patch_coverage(weight_sum, length, margin)
-        return (
+        return _Found(
             backprojection,
-            coverage,
+            patch_coverage(weight_sum, length, margin),
             float(log_norm.reshape(-1)[:count].sum()),
             float(empty_mass.reshape(-1)[:count].sum()),
         )
 
-    def _transformed(
-        self, patches: np.ndarray, valid: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray, float, float]:
-        length, margin, torus = self.likelihood.box_size, self.likelihood.margin, (self.side, self.side)
-        complex_dtype = np.result_type(self.dtype, np.complex64)
-        projected = np.zeros(self.spectra.shape, complex_dtype)
-        covered = np.zeros_like(projected) if valid is not None else None
-        weight_sum = np.zeros(self.torus_bias.shape, self.dtype)
-        bias = self.torus_bias if valid is None else self._blank_bias()
-        batch = max(1, _BATCH_VALUES // weight_sum.size)
-        log_norm = empty_mass = 0.0
-        for first in range(0, len(patches), batch):
-            cut = slice(first, first + batch)
-            seen = None if valid is None else valid[cut]
-            spectra = fft.rfft2(patches[cut], s=torus)
-            scores = self._scores(spectra, seen)
-            norm, empty = kernels.normalise_patches(scores, bias, self.dtype.type(self.log_empty), weight_sum)
-            log_norm, empty_mass = log_norm + norm, empty_mass + empty
-            weights = fft.rfft2(scores, overwrite_x=True)
-            kernels.accumulate_spectra(projected, spectra, weights)
-            if seen is not None:
-                kernels.accumulate_spectra(covered, fft.rfft2(seen.astype(self.dtype), s=torus), weights)
-        frame = np.arange(-margin, length + margin) % self.side
-        crop = np.ix_(np.arange(len(projected)), frame, frame)
-        backprojection = fft.irfft2(projected, s=torus)[crop].astype(np.float64)
-        if covered is None:
-            coverage = patch_coverage(weight_sum[self._centred()].astype(np.float64), length, margin)
+    # ---------------------------------------------------------------- transforms
+
+    def _transformed(self, patches: np.ndarray, valid: np.ndarray | None) -> _Found:
+        length, margin = self.likelihood.box_size, self.likelihood.margin
+        if valid is None:
+            bias, energies, valid = self._torus_bias, self._spectra[:0], patches[:0]
         else:
-            coverage = fft.irfft2(covered, s=torus)[crop].astype(np.float64)
-        return backprojection, coverage, log_norm, empty_mass
+            bias, energies = self._blank_bias, self._energy_spectra
+        plan, space = Transform.of(self.side, self.dtype), self._workspace()
+        count, shown = len(self.templates), self.shown.size
+        projected = np.zeros((count, self.side, self.padded, 2), self.dtype)
+        covered = np.zeros_like(projected[:, :, : self.padded if len(valid) else 0])
+        weight_sum = np.zeros((count, shown, self.padded), self.dtype)
+        log_norm, empty_mass = patch_statistics(
+            np.ascontiguousarray(patches),
+            valid,
+            self._spectra,
+            energies,
+            bias,
+            self.shown,
+            self.dtype.type(self.log_empty),
+            plan.radices,
+            plan.twiddles,
+            *space,
+            projected,
+            covered,
+            weight_sum,
+        )
+        self._free.append(space)
+        if len(valid):
+            coverage = self._frame(covered)
+        else:
+            centre = np.argsort((self.shown + length - 1) % self.side)
+            centred = weight_sum.transpose(0, 2, 1)[:, self.shown[centre]][:, :, centre]
+            coverage = patch_coverage(centred, length, margin)
+        return _Found(self._frame(projected), coverage, log_norm, empty_mass)
 
-    def _scores(self, spectra: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
-        """(n, K, N, N) correlations over sigma^2, less the energy of the pixels seen where some are invalid."""
-        torus = (self.side, self.side)
-        scores = fft.irfft2(spectra[:, None] * self.spectra, s=torus, overwrite_x=True)
-        if valid is not None:
-            seen = fft.rfft2(valid.astype(self.dtype), s=torus)
-            energy = fft.rfft2(self.energies.astype(self.dtype), s=torus).conj()
-            scores -= fft.irfft2(seen[:, None] * energy, s=torus, overwrite_x=True)
-        return np.asarray(scores)
+    def _frame(self, spectra: np.ndarray) -> np.ndarray:
+        """(K, B, B) float64: real part of the inverse transform, cropped to the frame of the statistics."""
+        length, margin = self.likelihood.box_size, self.likelihood.margin
+        frame = np.arange(-margin, length + margin) % self.side
+        whole = spectra[:, :, : self.side]
+        images = fft.ifft2(whole[..., 0] + 1j * whole[..., 1])
+        return np.asarray(images.real[:, frame][:, :, frame], dtype=np.float64)
 
-    def _centred(self) -> tuple[np.ndarray, ...]:
-        """Index of the centred shifts on the torus."""
-        return np.ix_(np.arange(len(self.templates)), self.centre, self.centre)
+    def _workspace(self) -> _Workspace:
+        if self._free:
+            return self._free.pop()
+        image = (self.padded, self.padded + 1)
+        map_bytes = math.prod(image) * CELL * self.dtype.itemsize
+        maps = max(1, min(len(self.templates), self.memory // map_bytes))
+        return _Workspace(
+            cells(*image, dtype=self.dtype),
+            cells(*image, dtype=self.dtype),
+            cells(maps, *image, dtype=self.dtype).reshape(maps, -1),
+            cells(2, self.side, dtype=self.dtype),
+        )
 
-    def _on_torus(self, centred: np.ndarray) -> np.ndarray:
-        """Centred values at their place on the torus, log 0 elsewhere."""
-        torus = np.full((len(centred), self.side, self.side), -np.inf, self.dtype)
-        torus[self._centred()] = centred
-        return torus
+    def _conjugate_spectra(self, images: np.ndarray) -> np.ndarray:
+        """(K, N, N, 2) real and imaginary parts, scaled such that the unnormalised inverse is the correlation."""
+        spectra = fft.fft2(images, s=(self.side, self.side)) / self.side**2
+        return np.stack([spectra.real, -spectra.imag], axis=-1).astype(self.dtype)
 
+    @cached_property
+    def _spectra(self) -> np.ndarray:
+        return self._conjugate_spectra(self.templates)
+
+    @cached_property
+    def _energy_spectra(self) -> np.ndarray:
+        return self._conjugate_spectra(-self.energies)
+
+    @cached_property
+    def _torus_bias(self) -> np.ndarray:
+        return self._on_torus(self.bias)
+
+    @cached_property
     def _blank_bias(self) -> np.ndarray:
         """Pose prior alone, for patches whose energy depends on their invalid pixels."""
-        return self._on_torus(np.broadcast_to(self.log_shown, self.bias.shape).astype(self.dtype))
+        return self._on_torus(np.broadcast_to(self.log_shown, self.bias.shape))
 
-
-def centred_energy(energies: np.ndarray) -> np.ndarray:
-    """(K, 2L-1, 2L-1): sum of the (K, L, L) template energies inside the patch at each centred shift."""
-    length = energies.shape[1]
-    return _box_sums(energies, range(1 - length, length), length)
+    def _on_torus(self, centred: np.ndarray) -> np.ndarray:
+        """(K, S, N) centred values by column and row of the torus, log 0 off the poses."""
+        length = self.likelihood.box_size
+        torus = np.full((len(centred), self.shown.size, self.side), -np.inf, self.dtype)
+        order = (self.shown + length - 1) % self.side
+        torus[:, :, self.shown] = centred.transpose(0, 2, 1)[:, order][:, :, order]
+        return torus
 
 
 def patch_coverage(weight_sum: np.ndarray, length: int, margin: int) -> np.ndarray:
