@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
 from .errors import InputError
-from .likelihood import TileGeometry
+from .likelihood import Tile, TileGeometry
 from .measurement import Measurement
 
 #: Tiles looked at: a million pixels give the noise level to a tenth of a per cent.
@@ -28,7 +29,7 @@ def estimate_noise_std(measurement: Measurement) -> float:
     """
     differences = [
         np.abs(np.diff(tile.values.astype(np.float64), axis=1))[_neighbours(tile.valid)].ravel()
-        for tile in _sample(measurement)
+        for tile in sample_tiles(measurement)
     ]
     joined = np.concatenate(differences) if differences else np.empty(0)
     if joined.size == 0:
@@ -47,7 +48,7 @@ def estimate_noise_std(measurement: Measurement) -> float:
 def excess_energy(measurement: Measurement, noise_std: float) -> float:
     """Energy of the copies, ``||M||^2 - N sigma^2`` over all N valid pixels, from a sample; at least 0."""
     energy = pixels = 0.0
-    for tile in _sample(measurement):
+    for tile in sample_tiles(measurement):
         values = tile.values.astype(np.float64)
         energy += float(np.square(values).sum())
         pixels += values.size if tile.valid is None else float(tile.valid.sum())
@@ -62,7 +63,7 @@ def default_expected_count(shape: tuple[int, int, int], box_size: int, density: 
     return max(1.0, density * math.prod(shape) / box_size**2)
 
 
-def _sample(measurement: Measurement):  # type: ignore[no-untyped-def]
+def sample_tiles(measurement: Measurement) -> Iterator[Tile]:
     """A few tiles spread evenly over the measurement."""
     side = min(_TILE_SIDE, *measurement.shape[1:])
     geometry = TileGeometry(side=side, unit=1, halo=0, reach=0)

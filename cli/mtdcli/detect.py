@@ -63,8 +63,10 @@ def find_copies(
 
     A run of the patch likelihood is read with the window likelihood, in which a copy has one pose.
     """
-    from mtdcore import WindowLikelihood, open_measurement
+    from mtdcore import WindowLikelihood
     from mtdcore.detections import detect
+
+    from .opening import open_for
 
     result, parameters = record["result"], record["parameters"]
     likelihood = WindowLikelihood(
@@ -74,7 +76,7 @@ def find_copies(
         max(result["expected_count"], 1e-3),
         result["likelihood"].get("min_separation"),
     )
-    measurement = open_measurement(record["measurement"]["path"])
+    measurement = open_for(Path(record["measurement"]["path"]), parameters)
     return detect(measurement, folder.read_image(folder.estimate), likelihood, device, threshold)
 
 

@@ -28,7 +28,7 @@ COMMANDS = {
 }
 
 _EPILOG = """Exit codes: 0 done, 2 usage, 65 unusable input data, 69 device or dependency unavailable,
-74 input/output error, 75 output folder in use, 130/143 interrupted after a checkpoint."""
+74 input/output error, 75 output folder in use, 130/143/138 stopped by SIGINT/SIGTERM/SIGUSR1 after a checkpoint."""
 
 
 class LazyGroup(click.Group):

@@ -107,6 +107,15 @@ def _option(flag: str, kind: Any, text: str, default: Any = None, **more: Any) -
 @_option(
     "--max-memory", Bytes(), "Rather use fewer threads than more memory than this, e.g. 4G.", metavar="SIZE"
 )
+@_option(
+    "--defects",
+    click.Choice(["mask", "keep"]),
+    "Dead and hot pixels: not used, or taken as they are.",
+    "mask",
+)
+@click.option(
+    "--skip-bad", is_flag=True, help="Go on without the pixels of Zarr chunks that are missing or damaged."
+)
 @_option("--checkpoint-every", click.FloatRange(min=0), "Seconds between checkpoints.", 30.0)
 @click.option(
     "--resume",
@@ -129,7 +138,7 @@ def command(
     """Recover the target image from MEASUREMENT (.zarr or .npy) without picking its copies.
 
     RUN_DIR receives estimate.npy, aligned_average.npy (no prior applied), run.json, history.csv and report.html. A run
-    that is interrupted (Ctrl-C, SIGTERM) saves a checkpoint first; --resume goes on from the last one.
+    that is interrupted (Ctrl-C, SIGTERM, SIGUSR1) saves a checkpoint first; --resume goes on from the last one.
     """
     from .job import Interrupted
     from .run_folder import RunFolder
@@ -156,12 +165,13 @@ def _recover(
     from . import job
     from .doctor import machine, versions
     from .memory import threads_within
+    from .opening import missing, open_for
     from .report import write_report
 
     started, clock = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.perf_counter()
     if folder.occupied and not (resume or force):
         raise StorageError(f"{folder.path} holds a run already; --resume continues it, --force replaces it.")
-    measurement = mtd.open_measurement(path)
+    measurement = open_for(path, parameters)
     threads = threads_within(parameters, measurement.shape)
     device = "cuda" if parameters["device"] == job.ALL_DEVICES else parameters["device"]
     backend = mtd.get_backend(device, parameters["precision"], threads)
@@ -189,6 +199,7 @@ def _recover(
                 "dtype": str(measurement.dtype),
                 "fingerprint": owner["measurement"],
                 "unused_pixels": unused,
+                **missing(measurement, round(recovery.statistics.pixels) + unused),
             },
             "parameters": parameters,
             "device": backend.name,

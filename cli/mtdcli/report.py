@@ -96,15 +96,16 @@ def _location(
     from scipy import ndimage
 
     import mtdcore as mtd
-    from mtdcore.likelihood.records import likelihood_from_record
     from mtdcore.errors import MtdError
+    from mtdcore.likelihood.records import likelihood_from_record
 
     from . import figures
+    from .opening import open_for
     from .posterior import view
 
     likelihood = likelihood_from_record(record["result"]["likelihood"])
     try:
-        measurement = mtd.open_measurement(path)
+        measurement = open_for(path, record["parameters"])
         if list(measurement.shape) != record["measurement"]["shape"]:
             raise mtd.MtdError(f"{path} is not the measurement of this run any more")
         backend = mtd.get_backend("cpu")
@@ -154,6 +155,8 @@ def _table(record: dict[str, Any]) -> list[tuple[str, str]]:
         "measurement": measurement["path"],
         "fingerprint": measurement["fingerprint"],
         "unused pixels": measurement["unused_pixels"],
+        "masked pixels": measurement.get("masked_pixels", 0),
+        **({"bad chunks": measurement["bad_chunks"]} if measurement.get("bad_chunks") else {}),
         **{name.replace("_", " "): value for name, value in record["parameters"].items()},
         "device": record["device"],
         "started": record["started"],

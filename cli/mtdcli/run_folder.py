@@ -78,6 +78,8 @@ class RunFolder:
             file.truncate(0)
             file.write(f"process {os.getpid()} on {platform.node()}")
             file.flush()
+            for left in self.path.glob(".*.part"):  # of a process that was killed while it wrote
+                left.unlink(missing_ok=True)
             yield
 
     def clear(self) -> None:
