@@ -55,6 +55,15 @@ class RotationSet:
         """Angles in radians, counter-clockwise with row 0 on top."""
         return [2.0 * math.pi * k / self.count for k in range(self.count)]
 
+    @property
+    def _sectors(self) -> list[int]:
+        """Quarter turns that repeat the first angles: interpolation is done for those alone."""
+        return [turn for turn in range(4) if turn * self.count % 4 == 0]
+
+    @property
+    def _first_sector(self) -> list[float]:
+        return self.angles[: self.count // len(self._sectors)]
+
     def mask(self, like: Array) -> Array | None:
         """(L, L) support of the target in the library and dtype of ``like``; None for the square."""
         if self.support == "square" or (self.support is None and self.exact):
@@ -65,14 +74,19 @@ class RotationSet:
     def apply(self, image: Array) -> Array:
         """(L, L) image -> (K, L, L) rotated copies."""
         self._check(image, 2)
-        mask = self.mask(image)
-        return rotate(image if mask is None else image * mask, self.angles)
+        xp, mask = array_namespace(image), self.mask(image)
+        first = rotate(image if mask is None else image * mask, self._first_sector)
+        return xp.concat([_quarter_turns(first, turn) for turn in self._sectors], axis=0)
 
     def adjoint(self, stack: Array) -> Array:
         """(K, L, L) -> (L, L): ``sum_k R_k^T stack_k``, the exact adjoint of :meth:`apply`."""
         self._check(stack, 3)
         xp = array_namespace(stack)
-        total = xp.sum(rotate_back(stack, self.angles), axis=0)
+        count = len(self._first_sector)
+        parts = [stack[s * count : (s + 1) * count, ...] for s in range(len(self._sectors))]
+        back = [_quarter_turns(part, -turn) for part, turn in zip(parts, self._sectors, strict=True)]
+        folded = sum(back[1:], back[0])
+        total = xp.sum(rotate_back(folded, self._first_sector), axis=0)
         mask = self.mask(stack)
         return total if mask is None else total * mask
 

@@ -99,3 +99,12 @@ def test_support():
 def test_clear_errors(act, message):
     with pytest.raises(ParameterError, match=message):
         act()
+
+
+@pytest.mark.parametrize("count", [6, 8, 12, 20])
+def test_sectors_agree_with_each_angle_alone(count):
+    turned = RotationSet(count, 32)
+    image = blob(32)
+    assert np.allclose(turned.apply(image), rotate(image * disc(32), turned.angles), atol=1e-5)
+    quarter = np.rot90(turned.apply(image), 2, axes=(1, 2))
+    assert np.array_equal(np.roll(turned.apply(image), -count // 2, axis=0), quarter)
