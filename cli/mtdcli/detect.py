@@ -66,7 +66,7 @@ def find_copies(
     from mtdcore import WindowLikelihood
     from mtdcore.detections import detect
 
-    from .opening import open_for
+    from .usable import open_for
 
     result, parameters = record["result"], record["parameters"]
     likelihood = WindowLikelihood(

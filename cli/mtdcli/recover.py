@@ -165,7 +165,7 @@ def _recover(
     from . import job
     from .doctor import machine, versions
     from .memory import threads_within
-    from .opening import missing, open_for
+    from .usable import missing, open_for
     from .report import write_report
 
     started, clock = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.perf_counter()

@@ -100,7 +100,7 @@ def _location(
     from mtdcore.likelihood.records import likelihood_from_record
 
     from . import figures
-    from .opening import open_for
+    from .usable import open_for
     from .posterior import view
 
     likelihood = likelihood_from_record(record["result"]["likelihood"])
