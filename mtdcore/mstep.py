@@ -20,6 +20,9 @@ _UNSEEN = 1e-6
 #: Share of the largest weight of a frequency that is added to all, where micrographs have a transfer.
 _DAMPING = 1e-2
 
+#: Share of the iterations whose denoising steps are longer than those of EM: that of the falling temperature.
+RELAXED_SHARE = 0.6
+
 #: Prior weight gamma at (iteration, iterations), both counted from 0.
 Schedule = Callable[[int, int], float]
 
@@ -145,11 +148,26 @@ class DenoisingUpdate:
     it is not (patch model, interpolated rotations) this is a proximal-gradient step: its fixed point
     balances data and prior exactly for a Gaussian prior, without assuming white noise.
 
+    Where poses are in doubt, z is mostly F: noise that looks like the target is averaged back to the target. EM then
+    crawls, at a rate given by the share of the information that the poses withhold. Longer steps, ``F + w (z - F)``
+    denoised at the level ``sqrt(w) sigma / sqrt(c)``, have the same fixed point for a Gaussian prior; w up to 2 is
+    stable whatever that share is (Peters and Walker 1978; Salakhutdinov and Roweis, *Adaptive overrelaxed bound
+    optimization methods*, 2003). The last iterations are plain EM steps.
+
     Attributes:
         steps: steps per E-step.
+        relaxation: w of the first 60 % of the iterations, between 1 (plain EM) and 2.
     """
 
     steps: int = 1
+    relaxation: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not (self.steps >= 1 and 1.0 <= self.relaxation <= 2.0):
+            raise ParameterError(
+                "a denoising update needs at least one step and a relaxation between 1 and 2; "
+                f"got steps {self.steps}, relaxation {self.relaxation}."
+            )
 
     def __call__(
         self, target: Array, statistics: Statistics, prior: Prior, iteration: int, iterations: int
@@ -158,8 +176,9 @@ class DenoisingUpdate:
         copies = statistics.largest_coverage
         if copies <= 0.0:
             return target
-        variance = statistics.noise_std**2
+        longer = self.relaxation if iteration < RELAXED_SHARE * iterations else 1.0
+        variance = longer * statistics.noise_std**2 / copies
         for _ in range(self.steps):
-            moved = target + (variance / copies) * statistics.gradient(target)
-            target = denoise(prior, moved[None, ...], math.sqrt(variance / copies))[0, ...]
+            moved = target + variance * statistics.gradient(target)
+            target = denoise(prior, moved[None, ...], math.sqrt(variance))[0, ...]
         return target

@@ -88,6 +88,11 @@ class EMState:
         """The candidate with the highest objective; the first of equals."""
         return max(self.candidates, key=lambda candidate: candidate.objective)
 
+    def best(self, count: int) -> tuple[Candidate, ...]:
+        """The candidates with the highest objectives, best first; of equals the first."""
+        ranked = sorted(self.candidates, key=lambda candidate: -candidate.objective)
+        return tuple(ranked[:count])
+
     @property
     def target(self) -> np.ndarray:
         """(L, L) float64 target of the leader, (C, L, L) where there are several classes."""

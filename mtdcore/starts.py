@@ -15,7 +15,7 @@ from .sampling import sample_prior
 Start: TypeAlias = Literal["uniform", "samples", "blob"]
 
 #: Draws from the prior that race when no number is given.
-_SAMPLES = 4
+_SAMPLES = 16
 
 #: Norm of a blob in units of the noise: two nats per copy, which prefers bright regions without deciding.
 _BLOB_NORM = 2.0

@@ -290,7 +290,7 @@ def test_a_race_at_rest_leaves_one_candidate_that_then_chooses_its_frame(made):
     found = run(
         made,
         tolerance=1e-3,
-        iterations=200,
+        iterations=2000,
         prior=GaussianPrior(2.0, 1.5),
         initial="samples",
         starts=3,
@@ -304,3 +304,12 @@ def test_a_race_at_rest_leaves_one_candidate_that_then_chooses_its_frame(made):
     assert last_of_race.leader.objective == max(c.objective for c in last_of_race.candidates)
     assert last_of_race.at_rest(1e-3)
     assert not last_of_race.converged(1e-3)
+
+
+def test_the_best_starts_stay_in_the_race(made):
+    states = []
+    run(made, prior=GaussianPrior(2.0, 1.5), starts=12, iterations=32, tolerance=0.0, callback=states.append)
+    assert [len(state.candidates) for state in states[:10]] == [12, 8, 4, 3, 2, 2, 2, 2, 1, 1]
+    ranked = sorted((c.objective for c in states[1].candidates), reverse=True)
+    assert [c.objective for c in states[1].best(4)] == ranked[:4]
+    assert len({c.target.tobytes() for c in states[1].candidates}) == 8

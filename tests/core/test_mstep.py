@@ -120,7 +120,18 @@ def test_denoising_update_is_the_closed_form_of_the_window_model(rotations):
     average = turned.adjoint(found.backprojection) / turned.adjoint(found.coverage)
     level = found.noise_std / np.sqrt(found.expected_count)
     closed = (average / level**2 + mean / tau**2) / (1 / level**2 + 1 / tau**2)
-    assert np.allclose(DenoisingUpdate()(target, found, GaussianPrior(mean, tau), 0, 1), closed, rtol=1e-10)
+    prior = GaussianPrior(mean, tau)
+    assert np.allclose(DenoisingUpdate(relaxation=1)(target, found, prior, 0, 1), closed, rtol=1e-10)
+    longer = DenoisingUpdate(relaxation=2)
+    assert np.allclose(longer(closed, found, prior, 5, 10), closed, rtol=1e-10)  # the same fixed point
+    assert not np.allclose(longer(target, found, prior, 5, 10), closed, rtol=0.01)
+    assert np.allclose(longer(target, found, prior, 6, 10), closed, rtol=1e-10)  # plain EM at the end
+
+
+@pytest.mark.parametrize("options", [{"steps": 0}, {"relaxation": 0.9}, {"relaxation": 2.1}])
+def test_denoising_steps_that_would_not_settle_are_refused(options):
+    with pytest.raises(ParameterError, match="a relaxation between 1 and 2; got"):
+        DenoisingUpdate(**options)
 
 
 @pytest.mark.parametrize("rotations", [3, 4])

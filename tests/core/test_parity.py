@@ -108,7 +108,7 @@ RUNS = {
         "gauge": None,
         "likelihood": "window",
         "prior": GaussianPrior(1.0, 0.5),
-        "update": DenoisingUpdate(),
+        "update": DenoisingUpdate(relaxation=1.0),
     },
     "window_interpolated": {"likelihood": "window", "rotations": 6, "min_separation": 3, "temperature": 4.0},
 }
