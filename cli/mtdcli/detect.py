@@ -63,20 +63,30 @@ def find_copies(
 
     A run of the patch likelihood is read with the window likelihood, in which a copy has one pose.
     """
+    from dataclasses import replace
+
     from mtdcore import WindowLikelihood
     from mtdcore.detections import detect
+    from mtdcore.likelihood.records import likelihood_from_record
 
-    from .usable import open_for
+    from .opening import open_source
 
     result, parameters = record["result"], record["parameters"]
-    likelihood = WindowLikelihood(
-        parameters["box_size"],
-        parameters["rotations"],
-        result["noise_std"],
-        max(result["expected_count"], 1e-3),
-        result["likelihood"].get("min_separation"),
+    model, count = likelihood_from_record(result["likelihood"]), max(result["expected_count"], 1e-3)
+    likelihood = (
+        replace(model, expected_count=count)
+        if isinstance(model, WindowLikelihood)
+        else WindowLikelihood(
+            model.box_size,
+            model.rotations,
+            model.noise_std,
+            count,
+            class_weights=model.class_weights,
+            micrographs=model.micrographs,
+        )
     )
-    measurement = open_for(Path(record["measurement"]["path"]), parameters)
+    path = Path(record["measurement"]["path"])
+    measurement = open_source(path, parameters.get("skip_bad", False))
     return detect(measurement, folder.read_image(folder.estimate), likelihood, device, threshold)
 
 
@@ -107,9 +117,10 @@ def accuracy(found: Detections, estimate: np.ndarray, simulation: Truth) -> dict
 
 
 def _names(record: dict[str, Any]) -> list[str] | None:
-    """File names of the micrographs, where `mtd import` noted one for each and STAR can hold them."""
-    from .inspect import provenance
+    """Names of the micrographs, where they are known and STAR can hold them."""
+    from mtdcore.microscopy.table import MicrographTable
 
-    sources = provenance(Path(record["measurement"]["path"])).get("sources", [])
-    one_each = len(sources) == record["measurement"]["shape"][0]
-    return sources if one_each and all(len(name.split()) == 1 for name in sources) else None
+    table = MicrographTable.load(Path(record["measurement"]["path"]))
+    names = [] if table is None else table.names
+    one_each = len(names) == record["measurement"]["shape"][0]
+    return names if one_each and all(len(name.split()) == 1 for name in names) else None

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import mtdcore as mtd
 from mtdcore.checkpoint import fingerprint, save_checkpoint
@@ -25,26 +25,21 @@ from .sources import read_image
 if TYPE_CHECKING:
     from mtdcore.backends import Backend
     from mtdcore.measurement import Measurement
+    from mtdcore.microscopy.table import MicrographTable
     from mtdcore.mstep import Update
 
     from .run_folder import RunFolder
 
 #: Parameters that a continuation may change, because they change no bit of the result.
-_FREE = ("threads", "max_memory", "checkpoint_every")
+_FREE = ("threads", "max_memory", "checkpoint_every", "stop_file")
 
-
-#: Signals that end a run after a checkpoint; SIGUSR1 is what clusters send some time before they take a node away.
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-
-#: Seconds that a signal waits for the iteration to end; then its work is given up for the last completed one.
-_PATIENCE = 15.0
 
 #: The ``--device`` that spreads every E-step over all CUDA devices.
 ALL_DEVICES = "cuda:all"
 
 
 class Interrupted(Exception):
-    """The run was asked to stop and did; its last completed iteration is in the checkpoint.
+    """The run was asked to stop and did, after a checkpoint.
 
     Attributes:
         signum: the signal that asked.
@@ -58,36 +53,33 @@ class Interrupted(Exception):
 
 @dataclass
 class Stop:
-    """Whether a signal has asked the run to stop.
+    """Whether a signal, or a file, has asked the run to stop.
 
     Attributes:
-        signum: SIGINT, SIGTERM or SIGUSR1, once it came.
-        iteration: completed iterations.
+        signum: SIGINT or SIGTERM, once it came.
+        file: a file whose appearance asks the same.
     """
 
     signum: int | None = None
-    iteration: int = 0
+    file: Path | None = None
+
+    @property
+    def asked(self) -> bool:
+        """Whether to stop now."""
+        return self.signum is not None or (self.file is not None and self.file.exists())
 
 
 @contextmanager
-def listening(iteration: int = 0) -> Iterator[Stop]:
-    """Catch SIGINT, SIGTERM and SIGUSR1 while the block runs. A second one ends the process as it always did.
-
-    When nobody has acted on the signal within ``_PATIENCE`` seconds, :class:`Interrupted` is raised where the block is.
-    """
-    stop = Stop(iteration=iteration)
+def listening(file: Path | None = None) -> Iterator[Stop]:
+    """Catch SIGINT and SIGTERM while the block runs. A second one ends the process as it always did."""
+    stop = Stop(file=file)
 
     def handle(signum: int, frame: FrameType | None) -> None:
         stop.signum = signum
         restore()
-        signal.setitimer(signal.ITIMER_REAL, _PATIENCE)
         log("stopping after this iteration, with a checkpoint; once more to stop at once")
 
-    def lose_patience(signum: int, frame: FrameType | None) -> None:
-        raise Interrupted(stop.signum or signum, stop.iteration)
-
-    before = {signum: signal.signal(signum, handle) for signum in _SIGNALS}
-    alarm = signal.signal(signal.SIGALRM, lose_patience)
+    before = {signum: signal.signal(signum, handle) for signum in (signal.SIGINT, signal.SIGTERM)}
 
     def restore() -> None:
         for signum, handler in before.items():
@@ -96,17 +88,30 @@ def listening(iteration: int = 0) -> Iterator[Stop]:
     try:
         yield stop
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, alarm)
         restore()
 
 
-def identity(measurement: Measurement, backend: Backend, parameters: Mapping[str, Any]) -> dict[str, Any]:
+def facts(table: MicrographTable | None, asked: str) -> mtd.Micrographs | Literal["each"] | None:
+    """What the model is told about the micrographs: the option ``--micrographs`` and what is known of them."""
+    if asked == "alike":
+        return None
+    known = None if table is None else table.facts()
+    return "each" if known is None and asked == "each" else known
+
+
+def identity(
+    measurement: Measurement,
+    backend: Backend,
+    parameters: Mapping[str, Any],
+    micrographs: mtd.Micrographs | Literal["each"] | None = None,
+) -> dict[str, Any]:
     """What a run depends on. Two runs with equal identities end with the same bits."""
     own = {name: value for name, value in parameters.items() if name not in _FREE}
     for name in ("prior", "initial"):  # a file counts by its content
         if own[name] is not None and Path(own[name]).is_file():
             own[name] = "sha256:" + hashlib.sha256(Path(own[name]).read_bytes()).hexdigest()[:16]
+    if isinstance(micrographs, mtd.Micrographs) and micrographs.transfer is not None:
+        own["transfer"] = "sha256:" + hashlib.sha256(micrographs.transfer.tobytes()).hexdigest()[:16]
     return {
         "version": mtd.__version__,
         "measurement": fingerprint(measurement),
@@ -122,6 +127,7 @@ def run(
     parameters: Mapping[str, Any],
     owner: Mapping[str, Any],
     state: mtd.EMState | None,
+    micrographs: mtd.Micrographs | Literal["each"] | None = None,
 ) -> mtd.Recovery:
     """Run (or continue) a recovery with progress and checkpoints.
 
@@ -132,46 +138,46 @@ def run(
         parameters: the options of ``mtd recover``.
         owner: the :func:`identity` that goes into checkpoints.
         state: state to continue from; None: start.
+        micrographs: what tells the micrographs apart.
 
     Raises:
         Interrupted: a signal came; a checkpoint is in the folder.
     """
     saved = time.monotonic()
-    unsaved: mtd.EMState | None = None
     done = 0 if state is None else state.iteration
     with (
         _workers(parameters["device"]) as executor,
-        listening(done) as stop,
+        listening(parameters["stop_file"]) as stop,
         Progress("recover", parameters["iterations"], "iterations", done) as bar,
     ):
 
         def after(current: mtd.EMState) -> None:
-            nonlocal saved, unsaved
-            unsaved, last = current, current.history[-1]
-            stop.iteration = last.iteration
+            nonlocal saved
+            last = current.history[-1]
             if last.iteration == 1:  # every parameter has proved usable: what --force replaces may go
                 folder.clear()
             bar.update(
                 last.iteration, {"nats": f"{last.objective:.6g}", "copies": f"{last.expected_count:.4g}"}
             )
-            if stop.signum:
-                raise Interrupted(stop.signum, last.iteration)
-            if time.monotonic() - saved >= parameters["checkpoint_every"]:
+            due = time.monotonic() - saved >= parameters["checkpoint_every"]
+            if due or stop.asked:
                 save_checkpoint(folder.checkpoint, current, owner)
-                saved, unsaved = time.monotonic(), None
+                saved = time.monotonic()
+            if stop.asked:
+                raise Interrupted(stop.signum or signal.SIGTERM, last.iteration)
 
         arguments = _arguments(parameters)
-        try:
-            recovery = mtd.recover(
-                measurement, **arguments, backend=backend, executor=executor, callback=after, state=state
-            )
-            # The last state, so that --resume of a finished run finds nothing to do.
-            save_checkpoint(folder.checkpoint, recovery.state, owner)
-        except Interrupted:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            if unsaved is not None:
-                save_checkpoint(folder.checkpoint, unsaved, owner)
-            raise
+        recovery = mtd.recover(
+            measurement,
+            **arguments,
+            micrographs=micrographs,
+            backend=backend,
+            executor=executor,
+            callback=after,
+            state=state,
+        )
+        # The last state, so that --resume of a finished run finds nothing to do.
+        save_checkpoint(folder.checkpoint, recovery.state, owner)
         return recovery
 
 
@@ -195,7 +201,7 @@ def _arguments(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Options of ``mtd recover`` as arguments of :func:`mtdcore.recover`."""
     same = (
         "box_size", "rotations", "noise_std", "likelihood", "min_separation", "expected_count",
-        "iterations", "tolerance", "temperature", "seed", "starts",
+        "iterations", "tolerance", "temperature", "seed", "starts", "classes",
     )  # fmt: skip
     initial = parameters["initial"]
     return {

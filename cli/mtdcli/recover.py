@@ -69,7 +69,7 @@ def _option(flag: str, kind: Any, text: str, default: Any = None, **more: Any) -
     metavar="uniform|samples|blob|FILE",
 )
 @_option(
-    "--starts", _COUNT, "Random starts that race, chosen by evidence. Default: 4 samples, or 1.", metavar="N"
+    "--starts", _COUNT, "Random starts that race, chosen by evidence. Default: 16 samples, or 1.", metavar="N"
 )
 @_option(
     "--temperature",
@@ -93,6 +93,25 @@ def _option(flag: str, kind: Any, text: str, default: Any = None, **more: Any) -
     metavar="N",
 )
 @_option("--tolerance", click.FloatRange(min=0), "Stop when the estimate moves less than this.", 1e-5)
+@_option("--classes", _COUNT, "Different images that the copies may show.", 1, metavar="C")
+@_option(
+    "--micrographs",
+    click.Choice(["auto", "each", "alike"]),
+    "Noise level, number of copies and transfer (whitening, CTF) of each micrograph, or the same for all; "
+    "auto: of each where a transfer is known.",
+    "auto",
+)
+@click.option(
+    "--skip-bad",
+    is_flag=True,
+    help="Go on without micrographs of a list, or chunks of a Zarr measurement, that are missing or damaged.",
+)
+@click.option(
+    "--stop-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Stop with a checkpoint, as on SIGTERM, when this file appears.",
+)
 @_option("--seed", click.IntRange(min=0), "Seed of everything random.", 0)
 @_option("--device", str, "Where to compute.", "auto", metavar="auto|cpu|cuda[:i|:all]")
 @_option(
@@ -106,15 +125,6 @@ def _option(flag: str, kind: Any, text: str, default: Any = None, **more: Any) -
 )
 @_option(
     "--max-memory", Bytes(), "Rather use fewer threads than more memory than this, e.g. 4G.", metavar="SIZE"
-)
-@_option(
-    "--defects",
-    click.Choice(["mask", "keep"]),
-    "Dead and hot pixels: not used, or taken as they are.",
-    "mask",
-)
-@click.option(
-    "--skip-bad", is_flag=True, help="Go on without the pixels of Zarr chunks that are missing or damaged."
 )
 @_option("--checkpoint-every", click.FloatRange(min=0), "Seconds between checkpoints.", 30.0)
 @click.option(
@@ -135,10 +145,11 @@ def command(
     as_json: bool,
     **parameters: Any,
 ) -> None:
-    """Recover the target image from MEASUREMENT (.zarr or .npy) without picking its copies.
+    """Recover the target image from MEASUREMENT (.zarr, .npy, or micrographs: .star, .mrc(s), .tif) without picking its
+    copies. Micrographs are prepared as they are read, with the defaults of `mtd import`; importing them first saves time.
 
     RUN_DIR receives estimate.npy, aligned_average.npy (no prior applied), run.json, history.csv and report.html. A run
-    that is interrupted (Ctrl-C, SIGTERM, SIGUSR1) saves a checkpoint first; --resume goes on from the last one.
+    that is interrupted (Ctrl-C, SIGTERM) saves a checkpoint first; --resume goes on from the last one.
     """
     from .job import Interrupted
     from .run_folder import RunFolder
@@ -165,28 +176,32 @@ def _recover(
     from . import job
     from .doctor import machine, versions
     from .memory import threads_within
-    from .usable import missing, open_for
+    from .opening import open_source, table_of
     from .report import write_report
 
     started, clock = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.perf_counter()
     if folder.occupied and not (resume or force):
         raise StorageError(f"{folder.path} holds a run already; --resume continues it, --force replaces it.")
-    measurement = open_for(path, parameters)
+    measurement = open_source(path, parameters["skip_bad"])
+    table = table_of(path, measurement)
     threads = threads_within(parameters, measurement.shape)
     device = "cuda" if parameters["device"] == job.ALL_DEVICES else parameters["device"]
     backend = mtd.get_backend(device, parameters["precision"], threads)
-    owner = job.identity(measurement, backend, parameters)
+    facts = job.facts(table, parameters["micrographs"])
+    owner = job.identity(measurement, backend, parameters, facts)
     state = None
     if resume and folder.occupied and not force:
         state = load_checkpoint(folder.checkpoint, owner)
         log(f"going on after iteration {state.iteration}")
     micrographs, height, width = measurement.shape
     log(f"{path}: {micrographs} micrograph(s) of {height} x {width} pixels, backend {backend.name}")
-    recovery = job.run(measurement, folder, backend, parameters, owner, state)
+    recovery = job.run(measurement, folder, backend, parameters, owner, state, facts)
     unused = micrographs * recovery.likelihood.geometry.unused_pixels((height, width))
     if unused:
         log(f"{unused} pixels at the far edges fill no whole patch and were not used")
     job.save(folder, recovery)
+    if table is not None:
+        table.save(folder.path)
     folder.write_record(
         {
             "format": 1,
@@ -199,7 +214,6 @@ def _recover(
                 "dtype": str(measurement.dtype),
                 "fingerprint": owner["measurement"],
                 "unused_pixels": unused,
-                **missing(measurement, round(recovery.statistics.pixels) + unused),
             },
             "parameters": parameters,
             "device": backend.name,

@@ -19,6 +19,7 @@ import numpy as np
 from mtdcore.checkpoint import previous_checkpoint
 from mtdcore.errors import InputError, RunInUseError, StorageError
 from mtdcore.files import write_whole
+from mtdcore.microscopy.table import TABLE
 
 from .console import to_json
 
@@ -36,6 +37,7 @@ class RunFolder:
         page: ``report.html``.
         picks: ``detections.csv``, one row per copy that ``mtd detect`` found.
         picks_star: ``detections.star``, the same for RELION.
+        table: ``micrographs.json``, what is known about the micrographs, where anything is.
 
     """
 
@@ -49,6 +51,7 @@ class RunFolder:
         self.page = path / "report.html"
         self.picks = path / "detections.csv"
         self.picks_star = path / "detections.star"
+        self.table = path / TABLE
 
     @property
     def occupied(self) -> bool:
@@ -86,7 +89,7 @@ class RunFolder:
         """Remove the files of an earlier run (and nothing else)."""
         checkpoints = (self.checkpoint, previous_checkpoint(self.checkpoint))
         results = (self.record, self.estimate, self.average, self.history, self.page)
-        for file in (*results, *checkpoints, self.picks, self.picks_star):
+        for file in (*results, *checkpoints, self.picks, self.picks_star, self.table):
             file.unlink(missing_ok=True)
 
     def read_record(self) -> dict[str, Any]:

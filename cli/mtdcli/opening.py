@@ -1,0 +1,77 @@
+"""Opening the measurement that a command was given, with what is known about its micrographs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mtdcore import open_measurement
+from mtdcore.errors import MtdError
+from mtdcore.measurement import Measurement
+from mtdcore.measurement.micrographs import MicrographMeasurement
+from mtdcore.measurement.ome import ome_pixel_size
+from mtdcore.microscopy import Micrograph, Preparation, find_micrographs
+from mtdcore.microscopy.micrographs import SUFFIXES, of_one_size
+from mtdcore.microscopy.pixels import TIFF
+from mtdcore.microscopy.table import Entry, MicrographTable
+
+from .console import log
+from .progress import Progress
+
+
+def open_source(path: Path, skip_bad: bool = False) -> Measurement:
+    """Open a measurement. Micrograph files are prepared with the defaults of ``mtd import`` as they are read.
+
+    Args:
+        path: .zarr, .npy, .star, .mrc(s) or .tif.
+        skip_bad: leave out micrographs, and mask chunks, that are missing or damaged.
+
+    Raises:
+        InputError, StorageError: see :func:`mtdcore.open_measurement`.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        return open_measurement(path, skip_bad=skip_bad)
+    raw = path.suffix.lower() not in TIFF
+    steps = Preparation(invert=raw, whiten=raw)
+    if not skip_bad:
+        return MicrographMeasurement(of_one_size(find_micrographs(path)), steps)
+    sized = of_one_size(find_micrographs(path, on_bad=_told), _told)
+    return MicrographMeasurement([one for one in sized if _usable(one, steps)], steps)
+
+
+def table_of(path: Path, measurement: Measurement) -> MicrographTable | None:
+    """What is known about the micrographs of an open measurement; None: nothing.
+
+    Args:
+        path: where it was opened.
+        measurement: micrograph files are prepared once more, to learn their scale and transfer.
+    """
+    if not isinstance(measurement, MicrographMeasurement):
+        table = MicrographTable.load(path)
+        pixel_size = ome_pixel_size(path)
+        if table is None and pixel_size is not None:
+            names = [f"micrograph_{i + 1:06d}" for i in range(measurement.shape[0])]
+            return MicrographTable(tuple(Entry(name, pixel_size) for name in names))
+        return table
+    steps = measurement.preparation
+    if steps is None:
+        return None
+    entries = []
+    with Progress("prepare", len(measurement.micrographs), "micrographs") as bar:
+        for micrograph in measurement.micrographs:
+            entries.append(Entry.of(micrograph, steps.read(micrograph), steps.bin, steps.invert))
+            bar.update(len(entries))
+    return MicrographTable(tuple(entries))
+
+
+def _usable(micrograph: Micrograph, steps: Preparation) -> bool:
+    """Whether a micrograph can be prepared; if not, the log says why."""
+    try:
+        steps.read(micrograph)
+    except MtdError as problem:
+        _told(problem)
+        return False
+    return True
+
+
+def _told(problem: MtdError) -> None:
+    log(f"skipped: {problem}")
