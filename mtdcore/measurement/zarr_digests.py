@@ -1,13 +1,13 @@
 """Digests of the chunks of an array, in a file beside them: what a codec's checksum cannot see is seen here.
 
 A crc32c proves that a chunk is intact, not that it is the right one: two chunks exchanged, or one left from an earlier
-version, pass. ``digests.npz`` holds the BLAKE2b (8 bytes) of every stored chunk, by its place in the grid, and that of
-the metadata that decide how chunks are read.
+version, pass. ``digests.npz`` holds 64 bits of every stored chunk, by its place in the grid, and of the metadata that
+decide how chunks are read. They are CRC-32C, for which processors have an instruction (0.07 ms per MiB; BLAKE2b takes
+1.2 ms, a third of an E-step at L = 5): they guard against faults, not against forgery.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zipfile
 import zlib
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from google_crc32c import value as crc32c
 
 from ..errors import InputError
 from .zarr_guard import DIGESTS, ChunkDamaged
@@ -70,8 +71,18 @@ class Digests:
 
 
 def digest(content: bytes) -> int:
-    """BLAKE2b of 8 bytes as an integer."""
-    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
+    """CRC-32C of the first and of the second half as one integer.
+
+    Of the whole it would be a constant where a chunk ends with its own CRC-32C.
+    """
+    middle = len(content) // 2
+    return int(crc32c(content[:middle])) << 32 | int(crc32c(content[middle:]))
+
+
+def check_crc32c(content: bytes, stored: bytes) -> None:
+    """Raise ChunkDamaged unless the stored checksum (4 bytes, as the crc32c codec writes it) is that of the content."""
+    if int(crc32c(content)) != int.from_bytes(stored, "little"):
+        raise ChunkDamaged("its crc32c checksum is that of other content")
 
 
 def metadata_digest(root: Path) -> int:

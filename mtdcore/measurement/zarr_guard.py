@@ -50,11 +50,14 @@ class Encoding:
     Attributes:
         size: bytes of one decoded chunk (of a sharded array: of an inner chunk).
         codecs: names of the bytes-to-bytes codecs in the order of encoding.
+        plain: dtype of chunks that are their pixels in C order and at most a crc32c, as mtdcore writes them without
+            compression; None: zarr has to decode them.
         digest_file: name of the file of digests that the attributes announce; None: there is none.
     """
 
     size: int
     codecs: tuple[str, ...]
+    plain: np.dtype | None
     digest_file: str | None
 
     @property
@@ -158,7 +161,11 @@ def _version_3(root: Path, metadata: Mapping[str, Any]) -> Encoding:
             _codec_name(root, codec)
         chunks, names = inner["chunk_shape"], [_codec_name(root, codec) for codec in inner["codecs"]]
     digests = metadata.get("attributes", {}).get("digests")
-    return _encoding(root, chunks, np.dtype(kind), names, digests if digests == DIGESTS else None)
+    dtype, plain = np.dtype(kind), None
+    if names in (["bytes"], ["bytes", "crc32c"]) and len(names) == len(codecs):
+        big = codecs[0].get("configuration", {}).get("endian") == "big"
+        plain = dtype.newbyteorder(">" if big else "<")
+    return _encoding(root, chunks, dtype, names, plain, digests if digests == DIGESTS else None)
 
 
 def _version_2(root: Path, metadata: Mapping[str, Any]) -> Encoding:
@@ -174,7 +181,7 @@ def _version_2(root: Path, metadata: Mapping[str, Any]) -> Encoding:
         _refuse(root, "dtype (integer or real pixels are needed)", metadata["dtype"])
     _check_shape(root, metadata["shape"], metadata["chunks"])
     return _encoding(
-        root, metadata["chunks"], np.dtype(metadata["dtype"]), [] if name is None else [name], None
+        root, metadata["chunks"], np.dtype(metadata["dtype"]), [] if name is None else [name], None, None
     )
 
 
@@ -183,7 +190,12 @@ DIGESTS = "digests.npz"
 
 
 def _encoding(
-    root: Path, chunks: Sequence[int], dtype: np.dtype, names: Sequence[str], digests: str | None
+    root: Path,
+    chunks: Sequence[int],
+    dtype: np.dtype,
+    names: Sequence[str],
+    plain: np.dtype | None,
+    digests: str | None,
 ) -> Encoding:
     size = math.prod(chunks) * dtype.itemsize
     if size > _MAX_CHUNK_BYTES:
@@ -191,7 +203,7 @@ def _encoding(
     binary = tuple(name for name in names if name == "crc32c" or name in COMPRESSORS)
     if sum(name in COMPRESSORS for name in binary) > 1:
         _refuse(root, "several compressors", list(names))
-    return Encoding(size, binary, digests)
+    return Encoding(size, binary, plain, digests)
 
 
 def _codec_name(root: Path, codec: Any) -> str:

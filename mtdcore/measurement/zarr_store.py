@@ -23,7 +23,7 @@ from zarr.storage import LocalStore, WrapperStore
 
 from ..errors import InputError, ParameterError, StorageError
 from .ome import AXES, LEVEL, finest, multiscales
-from .zarr_digests import Digests, digest, write_digests
+from .zarr_digests import Digests, check_crc32c, digest, write_digests
 from .zarr_guard import DIGESTS, ChunkDamaged, ChunkMissing, Encoding, read_encoding, read_inside
 
 Compressor: TypeAlias = Literal["lz4", "zstd"]
@@ -127,6 +127,8 @@ class StoredArray:
             self.encoding.check(raw)
             if self.digests is not None:
                 self.digests.check(index, raw)
+            if self.encoding.plain is not None:
+                return self._plain(raw, region)
             return np.asarray(self.array[region])
         except (ChunkMissing, ChunkDamaged, StorageError):
             raise
@@ -138,6 +140,17 @@ class StoredArray:
             raise
         except Exception as error:  # codecs share no exception type
             raise ChunkDamaged(f"{type(error).__name__}: {error}") from error
+
+    def _plain(self, raw: bytes, region: tuple[slice, ...]) -> np.ndarray:
+        """Pixels of a chunk that needs no decoding: zarr would read it once more and take ten times as long."""
+        size = self.encoding.size
+        if self.digests is None and self.encoding.codecs:  # which have seen all of its bytes otherwise
+            check_crc32c(raw[:size], raw[size:])
+        sides = self.array.chunks
+        pixels = np.frombuffer(raw, self.encoding.plain, math.prod(sides)).reshape(sides)
+        return pixels[
+            tuple(slice(s.start % n, (s.stop - 1) % n + 1) for s, n in zip(region, sides, strict=True))
+        ]
 
     def _stored_index(self, index: Index) -> Index:
         if self.array.shards is None:

@@ -131,16 +131,33 @@ def test_a_chunk_lost_while_reading_is_noticed(tmp_path):
 def test_an_unreadable_file_is_a_storage_error(tmp_path, monkeypatch):
     path = tmp_path / "m.zarr"
     write(path)
-    original = zarr.Array.__getitem__
+    original = os.open
 
-    def fails(self, region):
-        if region[0].start == 1:
+    def fails(name, *rest, **more):
+        if str(name).endswith("c/1/0/0"):
             raise OSError(5, "Input/output error")
-        return original(self, region)
+        return original(name, *rest, **more)
 
-    monkeypatch.setattr(zarr.Array, "__getitem__", fails)
+    monkeypatch.setattr(os, "open", fails)
     with pytest.raises(StorageError, match=r"c/1/0/0 .* Input/output error"):
         read(open_measurement(path, skip_bad=True))
+
+
+@pytest.mark.parametrize("checksum", [(), (Crc32cCodec(),)], ids=["bare", "crc32c"])
+@pytest.mark.parametrize("endian", ["little", "big"])
+@pytest.mark.parametrize("dtype", ["float32", "int16", "float64"])
+@pytest.mark.parametrize("shape", [(70, 50), (2, 33, 47)])
+def test_chunks_that_need_no_decoding_are_what_zarr_reads(tmp_path, shape, dtype, endian, checksum):
+    array = (100 * np.random.default_rng(0).normal(size=shape)).astype(dtype)
+    options = {
+        "serializer": BytesCodec(endian=endian),
+        "compressors": checksum,
+        "chunks": CHUNKS[-len(shape) :],
+    }
+    zarr.create_array(str(tmp_path / "m"), shape=shape, dtype=dtype, **options)[:] = array
+    assert StoredArray.open(tmp_path / "m").encoding.plain == np.dtype(dtype).newbyteorder(endian)
+    measurement = open_measurement(tmp_path / "m")
+    assert np.array_equal(read(measurement).reshape(shape), array)
 
 
 def test_parts_share_what_they_skipped(tmp_path):
