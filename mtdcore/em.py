@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from .backends import Backend, get_backend
 from .classes import EachClass
 from .estep import check_box_fits, e_step, tile_cut
+from .extent import spaced
 from .gauge import Gauge, PriorGauge
 from .likelihood import Likelihood, Micrographs, WindowLikelihood
 from .measurement import Measurement, open_measurement
@@ -37,7 +38,7 @@ def recover(
     noise_std: float | Literal["auto"] = "auto",
     prior: Prior | None = None,
     likelihood: Literal["window", "patch"] | Likelihood = "window",
-    min_separation: int | None = None,
+    min_separation: int | Literal["auto"] | None = None,
     expected_count: float | None = None,
     classes: int = 1,
     micrographs: Micrographs | Literal["each"] | None = None,
@@ -67,14 +68,16 @@ def recover(
         likelihood: "window" (SPEC 7), "patch" (SPEC 3, uniform pose prior as in the paper), or a likelihood object
             of this box and these rotations, whose tied parameters are the start; it then decides noise,
             count and separation.
-        min_separation: smallest distance of two corners in pixels (window model); None: box_size.
+        min_separation: smallest distance of two corners in pixels (window model); None: box_size; "auto": half the box at
+            first, then as close as copies of the size that the target shows can come without overlap.
         expected_count: start for the number of copies (window model); None: a tenth of the area.
         classes: number C of targets that copies may show; the result then holds (C, L, L) images and their weights.
         micrographs: what tells the micrographs apart: their own noise levels and numbers of copies, estimated and
             updated as the common ones are, and their transfer. "each": no more is known; None: they are alike.
         update: the M-step; None: :class:`DenoisingUpdate` with a prior, :class:`ExactUpdate` without.
         initial: start or starts: an (L, L) image, an (S, L, L) stack (with C classes (C, L, L) or (S, C, L, L)), "uniform" (U[0, 1] per pixel), "samples" (drawn
-            from the prior), "blob" (a faint bright Gaussian blob); None: samples with a prior, uniform without.
+            from the prior), "blob" (a faint bright Gaussian blob, several of different widths); None: samples with a prior, uniform
+            without.
         starts: number of random starts; during the first quarter of the iterations the evidence leaves fewer and fewer
             of them in the race. None: 16 samples, or one of anything else.
         gauge: how the frame of the target is chosen, at each quarter of the iterations and on convergence (SPEC 9);
@@ -109,7 +112,7 @@ def recover(
             box_size,
             rotations,
             noise_std,
-            min_separation,
+            (box_size + 1) // 2 if min_separation == "auto" else min_separation,
             expected_count,
             classes,
             micrographs,
@@ -132,6 +135,7 @@ def recover(
         iterations,
         tolerance,
         noise_std == "auto",
+        min_separation == "auto" and isinstance(likelihood, str),
         executor,
     )
     stopped: Literal["iterations", "tolerance", "callback"] = "iterations"
@@ -159,6 +163,7 @@ class _Iteration:
     iterations: int
     tolerance: float
     learn_noise: bool
+    learn_separation: bool
     executor: Executor | None
 
     def __call__(self, state: EMState) -> EMState:
@@ -207,14 +212,18 @@ class _Iteration:
             model, statistics, residual if self.learn_noise else None, state.first_count, corners, early
         )
         carried = running.moved(self.engine.to_host) if share < 1.0 else None
-        if gauge is not None and self._gauge_is_due(iteration, heat, image - target):
+        due, floor = self._is_due(iteration, heat, image - target), 0.0
+        if self.learn_separation and due:
+            before, model = model, spaced(model, image)
+            floor = self.tolerance if model is not before else 0.0  # another model: not at rest yet
+        if gauge is not None and due:
             framed, passes = self._regauge(gauge, image, model, batch), 2.0 * share
             if not np.array_equal(framed, image):
                 image, carried = framed, None  # statistics of another frame are of no use
         record = IterationRecord(
             iteration=iteration + 1,
             objective=statistics.log_likelihood,
-            step_norm=float(np.linalg.norm(image - target)),
+            step_norm=max(float(np.linalg.norm(image - target)), floor),
             expected_count=statistics.expected_count,
             noise_std=model.noise_std,
             temperature=heat,
@@ -232,7 +241,7 @@ class _Iteration:
         solve = EachClass(ExactUpdate())
         return self.engine.to_host(solve(self.engine.asarray(target), statistics, self.prior, 0, 1))
 
-    def _gauge_is_due(self, iteration: int, heat: float, step: np.ndarray) -> bool:
+    def _is_due(self, iteration: int, heat: float, step: np.ndarray) -> bool:
         """At each quarter of the iterations, and whenever the target has stopped moving."""
         quarter = max(1, self.iterations // 4)
         at_rest = heat == 1.0 and float(np.linalg.norm(step)) < self.tolerance

@@ -20,6 +20,9 @@ _SAMPLES = 16
 #: Norm of a blob in units of the noise: two nats per copy, which prefers bright regions without deciding.
 _BLOB_NORM = 2.0
 
+#: Standard deviation of a blob in boxes, and the factor by which those of several blobs differ from it either way.
+_BLOB_WIDTH, _BLOB_SPREAD = 1 / 6, 2.0
+
 #: Relative deviation of the pixels of a blob, by which several classes differ at the start.
 _GRAIN = 0.5
 
@@ -52,7 +55,9 @@ def choose_starts(
         case "blob":
             # Equal classes would stay equal for ever.
             grain = np.random.default_rng(seed).uniform(1.0 - _GRAIN, 1.0 + _GRAIN, size=one)
-            return [_blob(model) * (grain if model.classes > 1 else 1.0)]
+            steps = np.linspace(-1.0, 1.0, count + 2)[1:-1]  # a single blob has the middle width
+            widths = model.box_size * _BLOB_WIDTH * _BLOB_SPREAD**steps
+            return [_blob(model, width) * (grain if model.classes > 1 else 1.0) for width in widths]
     raise ParameterError(f'initial must be "uniform", "samples", "blob" or an image; got {initial!r}.')
 
 
@@ -67,9 +72,9 @@ def _given(images: ArrayLike, one: tuple[int, ...]) -> list[np.ndarray]:
     return list(stack)
 
 
-def _blob(model: Likelihood) -> np.ndarray:
-    """A Gaussian blob a sixth of the box wide."""
+def _blob(model: Likelihood, width: float) -> np.ndarray:
+    """A Gaussian blob of this standard deviation, in pixels."""
     offset = np.arange(model.box_size) - (model.box_size - 1) / 2
-    line = np.exp(-0.5 * (6.0 * offset / model.box_size) ** 2)
+    line = np.exp(-0.5 * (offset / width) ** 2)
     blob = np.outer(line, line)
     return np.asarray(blob * (_BLOB_NORM * model.noise_std / np.linalg.norm(blob)))
