@@ -69,7 +69,7 @@ def find_copies(
     from mtdcore.detections import detect
     from mtdcore.likelihood.records import likelihood_from_record
 
-    from .opening import open_source
+    from .usable import open_for
 
     result, parameters = record["result"], record["parameters"]
     model, count = likelihood_from_record(result["likelihood"]), max(result["expected_count"], 1e-3)
@@ -86,7 +86,7 @@ def find_copies(
         )
     )
     path = Path(record["measurement"]["path"])
-    measurement = open_source(path, parameters.get("skip_bad", False))
+    measurement = open_for(path, parameters)
     return detect(measurement, folder.read_image(folder.estimate), likelihood, device, threshold)
 
 

@@ -176,13 +176,14 @@ def _recover(
     from . import job
     from .doctor import machine, versions
     from .memory import threads_within
-    from .opening import open_source, table_of
+    from .opening import table_of
     from .report import write_report
+    from .usable import open_for
 
     started, clock = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.perf_counter()
     if folder.occupied and not (resume or force):
         raise StorageError(f"{folder.path} holds a run already; --resume continues it, --force replaces it.")
-    measurement = open_source(path, parameters["skip_bad"])
+    measurement = open_for(path, parameters)
     table = table_of(path, measurement)
     threads = threads_within(parameters, measurement.shape)
     device = "cuda" if parameters["device"] == job.ALL_DEVICES else parameters["device"]

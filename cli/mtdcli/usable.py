@@ -16,13 +16,14 @@ def open_for(path: Path, parameters: Mapping[str, Any]) -> Measurement:
     """The measurement at ``path`` as the options of ``mtd recover`` want it.
 
     Args:
-        path: anything :func:`mtdcore.open_measurement` takes.
+        path: anything :func:`mtdcli.opening.open_source` takes.
         parameters: ``skip_bad`` and ``defects`` of the run; a run from before these options had neither.
     """
-    from mtdcore import open_measurement
     from mtdcore.defects import without_defects
 
-    measurement = open_measurement(path, skip_bad=parameters.get("skip_bad", False))
+    from .opening import open_source
+
+    measurement = open_source(path, parameters.get("skip_bad", False))
     return without_defects(measurement) if parameters.get("defects", "keep") == "mask" else measurement
 
 
