@@ -3,7 +3,7 @@
     python bench/calibration.py gaussian
     python bench/calibration.py glyphs
     python bench/calibration.py glyphs --no-prior
-    python bench/calibration.py digits --images MNIST.npz --side 616 --snr 0.05 --signals 100 --backend cuda
+    python bench/calibration.py digits --images MNIST.npz --side 616 --snr 0.05 --signals 100 --iterations 30
 
 Every noise-only measurement is one recovery. The rule is then tried on them: the threshold comes from some of them
 at random and judges another one, many times over. Prints rows of the table in docs/trust.md.
@@ -12,8 +12,9 @@ at random and judges another one, many times over. Prints rows of the table in d
 from __future__ import annotations
 
 import argparse
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -86,6 +87,15 @@ def problem(options: argparse.Namespace) -> Problem:
     return Problem(targets, None if options.no_prior else prior, side, options.iterations, options.backend)
 
 
+def every(name: str, runs: Iterable[float]) -> np.ndarray:
+    """The evidence of all runs; each is told on stderr as it comes, for they take minutes to hours."""
+    values = []
+    for value in runs:
+        values.append(value)
+        print(f"{name} {len(values)}: {value:.2f} nats", file=sys.stderr, flush=True)
+    return np.array(values)
+
+
 def rates(null: np.ndarray, signal: np.ndarray, runs: int) -> tuple[float, float, float]:
     """False-positive rate, true-positive rate and median threshold of the rule with this many null runs."""
     rng = np.random.default_rng(0)
@@ -126,11 +136,11 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|", flush=True)
     with ProcessPoolExecutor(options.jobs) as pool:
         # In this process for one job: a learned prior on a GPU need not travel.
-        each: Callable[..., object] = map if options.jobs == 1 else pool.map
+        each: Callable[..., Iterable[float]] = map if options.jobs == 1 else pool.map
         for snr in options.snr:
             began, noise_std = time.perf_counter(), case.noise_std(snr)
-            null = np.array(list(each(partial(case.null, noise_std), range(options.runs))))
-            signal = np.array(list(each(partial(case.signal, noise_std), range(options.signals))))
+            null = every("noise", each(partial(case.null, noise_std), range(options.runs)))
+            signal = every("signal", each(partial(case.signal, noise_std), range(options.signals)))
             for runs in options.null_runs:
                 wrong, right, threshold = rates(null, signal, runs)
                 print(

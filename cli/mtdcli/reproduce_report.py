@@ -95,7 +95,7 @@ def _page(folder: RunFolder, record: Mapping[str, Any], pictures: Mapping[str, b
         folder.page,
         "reproduce.html.j2",
         title=f"{'Gaussian images' if record['experiment'] == 'gaussian' else 'Digits'} by the "
-        f"{'published' if record['method'] == 'paper' else 'best'} method",
+        f"{'published' if record['method'] == 'paper' else record['method']} method",
         record=record,
         pictures=dict(pictures),
         rows=_rows(table),

@@ -1,4 +1,6 @@
 import math
+from argparse import Namespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -129,6 +131,19 @@ def test_the_paper_method_is_table_one(gaussian):
     assert settings["update"] == mtd.GradientAscent(1e-3, 1, prior_weight=1.0, prior_level=0.0)
     assert columns["without prior"].arguments is settings
     assert columns["with prior"].from_start
+
+
+def test_the_patch_method_differs_from_the_best_one_in_the_likelihood_alone(gaussian, monkeypatch):
+    prior = train_prior(gaussian.training, network="mlp", steps=1, network_options={"width": 2})
+    patch, best = (methods_of(gaussian, name, "weights", prior) for name in ("patch", "best"))
+    tied = [replace(m, tied_patches=True) if isinstance(m, Recover) else m for m in best]
+    assert patch == tied
+    seen = []
+    monkeypatch.setattr(mtd, "recover", lambda _, **options: seen.append(options) or Namespace(target=None))
+    case = gaussian.cases([1.0])[0]
+    patch[0](case, case.simulate())
+    assert seen[0]["likelihood"] == mtd.PatchLikelihood(5, 4, case.simulate().noise_std, 0.5)
+    assert seen[0]["initial"] == "uniform"
 
 
 def test_the_weight_of_the_prior_rises_to_one(digits):

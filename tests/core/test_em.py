@@ -313,3 +313,22 @@ def test_the_best_starts_stay_in_the_race(made):
     ranked = sorted((c.objective for c in states[1].candidates), reverse=True)
     assert [c.objective for c in states[1].best(4)] == ranked[:4]
     assert len({c.target.tobytes() for c in states[1].candidates}) == 8
+
+
+@pytest.mark.parametrize(
+    "likelihood", ["window", PatchLikelihood(9, 4, 0.8, 0.5)], ids=["window", "patch tied"]
+)
+def test_the_prior_chooses_the_frame(likelihood):
+    """Started turned and two pixels off, with the prior knowing upright, centred images (SPEC 9)."""
+    offset = np.arange(9) - 4.0
+    mean = 3 * np.exp(-0.5 * (offset[:, None] ** 2 / 4 + (offset + 0.6) ** 2)) + np.pad(
+        np.ones((2, 3)), ((1, 6), (3, 3))
+    )
+    made = simulate(mean, side=180, density=0.1, noise_std=0.8, seed=2)
+    off = np.roll(np.rot90(mean), (2, 0), axis=(0, 1))
+    options = {"likelihood": likelihood, "prior": GaussianPrior(mean, 0.5), "initial": off, "backend": "cpu"}
+    kept = run(made, gauge=None, **options).target
+    assert relative_error(kept, mean, max_shift=3) < 0.25  # found, in the frame of its start
+    assert np.linalg.norm(kept - mean) > 0.5 * np.linalg.norm(mean)
+    framed = run(made, **options).target
+    assert np.linalg.norm(framed - mean) < 0.2 * np.linalg.norm(mean)

@@ -14,14 +14,14 @@ from ..training import train_prior
 from ..training_options import Callback
 from .cases import Experiment
 
-MethodName = Literal["paper", "best"]
+MethodName = Literal["paper", "patch", "best"]
 
 #: What is trained for (experiment, method), with steps that take about 1, 10 and 1 minutes on two cores. The paper trains until
-#: convergence and does not say how long. The best method on digits takes a shipped prior.
+#: convergence and does not say how long. The others take a denoiser, shipped for digits.
 _RECIPES: dict[tuple[str, str], dict[str, Any]] = {
     ("gaussian", "paper"): {"network": "mlp", "steps": 2000, "validation": 500},
     ("mnist", "paper"): {"network": "unet", "steps": 1500, "validation": 500},
-    ("gaussian", "best"): {
+    ("gaussian", "denoiser"): {
         "network": "denoiser",
         "network_options": {"channels": (16, 24, 32)},
         "steps": 1000,
@@ -45,7 +45,7 @@ def learned_prior(
 
     Args:
         experiment: its training images are learned.
-        method: "paper" or "best".
+        method: "patch" and "best" share their prior.
         folder: existing folder; a training in it is continued, or only loaded when it is finished.
         weights: name of a shipped prior or a .safetensors file, for boxes of the experiment's size.
         steps: of the training; None: what the table above says.
@@ -58,7 +58,7 @@ def learned_prior(
         ParameterError: the prior cannot answer what the method asks.
         InputError: the weights do not fit.
     """
-    recipe = _RECIPES.get((experiment.name, method))
+    recipe = _RECIPES.get((experiment.name, method if method == "paper" else "denoiser"))
     if weights is None and recipe is None:
         weights = "glyphs" if experiment.source == "glyphs" else "mnist"
     if weights is None and recipe is not None:
@@ -67,9 +67,9 @@ def learned_prior(
         prior = train_prior(experiment.training, output=path, resume=True, callback=callback, **recipe)
         return str(path), prior
     prior = load_prior(str(weights), box_size=experiment.box_size)
-    if method == "best" and prior.parameterisation == "score":
+    if method != "paper" and prior.parameterisation == "score":
         raise ParameterError(
-            f"the best method asks its prior at many noise levels; {weights} is a plain score, which knows none: "
+            f"this method asks its prior at many noise levels; {weights} is a plain score, which knows none: "
             "train a denoiser."
         )
     return str(weights), prior

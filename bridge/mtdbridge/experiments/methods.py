@@ -20,6 +20,9 @@ from .learning import MethodName, paper_level
 #: A prior as it travels to another process: itself if it is small, else what ``load_prior`` takes.
 PriorSource = mtd.Prior | str | None
 
+#: Start for the probability that a patch is empty: a tenth of the area covered leaves about half of the patches untouched.
+_EMPTY_AT_FIRST = 0.5
+
 _PAPER_STEP, _PAPER_ITERATIONS, _PAPER_TOLERANCE = 1e-3, 100, 1e-5
 
 
@@ -45,16 +48,22 @@ class Recover:
         prior: the prior.
         arguments: of :func:`mtdcore.recover`.
         from_start: begin at the start of the case; otherwise ``arguments`` say where.
+        tied_patches: the patch model with a learned probability of empty patches (SPEC 3).
     """
 
     name: str
     prior: PriorSource = None
     arguments: dict[str, Any] = field(default_factory=dict)
     from_start: bool = False
+    tied_patches: bool = False
 
     def __call__(self, case: Case, simulation: Simulation) -> np.ndarray:
         """See :class:`Method`."""
-        start: dict[str, Any] = {"initial": case.start} if self.from_start else {}
+        more: dict[str, Any] = {"initial": case.start} if self.from_start else {}
+        if self.tied_patches:
+            more["likelihood"] = mtd.PatchLikelihood(
+                len(case.image), ROTATIONS, simulation.noise_std, _EMPTY_AT_FIRST
+            )
         return mtd.recover(
             simulation.measurement,
             box_size=len(case.image),
@@ -62,7 +71,7 @@ class Recover:
             noise_std=simulation.noise_std,
             prior=_prior(self.prior),
             backend=mtd.get_backend("cpu", threads=1),
-            **start,
+            **more,
             **self.arguments,
         ).target
 
@@ -122,10 +131,11 @@ def methods_of(
 
     Args:
         experiment: the experiment.
-        method: "paper": Table I of the paper; "best": the defaults of :func:`mtdcore.recover`.
+        method: "paper": Table I of the paper; "best": the defaults of :func:`mtdcore.recover`; "patch": the same starts,
+            M-steps and gauge with the paper's likelihood and tied empty patches.
         weights: of the learned prior, as :func:`mtdbridge.load_prior` takes it.
         prior: the same prior, loaded.
-        iterations: of every recovery; None: 100 for "paper", the default for "best".
+        iterations: of every recovery; None: 100 for "paper", the default for the others.
     """
     exact = experiment.prior
     floor: list[Method] = [Oracle(), Oracle("oracle + prior", exact or weights)]
@@ -149,11 +159,15 @@ def methods_of(
         ]
     length = {"iterations": iterations} if iterations else {}
     random = {"initial": "uniform", "temperature": "auto", **length}
+    tied = method == "patch"
     if exact is None:
-        learned: list[Method] = [Recover("with prior", weights, length)]
+        learned: list[Method] = [Recover("with prior", weights, length, tied_patches=tied)]
     else:
-        learned = [Recover("with prior", weights, random), Recover("with the exact prior", exact, random)]
-    return [Recover("without prior", None, random), *learned, *floor]
+        learned = [
+            Recover("with prior", weights, random, tied_patches=tied),
+            Recover("with the exact prior", exact, random, tied_patches=tied),
+        ]
+    return [Recover("without prior", None, random, tied_patches=tied), *learned, *floor]
 
 
 def rising(iteration: int, iterations: int) -> float:
