@@ -34,12 +34,18 @@ if TYPE_CHECKING:
 _FREE = ("threads", "max_memory", "checkpoint_every", "stop_file")
 
 
+#: Signals that end a run after a checkpoint; SIGUSR1 is what clusters send some time before they take a node away.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+#: Seconds that a signal waits for the iteration to end; then its work is given up for the last completed one.
+_PATIENCE = 15.0
+
 #: The ``--device`` that spreads every E-step over all CUDA devices.
 ALL_DEVICES = "cuda:all"
 
 
 class Interrupted(Exception):
-    """The run was asked to stop and did, after a checkpoint.
+    """The run was asked to stop and did; its last completed iteration is in the checkpoint.
 
     Attributes:
         signum: the signal that asked.
@@ -56,12 +62,14 @@ class Stop:
     """Whether a signal, or a file, has asked the run to stop.
 
     Attributes:
-        signum: SIGINT or SIGTERM, once it came.
+        signum: SIGINT, SIGTERM or SIGUSR1, once it came.
         file: a file whose appearance asks the same.
+        iteration: completed iterations.
     """
 
     signum: int | None = None
     file: Path | None = None
+    iteration: int = 0
 
     @property
     def asked(self) -> bool:
@@ -70,16 +78,24 @@ class Stop:
 
 
 @contextmanager
-def listening(file: Path | None = None) -> Iterator[Stop]:
-    """Catch SIGINT and SIGTERM while the block runs. A second one ends the process as it always did."""
-    stop = Stop(file=file)
+def listening(file: Path | None = None, iteration: int = 0) -> Iterator[Stop]:
+    """Catch SIGINT, SIGTERM and SIGUSR1 while the block runs. A second one ends the process as it always did.
+
+    When nobody has acted on the signal within ``_PATIENCE`` seconds, :class:`Interrupted` is raised where the block is.
+    """
+    stop = Stop(file=file, iteration=iteration)
 
     def handle(signum: int, frame: FrameType | None) -> None:
         stop.signum = signum
         restore()
+        signal.setitimer(signal.ITIMER_REAL, _PATIENCE)
         log("stopping after this iteration, with a checkpoint; once more to stop at once")
 
-    before = {signum: signal.signal(signum, handle) for signum in (signal.SIGINT, signal.SIGTERM)}
+    def lose_patience(signum: int, frame: FrameType | None) -> None:
+        raise Interrupted(stop.signum or signum, stop.iteration)
+
+    before = {signum: signal.signal(signum, handle) for signum in _SIGNALS}
+    alarm = signal.signal(signal.SIGALRM, lose_patience)
 
     def restore() -> None:
         for signum, handler in before.items():
@@ -88,6 +104,8 @@ def listening(file: Path | None = None) -> Iterator[Stop]:
     try:
         yield stop
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, alarm)
         restore()
 
 
@@ -144,40 +162,47 @@ def run(
         Interrupted: a signal came; a checkpoint is in the folder.
     """
     saved = time.monotonic()
+    unsaved: mtd.EMState | None = None
     done = 0 if state is None else state.iteration
     with (
         _workers(parameters["device"]) as executor,
-        listening(parameters["stop_file"]) as stop,
+        listening(parameters["stop_file"], done) as stop,
         Progress("recover", parameters["iterations"], "iterations", done) as bar,
     ):
 
         def after(current: mtd.EMState) -> None:
-            nonlocal saved
-            last = current.history[-1]
+            nonlocal saved, unsaved
+            unsaved, last = current, current.history[-1]
+            stop.iteration = last.iteration
             if last.iteration == 1:  # every parameter has proved usable: what --force replaces may go
                 folder.clear()
             bar.update(
                 last.iteration, {"nats": f"{last.objective:.6g}", "copies": f"{last.expected_count:.4g}"}
             )
-            due = time.monotonic() - saved >= parameters["checkpoint_every"]
-            if due or stop.asked:
-                save_checkpoint(folder.checkpoint, current, owner)
-                saved = time.monotonic()
             if stop.asked:
                 raise Interrupted(stop.signum or signal.SIGTERM, last.iteration)
+            if time.monotonic() - saved >= parameters["checkpoint_every"]:
+                save_checkpoint(folder.checkpoint, current, owner)
+                saved, unsaved = time.monotonic(), None
 
         arguments = _arguments(parameters)
-        recovery = mtd.recover(
-            measurement,
-            **arguments,
-            micrographs=micrographs,
-            backend=backend,
-            executor=executor,
-            callback=after,
-            state=state,
-        )
-        # The last state, so that --resume of a finished run finds nothing to do.
-        save_checkpoint(folder.checkpoint, recovery.state, owner)
+        try:
+            recovery = mtd.recover(
+                measurement,
+                **arguments,
+                micrographs=micrographs,
+                backend=backend,
+                executor=executor,
+                callback=after,
+                state=state,
+            )
+            # The last state, so that --resume of a finished run finds nothing to do.
+            save_checkpoint(folder.checkpoint, recovery.state, owner)
+        except Interrupted:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            if unsaved is not None:
+                save_checkpoint(folder.checkpoint, unsaved, owner)
+            raise
         return recovery
 
 

@@ -126,6 +126,12 @@ def _option(flag: str, kind: Any, text: str, default: Any = None, **more: Any) -
 @_option(
     "--max-memory", Bytes(), "Rather use fewer threads than more memory than this, e.g. 4G.", metavar="SIZE"
 )
+@_option(
+    "--defects",
+    click.Choice(["mask", "keep"]),
+    "Dead and hot pixels: not used, or taken as they are.",
+    "mask",
+)
 @_option("--checkpoint-every", click.FloatRange(min=0), "Seconds between checkpoints.", 30.0)
 @click.option(
     "--resume",
@@ -149,7 +155,7 @@ def command(
     copies. Micrographs are prepared as they are read, with the defaults of `mtd import`; importing them first saves time.
 
     RUN_DIR receives estimate.npy, aligned_average.npy (no prior applied), run.json, history.csv and report.html. A run
-    that is interrupted (Ctrl-C, SIGTERM) saves a checkpoint first; --resume goes on from the last one.
+    that is interrupted (Ctrl-C, SIGTERM, SIGUSR1) saves a checkpoint first; --resume goes on from the last one.
     """
     from .job import Interrupted
     from .run_folder import RunFolder
@@ -178,13 +184,13 @@ def _recover(
     from .memory import threads_within
     from .opening import table_of
     from .report import write_report
-    from .usable import open_for
+    from .usable import missing, open_for, source_of
 
     started, clock = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.perf_counter()
     if folder.occupied and not (resume or force):
         raise StorageError(f"{folder.path} holds a run already; --resume continues it, --force replaces it.")
     measurement = open_for(path, parameters)
-    table = table_of(path, measurement)
+    table = table_of(path, source_of(measurement))
     threads = threads_within(parameters, measurement.shape)
     device = "cuda" if parameters["device"] == job.ALL_DEVICES else parameters["device"]
     backend = mtd.get_backend(device, parameters["precision"], threads)
@@ -215,6 +221,7 @@ def _recover(
                 "dtype": str(measurement.dtype),
                 "fingerprint": owner["measurement"],
                 "unused_pixels": unused,
+                **missing(measurement, round(recovery.statistics.pixels) + unused),
             },
             "parameters": parameters,
             "device": backend.name,

@@ -27,6 +27,12 @@ def open_for(path: Path, parameters: Mapping[str, Any]) -> Measurement:
     return without_defects(measurement) if parameters.get("defects", "keep") == "mask" else measurement
 
 
+def source_of(measurement: Measurement) -> Measurement:
+    """The measurement that :func:`open_for` opened, without what it put around it."""
+    source: Measurement = getattr(measurement, "source", measurement)
+    return source
+
+
 def missing(measurement: Measurement, pixels: int) -> dict[str, Any]:
     """What of a measurement was not used, for the record of a run; also said in the log.
 
@@ -36,8 +42,7 @@ def missing(measurement: Measurement, pixels: int) -> dict[str, Any]:
     """
     import math
 
-    source = getattr(measurement, "source", measurement)
-    bad = getattr(source, "bad_chunks", [])
+    bad = getattr(source_of(measurement), "bad_chunks", [])
     masked = math.prod(measurement.shape) - pixels
     if bad:
         log(f"{len(bad)} bad chunk(s) skipped: {', '.join(chunk.key for chunk in bad)}")
