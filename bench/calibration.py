@@ -23,7 +23,7 @@ import numpy as np
 from denoiser_quality import PCAPrior
 
 import mtdcore as mtd
-from mtdcore.trust import evidence, evidence_threshold, null_measurement
+from mtdcore.trust import evidence_threshold, null_measurement
 
 #: Random choices of null runs on which the rule is tried.
 TRIALS = 5000
@@ -58,7 +58,7 @@ class Problem:
             backend=engine,
             seed=seed,
         )
-        return evidence(found)
+        return found.evidence
 
     def null(self, noise_std: float, seed: int) -> float:
         shape = np.broadcast_to(np.float32(0), (self.side, self.side))

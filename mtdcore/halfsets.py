@@ -48,7 +48,7 @@ class HalfMeasurement(DerivedMeasurement):
 
 
 def half_recoveries(
-    measurement: Measurement | ArrayLike | str, recovery: Recovery, **options: Any
+    measurement: Measurement | ArrayLike | str, target: np.ndarray, **options: Any
 ) -> tuple[Recovery, Recovery]:
     """Recover the upper and the lower half of the micrographs, each from a blurred copy of the target.
 
@@ -56,24 +56,28 @@ def half_recoveries(
 
     Args:
         measurement: what was recovered from.
-        recovery: the result.
+        target: the result, (L, L), or (C, L, L) for C classes.
         options: keyword arguments that :func:`mtdcore.recover` was called with; ``initial`` and ``starts`` are set here.
     """
-    source = open_measurement(measurement)
-    options["initial"] = gaussian_filter(recovery.target, _BLUR * recovery.likelihood.box_size)
+    source, blur = open_measurement(measurement), _BLUR * target.shape[-1]
+    options["initial"] = gaussian_filter(target, (*(0.0,) * (target.ndim - 2), blur, blur))
     options["starts"] = None
     upper, lower = (recover(HalfMeasurement(source, lower), **options) for lower in (False, True))
     return upper, lower
 
 
-def half_set_correlation(first: Recovery, second: Recovery) -> RingCorrelation:
+def half_set_correlation(first: Recovery, second: Recovery, index: int = 0) -> RingCorrelation:
     """Fourier ring correlation of the unregularised averages of two recoveries, brought into one frame.
 
     ``.resolution()`` is the period at which it falls below 1/7. The common start and the choice of the frame let noise
-    agree at the lowest frequencies: the curve belongs beside that of a null run,
-    ``half_recoveries(null_measurement(...), null_run, ...)``.
+    agree at the lowest frequencies: the curve belongs beside that of a null run, whose halves start from the null run's target.
+
+    Args:
+        first: one half.
+        second: the other.
+        index: which class, where there are several.
     """
-    reference, image = first.aligned_average, second.aligned_average
-    shift = first.likelihood.box_size // 5
-    frame = align(image, reference, first.likelihood.rotations, max_shift=shift)
+    side = first.likelihood.box_size
+    reference, image = (half.aligned_average.reshape(-1, side, side)[index] for half in (first, second))
+    frame = align(image, reference, first.likelihood.rotations, max_shift=side // 5)
     return fourier_ring_correlation(reference, frame.image)

@@ -175,8 +175,18 @@ class Recovery:
 
     @property
     def evidence(self) -> float:
-        """Nats: evidence against "no copies" (window) or log-likelihood (patch) at the final target."""
-        return self.statistics.log_likelihood
+        """Nats in favour of the final target against "no copies", for either likelihood."""
+        statistics = self.statistics
+        if isinstance(self.likelihood, WindowLikelihood):
+            return statistics.log_likelihood
+        levels, pixels = np.array([statistics.noise_std]), np.array([statistics.pixels])
+        if self.likelihood.micrographs is not None and statistics.ledger is not None:
+            seen = statistics.ledger[:, 0].astype(np.int64)
+            levels = levels * self.likelihood.micrographs.noise_ratio[seen]
+            pixels = statistics.ledger[:, 2]
+        energy = statistics.energy / statistics.noise_std**2
+        blank = -0.5 * (energy + float(pixels @ np.log(2.0 * math.pi * levels**2)))
+        return statistics.log_likelihood - blank
 
     def summary(self) -> dict[str, object]:
         """Plain numbers for machines."""

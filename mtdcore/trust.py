@@ -8,7 +8,7 @@ docs/trust.md says how often that verdict is wrong.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from scipy.special import stdtrit
 
 from .em import recover
 from .errors import ParameterError
-from .likelihood import Tile, WindowLikelihood
+from .likelihood import Tile
 from .measurement import Measurement, open_measurement
 from .measurement.derived import DerivedMeasurement
 from .recovery import Recovery
@@ -41,18 +41,22 @@ class NullMeasurement(DerivedMeasurement):
 
     Attributes:
         source: what it imitates: shape, dtype, masks and cut.
-        noise_std: standard deviation of the noise.
+        noise_std: (micrographs,) standard deviation of the noise in each.
         seed: the same seed gives the same pixels, however they are cut.
     """
 
-    noise_std: float
+    noise_std: tuple[float, ...]
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.noise_std) and self.noise_std > 0 and self.seed >= 0):
+        if not (all(math.isfinite(level) and level > 0 for level in self.noise_std) and self.seed >= 0):
             raise ParameterError(
                 "null measurements need a positive noise_std and a seed of at least 0; "
                 f"got {self.noise_std} and {self.seed}."
+            )
+        if len(self.noise_std) != self.shape[0]:
+            raise ParameterError(
+                f"expected one noise_std, or one for each of the {self.shape[0]} micrographs; got {len(self.noise_std)}."
             )
 
     def derive(self, tile: Tile) -> Tile:
@@ -71,22 +75,25 @@ class NullMeasurement(DerivedMeasurement):
             top : top + rows.stop - rows.start, left : left + columns.stop - columns.start
         ]
 
-    def _block(self, *key: int) -> np.ndarray:
-        stream = np.random.SeedSequence(self.seed, spawn_key=key)
-        return self.noise_std * np.random.default_rng(stream).standard_normal((_BLOCK, _BLOCK))
+    def _block(self, micrograph: int, *place: int) -> np.ndarray:
+        stream = np.random.SeedSequence(self.seed, spawn_key=(micrograph, *place))
+        return self.noise_std[micrograph] * np.random.default_rng(stream).standard_normal((_BLOCK, _BLOCK))
 
 
 def null_measurement(
-    measurement: Measurement | ArrayLike | str, noise_std: float, seed: int = 0
+    measurement: Measurement | ArrayLike | str, noise_std: float | Sequence[float], seed: int = 0
 ) -> NullMeasurement:
     """White noise of the shape, dtype and mask of a measurement; nothing is held in memory.
 
     Args:
         measurement: anything :func:`mtdcore.open_measurement` takes.
-        noise_std: standard deviation, for instance ``Recovery.noise_std``.
+        noise_std: standard deviation, for instance ``Recovery.noise_std``, or that of each micrograph.
         seed: of the noise.
     """
-    return NullMeasurement(open_measurement(measurement), noise_std, seed)
+    source = open_measurement(measurement)
+    levels = np.atleast_1d(np.asarray(noise_std, dtype=np.float64))
+    each = np.repeat(levels, source.shape[0]) if levels.size == 1 else levels
+    return NullMeasurement(source, tuple(each.tolist()), seed)
 
 
 def phase_randomised(images: ArrayLike, seed: int = 0) -> np.ndarray:
@@ -121,34 +128,24 @@ def phase_randomised(images: ArrayLike, seed: int = 0) -> np.ndarray:
 
 def null_runs(
     measurement: Measurement | ArrayLike | str,
-    recovery: Recovery,
+    noise_std: float | Sequence[float],
+    /,
     runs: int = 8,
     seed: int = 0,
     **options: Any,
-) -> list[Recovery]:
-    """The recovery repeated on white noise at its own noise level.
+) -> Iterator[Recovery]:
+    """The recovery repeated on white noise, one run after the other.
 
     Args:
         measurement: what was recovered from.
-        recovery: the result.
+        noise_std: of the noise, for instance ``Recovery.noise_std``, or that of each micrograph. (What the runs are told
+            about it is among the options.)
         runs: number of noise measurements; with 4 the threshold is about twice as high (docs/trust.md).
         seed: of the first noise measurement and of the starts; further runs count up from it.
         options: keyword arguments that :func:`mtdcore.recover` was called with, without ``seed``.
     """
-    return [
-        recover(null_measurement(measurement, recovery.noise_std, seed + i), seed=seed + i, **options)
-        for i in range(runs)
-    ]
-
-
-def evidence(recovery: Recovery) -> float:
-    """Nats in favour of the recovered target against "no copies", for either likelihood."""
-    statistics = recovery.statistics
-    if isinstance(recovery.likelihood, WindowLikelihood):
-        return statistics.log_likelihood
-    variance = statistics.noise_std**2
-    blank = -0.5 * (statistics.energy / variance + statistics.pixels * math.log(2.0 * math.pi * variance))
-    return statistics.log_likelihood - blank
+    for run in range(seed, seed + runs):
+        yield recover(null_measurement(measurement, noise_std, run), seed=run, **options)
 
 
 def evidence_threshold(null_evidence: Sequence[float] | np.ndarray) -> float:
@@ -158,7 +155,7 @@ def evidence_threshold(null_evidence: Sequence[float] | np.ndarray) -> float:
     freedom, but no less than 15 nats. More runs lower it, because they leave less to chance.
 
     Args:
-        null_evidence: :func:`evidence` of two or more null runs.
+        null_evidence: ``Recovery.evidence`` of two or more null runs.
 
     Raises:
         ParameterError: fewer than two values, or one that is not finite.
@@ -196,8 +193,3 @@ class Verdict:
         if self.supported:
             return "structure supported by the data"
         return "not distinguishable from noise"
-
-
-def verdict(recovery: Recovery, threshold: float) -> Verdict:
-    """Judge a recovery by the threshold of its null runs (:func:`evidence_threshold`)."""
-    return Verdict(evidence(recovery), threshold)

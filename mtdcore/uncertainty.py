@@ -77,12 +77,20 @@ def average_level(recovery: Recovery) -> float:
 
 
 def posterior_samples(
-    recovery: Recovery, prior: Prior, count: int = 100, seed: int = 0, *, steps: int = 128, batch: int = 64
+    average: np.ndarray,
+    level: float,
+    prior: Prior,
+    count: int = 100,
+    seed: int = 0,
+    *,
+    steps: int = 128,
+    batch: int = 64,
 ) -> PosteriorSamples:
     """Draw targets from the posterior given the aligned average: reverse diffusion from its own noise level.
 
     Args:
-        recovery: the result.
+        average: (L, L) aligned average, ``Recovery.aligned_average``.
+        level: its noise level, :func:`average_level`.
         prior: the prior it was recovered with, in NumPy.
         count: number of draws, at least 2.
         seed: of the draws.
@@ -92,23 +100,21 @@ def posterior_samples(
 
     Raises:
         ParameterError: fewer than two draws or steps.
-        InputError: the recovery found no copies.
     """
     if count < 2 or steps < 2 or batch < 1:
         raise ParameterError(
             "a posterior spread needs at least 2 draws and 2 steps, in batches of at least 1; "
             f"got {count}, {steps} and {batch}."
         )
-    level = average_level(recovery)
     noise = np.random.default_rng(seed)
     draws = [
-        sample_from(prior, _repeated(recovery.aligned_average, size), level, steps=steps, noise=noise)
+        sample_from(prior, _repeated(average, size), level, steps=steps, noise=noise)
         for size in _batches(count, batch)
     ]
     return PosteriorSamples(np.concatenate(draws))
 
 
-def data_share(recovery: Recovery, prior: Prior, probes: int = 16, seed: int = 0) -> float:
+def data_share(average: np.ndarray, level: float, prior: Prior, probes: int = 16, seed: int = 0) -> float:
     """Share of the answer that comes from the data: their precision over that of data and prior together.
 
     It is the mean diagonal of the denoiser's Jacobian at the aligned average, which is ``tau^2 / (tau^2 + s^2)`` for a
@@ -116,19 +122,17 @@ def data_share(recovery: Recovery, prior: Prior, probes: int = 16, seed: int = 0
     Hutchinson's estimate: random signs v, ``v . J v`` by central differences.
 
     Args:
-        recovery: the result.
+        average: (L, L) aligned average, ``Recovery.aligned_average``.
+        level: its noise level, :func:`average_level`.
         prior: the prior it was recovered with, in NumPy.
         probes: number of random vectors; the standard error falls as its square root.
         seed: of the probes.
 
     Raises:
         ParameterError: no probes.
-        InputError: the recovery found no copies.
     """
     if probes < 1:
         raise ParameterError(f"the share is estimated from at least 1 probe; got {probes}.")
-    level = average_level(recovery)
-    average = recovery.aligned_average
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(probes, *average.shape))
     step = _STEP * level
     ahead, behind = (denoise(prior, average + way * step * signs, level) for way in (1.0, -1.0))

@@ -46,7 +46,7 @@ def run(made, **options):
 
 def objectives(recovery):
     """The objective at the start of every iteration, and at the end."""
-    return np.array([record.objective for record in recovery.history] + [recovery.evidence])
+    return np.array([record.objective for record in recovery.history] + [recovery.statistics.log_likelihood])
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

@@ -9,6 +9,7 @@ import pytest
 
 from mtdcore import (
     GaussianPrior,
+    Micrographs,
     PatchLikelihood,
     WindowLikelihood,
     e_step,
@@ -21,12 +22,11 @@ from mtdcore.errors import ParameterError
 from mtdcore.halfsets import HalfMeasurement, half_recoveries, half_set_correlation
 from mtdcore.likelihood import TileGeometry
 from mtdcore.trust import (
-    evidence,
+    Verdict,
     evidence_threshold,
     null_measurement,
     null_runs,
     phase_randomised,
-    verdict,
 )
 
 EXACT = get_backend("cpu", precision="float64", threads=1)
@@ -102,6 +102,13 @@ def test_null_parameters_outside_their_domain(noise_std, seed):
         null_measurement(np.zeros((8, 8)), noise_std, seed)
 
 
+def test_each_micrograph_has_its_own_noise_where_it_is_told():
+    null = null_measurement(np.zeros((2, 200, 200)), [1.0, 3.0])
+    assert assembled(null, 200).std(axis=(1, 2)) == pytest.approx([1.0, 3.0], rel=0.02)
+    with pytest.raises(ParameterError, match="each of the 2 micrographs; got 3"):
+        null_measurement(np.zeros((2, 8, 8)), [1.0, 2.0, 3.0])
+
+
 @pytest.mark.parametrize("shape", [(24, 31), (2, 31, 24), (24, 24)])
 def test_phase_randomised_keeps_the_spectrum_and_nothing_else(shape):
     images = np.random.default_rng(0).normal(size=shape) + 3.0
@@ -120,19 +127,19 @@ def test_phase_randomised_needs_finite_images():
 
 def test_signal_is_supported_and_noise_is_not(made, found):
     options = OPTIONS | {"noise_std": made.noise_std}
-    nulls = null_runs(made.measurement, found, runs=3, seed=10, **options)
-    threshold = evidence_threshold([evidence(run) for run in nulls])
-    assert verdict(found, threshold).supported
-    assert verdict(found, threshold).sentence == "structure supported by the data"
-    (another,) = null_runs(made.measurement, found, runs=1, seed=20, **options)
-    assert not verdict(another, threshold).supported
-    assert verdict(another, threshold).sentence == "not distinguishable from noise"
+    nulls = null_runs(made.measurement, made.noise_std, runs=3, seed=10, **options)
+    threshold = evidence_threshold([run.evidence for run in nulls])
+    assert Verdict(found.evidence, threshold).supported
+    assert Verdict(found.evidence, threshold).sentence == "structure supported by the data"
+    (another,) = null_runs(made.measurement, made.noise_std, runs=1, seed=20, **options)
+    assert not Verdict(another.evidence, threshold).supported
+    assert Verdict(another.evidence, threshold).sentence == "not distinguishable from noise"
 
 
 def test_null_runs_differ_in_noise_and_repeat_by_seed(made, found):
     options = OPTIONS | {"noise_std": made.noise_std, "iterations": 2}
-    first, second = null_runs(made.measurement, found, runs=2, seed=5, **options)
-    (again,) = null_runs(made.measurement, found, runs=1, seed=6, **options)
+    first, second = null_runs(made.measurement, made.noise_std, runs=2, seed=5, **options)
+    (again,) = null_runs(made.measurement, made.noise_std, runs=1, seed=6, **options)
     assert not np.array_equal(first.target, second.target)
     assert np.array_equal(second.target, again.target)
 
@@ -159,9 +166,18 @@ def test_patch_evidence_is_measured_from_the_blank_model(made, found):
     for model in (PatchLikelihood(5, 4, made.noise_std), WindowLikelihood(5, 4, made.noise_std, 13.0)):
         blank = e_step(made.measurement, np.zeros((5, 5)), model, EXACT)
         state = replace(found.state, candidates=(replace(found.state.leader, likelihood=model),))
-        assert evidence(replace(found, state=state, statistics=blank)) == pytest.approx(0.0, abs=1e-6)
+        assert replace(found, state=state, statistics=blank).evidence == pytest.approx(0.0, abs=1e-6)
     patch = recover(made.measurement, noise_std=made.noise_std, likelihood="patch", **OPTIONS)
-    assert evidence(patch) > 10
+    assert patch.evidence > 10
+
+
+def test_patch_evidence_of_micrographs_with_their_own_noise(made, found):
+    facts = Micrographs(np.array([1.0, 2.0]))
+    model = PatchLikelihood(5, 4, made.noise_std, micrographs=facts)
+    pixels = np.concatenate([made.measurement.array, 2 * made.measurement.array])
+    blank = e_step(pixels, np.zeros((5, 5)), model, EXACT)
+    state = replace(found.state, candidates=(replace(found.state.leader, likelihood=model),))
+    assert replace(found, state=state, statistics=blank).evidence == pytest.approx(0.0, abs=1e-6)
 
 
 def test_halves_share_no_pixel_and_leave_none_out():
@@ -190,7 +206,7 @@ def test_halves_agree_on_a_signal_and_not_on_noise():
     curves, counts = [], []
     for pixels in (signal.measurement, null_measurement(signal.measurement, signal.noise_std)):
         whole = recover(pixels, initial=target, **options)
-        halves = half_recoveries(pixels, whole, **options)
+        halves = half_recoveries(pixels, whole.target, **options)
         assert not np.allclose(halves[0].target, halves[1].target)
         curves.append(half_set_correlation(*halves))
         counts.extend(half.expected_count for half in halves)
