@@ -57,7 +57,7 @@ class Measurement(Protocol):
 
 
 #: Called with a micrograph and regions of it in order; yields the pixels that each reads, in any real dtype, NaN where
-#: a pixel cannot be read.
+#: a pixel cannot be read. An array that owns its memory is given away, any other is copied.
 Reader: TypeAlias = Callable[[int, Sequence[Region]], Iterator[np.ndarray]]
 
 
@@ -109,7 +109,8 @@ class TiledMeasurement(ABC):
         for micrograph, group in groupby(self._regions(geometry), key=itemgetter(0)):
             regions = [region for _, region in group]
             for region, pixels in zip(regions, read(micrograph, regions), strict=True):
-                values = np.array(pixels, dtype=self._dtype, order="C")
+                fresh = None if pixels.flags.owndata else True  # what owns its pixels is nobody else's
+                values = np.array(pixels, dtype=self._dtype, order="C", copy=fresh)
                 valid = self._valid(micrograph, region, values)
                 yield Tile(values, valid, region, micrograph, self._shape[1:], geometry)
 
