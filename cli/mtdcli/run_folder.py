@@ -37,6 +37,9 @@ class RunFolder:
         page: ``report.html``.
         picks: ``detections.csv``, one row per copy that ``mtd detect`` found.
         picks_star: ``detections.star``, the same for RELION.
+        trust: ``trust.json``, what ``mtd trust`` found.
+        posterior_mean: ``posterior_mean.npy``, (L, L) float64, mean of draws from the posterior of the target.
+        posterior_std: ``posterior_std.npy``, (L, L) float64, their standard deviation.
         table: ``micrographs.json``, what is known about the micrographs, where anything is.
 
     """
@@ -51,6 +54,13 @@ class RunFolder:
         self.page = path / "report.html"
         self.picks = path / "detections.csv"
         self.picks_star = path / "detections.star"
+        self.trust = path / "trust.json"
+        self.posterior_mean = path / "posterior_mean.npy"
+        self.posterior_std = path / "posterior_std.npy"
+
+    def null_target(self, kind: str) -> Path:
+        """What the first null run of this kind recovered, an image like ``estimate``."""
+        return self.path / f"null_{kind}.npy"
         self.table = path / TABLE
 
     @property
@@ -89,22 +99,19 @@ class RunFolder:
         """Remove the files of an earlier run (and nothing else)."""
         checkpoints = (self.checkpoint, previous_checkpoint(self.checkpoint))
         results = (self.record, self.estimate, self.average, self.history, self.page)
-        for file in (*results, *checkpoints, self.picks, self.picks_star, self.table):
+        checked = (self.trust, self.posterior_mean, self.posterior_std, *self.path.glob("null_*.npy"))
+        for file in (*results, *checkpoints, *checked, self.picks, self.picks_star, self.table):
             file.unlink(missing_ok=True)
 
     def read_record(self) -> dict[str, Any]:
         """``run.json`` as a dictionary; InputError if this is no finished run."""
-        try:
-            record = json.loads(self.record.read_text(encoding="utf-8"))
-        except FileNotFoundError as problem:
-            raise InputError(
-                f"{self.path} should be a folder written by `mtd recover`; it has no run.json."
-            ) from problem
-        except ValueError as problem:
-            raise InputError(f"{self.record} should be JSON; it is damaged ({problem}).") from problem
-        if not isinstance(record, dict):
-            raise InputError(f"{self.record} should hold a JSON object; it holds a {type(record).__name__}.")
-        return record
+        if not self.record.exists():
+            raise InputError(f"{self.path} should be a folder written by `mtd recover`; it has no run.json.")
+        return _read_json(self.record)
+
+    def read_trust(self) -> dict[str, Any]:
+        """``trust.json`` as a dictionary; empty before ``mtd trust``."""
+        return _read_json(self.trust) if self.trust.exists() else {}
 
     def read_image(self, path: Path) -> np.ndarray:
         """One of the images of this run, (L, L) float64."""
@@ -117,7 +124,11 @@ class RunFolder:
 
     def write_record(self, record: Mapping[str, Any]) -> None:
         """Write ``run.json``."""
-        write_whole(self.record, lambda file: file.write((to_json(record) + "\n").encode()))
+        _write_json(self.record, record)
+
+    def write_trust(self, trust: Mapping[str, Any]) -> None:
+        """Write ``trust.json``."""
+        _write_json(self.trust, trust)
 
     def write_image(self, path: Path, image: np.ndarray) -> None:
         """Write one (L, L) image as ``.npy``."""
@@ -130,6 +141,20 @@ class RunFolder:
         writer.writeheader()
         writer.writerows(rows)
         write_whole(self.history, lambda file: file.write(text.getvalue().encode()))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as problem:
+        raise InputError(f"{path} should be JSON; it is damaged ({problem}).") from problem
+    if not isinstance(record, dict):
+        raise InputError(f"{path} should hold a JSON object; it holds a {type(record).__name__}.")
+    return record
+
+
+def _write_json(path: Path, record: Mapping[str, Any]) -> None:
+    write_whole(path, lambda file: file.write((to_json(record) + "\n").encode()))
 
 
 def refuse_to_replace(path: Path, force: bool) -> None:
