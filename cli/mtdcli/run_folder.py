@@ -57,11 +57,11 @@ class RunFolder:
         self.trust = path / "trust.json"
         self.posterior_mean = path / "posterior_mean.npy"
         self.posterior_std = path / "posterior_std.npy"
+        self.table = path / TABLE
 
     def null_target(self, kind: str) -> Path:
         """What the first null run of this kind recovered, an image like ``estimate``."""
         return self.path / f"null_{kind}.npy"
-        self.table = path / TABLE
 
     @property
     def occupied(self) -> bool:
