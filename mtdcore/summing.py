@@ -7,11 +7,12 @@ per node, the same in one process, on threads, and on a cluster where nodes are 
 from __future__ import annotations
 
 import itertools
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from functools import reduce
 from operator import add
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import TypeVar
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -20,13 +21,12 @@ S = TypeVar("S")
 FAN_IN = 16
 
 
-@runtime_checkable
-class SummingExecutor(Protocol):
+class SummingExecutor(Executor):
     """An executor that adds up results where they are, so that only their sum travels."""
 
+    @abstractmethod
     def map_sum(self, function: Callable[[S], T], items: Sequence[S]) -> T:
         """The tree sum of ``function(item)``, as :func:`map_sum` defines it."""
-        ...
 
 
 def map_sum(function: Callable[[S], T], items: Sequence[S], executor: Executor | None) -> T:

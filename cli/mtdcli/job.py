@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .run_folder import RunFolder
 
 #: Parameters that a continuation may change, because they change no bit of the result.
-_FREE = ("threads", "max_memory", "checkpoint_every", "stop_file")
+_FREE = ("threads", "workers", "scheduler", "max_memory", "checkpoint_every", "stop_file")
 
 
 #: Signals that end a run after a checkpoint; SIGUSR1 is what clusters send some time before they take a node away.
@@ -39,9 +39,6 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 #: Seconds that a signal waits for the iteration to end; then its work is given up for the last completed one.
 _PATIENCE = 15.0
-
-#: The ``--device`` that spreads every E-step over all CUDA devices.
-ALL_DEVICES = "cuda:all"
 
 
 class Interrupted(Exception):
@@ -146,6 +143,7 @@ def run(
     owner: Mapping[str, Any],
     state: mtd.EMState | None,
     micrographs: mtd.Micrographs | Literal["each"] | None = None,
+    executor: Executor | None = None,
 ) -> mtd.Recovery:
     """Run (or continue) a recovery with progress and checkpoints.
 
@@ -157,6 +155,7 @@ def run(
         owner: the :func:`identity` that goes into checkpoints.
         state: state to continue from; None: start.
         micrographs: what tells the micrographs apart.
+        executor: of the E-steps; None: the backend alone.
 
     Raises:
         Interrupted: a signal came; a checkpoint is in the folder.
@@ -165,7 +164,6 @@ def run(
     unsaved: mtd.EMState | None = None
     done = 0 if state is None else state.iteration
     with (
-        _workers(parameters["device"]) as executor,
         listening(parameters["stop_file"], done) as stop,
         Progress("recover", parameters["iterations"], "iterations", done) as bar,
     ):
@@ -185,11 +183,10 @@ def run(
                 save_checkpoint(folder.checkpoint, current, owner)
                 saved, unsaved = time.monotonic(), None
 
-        arguments = _arguments(parameters)
         try:
             recovery = mtd.recover(
                 measurement,
-                **arguments,
+                **arguments(parameters),
                 micrographs=micrographs,
                 backend=backend,
                 executor=executor,
@@ -206,15 +203,6 @@ def run(
         return recovery
 
 
-def _workers(device: str) -> AbstractContextManager[Executor | None]:
-    """A process for each CUDA device where all are asked for."""
-    if device != ALL_DEVICES:
-        return nullcontext()
-    from mtdcore.backends.cuda import device_executor
-
-    return device_executor()
-
-
 def save(folder: RunFolder, recovery: mtd.Recovery) -> None:
     """Write the images and the history of a finished run."""
     folder.write_image(folder.estimate, recovery.target)
@@ -222,7 +210,7 @@ def save(folder: RunFolder, recovery: mtd.Recovery) -> None:
     folder.write_history([asdict(record) for record in recovery.history])
 
 
-def _arguments(parameters: Mapping[str, Any]) -> dict[str, Any]:
+def arguments(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Options of ``mtd recover`` as arguments of :func:`mtdcore.recover`."""
     same = (
         "box_size", "rotations", "noise_std", "likelihood", "min_separation", "expected_count",

@@ -124,6 +124,18 @@ def _option(flag: str, kind: Any, text: str, default: Any = None, **more: Any) -
     "--threads", _COUNT, "CPU threads; they change no bit of the result. Default: all cores.", metavar="N"
 )
 @_option(
+    "--workers",
+    _COUNT,
+    "Spread the work over this many processes of this machine (extra: dask).",
+    metavar="N",
+)
+@_option(
+    "--scheduler",
+    str,
+    "Spread the work over the Dask cluster of this scheduler, see docs/cluster.md.",
+    metavar="ADDRESS",
+)
+@_option(
     "--max-memory", Bytes(), "Rather use fewer threads than more memory than this, e.g. 4G.", metavar="SIZE"
 )
 @_option(
@@ -175,11 +187,11 @@ def command(
 def _recover(
     path: Path, folder: RunFolder, resume: bool, force: bool, parameters: dict[str, Any], again: str
 ) -> dict[str, Any]:
-    import mtdcore as mtd
     from mtdcore.checkpoint import load_checkpoint
     from mtdcore.errors import StorageError
 
     from . import job
+    from .cluster import computing
     from .doctor import machine, versions
     from .memory import threads_within
     from .opening import table_of
@@ -192,17 +204,16 @@ def _recover(
     measurement = open_for(path, parameters)
     table = table_of(path, source_of(measurement))
     threads = threads_within(parameters, measurement.shape)
-    device = "cuda" if parameters["device"] == job.ALL_DEVICES else parameters["device"]
-    backend = mtd.get_backend(device, parameters["precision"], threads)
     facts = job.facts(table, parameters["micrographs"])
-    owner = job.identity(measurement, backend, parameters, facts)
-    state = None
-    if resume and folder.occupied and not force:
-        state = load_checkpoint(folder.checkpoint, owner)
-        log(f"going on after iteration {state.iteration}")
     micrographs, height, width = measurement.shape
-    log(f"{path}: {micrographs} micrograph(s) of {height} x {width} pixels, backend {backend.name}")
-    recovery = job.run(measurement, folder, backend, parameters, owner, state, facts)
+    with computing(parameters, threads) as (backend, executor):
+        owner = job.identity(measurement, backend, parameters, facts)
+        state = None
+        if resume and folder.occupied and not force:
+            state = load_checkpoint(folder.checkpoint, owner)
+            log(f"going on after iteration {state.iteration}")
+        log(f"{path}: {micrographs} micrograph(s) of {height} x {width} pixels, backend {backend.name}")
+        recovery = job.run(measurement, folder, backend, parameters, owner, state, facts, executor)
     unused = micrographs * recovery.likelihood.geometry.unused_pixels((height, width))
     if unused:
         log(f"{unused} pixels at the far edges fill no whole patch and were not used")
