@@ -63,5 +63,5 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 # torch comes first and alone, so that the second index is asked for one package only.
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) --no-deps --retries 1 --extra-index-url $(TORCH_INDEX) torch
-	$(PIP) -e '.[dev,em,torch]'
+	$(PIP) -e '.[dask,dev,em,torch]'
 	@touch $@
