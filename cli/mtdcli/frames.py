@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,13 @@ _JUDGED = 8
 class Frames:
     """Micrographs from files of any format, checked before any pixel is read.
 
+    Args:
+        sources: files or patterns.
+        key: see the attribute.
+        pixel_size: see the attribute.
+        skip_bad: leave out what cannot be used, instead of raising.
+        each: called before each micrograph is prepared; may raise to stop.
+
     Attributes:
         sources: the files, patterns expanded.
         key: arrays to take from ``.npz`` files.
@@ -38,11 +45,12 @@ class Frames:
         key: str | None = None,
         pixel_size: float | None = None,
         skip_bad: bool = False,
+        each: Callable[[], None] = lambda: None,
     ) -> None:
         self.sources = [file for source in sources for file in expanded(source)]
         self.key, self.pixel_size = key, pixel_size
         self.skipped: list[str] = []
-        self._skip_bad = skip_bad
+        self._skip_bad, self._each = skip_bad, each
         self._skewness: list[float] = []
         found = [micrograph for source in self.sources for micrograph in self._listed(source)]
         self.usable = of_one_size(found, self.bad if skip_bad else None)
@@ -60,6 +68,7 @@ class Frames:
         """
         done = 0
         for micrograph, image in self._images():
+            self._each()
             try:
                 prepared = steps.read(micrograph) if image is None else steps.apply(image, micrograph)
             except MtdError as problem:

@@ -17,7 +17,10 @@ COMMANDS = {
     "demo": ("demo", "Hide a glyph in noise and recover it: no data needed, under a minute."),
     "doctor": ("doctor", "Versions, devices and a small self-test of this installation."),
     "simulate": ("simulate", "Make a measurement with known truth from a glyph or an image."),
-    "import": ("import_", "Turn .npy, .npz, .png, .tif or .mrc files into a normalised Zarr measurement."),
+    "import": (
+        "import_",
+        "Turn .star lists, .mrc, .tif, .npy, .npz or .png files into a prepared Zarr measurement.",
+    ),
     "inspect": ("inspect", "Say what a measurement or a run folder holds."),
     "recover": ("recover", "Recover the target image from a measurement."),
     "detect": ("detect", "Find the copies of a recovered image: tables in CSV and STAR."),
@@ -40,11 +43,7 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the module of one command; None for an unknown name."""
-        if cmd_name not in COMMANDS:
-            return None
-        module = importlib.import_module(f".{COMMANDS[cmd_name][0]}", __package__)
-        command: click.Command = module.command
-        return command
+        return load(cmd_name) if cmd_name in COMMANDS else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The command table of ``--help``, without importing any of them."""
@@ -60,11 +59,17 @@ class LazyGroup(click.Group):
         except Exception as exception:  # the one place that turns exceptions into exit codes
             if debug:
                 traceback.print_exc()
-            code = _explain(exception)
+            code = explain(exception)
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def _explain(exception: Exception) -> int:
+def load(name: str) -> click.Command:
+    """Import the module of one command."""
+    command: click.Command = importlib.import_module(f".{COMMANDS[name][0]}", __package__).command
+    return command
+
+
+def explain(exception: Exception) -> int:
     """Print one line about the exception and return its exit code; what is not foreseen is raised on."""
     if isinstance(exception, click.exceptions.NoArgsIsHelpError):
         exception.show()

@@ -1,0 +1,228 @@
+"""``relion_external_mtd``: the whole way from a STAR list of micrographs to class averages and picks, as a RELION External job.
+
+RELION calls ``relion_external_mtd --o External/jobNNN/ --in_mics LIST --label value ... --j N --pipeline_control DIR`` in
+the folder of its project. Labels are the options of ``mtd import``, ``mtd recover`` and ``mtd detect``, with underscores;
+flags take ``Yes`` or ``No``. The job ends with one of the files RELION_JOB_EXIT_SUCCESS, _FAILURE and _ABORTED, and
+stops where RELION_JOB_ABORT_NOW appears; started again in the same folder, it goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from mtdcore.errors import StorageError
+from mtdcore.files import write_whole
+from mtdcore.microscopy.table import TABLE, MicrographTable
+from mtdcore.relion import Version, version_of, write_class_averages, write_output_nodes, write_picks
+
+from .console import log, to_json
+from .detect import find_copies
+from .frames import Frames
+from .import_ import write_stack
+from .main import explain, load
+from .preparing import preparation
+from .run_folder import RunFolder
+
+ABORT = "RELION_JOB_ABORT_NOW"
+SUCCESS, FAILURE, ABORTED = (f"RELION_JOB_EXIT_{how}" for how in ("SUCCESS", "FAILURE", "ABORTED"))
+
+#: Options that the job decides itself.
+_OWN = {
+    "output",
+    "sources",
+    "key",
+    "measurement",
+    "run_dir",
+    "resume",
+    "force",
+    "as_json",
+    "stop_file",
+    "threads",
+}
+
+_YES, _NO = {"yes", "true", "1", "on"}, {"no", "false", "0", "off"}
+
+
+class Aborted(Exception):
+    """RELION asked the job to stop."""
+
+
+@click.command(
+    context_settings={
+        "ignore_unknown_options": True,
+        "allow_extra_args": True,
+        "help_option_names": ["-h", "--help"],
+    },
+    epilog="Further labels: the options of mtd import, mtd recover and mtd detect, with underscores instead of dashes.",
+)
+@click.option("--o", "output", required=True, type=click.Path(path_type=Path), help="Folder of the job.")
+@click.option("--in_mics", required=True, type=click.Path(path_type=Path), help="STAR list of micrographs.")
+@click.option("--j", "threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads.")
+@click.option(
+    "--pipeline_control",
+    type=click.Path(path_type=Path),
+    help="Where the exit files go. Default: the folder of the job.",
+)
+@click.option(
+    "--relion_version",
+    type=click.Choice(["auto", "4.0", "5.0"]),
+    default="auto",
+    show_default=True,
+    help="Whose names the outputs get; auto: as the STAR list says.",
+)
+@click.pass_context
+def command(
+    ctx: click.Context,
+    output: Path,
+    in_mics: Path,
+    threads: int,
+    pipeline_control: Path | None,
+    relion_version: str,
+) -> None:
+    """Class averages and picks from a list of micrographs, without picking first."""
+    control = pipeline_control or output
+    for folder in (output, control):
+        folder.mkdir(parents=True, exist_ok=True)
+    finished = (control / SUCCESS).exists()
+    for name in (SUCCESS, FAILURE, ABORTED, ABORT):
+        (control / name).unlink(missing_ok=True)
+    ending = FAILURE
+    try:
+        words = _options(ctx.args)
+        words["recover"] += ["--threads", str(threads), "--stop-file", str(control / ABORT)]
+        job = _Job(output, control / ABORT, words)
+        again = not finished and job.same_as_before(in_mics)
+        job.run(in_mics, again)
+        job.write(version_of(in_mics) if relion_version == "auto" else relion_version)  # type: ignore[arg-type]
+        ending = SUCCESS
+    except Aborted:
+        log("stopped, as RELION asked; continue the job to go on from the last checkpoint")
+        ending = ABORTED
+    finally:
+        (control / ending).touch()
+    ctx.exit(0 if ending == SUCCESS else 1)
+
+
+@dataclass
+class _Job:
+    """The steps of a job.
+
+    Attributes:
+        output: its folder, as RELION names it.
+        abort: the file by which RELION stops it.
+        words: options for each command.
+    """
+
+    output: Path
+    abort: Path
+    words: dict[str, list[str]]
+
+    def __post_init__(self) -> None:
+        self.measurement = self.output / "measurement.zarr"
+        self.folder = RunFolder(self.output / "run")
+
+    def same_as_before(self, in_mics: Path) -> bool:
+        """Whether this folder holds an unfinished job with the same options, to be continued; notes the options."""
+        note, now = self.output / "job.json", to_json([str(in_mics), self.words])
+        before = note.read_text(encoding="utf-8") if note.exists() else ""
+        write_whole(note, lambda file: file.write(now.encode()))
+        return before == now
+
+    def check(self) -> None:
+        """Raise Aborted when RELION has asked for it."""
+        if self.abort.exists():
+            raise Aborted
+
+    def run(self, in_mics: Path, again: bool) -> None:
+        """Import and recover; with ``again``, what is missing of both."""
+        if not (again and self.measurement.exists()):
+            self._import(in_mics)
+        self.check()
+        if not (again and self.folder.record.exists()):
+            resume = again and self.folder.checkpoint.exists()
+            self._recover("--resume" if resume else "--force")
+        self.check()
+
+    def write(self, version: Version) -> None:
+        """Find the copies, and write the files that the next job reads."""
+        options = self._context("detect", [self.folder.path, *self.words["detect"]]).params
+        record = self.folder.read_record()
+        found = find_copies(self.folder, record, options["threshold"], options["device"])
+        found.to_csv(self.folder.picks)
+        table = MicrographTable.load(self.measurement)
+        if table is None:
+            raise StorageError(f"{self.measurement / TABLE} is gone; start the job anew.")
+        estimate = self.folder.read_image(self.folder.estimate)
+        shares = record["result"]["likelihood"].get("class_weights") or [1.0]
+        write_class_averages(self.output, estimate, shares, table.scale, table.pixel_size)
+        write_picks(self.output, found, table)
+        write_output_nodes(self.output, version)
+        log(f"{len(found)} picks in {len(table)} micrographs, {len(shares)} class average(s)")
+
+    def _import(self, in_mics: Path) -> None:
+        arguments = ["-o", self.measurement, "--force", *self.words["import"], "--", in_mics]
+        options = dict(self._context("import", arguments).params)
+        asked = {name: options.pop(name) for name in ("sources", "key", "pixel_size", "skip_bad")}
+        steps = {name: value for name, value in options.items() if name not in _OWN}
+        frames = Frames(**asked, each=self.check)
+        write_stack(frames, preparation(frames.sources, steps), self.measurement, force=True)
+
+    def _recover(self, how: str) -> None:
+        context = self._context(
+            "recover", [self.measurement, "-o", self.folder.path, how, *self.words["recover"]]
+        )
+        try:
+            context.command.invoke(context)
+        except click.exceptions.Exit as ending:  # by the stop file, or by a signal of the batch system
+            raise Aborted from ending
+
+    def _context(self, name: str, arguments: Iterable[object]) -> click.Context:
+        return load(name).make_context(name, [str(argument) for argument in arguments])
+
+
+def _options(extra: Sequence[str]) -> dict[str, list[str]]:
+    """The labels and values that RELION passes, as words for each of the commands.
+
+    Raises:
+        click.UsageError: a label without a value, or one that no command knows.
+    """
+    words: dict[str, list[str]] = {"import": [], "recover": [], "detect": []}
+    if len(extra) % 2 or any(not label.startswith("--") for label in extra[::2]):
+        raise click.UsageError(f"expected pairs --label value; got {' '.join(extra)}")
+    for label, value in zip(extra[::2], extra[1::2], strict=True):
+        flag = "--" + label[2:].replace("_", "-")
+        known = False
+        for name, list_ in words.items():
+            for option in load(name).params:
+                if isinstance(option, click.Option) and option.name not in _OWN and flag in option.opts:
+                    list_ += _word(option, flag, value)
+                    known = True
+        if not known:
+            raise click.UsageError(
+                f"no option {label}; labels are options of mtd import, mtd recover and mtd detect, with underscores"
+            )
+    return words
+
+
+def _word(option: click.Option, flag: str, value: str) -> list[str]:
+    if not option.is_flag:
+        return [flag, value]
+    if value.lower() in _YES:
+        return [flag]
+    if value.lower() in _NO:
+        return list(option.secondary_opts[:1])
+    raise click.UsageError(f"--{option.name} is a flag, Yes or No; got {value}")
+
+
+def main() -> None:
+    """Run the job and exit with RELION's notion of success."""
+    try:
+        code = command.main(standalone_mode=False)
+    except Exception as exception:  # the one place that turns exceptions into exit codes
+        code = explain(exception)
+    sys.exit(code if isinstance(code, int) else 0)
