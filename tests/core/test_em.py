@@ -332,3 +332,23 @@ def test_the_prior_chooses_the_frame(likelihood):
     assert np.linalg.norm(kept - mean) > 0.5 * np.linalg.norm(mean)
     framed = run(made, **options).target
     assert np.linalg.norm(framed - mean) < 0.2 * np.linalg.norm(mean)
+
+
+@pytest.mark.parametrize("likelihood", ["window", "patch"])
+def test_copies_may_touch(likelihood):
+    """Separation L instead of 2 L; a patch then often shows two copies, which its model does not know."""
+    mean = np.random.default_rng(4).integers(0, 5, size=(5, 5)).astype(float)
+    target = mean + np.random.default_rng(5).normal(size=(5, 5))
+    made = simulate(target, side=55, density=0.25, snr=5.0, separation=1, seed=6)
+    gaps = np.abs(made.positions[:, None, 1:] - made.positions[None, :, 1:]).max(axis=2)
+    assert (np.sort(gaps, axis=1)[:, 1] < 10).sum() > 20  # neighbours closer than the paper allows
+    patch = PatchLikelihood(5, 4, made.noise_std, 0.5)
+    found = run(
+        made,
+        likelihood=patch if likelihood == "patch" else "window",
+        prior=GaussianPrior(mean, 1.0),
+        initial="uniform",
+        temperature="auto",
+        iterations=40,
+    )
+    assert relative_error(found.target, target) < {"window": 0.12, "patch": 0.25}[likelihood]
