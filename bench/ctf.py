@@ -1,0 +1,123 @@
+"""Micrographs with a CTF and coloured noise: recovery with whitening and CTF on, beside off.
+
+    python bench/ctf.py [--seeds N] [--snr S]
+
+Copies of a glyph in a box of 40 pixels (4 angstrom each), on six micrographs of 384 x 384 pixels with defocus from 1.2 to 2.4
+micrometre and some astigmatism, contrast as recorded (dark); the noise falls as 0.2 + 1 / (1 + f / 0.05), on a slow background. SNR is
+that of the copies, after the CTF, against the noise, both per pixel of the box. Written as MRC files with a STAR list, read back,
+prepared and recovered (60 iterations, no prior, four rotations). Score: Pearson correlation with the glyph, the best over
+rotations and shifts of +-6 pixels, of the recovered image; and of the average at the true poses, which is what picking could reach.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import tempfile
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+from scipy import fft
+
+import mtdcore
+from mtdcore.measurement.micrographs import open_micrographs
+from mtdcore.metrics import correlation
+from mtdcore.microscopy import Ctf, Preparation
+from mtdcore.microscopy.fourier import radial_frequencies
+from mtdcore.star import write_star
+
+BOX, GLYPH, SIDE, PIXEL, MICROGRAPHS = 40, 24, 384, 4.0, 6
+
+
+def project(folder: Path, seed: int, snr: float) -> tuple[Path, np.ndarray, np.ndarray, np.ndarray]:
+    """The STAR list of the files written; the glyph in its box; corners and rotations of its copies."""
+    rng = np.random.default_rng(seed)
+    glyph = np.pad(mtdcore.datasets.glyphs(1, GLYPH, seed)[0], (BOX - GLYPH) // 2)
+    sim = mtdcore.simulate(
+        glyph,
+        side=SIDE,
+        density=0.25,
+        noise_std=0.0,
+        separation=0.75,
+        micrographs=MICROGRAPHS,
+        seed=seed,
+        dtype="float64",
+    )
+    f = radial_frequencies((SIDE, SIDE)).astype(np.float64)
+    colour = 0.2 + 1 / (1 + f / 0.05)
+    rows = np.linspace(-1, 1, SIDE)
+    rolling = rows[:, None] ** 2 + 0.5 * rows
+    ctfs = [Ctf(d + 400, d - 400, 37 * i) for i, d in enumerate(np.linspace(12000, 24000, MICROGRAPHS))]
+    table: dict[str, list[object]] = {
+        "rlnMicrographName": [],
+        "rlnMicrographPixelSize": [PIXEL] * MICROGRAPHS,
+    }
+    for i, (clean, ctf) in enumerate(zip(sim.measurement.array, ctfs, strict=True)):
+        grid = ctf.grid(clean.shape, PIXEL)
+        seen = fft.irfft2(fft.rfft2(clean) * grid, clean.shape)
+        alone = fft.irfft2(fft.rfft2(np.pad(glyph, BOX)) * ctf.grid((3 * BOX,) * 2, PIXEL), (3 * BOX,) * 2)
+        power = np.mean(alone[BOX:-BOX, BOX:-BOX] ** 2)
+        noise = fft.irfft2(fft.rfft2(rng.normal(size=clean.shape)) * colour, clean.shape)
+        noise *= np.sqrt(power / snr) / noise.std()
+        name = f"m{i}.mrc"
+        pixels = 500 + 30 * (seen + noise + 3 * noise.std() * rolling)
+        mrcfile.write(folder / name, pixels.astype(np.float32), overwrite=True, voxel_size=PIXEL)
+        table["rlnMicrographName"].append(name)
+        for label, value in {
+            "rlnDefocusU": ctf.defocus_u,
+            "rlnDefocusV": ctf.defocus_v,
+            "rlnDefocusAngle": ctf.defocus_angle,
+            "rlnVoltage": ctf.voltage,
+            "rlnSphericalAberration": ctf.spherical_aberration,
+            "rlnAmplitudeContrast": ctf.amplitude_contrast,
+        }.items():
+            table.setdefault(label, []).append(value)
+    write_star(folder / "micrographs.star", "micrographs", table)
+    return folder / "micrographs.star", glyph, sim.positions, sim.rotation_indices
+
+
+def score(image: np.ndarray, glyph: np.ndarray) -> float:
+    return max(correlation(np.rot90(image, k), glyph, max_shift=6) for k in range(4))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--snr", type=float, default=0.3)
+    options = parser.parse_args()
+    print("seed  whitening  CTF   correlation  true poses   copies (true)")
+    for seed in range(options.first, options.first + options.seeds):
+        with tempfile.TemporaryDirectory() as folder:
+            star, glyph, positions, turns = project(Path(folder), seed, options.snr)
+            for whiten, ctf in itertools.product((True, False), repeat=2):
+                source = open_micrographs(star, Preparation(whiten=whiten, flip_phases=ctf))
+                prepared = [source.preparation.read(one) for one in source.micrographs]
+                stack = np.stack([one.pixels for one in prepared])
+                transfer = np.stack([one.transfer for one in prepared])
+                facts = (
+                    None
+                    if (transfer == 1).all()
+                    else mtdcore.Micrographs(np.ones(len(stack)), transfer=transfer)
+                )
+                found = mtdcore.recover(
+                    stack,
+                    box_size=BOX,
+                    min_separation=30,
+                    micrographs=facts,
+                    backend="cpu",
+                )
+                windows = [
+                    np.rot90(stack[m, r : r + BOX, c : c + BOX], -k)
+                    for (m, r, c), k in zip(positions, turns, strict=True)
+                ]
+                print(
+                    f"{seed:4}  {'on' if whiten else 'off':9}  {'on' if ctf else 'off':4}  {score(found.target, glyph):11.3f}  "
+                    f"{score(np.mean(windows, axis=0), glyph):10.3f}   {found.expected_count:.0f} ({len(positions)})",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
