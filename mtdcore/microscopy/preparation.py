@@ -133,6 +133,8 @@ class Preparation:
         valid = np.isfinite(image)
         if not valid.any():
             raise InputError("an image should hold finite pixels; this one holds none.")
+        if self.background != "none":  # the transform would see a step at the edges, and spread it
+            image = image - polynomial_background(image, 1)
         filled = image if valid.all() else np.where(valid, image, np.median(image[valid]))
         signs = None
         if found is not None:

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 import mtdcore
+from mtdcore.microscopy import Ctf, Preparation, find_micrographs
+from mtdcore.microscopy.table import MicrographTable
 
 RNG = np.random.default_rng(0)
 FRAMES = (1000 + 50 * np.linspace(0, 1, 80)[:, None] + 5 * RNG.normal(size=(2, 80, 70))).astype(np.float32)
@@ -82,3 +84,114 @@ def test_nothing_is_replaced_unasked(mtd, tmp_path):
     mtd("import", tmp_path / "a.npy", "-o", tmp_path / "m.zarr")
     mtd("import", tmp_path / "a.npy", "-o", tmp_path / "m.zarr", code=74)
     mtd("import", tmp_path / "a.npy", "-o", tmp_path / "m.zarr", "--force")
+
+
+OPTICS = """data_optics
+
+loop_
+_rlnOpticsGroup #1
+_rlnMicrographPixelSize #2
+_rlnVoltage #3
+_rlnSphericalAberration #4
+_rlnAmplitudeContrast #5
+1 2.5 300 2.7 0.1
+
+data_micrographs
+
+loop_
+_rlnMicrographName #1
+_rlnOpticsGroup #2
+_rlnDefocusU #3
+_rlnDefocusV #4
+_rlnDefocusAngle #5
+"""
+
+
+@pytest.fixture
+def star(mrc, tmp_path):
+    """A list of both micrographs, after CTF estimation."""
+    pytest.importorskip("gemmi")
+    path = tmp_path / "micrographs_ctf.star"
+    path.write_text(OPTICS + "".join(f"{file.name} 1 15000 14000 {10 * i}\n" for i, file in enumerate(mrc)))
+    return path
+
+
+def test_a_list_becomes_an_image_with_a_table_of_its_micrographs(mtd_json, star, tmp_path):
+    out = tmp_path / "m.zarr"
+    result = mtd_json("import", star, "-o", out, "--bin", 2)
+    assert result == {
+        "measurement": str(out),
+        "micrographs": 2,
+        "height": 40,
+        "width": 35,
+        "pixel_size": 5.0,
+        "skipped": [],
+    }
+    metadata = json.loads((out / "zarr.json").read_text())["attributes"]
+    assert metadata["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"][0]["scale"] == [
+        1,
+        5,
+        5,
+    ]
+    table = MicrographTable.load(out)
+    assert table.names == ["frame0.mrc", "frame1.mrc"]
+    assert (table.bin, table.pixel_size, table.entries[0].inverted) == (2, 5.0, True)
+    assert table.scale == pytest.approx(2.5, rel=0.3)  # noise of 5, in a quarter of the pixels
+    ctf = Ctf(15000, 14000, 0).radial(np.linspace(0, 0.1, 129))
+    steps = Preparation(bin=2)
+    expected = steps.apply(FRAMES[0], find_micrographs(star)[0])
+    assert np.allclose(table.facts().transfer[0], expected.transfer, rtol=1e-5)
+    assert np.corrcoef(expected.transfer, np.abs(ctf))[0, 1] > 0.8
+    assert np.array_equal(pixels(out)[0], expected.pixels)
+
+
+def test_no_ctf_and_no_whitening_leave_no_transfer(mtd, star, tmp_path):
+    mtd("import", star, "-o", tmp_path / "m.zarr", "--no-ctf", "--no-whiten")
+    assert MicrographTable.load(tmp_path / "m.zarr").facts() is None
+
+
+def test_ctf_is_asked_for_and_not_known(mtd, mrc, tmp_path):
+    said = mtd("import", *mrc, "-o", tmp_path / "m.zarr", "--ctf", code=65).stderr
+    assert "frame0.mrc cannot be prepared: phase flipping needs the CTF" in said
+
+
+def test_a_pattern_is_expanded_here_if_the_shell_has_not(mtd_json, mrc, mtd, tmp_path):
+    assert mtd_json("import", tmp_path / "*.mrc", "-o", tmp_path / "m.zarr")["micrographs"] == 2
+    assert "matches none" in mtd("import", tmp_path / "*.mrcs", "-o", tmp_path / "n.zarr", code=65).stderr
+
+
+def test_the_sign_of_the_contrast_is_reported(mtd, tmp_path):
+    rows, cols = np.mgrid[:80, :70]
+    blob = 40 * ((rows - 40) ** 2 + (cols - 30) ** 2 < 30)
+    np.save(tmp_path / "a.npy", FRAMES[0] - blob)
+    assert "look dark" in mtd("import", tmp_path / "a.npy", "-o", tmp_path / "m.zarr").stderr
+    assert "look bright" in mtd("import", tmp_path / "a.npy", "-o", tmp_path / "n.zarr", "--invert").stderr
+
+
+def test_the_rest_goes_on_without_what_is_bad(mtd, mtd_json, mrc, star, tmp_path):
+    mrc[0].write_bytes(mrc[0].read_bytes()[:-100])
+    assert "truncated" in mtd("import", star, "-o", tmp_path / "m.zarr", code=65).stderr
+    result = mtd_json("import", star, "-o", tmp_path / "m.zarr", "--skip-bad")
+    assert result["micrographs"] == 1
+    assert "frame0.mrc" in result["skipped"][0]
+    assert MicrographTable.load(tmp_path / "m.zarr").names == ["frame1.mrc"]
+    assert len(pixels(tmp_path / "m.zarr")) == 1
+
+
+def test_a_micrograph_that_is_bad_only_when_its_pixels_are_read_is_left_out_too(mtd_json, mrc, tmp_path):
+    mrcfile = pytest.importorskip("mrcfile")
+    mrcfile.write(mrc[0], np.zeros((80, 70), np.float32), overwrite=True)
+    result = mtd_json("import", *mrc, "-o", tmp_path / "m.zarr", "--skip-bad")
+    assert result["micrographs"] == 1
+    assert "constant or saturated" in result["skipped"][0]
+    assert pixels(tmp_path / "m.zarr").shape == (1, 80, 70)
+
+
+def test_recover_streams_a_list_with_the_same_result_as_importing_it(mtd_json, star, tmp_path):
+    options = ("--box-size", 8, "--iterations", 2, "--threads", 1)
+    mtd_json("import", star, "-o", tmp_path / "m.zarr")
+    stored = mtd_json("recover", tmp_path / "m.zarr", "-o", tmp_path / "a", *options)
+    streamed = mtd_json("recover", star, "-o", tmp_path / "b", *options)
+    assert streamed["evidence_nats"] == pytest.approx(stored["evidence_nats"], rel=1e-5)
+    assert np.allclose(np.load(tmp_path / "a/estimate.npy"), np.load(tmp_path / "b/estimate.npy"), rtol=1e-4)
+    assert MicrographTable.load(tmp_path / "b").names == ["frame0.mrc", "frame1.mrc"]
