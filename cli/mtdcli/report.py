@@ -100,8 +100,8 @@ def _location(
     from mtdcore.likelihood.records import likelihood_from_record
 
     from . import figures
-    from .usable import open_for
     from .posterior import view
+    from .usable import open_for
 
     likelihood = likelihood_from_record(record["result"]["likelihood"])
     try:
