@@ -1,0 +1,62 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from mtdcli.main import main
+
+
+@pytest.fixture
+def mtd():
+    """Run a command line in this process: ``mtd("recover", path, "-o", folder)``."""
+
+    def run(*args, code=0):
+        result = CliRunner().invoke(main, [str(arg) for arg in args], catch_exceptions=False)
+        assert result.exit_code == code, result.output
+        return result
+
+    return run
+
+
+@pytest.fixture
+def mtd_process():
+    """`mtd` as a process of its own, killed at the end of the test."""
+    started = []
+
+    def start(*args, before="", **options):
+        code = f"{before}\nfrom mtdcli.main import main; main()"
+        command = [sys.executable, "-c", code, *map(str, args)]
+        started.append(
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+        )
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def measurement(mtd, tmp_path):
+    """A tiny simulated measurement."""
+    path = tmp_path / "measurement.zarr"
+    mtd("simulate", "glyph", "-o", path, "--box-size", 8, "--size", "70x80", "--snr", 5, "--seed", 1)
+    return path
+
+
+def record_of(folder):
+    """``run.json`` of a run folder."""
+    return json.loads((folder / "run.json").read_text())
+
+
+def results(folder):
+    """Everything of a finished run that must not depend on how often it was interrupted."""
+    history = (folder / "history.csv").read_text().splitlines()
+    drop = history[0].split(",").index("seconds")
+    rows = [[cell for i, cell in enumerate(line.split(",")) if i != drop] for line in history]
+    images = [np.load(folder / name).tobytes() for name in ("estimate.npy", "aligned_average.npy")]
+    return rows, images, record_of(folder)["result"]

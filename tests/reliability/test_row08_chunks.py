@@ -1,0 +1,195 @@
+"""Chunks damaged, exchanged, cut off or gone (rows 8 and 9): named, or masked and counted; never wrong pixels."""
+
+import itertools
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import mtdcore as mtd_api
+from mtdcore.errors import InputError
+from mtdcore.likelihood import TileGeometry
+from mtdcore.measurement import open_measurement
+from mtdcore.measurement.zarr_guard import DIGESTS, ChunkDamaged
+from mtdcore.measurement.zarr_store import StoredArray, creating
+
+WHOLE = TileGeometry(side=128, unit=1, halo=0, reach=0)
+SHAPE, CHUNK = (4, 96, 80), (16, 20)
+
+
+@pytest.fixture(params=[None, "lz4", "zstd"], ids=str)
+def stored(request, tmp_path, monkeypatch):
+    """(path, pixels): a measurement of 96 chunks as mtdcore writes it."""
+    monkeypatch.setattr("mtdcore.measurement.zarr_store.CHUNK", CHUNK)
+    pixels = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+    with creating(tmp_path / "m.zarr", SHAPE, pixels.dtype, {}, request.param) as (array, _):
+        array[:] = pixels
+    return tmp_path / "m.zarr", pixels
+
+
+def read(measurement):
+    out = np.full(measurement.shape, np.nan, measurement.dtype)
+    for tile in measurement.tiles(WHOLE):
+        out[tile.micrograph][tile.region.read] = np.where(
+            True if tile.valid is None else tile.valid, tile.values, np.nan
+        )
+    return out
+
+
+def chunks_of(path):
+    return sorted(file for file in (path / "c").rglob("*") if file.is_file())
+
+
+def flip(content, rng):
+    place = int(rng.integers(len(content)))
+    return content[:place] + bytes([content[place] ^ (1 << int(rng.integers(8)))]) + content[place + 1 :]
+
+
+def zero(content, rng):
+    start = int(rng.integers(max(1, len(content) - 64)))
+    return content[:start] + bytes(len(content[start : start + 64])) + content[start + 64 :]
+
+
+def cut(content, rng):
+    return content[: int(rng.integers(len(content)))]
+
+
+def damage(path, share, rng):
+    """Damage a share of the chunks in every way, and exchange two; returns the names of those that changed."""
+    files = chunks_of(path)
+    chosen = [files[i] for i in rng.permutation(len(files))[: max(2, round(share * len(files)))]]
+    one, two = chosen[:2]
+    contents = one.read_bytes(), two.read_bytes()
+    one.write_bytes(contents[1])
+    two.write_bytes(contents[0])
+    for file, how in zip(chosen[2:], itertools.cycle((flip, zero, cut, None)), strict=False):
+        if how is None:
+            file.unlink()
+        else:
+            file.write_bytes(how(file.read_bytes(), rng))
+    return {str(file.relative_to(path)) for file in chosen}
+
+
+def place(key):
+    m, row, column = map(int, key.split("/")[1:])
+    return m, slice(row * CHUNK[0], (row + 1) * CHUNK[0]), slice(column * CHUNK[1], (column + 1) * CHUNK[1])
+
+
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.1, 0.5])
+def test_all_bad_chunks_are_named_or_masked(stored, share):
+    path, pixels = stored
+    names = damage(path, share, np.random.default_rng(round(1000 * share)))
+    with pytest.raises(InputError) as caught:
+        read(open_measurement(path))
+    assert all(name in str(caught.value) for name in names)
+    assert f"{len(names)} bad chunk(s)" in str(caught.value)
+    measurement = open_measurement(path, skip_bad=True)
+    found, expected = read(measurement), pixels.copy()
+    for name in names:
+        expected[place(name)] = np.nan
+    assert np.array_equal(found, expected, equal_nan=True)
+    assert {chunk.key for chunk in measurement.bad_chunks} == names
+
+
+def count_flips(path, pixels, count, rng):
+    """Flip one bit at a time and read its chunk; (flips that were noticed, flips that changed a pixel)."""
+    files, noticed, wrong = chunks_of(path), 0, 0
+    array = StoredArray.open(path)
+    for _ in range(count):
+        file = files[int(rng.integers(len(files)))]
+        good = file.read_bytes()
+        file.write_bytes(flip(good, rng))
+        m, rows, columns = place(str(file.relative_to(path)))
+        try:
+            found = array.read(
+                (m, rows.start // CHUNK[0], columns.start // CHUNK[1]), (slice(m, m + 1), rows, columns)
+            )
+        except ChunkDamaged:
+            noticed += 1
+        else:
+            wrong += not np.array_equal(found[0], pixels[m, rows, columns])
+        file.write_bytes(good)
+    return noticed, wrong
+
+
+def test_every_flipped_bit_is_noticed(stored):
+    assert count_flips(*stored, 100, np.random.default_rng(1)) == (100, 0)
+
+
+@pytest.mark.slow
+def test_ten_thousand_flipped_bits_are_noticed(stored):
+    """3,400 flips for each of the three codecs."""
+    assert count_flips(*stored, 3400, np.random.default_rng(2)) == (3400, 0)
+
+
+def test_exchanged_chunks_are_noticed_by_their_digests_alone(stored):
+    """Without digests a chunk is believed wherever it lies: that is why they are kept."""
+    path, pixels = stored
+    one, two = chunks_of(path)[3:5]
+    contents = one.read_bytes(), two.read_bytes()
+    one.write_bytes(contents[1])
+    two.write_bytes(contents[0])
+    with pytest.raises(InputError, match=r"2 bad chunk.*exchanged"):
+        read(open_measurement(path))
+    metadata = json.loads((path / "zarr.json").read_text())
+    del metadata["attributes"]["digests"]
+    (path / "zarr.json").write_text(json.dumps(metadata))
+    assert not np.array_equal(read(open_measurement(path)), pixels)
+
+
+def test_the_digests_themselves(stored):
+    path, pixels = stored
+    good = (path / DIGESTS).read_bytes()
+    for content in (b"", good[:100], flip(good, np.random.default_rng(3))):
+        (path / DIGESTS).write_bytes(content)
+        try:
+            found = read(open_measurement(path))
+        except InputError:
+            continue
+        assert np.array_equal(found, pixels)  # a flip in the directory of the archive
+    (path / DIGESTS).unlink()
+    with pytest.raises(InputError, match="digests"):
+        open_measurement(path)
+    (path / DIGESTS).write_bytes(good)
+    metadata = json.loads((path / "zarr.json").read_text())
+    (path / "zarr.json").write_text(
+        json.dumps(metadata | {"attributes": metadata["attributes"] | {"mine": 1}})
+    )
+    assert np.array_equal(read(open_measurement(path)), pixels)
+    (path / "zarr.json").write_text(json.dumps(metadata | {"shape": [4, 96, 79]}))
+    with pytest.raises(InputError, match="shape, chunks, dtype or codecs have changed"):
+        open_measurement(path)
+
+
+def test_a_measurement_without_any_chunk_is_no_measurement(stored):
+    path, _ = stored
+    shutil.rmtree(path / "c")
+    with pytest.raises(InputError, match="not one is there"):
+        open_measurement(path, skip_bad=True)
+
+
+def test_the_command_line_names_them_or_goes_on_without(mtd, tmp_path, monkeypatch):
+    monkeypatch.setattr("mtdcore.measurement.zarr_store.CHUNK", (40, 40))
+    path, run = tmp_path / "m.zarr", tmp_path / "run"
+    target = mtd_api.datasets.glyphs(1, 8)[0]
+    mtd_api.simulate(target, shape=(120, 160), density=0.1, snr=5.0, rotations=1, seed=0, path=path)
+    one, two = chunks_of(path)[1:3]
+    contents = one.read_bytes(), two.read_bytes()
+    one.write_bytes(contents[1])
+    two.write_bytes(contents[0])
+    chunks_of(path)[6].unlink()
+    options = ("--box-size", 8, "--rotations", 1, "--iterations", 2, "--device", "cpu")
+    error = mtd("recover", path, "-o", run, *options, code=65).stderr
+    names = ["c/0/0/1", "c/0/0/2", "c/0/1/2"]
+    assert all(name in error for name in names)
+    assert "--skip-bad" in error
+    log = mtd("recover", path, "-o", run, *options, "--skip-bad").stderr
+    assert "3 bad chunk(s) skipped: c/0/0/1, c/0/0/2, c/0/1/2" in log
+    noted = json.loads((run / "run.json").read_text())["measurement"]
+    assert noted["masked_pixels"] == 3 * 1600
+    assert [line.split()[0] for line in noted["bad_chunks"]] == names
+    page = (run / "report.html").read_text()
+    assert "bad chunks" in page
+    assert "c/0/1/2" in page
+    mtd("detect", run)
