@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from .zarr_guard import MAX_METADATA_BYTES, ChunkDamaged, ChunkMissing, read_inside
 
 #: Axes of a stack: micrographs have no order in space or time.
 AXES = ("micrograph", "y", "x")
@@ -78,10 +79,10 @@ def _image(folder: Path) -> dict[str, Any] | None:
     """The first entry of ``multiscales``; None if the folder is no OME-Zarr image."""
     for name in ("zarr.json", ".zattrs"):
         try:
-            attributes = json.loads((folder / name).read_text(encoding="utf-8"))
+            attributes = json.loads(read_inside(folder, name, MAX_METADATA_BYTES))
             attributes = attributes.get("attributes", {}) if name == "zarr.json" else attributes
             found = attributes.get("ome", attributes).get("multiscales")
-        except (OSError, ValueError, AttributeError):
+        except (OSError, ValueError, AttributeError, RecursionError, ChunkDamaged, ChunkMissing):
             continue
         if found and isinstance(found, list) and isinstance(found[0], dict):
             return dict(found[0])

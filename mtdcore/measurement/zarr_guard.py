@@ -24,7 +24,7 @@ from ..errors import InputError, StorageError
 COMPRESSORS = ("blosc", "zstd", "gzip", "zlib", "lz4")
 _CODECS = ("bytes", "transpose", "crc32c", "sharding_indexed", *COMPRESSORS[:3])
 
-_MAX_METADATA_BYTES, _MAX_CHUNK_BYTES = 16 << 20, 1 << 30
+MAX_METADATA_BYTES, _MAX_CHUNK_BYTES = 16 << 20, 1 << 30
 
 #: Largest number of chunks and of pixels along one axis: a micrograph of 10^12 pixels.
 _MAX_CHUNKS, _MAX_SIDE = 1 << 24, 1 << 24
@@ -94,7 +94,7 @@ def read_encoding(root: Path) -> Encoding:
             f"{root} should be the folder of a Zarr array (format 2 or 3); it has no zarr.json or .zarray."
         )
     try:
-        metadata = json.loads(read_inside(root, name, _MAX_METADATA_BYTES))
+        metadata = json.loads(read_inside(root, name, MAX_METADATA_BYTES))
         return parsers[name](root, metadata)
     except (InputError, StorageError):
         raise
