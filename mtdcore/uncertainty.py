@@ -2,7 +2,8 @@
 
 Both look at the posterior-aligned average y, whose noise is white with standard deviation ``s = sigma / sqrt(p)`` in
 the window model (SPEC 8): a denoising problem at one known level. What the average itself leaves uncertain (noise
-level, number of copies, their poses) is not in it, so intervals are a little too narrow where poses are in doubt.
+level, number of copies, their poses) is not in it, so intervals are a little too narrow where poses are in doubt;
+:func:`unbiased_average` accounts for the poses.
 """
 
 from __future__ import annotations
@@ -11,11 +12,16 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ._typing import Array
+from .backends import Backend, get_backend
 from .errors import InputError, ParameterError
+from .likelihood import WindowLikelihood
+from .measurement import Measurement, open_measurement
 from .priors import Prior, denoise
 from .recovery import Recovery
+from .rotation import RotationSet
 from .sampling import sample_from
 
 #: Half the step of the difference quotient, in units of the noise level: small beside the noise, large beside rounding.
@@ -74,6 +80,47 @@ def average_level(recovery: Recovery) -> float:
             f"an average needs copies; the recovery expects {copies:g}: there is nothing to be sure of."
         )
     return recovery.noise_std / math.sqrt(copies)
+
+
+def unbiased_average(
+    measurement: Measurement | ArrayLike | str, recovery: Recovery, backend: str | Backend = "cpu"
+) -> tuple[np.ndarray, float]:
+    """The aligned average without the pull of the target that aligned it, and its noise level.
+
+    Where poses are in doubt part of the posterior mass lies on noise that looks like the target, and averages to the
+    target. The share of information that poses leave, ``a = sum w^2 / sum w`` over all poses (Louis 1982, at pixels
+    where the target is flat), undoes it: ``F + (y - F) / a`` with noise ``sigma / sqrt(a p)``. Draws from there are as
+    spread as they should be where those from y (a = 1) are too narrow.
+
+    Args:
+        measurement: what was recovered from.
+        recovery: the result, of the window model with one class.
+        backend: a backend or its name.
+
+    Returns:
+        (L, L) float64 average and its level, for :func:`posterior_samples`.
+
+    Raises:
+        ParameterError: another model.
+        InputError: the recovery found no copies.
+    """
+    model, target = recovery.likelihood, recovery.target
+    if not isinstance(model, WindowLikelihood) or target.ndim != 2:
+        raise ParameterError(
+            "an unbiased average needs a recovery of one target by the window model; "
+            f"got {type(model).__name__} and targets of shape {target.shape}."
+        )
+    level = average_level(recovery)
+    source, engine = open_measurement(measurement), get_backend(backend)
+    bound = model.bind(source.shape)
+    turned = RotationSet(model.rotations, model.box_size).apply(engine.asarray(target))
+    mass = squares = 0.0
+    for tile in source.tiles(bound.geometry):
+        weights = np.asarray(engine.posterior(tile, turned, bound), dtype=np.float64)
+        mass += float(weights.sum())
+        squares += float(np.square(weights).sum())
+    share = squares / mass
+    return target + (recovery.aligned_average - target) / share, level / math.sqrt(share)
 
 
 def posterior_samples(

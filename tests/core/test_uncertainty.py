@@ -8,16 +8,26 @@ import pytest
 from mtdcore import FlatPrior, GaussianPrior, get_backend, recover, simulate
 from mtdcore.errors import InputError, ParameterError
 from mtdcore.metrics import align
-from mtdcore.uncertainty import PosteriorSamples, average_level, data_share, posterior_samples
+from mtdcore.uncertainty import (
+    PosteriorSamples,
+    average_level,
+    data_share,
+    posterior_samples,
+    unbiased_average,
+)
 
 EXACT = get_backend("cpu", precision="float64", threads=1)
 MEAN = np.random.default_rng(0).integers(0, 5, size=(5, 5)).astype(float)
 PRIOR = GaussianPrior(MEAN, 1.0)
 
 
-def recovered(seed, snr=5.0):
+def simulated(seed, snr=5.0):
     target = MEAN + np.random.default_rng(seed).normal(size=(5, 5))
-    made = simulate(target, side=55, density=0.1, snr=snr, seed=seed, dtype="float64")
+    return simulate(target, side=55, density=0.1, snr=snr, seed=seed, dtype="float64")
+
+
+def recovered(seed, snr=5.0, **options):
+    made = simulated(seed, snr)
     found = recover(
         made.measurement,
         box_size=5,
@@ -26,8 +36,9 @@ def recovered(seed, snr=5.0):
         initial=MEAN,
         iterations=25,
         backend=EXACT,
+        **options,
     )
-    return target, found
+    return made.target, found
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +94,31 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
             assert (gauge.rotation, gauge.shift) == (0, (0, 0))  # the prior fixes the gauge
             shares.append(samples.coverage(target, 0.9))
     assert 0.85 <= np.mean(shares) <= 0.95
+
+
+def test_intervals_stay_honest_where_poses_are_in_doubt():
+    """SNR 0.5: part of the mass lies on noise, so that draws from the plain average are too narrow."""
+    shares = []
+    for seed in range(16):
+        target, found = recovered(seed, 0.5)
+        unbiased = unbiased_average(simulated(seed, 0.5).measurement, found, EXACT)
+        assert unbiased[1] > average_level(found)
+        draws = [posterior_samples(*y, PRIOR, count=400, seed=seed) for y in (average(found), unbiased)]
+        shares.append([samples.coverage(target, 0.9) for samples in draws])
+    plain, honest = np.mean(shares, axis=0)
+    assert plain < 0.82 < 0.85 < honest < 0.95
+
+
+def test_where_poses_are_certain_the_average_is_unbiased(found):
+    image, level = unbiased_average(simulated(1).measurement, found, EXACT)
+    assert level == pytest.approx(average_level(found), rel=0.01)
+    assert image == pytest.approx(found.aligned_average, abs=0.02)
+
+
+def test_an_unbiased_average_needs_whole_windows(found):
+    _, patches = recovered(1, likelihood="patch")
+    with pytest.raises(ParameterError, match="by the window model; got PatchLikelihood"):
+        unbiased_average(simulated(1).measurement, patches)
 
 
 def test_the_same_seed_draws_the_same_whatever_the_batch_of_the_prior(found):
