@@ -2,7 +2,7 @@
 
 A crc32c proves that a chunk is intact, not that it is the right one: two chunks exchanged, or one left from an earlier
 version, pass. ``digests.npz`` holds 64 bits of every stored chunk, by its place in the grid, and of the metadata that
-decide how chunks are read. They are CRC-32C, for which processors have an instruction (0.07 ms per MiB; BLAKE2b takes
+decide how chunks are read. They are CRC-32C, for which processors have an instruction (0.04 ms per MiB; BLAKE2b takes
 1.2 ms, a third of an E-step at L = 5): they guard against faults, not against forgery.
 """
 
@@ -71,12 +71,12 @@ class Digests:
 
 
 def digest(content: bytes) -> int:
-    """CRC-32C of the first and of the second half as one integer.
+    """CRC-32C of the content, then its last four bytes, as one integer.
 
-    Of the whole it would be a constant where a chunk ends with its own CRC-32C.
+    Where content ends with its own CRC-32C, that of the whole is the same for all that is intact, and the last four
+    bytes tell one from another.
     """
-    middle = len(content) // 2
-    return int(crc32c(content[:middle])) << 32 | int(crc32c(content[middle:]))
+    return int(crc32c(content)) << 32 | int.from_bytes(content[-4:], "little")
 
 
 def check_crc32c(content: bytes, stored: bytes) -> None:
