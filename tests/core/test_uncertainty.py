@@ -106,7 +106,8 @@ def test_intervals_stay_honest_where_poses_are_in_doubt():
         draws = [posterior_samples(*y, PRIOR, count=400, seed=seed) for y in (average(found), unbiased)]
         shares.append([samples.coverage(target, 0.9) for samples in draws])
     plain, honest = np.mean(shares, axis=0)
-    assert plain < 0.82 < 0.85 < honest < 0.95
+    assert plain + 0.04 < honest
+    assert 0.85 <= honest <= 0.95
 
 
 def test_where_poses_are_certain_the_average_is_unbiased(found):
