@@ -42,9 +42,7 @@ def command(run_dir: Path, threshold: float, device: str, as_json: bool) -> None
     folder = RunFolder(run_dir)
     record = folder.read_record()
     with folder.lock():
-        found = find_copies(folder, record, threshold, device)
-        found.to_csv(folder.picks)
-        found.to_star(folder.picks_star, _names(record))
+        found = write_copies(folder, record, threshold, device)
     emit(
         {
             "copies": len(found),
@@ -54,6 +52,16 @@ def command(run_dir: Path, threshold: float, device: str, as_json: bool) -> None
         },
         as_json,
     )
+
+
+def write_copies(
+    folder: RunFolder, record: dict[str, Any], threshold: float = 0.5, device: str = "auto"
+) -> Detections:
+    """Find the copies (:func:`find_copies`) and write both tables of a run folder, locked by the caller."""
+    found = find_copies(folder, record, threshold, device)
+    found.to_csv(folder.picks)
+    found.to_star(folder.picks_star, _names(record))
+    return found
 
 
 def find_copies(

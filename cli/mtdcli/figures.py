@@ -63,23 +63,25 @@ def value_range(image: np.ndarray, share: float = 0.0) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def with_boxes(image: np.ndarray, corners: np.ndarray, box_size: int, limits: tuple[float, float]) -> bytes:
-    """A measurement with the outlines of the copies found.
+def with_squares(image: np.ndarray, centres: np.ndarray, side: float, limits: tuple[float, float]) -> bytes:
+    """A measurement with squares around the copies found.
 
     Args:
         image: (H, W).
-        corners: (n, 2) row and column of the top-left pixel of each copy, in pixels of ``image``.
-        box_size: side of the outlines in pixels.
+        centres: (n, 2) row and column of the middle of each copy, in pixels of ``image``.
+        side: of the squares, pixels.
         limits: values of black and white.
 
     """
+    from matplotlib.collections import PatchCollection
     from matplotlib.patches import Rectangle
 
     figure, axes = _image_axes(image.shape)
     axes.imshow(image, cmap="gray", vmin=limits[0], vmax=limits[1], interpolation="nearest")
-    for row, col in corners:
-        outline = (col - 0.5, row - 0.5), box_size, box_size
-        axes.add_patch(Rectangle(*outline, fill=False, edgecolor="#ffb454", linewidth=1.4))
+    outlines = [Rectangle((col - side / 2, row - side / 2), side, side) for row, col in centres]
+    axes.add_collection(
+        PatchCollection(outlines, facecolor="none", edgecolor="#ffb454", linewidth=1.4), autolim=False
+    )
     return to_png(figure)
 
 
@@ -109,7 +111,8 @@ def curves(history: Mapping[str, Sequence[float]], palette: Palette) -> bytes:
         if logarithmic and np.any(values > 0):
             axes.set_yscale("log")
         axes.set_title(title, fontsize=10, color=palette.text, loc="left")
-        _style(axes, palette)
+        style(axes, palette, "iteration")
+        axes.locator_params(axis="x", integer=True)
     return to_png(figure)
 
 
@@ -165,12 +168,18 @@ def _grey(png: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def _style(axes: Axes, palette: Palette) -> None:
-    axes.set_xlabel("iteration", fontsize=9, color=palette.text)
+def style(axes: Axes, palette: Palette, across: str) -> None:
+    """The look of every chart: thin grid, no frame.
+
+    Args:
+        axes: with its lines drawn.
+        palette: colours.
+        across: label of the horizontal axis.
+    """
+    axes.set_xlabel(across, fontsize=9, color=palette.text)
     axes.tick_params(colors=palette.text, labelsize=8, length=3)
     axes.grid(color=palette.grid, linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.locator_params(axis="x", integer=True)
     if axes.get_yscale() == "linear":
         axes.ticklabel_format(axis="y", useOffset=False, scilimits=(-4, 5))
         axes.yaxis.get_offset_text().set(color=palette.text, fontsize=8)

@@ -220,7 +220,7 @@ def arguments(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **{name: parameters[name] for name in same},
         "initial": initial if initial in get_args(Start) else read_image(Path(initial)),
-        "prior": _prior(parameters["prior"]),
+        "prior": prior(parameters["prior"]),
         "update": _update(parameters),
         "online": mtd.OnlineEM(parameters["batches"], seed=parameters["seed"]),
     }
@@ -237,7 +237,12 @@ def _update(parameters: Mapping[str, Any]) -> Update | None:
     return None
 
 
-def _prior(name: str | None) -> mtd.Prior | None:
+def prior(name: str | None) -> mtd.Prior | None:
+    """The learned prior of this name or file; None: no prior.
+
+    Raises:
+        DependencyError: PyTorch is not installed.
+    """
     if name is None:
         return None
     try:
@@ -252,5 +257,5 @@ def _prior(name: str | None) -> mtd.Prior | None:
         ) from problem
     # This process is ours to configure: on one small image more threads only wait for each other.
     torch.set_num_threads(1)
-    prior: mtd.Prior = load_prior(name)
-    return prior
+    loaded: mtd.Prior = load_prior(name)
+    return loaded

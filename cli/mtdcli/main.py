@@ -24,6 +24,7 @@ COMMANDS = {
     "inspect": ("inspect", "Say what a measurement or a run folder holds."),
     "recover": ("recover", "Recover the target image from a measurement."),
     "detect": ("detect", "Find the copies of a recovered image: tables in CSV and STAR."),
+    "trust": ("trust", "Say whether the data support a result: null runs and two halves."),
     "evaluate": ("evaluate", "Compare the estimate of a run with the truth."),
     "report": ("report", "Write the report of a run again."),
     "train-prior": ("train_prior", "Train a learned prior on images (extra: torch)."),

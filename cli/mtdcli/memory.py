@@ -35,11 +35,11 @@ def threads_within(parameters: Mapping[str, Any], shape: tuple[int, int, int]) -
     limit, threads = parameters["max_memory"], parameters["threads"]
     if limit is None:
         return None if threads is None else int(threads)
-    box, rotations = parameters["box_size"], parameters["rotations"]
+    box, rotations, separation = (parameters[name] for name in ("box_size", "rotations", "min_separation"))
     likelihood = (
         PatchLikelihood(box, rotations, 1.0)
         if parameters["likelihood"] == "patch"
-        else WindowLikelihood(box, rotations, 1.0, 1.0, parameters["min_separation"])
+        else WindowLikelihood(box, rotations, 1.0, 1.0, separation if isinstance(separation, int) else None)
     )
     pixels = get_backend("cpu", parameters["precision"]).tile_pixels(likelihood)
     geometry = likelihood.geometry.enlarged(pixels)

@@ -36,6 +36,21 @@ class NumberOr(click.ParamType[float | str]):
         return number
 
 
+class CountOr(NumberOr):
+    """A whole number from 1, or one of a few words."""
+
+    name = "count"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """The word, or the number as an int."""
+        number = super().convert(value, param, ctx)
+        if isinstance(number, str):
+            return number
+        if number != int(number):
+            self.fail(f"{value!r} is neither {' nor '.join(self.words)} nor a whole number", param, ctx)
+        return int(number)
+
+
 class Bytes(click.ParamType[int]):
     """A size such as ``4G``, ``500M`` or ``1e9``; units are powers of 1024."""
 

@@ -1,56 +1,26 @@
-"""The posterior of one tile as a picture: probability per corner, and the copies one would read off it."""
+"""The posterior of one tile as a picture: probability of the best template per corner."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import ndimage
 
 if TYPE_CHECKING:
-    from mtdcore.likelihood import Likelihood, Tile
-
-#: A copy is drawn when the corners around a peak hold at least this much posterior mass.
-_THRESHOLD = 0.5
+    from mtdcore.likelihood import Tile
 
 
-@dataclass(frozen=True)
-class PosteriorView:
-    """What the posterior says about the pixels of one tile.
+def best(tile: Tile, weights: np.ndarray, box_size: int) -> np.ndarray:
+    """(h, w) posterior of the best template with its corner at each pixel of a tile.
 
-    Attributes:
-        values: (h, w) pixels of the tile; NaN where the measurement is masked.
-        best: (h, w) posterior of the best rotation with its corner at that pixel.
-        corners: (n, 2) row and column of the copies found, in pixels of ``values``.
-
+    Args:
+        tile: (h, w) pixels.
+        weights: its posterior, from :meth:`mtdcore.backends.Backend.posterior` of either model.
+        box_size: side L.
     """
-
-    values: np.ndarray
-    best: np.ndarray
-    corners: np.ndarray
-
-
-def view(tile: Tile, weights: np.ndarray, likelihood: Likelihood) -> PosteriorView:
-    """Lay the posterior of a tile (:meth:`mtdcore.backends.Backend.posterior`) over its pixels."""
-    values = tile.values if tile.valid is None else np.where(tile.valid, tile.values, np.nan)
     if weights.ndim == 3:
-        best, mass = _place(weights.max(0), tile), _place(weights.sum(0), tile)
-    else:
-        box = likelihood.box_size
-        best, mass = (_unfold(w, box, values.shape) for w in (weights.max(2), weights.sum(2)))
-    separation = getattr(likelihood, "separation", likelihood.box_size)
-    return PosteriorView(np.asarray(values), best, peaks(mass, separation))
-
-
-def peaks(mass: np.ndarray, separation: int) -> np.ndarray:
-    """(n, 2) local maxima of a map of posterior mass, at least ``separation`` apart, that hold a copy.
-
-    A copy's posterior spreads over neighbouring corners, so the mass of the 3 x 3 corners around a peak counts.
-    """
-    around = ndimage.uniform_filter(mass.astype(np.float64), 3, mode="constant") * 9
-    highest = ndimage.maximum_filter(mass, 2 * separation - 1, mode="constant")
-    return np.argwhere((around >= _THRESHOLD) & (mass == highest))
+        return _place(weights.max(0), tile)
+    return _unfold(weights.max(2), box_size, tile.values.shape)
 
 
 def _place(weights: np.ndarray, tile: Tile) -> np.ndarray:

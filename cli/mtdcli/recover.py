@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .console import F, command_line, emit, force_option, json_option, log
-from .options import Bytes, NumberOr
+from .options import Bytes, CountOr, NumberOr
 
 if TYPE_CHECKING:
     from .run_folder import RunFolder
@@ -44,7 +44,10 @@ def _option(flag: str, kind: Any, text: str, default: Any = None, **more: Any) -
     "window",
 )
 @_option(
-    "--min-separation", _COUNT, "Smallest distance of two copies, pixels. Default: the box size.", metavar="D"
+    "--min-separation",
+    CountOr("auto"),
+    "Smallest distance of two copies, pixels; auto: as close as copies of the recovered size can come. Default: the box size.",
+    metavar="D|auto",
 )
 @_option(
     "--noise-std",
@@ -145,6 +148,12 @@ def _option(flag: str, kind: Any, text: str, default: Any = None, **more: Any) -
     "mask",
 )
 @_option("--checkpoint-every", click.FloatRange(min=0), "Seconds between checkpoints.", 30.0)
+@_option(
+    "--trust",
+    click.IntRange(min=2),
+    "Judge the result by so many null runs and two halves, as `mtd trust` does. Default: not judged.",
+    metavar="N",
+)
 @click.option(
     "--resume",
     is_flag=True,
@@ -158,6 +167,7 @@ def command(
     /,
     measurement: Path,
     output: Path,
+    trust: int | None,
     resume: bool,
     force: bool,
     as_json: bool,
@@ -166,8 +176,8 @@ def command(
     """Recover the target image from MEASUREMENT (.zarr, .npy, or micrographs: .star, .mrc(s), .tif) without picking its
     copies. Micrographs are prepared as they are read, with the defaults of `mtd import`; importing them first saves time.
 
-    RUN_DIR receives estimate.npy, aligned_average.npy (no prior applied), run.json, history.csv and report.html. A run
-    that is interrupted (Ctrl-C, SIGTERM, SIGUSR1) saves a checkpoint first; --resume goes on from the last one.
+    RUN_DIR receives estimate.npy, aligned_average.npy (no prior applied), run.json, history.csv,
+    detections.csv and .star (`mtd detect`) and report.html. A run that is interrupted (Ctrl-C, SIGTERM, SIGUSR1) saves a checkpoint first; --resume goes on from the last one.
     """
     from .job import Interrupted
     from .run_folder import RunFolder
@@ -181,7 +191,25 @@ def command(
         except Interrupted as interruption:
             log(f"{interruption}; continue with: {again} --resume")
             ctx.exit(128 + interruption.signum)
+        if trust is not None:
+            result |= _judged(ctx, folder, trust)
     emit(result, as_json)
+
+
+def _judged(ctx: click.Context, folder: RunFolder, null_runs: int) -> dict[str, Any]:
+    """The verdict on a run that is finished and stays so, whatever happens here."""
+    from .job import Interrupted
+    from .report import write_report
+    from .trust import examine, findings
+
+    record = folder.read_record()
+    try:
+        examine(folder, record, null_runs)
+    except Interrupted as interruption:
+        log(f"the recovery is finished, its judgement is not; continue with: mtd trust {folder.path}")
+        ctx.exit(128 + interruption.signum)
+    write_report(folder)
+    return findings(folder, record)
 
 
 def _recover(
@@ -192,10 +220,12 @@ def _recover(
 
     from . import job
     from .cluster import computing
+    from .detect import write_copies
     from .doctor import machine, versions
     from .memory import threads_within
     from .opening import table_of
     from .report import write_report
+    from .trust import data_share
     from .usable import missing, open_for, source_of
 
     started, clock = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.perf_counter()
@@ -236,10 +266,11 @@ def _recover(
             },
             "parameters": parameters,
             "device": backend.name,
-            "result": recovery.summary(),
+            "result": {**recovery.summary(), "data_share": data_share(recovery, parameters)},
             "versions": versions(),
             "machine": machine(),
         }
     )
+    write_copies(folder, folder.read_record(), device=parameters["device"].removesuffix(":all"))
     write_report(folder)
     return {"run": str(folder.path), "report": str(folder.page), **recovery.summary()}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .console import emit, json_option, log, show
+from .console import emit, json_option, show
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,16 +37,23 @@ def write_report(folder: RunFolder, truth_file: Path | None = None) -> None:
         folder: of the run, locked by the caller.
         truth_file: true image; None: the one of the simulation, if the measurement is one.
     """
+    from . import figures, report_trust
+    from .figures_trust import ring_correlations
     from .page import write_page
+    from .report_location import location
     from .truth import true_target
 
     record = folder.read_record()
     parameters, result = record["parameters"], record["result"]
     path = Path(record["measurement"]["path"])
     truth = true_target(path, truth_file, parameters["box_size"])
+    share = result.get("data_share")
     micrographs, height, width = record["measurement"]["shape"]
-    window = parameters["likelihood"] == "window"
-    pictures, texts = _location(folder, record, path)
+    pictures, texts = location(folder, record, path)
+    limits = figures.value_range(folder.read_image(folder.estimate) if truth is None else truth)
+    halves = report_trust.curves(folder)
+    for name, palette in (("halves", figures.LIGHT), ("halves_dark", figures.DARK)) if halves else ():
+        pictures[name] = ring_correlations(halves, palette)
     write_page(
         folder.page,
         "report.html.j2",
@@ -56,12 +63,15 @@ def write_report(folder: RunFolder, truth_file: Path | None = None) -> None:
         facts=[
             ("copies expected", f"{result['expected_count']:.1f}"),
             ("noise standard deviation", f"{result['noise_std']:.4g}"),
-            ("evidence, nats" if window else "log-likelihood, nats", f"{result['evidence_nats']:.5g}"),
+            ("evidence, nats", f"{result['evidence_nats']:.5g}"),
+            *([("decided by the data", f"{share:.0%}")] if parameters["prior"] and share is not None else []),
             ("iterations", f"{result['iterations']}"),
             ("stopped by", result["stopped"]),
             ("seconds", f"{record['seconds']:.1f}"),
         ],
-        images=_images(folder, truth, parameters),
+        verdict=report_trust.verdict(folder, record),
+        images=_images(folder, truth, record, limits),
+        doubts=report_trust.images(folder, limits),
         pictures={**pictures, **_convergence(folder)},
         **texts,
         parameters=_table(record),
@@ -69,70 +79,36 @@ def write_report(folder: RunFolder, truth_file: Path | None = None) -> None:
     )
 
 
-def _images(folder: RunFolder, truth: np.ndarray | None, parameters: dict[str, Any]) -> list[dict[str, Any]]:
-    """Estimate, aligned average and truth on one grey scale."""
+def _images(
+    folder: RunFolder, truth: np.ndarray | None, record: dict[str, Any], limits: tuple[float, float]
+) -> list[dict[str, Any]]:
+    """Estimate, aligned average and truth on one grey scale; the first two of every class."""
     from . import figures
     from .truth import errors
 
-    estimate, average = folder.read_image(folder.estimate), folder.read_image(folder.average)
-    limits = figures.value_range(estimate if truth is None else truth)
+    parameters, result = record["parameters"], record["result"]
+    side, copies = parameters["box_size"], result["expected_count"]
+    estimates, averages = (
+        folder.read_image(file).reshape(-1, side, side) for file in (folder.estimate, folder.average)
+    )
     source = "what the data and the prior say together" if parameters["prior"] else "no prior was used"
-    shown = [
-        ("Estimate", estimate, f"The answer: {source}."),
-        ("Aligned average", average, "The data alone: the average of all copies, no prior applied."),
-    ]
+    alone = "The data alone: the average of all copies, no prior applied."
+    if len(estimates) == 1 and copies > 0:
+        alone += f" Its noise has a standard deviation of {result['noise_std'] / copies**0.5:.2g}."
+    shown = []
+    for number, (estimate, average) in enumerate(zip(estimates, averages, strict=True), start=1):
+        which = f", class {number}" if len(estimates) > 1 else ""
+        shown += [
+            (f"Estimate{which}", estimate, f"The answer: {source}."),
+            (f"Aligned average{which}", average, alone),
+        ]
     if truth is not None:
-        found = errors(estimate, truth, parameters["rotations"])
+        found = min(
+            (errors(image, truth, parameters["rotations"]) for image in estimates), key=lambda e: e["E_s"]
+        )
         text = f"Error of the estimate: E = {found['E']:.3f}; E_s = {found['E_s']:.3f} when up to {found['max_shift']} pixels of shift are forgiven."
         shown.append(("Truth", truth, text))
     return [{"title": t, "text": text, "data": figures.picture(image, limits)} for t, image, text in shown]
-
-
-def _location(
-    folder: RunFolder, record: dict[str, Any], path: Path
-) -> tuple[dict[str, bytes], dict[str, str]]:
-    """Pictures of the measurement and its posterior on the first tile; none if the measurement is gone or changed."""
-    import numpy as np
-    from scipy import ndimage
-
-    import mtdcore as mtd
-    from mtdcore.errors import MtdError
-    from mtdcore.likelihood.records import likelihood_from_record
-
-    from . import figures
-    from .posterior import view
-    from .usable import open_for
-
-    likelihood = likelihood_from_record(record["result"]["likelihood"])
-    try:
-        measurement = open_for(path, record["parameters"])
-        if list(measurement.shape) != record["measurement"]["shape"]:
-            raise mtd.MtdError(f"{path} is not the measurement of this run any more")
-        backend = mtd.get_backend("cpu")
-        bound = likelihood.bind(measurement.shape)
-        tile = next(iter(measurement.tiles(bound.geometry)))
-    except MtdError as problem:
-        log(f"the report has no picture of the measurement: {problem}")
-        return {}, {}
-    target = folder.read_image(folder.estimate)
-    turned = mtd.RotationSet(bound.rotations, bound.box_size).apply(target)
-    seen = view(tile, backend.posterior(tile, turned, bound), bound)
-    rows, columns = tile.region.read
-    pictures = {
-        "measurement": figures.with_boxes(
-            seen.values, seen.corners, bound.box_size, figures.value_range(seen.values, 0.002)
-        ),
-        "posterior": figures.posterior_map(
-            ndimage.maximum_filter(seen.best, max(3, max(seen.best.shape) // 100))
-        ),
-    }
-    where = f"Rows {rows.start} to {rows.stop}, columns {columns.start} to {columns.stop} of micrograph {tile.micrograph + 1}"
-    count = len(seen.corners)
-    return pictures, {
-        "measurement_text": f"{where}. Outlined: {count} {'copy' if count == 1 else 'copies'} that the posterior is sure of.",
-        "posterior_text": "Probability that a copy in its best rotation has its top-left corner there, on the same pixels; "
-        f"the highest is {np.max(seen.best):.2f}. Points are enlarged, faint ones brightened.",
-    }
 
 
 def _convergence(folder: RunFolder) -> dict[str, bytes]:

@@ -1,0 +1,45 @@
+"""Fourier ring correlation of half sets as a chart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from .figures import Palette, style, to_png
+
+#: Correlation of two halves at which their sum reaches a signal-to-noise ratio that can be interpreted.
+_THRESHOLD = 1 / 7
+
+
+def ring_correlations(
+    named: Sequence[tuple[str, Mapping[str, Sequence[float]]]],
+    palette: Palette,
+) -> bytes:
+    """Half-set curves over the frequency, the first one in colour, null curves grey and dashed.
+
+    Args:
+        named: label and ``frequency`` (cycles per pixel) and ``correlation`` of each curve.
+        palette: colours.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 2.9), dpi=130, layout="constrained")
+    axes = figure.subplots()
+    axes.axhline(_THRESHOLD, color=palette.accent, linewidth=1.0, linestyle=":")
+    axes.annotate(
+        "1/7", (0.0, _THRESHOLD), color=palette.accent, fontsize=8, xytext=(3, 2), textcoords="offset points"
+    )
+    axes.axhline(0.0, color=palette.grid, linewidth=0.8)
+    looks = [(palette.line, 2.0, "-"), (palette.text, 1.4, "--"), (palette.text, 1.4, ":")]
+    for (name, curve), (color, width, dashes) in zip(named, looks, strict=False):
+        axes.plot(
+            curve["frequency"],
+            curve["correlation"],
+            color=color,
+            linewidth=width,
+            linestyle=dashes,
+            label=name,
+        )
+    axes.set(xlim=(0.0, 0.5), ylim=(-0.5, 1.05))
+    axes.legend(frameon=False, fontsize=9, labelcolor=palette.text, loc="lower left")
+    style(axes, palette, "cycles per pixel")
+    return to_png(figure)

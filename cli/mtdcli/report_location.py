@@ -1,0 +1,88 @@
+"""The part of a report that shows the measurement, the copies found in it, and their posterior."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .console import log
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mtdcore.likelihood import Tile
+
+    from .run_folder import RunFolder
+
+
+def location(
+    folder: RunFolder, record: dict[str, Any], path: Path
+) -> tuple[dict[str, bytes], dict[str, str]]:
+    """Pictures and captions of the first tile; none if the measurement is gone or changed.
+
+    Args:
+        folder: of the run.
+        record: its ``run.json``.
+        path: the measurement.
+    """
+    import numpy as np
+    from scipy import ndimage
+
+    import mtdcore as mtd
+    from mtdcore.errors import MtdError
+    from mtdcore.likelihood.records import likelihood_from_record
+    from mtdcore.rotation import templates
+    from mtdcore.stacks import seen_in
+
+    from . import figures
+    from .posterior import best
+    from .usable import open_for
+
+    likelihood = likelihood_from_record(record["result"]["likelihood"])
+    try:
+        measurement = open_for(path, record["parameters"])
+        if list(measurement.shape) != record["measurement"]["shape"]:
+            raise MtdError(f"{path} is not the measurement of this run any more")
+        bound = likelihood.bind(measurement.shape)
+        tile = next(iter(measurement.tiles(bound.geometry)))
+    except MtdError as problem:
+        log(f"the report has no picture of the measurement: {problem}")
+        return {}, {}
+    box = bound.box_size
+    turned = templates(folder.read_image(folder.estimate), mtd.RotationSet(bound.rotations, box))
+    seen, model = seen_in(tile.micrograph, turned, bound)
+    map_ = best(tile, mtd.get_backend("cpu").posterior(tile, seen, model), box)
+    pixels = tile.values if tile.valid is None else np.where(tile.valid, tile.values, np.nan)
+    side = getattr(bound, "separation", box)
+    centres = _centres(folder, tile, box)
+    rows, columns = tile.region.read
+    where = f"Rows {rows.start} to {rows.stop}, columns {columns.start} to {columns.stop} of micrograph {tile.micrograph + 1}"
+    square = "boxes" if side == box else f"squares of the minimum separation, {side} pixels"
+    pictures = {
+        "measurement": figures.with_squares(pixels, centres, side, figures.value_range(pixels, 0.002)),
+        "posterior": figures.posterior_map(ndimage.maximum_filter(map_, max(3, max(map_.shape) // 100))),
+    }
+    return pictures, {
+        "measurement_text": f"{where}. Outlined, as {square}: the {len(centres)} copies in {folder.picks.name} that touch it.",
+        "posterior_text": "Probability that a copy in its best rotation has its top-left corner there, on the same pixels; "
+        f"the highest is {np.max(map_):.2f}. Points are enlarged, faint ones brightened.",
+    }
+
+
+def _centres(folder: RunFolder, tile: Tile, box_size: int) -> np.ndarray:
+    """(n, 2) rows and columns, in pixels of the tile, of the middles of the detected copies that reach into it."""
+    import numpy as np
+
+    if not folder.picks.exists():
+        return np.empty((0, 2))
+    with open(folder.picks, newline="", encoding="utf-8") as file:
+        found = [
+            (int(line["row"]), int(line["column"]))
+            for line in csv.DictReader(file)
+            if int(line["micrograph"]) == tile.micrograph
+        ]
+    first = [s.start for s in tile.region.read]
+    corners = np.array(found, dtype=np.float64).reshape(-1, 2) - first
+    inside = np.all((corners > -box_size) & (corners < tile.values.shape), axis=1)
+    return np.asarray(corners[inside] + (box_size - 1) / 2)

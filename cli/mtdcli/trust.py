@@ -1,0 +1,272 @@
+"""``mtd trust``: does the measurement support what was recovered from it? Null runs, half sets, posterior draws."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+import click
+
+from .console import emit, json_option, log
+from .progress import Progress
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mtdcore import EMState, Prior, Recovery
+    from mtdcore.measurement import Measurement
+
+    from .run_folder import RunFolder
+
+#: What holds no copies: white noise, or the measurement with its phases randomised.
+Null: TypeAlias = Literal["white", "phases"]
+
+#: Null runs when no number is given: with 2 the threshold is useless, 8 find weaker signals (docs/trust.md).
+NULL_RUNS = 4
+
+#: Draws from the posterior of the target, and noise levels of each.
+_DRAWS, _STEPS = 32, 64
+
+
+@click.command()
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.option(
+    "--null-runs",
+    type=click.IntRange(min=2),
+    default=NULL_RUNS,
+    show_default=True,
+    metavar="N",
+    help="Recoveries from noise alone; more of them find weaker signals.",
+)
+@click.option(
+    "--null",
+    type=click.Choice(get_args(Null)),
+    default="white",
+    show_default=True,
+    help="What holds no copies: white noise, or the measurement with its phases randomised (for coloured noise; in memory).",
+)
+@click.option("--halves/--no-halves", default=True, show_default=True, help="Recover two halves separately.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:i|:all].")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads. Default: all cores.")
+@json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    run_dir: Path,
+    null_runs: int,
+    null: Null,
+    halves: bool,
+    device: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Say whether the measurement supports what RUN_DIR recovered from it, and write that into its report.
+
+    The same recovery is repeated on measurements without copies, and on two halves of the data. That takes about
+    N + 3 times as long as the recovery did. What is done is kept: after an interruption the same command goes on.
+    """
+    from .job import Interrupted
+    from .report import write_report
+    from .run_folder import RunFolder
+
+    folder = RunFolder(run_dir)
+    record = folder.read_record()
+    record["parameters"] |= {"device": device, "threads": threads}
+    with folder.lock():
+        try:
+            examine(folder, record, null_runs, null, halves)
+        except Interrupted as interruption:
+            log("interrupted; what is done is kept, the same command goes on from there")
+            ctx.exit(128 + interruption.signum)
+        write_report(folder)
+    emit({**findings(folder, record), "report": str(folder.page)}, as_json)
+
+
+def examine(
+    folder: RunFolder,
+    record: dict[str, Any],
+    null_runs: int = NULL_RUNS,
+    null: Null = "white",
+    halves: bool = True,
+) -> None:
+    """Add what is missing to ``trust.json`` of a finished run, one recovery after the other.
+
+    Args:
+        folder: of the run, locked by the caller.
+        record: its ``run.json``; ``device`` and ``threads`` among the parameters may be others.
+        null_runs: number of null runs wanted.
+        null: their kind.
+        halves: whether to compare two halves of the data, and of the first null measurement.
+
+    Raises:
+        Interrupted: a signal came; the recoveries that were complete are in the file.
+        InputError: the measurement is gone, or another one.
+    """
+    import mtdcore as mtd
+    from mtdcore.halfsets import half_recoveries, half_set_correlation
+
+    trust = folder.read_trust()
+    of_null = trust.setdefault(null, {"evidence": []})
+    runs = range(len(of_null["evidence"]), null_runs)
+    split = [place for place in (trust, of_null) if halves and "halves" not in place]
+    with _repeating(folder, record, len(runs) + 2 * len(split)) as (measurement, options):
+        without = _without_copies(measurement, record, null)
+        for run in runs:
+            found = mtd.recover(without(run), **options, seed=run)
+            of_null["evidence"].append(found.evidence)
+            if run == 0:
+                folder.write_image(folder.null_target(null), found.target)
+            folder.write_trust(trust)
+        for place in split:
+            source, target = (
+                (measurement, folder.estimate) if place is trust else (without(0), folder.null_target(null))
+            )
+            pair = half_recoveries(source, folder.read_image(target), **options, seed=0)
+            curve = half_set_correlation(*pair, _commonest(record))
+            place["halves"] = {"frequency": curve.frequency, "correlation": curve.correlation}
+            folder.write_trust(trust)
+        prior = options["prior"]
+        if prior is not None and not folder.posterior_std.exists() and record["parameters"]["classes"] == 1:
+            _draw(folder, record, prior)
+
+
+def data_share(recovery: Recovery, parameters: Mapping[str, Any]) -> float | None:
+    """Share of the answer that comes from the data, 1 without a prior; None: several classes, or no copies.
+
+    Args:
+        recovery: the result.
+        parameters: the options of ``mtd recover``.
+    """
+    from mtdcore import uncertainty
+
+    from .job import prior
+
+    if parameters["classes"] > 1 or not recovery.expected_count > 0:
+        return None
+    known = prior(parameters["prior"])
+    if known is None:
+        return 1.0
+    return uncertainty.data_share(recovery.aligned_average, uncertainty.average_level(recovery), known)
+
+
+def findings(folder: RunFolder, record: dict[str, Any]) -> dict[str, Any]:
+    """The verdict and the numbers behind it, as far as they have been computed; no verdict without null runs."""
+    import numpy as np
+
+    from mtdcore.metrics import RingCorrelation
+    from mtdcore.trust import Verdict, evidence_threshold
+
+    trust, evidence = folder.read_trust(), record["result"]["evidence_nats"]
+    null = {kind: trust.get(kind, {}).get("evidence", []) for kind in get_args(Null)}
+    limits = {kind: evidence_threshold(values) for kind, values in null.items() if len(values) > 1}
+    result: dict[str, Any] = {"evidence_nats": evidence}
+    if limits:
+        verdict = Verdict(evidence, max(limits.values()))
+        result |= {"verdict": verdict.sentence, "supported": verdict.supported, "threshold": limits}
+        result["null_evidence"] = {kind: null[kind] for kind in limits}
+    if "halves" in trust:
+        curve = RingCorrelation(**{name: np.asarray(values) for name, values in trust["halves"].items()})
+        result["half_set_resolution_pixels"] = curve.resolution()
+    if record["result"].get("data_share") is not None:
+        result["data_share"] = record["result"]["data_share"]
+    return result
+
+
+@contextmanager
+def _repeating(
+    folder: RunFolder, record: dict[str, Any], recoveries: int
+) -> Iterator[tuple[Measurement, dict[str, Any]]]:
+    """The measurement of a run and the arguments of its recovery, without the seed; with progress and signals."""
+    from mtdcore.checkpoint import fingerprint
+    from mtdcore.errors import InputError
+    from mtdcore.microscopy.table import MicrographTable
+
+    from . import job
+    from .cluster import computing
+    from .memory import threads_within
+    from .usable import open_for
+
+    parameters, path = record["parameters"], Path(record["measurement"]["path"])
+    measurement = open_for(path, parameters)
+    if fingerprint(measurement) != record["measurement"]["fingerprint"]:
+        raise InputError(f"{path} should be the measurement of this run; it has changed since.")
+    begun = 0
+    with (
+        computing(parameters, threads_within(parameters, measurement.shape)) as (backend, executor),
+        job.listening() as stop,
+        Progress("trust", recoveries * parameters["iterations"], "iterations") as bar,
+    ):
+
+        def after(state: EMState) -> None:
+            nonlocal begun
+            begun += state.iteration == 1
+            stop.iteration = state.iteration
+            bar.update((begun - 1) * parameters["iterations"] + state.iteration)
+            if stop.asked:
+                raise job.Interrupted(stop.signum or signal.SIGTERM, state.iteration)
+
+        arguments = job.arguments(parameters)
+        del arguments["seed"]
+        yield (
+            measurement,
+            {
+                **arguments,
+                "micrographs": job.facts(MicrographTable.load(folder.path), parameters["micrographs"]),
+                "backend": backend,
+                "executor": executor,
+                "callback": after,
+            },
+        )
+
+
+def _without_copies(
+    measurement: Measurement, record: dict[str, Any], null: Null
+) -> Callable[[int], Measurement | np.ndarray]:
+    """Makes measurements like this one that hold no copies, by seed."""
+    import numpy as np
+
+    from mtdcore.likelihood.records import likelihood_from_record
+    from mtdcore.trust import null_measurement, phase_randomised
+
+    if null == "phases":
+        pixels = _pixels(measurement)
+        return lambda seed: phase_randomised(pixels, seed).astype(measurement.dtype)
+    model = likelihood_from_record(record["result"]["likelihood"])
+    ratios = np.ones(measurement.shape[0]) if model.micrographs is None else model.micrographs.noise_ratio
+    return lambda seed: null_measurement(measurement, (model.noise_std * ratios).tolist(), seed)
+
+
+def _pixels(measurement: Measurement) -> np.ndarray:
+    """(micrographs, H, W), pixels that may not be used 0."""
+    import numpy as np
+
+    from mtdcore.likelihood import TileGeometry
+
+    whole = np.empty(measurement.shape, measurement.dtype)
+    for tile in measurement.tiles(TileGeometry(side=512, unit=1, halo=0, reach=0)):
+        whole[tile.micrograph][tile.region.read] = tile.values
+    return whole
+
+
+def _commonest(record: dict[str, Any]) -> int:
+    """Index of the class with the most copies."""
+    weights = record["result"]["likelihood"].get("class_weights") or [1.0]
+    return max(range(len(weights)), key=lambda c: weights[c])
+
+
+def _draw(folder: RunFolder, record: dict[str, Any], prior: Prior) -> None:
+    """Posterior mean and standard deviation of the target, as images."""
+    from mtdcore.uncertainty import posterior_samples
+
+    result = record["result"]
+    if not result["expected_count"] > 0:
+        return
+    log("drawing from the posterior of the target")
+    level = result["noise_std"] / result["expected_count"] ** 0.5
+    drawn = posterior_samples(folder.read_image(folder.average), level, prior, _DRAWS, steps=_STEPS)
+    folder.write_image(folder.posterior_mean, drawn.mean)
+    folder.write_image(folder.posterior_std, drawn.std)
