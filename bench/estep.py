@@ -26,7 +26,7 @@ from scipy import fft
 
 import mtdcore as mtd
 from mtdcore.backends._cpu_patch import PatchPlan
-from mtdcore.backends._cpu_window import WindowPlan
+from scipy.fft import next_fast_len
 from mtdcore.backends.cpu import CpuBackend
 from mtdcore.measurement import open_measurement
 from mtdcore.rotation import RotationSet
@@ -80,7 +80,7 @@ def transforms_alone(case: Case, threads: int) -> Callable[[], None]:
     else:
         cut = likelihood.geometry.enlarged(CpuBackend().tile_pixels(likelihood))
         largest = cut.largest_read((case.side, case.side))
-        shape = WindowPlan(turned, likelihood, np.dtype(np.float32), largest).torus
+        shape = tuple(next_fast_len(n, real=True) for n in largest)
         sizes = [1] * (cut.count((case.side, case.side)) * case.rotations)
     data = rng.normal(size=(max(sizes), *shape)).astype(np.float32)
 

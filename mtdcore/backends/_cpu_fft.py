@@ -1,4 +1,4 @@
-"""Two-dimensional FFTs that never leave the cache: mixed-radix, in place, LANES at a time (see ``_cpu_simd``).
+"""Two-dimensional FFTs that never leave the cache: mixed-radix, in place, LANES at a time (see ``_cpu_emitter``).
 
 Stockham's self-sorting algorithm: stage i of radix r takes a length n = r m and a stride s (the product of the radices
 before it) and moves cell q + s (p + m j) to q + s (r p + k), j and k < r, p < m, q < s. The first stage reads, and the last
@@ -14,7 +14,8 @@ from functools import cache
 import numpy as np
 from numba import njit
 
-from ._cpu_simd import CELL, LANES, RADICES, butterfly, never_inline
+from ._cpu_emitter import CELL, LANES, RADICES
+from ._cpu_simd import butterfly, never_inline
 from ._kernel_cache import kernel
 
 _kernel = kernel(error_model="numpy")
@@ -52,9 +53,14 @@ class Transform:
 
 def fast_length(least: int) -> int:
     """The cheapest length for a square of at least this side."""
-    lengths = [n for n in range(max(2, least), 2 * least + 2) if _factors(n)]
-    # Measured: time per point is the same within a tenth for up to three stages, and grows with further ones.
-    return min(lengths, key=lambda n: n * n * (12 + len(_radices(n))))
+    lengths = [n for n in range(max(2, least), 2 * least + 2) if relative_cost(n)]
+    return min(lengths, key=lambda n: n * n * relative_cost(n))
+
+
+def relative_cost(length: int) -> int:
+    """Time of a transform of this length per point, in units of its own; 0 where there is none."""
+    # Measured: the same within a tenth for up to three stages, whatever the radices; it grows with further ones.
+    return 12 + len(_radices(length)) if _factors(length) else 0
 
 
 def cells(*shape: int, dtype: np.dtype) -> np.ndarray:

@@ -33,42 +33,6 @@ _FLUSH = 64
 
 
 @_kernel
-def accumulate_spectra(total, images, weights):
-    """``total[k] += sum_n images[n] conj(weights[n, k])``: back-projection in the spectral domain.
-
-    total (K, R, C), images (n, R, C), weights (n, K, R, C), all complex.
-    """
-    for n in range(images.shape[0]):
-        for k in range(total.shape[0]):
-            for r in range(total.shape[1]):
-                for c in range(total.shape[2]):
-                    total[k, r, c] += images[n, r, c] * weights[n, k, r, c].conjugate()
-
-
-@_kernel
-def fold_log_sum(scores, offset, peak, total):
-    """Running log-sum-exp over rotations: after folding in every k it is ``peak + log(total)``.
-
-    scores (>= P, >= Q) of one rotation; peak, total (P, Q), started at LOG_ZERO and 0.
-    """
-    for r in range(peak.shape[0]):
-        for c in range(peak.shape[1]):
-            value = scores[r, c] + offset
-            high = max(value, peak[r, c])
-            shrink = exp(min(value, peak[r, c]) - high)
-            total[r, c] = total[r, c] + shrink if value <= peak[r, c] else total[r, c] * shrink + 1
-            peak[r, c] = high
-
-
-@_kernel
-def finish_log_sum(peak, total):
-    """``peak <- peak + log(total)``."""
-    for r in range(peak.shape[0]):
-        for c in range(peak.shape[1]):
-            peak[r, c] = peak[r, c] + log(total[r, c])
-
-
-@_kernel
 def _join(above, below, out, logarithmic):
     """One step of a running sum, for a whole row: plain numbers, or their logarithms."""
     if logarithmic:
@@ -127,66 +91,6 @@ def log_partition(competition, logarithmic):
         else:
             for c in range(row.size):
                 row[c] = log(one + row[c])
-
-
-@_kernel
-def window_weights(scores, offset, log_norm, top, left):
-    """Scores of one rotation to posterior weights in place, 0 outside the owned corners; returns their sum.
-
-    scores (N, N'); log_norm (P, Q) = log(1 + S) of the owned corners, the first at scores[top, left].
-    """
-    rows, columns = log_norm.shape
-    lane = np.zeros(columns, scores.dtype)
-    mass = 0.0
-    scores[:top] = 0
-    scores[top + rows :] = 0
-    for r in range(rows):
-        row = scores[top + r]
-        row[:left] = 0
-        row[left + columns :] = 0
-        owned, norm = row[left : left + columns], log_norm[r]
-        for c in range(columns):
-            value = exp(owned[c] + offset - norm[c])
-            owned[c] = value
-            lane[c] += value
-        if r % _FLUSH == _FLUSH - 1 or r == rows - 1:
-            mass += lane.astype(np.float64).sum()
-            lane[:] = 0
-    return mass
-
-
-@_kernel
-def window_correlate(image, template, out):
-    """``out[x] = sum_u image[x + u] template[u]`` for the (P, Q) corners of ``out``."""
-    for r in range(out.shape[0]):
-        row = out[r]
-        row[:] = 0
-        for u in range(template.shape[0]):
-            line = image[r + u]
-            for v in range(template.shape[1]):
-                factor = template[u, v]
-                for c in range(out.shape[1]):
-                    row[c] += factor * line[c + v]
-
-
-@kernel(fastmath={"reassoc", "contract", "nsz"})
-def window_backproject(image, weights, out):
-    """``out[u] += sum_x weights[x] image[x + u]``; image holds the owned corners' windows and margins.
-
-    image (P + B - 1, Q + B - 1), weights (P, Q), out (B, B) float64. Rows are summed in the precision of
-    the image, the rows in float64.
-    """
-    rows, columns = weights.shape
-    for u in range(out.shape[0]):
-        for v in range(out.shape[1]):
-            total = 0.0
-            for r in range(rows):
-                line, weight = image[r + u], weights[r]
-                dot = image.dtype.type(0)
-                for c in range(columns):
-                    dot += weight[c] * line[c + v]
-                total += dot
-            out[u, v] += total
 
 
 @_kernel

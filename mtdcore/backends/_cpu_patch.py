@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -15,9 +14,9 @@ from .._typing import Array
 from ..likelihood import PatchLikelihood, Tile
 from ..statistics import Statistics
 from . import _cpu_kernels as kernels
+from ._cpu_emitter import CELL, LANES
 from ._cpu_fft import Transform, cells, fast_length
 from ._cpu_patch_kernels import patch_statistics
-from ._cpu_simd import CELL, LANES
 
 #: Largest box for which direct sums beat the transforms (measured crossover, see bench/README.md).
 DIRECT_BOX = 8
@@ -54,12 +53,7 @@ class PatchPlan:
         memory: bytes that a thread may use for maps of the templates; at least one map is always made.
     """
 
-    #: Tiles whose sums share one float32 accumulator.
-    group = 1
-
-    def __init__(
-        self, turned: np.ndarray, likelihood: PatchLikelihood, dtype: np.dtype, memory: int = 1 << 28
-    ) -> None:
+    def __init__(self, turned: np.ndarray, likelihood: PatchLikelihood, dtype: np.dtype, memory: int) -> None:
         self.likelihood, self.dtype, self.memory = likelihood, dtype, memory
         length, variance = likelihood.box_size, likelihood.noise_std**2
         log_empty, log_shown = likelihood.log_prior
@@ -72,13 +66,6 @@ class PatchPlan:
         self.padded = -(-self.side // LANES) * LANES
         self.shown = np.r_[0:length, self.side - length + 1 : self.side]
         self._free: deque[_Workspace] = deque()
-
-    def statistics(self, tiles: Sequence[Tile]) -> Statistics:
-        """Sum of the statistics of one or more tiles."""
-        total = self._tile(tiles[0])
-        for tile in tiles[1:]:
-            total = total + self._tile(tile)
-        return total
 
     def posterior(self, tile: Tile) -> np.ndarray:
         """(patch rows, patch columns, K, 2L, 2L) weights in the order of ``np.roll(ZF, l)``."""
@@ -99,7 +86,8 @@ class PatchPlan:
         rows, columns = (s.stop // length - s.start // length for s in tile.owned)
         return weights.reshape(rows, columns, *weights.shape[1:])
 
-    def _tile(self, tile: Tile) -> Statistics:
+    def statistics(self, tile: Tile) -> Statistics:
+        """Statistics of one tile."""
         likelihood = self.likelihood
         length, margin, sigma = likelihood.box_size, likelihood.margin, likelihood.noise_std
         patches, valid = self._cut(tile)

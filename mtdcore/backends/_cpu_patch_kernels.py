@@ -4,16 +4,17 @@ Two patches are one complex image, and LANES of those lie side by side: ``a + i 
 scores of ``a`` as real part and those of ``b`` as imaginary part, and ``sum_m hat(M_m) conj(hat(w_m))`` over such pairs
 has the back-projection of both as the real part of its inverse transform. No transform of real input is needed.
 
-Cells (see ``_cpu_simd``) lie in rows of an odd number of cells: the cells of a column spread over the sets of the cache.
+Cells (see ``_cpu_emitter``) lie in rows of an odd number of cells: the cells of a column spread over the sets of the cache.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from ._cpu_emitter import CELL, LANES
 from ._cpu_fft import transform
 from ._cpu_math import exp
-from ._cpu_simd import CELL, LANES, exponentiate, multiply, project, scale
+from ._cpu_simd import exponentiate, multiply, project, scale
 from ._kernel_cache import kernel
 
 _kernel = kernel(error_model="numpy")

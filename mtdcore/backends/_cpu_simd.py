@@ -1,206 +1,16 @@
-"""Short transforms as SIMD code: the butterflies of a mixed-radix FFT, written in LLVM's vector instructions.
+"""Operations on cells (see ``_cpu_emitter``) that Numba kernels call: a butterfly, products, sums, exponentials.
 
-The FFT of scipy is compiled for the oldest processor it must run on, four floats at a time. Here LLVM compiles for
-the processor at hand, and LANES transforms run side by side, one per lane of a vector: no shuffles, no remainder.
-
-A *cell* is one complex number of each lane: LANES real parts, then LANES imaginary parts. An inverse transform is a
-forward one with the two halves of every cell exchanged (``swap = LANES``).
+Arrays are C-contiguous and of one dtype; every index and step counts floats from the start of an array.
 """
 
 from __future__ import annotations
-
-import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-#: Transforms side by side: one AVX-512 register of float32, two of AVX2, four of NEON.
-LANES = 16
-
-#: Floats in a cell.
-CELL = 2 * LANES
-
-#: Lengths of a butterfly; every other length is a product of them.
-RADICES = (8, 7, 5, 4, 3, 2)
-
-_INDEX = ir.IntType(64)
-_NONE = _INDEX(0)
-
-
-class _Complex(NamedTuple):
-    re: Any
-    im: Any
-
-
-class _Emitter:
-    """Emits arithmetic on vectors of one float per lane; products and sums may fuse."""
-
-    def __init__(self, builder: ir.IRBuilder, number: types.Float) -> None:
-        self.builder, self.bytes, self.single = builder, number.bitwidth // 8, number.bitwidth == 32
-        self.type = ir.VectorType(ir.FloatType() if number.bitwidth == 32 else ir.DoubleType(), LANES)
-
-    def constant(self, value: float) -> Any:
-        return ir.Constant(self.type, [float(value)] * LANES)
-
-    def sum(self, a: Any, b: Any) -> Any:
-        return self.builder.fadd(a, b, flags=("contract",))
-
-    def difference(self, a: Any, b: Any) -> Any:
-        return self.builder.fsub(a, b, flags=("contract",))
-
-    def product(self, a: Any, b: Any) -> Any:
-        return self.builder.fmul(a, b, flags=("contract",))
-
-    def load(self, base: Any, index: Any) -> Any:
-        return self.builder.load(self._address(base, index), align=self.bytes)
-
-    def store(self, value: Any, base: Any, index: Any) -> None:
-        self.builder.store(value, self._address(base, index), align=self.bytes)
-
-    def broadcast(self, base: Any, index: Any) -> Any:
-        undefined, every = ir.Constant(self.type, ir.Undefined), ir.VectorType(ir.IntType(32), LANES)
-        one = self.builder.load(self.builder.gep(base, [index]))
-        first = self.builder.insert_element(undefined, one, ir.IntType(32)(0))
-        return self.builder.shuffle_vector(first, undefined, ir.Constant(every, [0] * LANES))
-
-    def cell(self, base: Any, start: Any, swap: Any = _NONE) -> _Complex:
-        """The cell that starts at this float, its halves exchanged if ``swap`` is LANES."""
-        other = self.builder.sub(_INDEX(LANES), swap)
-        return _Complex(*(self.load(base, self.builder.add(start, half)) for half in (swap, other)))
-
-    def store_cell(self, value: _Complex, base: Any, start: Any, swap: Any = _NONE) -> None:
-        """Counterpart of :meth:`cell`."""
-        other = self.builder.sub(_INDEX(LANES), swap)
-        for part, half in zip(value, (swap, other), strict=True):
-            self.store(part, base, self.builder.add(start, half))
-
-    def at(self, start: Any, index: Any, step: Any) -> Any:
-        """``start + index * step``."""
-        return self.builder.add(start, self.builder.mul(index, step))
-
-    def number(self, base: Any, index: Any) -> _Complex:
-        """The complex number at floats ``index`` and ``index + 1``, the same in every lane."""
-        following = self.builder.add(index, _INDEX(1))
-        return _Complex(self.broadcast(base, index), self.broadcast(base, following))
-
-    def sums(self, vectors: list[Any]) -> Any:
-        """The sums over lanes of LANES vectors, as one vector: pairs are halved and joined until one is left."""
-        width = LANES
-        while len(vectors) > 1:
-            width //= 2
-            first = [i for i in range(2 * LANES) if i // width % 2 == 0]
-            halves = [
-                ir.Constant(ir.VectorType(ir.IntType(32), LANES), [i + half for i in first])
-                for half in (0, width)
-            ]
-            vectors = [
-                self.builder.fadd(*(self.builder.shuffle_vector(a, b, half) for half in halves))
-                for a, b in zip(vectors[::2], vectors[1::2], strict=True)
-            ]
-        return vectors[0]
-
-    def larger(self, a: Any, b: Any) -> Any:
-        return self.builder.select(self.builder.fcmp_ordered(">", a, b), a, b)
-
-    def exp(self, x: Any) -> Any:
-        """e^x for x <= 0, to 2 units in the last place; 0 where it would be denormal."""
-        bits, fraction, degree = (32, 23, 6) if self.single else (64, 52, 13)
-        lowest, bias, high = (-87.3, 127, 0.693359375) if self.single else (-708.0, 1023, 0.693145751953125)
-        integers = ir.VectorType(ir.IntType(bits), LANES)
-        rounding = self.constant(
-            1.5 * 2.0**fraction
-        )  # adding and subtracting it rounds to the nearest integer
-        clipped = self.larger(x, self.constant(lowest))
-        shifted = self.builder.fadd(self.product(clipped, self.constant(1 / math.log(2.0))), rounding)
-        n = self.builder.fsub(shifted, rounding)
-        rest = self.difference(clipped, self.product(n, self.constant(high)))
-        rest = self.difference(rest, self.product(n, self.constant(math.log(2.0) - high)))
-        series = self.constant(1.0 / math.factorial(degree))
-        for power in range(degree - 1, -1, -1):
-            series = self.sum(self.product(series, rest), self.constant(1.0 / math.factorial(power)))
-        exponent = self.builder.add(
-            self.builder.bitcast(shifted, integers), ir.Constant(integers, [bias] * LANES)
-        )
-        scale = self.builder.bitcast(
-            self.builder.shl(exponent, ir.Constant(integers, [fraction] * LANES)), self.type
-        )
-        small = self.builder.fcmp_ordered("<", x, self.constant(lowest))
-        return self.builder.select(small, self.constant(0.0), self.product(series, scale))
-
-    def _address(self, base: Any, index: Any) -> Any:
-        return self.builder.bitcast(self.builder.gep(base, [index]), self.type.as_pointer())
-
-    def add(self, a: _Complex, b: _Complex) -> _Complex:
-        return _Complex(self.sum(a.re, b.re), self.sum(a.im, b.im))
-
-    def subtract(self, a: _Complex, b: _Complex) -> _Complex:
-        return _Complex(self.difference(a.re, b.re), self.difference(a.im, b.im))
-
-    def multiply(self, a: _Complex, b: _Complex) -> _Complex:
-        return _Complex(
-            self.difference(self.product(a.re, b.re), self.product(a.im, b.im)),
-            self.sum(self.product(a.re, b.im), self.product(a.im, b.re)),
-        )
-
-    def turn(self, a: _Complex, step: int, steps: int) -> _Complex:
-        """``a exp(-2 pi i step / steps)``, 0 <= step < steps / 2."""
-        if step == 0:
-            return a
-        if 4 * step == steps:
-            return _Complex(a.im, self.builder.fneg(a.re))
-        angle = -2.0 * math.pi * step / steps
-        return self.multiply(a, _Complex(self.constant(math.cos(angle)), self.constant(math.sin(angle))))
-
-    def transform(self, values: list[_Complex]) -> list[_Complex]:
-        """Discrete Fourier transform: halves for even lengths, symmetric sums for odd ones."""
-        n = len(values)
-        if n == 1:
-            return values
-        if n % 2:
-            return self._odd_transform(values)
-        even = self.transform(values[::2])
-        odd = [self.turn(v, k, n) for k, v in enumerate(self.transform(values[1::2]))]
-        pairs = list(zip(even, odd, strict=True))
-        return [self.add(a, b) for a, b in pairs] + [self.subtract(a, b) for a, b in pairs]
-
-    def _odd_transform(self, values: list[_Complex]) -> list[_Complex]:
-        n, first = len(values), values[0]
-        ends = [(values[j], values[n - j]) for j in range(1, n // 2 + 1)]
-        sums = [self.add(a, b) for a, b in ends]
-        differences = [self.subtract(a, b) for a, b in ends]
-        low, high, total = [], [], first
-        for value in sums:
-            total = self.add(total, value)
-        for k in range(1, n // 2 + 1):
-            even, odd = first, _Complex(self.constant(0.0), self.constant(0.0))
-            for j, (plus, minus) in enumerate(zip(sums, differences, strict=True), 1):
-                angle = 2.0 * math.pi * (j * k % n) / n
-                cosine, sine = self.constant(math.cos(angle)), self.constant(math.sin(angle))
-                even = _Complex(
-                    *(self.sum(e, self.product(cosine, p)) for e, p in zip(even, plus, strict=True))
-                )
-                odd = _Complex(*(self.sum(o, self.product(sine, m)) for o, m in zip(odd, minus, strict=True)))
-            low.append(_Complex(self.sum(even.re, odd.im), self.difference(even.im, odd.re)))
-            high.append(_Complex(self.difference(even.re, odd.im), self.sum(even.im, odd.re)))
-        return [total, *low, *reversed(high)]
-
-
-def _emitting(number: types.Float, body: Callable[..., None]) -> Callable[..., Any]:
-    """Code generator that calls ``body`` with an emitter and the arguments, arrays as pointers to their data."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        plain = [
-            context.make_array(kind)(context, builder, value).data if isinstance(kind, types.Array) else value
-            for kind, value in zip(signature.args, args, strict=True)
-        ]
-        body(_Emitter(builder, number), *plain)
-        return context.get_dummy_value()
-
-    return codegen
+from ._cpu_emitter import CELL, INDEX, LANES, Complex, emitting
 
 
 @intrinsic
@@ -224,15 +34,15 @@ def butterfly(typingctx, radix, source, start, step, out, out_start, out_step, s
     length, index = radix.literal_value, types.intp
 
     def body(emit, _, source, start, step, out, out_start, out_step, swap, twiddles, first):  # type: ignore[no-untyped-def]
-        values = [emit.cell(source, emit.at(start, step, _INDEX(j)), swap) for j in range(length)]
+        values = [emit.cell(source, emit.at(start, step, INDEX(j)), swap) for j in range(length)]
         for j, value in enumerate(emit.transform(values)):
             if j:
-                factor = emit.number(twiddles, emit.builder.add(first, _INDEX(2 * (j - 1))))
+                factor = emit.number(twiddles, emit.builder.add(first, INDEX(2 * (j - 1))))
                 value = emit.multiply(value, factor)
-            emit.store_cell(value, out, emit.at(out_start, out_step, _INDEX(j)), swap)
+            emit.store_cell(value, out, emit.at(out_start, out_step, INDEX(j)), swap)
 
     signature = types.void(radix, source, index, index, out, index, index, index, twiddles, index)
-    return signature, _emitting(source.dtype, body)
+    return signature, emitting(source.dtype, body)
 
 
 @intrinsic(prefer_literal=True)
@@ -242,15 +52,15 @@ def multiply(typingctx, keep, count, image, start, table, first, out, out_start)
 
     def body(emit, _, count, image, start, table, first, out, out_start):  # type: ignore[no-untyped-def]
         with cgutils.for_range(emit.builder, count) as loop:
-            number = emit.number(table, emit.at(first, loop.index, _INDEX(2)))
-            value = emit.multiply(emit.cell(image, emit.at(start, loop.index, _INDEX(CELL))), number)
-            place = emit.at(out_start, loop.index, _INDEX(CELL))
+            number = emit.number(table, emit.at(first, loop.index, INDEX(2)))
+            value = emit.multiply(emit.cell(image, emit.at(start, loop.index, INDEX(CELL))), number)
+            place = emit.at(out_start, loop.index, INDEX(CELL))
             if keep.literal_value:
                 value = emit.add(emit.cell(out, place), value)
             emit.store_cell(value, out, place)
 
     signature = types.void(keep, index, image, index, table, index, out, index)
-    return signature, _emitting(image.dtype, body)
+    return signature, emitting(image.dtype, body)
 
 
 @intrinsic
@@ -259,20 +69,20 @@ def project(typingctx, count, image, start, weights, weights_start, total, first
     index = types.intp
 
     def body(emit, count, image, start, weights, weights_start, total, first):  # type: ignore[no-untyped-def]
-        blocks = emit.builder.udiv(count, _INDEX(LANES // 2))
+        blocks = emit.builder.udiv(count, INDEX(LANES // 2))
         with cgutils.for_range(emit.builder, blocks) as loop:
             products = []
             for j in range(LANES // 2):
                 cell = emit.builder.add(
-                    emit.builder.mul(loop.index, _INDEX(CELL * LANES // 2)), _INDEX(j * CELL)
+                    emit.builder.mul(loop.index, INDEX(CELL * LANES // 2)), INDEX(j * CELL)
                 )
                 a = emit.cell(image, emit.builder.add(start, cell))
                 b = emit.cell(weights, emit.builder.add(weights_start, cell))
-                products += emit.multiply(a, _Complex(b.re, emit.builder.fneg(b.im)))
-            place = emit.at(first, loop.index, _INDEX(LANES))
+                products += emit.multiply_conjugate(a, b)
+            place = emit.at(first, loop.index, INDEX(LANES))
             emit.store(emit.builder.fadd(emit.load(total, place), emit.sums(products)), total, place)
 
-    return types.void(index, image, index, weights, index, total, index), _emitting(image.dtype, body)
+    return types.void(index, image, index, weights, index, total, index), emitting(image.dtype, body)
 
 
 @intrinsic
@@ -288,7 +98,7 @@ def exponentiate(typingctx, count, cells, start, step, bias, first, peak, total,
         lowest, none = emit.constant(-float("inf")), emit.constant(0.0)
         halves = [
             (
-                _INDEX(half),
+                INDEX(half),
                 cgutils.alloca_once_value(builder, lowest),
                 cgutils.alloca_once_value(builder, none),
             )
@@ -310,7 +120,7 @@ def exponentiate(typingctx, count, cells, start, step, bias, first, peak, total,
             emit.store(builder.load(high), peak, builder.add(at, half))
             emit.store(builder.load(sum_), total, builder.add(at, half))
 
-    return types.void(index, cells, index, index, bias, index, peak, total, index), _emitting(
+    return types.void(index, cells, index, index, bias, index, peak, total, index), emitting(
         cells.dtype, body
     )
 
@@ -323,16 +133,135 @@ def scale(typingctx, count, cells, start, step, factor, at, sums, first):  # typ
     def body(emit, count, cells, start, step, factor, at, sums, first):  # type: ignore[no-untyped-def]
         builder = emit.builder
         by = emit.cell(factor, at)
-        with cgutils.for_range(builder, builder.udiv(count, _INDEX(LANES))) as loop:
+        with cgutils.for_range(builder, builder.udiv(count, INDEX(LANES))) as loop:
             rows = []
             for j in range(LANES):
-                place = emit.at(start, builder.add(builder.mul(loop.index, _INDEX(LANES)), _INDEX(j)), step)
-                value = _Complex(
+                place = emit.at(start, builder.add(builder.mul(loop.index, INDEX(LANES)), INDEX(j)), step)
+                value = Complex(
                     *(emit.product(a, b) for a, b in zip(emit.cell(cells, place), by, strict=True))
                 )
                 emit.store_cell(value, cells, place)
                 rows.append(builder.fadd(*value))
-            place = emit.at(first, loop.index, _INDEX(LANES))
+            place = emit.at(first, loop.index, INDEX(LANES))
             emit.store(builder.fadd(emit.load(sums, place), emit.sums(rows)), sums, place)
 
-    return types.void(index, cells, index, index, factor, index, sums, index), _emitting(cells.dtype, body)
+    return types.void(index, cells, index, index, factor, index, sums, index), emitting(cells.dtype, body)
+
+
+@intrinsic
+def transpose(typingctx, source, start, step, out, out_start, out_step):  # type: ignore[no-untyped-def]
+    """Lane i of cell j of ``out`` is lane j of cell i of ``source``, for LANES cells each."""
+    index = types.intp
+
+    def body(emit, source, start, step, out, out_start, out_step):  # type: ignore[no-untyped-def]
+        builder, half = emit.builder, LANES // 2
+        masks = [
+            ir.Constant(
+                ir.VectorType(ir.IntType(32), LANES), [n // 2 + first + n % 2 * LANES for n in range(LANES)]
+            )
+            for first in (0, half)
+        ]
+        for part in (INDEX(0), INDEX(LANES)):
+            rows = [
+                emit.load(source, builder.add(emit.at(start, INDEX(i), step), part)) for i in range(LANES)
+            ]
+            for _ in range(LANES.bit_length() - 1):  # that many perfect shuffles of rows and lanes
+                rows = [
+                    builder.shuffle_vector(a, b, mask)
+                    for a, b in zip(rows[:half], rows[half:], strict=True)
+                    for mask in masks
+                ]
+            for j, row in enumerate(rows):
+                emit.store(row, out, builder.add(emit.at(out_start, INDEX(j), out_step), part))
+
+    return types.void(source, index, index, out, index, index), emitting(source.dtype, body)
+
+
+@intrinsic(prefer_literal=True)
+def multiply_cells(typingctx, keep, count, image, start, table, first, out, out_start):  # type: ignore[no-untyped-def]
+    """``out = keep * out + image * table`` for ``count`` neighbouring cells, lane by lane."""
+    index = types.intp
+
+    def body(emit, _, count, image, start, table, first, out, out_start):  # type: ignore[no-untyped-def]
+        with cgutils.for_range(emit.builder, count) as loop:
+            a, b, place = (emit.at(origin, loop.index, INDEX(CELL)) for origin in (start, first, out_start))
+            value = emit.multiply(emit.cell(image, a), emit.cell(table, b))
+            if keep.literal_value:
+                value = emit.add(emit.cell(out, place), value)
+            emit.store_cell(value, out, place)
+
+    signature = types.void(keep, index, image, index, table, index, out, index)
+    return signature, emitting(image.dtype, body)
+
+
+@intrinsic
+def project_cells(typingctx, count, image, start, weights, weights_start, total, first):  # type: ignore[no-untyped-def]
+    """``total += image conj(weights)`` for ``count`` neighbouring cells, lane by lane."""
+    index = types.intp
+
+    def body(emit, count, image, start, weights, weights_start, total, first):  # type: ignore[no-untyped-def]
+        with cgutils.for_range(emit.builder, count) as loop:
+            a, b, place = (
+                emit.at(origin, loop.index, INDEX(CELL)) for origin in (start, weights_start, first)
+            )
+            product = emit.multiply_conjugate(emit.cell(image, a), emit.cell(weights, b))
+            emit.store_cell(emit.add(emit.cell(total, place), product), total, place)
+
+    return types.void(index, image, index, weights, index, total, index), emitting(image.dtype, body)
+
+
+@intrinsic
+def fold_log_sum(typingctx, count, cells, start, step, offsets, k, peak, total, at):  # type: ignore[no-untyped-def]
+    """Running log-sum-exp: ``peak + log(total)`` gains the scores plus ``offsets[k]``.
+
+    ``count`` cells of scores ``step`` apart; neighbouring cells of peak and total from index ``at``.
+    """
+    index = types.intp
+
+    def body(emit, count, cells, start, step, offsets, k, peak, total, at):  # type: ignore[no-untyped-def]
+        builder, offset, one = emit.builder, emit.broadcast(offsets, k), emit.constant(1.0)
+        with cgutils.for_range(builder, count) as loop:
+            for half in (INDEX(0), INDEX(LANES)):
+                place = builder.add(emit.at(at, loop.index, INDEX(CELL)), half)
+                score = emit.load(cells, builder.add(emit.at(start, loop.index, step), half))
+                value, high, sum_ = (
+                    builder.fadd(score, offset),
+                    emit.load(peak, place),
+                    emit.load(total, place),
+                )
+                rises, difference = builder.fcmp_ordered(">", value, high), builder.fsub(value, high)
+                shrink = emit.exp(builder.select(rises, builder.fneg(difference), difference))
+                kept, shrunk = (builder.select(rises, *pair) for pair in ((one, sum_), (sum_, one)))
+                emit.store(builder.select(rises, value, high), peak, place)
+                emit.store(emit.sum(kept, emit.product(shrink, shrunk)), total, place)
+
+    signature = types.void(index, cells, index, index, offsets, index, peak, total, index)
+    return signature, emitting(cells.dtype, body)
+
+
+@intrinsic
+def weigh(typingctx, count, cells, start, step, offsets, k, log_norm, at, mass):  # type: ignore[no-untyped-def]
+    """``count`` cells of scores to ``e^(score + offsets[k] - log_norm)``; the cell ``mass`` gains their sum.
+
+    log_norm: neighbouring cells from index ``at``, infinite where there is no site.
+    """
+    index = types.intp
+
+    def body(emit, count, cells, start, step, offsets, k, log_norm, at, mass):  # type: ignore[no-untyped-def]
+        builder, offset = emit.builder, emit.broadcast(offsets, k)
+        halves = [
+            (half, cgutils.alloca_once_value(builder, emit.load(mass, half)))
+            for half in (INDEX(0), INDEX(LANES))
+        ]
+        with cgutils.for_range(builder, count) as loop:
+            for half, sum_ in halves:
+                place = builder.add(emit.at(start, loop.index, step), half)
+                norm = emit.load(log_norm, builder.add(emit.at(at, loop.index, INDEX(CELL)), half))
+                value = emit.exp(builder.fsub(builder.fadd(emit.load(cells, place), offset), norm))
+                emit.store(value, cells, place)
+                builder.store(builder.fadd(builder.load(sum_), value), sum_)
+        for half, sum_ in halves:
+            emit.store(builder.load(sum_), mass, half)
+
+    signature = types.void(index, cells, index, index, offsets, index, log_norm, index, mass)
+    return signature, emitting(cells.dtype, body)

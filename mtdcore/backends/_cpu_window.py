@@ -1,119 +1,85 @@
-"""Window E-step on the CPU: local exclusion in the log domain over correlation maps."""
+"""Window E-step on the CPU: correlations in small blocks, local exclusion in the log domain.
+
+A tile goes through three phases, each a map over independent tasks that threads share: the log-odds of a copy at every
+corner, blocks apart; their competition, strips apart; the weights and their back-projection, templates apart.
+Scores are computed twice rather than kept: memory does not grow with the number of templates, and a block never leaves
+the cache. What is summed into one array, and in which order, depends on shapes only, not on threads.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Protocol
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property, partial
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from scipy import fft
 
-from .._typing import Array
 from ..likelihood import Tile, WindowLikelihood
 from ..statistics import Statistics
 from . import _cpu_kernels as kernels
+from . import _cpu_window_kernels as block_kernels
+from ._cpu_blocks import Block, block_side, from_cells, from_space, pairs, to_cells
+from ._cpu_emitter import LANES
+from ._cpu_fft import Transform, cells
 
-#: Largest box for which direct sums beat the transforms (measured crossover, see bench/README.md).
-DIRECT_BOX = 8
-
+#: ``map``, perhaps on threads: results in the order of the items.
+Run: TypeAlias = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
 #: Log-odds below which sums over a neighbourhood stay inside float32.
 _LARGEST_EXPONENT = 60.0
 
+#: The spectra of all templates should take no more: blocks become smaller instead.
+_SPECTRA_BYTES = 1 << 28
 
-class Correlator(Protocol):
-    """Correlates tiles with templates and back-projects weights, by one method or another."""
+#: Corners along one axis of a strip that competes by itself.
+_STRIP = 128
 
-    def image(self, values: np.ndarray) -> Array:
-        """The tile in the form that the other operations take."""
-        ...
-
-    def correlate(self, image: Array, templates: np.ndarray, k: int) -> np.ndarray:
-        """Map whose entry x is ``sum_u image[x + u] template_k[u]``; a fresh array, larger than needed or not."""
-        ...
-
-    def templates(self, turned: np.ndarray) -> np.ndarray:
-        """(K, L, L) templates in the form that :meth:`correlate` takes."""
-        ...
-
-    def backproject(self, image: Array, weights: np.ndarray, owned: tuple[slice, slice], k: int) -> None:
-        """Add ``sum_x weights[x] image[x + u]`` to the running sum of rotation k; ``weights`` is consumed."""
-        ...
-
-    def result(self) -> np.ndarray:
-        """(K, B, B) float64 running sums."""
-        ...
+#: Back-projections are summed in at least so many tasks, for threads to share.
+_TASKS = 8
 
 
-class FourierCorrelator:
-    """Correlations as products on a torus that holds a tile and its margin."""
+class _View(NamedTuple):
+    """A tile as the kernels take it.
 
-    def __init__(self, torus: tuple[int, int], rotations: int, frame: np.ndarray, dtype: np.dtype) -> None:
-        self.torus, self.frame = torus, frame
-        shape = (rotations, torus[0], torus[1] // 2 + 1)
-        self.sums = np.zeros(shape, np.result_type(dtype, np.complex64))
+    ``seen`` (ones and zeros) is None where every pixel that the statistics touch is valid; ``masked`` tells whether
+    template energies depend on invalid pixels; ``offsets`` are to be added to the scores of each template.
+    """
 
-    def image(self, values: np.ndarray) -> np.ndarray:
-        """(1, R, C) spectrum."""
-        return np.asarray(fft.rfft2(values, s=self.torus))[None]
-
-    def templates(self, turned: np.ndarray) -> np.ndarray:
-        """(K, R, C) conjugate spectra."""
-        return np.asarray(fft.rfft2(turned, s=self.torus).conj())
-
-    def correlate(self, image: np.ndarray, templates: np.ndarray, k: int) -> np.ndarray:
-        """(N, N') circular correlation; entries that wrap around are never owned."""
-        return np.asarray(fft.irfft2(image[0] * templates[k], s=self.torus, overwrite_x=True))
-
-    def backproject(self, image: np.ndarray, weights: np.ndarray, owned: tuple[slice, slice], k: int) -> None:
-        """Accumulate in the spectral domain."""
-        spectrum = fft.rfft2(weights, overwrite_x=True)
-        kernels.accumulate_spectra(self.sums[k : k + 1], image, spectrum[None, None])
-
-    def result(self) -> np.ndarray:
-        """Inverse transform of the sums, cropped to the frame; one rotation at a time to spare memory."""
-        crop = np.ix_(self.frame % self.torus[0], self.frame % self.torus[1])
-        return np.stack([fft.irfft2(s, s=self.torus)[crop] for s in self.sums]).astype(np.float64)
+    tile: Tile
+    values: np.ndarray
+    seen: np.ndarray | None
+    masked: bool
+    offsets: np.ndarray
 
 
-class DirectCorrelator:
-    """Plain sums over the pixels of the box, for small boxes."""
+class _Pair(NamedTuple):
+    """Two blocks of owned corners: spectra of their pixels and of their validity, and log(1 + S) at the corners."""
 
-    def __init__(self, rotations: int, frame: np.ndarray) -> None:
-        self.margin = int(-frame[0])
-        self.sums = np.zeros((rotations, frame.size, frame.size))
+    image: np.ndarray
+    seen: np.ndarray
+    log_norm: np.ndarray
 
-    def image(self, values: np.ndarray) -> np.ndarray:
-        """The tile with its margin."""
-        return np.pad(values, self.margin)
 
-    def templates(self, turned: np.ndarray) -> np.ndarray:
-        """The templates themselves."""
-        return turned
+class _Workspace(NamedTuple):
+    """Arrays that one task uses at a time."""
 
-    def correlate(self, image: np.ndarray, templates: np.ndarray, k: int) -> np.ndarray:
-        """(P, Q) correlation at every corner of the tile."""
-        length, m = templates.shape[1], self.margin
-        out = np.empty(tuple(n - 2 * m - length + 1 for n in image.shape), image.dtype)
-        kernels.window_correlate(image[m:, m:], templates[k], out)
-        return out
-
-    def backproject(self, image: np.ndarray, weights: np.ndarray, owned: tuple[slice, slice], k: int) -> None:
-        """Sum over the owned corners."""
-        rows, columns = owned
-        kernels.window_backproject(image[rows.start :, columns.start :], weights[owned], self.sums[k])
-
-    def result(self) -> np.ndarray:
-        """The sums themselves."""
-        return self.sums
+    space: np.ndarray
+    row: np.ndarray
+    mass: np.ndarray
+    work: np.ndarray
 
 
 class WindowPlan:
-    """What one E-step prepares once and every tile uses: templates, energies, activity."""
+    """What one E-step prepares once and every tile uses: templates, energies, activity.
 
-    #: Tiles whose sums share one float32 accumulator: the closing transform is then a quarter per tile.
-    group = 4
+    Args:
+        turned: (K, L, L) templates.
+        likelihood: bound to the measurement.
+        dtype: of the correlations.
+        largest_read: height and width of the largest tile.
+    """
 
     def __init__(
         self,
@@ -123,48 +89,45 @@ class WindowPlan:
         largest_read: tuple[int, int],
     ) -> None:
         self.likelihood, self.dtype = likelihood, dtype
-        self.turned = (turned / likelihood.noise_std**2).astype(dtype)
-        energies = 0.5 * turned**2 / likelihood.noise_std**2
-        self.energy = energies.sum(axis=(1, 2))
-        self.energies = energies.astype(dtype)
+        self.turned = turned / likelihood.noise_std**2
+        self.energies = 0.5 * turned**2 / likelihood.noise_std**2
         self.log_rate = likelihood.log_activity - math.log(len(turned)) + likelihood.template_bias
-        self.torus = tuple(fft.next_fast_len(n + likelihood.margin, real=True) for n in largest_read)
-        self.templates = self._correlator().templates(self.turned)
+        length, margin, halo = likelihood.box_size, likelihood.margin, likelihood.geometry.halo
+        rows, columns = (n - length + 1 for n in largest_read)
+        owned = max(1, rows - 2 * halo), max(1, columns - 2 * halo)
+        limit = math.isqrt(_SPECTRA_BYTES // (2 * dtype.itemsize * len(turned)))
+        self.side = block_side((rows, columns), owned, length, margin, limit)
+        #: Corners along one axis of a block: scored only, and owned ones, of which the first follows the margin.
+        self.scored, self.owned = self.side - length + 1, self.side - length + 1 - 2 * margin
+        self.transform = Transform.of(self.side, dtype)
+        self._free: deque[_Workspace] = deque()
 
-    def statistics(self, tiles: Sequence[Tile]) -> Statistics:
-        """Sum of the statistics of the tiles."""
-        likelihood = self.likelihood
-        projected = self._correlator()
-        covered: Correlator | None = None
-        interior = np.zeros(len(self.turned))
-        evidence = count = energy = 0.0
-        sites = pixels = 0
-        for tile in tiles:
-            image, seen, maps, offsets, log_norm, gain = self._compete(tile, projected)
-            top, left = (s.start for s in tile.owned)
-            for k, scores in enumerate(maps):
-                mass = kernels.window_weights(scores, self.dtype.type(offsets[k]), log_norm, top, left)
-                count += mass
-                if seen is None:
-                    interior[k] += mass
-                else:
-                    covered = covered or self._correlator()
-                    covered.backproject(seen, scores.copy(), tile.owned, k)
-                projected.backproject(image, scores, tile.owned, k)
-            evidence += gain
-            sites += log_norm.size
-            tile_energy, tile_pixels = owned_energy(tile)
-            energy, pixels = energy + tile_energy, pixels + tile_pixels
-        coverage = interior[:, None, None] + (0.0 if covered is None else covered.result())
-        backprojection = projected.result()
+    # ---------------------------------------------------------------- what the backend calls
+
+    def statistics(self, tile: Tile, run: Run = map) -> Statistics:
+        """Statistics of one tile, the tasks of each phase run by ``run``."""
+        likelihood, view = self.likelihood, self._view(tile)
+        log_norm = self._log_partition(self._log_odds(view, run), tile, run)
+        gain = log_norm.sum(dtype=np.float64) - likelihood.blank(tile)
+        prepared = list(run(partial(self._prepare, view, log_norm), self._owned_pairs(tile)))
+        slices = min(len(prepared), max(1, _TASKS // len(self.turned)))
+        tasks = [(k, prepared[first::slices]) for k in range(len(self.turned)) for first in range(slices)]
+        frame = likelihood.box_size + 2 * likelihood.margin
+        backprojection, coverage = np.zeros((2, len(self.turned), frame, frame))
+        count = 0.0
+        for (k, _), found in zip(tasks, run(partial(self._project, view), tasks), strict=True):
+            backprojection[k] += found[0]
+            coverage[k] += found[1]
+            count += found[2]
+        energy, pixels = owned_energy(tile)
         return Statistics(
             backprojection,
-            np.broadcast_to(coverage, backprojection.shape).copy(),
-            log_likelihood=evidence,
+            coverage,
+            log_likelihood=float(gain) / likelihood.neighbourhood,
             energy=energy,
             expected_count=count,
             empty_mass=0.0,
-            sites=sites,
+            sites=log_norm.size,
             pixels=pixels,
             noise_std=likelihood.noise_std,
             box_size=likelihood.box_size,
@@ -172,86 +135,169 @@ class WindowPlan:
 
     def posterior(self, tile: Tile) -> np.ndarray:
         """(K, owned rows, owned columns) weights."""
-        _, _, maps, offsets, log_norm, _ = self._compete(tile, self._correlator())
+        view, margin = self._view(tile), self.likelihood.margin
+        log_norm = self._log_partition(self._log_odds(view), tile)
+        weights = np.empty((len(self.turned), *log_norm.shape), self.dtype)
         top, left = (s.start for s in tile.owned)
-        owned = (slice(top, top + log_norm.shape[0]), slice(left, left + log_norm.shape[1]))
-        for scores, offset in zip(maps, offsets, strict=True):
-            kernels.window_weights(scores, self.dtype.type(offset), log_norm, top, left)
-        return np.stack([scores[owned] for scores in maps])
+        for pair in self._owned_pairs(tile):
+            prepared, space = self._prepare(view, log_norm, pair), self._workspace()
+            for k in range(len(self.turned)):
+                block_kernels.weigh_blocks(k, *self._weighing(view, prepared), *space, *self._stages)
+                for block, found in zip(pair, from_space(space.space, self.side), strict=True):
+                    here = found[margin : margin + len(block.rows), margin : margin + len(block.columns)]
+                    weights[k][_inside(block, top, left)] = here
+            self._free.append(space)
+        return weights
 
     def log_odds(self, tile: Tile) -> np.ndarray:
         """(P, Q) log-odds of a copy at every corner of the pixels of the tile, before they compete."""
-        return self._score(tile, self._correlator())[-1]
+        return self._log_odds(self._view(tile))
 
-    def _correlator(self) -> Correlator:
-        likelihood = self.likelihood
-        frame = np.arange(-likelihood.margin, likelihood.box_size + likelihood.margin)
-        if likelihood.box_size <= DIRECT_BOX:
-            return DirectCorrelator(len(self.turned), frame)
-        return FourierCorrelator(self.torus, len(self.turned), frame, self.dtype)
+    # ---------------------------------------------------------------- phases
 
-    def _compete(
-        self, tile: Tile, correlator: Correlator
-    ) -> tuple[Array, Array | None, list[np.ndarray], np.ndarray, np.ndarray, float]:
-        """Score every corner and let neighbours compete.
-
-        Returns what :meth:`_score` does, but for the log-odds log(1 + S) at the owned corners and their evidence.
-        """
-        image, seen, maps, offsets, log_odds = self._score(tile, correlator)
-        log_norm = self._log_partition(log_odds, tile)
-        gain = log_norm.sum(dtype=np.float64) - self.likelihood.blank(tile)
-        return image, seen, maps, offsets, log_norm, float(gain) / self.likelihood.neighbourhood
-
-    def _score(
-        self, tile: Tile, correlator: Correlator
-    ) -> tuple[Array, Array | None, list[np.ndarray], np.ndarray, np.ndarray]:
-        """Score every corner.
-
-        Returns the image and the valid mask as the correlator holds them (None where every pixel that the
-        statistics touch is valid), the score maps, the constant to add to each for log a_k, and their
-        log-sum-exp over templates.
-        """
-        likelihood = self.likelihood
-        corners = tuple(n - likelihood.box_size + 1 for n in tile.values.shape)
+    def _view(self, tile: Tile) -> _View:
         values, valid = np.asarray(tile.values, dtype=self.dtype), tile.valid
         masked = valid is not None and not valid.all()
-        if valid is not None and masked:
-            values = np.where(valid, values, self.dtype.type(0))
-        image = correlator.image(np.ascontiguousarray(values))
-        maps = [correlator.correlate(image, self.templates, k) for k in range(len(self.turned))]
         seen = None
         if masked or not self._margin_inside(tile):
-            ones = np.ones(values.shape, self.dtype) if valid is None else valid.astype(self.dtype)
-            seen = correlator.image(ones)
-        if masked:
-            energies = correlator.templates(self.energies)
-            for k, scores in enumerate(maps):
-                scores -= correlator.correlate(seen, energies, k)
-            offsets = self.log_rate
-        else:
-            offsets = self.log_rate - self.energy
-        peak = np.full(corners, kernels.LOG_ZERO, self.dtype)
-        total = np.zeros(corners, self.dtype)
-        for scores, offset in zip(maps, offsets, strict=True):
-            kernels.fold_log_sum(scores, self.dtype.type(offset), peak, total)
-        kernels.finish_log_sum(peak, total)
-        return image, seen, maps, offsets, peak
+            seen = np.ones(values.shape, self.dtype) if valid is None else valid.astype(self.dtype)
+        if valid is not None and masked:
+            values = np.where(valid, values, self.dtype.type(0))
+        offsets = self.log_rate if masked else self.log_rate - self.energies.sum(axis=(1, 2))
+        return _View(tile, np.ascontiguousarray(values), seen, masked, offsets.astype(self.dtype))
 
-    def _log_partition(self, log_odds: np.ndarray, tile: Tile) -> np.ndarray:
-        """log(1 + S) at the owned corners; ``log_odds`` is consumed.
+    def _log_odds(self, view: _View, run: Run = map) -> np.ndarray:
+        """Log-odds at every corner: log of the sum of (lam / K) e^Lambda over templates."""
+        rows, columns = (n - self.likelihood.box_size + 1 for n in view.values.shape)
+        out = np.empty((rows, columns), self.dtype)
+        for _ in run(partial(self._score, view, out), pairs(range(rows), range(columns), self.scored)):
+            pass
+        return out
+
+    def _score(self, view: _View, out: np.ndarray, pair: Sequence[Block]) -> None:
+        space = self._workspace()
+        image = self._spectrum(view.values, pair, 0, space)
+        seen = self._spectrum(view.seen, pair, 0, space) if view.masked and view.seen is not None else image
+        peak, total = (cells(-(-self.scored // LANES), self.scored, dtype=self.dtype) for _ in range(2))
+        block_kernels.score_blocks(
+            image, seen, *self._scoring(view), self.scored, peak, total, *space, *self._stages
+        )
+        for block, found in zip(pair, from_cells(peak, self.scored), strict=True):
+            out[_inside(block)] = found[: len(block.rows), : len(block.columns)]
+        self._free.append(space)
+
+    def _log_partition(self, log_odds: np.ndarray, tile: Tile, run: Run = map) -> np.ndarray:
+        """log(1 + S) at the owned corners.
 
         Plain sums while no number can overflow, which is faster; in the log domain otherwise.
         """
         reach = self.likelihood.separation - 1
         logarithmic = not float(log_odds.max()) < _LARGEST_EXPONENT
-        if not logarithmic:
-            kernels.exponentiate(log_odds)
         rows, columns = tile.owned
-        down = kernels.slide_sum(log_odds, reach, logarithmic)[rows]
-        across = kernels.slide_sum(np.ascontiguousarray(down.T), reach, logarithmic)
-        log_norm = np.ascontiguousarray(across[columns].T)
-        kernels.log_partition(log_norm, logarithmic)
-        return log_norm
+
+        def down(first: int) -> np.ndarray:
+            strip = log_odds[:, first : first + _STRIP].copy()
+            if not logarithmic:
+                kernels.exponentiate(strip)
+            return np.asarray(kernels.slide_sum(strip, reach, logarithmic)[rows])
+
+        def across(first: int) -> np.ndarray:
+            strip = np.ascontiguousarray(summed[first : first + _STRIP].T)
+            log_norm = np.ascontiguousarray(kernels.slide_sum(strip, reach, logarithmic)[columns].T)
+            kernels.log_partition(log_norm, logarithmic)
+            return log_norm
+
+        summed = np.concatenate(list(run(down, range(0, log_odds.shape[1], _STRIP))), axis=1)
+        return np.concatenate(list(run(across, range(0, summed.shape[0], _STRIP))))
+
+    def _prepare(self, view: _View, log_norm: np.ndarray, pair: Sequence[Block]) -> _Pair:
+        margin, space = self.likelihood.margin, self._workspace()
+        image = self._spectrum(view.values, pair, margin, space)
+        seen = image if view.seen is None else self._spectrum(view.seen, pair, margin, space)
+        self._free.append(space)
+        reach, (top, left) = margin + self.owned, (s.start for s in view.tile.owned)
+        norm = np.full((2, reach, -(-reach // LANES) * LANES), np.inf, self.dtype)
+        for block, out in zip(pair, norm, strict=True):
+            here = slice(margin, margin + len(block.rows)), slice(margin, margin + len(block.columns))
+            out[here] = log_norm[_inside(block, top, left)]
+        return _Pair(image, seen, to_cells(norm))
+
+    def _project(
+        self, view: _View, task: tuple[int, list[_Pair]]
+    ) -> tuple[np.ndarray, np.ndarray | float, float]:
+        """(B, B) back-projection and coverage of some pairs by one template, and the sum of their weights."""
+        (k, prepared), space = task, self._workspace()
+        projected = cells(self.side, self.side // LANES, dtype=self.dtype)
+        covered = np.zeros(0 if view.seen is None else projected.size, self.dtype)
+        mass = 0.0
+        for pair in prepared:
+            mass += block_kernels.project_blocks(
+                k, *self._weighing(view, pair), *space, *self._stages, projected, covered
+            )
+        found = self._frame(projected, space)
+        coverage = mass if view.seen is None else self._frame(covered, space)
+        self._free.append(space)
+        return found, coverage, mass
+
+    # ---------------------------------------------------------------- pieces
+
+    @property
+    def _stages(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.transform.radices, self.transform.twiddles
+
+    def _scoring(self, view: _View) -> tuple[Any, ...]:
+        """Arguments that all kernels share after the spectra."""
+        energies = self._energy_spectra if view.masked else self._spectra[:0]
+        return view.masked, self._spectra, energies, view.offsets
+
+    def _weighing(self, view: _View, pair: _Pair) -> tuple[Any, ...]:
+        """Arguments that the kernels of owned corners share."""
+        reach = self.likelihood.margin + self.owned
+        return pair.image, pair.seen, *self._scoring(view), pair.log_norm, reach
+
+    def _workspace(self) -> _Workspace:
+        if self._free:
+            return self._free.pop()
+        shapes = ((self.side, self.side // LANES | 1), (self.side,), (1,), (2, self.side))
+        return _Workspace(*(cells(*shape, dtype=self.dtype) for shape in shapes))
+
+    def _spectrum(
+        self, pixels: np.ndarray, pair: Sequence[Block], margin: int, space: _Workspace
+    ) -> np.ndarray:
+        """Cells of the spectrum of two blocks, which begin ``margin`` pixels before their first corner."""
+        out = cells(self.side, self.side // LANES, dtype=self.dtype)
+        # no corners: a block of zeros, beyond the tile
+        tops, lefts = (
+            np.array([r.start - margin if r else -self.side for r in ranges])
+            for ranges in zip(*pair, strict=True)
+        )
+        block_kernels.block_spectrum(pixels, tops, lefts, space.space, out, space.work, *self._stages)
+        return out
+
+    def _frame(self, spectrum: np.ndarray, space: _Workspace) -> np.ndarray:
+        """(B, B) float64 real part of the inverse transform, cropped to the frame of the statistics."""
+        margin, length = self.likelihood.margin, self.likelihood.box_size
+        block_kernels.block_image(spectrum, space.space, space.work, *self._stages)
+        frame = np.arange(-margin, length + margin) % self.side
+        whole = from_space(space.space, self.side)[0]
+        return np.asarray(whole[np.ix_(frame, frame)], dtype=np.float64) / self.side**2
+
+    @cached_property
+    def _spectra(self) -> np.ndarray:
+        return self._conjugate_spectra(self.turned)
+
+    @cached_property
+    def _energy_spectra(self) -> np.ndarray:
+        return self._conjugate_spectra(-self.energies)
+
+    def _conjugate_spectra(self, images: np.ndarray) -> np.ndarray:
+        """(K, 2 N^2) cells, scaled such that the unnormalised inverse of a product is the correlation."""
+        scaled, space = (images / self.side**2).astype(self.dtype), self._workspace()
+        only = Block(range(1), range(1)), Block(range(0), range(0))
+        spectra = np.stack([self._spectrum(image, only, 0, space) for image in scaled])
+        spectra.reshape(-1, 2, LANES)[:, 1] *= -1
+        self._free.append(space)
+        return spectra
 
     def _margin_inside(self, tile: Tile) -> bool:
         """Whether the margin around every owned window lies inside the micrograph."""
@@ -260,6 +306,18 @@ class WindowPlan:
             owned.start >= margin and owned.stop + reach + margin <= length
             for owned, length in zip(tile.region.owned, tile.micrograph_shape, strict=True)
         )
+
+    def _owned_pairs(self, tile: Tile) -> list[tuple[Block, Block]]:
+        rows, columns = (range(s.start, s.stop) for s in tile.owned)
+        return pairs(rows, columns, self.owned)
+
+
+def _inside(block: Block, top: int = 0, left: int = 0) -> tuple[slice, slice]:
+    """Index of a block in an array whose first entry is the corner (top, left)."""
+    (rows, columns) = block
+    return slice(rows.start - top, rows.stop - top) if rows else slice(0), slice(
+        columns.start - left, columns.stop - left
+    ) if columns else slice(0)
 
 
 def owned_energy(tile: Tile) -> tuple[float, int]:

@@ -1,12 +1,10 @@
-"""The CPU backend: Numba kernels and scipy.fft, one tile per thread, sums in tile order."""
+"""The CPU backend: transforms and posteriors in vectorised kernels, threads that share the work, sums in fixed order."""
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
-from itertools import islice
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
@@ -20,31 +18,39 @@ from ._cpu_window import WindowPlan
 from ._ordered import ordered
 from ._precision import needed_precision
 
-#: Halo of a tile, both sides together, above which larger tiles pay; their side; and the largest correlation maps of a
-#: tile that they may lead to.
-_LARGE_HALO, _TILE_PIXELS, _MAPS_BYTES = 160, 1024, 1 << 28
+#: Halo of a window tile, both sides together, above which larger tiles pay; sides of tiles in pixels.
+_LARGE_HALO, _TILE_PIXELS, _LARGE_TILE_PIXELS = 160, 1024, 1536
+
+_GIB = 1 << 30
 
 
 class CpuBackend:
-    """NumPy arrays, Numba kernels, scipy transforms; see :class:`Backend` for the contract.
+    """NumPy arrays, Numba kernels; see :class:`Backend` for the contract.
 
     Args:
         precision: dtype of the correlations. float32 is raised to float64 for an E-step in which the signal is
             so strong that rounding alone would move log-weights by more than 0.01 nats (SNR above about 100).
-        threads: tiles worked on at once; None: the cores this process may use. Never changes a bit of the result.
+        threads: tasks worked on at once; None: the cores this process may use. Never changes a bit of the result.
+        max_memory: bytes that patch scores of all threads may take while they wait for their normaliser; beyond, they are
+            computed twice. Changes no bit either.
     """
 
     name = "cpu"
     xp = np
 
     def __init__(
-        self, precision: Literal["float32", "float64"] = "float32", threads: int | None = None
+        self,
+        precision: Literal["float32", "float64"] = "float32",
+        threads: int | None = None,
+        max_memory: int = _GIB,
     ) -> None:
         if precision not in ("float32", "float64"):
             raise ParameterError(f'precision must be "float32" or "float64"; got {precision!r}.')
         if threads is not None and threads < 1:
             raise ParameterError(f"threads must be a positive number, or None for all; got {threads}.")
-        self.precision = precision
+        if max_memory < 1:
+            raise ParameterError(f"max_memory must be a positive number of bytes; got {max_memory}.")
+        self.precision, self.max_memory = precision, max_memory
         self.threads = threads or len(os.sched_getaffinity(0))
 
     def asarray(self, array: Array) -> np.ndarray:
@@ -59,57 +65,66 @@ class CpuBackend:
         """Nothing to wait for."""
 
     def tile_pixels(self, likelihood: Likelihood) -> int:
-        """Larger tiles where halos would be most of them, as far as the maps of a tile stay small."""
+        """Large tiles, of which halos and incomplete groups of patches are a small part."""
         cut = likelihood.geometry
-        if 2 * cut.halo + cut.reach <= _LARGE_HALO:
-            return 0
-        per_pixel = np.dtype(self.precision).itemsize * likelihood.templates
-        return min(_TILE_PIXELS, math.isqrt(_MAPS_BYTES // per_pixel))
+        return _TILE_PIXELS if 2 * cut.halo + cut.reach <= _LARGE_HALO else _LARGE_TILE_PIXELS
 
     def accumulate(self, tiles: Iterable[Tile], rotated_targets: Array, likelihood: Likelihood) -> Statistics:
         """Sum of the statistics of the tiles; see :meth:`Backend.accumulate`."""
         turned = np.asarray(rotated_targets)
         total = Statistics.zeros(len(turned), likelihood.box_size, likelihood.noise_std, likelihood.margin)
-        plans = _Plans(turned, likelihood, self.precision)
-        for part in ordered(plans.statistics, _groups(tiles, plans.group), self.threads):
+        for part in self._statistics(tiles, self._plans(turned, likelihood)):
             total = total + part
         return total
 
+    def _statistics(self, tiles: Iterable[Tile], plans: _Plans) -> Iterator[Statistics]:
+        """Statistics of each tile in order: threads share out tiles of patches, and the work on each tile of windows."""
+        if isinstance(plans.likelihood, PatchLikelihood):
+            yield from ordered(lambda tile: plans.patches(tile).statistics(tile), tiles, self.threads)
+        elif self.threads == 1:
+            yield from (plans.windows(tile).statistics(tile) for tile in tiles)
+        else:
+            with ThreadPoolExecutor(self.threads) as pool:
+                yield from (plans.windows(tile).statistics(tile, pool.map) for tile in tiles)
+
     def posterior(self, tile: Tile, rotated_targets: Array, likelihood: Likelihood) -> np.ndarray:
         """Posterior weights of one tile; see :meth:`Backend.posterior`."""
-        return _Plans(np.asarray(rotated_targets), likelihood, self.precision).plan([tile]).posterior(tile)
+        plans = self._plans(np.asarray(rotated_targets), likelihood)
+        if isinstance(likelihood, PatchLikelihood):
+            return plans.patches(tile).posterior(tile)
+        return plans.windows(tile).posterior(tile)
 
     def log_odds(self, tile: Tile, rotated_targets: Array, likelihood: WindowLikelihood) -> np.ndarray:
         """Log-odds of a copy at each corner; see :meth:`Backend.log_odds`."""
-        plan = _Plans(np.asarray(rotated_targets), likelihood, self.precision).plan([tile])
-        assert isinstance(plan, WindowPlan)
-        return plan.log_odds(tile)
+        return self._plans(np.asarray(rotated_targets), likelihood).windows(tile).log_odds(tile)
+
+    def _plans(self, turned: np.ndarray, likelihood: Likelihood) -> _Plans:
+        return _Plans(turned, likelihood, self.precision, self.max_memory // self.threads)
 
 
 class _Plans:
     """The plan of an E-step in each precision, made when a tile first needs it."""
 
-    def __init__(self, turned: np.ndarray, likelihood: Likelihood, precision: str) -> None:
-        self.turned, self.likelihood, self.precision = turned, likelihood, precision
+    def __init__(self, turned: np.ndarray, likelihood: Likelihood, precision: str, memory: int) -> None:
+        self.turned, self.likelihood, self.precision, self.memory = turned, likelihood, precision, memory
         self.norm = float(np.sqrt(np.square(turned).sum(axis=(1, 2)).max()))
-        self.group = PatchPlan.group if isinstance(likelihood, PatchLikelihood) else WindowPlan.group
-        self._made: dict[tuple[str, tuple[int, int]], PatchPlan | WindowPlan] = {}
+        self._patches: dict[str, PatchPlan] = {}
+        self._windows: dict[tuple[str, tuple[int, int]], WindowPlan] = {}
 
-    def statistics(self, tiles: list[Tile]) -> Statistics:
-        return self.plan(tiles).statistics(tiles)
+    def patches(self, tile: Tile) -> PatchPlan:
+        assert isinstance(self.likelihood, PatchLikelihood)
+        key = self._needed(tile)
+        if key not in self._patches:
+            self._patches[key] = PatchPlan(self.turned, self.likelihood, np.dtype(key), self.memory)
+        return self._patches[key]
 
-    def plan(self, tiles: Sequence[Tile]) -> PatchPlan | WindowPlan:
-        precision = needed_precision(self.precision, self.norm, self.likelihood.noise_std, tiles)
-        key = (precision, tiles[0].geometry.largest_read(tiles[0].micrograph_shape))
-        if key not in self._made:
+    def windows(self, tile: Tile) -> WindowPlan:
+        assert isinstance(self.likelihood, WindowLikelihood)
+        key = self._needed(tile), tile.geometry.largest_read(tile.micrograph_shape)
+        if key not in self._windows:
             dtype = np.dtype(key[0])
-            if isinstance(self.likelihood, PatchLikelihood):
-                self._made[key] = PatchPlan(self.turned, self.likelihood, dtype)
-            else:
-                self._made[key] = WindowPlan(self.turned, self.likelihood, dtype, key[1])
-        return self._made[key]
+            self._windows[key] = WindowPlan(self.turned, self.likelihood, dtype, key[1])
+        return self._windows[key]
 
-
-def _groups(tiles: Iterable[Tile], size: int) -> Iterator[list[Tile]]:
-    """Consecutive runs of ``size`` tiles."""
-    return iter(partial(lambda stream: list(islice(stream, size)), iter(tiles)), [])
+    def _needed(self, tile: Tile) -> str:
+        return needed_precision(self.precision, self.norm, self.likelihood.noise_std, [tile])
