@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from .backends import Backend, get_backend
 from .classes import EachClass
-from .estep import check_box_fits, e_step, tile_cut
+from .estep import check_box_fits, e_step
 from .extent import spaced
 from .gauge import Gauge, PriorGauge
 from .likelihood import Likelihood, Micrographs, WindowLikelihood
@@ -124,7 +124,7 @@ def recover(
             temperature = "auto" if uniform and isinstance(model, WindowLikelihood) else 1.0
         state = EMState.begin(targets, model, Temperature.begin(temperature, iterations, model, source))
     engine, online = get_backend(backend), online or OnlineEM()
-    online.check_tiles(source.tile_count(tile_cut(state.likelihood.bind(source.shape), engine)))
+    online.check_tiles(source.tile_count(state.likelihood.geometry))
     step = _Iteration(
         source,
         engine,
@@ -234,7 +234,8 @@ class _Iteration:
 
     def statistics(self, source: Measurement, target: np.ndarray, model: Likelihood) -> Statistics:
         """E-step at a host target, over the measurement or a part of it."""
-        return e_step(source, self.engine.asarray(target), model, self.engine, self.executor)
+        pixels = None if source is self.source else 0  # parts are to be small: the smallest tiles there are
+        return e_step(source, self.engine.asarray(target), model, self.engine, self.executor, pixels)
 
     def average(self, target: np.ndarray, statistics: Statistics) -> np.ndarray:
         """Unregularised aligned average on the host, of the size of the statistics' frame."""

@@ -28,6 +28,7 @@ def e_step(
     likelihood: Likelihood,
     backend: str | Backend = "cpu",
     executor: Executor | None = None,
+    tile_pixels: int | None = None,
 ) -> Statistics:
     """Score every pose of every copy and sum up what the M-step needs (SPEC 3 and 7).
 
@@ -39,6 +40,7 @@ def e_step(
         backend: a backend or its name.
         executor: runs parts of the measurement elsewhere (threads, processes, :mod:`mtdcore.cluster`); only the target
             and the statistics travel. The result has the same bits as without.
+        tile_pixels: side of the tiles in pixels read, but not smaller than the likelihood's own; None: what suits the backend.
 
     Returns:
         Statistics in the backend's library.
@@ -52,7 +54,7 @@ def e_step(
     _check_target(target, likelihood)
     check_box_fits(source, likelihood.box_size)
     bound = likelihood.bind(source.shape)
-    cut = tile_cut(bound, engine)
+    cut = tile_cut(bound, engine) if tile_pixels is None else bound.geometry.enlarged(tile_pixels)
     together = max(min(PART_TILES, LEAST_TILES), PART_TILES * bound.geometry.side**2 // cut.side**2)
     parts = source.split(max(1, -(-source.tile_count(cut) // together)))
     work = partial(_part, cut=cut, target=target, likelihood=bound, backend=engine)
