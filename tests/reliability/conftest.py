@@ -48,15 +48,15 @@ def measurement(mtd, tmp_path):
     return path
 
 
-def record_of(folder):
-    """``run.json`` of a run folder."""
-    return json.loads((folder / "run.json").read_text())
-
-
-def results(folder):
+@pytest.fixture
+def results():
     """Everything of a finished run that must not depend on how often it was interrupted."""
-    history = (folder / "history.csv").read_text().splitlines()
-    drop = history[0].split(",").index("seconds")
-    rows = [[cell for i, cell in enumerate(line.split(",")) if i != drop] for line in history]
-    images = [np.load(folder / name).tobytes() for name in ("estimate.npy", "aligned_average.npy")]
-    return rows, images, record_of(folder)["result"]
+
+    def read(folder):
+        rows = [line.split(",") for line in (folder / "history.csv").read_text().splitlines()]
+        time_column = rows[0].index("seconds")
+        images = [np.load(folder / name).tobytes() for name in ("estimate.npy", "aligned_average.npy")]
+        record = json.loads((folder / "run.json").read_text())
+        return [row[:time_column] + row[time_column + 1 :] for row in rows], images, record["result"]
+
+    return read

@@ -27,7 +27,9 @@ import mtdcli.report
 from mtdcli.main import main
 from mtdcli.progress import Progress
 
-OPTIONS = "--box-size 8 --rotations 1 --iterations 60 --tolerance 0 --device cpu --threads 2 --checkpoint-every 0"
+OPTIONS = (
+    "--box-size 8 --rotations 1 --iterations 60 --tolerance 0 --device cpu --threads 2 --checkpoint-every 0"
+)
 
 
 def child(arguments: list[str], log: Path, progress: int) -> None:
