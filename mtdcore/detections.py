@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import groupby
@@ -92,26 +93,56 @@ class Detections:
             rotation=rotation,
         )
 
+    def records(self) -> list[dict[str, int | float]]:
+        """One dictionary per copy: micrograph, row and column of the corner, rotation, angle, probability, log-odds, class."""
+        whole = {
+            "micrograph": self.micrograph,
+            "row": self.row,
+            "column": self.column,
+            "rotation": self.rotation,
+            "class": self.class_index,
+        }
+        numbers = {
+            "angle_degrees": self.angle,
+            "probability": self.probability,
+            "log_odds": self.log_odds,
+        }
+        return [
+            {name: int(values[i]) for name, values in whole.items()}
+            | {name: float(f"{values[i]:.6g}") for name, values in numbers.items()}
+            for i in range(len(self))
+        ]
+
     def to_csv(self, path: str | Path) -> None:
-        """One line per copy: micrograph, row and column of the corner, rotation, angle, probability, log-odds, class (from 0).
+        """One line per copy, the fields of :meth:`records`.
 
         Raises:
             StorageError: the file cannot be written.
         """
         text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(
-            ["micrograph", "row", "column", "rotation", "angle_degrees", "probability", "log_odds", "class"]
-        )
-        columns = (self.micrograph, self.row, self.column, self.rotation)
-        numbers = (self.angle, self.probability, self.log_odds)
-        writer.writerows(
-            (*map(int, where), *(f"{value:.6g}" for value in values), int(which))
-            for where, values, which in zip(
-                zip(*columns, strict=True), zip(*numbers, strict=True), self.class_index, strict=True
-            )
-        )
+        names = [
+            "micrograph",
+            "row",
+            "column",
+            "rotation",
+            "angle_degrees",
+            "probability",
+            "log_odds",
+            "class",
+        ]
+        writer = csv.DictWriter(text, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({**row, **{n: f"{row[n]:.6g}" for n in names[4:7]}} for row in self.records())
         write_whole(Path(path), lambda file: file.write(text.getvalue().encode()))
+
+    def to_json(self, path: str | Path) -> None:
+        """A list of :meth:`records`, with the size of the box and the number of rotations.
+
+        Raises:
+            StorageError: the file cannot be written.
+        """
+        found = {"box_size": self.box_size, "rotations": self.rotations, "copies": self.records()}
+        write_whole(Path(path), lambda file: file.write((json.dumps(found) + "\n").encode()))
 
     def only(self, micrograph: int) -> Detections:
         """The copies in one micrograph."""
@@ -135,12 +166,13 @@ class Detections:
             "mtdProbability": [f"{q:.6f}" for q in self.probability],
         }
 
-    def to_star(self, path: str | Path, micrographs: Sequence[str] | None = None) -> None:
+    def to_star(self, path: str | Path, micrographs: Sequence[str] | None = None, binning: int = 1) -> None:
         """One RELION table of the picks in all micrographs, see :meth:`pick_columns`.
 
         Args:
             path: the file.
             micrographs: name of each micrograph of the measurement; None: ``micrograph_000001`` and so on.
+            binning: see :meth:`pick_columns`.
 
         Raises:
             ParameterError: fewer names than micrographs, or a name with white space.
@@ -155,7 +187,7 @@ class Detections:
         else:
             names = [micrographs[m] for m in self.micrograph]
         columns: dict[str, Sequence[object]] = {"rlnMicrographName": names}
-        columns |= self.pick_columns()
+        columns |= self.pick_columns(binning)
         write_star(path, "particles", columns)
 
 

@@ -13,6 +13,9 @@ from click.core import ParameterSource
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+#: Items of a list that people are shown.
+_SHOWN = 8
+
 
 def log(message: str) -> None:
     """One line of the log, on stderr."""
@@ -69,7 +72,8 @@ def show(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.5g}"
     if isinstance(value, (list, tuple)):
-        return ", ".join(show(item) for item in value)
+        shown = ", ".join(show(item) for item in value[:_SHOWN])
+        return shown if len(value) <= _SHOWN else f"{shown}, ... ({len(value)} in all)"
     return "-" if value is None else str(value)
 
 

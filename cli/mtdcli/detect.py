@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .console import emit, json_option
+from .console import emit, force_option, json_option
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from mtdcore import WindowLikelihood
     from mtdcore.detections import Detections
+    from mtdcore.measurement import Measurement
+    from mtdcore.microscopy.table import MicrographTable
     from mtdcore.simulate import Truth
 
     from .run_folder import RunFolder
@@ -31,11 +34,33 @@ TOLERANCE = 1.5
     help="Smallest probability of a copy.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:i].")
+@click.option(
+    "--relion",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write autopick.star, a table for each micrograph and class_averages.mrcs there (extra: em).",
+)
+@click.option(
+    "--posterior-map",
+    type=click.Path(path_type=Path),
+    metavar="ZARR",
+    help="Write the expected number of copies centred on each pixel as an OME-Zarr image.",
+)
+@force_option
 @json_option
-def command(run_dir: Path, threshold: float, device: str, as_json: bool) -> None:
+def command(
+    run_dir: Path,
+    threshold: float,
+    device: str,
+    relion: Path | None,
+    posterior_map: Path | None,
+    force: bool,
+    as_json: bool,
+) -> None:
     """Find the copies of the image that RUN_DIR recovered.
 
-    Writes RUN_DIR/detections.csv (top-left corners of the boxes) and RUN_DIR/detections.star (RELION: centres), the most probable first.
+    Writes RUN_DIR/detections.csv and .json (top-left corners of the boxes) and RUN_DIR/detections.star (RELION: centres, in pixels
+    of the micrographs), the most probable first.
     """
     from .run_folder import RunFolder
 
@@ -43,12 +68,18 @@ def command(run_dir: Path, threshold: float, device: str, as_json: bool) -> None
     record = folder.read_record()
     with folder.lock():
         found = write_copies(folder, record, threshold, device)
+        if relion is not None:
+            write_for_relion(folder, record, found, relion)
+        if posterior_map is not None:
+            _write_map(folder, record, posterior_map, device, force)
     emit(
         {
             "copies": len(found),
             "expected_count": record["result"]["expected_count"],
             "csv": str(folder.picks),
             "star": str(folder.picks_star),
+            **({} if relion is None else {"relion": str(relion)}),
+            **({} if posterior_map is None else {"posterior_map": str(posterior_map)}),
         },
         as_json,
     )
@@ -57,11 +88,44 @@ def command(run_dir: Path, threshold: float, device: str, as_json: bool) -> None
 def write_copies(
     folder: RunFolder, record: dict[str, Any], threshold: float = 0.5, device: str = "auto"
 ) -> Detections:
-    """Find the copies (:func:`find_copies`) and write both tables of a run folder, locked by the caller."""
+    """Find the copies (:func:`find_copies`) and write the tables of a run folder, locked by the caller."""
     found = find_copies(folder, record, threshold, device)
+    table = _table(folder, record)
     found.to_csv(folder.picks)
-    found.to_star(folder.picks_star, _names(record))
+    found.to_json(folder.picks_json)
+    found.to_star(folder.picks_star, table.names, table.bin)
     return found
+
+
+def write_for_relion(folder: RunFolder, record: dict[str, Any], found: Detections, output: Path) -> None:
+    """Write class averages on the grey scale of the micrographs and a table of picks for each micrograph.
+
+    Args:
+        folder: of a finished run.
+        record: its ``run.json``.
+        found: its copies.
+        output: folder, as RELION's tables should name it.
+    """
+    from mtdcore.relion import write_class_averages, write_picks
+
+    table = _table(folder, record)
+    shares = record["result"]["likelihood"].get("class_weights") or [1.0]
+    estimate = folder.read_image(folder.estimate)
+    write_class_averages(output, estimate, shares, table.scale, table.pixel_size)
+    write_picks(output, found, table)
+
+
+def _write_map(folder: RunFolder, record: dict[str, Any], path: Path, device: str, force: bool) -> None:
+    from mtdcore.posterior_map import write_posterior_map
+
+    from .run_folder import refuse_to_replace
+
+    refuse_to_replace(path, force)
+    measurement, likelihood = _model(record)
+    pixel_size, estimate = _table(folder, record).pixel_size, folder.read_image(folder.estimate)
+    write_posterior_map(
+        path, measurement, estimate, likelihood, device, pixel_size=pixel_size, overwrite=force
+    )
 
 
 def find_copies(
@@ -71,15 +135,22 @@ def find_copies(
 
     A run of the patch likelihood is read with the window likelihood, in which a copy has one pose.
     """
+    from mtdcore.detections import detect
+
+    measurement, likelihood = _model(record)
+    return detect(measurement, folder.read_image(folder.estimate), likelihood, device, threshold)
+
+
+def _model(record: dict[str, Any]) -> tuple[Measurement, WindowLikelihood]:
+    """The measurement of a run and the window model that its copies are read with."""
     from dataclasses import replace
 
     from mtdcore import WindowLikelihood
-    from mtdcore.detections import detect
     from mtdcore.likelihood.records import likelihood_from_record
 
     from .usable import open_for
 
-    result, parameters = record["result"], record["parameters"]
+    result = record["result"]
     model, count = likelihood_from_record(result["likelihood"]), max(result["expected_count"], 1e-3)
     likelihood = (
         replace(model, expected_count=count)
@@ -93,9 +164,7 @@ def find_copies(
             micrographs=model.micrographs,
         )
     )
-    path = Path(record["measurement"]["path"])
-    measurement = open_for(path, parameters)
-    return detect(measurement, folder.read_image(folder.estimate), likelihood, device, threshold)
+    return open_for(Path(record["measurement"]["path"]), record["parameters"]), likelihood
 
 
 def accuracy(found: Detections, estimate: np.ndarray, simulation: Truth) -> dict[str, float | int]:
@@ -124,11 +193,12 @@ def accuracy(found: Detections, estimate: np.ndarray, simulation: Truth) -> dict
     }
 
 
-def _names(record: dict[str, Any]) -> list[str] | None:
-    """Names of the micrographs, where they are known and STAR can hold them."""
-    from mtdcore.microscopy.table import MicrographTable
+def _table(folder: RunFolder, record: dict[str, Any]) -> MicrographTable:
+    """What the run knew about its micrographs; numbered names where it knew nothing, or no name that STAR can hold."""
+    from mtdcore.microscopy.table import Entry, MicrographTable
 
-    table = MicrographTable.load(Path(record["measurement"]["path"]))
-    names = [] if table is None else table.names
-    one_each = len(names) == record["measurement"]["shape"][0]
-    return names if one_each and all(len(name.split()) == 1 for name in names) else None
+    table = MicrographTable.load(folder.path)
+    if table is not None and all(len(name.split()) == 1 for name in table.names):
+        return table
+    count = record["measurement"]["shape"][0]
+    return MicrographTable(tuple(Entry(f"micrograph_{i + 1:06d}") for i in range(count)))

@@ -15,13 +15,11 @@ from pathlib import Path
 
 import click
 
-from mtdcore.errors import StorageError
 from mtdcore.files import write_whole
-from mtdcore.microscopy.table import TABLE, MicrographTable
-from mtdcore.relion import Version, version_of, write_class_averages, write_output_nodes, write_picks
+from mtdcore.relion import Version, version_of, write_output_nodes
 
 from .console import log, to_json
-from .detect import find_copies
+from .detect import write_copies, write_for_relion
 from .frames import Frames
 from .import_ import write_stack
 from .main import explain, load
@@ -152,17 +150,10 @@ class _Job:
         """Find the copies, and write the files that the next job reads."""
         options = self._context("detect", [self.folder.path, *self.words["detect"]]).params
         record = self.folder.read_record()
-        found = find_copies(self.folder, record, options["threshold"], options["device"])
-        found.to_csv(self.folder.picks)
-        table = MicrographTable.load(self.measurement)
-        if table is None:
-            raise StorageError(f"{self.measurement / TABLE} is gone; start the job anew.")
-        estimate = self.folder.read_image(self.folder.estimate)
-        shares = record["result"]["likelihood"].get("class_weights") or [1.0]
-        write_class_averages(self.output, estimate, shares, table.scale, table.pixel_size)
-        write_picks(self.output, found, table)
+        found = write_copies(self.folder, record, options["threshold"], options["device"])
+        write_for_relion(self.folder, record, found, self.output)
         write_output_nodes(self.output, version)
-        log(f"{len(found)} picks in {len(table)} micrographs, {len(shares)} class average(s)")
+        log(f"{len(found)} picks in {record['measurement']['shape'][0]} micrographs")
 
     def _import(self, in_mics: Path) -> None:
         arguments = ["-o", self.measurement, "--force", *self.words["import"], "--", in_mics]

@@ -40,6 +40,7 @@ class RunFolder:
         trust: ``trust.json``, what ``mtd trust`` found.
         posterior_mean: ``posterior_mean.npy``, (L, L) float64, mean of draws from the posterior of the target.
         posterior_std: ``posterior_std.npy``, (L, L) float64, their standard deviation.
+        picks_json: ``detections.json``, the same for other programs.
         table: ``micrographs.json``, what is known about the micrographs, where anything is.
 
     """
@@ -54,6 +55,7 @@ class RunFolder:
         self.page = path / "report.html"
         self.picks = path / "detections.csv"
         self.picks_star = path / "detections.star"
+        self.picks_json = path / "detections.json"
         self.trust = path / "trust.json"
         self.posterior_mean = path / "posterior_mean.npy"
         self.posterior_std = path / "posterior_std.npy"
@@ -100,7 +102,15 @@ class RunFolder:
         checkpoints = (self.checkpoint, previous_checkpoint(self.checkpoint))
         results = (self.record, self.estimate, self.average, self.history, self.page)
         checked = (self.trust, self.posterior_mean, self.posterior_std, *self.path.glob("null_*.npy"))
-        for file in (*results, *checkpoints, *checked, self.picks, self.picks_star, self.table):
+        for file in (
+            *results,
+            *checkpoints,
+            *checked,
+            self.picks,
+            self.picks_star,
+            self.picks_json,
+            self.table,
+        ):
             file.unlink(missing_ok=True)
 
     def read_record(self) -> dict[str, Any]:
