@@ -5,6 +5,15 @@
     measurement --tiles--> backend: correlate -> posterior -> back-project --Statistics(+)--> M-step <-- prior
          ^                        ^ rotated targets                                              |
       Zarr / array                +-------------------------- target F <-------------------------+
+
+What belongs to a result lies in modules of its own, imported by name:
+
+- ``mtdcore.trust``: null runs, the threshold of their evidence, the verdict
+- ``mtdcore.halfsets``: two halves of the data, recovered separately
+- ``mtdcore.uncertainty``: draws from the posterior of the target, the share of the data
+- ``mtdcore.detections``, ``mtdcore.matching``: the copies, as CSV and STAR, and against a truth
+- ``mtdcore.extent``: the size of an object in its box
+- ``mtdcore.metrics``: errors, Fourier ring correlation
 """
 
 from __future__ import annotations
