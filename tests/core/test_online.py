@@ -139,7 +139,7 @@ def test_parts_estimate_the_whole(made):
     source = open_measurement(made.measurement)
     whole, running = e_step(source, made.target, likelihood, CPU), None
     for i in range(3):
-        part = e_step(online.batch(source, i, 99), made.target, likelihood, CPU)
+        part = e_step(online.batch(source, i, 99), made.target, likelihood, CPU, tile_pixels=0)
         running = online.mix(running, part, part.sites / whole.sites)
     assert running.worth == pytest.approx(1.0)
     assert running.statistics.expected_count == pytest.approx(whole.expected_count, rel=1e-6)
