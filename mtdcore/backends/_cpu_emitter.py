@@ -104,6 +104,11 @@ class Emitter:
     def larger(self, a: Any, b: Any) -> Any:
         return self.builder.select(self.builder.fcmp_ordered(">", a, b), a, b)
 
+    def clipped(self, index: Any, low: int, high: int) -> Any:
+        """An index, or the nearest of those from low to high."""
+        above = self.builder.select(self.builder.icmp_signed("<", index, INDEX(low)), INDEX(low), index)
+        return self.builder.select(self.builder.icmp_signed(">", above, INDEX(high)), INDEX(high), above)
+
     def exp(self, x: Any) -> Any:
         """e^x for x <= 0, to 2 units in the last place; 0 where it would be denormal."""
         bits, fraction, degree = (32, 23, 6) if self.single else (64, 52, 13)

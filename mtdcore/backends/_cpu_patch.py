@@ -13,12 +13,12 @@ from scipy import fft
 from .._typing import Array
 from ..likelihood import PatchLikelihood, Tile
 from ..statistics import Statistics
-from . import _cpu_kernels as kernels
+from ._cpu_direct import direct_patches
 from ._cpu_emitter import CELL, LANES
 from ._cpu_fft import Transform, cells, fast_length
 from ._cpu_patch_kernels import patch_statistics
 
-#: Largest box for which direct sums beat the transforms (measured crossover, see bench/README.md).
+#: Largest box for direct sums. They beat the transforms up to 11 (bench/README.md), but are compiled for every box anew.
 DIRECT_BOX = 8
 
 
@@ -133,33 +133,18 @@ class PatchPlan:
         return np.ascontiguousarray(self.templates[:, ::-1, ::-1], self.dtype)
 
     def _direct(self, patches: np.ndarray) -> _Found:
-        length, margin = self.likelihood.box_size, self.likelihood.margin
-        count = len(patches)
-        groups = -(-count // kernels.LANES)
-        lanes = np.zeros((groups * kernels.LANES, length, length), self.dtype)
-        lanes[:count] = patches
-        lanes = np.ascontiguousarray(
-            lanes.reshape(groups, kernels.LANES, length, length).transpose(0, 2, 3, 1)
-        )
+        length, margin, count = self.likelihood.box_size, self.likelihood.margin, len(self.templates)
         frame = length + 2 * margin
-        backprojection = np.zeros((len(self.templates), frame, frame))
-        weight_sum = np.zeros(self.bias.shape)
-        log_norm, empty_mass = kernels.direct_patches(
-            lanes,
-            count,
+        backprojection, weight_sum = np.zeros((count, frame, frame)), np.zeros(self.bias.shape)
+        log_norm, empty_mass = direct_patches(length, margin)(
+            patches,
             self._flipped,
-            self.bias.astype(self.dtype),
+            np.ascontiguousarray(self.bias, self.dtype),
             self.dtype.type(self.log_empty),
-            margin,
             backprojection,
             weight_sum,
         )
-        return _Found(
-            backprojection,
-            patch_coverage(weight_sum, length, margin),
-            float(log_norm.reshape(-1)[:count].sum()),
-            float(empty_mass.reshape(-1)[:count].sum()),
-        )
+        return _Found(backprojection, patch_coverage(weight_sum, length, margin), log_norm, empty_mass)
 
     # ---------------------------------------------------------------- transforms
 
