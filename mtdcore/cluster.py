@@ -188,7 +188,11 @@ def local_workers(count: int) -> Iterator[DaskExecutor]:
     distributed = _distributed()
     import dask
 
-    settings = {"distributed.scheduler.allowed-failures": _LOSSES}
+    settings = {
+        "distributed.scheduler.allowed-failures": _LOSSES,
+        # On a busy machine a new process takes longer than the 15 s after which Dask would give it up for good.
+        "distributed.deploy.lost-worker-timeout": "1h",
+    }
     with (
         dask.config.set(settings),
         distributed.LocalCluster(

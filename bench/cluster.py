@@ -1,0 +1,116 @@
+"""What a Dask cluster costs: the same E-step on local workers and without, what travels, and lost workers.
+
+python bench/cluster.py            # two workers against two threads
+python bench/cluster.py --killed   # a worker dies in each of ten iterations
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+import signal
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+import mtdcore as mtd
+from mtdcore.cluster import DaskExecutor, WorkerBackend, local_workers
+from mtdcore.datasets import glyphs
+from mtdcore.estep import tile_cut
+from mtdcore.testing import assert_same_bits
+
+
+def overhead(path: Path, target: np.ndarray, model: mtd.WindowLikelihood, workers: int, repeats: int) -> None:
+    alone = mtd.get_backend("cpu", threads=workers)
+    seconds: dict[str, list[float]] = {"threads": [], "workers": []}
+    with local_workers(workers) as executor:
+        remote = WorkerBackend(executor, "cpu")
+        for turn in range(repeats + 1):  # the first one loads and compiles
+            began = time.perf_counter()
+            here = mtd.e_step(str(path), target, model, alone)
+            between = time.perf_counter()
+            there = mtd.e_step(str(path), target, model, remote, executor)
+            ended = time.perf_counter()
+            assert_same_bits(there, here)
+            if turn:
+                seconds["threads"].append(between - began)
+                seconds["workers"].append(ended - between)
+    threads, processes = (statistics.median(seconds[name]) for name in ("threads", "workers"))
+    print(
+        f"{workers} threads {threads:.2f} s, {workers} workers {processes:.2f} s: {processes / threads - 1:+.1%}"
+    )
+    print(f"same bits in {repeats + 1} E-steps")
+
+
+def messages(path: Path, target: np.ndarray, model: mtd.WindowLikelihood) -> None:
+    measurement = mtd.open_measurement(path)
+    one = mtd.get_backend("cpu", threads=1)
+    part, geometry = measurement.split(measurement.shape[0])[0], tile_cut(model.bind(measurement.shape), one)
+    began = time.perf_counter()
+    found = mtd.e_step(part, target, model, one)
+    seconds = time.perf_counter() - began
+    print(
+        f"a part {len(pickle.dumps((part, geometry)))} bytes, target and model {len(pickle.dumps((target, model)))} "
+        f"bytes, statistics {len(pickle.dumps(found))} bytes; {part.tile_count(geometry)} tiles take {seconds:.2f} s"
+    )
+
+
+def killed(path: Path, target: np.ndarray, options: dict[str, object]) -> None:
+    here = mtd.recover(str(path), backend="cpu", **options)
+    with local_workers(2) as executor:
+        deaths = 0
+
+        class Fatal(DaskExecutor):
+            """One worker dies after the parts of an E-step have been handed out."""
+
+            def map_sum(self, function, items):
+                nonlocal deaths
+                nannies = list(self.client.cluster.workers.values())
+                if deaths < 10:
+                    os.kill(nannies[deaths % len(nannies)].pid, signal.SIGKILL)
+                    deaths += 1
+                    print(deaths, time.strftime("%X"), flush=True)
+                return super().map_sum(function, items)
+
+        remote = WorkerBackend(executor, "cpu")
+        there = mtd.recover(str(path), backend=remote, executor=Fatal(executor.client), **options)
+    assert_same_bits(there.statistics, here.statistics)
+    np.testing.assert_array_equal(there.target, here.target)
+    print(f"{deaths} workers killed in {len(there.history)} iterations: same bits")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--side", type=int, default=2048)
+    parser.add_argument("--micrographs", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--killed", action="store_true")
+    arguments = parser.parse_args()
+    target = glyphs(1, 28)[0].astype(float)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "m.zarr"
+        made = mtd.simulate(
+            target,
+            side=arguments.side,
+            density=0.1,
+            snr=0.5,
+            micrographs=arguments.micrographs,
+            path=path,
+            separation=1,
+        )
+        if arguments.killed:
+            options = {"box_size": 28, "noise_std": made.noise_std, "iterations": 10, "tolerance": 0.0}
+            killed(path, target, options)
+            return
+        model = mtd.WindowLikelihood(28, 4, made.noise_std, float(len(made.positions)))
+        messages(path, target, model)
+        overhead(path, target, model, arguments.workers, arguments.repeats)
+
+
+if __name__ == "__main__":
+    main()
