@@ -20,7 +20,7 @@ from .console import emit, json_option
 def command(run_dir: Path, truth: Path | None, as_json: bool) -> None:
     """Compare the estimate in RUN_DIR with the truth: the relative error E (best rotation) and the gauge-free E_s
     (best rotation and small shift, since the data hardly fix where the image sits in its box). Where the copies are known
-    too, also precision and recall of the detected ones.
+    too, also precision and recall of the detected ones. Of several classes the one nearest to the truth counts.
     """
     from mtdcore.errors import InputError
 
@@ -35,11 +35,17 @@ def command(run_dir: Path, truth: Path | None, as_json: bool) -> None:
     true = true_target(measurement, truth, parameters["box_size"])
     if true is None:
         raise InputError(f"the truth behind {measurement} is not known here; name an image with --truth.")
-    estimate, rotations = folder.read_image(folder.estimate), parameters["rotations"]
+    rotations, box = parameters["rotations"], (-1, *true.shape)
+    found = [errors(image, true, rotations) for image in folder.read_image(folder.estimate).reshape(box)]
+    nearest = min(range(len(found)), key=lambda c: found[c]["E_s"])
+    estimate, average = (
+        folder.read_image(file).reshape(box)[nearest] for file in (folder.estimate, folder.average)
+    )
     result = {
         "run": str(run_dir),
-        "estimate": errors(estimate, true, rotations),
-        "aligned_average": errors(folder.read_image(folder.average), true, rotations),
+        **({"class": nearest} if len(found) > 1 else {}),
+        "estimate": found[nearest],
+        "aligned_average": errors(average, true, rotations),
     }
     simulation = simulation_at(measurement)
     if simulation is not None:

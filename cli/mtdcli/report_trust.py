@@ -66,7 +66,7 @@ def images(folder: RunFolder, limits: tuple[float, float]) -> list[dict[str, Any
         std = folder.read_image(folder.posterior_std)
         text = "Of draws from the posterior, given the aligned average; on the grey scale of the estimate."
         shown.append(("Posterior mean", text, folder.read_image(folder.posterior_mean), limits))
-        text = f"Of every pixel among those draws, black to white from {std.min():.2g} to {std.max():.2g}. Doubt about where copies are is not in it."
+        text = f"Of every pixel among those draws, black to white from {std.min():.2g} to {std.max():.2g}. Wrong answers, which the verdict is about, are not in it."
         shown.append(("Posterior standard deviation", text, std, None))
     return [
         {"title": title, "text": text, "data": figures.picture(image, range_)}

@@ -16,7 +16,7 @@ from .progress import Progress
 if TYPE_CHECKING:
     import numpy as np
 
-    from mtdcore import EMState, Prior, Recovery
+    from mtdcore import EMState, Recovery
     from mtdcore.measurement import Measurement
 
     from .run_folder import RunFolder
@@ -129,9 +129,8 @@ def examine(
             curve = half_set_correlation(*pair, _commonest(record))
             place["halves"] = {"frequency": curve.frequency, "correlation": curve.correlation}
             folder.write_trust(trust)
-        prior = options["prior"]
-        if prior is not None and not folder.posterior_std.exists() and record["parameters"]["classes"] == 1:
-            _draw(folder, record, prior)
+        if not folder.posterior_std.exists() and record["parameters"]["classes"] == 1:
+            _draw(folder, record, measurement, options)
 
 
 def data_share(recovery: Recovery, parameters: Mapping[str, Any]) -> float | None:
@@ -258,15 +257,24 @@ def _commonest(record: dict[str, Any]) -> int:
     return max(range(len(weights)), key=lambda c: weights[c])
 
 
-def _draw(folder: RunFolder, record: dict[str, Any], prior: Prior) -> None:
-    """Posterior mean and standard deviation of the target, as images."""
-    from mtdcore.uncertainty import posterior_samples
+def _draw(
+    folder: RunFolder, record: dict[str, Any], measurement: Measurement, options: dict[str, Any]
+) -> None:
+    """Posterior mean and standard deviation of the target, as images; without a prior they say nothing new."""
+    import mtdcore as mtd
+    from mtdcore.likelihood.records import likelihood_from_record
+    from mtdcore.uncertainty import average_level, posterior_samples, unbiased_average
 
-    result = record["result"]
-    if not result["expected_count"] > 0:
+    prior, model = options["prior"], likelihood_from_record(record["result"]["likelihood"])
+    if prior is None or not record["result"]["expected_count"] > 0:
         return
     log("drawing from the posterior of the target")
-    level = result["noise_std"] / result["expected_count"] ** 0.5
-    drawn = posterior_samples(folder.read_image(folder.average), level, prior, _DRAWS, steps=_STEPS)
+    final = {"likelihood": model, "initial": folder.read_image(folder.estimate), "starts": None}
+    found = mtd.recover(measurement, **{**options, **final, "iterations": 0}, seed=0)
+    if isinstance(model, mtd.WindowLikelihood) and model.micrographs is None:
+        average, level = unbiased_average(measurement, found, options["backend"])
+    else:
+        average, level = found.aligned_average, average_level(found)
+    drawn = posterior_samples(average, level, prior, _DRAWS, steps=_STEPS)
     folder.write_image(folder.posterior_mean, drawn.mean)
     folder.write_image(folder.posterior_std, drawn.std)

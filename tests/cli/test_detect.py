@@ -60,3 +60,15 @@ def test_a_folder_that_is_no_run(mtd, tmp_path):
 @pytest.mark.parametrize("threshold", [0, 1])
 def test_thresholds_outside_their_domain(mtd, run_dir, threshold):
     mtd("detect", run_dir, "--threshold", threshold, code=2)
+
+
+def test_of_several_classes_the_nearest_is_evaluated(mtd_json, mtd, measurement, tmp_path):
+    mtd("recover", measurement, "-o", tmp_path / "run", *QUICK, "--classes", 2)
+    images = np.load(tmp_path / "run" / "estimate.npy")
+    truth = tmp_path / "truth.npy"
+    for index in range(2):
+        np.save(truth, images[index])
+        found = mtd_json("evaluate", tmp_path / "run", "--truth", truth)
+        assert found["class"] == index
+        assert found["estimate"]["E"] == pytest.approx(0.0, abs=1e-9)
+    assert "Estimate, class 2" in (tmp_path / "run" / "report.html").read_text()
