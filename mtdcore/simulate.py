@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -184,7 +186,7 @@ def open_simulation(path: str | Path) -> Simulation:
         parameters = dict(attributes["parameters"])
         values = {"rotation_indices": None} | values
         return Simulation(**values, measurement=measurement, parameters=parameters)
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"{path} should be a measurement written by simulate; its truth is unreadable: {error}."
         ) from error

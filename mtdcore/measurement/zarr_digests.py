@@ -19,7 +19,7 @@ import numpy as np
 from google_crc32c import value as crc32c
 
 from ..errors import InputError
-from .zarr_guard import DIGESTS, ChunkDamaged
+from .zarr_guard import DIGESTS, MAX_METADATA_BYTES, ChunkDamaged, read_inside
 
 #: The entries of zarr.json that may change without changing a pixel.
 _FREE = ("attributes", "dimension_names", "consolidated_metadata")
@@ -87,7 +87,7 @@ def check_crc32c(content: bytes, stored: bytes) -> None:
 
 def metadata_digest(root: Path) -> int:
     """Digest of the entries of zarr.json on which the pixels depend."""
-    content = json.loads((root / "zarr.json").read_bytes())
+    content = json.loads(read_inside(root, "zarr.json", MAX_METADATA_BYTES))
     return digest(json.dumps({k: v for k, v in content.items() if k not in _FREE}, sort_keys=True).encode())
 
 

@@ -20,9 +20,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy  # noqa: ICN001, F401
+import numpy  # noqa: F401
 
-import mtdcli.job  # noqa: F401
+import mtdcli.job
 import mtdcli.report
 from mtdcli.main import main
 from mtdcli.progress import Progress

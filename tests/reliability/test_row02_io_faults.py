@@ -1,0 +1,115 @@
+"""Every call of the file system fails in turn; disks fill up; checkpoints are damaged (rows 2, 3 and 4)."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+QUICK = ("--box-size", 8, "--rotations", 1, "--tolerance", 0, "--iterations", 3, "--device", "cpu")
+
+#: Faults that each scenario must have met, so that a scenario that does nothing does not pass.
+LEAST = {
+    "SaveCheckpoint": 30,
+    "LoadCheckpoint": 3,
+    "WriteResults": 40,
+    "ReplaceMeasurement": 100,
+    "ReadMeasurement": 60,
+    "ReadNpy": 20,
+}
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory):
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None or sys.platform != "linux":
+        pytest.skip("faults are injected by a preloaded library, which needs Linux and a C compiler")
+    out = tmp_path_factory.mktemp("faults") / "faults.so"
+    source = str(HERE / "faults.c")
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", source, "-o", str(out), "-ldl"], check=True)
+    return out
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        "SaveCheckpoint",
+        "LoadCheckpoint",
+        "WriteResults",
+        pytest.param("ReplaceMeasurement", marks=pytest.mark.slow),
+        "ReadMeasurement",
+        "ReadNpy",
+    ],
+)
+def test_every_call_fails_in_turn(library, tmp_path, scenario):
+    done = subprocess.run(
+        [sys.executable, str(HERE / "faults.py"), str(tmp_path), scenario],
+        env={**os.environ, "LD_PRELOAD": str(library), "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["faults"] >= LEAST[scenario]
+
+
+FULL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
+
+
+@pytest.mark.parametrize("limit", [700, 2500])
+def test_a_full_disk(mtd, mtd_process, measurement, tmp_path, limit):
+    """700 bytes do not hold a checkpoint, 2500 do not hold the results: old files stay, temporary ones go."""
+    run = tmp_path / "run"
+    mtd("recover", measurement, "-o", run, *QUICK)
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.name != ".lock"}
+    process = mtd_process(
+        "recover", measurement, "-o", run, *QUICK, "--resume", before=FULL.format(limit=limit)
+    )
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 74, stderr
+    assert "could not be written" in stderr
+    assert "File too large" in stderr
+    after = {path.name: path.read_bytes() for path in run.iterdir() if path.name != ".lock"}
+    assert set(after) - set(before) <= {"checkpoint.previous.safetensors"}
+    assert set(before) <= set(after)
+    assert not list(run.glob(".*.part"))
+    changed = {name for name in before if after[name] != before[name]}
+    assert not [name for name in changed if "checkpoint" in name and len(after[name]) < len(before[name])]
+    mtd("recover", measurement, "-o", run, *QUICK, "--resume")
+    assert (run / "estimate.npy").read_bytes() == before["estimate.npy"]
+
+
+def test_a_full_disk_while_simulating(mtd_process, tmp_path):
+    process = mtd_process(
+        "simulate", "glyph", "-o", tmp_path / "m.zarr", "--size", "300", before=FULL.format(limit=4096)
+    )
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 74, stderr
+    assert "File too large" in stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_says_so(
+    mtd, mtd_process, measurement, tmp_path
+):
+    run = tmp_path / "run"
+    options = (*QUICK[:-4], "--iterations", 40, "--device", "cpu")
+    process = mtd_process("recover", measurement, "-o", run, *options, "--checkpoint-every", 0)
+    while not (run / "checkpoint.previous.safetensors").exists():
+        assert process.poll() is None, process.communicate()
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    checkpoint = run / "checkpoint.safetensors"
+    content = checkpoint.read_bytes()
+    checkpoint.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
+    with pytest.warns(RuntimeWarning, match="previous checkpoint, of iteration"):
+        log = mtd("recover", measurement, "-o", run, *options, "--resume").stderr
+    assert "going on after iteration" in log
+    mtd("recover", measurement, "-o", tmp_path / "whole", *options)
+    assert (run / "estimate.npy").read_bytes() == (tmp_path / "whole" / "estimate.npy").read_bytes()
