@@ -13,7 +13,11 @@ from mtdcore import (
     WindowLikelihood,
     e_step,
     get_backend,
+    recover,
+    relative_error,
+    simulate,
 )
+from mtdcore.checkpoint import load_checkpoint, save_checkpoint
 from mtdcore.errors import ParameterError
 from mtdcore.likelihood.micrographs import radial_filter
 from mtdcore.testing import assert_same_bits, assert_same_statistics
@@ -205,3 +209,56 @@ def test_facts_about_other_micrographs():
     model = WindowLikelihood(6, 4, 0.8, 6.0, micrographs=Micrographs([1.0, 2.0]))
     with pytest.raises(ParameterError, match="has 3 micrographs, the facts about them are for 2"):
         e_step(pixels(), target(), model, EXACT)
+
+
+@pytest.fixture(scope="module")
+def unequal():
+    """Four micrographs: quiet and noisy, crowded and empty."""
+    image = 3.0 * target()
+    sigma = np.array([0.5, 1.0, 1.5, 1.0])
+    made = simulate(image, side=100, count=20, noise_std=1e-6, micrographs=4, separation=1, dtype="float64")
+    data = made.measurement.array.copy()
+    data[3] = 0.0
+    data += sigma[:, None, None] * np.random.default_rng(70).normal(size=data.shape)
+    return image, sigma, data
+
+
+def run(data, image, **options):
+    defaults = {"box_size": 6, "micrographs": "each", "initial": image, "backend": EXACT, "iterations": 15}
+    return recover(data, **(defaults | options))
+
+
+@pytest.mark.parametrize("likelihood", ["window", "patch"])
+def test_noise_and_count_of_each_are_found(unequal, likelihood):
+    image, sigma, data = unequal
+    found = run(data, image, likelihood=likelihood)
+    facts = found.likelihood.micrographs
+    np.testing.assert_allclose(found.noise_std * facts.noise_ratio, sigma, rtol=0.04)
+    if likelihood == "window":
+        counts = found.likelihood.expected_count * facts.count_share
+        np.testing.assert_allclose(counts[:3], 20, atol=3)
+        assert counts[3] < 2
+        alike = run(data, image, micrographs=None)
+        errors = [relative_error(r.target, image) for r in (found, alike)]
+        assert errors[0] < errors[1]
+
+
+def test_a_known_noise_level_stays(unequal):
+    image, sigma, data = unequal
+    level = float(np.sqrt(np.mean(sigma**2)))
+    found = run(data, image, noise_std=level, micrographs=Micrographs(sigma), iterations=3)
+    np.testing.assert_allclose(found.noise_std * found.likelihood.micrographs.noise_ratio, sigma)
+
+
+def test_a_run_goes_on_with_the_same_bits(unequal, tmp_path):
+    image, _, data = unequal
+    facts = Micrographs(np.ones(4), transfer=np.linspace(1.0, 0.7, 12).reshape(4, 3))
+    states = []
+    options = {"micrographs": facts, "iterations": 6, "tolerance": 0.0}
+    whole = run(data, image, callback=states.append, **options)
+    save_checkpoint(tmp_path / "c", states[2], {})
+    again = run(data, image, state=load_checkpoint(tmp_path / "c", {}), **options)
+    np.testing.assert_array_equal(again.target, whole.target)
+    np.testing.assert_array_equal(again.likelihood.micrographs.noise, whole.likelihood.micrographs.noise)
+    np.testing.assert_array_equal(again.likelihood.micrographs.transfer, facts.transfer)
+    assert_same_bits(again.statistics, whole.statistics)
