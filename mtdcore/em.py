@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .backends import Backend, get_backend
+from .backends.local import search_with
+from .centring import centred
 from .classes import EachClass
-from .estep import check_box_fits, e_step
+from .estep import check_box_fits, e_step, tile_cut
 from .extent import spaced
 from .gauge import Gauge, PriorGauge
 from .likelihood import Likelihood, Micrographs, WindowLikelihood
@@ -25,9 +27,13 @@ from .mstep import DenoisingUpdate, ExactUpdate, Update
 from .online import OnlineEM
 from .priors import FlatPrior, Prior
 from .recovery import Candidate, EMState, IterationRecord, Recovery
+from .rotation import RotationSet
 from .schedule import Temperature
 from .starts import Start, choose_starts, default_start
 from .statistics import Statistics
+
+#: Copies that are enough to find the centre of the target.
+_COPIES = 50
 
 
 def recover(
@@ -35,6 +41,7 @@ def recover(
     *,
     box_size: int,
     rotations: int = 4,
+    coarse_rotations: int | Literal["auto"] | None = None,
     noise_std: float | Literal["auto"] = "auto",
     prior: Prior | None = None,
     likelihood: Literal["window", "patch"] | Likelihood = "window",
@@ -61,7 +68,10 @@ def recover(
     Args:
         measurement: anything :func:`open_measurement` takes.
         box_size: side L of the target in pixels.
-        rotations: number K of equally spaced in-plane rotations.
+        rotations: number K of equally spaced in-plane rotations; for copies at any angle about pi L, neighbours then
+            differ by one pixel at the edge of the box.
+        coarse_rotations: window model: look for copies with so many of the angles, and score all K only where they may
+            be (:class:`mtdcore.backends.local.LocalSearch`); "auto": about pi L / 4 where K is at least twice that.
         noise_std: standard deviation of the noise in the units of the measurement; "auto": estimated, then
             updated by every M-step.
         prior: prior over targets; None: flat.
@@ -123,7 +133,10 @@ def recover(
             uniform = isinstance(kind, str) and kind == "uniform"
             temperature = "auto" if uniform and isinstance(model, WindowLikelihood) else 1.0
         state = EMState.begin(targets, model, Temperature.begin(temperature, iterations, model, source))
-    engine, online = get_backend(backend), online or OnlineEM()
+    engine, online = (
+        search_with(get_backend(backend), coarse_rotations, rotations, box_size),
+        online or OnlineEM(),
+    )
     online.check_tiles(source.tile_count(state.likelihood.geometry))
     step = _Iteration(
         source,
@@ -199,8 +212,8 @@ class _Iteration:
         batch = self.online.batch(self.source, iteration, self.iterations)
         found = self.statistics(batch, target, tempered)
         passes = share = found.sites / model.geometry.sites(self.source.shape)
-        before = candidate.running and candidate.running.moved(self.engine.asarray)
-        running = self.online.mix(before, found, share)
+        earlier = candidate.running and candidate.running.moved(self.engine.asarray)
+        running = self.online.mix(earlier, found, share)
         statistics = running.statistics
         image = self.engine.to_host(
             self.update(self.engine.asarray(target), running.weighed, self.prior, iteration, self.iterations)
@@ -217,7 +230,8 @@ class _Iteration:
             before, model = model, spaced(model, image)
             floor = self.tolerance if model is not before else 0.0  # another model: not at rest yet
         if gauge is not None and due:
-            framed, passes = self._regauge(gauge, image, model, batch), 2.0 * share
+            framed, extra = self._regauge(gauge, image, model, batch)
+            passes += extra * share
             if not np.array_equal(framed, image):
                 image, carried = framed, None  # statistics of another frame are of no use
         record = IterationRecord(
@@ -248,19 +262,37 @@ class _Iteration:
         at_rest = heat == 1.0 and float(np.linalg.norm(step)) < self.tolerance
         return at_rest or (iteration > 0 and iteration % quarter == 0)
 
-    def _regauge(self, gauge: Gauge, target: np.ndarray, model: Likelihood, batch: Measurement) -> np.ndarray:
-        """The targets in the frame of the gauge; what moves into the box is the aligned average there."""
+    def _regauge(
+        self, gauge: Gauge, target: np.ndarray, model: Likelihood, batch: Measurement
+    ) -> tuple[np.ndarray, float]:
+        """The targets in the frame of the gauge, and the passes over the batch that this took."""
+        passes = 1.0
+        if target.ndim == 2 and not RotationSet(model.rotations, model.box_size).exact:
+            target, passes = self._centred(target, model, batch)
         margin = max(1, model.box_size // 5)
         statistics = self.statistics(batch, target, replace(model, margin=margin))
         if target.ndim == 2:
-            return self._framed(gauge, target, statistics)
-        return np.stack([self._framed(gauge, t, statistics.of_class(c)) for c, t in enumerate(target)])
+            return self._framed(gauge, target, statistics), passes
+        framed = [self._framed(gauge, t, statistics.of_class(c)) for c, t in enumerate(target)]
+        return np.stack(framed), passes
+
+    def _centred(self, target: np.ndarray, model: Likelihood, batch: Measurement) -> tuple[np.ndarray, float]:
+        """The target where copies at any angle put it, judged by a part of the batch, and the passes that this took."""
+        enough = int(model.expected_count // _COPIES) if isinstance(model, WindowLikelihood) else 1
+        parts = max(1, min(enough, batch.tile_count(tile_cut(model.bind(self.source.shape), self.engine))))
+        part, passes = batch.split(parts)[0], 1.0
+
+        def gain(image: np.ndarray) -> float:
+            nonlocal passes
+            passes += 1.0 / parts
+            residual = self.statistics(part, image, model).residual_energy(self.engine.asarray(image))
+            return -residual / (2.0 * model.noise_std**2)
+
+        return centred(target, gain), passes
 
     def _framed(self, gauge: Gauge, target: np.ndarray, statistics: Statistics) -> np.ndarray:
         copies, margin = statistics.largest_coverage, statistics.margin
         if copies <= 0.0:
             return target
-        frame = self.average(np.pad(target, margin), statistics)
-        inside = slice(margin, -margin)
-        frame[inside, inside] = target
-        return gauge.choose(frame, statistics.box_size, statistics.noise_std / math.sqrt(copies))
+        average = self.average(np.pad(target, margin), statistics)
+        return gauge.choose(target, average, statistics.noise_std / math.sqrt(copies))

@@ -1,43 +1,54 @@
-"""The gauge: rotations by the K angles and small shifts that the likelihood barely fixes (SPEC 9).
+"""The gauge: rotations and small shifts of the target that the likelihood barely fixes (SPEC 9).
 
-The prior fixes them. Orientation: the one in which the prior denoises best, averaged over noise levels, which is
-the diffusion bound on the log density (Kingma et al., *Variational diffusion models*, 2021). Position: the
-prior's own centre of mass, which networks trained with small shifts know no better than that.
+The prior fixes them. Orientation: the one in which the prior finds the aligned average most likely, noise and all, by
+the diffusion bound on the log density (Kingma et al., *Variational diffusion models*, 2021). Position: the prior's own
+centre of mass, which networks trained with small shifts know no better than that.
+
+The average is judged rather than the target: in a wrong orientation the denoiser takes away what makes the right one
+recognisable, the sharp pixels of the images it was trained on. That is what fixes angles to a degree or two.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from .priors import Prior, denoise
-from .rotation import rotate
+from .priors import Prior
+from .rotation import RotationSet, disc, rotate
 from .sampling import sample_prior
 
 #: Noise levels over which the bound is averaged, relative to the root-mean-square pixel of the image: below,
 #: a denoiser looks at strokes alone, above, at nothing.
 _LEVELS = np.geomspace(0.25, 5.0, 6)
 
-#: Another orientation must be this much likelier (nats) to be taken: the bound is an average over noise draws.
-_HYSTERESIS = 3.0
+#: Another orientation must be this much likelier (nats) to be taken, one of four or one of any: the bound is an average
+#: over noise draws.
+_HYSTERESIS, _FREE_HYSTERESIS = 3.0, 6.0
 
 #: Samples that give the centre of mass of the prior.
 _SAMPLES = 16
+
+#: Free angles: a grid of 5 degrees with one draw at every other level, the best of it with all, then half the step twice.
+_GRID, _SHORTLIST = 72, 5
+
+#: Free angles: pixels from the prior's centre of mass that are left to the likelihood, which fixes the axis of rotation.
+_SLACK = 2
 
 
 class Gauge(Protocol):
     """Chooses the frame of a target."""
 
-    def choose(self, frame: np.ndarray, box_size: int, level: float) -> np.ndarray:
+    def choose(self, target: np.ndarray, average: np.ndarray, level: float) -> np.ndarray:
         """The (L, L) target in its preferred frame.
 
         Args:
-            frame: (B, B) target with a margin of (B - L) / 2 known pixels around it.
-            box_size: side L.
-            level: noise level of the aligned average; what a frame leaves out counts as noise of this level.
+            target: (L, L).
+            average: (B, B) aligned average without prior: the target and a margin of (B - L) / 2 pixels around it.
+            level: noise level of the average; what a frame leaves out counts as noise of this level.
         """
         ...
 
@@ -48,7 +59,7 @@ class PriorGauge:
 
     Attributes:
         prior: the prior.
-        rotations: number K of equivalent orientations.
+        rotations: number K of rotations of the model: right angles alone, or any angle, found to a degree.
         centre: (row, column) of the prior's own centre of mass.
         draws: noise draws per level, each used with both signs.
         seed: of the noise.
@@ -69,37 +80,85 @@ class PriorGauge:
             centre = np.mean(masses, axis=0)
         return cls(prior, rotations, (float(centre[0]), float(centre[1])))
 
-    def choose(self, frame: np.ndarray, box_size: int, level: float) -> np.ndarray:
+    def choose(self, target: np.ndarray, average: np.ndarray, level: float) -> np.ndarray:
         """See :class:`Gauge`."""
-        margin = (frame.shape[0] - box_size) // 2
-        known = np.pad(frame[margin : margin + box_size, margin : margin + box_size], margin)
-        angles = [2.0 * math.pi * k / self.rotations for k in range(self.rotations)]
-        turned = rotate(known, angles)
-        offsets = [recentring(image, box_size, self.centre) for image in turned]
-        images = np.stack([crop(i, box_size, o) for i, o in zip(turned, offsets, strict=True)])
-        outside = np.square(turned).sum(axis=(1, 2)) - np.square(images).sum(axis=(1, 2))
-        cost = self._surprise(images, angles) + 0.5 * outside / level**2
-        best = int(np.argmin(cost))
-        if cost[best] > cost[0] - _HYSTERESIS:
-            best = 0
-        return crop(rotate(frame, angles[best : best + 1])[0], box_size, offsets[best])
+        turned = RotationSet(self.rotations, len(target))
+        view = _View(self, target, average, level, turned.exact)
+        if turned.exact:
+            costs = dict(zip(turned.angles, view.costs(turned.angles, self.draws, _LEVELS), strict=True))
+        else:
+            grid = [2.0 * math.pi * k / _GRID for k in range(_GRID)]
+            rough = np.argsort(view.costs(grid, 1, _LEVELS[::2]))[:_SHORTLIST]
+            first = [0.0, *(grid[k] for k in rough if k)]
+            costs = dict(zip(first, view.costs(first, self.draws, _LEVELS), strict=True))
+            for step in (math.pi / _GRID, math.pi / _GRID / 2):
+                best = min(costs, key=costs.__getitem__)
+                near = [best - step, best + step]
+                costs |= dict(zip(near, view.costs(near, self.draws, _LEVELS), strict=True))
+        best = min(costs, key=costs.__getitem__)
+        least = _HYSTERESIS if turned.exact else _FREE_HYSTERESIS
+        return view.framed(best if costs[best] <= costs[0.0] - least else 0.0)
 
-    def _surprise(self, images: np.ndarray, angles: list[float]) -> np.ndarray:
-        """(K,) nats, up to a constant: the diffusion bound on -log density of each turned image.
 
-        The noise turns with the image, so that only the prior tells two orientations apart.
+@dataclass(frozen=True)
+class _View:
+    """One target and its average, looked at from any angle; arguments as in :meth:`Gauge.choose`."""
+
+    gauge: PriorGauge
+    target: np.ndarray
+    average: np.ndarray
+    level: float
+    exact: bool
+
+    def framed(self, angle: float) -> np.ndarray:
+        """(L, L) target at this angle; what moves into the box is the aligned average there."""
+        margin = (len(self.average) - len(self.target)) // 2
+        frame = np.array(self.average)
+        frame[margin : margin + len(self.target), margin : margin + len(self.target)] = self.target
+        turned = rotate(np.pad(self.target, margin), [angle])[0]
+        image = crop(rotate(frame, [angle])[0], len(self.target), self._offset(turned))
+        return image if self.exact else image * disc(len(image))
+
+    def costs(self, angles: Sequence[float], draws: int, levels: np.ndarray) -> np.ndarray:
+        """(A,) nats, up to a constant: what the frames at these angles cost."""
+        side = len(self.target)
+        turned = rotate(np.pad(self.target, (len(self.average) - side) // 2), angles)
+        offsets = [self._offset(image) for image in turned]
+        kept = np.array([np.square(crop(i, side, o)).sum() for i, o in zip(turned, offsets, strict=True)])
+        seen = self.average if self.exact else self.average * disc(len(self.average))
+        images = [crop(i, side, o) for i, o in zip(rotate(seen, angles), offsets, strict=True)]
+        outside = np.square(turned).sum(axis=(1, 2)) - kept
+        cost = self._surprise(np.stack(images), angles, draws, levels) + 0.5 * outside / self.level**2
+        return np.asarray(cost)
+
+    def _offset(self, turned: np.ndarray) -> tuple[int, int]:
+        offset = recentring(turned, len(self.target), self.gauge.centre)
+        near = not self.exact and max(map(abs, offset)) <= _SLACK
+        return (0, 0) if near else offset
+
+    def _surprise(
+        self, images: np.ndarray, angles: Sequence[float], draws: int, levels: np.ndarray
+    ) -> np.ndarray:
+        """(A,) nats, up to a constant: the diffusion bound on -log density of each noisy image.
+
+        The density is the prior's with white noise of ``level``: with noise of level n on top, the posterior mean of
+        the noisy image is ``y + n^2 score(y, hypot(n, level))``. The noise turns with the image, so that only the prior
+        tells two orientations apart; at free angles it comes from beyond the box, and the corners do not count.
         """
         side = images.shape[1]
-        scale = float(np.sqrt(np.square(images).mean())) or 1.0
-        draws = np.random.default_rng(self.seed).standard_normal((self.draws, side, side))
-        noise = np.stack([rotate(draw, angles) for draw in (*draws, *-draws)], axis=1)
-        step = math.log(_LEVELS[1] / _LEVELS[0])
+        margin, counted = (0, np.ones((side, side), bool)) if self.exact else (side // 4, disc(side))
+        scale = float(np.sqrt(np.square(self.target).mean())) or 1.0
+        shape = (draws, side + 2 * margin, side + 2 * margin)
+        noise = np.random.default_rng(self.gauge.seed).standard_normal(shape)
+        turned = np.stack([rotate(draw, angles) for draw in (*noise, *-noise)], axis=1)
+        turned = turned[..., margin : margin + side, margin : margin + side]
+        step = math.log(levels[1] / levels[0])
         cost = np.zeros(len(images))
-        for level in _LEVELS * scale:
-            noisy = images[:, None] + level * noise
-            clean = denoise(self.prior, noisy.reshape(-1, side, side), float(level))
-            error = np.square(clean.reshape(noisy.shape) - images[:, None])
-            cost += step * error.sum(axis=(2, 3)).mean(axis=1) / level**2
+        for added in levels * scale:
+            noisy = (images[:, None] + added * turned).reshape(-1, side, side)
+            clean = noisy + added**2 * self.gauge.prior.score(noisy, math.hypot(added, self.level))
+            error = np.square(clean.reshape(turned.shape) - images[:, None])[..., counted]
+            cost += step * error.sum(axis=2).mean(axis=1) / added**2
         return cost
 
 

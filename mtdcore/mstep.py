@@ -156,7 +156,7 @@ class DenoisingUpdate:
 
     Attributes:
         steps: steps per E-step.
-        relaxation: w of the first 60 % of the iterations, between 1 (plain EM) and 2.
+        relaxation: w of the first 60 % of the iterations, between 1 (plain EM) and 2; right angles only.
     """
 
     steps: int = 1
@@ -176,7 +176,9 @@ class DenoisingUpdate:
         copies = statistics.largest_coverage
         if copies <= 0.0:
             return target
-        longer = self.relaxation if iteration < RELAXED_SHARE * iterations else 1.0
+        # interpolated rotations spread the eigenvalues of the normal operator to both sides of 1: w = 2 oscillates
+        early = iteration < RELAXED_SHARE * iterations and statistics.rotation_set.exact
+        longer = self.relaxation if early else 1.0
         variance = longer * statistics.noise_std**2 / copies
         for _ in range(self.steps):
             moved = target + variance * statistics.gradient(target)

@@ -133,6 +133,19 @@ def rotate_back(stack: Array, angles: Sequence[float]) -> Array:
     return xp.stack([_quarter_turns(sheared[k, ...], -t) for k, t in enumerate(turns)])
 
 
+def translate(image: Array, shift: tuple[float, float]) -> Array:
+    """(L, L) image moved down and to the right by any number of pixels below L, band-limited; zeros move in."""
+    xp = array_namespace(image)
+    length = image.shape[-1]
+    before = length // 2
+    padded = xp.zeros((1, 2 * length, 2 * length), dtype=image.dtype, device=device(image))
+    padded[0, before : before + length, before : before + length] = image
+    for step in shift:  # rows first: each pass moves the last axis and swaps the two
+        moved = xp.full((1, 2 * length), step, dtype=xp.float64, device=device(image))
+        padded = _shift_rows(xp.matrix_transpose(padded), moved)
+    return padded[0, before : before + length, before : before + length]
+
+
 def _split(angles: Sequence[float]) -> tuple[list[int], list[float]]:
     """Quarter turns and the rest in [-45, 45] degrees; the rest of a right angle is exactly 0."""
     turns = [round(angle / (math.pi / 2)) for angle in angles]

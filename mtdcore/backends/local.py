@@ -17,12 +17,14 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.ndimage import maximum_filter
 
 from .._typing import Array
+from ..errors import ParameterError
 from ..likelihood import Likelihood, Tile, WindowLikelihood
 from ..statistics import Statistics
 from . import _cpu_kernels as kernels
@@ -119,6 +121,31 @@ class LocalSearch:
         if places is None:
             return self.inner.accumulate([tile], turned, likelihood)
         return local_statistics(tile, log_odds, places, turned, likelihood, self.inner)
+
+
+def search_with(
+    backend: Backend, coarse: int | Literal["auto"] | None, rotations: int, box_size: int
+) -> Backend:
+    """The backend, with local search where that is asked for and can save anything.
+
+    Args:
+        backend: correlates whole tiles.
+        coarse: number of angles that find the places; "auto": neighbours differ by four pixels at the edge of the box;
+            None: no local search.
+        rotations: number K of angles.
+        box_size: side L.
+
+    Raises:
+        ParameterError: ``coarse`` is not positive.
+    """
+    if coarse == "auto":
+        coarse = 4 * math.ceil(math.pi * box_size / 16)
+        return LocalSearch(backend, coarse) if 2 * coarse <= rotations else backend
+    if coarse is None:
+        return backend
+    if coarse < 1:
+        raise ParameterError(f'coarse_rotations must be a positive number, "auto" or None; got {coarse}.')
+    return LocalSearch(backend, coarse)
 
 
 def find_places(log_odds: np.ndarray, tile: Tile, likelihood: WindowLikelihood) -> np.ndarray | None:
