@@ -17,7 +17,8 @@ from pathlib import Path
 
 import mrcfile
 import numpy as np
-from apoferritin import BOX, marked_average
+from apoferritin import average as marked_average
+from apoferritin import corners, inside
 
 import mtdcore
 from mtdcore.detections import detect
@@ -29,16 +30,15 @@ from mtdcore.star import read_star, write_star
 
 #: Pixel size of the binned micrographs, angstrom (EMPIAR-10146: 1.5 at the detector, binned four times). Only labels depend on it.
 PIXEL = 6.0
-SEPARATION, ITERATIONS = 14, 60
+BOX, SEPARATION, ITERATIONS = 24, 14, 60
 
 
-def write_project(archive: Path, kind: str, project: Path) -> list[np.ndarray]:
-    """MRC files and a STAR list as motion correction leaves them; returns the marked centres (x, y) of each."""
+def write_project(archive: Path, kind: str, project: Path) -> None:
+    """MRC files and a STAR list as motion correction leaves them."""
     folder = project / "MotionCorr/job002"
     folder.mkdir(parents=True, exist_ok=True)
     with np.load(archive) as data:
         names = sorted(name.partition("/")[2] for name in data if name.startswith("centres_xy/"))
-        centres = [data[f"centres_xy/{name}"] for name in names]
         for name in names:
             with mrcfile.new(folder / f"{name}.mrc", data=data[f"{kind}/{name}"], overwrite=True) as file:
                 file.voxel_size = PIXEL
@@ -48,24 +48,15 @@ def write_project(archive: Path, kind: str, project: Path) -> list[np.ndarray]:
         "micrographs",
         {"rlnMicrographName": paths, "rlnMicrographPixelSize": [PIXEL] * len(paths)},
     )
-    return centres
 
 
-def score(average: np.ndarray, picks: np.ndarray, truth: np.ndarray, centres: list[np.ndarray]) -> str:
-    """Correlation of the average; precision and recall of (N, 3) picks (micrograph, row, column) of box centres."""
-    marks = np.vstack([[(m, round(y), round(x)) for x, y in marked] for m, marked in enumerate(centres)])
-    found = mtdcore.detections.Detections(
-        picks[:, 0],
-        picks[:, 1],
-        picks[:, 2],
-        *np.zeros((2, len(picks)), int),
-        BOX,
-        1,
-        np.zeros(len(picks), int),
-    )
-    best = match(found, marks, 4.0, max_offset=6)
+def score(average: np.ndarray, picks: np.ndarray, truth: np.ndarray, marked: np.ndarray) -> str:
+    """Correlation of the average; precision and recall of (N, 3) picks (micrograph, row, column) of corners."""
+    zeros = np.zeros(len(picks), int)
+    found = mtdcore.detections.Detections(*picks.T, zeros, zeros, BOX, 1, zeros)
+    best = match(found, marked, 4.0, max_offset=6)
     return (
-        f"correlation {correlation(average, truth, max_shift=4):.3f}, {len(picks)} picks on {len(marks)} marked, "
+        f"correlation {correlation(average, truth, max_shift=4):.3f}, {len(picks)} picks on {len(marked)} marked, "
         f"precision {best.precision:.3f}, recall {best.recall:.3f}"
     )
 
@@ -78,10 +69,11 @@ def main() -> None:
     parser.add_argument("--whiten", default="Yes", choices=["Yes", "No"])
     options = parser.parse_args()
     project = options.work.absolute() / f"{options.kind}_{options.whiten}"
-    centres = write_project(options.archive, options.kind, project)
+    write_project(options.archive, options.kind, project)
+    marked = corners(options.archive)
     flat = open_micrographs(project / "micrographs.star", Preparation(whiten=False))
     pixels = np.stack([flat.preparation.read(one).pixels for one in flat.micrographs])
-    truth, _ = marked_average(pixels, centres)
+    truth = marked_average(pixels, marked[inside(marked, pixels.shape)])
 
     job = Path("External/job003")
     arguments = {
@@ -103,11 +95,11 @@ def main() -> None:
     files = read_star(project / job / "autopick.star")["coordinate_files"]["rlnMicrographCoordinates"]
     tables = [read_star(project / file)[""] for file in files]
     picks = [
-        (m, round(float(y)), round(float(x)))
+        (m, round(float(y)) - BOX // 2, round(float(x)) - BOX // 2)
         for m, table in enumerate(tables)
         for x, y in zip(table["rlnCoordinateX"], table["rlnCoordinateY"], strict=True)
     ]
-    print("RELION job:", score(average, np.array(picks), truth, centres))
+    print("RELION job:", score(average, np.array(picks), truth, marked))
 
     steps = Preparation(whiten=options.whiten == "Yes")
     prepared = [steps.read(one) for one in flat.micrographs]
@@ -128,8 +120,7 @@ def main() -> None:
         backend="cpu",
     )
     copies = detect(stack, found.target, found.likelihood)
-    picks = copies.positions + np.array([0, BOX // 2, BOX // 2])
-    print("Python:    ", score(found.target, picks, truth, centres))
+    print("Python:    ", score(found.target, copies.positions, truth, marked))
 
 
 if __name__ == "__main__":

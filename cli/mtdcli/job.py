@@ -17,6 +17,7 @@ import mtdcore as mtd
 from mtdcore.checkpoint import fingerprint, save_checkpoint
 from mtdcore.errors import DependencyError
 from mtdcore.starts import Start
+from mtdcore.wiener import WienerUpdate
 
 from .console import log
 from .progress import Progress
@@ -186,8 +187,7 @@ def run(
         try:
             recovery = mtd.recover(
                 measurement,
-                **arguments(parameters),
-                micrographs=micrographs,
+                **arguments(parameters, micrographs),
                 backend=backend,
                 executor=executor,
                 callback=after,
@@ -210,10 +210,12 @@ def save(folder: RunFolder, recovery: mtd.Recovery) -> None:
     folder.write_history([asdict(record) for record in recovery.history])
 
 
-def arguments(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of ``mtd recover`` as arguments of :func:`mtdcore.recover`."""
+def arguments(
+    parameters: Mapping[str, Any], micrographs: mtd.Micrographs | Literal["each"] | None = None
+) -> dict[str, Any]:
+    """Options of ``mtd recover``, and what tells the micrographs apart, as arguments of :func:`mtdcore.recover`."""
     same = (
-        "box_size", "rotations", "noise_std", "likelihood", "min_separation", "expected_count",
+        "box_size", "rotations", "coarse_rotations", "noise_std", "likelihood", "min_separation", "expected_count",
         "iterations", "tolerance", "temperature", "seed", "starts", "classes",
     )  # fmt: skip
     initial = parameters["initial"]
@@ -221,12 +223,13 @@ def arguments(parameters: Mapping[str, Any]) -> dict[str, Any]:
         **{name: parameters[name] for name in same},
         "initial": initial if initial in get_args(Start) else read_image(Path(initial)),
         "prior": prior(parameters["prior"]),
-        "update": _update(parameters),
+        "micrographs": micrographs,
+        "update": _update(parameters, isinstance(micrographs, mtd.Micrographs)),
         "online": mtd.OnlineEM(parameters["batches"], seed=parameters["seed"]),
     }
 
 
-def _update(parameters: Mapping[str, Any]) -> Update | None:
+def _update(parameters: Mapping[str, Any], transfer: bool) -> Update | None:
     match parameters["update"]:
         case "gradient":
             return mtd.GradientAscent(parameters["step"])
@@ -234,7 +237,9 @@ def _update(parameters: Mapping[str, Any]) -> Update | None:
             return mtd.ExactUpdate()
         case "denoising":
             return mtd.DenoisingUpdate()
-    return None
+        case "wiener":
+            return WienerUpdate()
+    return WienerUpdate() if transfer and parameters["prior"] is None else None
 
 
 def prior(name: str | None) -> mtd.Prior | None:

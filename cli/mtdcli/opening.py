@@ -31,7 +31,7 @@ def open_source(path: Path, skip_bad: bool = False) -> Measurement:
     if path.suffix.lower() not in SUFFIXES:
         return open_measurement(path, skip_bad=skip_bad)
     raw = path.suffix.lower() not in TIFF
-    steps = Preparation(invert=raw, whiten=raw)
+    steps = Preparation(invert=raw)
     if not skip_bad:
         return MicrographMeasurement(of_one_size(find_micrographs(path)), steps)
     sized = of_one_size(find_micrographs(path, on_bad=_told), _told)

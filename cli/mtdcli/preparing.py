@@ -77,8 +77,9 @@ _OPTIONS = (
     ),
     click.option(
         "--whiten/--no-whiten",
-        default=None,
-        help="Divide by the radial spectrum of the noise and model that. Default: for MRC files and STAR lists.",
+        default=False,
+        show_default=True,
+        help="Divide by the radial spectrum of the noise, and model that.",
     ),
     click.option(
         "--normalise/--no-normalise",
@@ -115,6 +116,4 @@ def preparation(sources: Sequence[Path], options: Mapping[str, Any]) -> Preparat
         options["invert"] = raw > 0
         if raw:
             log("inverting the contrast: raw micrographs have dark particles (--no-invert keeps it)")
-    if options["whiten"] is None:
-        options["whiten"] = raw == len(sources)
     return Preparation(**options)

@@ -38,6 +38,13 @@ def _option(flag: str, kind: Any, text: str, default: Any = None, **more: Any) -
 @_option("--box-size", _COUNT, "Side of the target image, pixels.", required=True, metavar="L")
 @_option("--rotations", _COUNT, "Equally spaced rotations that a copy may have.", 4, metavar="K")
 @_option(
+    "--coarse-rotations",
+    CountOr("auto"),
+    "Angles that find the copies, all K are scored there (window); auto: about 0.8 L where K is at least twice that.",
+    "auto",
+    metavar="N|auto",
+)
+@_option(
     "--likelihood",
     click.Choice(["window", "patch"]),
     "Model of the measurement: window (default method) or patch (as published).",
@@ -82,8 +89,8 @@ def _option(flag: str, kind: Any, text: str, default: Any = None, **more: Any) -
 )
 @_option(
     "--update",
-    click.Choice(["auto", "denoising", "exact", "gradient"]),
-    "M-step; auto: denoising with a prior, exact without.",
+    click.Choice(["auto", "denoising", "exact", "wiener", "gradient"]),
+    "M-step; auto: denoising with a prior, wiener without one where micrographs were whitened or have a CTF, else exact.",
     "auto",
 )
 @_option("--step", _POSITIVE, "Step size of --update gradient.", 1e-3)

@@ -208,13 +208,13 @@ def _repeating(
             if stop.asked:
                 raise job.Interrupted(stop.signum or signal.SIGTERM, state.iteration)
 
-        arguments = job.arguments(parameters)
+        facts = job.facts(MicrographTable.load(folder.path), parameters["micrographs"])
+        arguments = job.arguments(parameters, facts)
         del arguments["seed"]
         yield (
             measurement,
             {
                 **arguments,
-                "micrographs": job.facts(MicrographTable.load(folder.path), parameters["micrographs"]),
                 "backend": backend,
                 "executor": executor,
                 "callback": after,

@@ -65,7 +65,7 @@ class Preparation:
     background: Literal["gaussian", "polynomial", "none"] = "gaussian"
     background_width: float | None = None
     background_degree: int = 2
-    whiten: bool = True
+    whiten: bool = False
     normalise: bool = True
 
     def __post_init__(self) -> None:

@@ -1,0 +1,84 @@
+"""The Wiener M-step: right power, right image, and no noise where nothing was seen."""
+
+import numpy as np
+import pytest
+
+import mtdcore
+from mtdcore.microscopy.fourier import filter_radially
+from mtdcore.mstep import ExactUpdate
+from mtdcore.priors import FlatPrior
+from mtdcore.statistics import Statistics
+from mtdcore.wiener import SpectralPrior, WienerUpdate, target_spectrum
+
+L = 12
+RNG = np.random.default_rng(0)
+TARGET = mtdcore.datasets.glyphs(1, L)[0]
+#: Hardly anything below a quarter of a cycle per pixel, as behind a CTF.
+TRANSFER = np.concatenate([np.linspace(0.05, 0.3, 17), np.ones(16)])
+
+
+def statistics(noise, count=40):
+    """Statistics at the truth, of one micrograph seen through the transfer."""
+    clean = mtdcore.simulate(TARGET, side=200, count=count, noise_std=0.0, separation=1, dtype="float64")
+    seen = filter_radially(clean.measurement.array[0], TRANSFER) + noise * RNG.normal(size=(200, 200))
+    facts = mtdcore.Micrographs(np.ones(1), transfer=TRANSFER[None])
+    return mtdcore.e_step(
+        seen, TARGET, mtdcore.WindowLikelihood(L, 4, noise, float(count), micrographs=facts)
+    )
+
+
+def settled(update, found, steps=40):
+    target = np.zeros((L, L))
+    for _ in range(steps):
+        target = update(target, found, FlatPrior(), 10, 10)
+    return target
+
+
+@pytest.mark.parametrize(("noise", "count"), [(0.25, 5), (0.4, 10), (0.5, 20)])
+def test_the_image_is_closer_to_the_truth_than_without(noise, count):
+    found = statistics(noise, count)
+    wiener, exact = (
+        np.linalg.norm(settled(update, found) - TARGET) for update in (WienerUpdate(), ExactUpdate())
+    )
+    assert wiener < exact
+
+
+def coloured(side, exponent):
+    """Gaussian image with the power spectrum (f + 1 / side) ** -exponent."""
+    f = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side))
+    white = np.fft.rfft2(RNG.normal(size=(side, side)))
+    return np.fft.irfft2(white * np.sqrt(law(f, side, exponent)), (side, side))
+
+
+def law(f, side, exponent):
+    return (f + 1 / side) ** -exponent
+
+
+def seen(image, copies, noise):
+    """Statistics of an image that so many copies show, unturned, in white noise."""
+    back = copies * image + np.sqrt(copies) * noise * RNG.normal(size=image.shape)
+    spectrum = np.full((1, 5), copies)
+    cover = np.full((1, *image.shape), copies)
+    return Statistics(back[None], cover, 0, 0, copies, 0, 1, 1, noise, len(image), spectrum=spectrum)
+
+
+@pytest.mark.parametrize("exponent", [0.0, 2.0, 3.0])
+@pytest.mark.parametrize("noise", [0.01, 3.0])
+def test_the_power_law_of_a_random_image_is_found(exponent, noise):
+    found = target_spectrum(seen(coloured(64, exponent), 5.0, noise))
+    f = np.linspace(0, 0.5, 33)[1:]
+    assert np.allclose(np.log10(found[1:] / law(f, 64, exponent)), 0, atol=0.25)
+
+
+def test_noise_alone_has_next_to_no_power_and_what_was_not_seen_stays():
+    found = target_spectrum(seen(np.zeros((64, 64)), 5.0, 2.0))
+    assert np.median(found) < 0.05 * 2.0**2 / 5.0
+    blank = seen(np.zeros((64, 64)), 0.0, 2.0)
+    assert target_spectrum(blank) is None
+    start = RNG.normal(size=(64, 64))
+    assert np.array_equal(WienerUpdate()(start, blank, FlatPrior(), 0, 1), start)
+
+
+def test_the_score_is_that_of_a_gaussian_at_every_noise_level():
+    prior, images = SpectralPrior(np.full(9, 4.0)), RNG.normal(size=(3, L, L))
+    assert np.allclose(prior.score(images, 1.5), -images / (4 + 1.5**2))
