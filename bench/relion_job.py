@@ -27,6 +27,7 @@ from mtdcore.measurement.micrographs import open_micrographs
 from mtdcore.metrics import correlation
 from mtdcore.microscopy import Preparation
 from mtdcore.star import read_star, write_star
+from mtdcore.wiener import WienerUpdate
 
 #: Pixel size of the binned micrographs, angstrom (EMPIAR-10146: 1.5 at the detector, binned four times). Only labels depend on it.
 PIXEL = 6.0
@@ -104,11 +105,12 @@ def main() -> None:
     steps = Preparation(whiten=options.whiten == "Yes")
     prepared = [steps.read(one) for one in flat.micrographs]
     stack = np.stack([one.pixels for one in prepared])
-    facts = None
+    facts = update = None
     if steps.whiten:
         facts = mtdcore.Micrographs(
             np.ones(len(stack)), transfer=np.stack([one.transfer for one in prepared])
         )
+        update = WienerUpdate()
     found = mtdcore.recover(
         stack,
         box_size=BOX,
@@ -117,6 +119,7 @@ def main() -> None:
         min_separation=SEPARATION,
         iterations=ITERATIONS,
         micrographs=facts,
+        update=update,
         backend="cpu",
     )
     copies = detect(stack, found.target, found.likelihood)
