@@ -3,10 +3,55 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import numpy as np
 from scipy import fft
 from scipy.ndimage import uniform_filter
+
+from mtdcore import PatchLikelihood
+
+try:
+    import pyfftw.interfaces.scipy_fft as fftw
+except ImportError:
+    FFTS = ("scipy",)
+else:
+    FFTS = ("scipy", "fftw")
+
+#: Correlation values of one batch of patches: they stay in the second-level cache.
+_BATCH_VALUES = 2**18
+
+#: Side of the tiles of windows in pixels.
+_TILE = 1024
+
+
+def transform_pairs(likelihood, side, threads, library):
+    """The transforms alone: a forward and an inverse real one per patch or tile and rotation, by scipy or FFTW."""
+    if isinstance(likelihood, PatchLikelihood):
+        torus = (fft.next_fast_len(2 * likelihood.box_size - 1, real=True),) * 2
+        batch = max(1, _BATCH_VALUES // (likelihood.rotations * torus[0] ** 2))
+        count = (side // likelihood.box_size) ** 2
+        sizes = [min(batch, count - first) * likelihood.rotations for first in range(0, count, batch)]
+    else:
+        cut = likelihood.geometry.enlarged(_TILE)
+        torus = tuple(fft.next_fast_len(n, real=True) for n in cut.largest_read((side, side)))
+        sizes = [1] * (cut.count((side, side)) * likelihood.rotations)
+    data = np.random.default_rng(0).standard_normal(size=(max(sizes), *torus), dtype=np.float32)
+
+    def pair(count):
+        with fft.set_backend(fftw, coerce=True) if library == "fftw" else nullcontext():
+            fft.irfft2(fft.rfft2(data[:count]), s=torus, overwrite_x=True)
+
+    def run():
+        if library == "fftw":
+            import pyfftw
+
+            pyfftw.interfaces.cache.enable()
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(pair, sizes))
+
+    return run
 
 
 def vectorised_patch(image, turned, likelihood, threads):
@@ -47,6 +92,27 @@ def vectorised_window(image, turned, likelihood, threads):
         weights = np.exp(scores - np.logaddexp(0.0, np.log(total + 1e-30) + scores.max()))
         projected = fft.irfft2(spectrum * fft.rfft2(weights, s=shape).conj(), s=shape)
     return projected[:, :length, :length], weights.sum(axis=(1, 2))
+
+
+def torch_patch(image, turned, likelihood, threads):
+    """:func:`vectorised_patch` with torch.fft."""
+    import torch
+
+    torch.set_num_threads(threads)
+    length, count = likelihood.box_size, image.shape[0] // likelihood.box_size
+    torus = (2 * length, 2 * length)
+    cut = torch.from_numpy(image[: count * length, : count * length]).reshape(count, length, count, length)
+    patches = cut.swapaxes(1, 2).reshape(-1, length, length)
+    images = torch.from_numpy(turned.astype(image.dtype))
+    spectra = torch.fft.rfft2(patches, s=torus)
+    scores = torch.fft.irfft2(spectra[:, None] * torch.fft.rfft2(images, s=torus).conj(), s=torus)
+    box = torch.fft.rfft2(torch.ones(length, length), s=torus)
+    scores -= 0.5 * torch.fft.irfft2(box * torch.fft.rfft2(images**2, s=torus).conj(), s=torus)
+    weights = torch.softmax((scores / likelihood.noise_std**2).flatten(1), dim=1).reshape(scores.shape)
+    spectra_w = torch.fft.rfft2(weights).conj()
+    projected = torch.fft.irfft2((spectra[:, None] * spectra_w).sum(dim=0), s=torus)
+    covered = torch.fft.irfft2(box * spectra_w.sum(dim=0), s=torus)
+    return projected[:, :length, :length], covered[:, :length, :length]
 
 
 def torch_window(image, turned, likelihood, threads):
