@@ -39,6 +39,7 @@ def overhead(path: Path, target: np.ndarray, model: mtd.WindowLikelihood, worker
             if turn:
                 seconds["threads"].append(between - began)
                 seconds["workers"].append(ended - between)
+                print(f"  {between - began:.2f} s, {ended - between:.2f} s", flush=True)
     threads, processes = (statistics.median(seconds[name]) for name in ("threads", "workers"))
     print(
         f"{workers} threads {threads:.2f} s, {workers} workers {processes:.2f} s: {processes / threads - 1:+.1%}"
@@ -73,7 +74,6 @@ def killed(path: Path, target: np.ndarray, options: dict[str, object]) -> None:
                 if deaths < 10:
                     os.kill(nannies[deaths % len(nannies)].pid, signal.SIGKILL)
                     deaths += 1
-                    print(deaths, time.strftime("%X"), flush=True)
                 return super().map_sum(function, items)
 
         remote = WorkerBackend(executor, "cpu")
