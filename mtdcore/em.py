@@ -26,7 +26,7 @@ from .models import begin_model, updated
 from .mstep import DenoisingUpdate, ExactUpdate, Update
 from .online import OnlineEM
 from .priors import FlatPrior, Prior
-from .recovery import Candidate, EMState, IterationRecord, Recovery
+from .recovery import Candidate, EMState, IterationRecord, Recovery, doubt_noise
 from .rotation import RotationSet
 from .schedule import Temperature
 from .starts import Start, choose_starts, default_start
@@ -160,7 +160,9 @@ def recover(
     else:
         stopped = "tolerance" if state.converged(tolerance) else "iterations"
     final = step.statistics(source, state.target, state.likelihood)
-    return Recovery(state, final, step.average(state.target, final), stopped)
+    recovery = Recovery(state, final, step.average(state.target, final), stopped)
+    doubt_noise(recovery)
+    return recovery
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from array_api_compat import array_namespace
 
 from .likelihood import Likelihood, WindowLikelihood
 from .likelihood.records import likelihood_record
@@ -164,6 +166,12 @@ class Recovery:
         return self.likelihood.noise_std
 
     @property
+    def residual_std(self) -> float:
+        """Standard deviation of what the copies leave of the measurement: the noise level, where the model is right."""
+        target = array_namespace(self.statistics.backprojection).asarray(self.target)
+        return math.sqrt(max(self.statistics.residual_energy(target), 0.0) / max(self.statistics.pixels, 1))
+
+    @property
     def expected_count(self) -> float:
         """Posterior expected number of copies at the final target."""
         return self.statistics.expected_count
@@ -194,6 +202,7 @@ class Recovery:
             "iterations": self.state.iteration,
             "stopped": self.stopped,
             "noise_std": self.noise_std,
+            "residual_std": self.residual_std,
             "expected_count": self.expected_count,
             "evidence_nats": self.evidence,
             "pixels": self.statistics.pixels,
@@ -211,3 +220,22 @@ class Recovery:
             writer.writerow([field.name for field in fields(IterationRecord)])
             writer.writerows(astuple(record) for record in self.history)
         (folder / "recovery.json").write_text(json.dumps(self.summary(), indent=2) + "\n")
+
+
+#: By how much the residual may differ from the noise level before the model is doubted.
+_RESIDUAL_FACTOR = 1.25
+
+
+def doubt_noise(recovery: Recovery) -> None:
+    """Warn (RuntimeWarning) where the residual says that the noise level is wrong, or that copies were not explained.
+
+    Micrographs with noise levels of their own are left to those who gave them.
+    """
+    sigma, left = recovery.noise_std, recovery.residual_std
+    if recovery.likelihood.micrographs is None and not 1 / _RESIDUAL_FACTOR < left / sigma < _RESIDUAL_FACTOR:
+        warnings.warn(
+            f"noise_std should be what the copies leave of the measurement; it is {sigma:.4g}, and a standard deviation of "
+            f'{left:.4g} is left: give noise_std="auto", or look for structure that is neither noise nor copies.',
+            RuntimeWarning,
+            stacklevel=3,
+        )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import click
 
-from .console import error
+from .console import error, log
 
 #: Command -> (module, help line). The help line stands here so that ``mtd --help`` imports no command.
 COMMANDS = {
@@ -55,12 +56,15 @@ class LazyGroup(click.Group):
         """Run one command line and exit."""
         extra["standalone_mode"] = False
         debug = "--debug" in (sys.argv[1:] if args is None else args)
+        before, warnings.showwarning = warnings.showwarning, _log_warning  # type: ignore[assignment]
         try:
             code = super().main(args, *rest, **extra)
         except Exception as exception:  # the one place that turns exceptions into exit codes
             if debug:
                 traceback.print_exc()
             code = explain(exception)
+        finally:
+            warnings.showwarning = before
         sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -68,6 +72,11 @@ def load(name: str) -> click.Command:
     """Import the module of one command."""
     command: click.Command = importlib.import_module(f".{COMMANDS[name][0]}", __package__).command
     return command
+
+
+def _log_warning(message: Warning | str, *where: object) -> None:
+    """A warning as one line of the log, without the line of code that raised it."""
+    log(f"warning: {' '.join(str(message).split())}")
 
 
 def explain(exception: Exception) -> int:

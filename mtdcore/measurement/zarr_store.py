@@ -271,7 +271,8 @@ def creating(
     except OSError as error:
         raise StorageError(f"{path} could not be written: {error}.") from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for _ in range(2):
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _replace_folder(new: Path, path: Path) -> None:
@@ -286,7 +287,7 @@ def _replace_folder(new: Path, path: Path) -> None:
         if replaced:
             aside.replace(path)
         raise
-    if aside.is_dir():
-        shutil.rmtree(aside, ignore_errors=True)
-    else:
+    if aside.is_file():
         aside.unlink(missing_ok=True)
+    for _ in range(2):  # a passing fault may have left a part
+        shutil.rmtree(aside, ignore_errors=True)
