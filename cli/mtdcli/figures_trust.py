@@ -39,7 +39,7 @@ def ring_correlations(
             linestyle=dashes,
             label=name,
         )
-    axes.set(xlim=(0.0, 0.5), ylim=(-0.5, 1.05))
+    axes.set(xlim=(0.0, 0.5), ylim=(-0.6, 1.05))
     axes.legend(frameon=False, fontsize=9, labelcolor=palette.text, loc="lower left")
     style(axes, palette, "cycles per pixel")
     return to_png(figure)

@@ -1,4 +1,4 @@
-"""The posterior of one tile as a picture: probability of the best template per corner."""
+"""The posterior of one tile as a picture: probability of a copy per corner."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from mtdcore.likelihood import Tile
 
 
-def best(tile: Tile, weights: np.ndarray, box_size: int) -> np.ndarray:
-    """(h, w) posterior of the best template with its corner at each pixel of a tile.
+def occupancy(tile: Tile, weights: np.ndarray, box_size: int) -> np.ndarray:
+    """(h, w) posterior probability of a copy, however turned, with its corner at each pixel of a tile.
 
     Args:
         tile: (h, w) pixels.
@@ -19,8 +19,8 @@ def best(tile: Tile, weights: np.ndarray, box_size: int) -> np.ndarray:
         box_size: side L.
     """
     if weights.ndim == 3:
-        return _place(weights.max(0), tile)
-    return _unfold(weights.max(2), box_size, tile.values.shape)
+        return _place(weights.sum(0), tile)
+    return _unfold(weights.sum(2), box_size, tile.values.shape)
 
 
 def _place(weights: np.ndarray, tile: Tile) -> np.ndarray:

@@ -63,7 +63,7 @@ def write_report(folder: RunFolder, truth_file: Path | None = None) -> None:
         facts=[
             ("copies expected", f"{result['expected_count']:.1f}"),
             ("noise standard deviation", f"{result['noise_std']:.4g}"),
-            ("evidence, nats", f"{result['evidence_nats']:.5g}"),
+            ("evidence, nats", f"{result['evidence_nats']:,.1f}"),
             *([("decided by the data", f"{share:.0%}")] if parameters["prior"] and share is not None else []),
             ("iterations", f"{result['iterations']}"),
             ("stopped by", result["stopped"]),

@@ -36,7 +36,7 @@ def location(
     from mtdcore.stacks import seen_in
 
     from . import figures
-    from .posterior import best
+    from .posterior import occupancy
     from .usable import open_for
 
     likelihood = likelihood_from_record(record["result"]["likelihood"])
@@ -52,7 +52,7 @@ def location(
     box = bound.box_size
     turned = templates(folder.read_image(folder.estimate), mtd.RotationSet(bound.rotations, box))
     seen, model = seen_in(tile.micrograph, turned, bound)
-    map_ = best(tile, mtd.get_backend("cpu").posterior(tile, seen, model), box)
+    map_ = occupancy(tile, mtd.get_backend("cpu").posterior(tile, seen, model), box)
     pixels = tile.values if tile.valid is None else np.where(tile.valid, tile.values, np.nan)
     side = getattr(bound, "separation", box)
     centres = _centres(folder, tile, box)
@@ -65,7 +65,7 @@ def location(
     }
     return pictures, {
         "measurement_text": f"{where}. Outlined, as {square}: the {len(centres)} copies in {folder.picks.name} that touch it.",
-        "posterior_text": "Probability that a copy in its best rotation has its top-left corner there, on the same pixels; "
+        "posterior_text": "Probability that a copy, however turned, has its top-left corner there, on the same pixels; "
         f"the highest is {np.max(map_):.2f}. Points are enlarged, faint ones brightened.",
     }
 

@@ -23,13 +23,13 @@ def verdict(folder: RunFolder, record: dict[str, Any]) -> dict[str, str]:
     """Title, text, command still to be run (or none) and kind ("yes", "no", "open") of the verdict."""
     found = findings(folder, record)
     command = shlex.join(["mtd", "trust", str(folder.path)])
-    evidence = f"Evidence against the data being noise alone: {found['evidence_nats']:.0f} nats."
+    evidence = f"Evidence against the data being noise alone: {found['evidence_nats']:,.1f} nats."
     if "verdict" not in found:
         text = f"{evidence} Noise gives some too, and how much cannot be told without trying: this repeats the recovery on noise and on halves of the data."
         return {"kind": "open", "title": "No verdict yet", "text": text, "command": command}
     tried = [
-        f"{len(values)} recoveries from {_NULLS[kind]} reached {', '.join(f'{value:.1f}' for value in sorted(values))}; "
-        f"up to {found['threshold'][kind]:.0f} may be noise."
+        f"{len(values)} recoveries from {_NULLS[kind]} reached {', '.join(f'{round(value, 1) + 0.0:,}' for value in sorted(values))}; "
+        f"up to {found['threshold'][kind]:,.0f} may be noise."
         for kind, values in found["null_evidence"].items()
     ]
     title = found["verdict"][0].upper() + found["verdict"][1:]

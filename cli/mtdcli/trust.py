@@ -75,7 +75,7 @@ def command(
 
     folder = RunFolder(run_dir)
     record = folder.read_record()
-    record["parameters"] |= {"device": device, "threads": threads}
+    record["parameters"] = _complete(record["parameters"]) | {"device": device, "threads": threads}
     with folder.lock():
         try:
             examine(folder, record, null_runs, null, halves)
@@ -173,6 +173,14 @@ def findings(folder: RunFolder, record: dict[str, Any]) -> dict[str, Any]:
     if record["result"].get("data_share") is not None:
         result["data_share"] = record["result"]["data_share"]
     return result
+
+
+def _complete(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a run, with the defaults of those that `mtd recover` did not have when it was made."""
+    from .recover import command as recover
+
+    defaults = recover.make_context("recover", ["-", "-o", "-", "--box-size", "1"]).params
+    return defaults | dict(parameters)
 
 
 @contextmanager

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import mtdcore as mtd
-from mtdcli.posterior import best
+from mtdcli.posterior import occupancy
 
 
 @pytest.mark.parametrize("kind", ["window", "patch"])
@@ -16,7 +16,7 @@ def test_the_map_is_brightest_at_the_corners_of_the_copies(kind):
     ).bind(simulation.measurement.shape)
     (tile,) = simulation.measurement.tiles(likelihood.geometry)
     turned = mtd.RotationSet(4, 12).apply(target)
-    seen = best(tile, mtd.get_backend("cpu").posterior(tile, turned, likelihood), 12)
+    seen = occupancy(tile, mtd.get_backend("cpu").posterior(tile, turned, likelihood), 12)
     assert seen.shape == (96, 84)
     assert 0 <= seen.min() <= seen.max() <= 1.001
     likely = set(map(tuple, np.argwhere(seen > 0.5)))

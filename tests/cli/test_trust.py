@@ -80,6 +80,14 @@ def test_a_null_run_is_the_recovery_repeated_on_noise(mtd_json, run_dir):
     assert found["null_evidence"]["white"][1] == pytest.approx(same.evidence, abs=1e-9)
 
 
+def test_a_run_from_before_an_option_existed_can_be_judged(mtd_json, run_dir):
+    record = json.loads((run_dir / "run.json").read_text())
+    for name in ("batches", "classes", "micrographs"):
+        del record["parameters"][name]
+    (run_dir / "run.json").write_text(json.dumps(record))
+    assert mtd_json("trust", run_dir, "--null-runs", 2, "--no-halves")["supported"]
+
+
 def test_a_new_run_has_no_old_verdict(mtd, measurement, run_dir):
     mtd("trust", run_dir, "--null-runs", 2, "--no-halves")
     mtd("recover", measurement, "-o", run_dir, *QUICK, "--iterations", 3, "--force")
