@@ -100,7 +100,7 @@ def main() -> None:
         for m, table in enumerate(tables)
         for x, y in zip(table["rlnCoordinateX"], table["rlnCoordinateY"], strict=True)
     ]
-    print("RELION job:", score(average, np.array(picks), truth, marked))
+    print("RELION job:", score(average, np.array(picks, dtype=int).reshape(-1, 3), truth, marked))
 
     steps = Preparation(whiten=options.whiten == "Yes")
     prepared = [steps.read(one) for one in flat.micrographs]

@@ -8,7 +8,6 @@ Both folders hold ``micrographs.star``, ``measurement.zarr``, ``run`` and ``posi
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -48,9 +47,7 @@ def main() -> None:
     recovered = []
     for folder in (options.averages, options.frames):
         estimate = np.load(folder / "run/estimate.npy")
-        with open(folder / "run/detections.csv", newline="") as file:
-            rotations = 4 if any(int(row["rotation"]) for row in csv.DictReader(file)) else 1
-        found = detections(folder / "run/detections.csv", rotations)
+        found = detections(folder / "run/detections.csv", rotations=1)
         best = match(found, marked, 4.0, max_offset=6)
         recovered.append(estimate)
         print(
