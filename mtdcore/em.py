@@ -41,7 +41,7 @@ def recover(
     *,
     box_size: int,
     rotations: int = 4,
-    coarse_rotations: int | Literal["auto"] | None = None,
+    coarse_rotations: int | Literal["auto"] | None = "auto",
     noise_std: float | Literal["auto"] = "auto",
     prior: Prior | None = None,
     likelihood: Literal["window", "patch"] | Likelihood = "window",
@@ -71,7 +71,7 @@ def recover(
         rotations: number K of equally spaced in-plane rotations; for copies at any angle about pi L, neighbours then
             differ by one pixel at the edge of the box.
         coarse_rotations: window model: look for copies with so many of the angles, and score all K only where they may
-            be (:class:`mtdcore.backends.local.LocalSearch`); "auto": about pi L / 4 where K is at least twice that.
+            be (:class:`mtdcore.backends.local.LocalSearch`); None: score all everywhere; "auto": about pi L / 4 where K is at least twice that.
         noise_std: standard deviation of the noise in the units of the measurement; "auto": estimated, then
             updated by every M-step.
         prior: prior over targets; None: flat.

@@ -1,11 +1,12 @@
 """The gauge: rotations and small shifts of the target that the likelihood barely fixes (SPEC 9).
 
-The prior fixes them. Orientation: the one in which the prior finds the aligned average most likely, noise and all, by
-the diffusion bound on the log density (Kingma et al., *Variational diffusion models*, 2021). Position: the prior's own
+The prior fixes them. Orientation: the one that the prior finds most likely, by the diffusion bound on the log density
+(Kingma et al., *Variational diffusion models*, 2021). Position: the prior's own
 centre of mass, which networks trained with small shifts know no better than that.
 
-The average is judged rather than the target: in a wrong orientation the denoiser takes away what makes the right one
-recognisable, the sharp pixels of the images it was trained on. That is what fixes angles to a degree or two.
+At right angles the target is judged. At other angles it would always seem best where it is: the denoiser has seen to
+that, and what makes the right angle recognisable, the sharp pixels of the images that the prior knows, is gone. So
+the aligned average is judged there, noise and all. That fixes angles to a degree or two.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ class PriorGauge:
 
     Attributes:
         prior: the prior.
-        rotations: number K of rotations of the model: right angles alone, or any angle, found to a degree.
+        rotations: number K of rotations of the model. The target is turned by one of them; from 72 on, when copies may
+            lie at any angle, by any angle, found to a degree or two.
         centre: (row, column) of the prior's own centre of mass.
         draws: noise draws per level, each used with both signs.
         seed: of the noise.
@@ -87,11 +89,12 @@ class PriorGauge:
         if turned.exact:
             costs = dict(zip(turned.angles, view.costs(turned.angles, self.draws, _LEVELS), strict=True))
         else:
-            grid = [2.0 * math.pi * k / _GRID for k in range(_GRID)]
+            grid = RotationSet(min(self.rotations, _GRID), len(target)).angles
             rough = np.argsort(view.costs(grid, 1, _LEVELS[::2]))[:_SHORTLIST]
             first = [0.0, *(grid[k] for k in rough if k)]
             costs = dict(zip(first, view.costs(first, self.draws, _LEVELS), strict=True))
-            for step in (math.pi / _GRID, math.pi / _GRID / 2):
+            steps = (math.pi / _GRID, math.pi / _GRID / 2) if self.rotations >= _GRID else ()
+            for step in steps:  # between few angles the copies could not follow
                 best = min(costs, key=costs.__getitem__)
                 near = [best - step, best + step]
                 costs |= dict(zip(near, view.costs(near, self.draws, _LEVELS), strict=True))
@@ -125,8 +128,8 @@ class _View:
         turned = rotate(np.pad(self.target, (len(self.average) - side) // 2), angles)
         offsets = [self._offset(image) for image in turned]
         kept = np.array([np.square(crop(i, side, o)).sum() for i, o in zip(turned, offsets, strict=True)])
-        seen = self.average if self.exact else self.average * disc(len(self.average))
-        images = [crop(i, side, o) for i, o in zip(rotate(seen, angles), offsets, strict=True)]
+        views = turned if self.exact else rotate(self.average * disc(len(self.average)), angles)
+        images = [crop(i, side, o) for i, o in zip(views, offsets, strict=True)]
         outside = np.square(turned).sum(axis=(1, 2)) - kept
         cost = self._surprise(np.stack(images), angles, draws, levels) + 0.5 * outside / self.level**2
         return np.asarray(cost)
@@ -139,10 +142,10 @@ class _View:
     def _surprise(
         self, images: np.ndarray, angles: Sequence[float], draws: int, levels: np.ndarray
     ) -> np.ndarray:
-        """(A,) nats, up to a constant: the diffusion bound on -log density of each noisy image.
+        """(A,) nats, up to a constant: the diffusion bound on -log density of each image.
 
-        The density is the prior's with white noise of ``level``: with noise of level n on top, the posterior mean of
-        the noisy image is ``y + n^2 score(y, hypot(n, level))``. The noise turns with the image, so that only the prior
+        The density is the prior's, with white noise of ``level`` for averages: with noise of level n on top, the posterior
+        mean of the image is ``y + n^2 score(y, hypot(n, level))``. The noise turns with the image, so that only the prior
         tells two orientations apart; at free angles it comes from beyond the box, and the corners do not count.
         """
         side = images.shape[1]
@@ -156,7 +159,8 @@ class _View:
         cost = np.zeros(len(images))
         for added in levels * scale:
             noisy = (images[:, None] + added * turned).reshape(-1, side, side)
-            clean = noisy + added**2 * self.gauge.prior.score(noisy, math.hypot(added, self.level))
+            level = added if self.exact else math.hypot(added, self.level)
+            clean = noisy + added**2 * self.gauge.prior.score(noisy, float(level))
             error = np.square(clean.reshape(turned.shape) - images[:, None])[..., counted]
             cost += step * error.sum(axis=2).mean(axis=1) / added**2
         return cost

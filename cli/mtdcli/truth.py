@@ -43,6 +43,10 @@ def true_target(measurement: Path, file: Path | None, box_size: int) -> np.ndarr
     return truth
 
 
+#: Rotations from which on copies lie at any angle, and so does what is recovered (see :class:`mtdcore.gauge.PriorGauge`).
+_MANY = 72
+
+
 def largest_shift(box_size: int) -> int:
     """Pixels of shift that the gauge-free error E_s forgives: 6 at a box of 28 (SPEC 1), in proportion elsewhere."""
     return round(6 / 28 * box_size)
@@ -54,9 +58,11 @@ def errors(estimate: np.ndarray, truth: np.ndarray, rotations: int) -> dict[str,
     Args:
         estimate: (L, L).
         truth: (L, L), not blank.
-        rotations: number K of rotations that count as the same image.
+        rotations: number K of rotations that count as the same image; from 72 on, every degree does.
     """
     shift = largest_shift(len(truth))
+    if rotations >= _MANY:
+        rotations = 360
     return {
         "E": relative_error(estimate, truth, rotations),
         "E_s": relative_error(estimate, truth, rotations, max_shift=shift),
