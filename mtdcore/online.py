@@ -53,7 +53,7 @@ class OnlineEM:
     while the target is still poor and a part of the pixels tells as much as all of them. One part is plain EM.
 
     Attributes:
-        parts: number of equal parts of the measurement, one per iteration; at most its number of tiles.
+        parts: number of equal parts of the measurement, one per iteration; at most its number of smallest tiles.
         exponent: alpha, in (1/2, 1]: how fast old statistics are forgotten, 1 never.
         offset: t0 >= 0, in parts: a larger one holds on to the first parts for longer.
         last: final iterations over the whole measurement.
