@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from mtdcore.backends import get_backend
+from mtdcore.backends import Precision, get_backend
 from mtdcore.errors import ParameterError
 from mtdcore.likelihood import PatchLikelihood, WindowLikelihood
 
@@ -15,8 +15,11 @@ _MIB = 2**20
 #: Interpreter, libraries, chunks and tiles read ahead (measured: about 200 MiB; a torch prior is not counted).
 _BASE = 300 * _MIB
 
-#: Arrays the size of (K, tile) that threads share, and that each thread holds (measured: 1 and 2 to 3).
-_SHARED, _OWN = 1, 3
+#: Window model: numbers per pixel of a tile that threads share, bytes of all spectra of templates, and numbers per thread.
+_PER_PIXEL, _SPECTRA, _OWN = 16, 256 * _MIB, 2 * _MIB
+
+#: Patch model: numbers per cell of a correlation map of 32 patches, two complex ones each; a thread holds one map per rotation.
+_PER_CELL = 32
 
 
 def threads_within(parameters: Mapping[str, Any], shape: tuple[int, int, int]) -> int | None:
@@ -41,14 +44,25 @@ def threads_within(parameters: Mapping[str, Any], shape: tuple[int, int, int]) -
         if parameters["likelihood"] == "patch"
         else WindowLikelihood(box, rotations, 1.0, 1.0, separation if isinstance(separation, int) else None)
     )
-    pixels = get_backend("cpu", parameters["precision"]).tile_pixels(likelihood)
-    geometry = likelihood.geometry.enlarged(pixels)
-    sides = (min(n, geometry.side + 2 * geometry.halo + geometry.reach) for n in shape[1:])
-    maps = rotations * next(sides) * next(sides) * (8 if parameters["precision"] == "float64" else 4)
-    fitting = int((limit - _BASE - _SHARED * maps) // (_OWN * maps))
+    shared, own = _workspace(likelihood, parameters["precision"], shape)
+    fitting = int((limit - _BASE - shared) // own)
     if fitting < 1:
-        least = -(-(_BASE + (_SHARED + _OWN) * maps) // _MIB)
+        least = -(-(_BASE + shared + own) // _MIB)
         raise ParameterError(
             f"--max-memory should be at least {least}M for a box of {box} with {rotations} rotations; got {limit // _MIB}M."
         )
     return min(fitting, threads or len(os.sched_getaffinity(0)))
+
+
+def _workspace(
+    likelihood: PatchLikelihood | WindowLikelihood, precision: Precision, shape: tuple[int, int, int]
+) -> tuple[int, int]:
+    """Bytes that threads share, and that each of them needs."""
+    number = 8 if precision == "float64" else 4
+    pixels = get_backend("cpu", precision).tile_pixels(likelihood)
+    geometry = likelihood.geometry.enlarged(pixels)
+    rows, columns = (min(n, geometry.side + 2 * geometry.halo + geometry.reach) for n in shape[1:])
+    if isinstance(likelihood, WindowLikelihood):
+        return number * _PER_PIXEL * rows * columns + _SPECTRA, number * _OWN
+    side = 2 * likelihood.box_size + 16  # of the torus, rounded up to whole vectors
+    return 0, number * (_PER_CELL * side**2 * (likelihood.rotations + 2) + 3 * rows * columns)
