@@ -27,19 +27,29 @@ class Generated(TiledMeasurement):
 
     def __init__(self, facts: mtd.Micrographs, target: np.ndarray, side: int) -> None:
         super().__init__((len(facts), side, side), np.dtype(np.float32))
-        self.facts, self.target, self.side = facts, target, side
-        self.began: dict[int, float] = {}
-        self.memory: dict[int, int] = {}
+        self.facts, self.target, self.side, self.every = facts, target, side, max(1, len(facts) // 10)
+        self.began: dict[int, tuple[float, float]] = {}
 
     def _reader(self) -> Reader:
         def read(micrograph: int, regions: Sequence[Region]) -> Iterator[np.ndarray]:
-            self.began.setdefault(micrograph, time.perf_counter())
-            self.memory[micrograph] = resident()
+            if micrograph not in self.began:
+                self.began[micrograph] = time.perf_counter(), time.process_time()
+                if micrograph % self.every == 0 and micrograph:
+                    self.report(micrograph)
             pixels = self._made(micrograph)
             for region in regions:
                 yield pixels[region.read]
 
         return read
+
+    def report(self, micrograph: int) -> None:
+        """What the last hundred (or so) took."""
+        (wall, cpu), (then, before) = self.began[micrograph], self.began[micrograph - self.every]
+        print(
+            f"{micrograph - self.every:5} to {micrograph - 1:5}: {(wall - then) / self.every:.3f} s a micrograph, "
+            f"{(cpu - before) / self.every:.3f} s of CPU time; {resident() / 2**20:.0f} MiB resident",
+            flush=True,
+        )
 
     def _made(self, micrograph: int) -> np.ndarray:
         assert self.facts.count is not None
@@ -82,18 +92,11 @@ def main() -> None:
     level = float(np.sqrt(np.mean(facts.noise**2)))
     model = mtd.WindowLikelihood(BOX, 1, level, float(facts.count.sum()), micrographs=facts)
     found = mtd.e_step(measurement, target, model, mtd.get_backend("cpu", threads=options.threads))
-    ended = time.perf_counter()
-    starts = np.array([*(measurement.began[m] for m in range(count)), ended])
-    memory = np.array([measurement.memory[m] for m in range(count)]) / 2**20
-    some = max(1, count // 10)
-    first, last = ((starts[b] - starts[a]) / some for a, b in ((0, some), (count - some, count)))
-    total = ended - starts[0]
+    measurement.began[count] = time.perf_counter(), time.process_time()
+    measurement.report(count)
+    total = measurement.began[count][0] - measurement.began[0][0]
     print(
         f"{count} micrographs of {side} x {side}: {total:.0f} s, {count * side**2 / total / 1e6:.1f} Mpixel/s"
-    )
-    print(f"seconds per micrograph: first {some} {first:.3f}, last {some} {last:.3f}")
-    print(
-        f"resident memory: first {some} {memory[:some].max():.0f} MiB, last {some} {memory[-some:].max():.0f} MiB"
     )
     assert found.ledger is not None
     noise = np.sqrt(found.ledger[:, 3] / found.ledger[:, 2]) / facts.noise - 1.0
