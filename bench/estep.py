@@ -5,8 +5,8 @@
     python bench/estep.py --scaling                                # with threads, rotations and size
     python bench/estep.py --compare bench/results/estep.json       # against a stored run
 
-Every row is measured interleaved with its rivals in one process, so ratios hold when the machine's speed
-drifts; medians are quoted. See bench/README.md for how to read it.
+Every row is measured interleaved with its rivals in one process. Ratios are of processor seconds, the least of a few
+runs, so that they hold on machines that others use too. See bench/README.md for how to read it.
 """
 
 from __future__ import annotations
@@ -150,15 +150,17 @@ def report(case: Case, found: dict[str, dict[str, float]]) -> dict[str, Any]:
     """One row, printed and as a record."""
     seconds = {name: times["seconds"] for name, times in found.items()}
     mine = seconds.pop("mtdcore")
-    pairs = min(value for name, value in seconds.items() if name.endswith("pairs"))
+    cpu = {name: times["cpu_seconds"] for name, times in found.items()}
+    pairs = min(value for name, value in cpu.items() if name.endswith("pairs"))
     row = {
         **asdict(case),
         "name": case.name,
         "seconds": mine,
-        "cpu_seconds": found["mtdcore"]["cpu_seconds"],
-        "x_pairs": mine / pairs,
+        "cpu_seconds": cpu["mtdcore"],
+        "x_pairs": cpu["mtdcore"] / pairs,
         "pixel_poses_per_second": case.side**2 * case.rotations / mine,
         "others_seconds": seconds,
+        "others_cpu_seconds": {name: value for name, value in cpu.items() if name != "mtdcore"},
     }
     if case.model == "patch":
         row["patches_per_second"] = (case.side // case.box_size) ** 2 / mine
@@ -166,7 +168,9 @@ def report(case: Case, found: dict[str, dict[str, float]]) -> dict[str, Any]:
     else:
         poses = (case.side - case.box_size + 1) ** 2
     row["poses_per_second"] = poses * case.rotations / mine
-    others = ", ".join(f"{name} {value / mine:.3g}x" for name, value in seconds.items())
+    others = ", ".join(
+        f"{name} {value / cpu['mtdcore']:.3g}x" for name, value in cpu.items() if name != "mtdcore"
+    )
     print(
         f"{case.name:22}{mine * 1e3:10.2f}{row['cpu_seconds'] * 1e3:10.2f}{row['x_pairs']:9.2f}"
         f"{row['poses_per_second'] / 1e6:10.0f}{row['pixel_poses_per_second'] / 1e6:10.0f}    {others}",
