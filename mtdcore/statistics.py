@@ -200,7 +200,7 @@ class Statistics:
             with np.load(path, allow_pickle=False) as data:
                 values = {name: data[name] for name in data.files}
             return cls(**{n: v if v.ndim else v.item() for n, v in values.items()})
-        except (OSError, TypeError, ValueError) as error:
+        except Exception as error:  # NumPy, zipfile and zlib share no exception type
             raise InputError(
                 f"{path} should hold statistics written by Statistics.save; it could not be read: {error}."
             ) from error

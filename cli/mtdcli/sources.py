@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import struct
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,9 +10,6 @@ import numpy as np
 
 from mtdcore.errors import InputError, MtdError, ParameterError, StorageError
 from mtdcore.microscopy.pixels import MRC, TIFF
-
-#: What the readers raise on damaged files (Pillow: SyntaxError).
-_DAMAGE = (ValueError, OSError, EOFError, KeyError, SyntaxError, struct.error, zipfile.BadZipFile, zlib.error)
 
 
 def read_images(path: Path, key: str | None = None) -> Iterator[np.ndarray]:
@@ -45,7 +39,7 @@ def read_images(path: Path, key: str | None = None) -> Iterator[np.ndarray]:
             yield from (array if array.ndim == 3 else array[None])
     except MtdError:
         raise
-    except _DAMAGE as problem:
+    except Exception as problem:  # on damaged files every reader raises what it likes
         raise InputError(f"{path} could not be read as {path.suffix} ({problem}).") from problem
 
 

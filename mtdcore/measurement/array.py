@@ -70,11 +70,13 @@ class ArrayMeasurement(TiledMeasurement):
 
 
 def _map(path: Path) -> np.ndarray:
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} should be a .npy file; it is a folder, a pipe or a device.")
     try:
         loaded = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise StorageError(f"{path} could not be opened: {error}.") from error
-    except (ValueError, EOFError, SyntaxError) as error:
+    except Exception as error:  # the header is parsed as Python text, which fails in many ways
         raise InputError(
             f"{path} should be a .npy file of numbers; it could not be read: {error}."
         ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -16,9 +15,6 @@ from ..optional import optional
 MRC = (".mrc", ".mrcs", ".map", ".st")
 TIFF = (".tif", ".tiff")
 
-#: What mrcfile and tifffile raise on damaged files.
-_DAMAGE = (ValueError, OSError, EOFError, KeyError, IndexError, TypeError, OverflowError, struct.error)
-
 
 class Pixels(NamedTuple):
     """An open image file.
@@ -30,6 +26,10 @@ class Pixels(NamedTuple):
 
     stack: np.ndarray
     pixel_size: float | None
+
+
+#: No compression of TIFF files makes more of a byte.
+_MOST_COMPRESSION = 2000
 
 
 def open_pixels(path: Path) -> Pixels:
@@ -45,6 +45,8 @@ def open_pixels(path: Path) -> Pixels:
         raise InputError(
             f"{path} should be a micrograph, one of {', '.join(MRC + TIFF)}; its extension is '{suffix}'."
         )
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} should be a file; it is a folder, a pipe or a device.")
     try:
         with open(path, "rb"):
             pass
@@ -56,7 +58,7 @@ def open_pixels(path: Path) -> Pixels:
         data, pixel_size = _mrc(path) if suffix in MRC else _tiff(path)
     except MtdError:
         raise
-    except _DAMAGE as problem:
+    except Exception as problem:  # on damaged files every reader raises what it likes
         raise InputError(
             f"{path} could not be read as {suffix} ({' '.join(str(problem).split())})."
         ) from problem
@@ -86,6 +88,12 @@ def _tiff(path: Path) -> tuple[np.ndarray, float | None]:
     try:
         data = tifffile.memmap(path, mode="r")
     except (ValueError, MemoryError):  # compressed, or tiled
+        with tifffile.TiffFile(path) as file:
+            declared, stored = file.series[0].nbytes, path.stat().st_size
+        if declared > _MOST_COMPRESSION * stored:
+            raise InputError(
+                f"{path} should hold the {declared} bytes of pixels that it declares; it has {stored} bytes."
+            ) from None
         data = tifffile.imread(path)
     return np.squeeze(np.asarray(data)), None
 
