@@ -195,3 +195,12 @@ def test_recover_streams_a_list_with_the_same_result_as_importing_it(mtd_json, s
     assert streamed["evidence_nats"] == pytest.approx(stored["evidence_nats"], rel=1e-5)
     assert np.allclose(np.load(tmp_path / "a/estimate.npy"), np.load(tmp_path / "b/estimate.npy"), rtol=1e-4)
     assert MicrographTable.load(tmp_path / "b").names == ["frame0.mrc", "frame1.mrc"]
+
+
+def test_recover_leaves_out_what_is_bad_in_a_list_when_asked(mtd, mtd_json, mrc, star, tmp_path):
+    mrc[1].unlink()
+    options = ("--box-size", 8, "--iterations", 1, "--threads", 1)
+    assert "frame1.mrc, listed in" in mtd("recover", star, "-o", tmp_path / "a", *options, code=74).stderr
+    result = mtd_json("recover", star, "-o", tmp_path / "b", *options, "--skip-bad")
+    assert result["pixels"] == 80 * 70
+    assert MicrographTable.load(tmp_path / "b").names == ["frame0.mrc"]
