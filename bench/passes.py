@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--iterations", type=int, default=60)
     parser.add_argument("--parts", type=int, default=100)
-    parser.add_argument("--batched", type=int, default=32, help="iterations of the online method")
+    parser.add_argument("--batched", type=int, default=44, help="iterations of the online method")
     parser.add_argument("--factor", type=int, default=2, help="side of a block of the coarse method")
     parser.add_argument("--bound", type=float, help="E_s to reach; None: from the first method")
     parser.add_argument("--within", type=float, default=0.02)
