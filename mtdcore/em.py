@@ -31,6 +31,7 @@ from .rotation import RotationSet
 from .schedule import Temperature
 from .starts import Start, choose_starts, default_start
 from .statistics import Statistics
+from .wiener import WienerUpdate
 
 #: Copies that are enough to find the centre of the target.
 _COPIES = 50
@@ -84,7 +85,8 @@ def recover(
         classes: number C of targets that copies may show; the result then holds (C, L, L) images and their weights.
         micrographs: what tells the micrographs apart: their own noise levels and numbers of copies, estimated and
             updated as the common ones are, and their transfer. "each": no more is known; None: they are alike.
-        update: the M-step; None: :class:`DenoisingUpdate` with a prior, :class:`ExactUpdate` without.
+        update: the M-step; None: :class:`DenoisingUpdate` with a prior; without, :class:`WienerUpdate` where micrographs have
+            a transfer, else :class:`ExactUpdate`.
         initial: start or starts: an (L, L) image, an (S, L, L) stack (with C classes (C, L, L) or (S, C, L, L)), "uniform" (U[0, 1] per pixel), "samples" (drawn
             from the prior), "blob" (a faint bright Gaussian blob, several of different widths); None: samples with a prior, uniform
             without.
@@ -111,7 +113,7 @@ def recover(
     source = open_measurement(measurement)
     check_box_fits(source, box_size)
     prior = prior or FlatPrior()
-    update = update or (ExactUpdate() if isinstance(prior, FlatPrior) else DenoisingUpdate())
+    update = update or _default_update(prior, micrographs, likelihood)
     if gauge == "auto":
         by_prior = isinstance(update, DenoisingUpdate) and not isinstance(prior, FlatPrior)
         gauge = PriorGauge.of(prior, rotations, box_size) if by_prior else None
@@ -298,3 +300,13 @@ class _Iteration:
             return target
         average = self.average(np.pad(target, margin), statistics)
         return gauge.choose(target, average, statistics.noise_std / math.sqrt(copies))
+
+
+def _default_update(
+    prior: Prior, micrographs: Micrographs | Literal["each"] | None, likelihood: str | Likelihood
+) -> Update:
+    if not isinstance(prior, FlatPrior):
+        return DenoisingUpdate()
+    facts = micrographs if isinstance(likelihood, str) else likelihood.micrographs
+    filtered = isinstance(facts, Micrographs) and facts.transfer is not None
+    return WienerUpdate() if filtered else ExactUpdate()

@@ -224,12 +224,12 @@ def arguments(
         "initial": initial if initial in get_args(Start) else read_image(Path(initial)),
         "prior": prior(parameters["prior"]),
         "micrographs": micrographs,
-        "update": _update(parameters, isinstance(micrographs, mtd.Micrographs)),
+        "update": _update(parameters),
         "online": mtd.OnlineEM(parameters["batches"], seed=parameters["seed"]),
     }
 
 
-def _update(parameters: Mapping[str, Any], transfer: bool) -> Update | None:
+def _update(parameters: Mapping[str, Any]) -> Update | None:
     match parameters["update"]:
         case "gradient":
             return mtd.GradientAscent(parameters["step"])
@@ -239,7 +239,7 @@ def _update(parameters: Mapping[str, Any], transfer: bool) -> Update | None:
             return mtd.DenoisingUpdate()
         case "wiener":
             return WienerUpdate()
-    return WienerUpdate() if transfer and parameters["prior"] is None else None
+    return None
 
 
 def prior(name: str | None) -> mtd.Prior | None:

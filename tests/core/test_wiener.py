@@ -82,3 +82,17 @@ def test_noise_alone_has_next_to_no_power_and_what_was_not_seen_stays():
 def test_the_score_is_that_of_a_gaussian_at_every_noise_level():
     prior, images = SpectralPrior(np.full(9, 4.0)), RNG.normal(size=(3, L, L))
     assert np.allclose(prior.score(images, 1.5), -images / (4 + 1.5**2))
+
+
+def test_recover_takes_it_where_micrographs_have_a_transfer():
+    pixels = RNG.normal(size=(2, 40, 40))
+
+    def first(transfer, update):
+        facts = mtdcore.Micrographs(np.ones(2), transfer=transfer)
+        options = dict(box_size=9, noise_std=1.0, micrographs=facts, iterations=1, update=update)
+        return mtdcore.recover(pixels, **options).target
+
+    transfer = np.array([[1.0, 0.3], [1.0, 0.1]])
+    assert np.array_equal(first(transfer, None), first(transfer, WienerUpdate()))
+    assert not np.array_equal(first(transfer, None), first(transfer, ExactUpdate()))
+    assert np.array_equal(first(None, None), first(None, ExactUpdate()))
