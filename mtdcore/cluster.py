@@ -33,6 +33,9 @@ Precision = Literal["float32", "float64"]
 #: kills its workers, by running out of memory say.
 _LOSSES = 100
 
+#: Libraries must not open threads beside those of the engine.
+_ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
 #: Seconds to wait for the scheduler of somebody else's cluster, and for its first worker.
 _PATIENCE = 60
 
@@ -192,6 +195,8 @@ def local_workers(count: int) -> Iterator[DaskExecutor]:
         "distributed.scheduler.allowed-failures": _LOSSES,
         # On a busy machine a new process takes longer than the 15 s after which Dask would give it up for good.
         "distributed.deploy.lost-worker-timeout": "1h",
+        # Dask also has workers hand memory back at once: every array would be mapped anew, page by page.
+        "distributed.nanny.pre-spawn-environ": dict.fromkeys(_ONE_THREAD, 1),
     }
     with (
         dask.config.set(settings),
