@@ -135,10 +135,8 @@ def recover(
             uniform = isinstance(kind, str) and kind == "uniform"
             temperature = "auto" if uniform and isinstance(model, WindowLikelihood) else 1.0
         state = EMState.begin(targets, model, Temperature.begin(temperature, iterations, model, source))
-    engine, online = (
-        search_with(get_backend(backend), coarse_rotations, rotations, box_size),
-        online or OnlineEM(),
-    )
+    engine = search_with(get_backend(backend), coarse_rotations, rotations, box_size)
+    online = online or OnlineEM()
     online.check_tiles(source.tile_count(state.likelihood.geometry))
     step = _Iteration(
         source,

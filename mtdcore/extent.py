@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from .gauge import centre_of_mass
 from .likelihood import Likelihood, WindowLikelihood
 
 #: Share of the brightest pixel's energy that the background of the box is taken to reach: a third of its brightness.
@@ -35,7 +36,7 @@ def diameter(image: np.ndarray) -> float:
     if not total > 0.0:
         return float(side)
     pixels = np.arange(side)
-    row, column = energy.sum(axis=1) @ pixels / total, energy.sum(axis=0) @ pixels / total
+    row, column = centre_of_mass(energy)
     distance = np.hypot(pixels[:, None] - row, pixels - column).ravel()
     order = np.argsort(distance, kind="stable")
     held = np.cumsum(energy.ravel()[order])
