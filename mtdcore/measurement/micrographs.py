@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,30 @@ from .base import Reader, TiledMeasurement
 from .prefetch import TILES_AHEAD, prefetched
 
 
+class LastMicrograph:
+    """The pixels of the micrograph that was made last, shared by all parts of a measurement; they do not travel."""
+
+    def __init__(self) -> None:
+        self._made: tuple[int, np.ndarray] | None = None
+
+    def __getstate__(self) -> dict[str, None]:
+        return {"_made": None}
+
+    def get(self, index: int, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """The pixels of micrograph ``index``, made unless they are the last ones."""
+        last = self._made
+        if last is None or last[0] != index:
+            del last
+            self._made = None  # gone before the next one takes memory
+            last = self._made = index, make()
+        return last[1]
+
+
 class MicrographMeasurement(TiledMeasurement):
     """Micrographs on disk, one prepared (or mapped) at a time, ahead of its consumer. It holds paths and numbers, no handles.
 
-    Preparing is repeated in every pass: it costs as much as a few E-steps, where ``mtd import`` pays it once.
+    Preparing is repeated in every pass: it costs as much as a few E-steps, where ``mtd import`` pays it once. Only the
+    micrograph prepared last is remembered, since the parts of an E-step may end in the middle of one.
 
     Args:
         micrographs: of one size.
@@ -46,18 +66,24 @@ class MicrographMeasurement(TiledMeasurement):
         else:
             shape, dtype = preparation.shape(first.shape), np.dtype(np.float32)
         super().__init__((len(self.micrographs), *shape), dtype, mask)
+        self._last = LastMicrograph()
 
     def tiles(self, geometry: TileGeometry) -> Iterator[Tile]:
         """Tiles prepared ahead of their consumer; see :class:`mtdcore.measurement.Measurement`."""
         return prefetched(super().tiles(geometry), TILES_AHEAD)
 
     def _reader(self) -> Reader:
+        steps = self.preparation
+
+        def pixels(index: int) -> np.ndarray:
+            if steps is None:
+                return self.micrographs[index].read()
+            return self._last.get(index, lambda: steps.read(self.micrographs[index]).pixels)
+
         def read(index: int, regions: Sequence[Region]) -> Iterator[np.ndarray]:
-            micrograph = self.micrographs[index]
-            steps = self.preparation
-            pixels = micrograph.read() if steps is None else steps.read(micrograph).pixels
+            whole = pixels(index)
             for region in regions:
-                yield pixels[region.read]
+                yield whole[region.read]
 
         return read
 

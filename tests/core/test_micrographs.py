@@ -140,6 +140,20 @@ def test_streaming_prepares_as_importing_does(tmp_path):
     assert np.array_equal(pixels(measurement), [steps(image).pixels for image in images])
 
 
+def test_a_micrograph_is_prepared_once_a_pass_however_the_pass_is_cut(tmp_path, monkeypatch):
+    images = RNG.normal(100, 5, (3, 70, 80)).astype(np.float32)
+    measurement = open_micrographs(save(tmp_path / "a.mrcs", images), Preparation())
+    whole, seen, read = pixels(measurement), [], Preparation.read
+    monkeypatch.setattr(
+        Preparation, "read", lambda steps, one: (seen.append(one.section), read(steps, one))[1]
+    )
+    geometry = TileGeometry(side=20, unit=1, halo=0, reach=0)
+    tiles = [tile for part in measurement.split(7) for tile in part.tiles(geometry)]
+    assert seen == [0, 1, 2]
+    assert all(np.array_equal(tile.values, whole[tile.micrograph][tile.region.read]) for tile in tiles)
+    assert len(pickle.dumps(measurement)) < 2000
+
+
 def test_a_list_gives_files_optics_and_ctf(project, monkeypatch):
     monkeypatch.chdir(project.parents[2])
     a, b = find_micrographs(project)
