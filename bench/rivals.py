@@ -89,7 +89,7 @@ def vectorised_window(image, turned, likelihood, threads):
         scores += likelihood.log_activity - math.log(len(turned))
         odds = np.exp(scores - scores.max())
         total = uniform_filter(odds.sum(axis=0), size=reach, mode="constant") * reach**2
-        weights = np.exp(scores - np.logaddexp(0.0, np.log(total + 1e-30) + scores.max()))
+        weights = np.exp(scores - np.logaddexp(0.0, np.log(np.maximum(total, 1e-30)) + scores.max()))
         projected = fft.irfft2(spectrum * fft.rfft2(weights, s=shape).conj(), s=shape)
     return projected[:, :length, :length], weights.sum(axis=(1, 2))
 
@@ -135,7 +135,7 @@ def torch_window(image, turned, likelihood, threads):
     total = torch.nn.functional.avg_pool2d(
         rows, (1, reach), stride=1, padding=(0, reach // 2), divisor_override=1
     )
-    norm = torch.logaddexp(torch.zeros(()), torch.log(total[0, 0] + 1e-30) + scores.max())
+    norm = torch.logaddexp(torch.zeros(()), torch.log(total[0, 0].clamp(min=1e-30)) + scores.max())
     weights = torch.exp(scores - norm)
     projected = torch.fft.irfft2(spectrum * torch.fft.rfft2(weights, s=shape).conj(), s=shape)
     return projected[:, :length, :length], weights.sum(dim=(1, 2))

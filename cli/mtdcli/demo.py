@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .console import emit, force_option, json_option, log
+from .lock import locked
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def command(output: Path, seed: int, force: bool, as_json: bool) -> None:
 
     folder = RunFolder(output)
     refuse_to_replace(folder.page, force)
-    with folder.lock():
+    with locked(folder.path):
         table = _demo(folder, seed)
     emit({"methods": table, "report": str(folder.page)}, as_json)
     log(f"open {folder.page.absolute()} in a browser")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .console import emit, force_option, json_option
+from .lock import locked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,7 +67,7 @@ def command(
 
     folder = RunFolder(run_dir)
     record = folder.read_record()
-    with folder.lock():
+    with locked(folder.path):
         found = write_copies(folder, record, threshold, device)
         if relion is not None:
             write_for_relion(folder, record, found, relion)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Executor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import mtdcore as mtd
@@ -19,9 +16,9 @@ from mtdcore.errors import DependencyError
 from mtdcore.starts import Start
 from mtdcore.wiener import WienerUpdate
 
-from .console import log
 from .progress import Progress
 from .sources import read_image
+from .stopping import Interrupted, hold_off, patiently
 
 if TYPE_CHECKING:
     from mtdcore.backends import Backend
@@ -33,78 +30,6 @@ if TYPE_CHECKING:
 
 #: Parameters that a continuation may change, because they change no bit of the result.
 _FREE = ("threads", "workers", "scheduler", "max_memory", "checkpoint_every", "stop_file")
-
-
-#: Signals that end a run after a checkpoint; SIGUSR1 is what clusters send some time before they take a node away.
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-
-#: Seconds that a signal waits for the iteration to end; then its work is given up for the last completed one.
-_PATIENCE = 15.0
-
-
-class Interrupted(Exception):
-    """The run was asked to stop and did; its last completed iteration is in the checkpoint.
-
-    Attributes:
-        signum: the signal that asked.
-        iteration: completed iterations.
-    """
-
-    def __init__(self, signum: int, iteration: int) -> None:
-        super().__init__(f"interrupted after iteration {iteration}")
-        self.signum, self.iteration = signum, iteration
-
-
-@dataclass
-class Stop:
-    """Whether a signal, or a file, has asked the run to stop.
-
-    Attributes:
-        signum: SIGINT, SIGTERM or SIGUSR1, once it came.
-        file: a file whose appearance asks the same.
-        iteration: completed iterations.
-    """
-
-    signum: int | None = None
-    file: Path | None = None
-    iteration: int = 0
-
-    @property
-    def asked(self) -> bool:
-        """Whether to stop now."""
-        return self.signum is not None or (self.file is not None and self.file.exists())
-
-
-@contextmanager
-def listening(file: Path | None = None, iteration: int = 0) -> Iterator[Stop]:
-    """Catch SIGINT, SIGTERM and SIGUSR1 while the block runs. A second one ends the process as it always did.
-
-    When nobody has acted on the signal within ``_PATIENCE`` seconds, :class:`Interrupted` is raised where the block is.
-    """
-    stop = Stop(file=file, iteration=iteration)
-
-    def handle(signum: int, frame: FrameType | None) -> None:
-        stop.signum = signum
-        restore()
-        signal.setitimer(signal.ITIMER_REAL, _PATIENCE)
-        log("stopping after this iteration, with a checkpoint; once more to stop at once")
-
-    def lose_patience(signum: int, frame: FrameType | None) -> None:
-        raise Interrupted(stop.signum or signum, stop.iteration)
-
-    before = {signum: signal.signal(signum, handle) for signum in _SIGNALS}
-    alarm = signal.signal(signal.SIGALRM, lose_patience)
-
-    def restore() -> None:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
-
-    try:
-        yield stop
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, alarm)
-        restore()
 
 
 def facts(table: MicrographTable | None, asked: str) -> mtd.Micrographs | Literal["each"] | None:
@@ -165,7 +90,7 @@ def run(
     unsaved: mtd.EMState | None = None
     done = 0 if state is None else state.iteration
     with (
-        listening(parameters["stop_file"], done) as stop,
+        patiently(parameters["stop_file"], done) as stop,
         Progress("recover", parameters["iterations"], "iterations", done) as bar,
     ):
 
@@ -178,8 +103,7 @@ def run(
             bar.update(
                 last.iteration, {"nats": f"{last.objective:.6g}", "copies": f"{last.expected_count:.4g}"}
             )
-            if stop.asked:
-                raise Interrupted(stop.signum or signal.SIGTERM, last.iteration)
+            stop.check()
             if time.monotonic() - saved >= parameters["checkpoint_every"]:
                 save_checkpoint(folder.checkpoint, current, owner)
                 saved, unsaved = time.monotonic(), None
@@ -195,8 +119,10 @@ def run(
             )
             # The last state, so that --resume of a finished run finds nothing to do.
             save_checkpoint(folder.checkpoint, recovery.state, owner)
+            unsaved = None
+            stop.check()
         except Interrupted:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            hold_off()
             if unsaved is not None:
                 save_checkpoint(folder.checkpoint, unsaved, owner)
             raise

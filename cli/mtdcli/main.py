@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from .console import error, log
+from .stopping import Interrupted, listening
 
 #: Command -> (module, help line). The help line stands here so that ``mtd --help`` imports no command.
 COMMANDS = {
@@ -33,7 +34,7 @@ COMMANDS = {
 }
 
 _EPILOG = """Exit codes: 0 done, 2 usage, 65 unusable input data, 69 device or dependency unavailable,
-74 input/output error, 75 output folder in use, 130/143/138 stopped by SIGINT/SIGTERM/SIGUSR1 after a checkpoint."""
+74 input/output error, 75 output folder in use, 130/143/138 stopped by SIGINT/SIGTERM/SIGUSR1."""
 
 
 class LazyGroup(click.Group):
@@ -58,7 +59,11 @@ class LazyGroup(click.Group):
         debug = "--debug" in (sys.argv[1:] if args is None else args)
         before, warnings.showwarning = warnings.showwarning, _log_warning  # type: ignore[assignment]
         try:
-            code = super().main(args, *rest, **extra)
+            with listening():
+                code = super().main(args, *rest, **extra)
+        except Interrupted as interruption:
+            error(str(interruption))
+            code = 128 + interruption.signum
         except Exception as exception:  # the one place that turns exceptions into exit codes
             if debug:
                 traceback.print_exc()

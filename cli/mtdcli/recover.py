@@ -5,15 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from .console import F, command_line, emit, force_option, json_option, log
+from .lock import locked
 from .options import Bytes, CountOr, NumberOr
-
-if TYPE_CHECKING:
-    from .run_folder import RunFolder
+from .stopping import Interrupted, listening
 
 _POSITIVE = click.FloatRange(min=0, min_open=True)
 _COUNT = click.IntRange(min=1)
@@ -186,29 +185,27 @@ def command(
     RUN_DIR receives estimate.npy, aligned_average.npy (no prior applied), run.json, history.csv,
     detections.csv and .star (`mtd detect`) and report.html. A run that is interrupted (Ctrl-C, SIGTERM, SIGUSR1) saves a checkpoint first; --resume goes on from the last one.
     """
-    from .job import Interrupted
-    from .run_folder import RunFolder
-
     parameters["initial"] = parameters["initial"] or ("samples" if parameters["prior"] else "uniform")
-    folder = RunFolder(output)
     again = command_line(ctx)
-    with folder.lock():
+    with listening(), locked(output):
         try:
-            result = _recover(measurement, folder, resume, force, parameters, again)
+            result = _recover(measurement, output, resume, force, parameters, again)
         except Interrupted as interruption:
-            log(f"{interruption}; continue with: {again} --resume")
+            begun = interruption.iteration or not force
+            log(f"{interruption}; continue with: {again} {'--resume' if begun else '--force'}")
             ctx.exit(128 + interruption.signum)
         if trust is not None:
-            result |= _judged(ctx, folder, trust)
+            result |= _judged(ctx, output, trust)
     emit(result, as_json)
 
 
-def _judged(ctx: click.Context, folder: RunFolder, null_runs: int) -> dict[str, Any]:
+def _judged(ctx: click.Context, output: Path, null_runs: int) -> dict[str, Any]:
     """The verdict on a run that is finished and stays so, whatever happens here."""
-    from .job import Interrupted
     from .report import write_report
+    from .run_folder import RunFolder
     from .trust import examine, findings
 
+    folder = RunFolder(output)
     record = folder.read_record()
     try:
         examine(folder, record, null_runs)
@@ -220,7 +217,7 @@ def _judged(ctx: click.Context, folder: RunFolder, null_runs: int) -> dict[str, 
 
 
 def _recover(
-    path: Path, folder: RunFolder, resume: bool, force: bool, parameters: dict[str, Any], again: str
+    path: Path, output: Path, resume: bool, force: bool, parameters: dict[str, Any], again: str
 ) -> dict[str, Any]:
     from mtdcore.checkpoint import load_checkpoint
     from mtdcore.errors import StorageError
@@ -232,9 +229,11 @@ def _recover(
     from .memory import threads_within
     from .opening import table_of
     from .report import write_report
+    from .run_folder import RunFolder
     from .trust import data_share
     from .usable import missing, open_for, source_of
 
+    folder = RunFolder(output)
     started, clock = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.perf_counter()
     if folder.occupied and not (resume or force):
         raise StorageError(f"{folder.path} holds a run already; --resume continues it, --force replaces it.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .console import emit, json_option, show
+from .lock import locked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +26,7 @@ def command(run_dir: Path, truth: Path | None, as_json: bool) -> None:
     from .run_folder import RunFolder
 
     folder = RunFolder(run_dir)
-    with folder.lock():
+    with locked(folder.path):
         write_report(folder, truth)
     emit({"report": str(folder.page)}, as_json)
 

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .console import command_line, emit, force_option, json_option, log, with_error
+from .lock import locked
+from .progress import Progress
+from .stopping import patiently
 
 if TYPE_CHECKING:
     from mtdbridge import TrainingProgress
@@ -71,7 +74,7 @@ def command(
 
     folder = RunFolder(output or Path(f"mtd-{parameters['experiment']}-{parameters['method']}"))
     refuse_to_replace(folder.record, force)
-    with folder.lock():
+    with locked(folder.path):
         folder.clear()
         record = _reproduce(ctx, folder, parameters)
     if as_json:
@@ -144,10 +147,7 @@ def _prior(
     """The learned prior, after its training if need be."""
     from mtdbridge.experiments import learned_prior
 
-    from .job import listening
-    from .progress import Progress
-
-    with listening() as stop:
+    with patiently() as stop:
         bar: Progress | None = None
 
         def after(progress: TrainingProgress) -> bool:
@@ -174,11 +174,8 @@ def _run(ctx: click.Context, cases: Sequence[Any], methods: Sequence[Any], jobs:
     """All runs, with progress; a signal ends them after the ones in hand."""
     from mtdbridge.experiments import run_all
 
-    from .job import listening
-    from .progress import Progress
-
     failed = 0
-    with listening() as stop, Progress("reproduce", len(cases) * len(methods), "runs") as bar:
+    with patiently() as stop, Progress("reproduce", len(cases) * len(methods), "runs") as bar:
 
         def after(done: int, total: int, outcome: Outcome) -> None:
             nonlocal failed

@@ -1,23 +1,18 @@
-"""A run folder: its lock, its files, and how they are written (whole or not at all)."""
+"""A run folder: its files, and how they are written (whole or not at all)."""
 
 from __future__ import annotations
 
 import csv
-import errno
-import fcntl
 import io
 import json
-import os
-import platform
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mtdcore.checkpoint import previous_checkpoint
-from mtdcore.errors import InputError, RunInUseError, StorageError
+from mtdcore.errors import InputError, StorageError
 from mtdcore.files import write_whole
 from mtdcore.microscopy.table import TABLE
 
@@ -69,33 +64,6 @@ class RunFolder:
     def occupied(self) -> bool:
         """Whether a run left anything here that a new one would replace."""
         return self.record.exists() or self.checkpoint.exists()
-
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the folder, made if needed. The kernel frees it with the process, however that ends.
-
-        Raises:
-            RunInUseError: another process holds it; the message names process and host.
-
-        """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / ".lock", "a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as problem:
-                if problem.errno not in (errno.EAGAIN, errno.EACCES):
-                    raise StorageError(f"{self.path} cannot be locked: {problem}.") from problem
-                file.seek(0)
-                holder = file.read().strip() or "an unknown process"
-                raise RunInUseError(
-                    f"{self.path} is in use by {holder}; wait for it, or choose another folder with -o."
-                ) from problem
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {platform.node()}")
-            file.flush()
-            for left in self.path.glob(".*.part"):  # of a process that was killed while it wrote
-                left.unlink(missing_ok=True)
-            yield
 
     def clear(self) -> None:
         """Remove the files of an earlier run (and nothing else)."""

@@ -114,9 +114,7 @@ def command(
         raise StorageError(f"{output} exists already; --resume continues its training, --force replaces it.")
     from mtdbridge import Augmentation, Pace, train_prior
 
-    from .job import listening
     from .prior_report import write_prior_report
-    from .progress import Progress
 
     if threads is not None:
         import torch
@@ -126,7 +124,7 @@ def command(
         *(parameters.pop(name) for name in ("shift", "shift_fraction", "flip", "rotate"))
     )
     given = {name: parameters.pop(name) for name in ("channels", "width")}
-    with listening() as stop, Progress("train", parameters["steps"]) as bar:
+    with patiently() as stop, Progress("train", parameters["steps"]) as bar:
 
         def after(progress: TrainingProgress) -> bool:
             fields = {"loss": f"{progress.loss:.4g}", "images/s": f"{progress.images_per_second:.0f}"}

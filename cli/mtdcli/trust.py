@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 import click
 
 from .console import emit, json_option, log
+from .lock import locked
 from .progress import Progress
+from .stopping import Interrupted, patiently
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,14 +70,13 @@ def command(
     The same recovery is repeated on measurements without copies, and on two halves of the data. That takes about
     N + 3 times as long as the recovery did. What is done is kept: after an interruption the same command goes on.
     """
-    from .job import Interrupted
     from .report import write_report
     from .run_folder import RunFolder
 
     folder = RunFolder(run_dir)
     record = folder.read_record()
     record["parameters"] = _complete(record["parameters"]) | {"device": device, "threads": threads}
-    with folder.lock():
+    with locked(folder.path):
         try:
             examine(folder, record, null_runs, null, halves)
         except Interrupted as interruption:
@@ -204,7 +204,7 @@ def _repeating(
     begun = 0
     with (
         computing(parameters, threads_within(parameters, measurement.shape)) as (backend, executor),
-        job.listening() as stop,
+        patiently() as stop,
         Progress("trust", recoveries * parameters["iterations"], "iterations") as bar,
     ):
 
@@ -213,8 +213,7 @@ def _repeating(
             begun += state.iteration == 1
             stop.iteration = state.iteration
             bar.update((begun - 1) * parameters["iterations"] + state.iteration)
-            if stop.asked:
-                raise job.Interrupted(stop.signum or signal.SIGTERM, state.iteration)
+            stop.check()
 
         facts = job.facts(MicrographTable.load(folder.path), parameters["micrographs"])
         arguments = job.arguments(parameters, facts)

@@ -130,7 +130,7 @@ def accumulate(typingctx, count, weights, factor, total):  # type: ignore[no-unt
 def direct_patches(length: int, margin: int) -> Any:
     """Patch E-step for one box size and margin: ``(pixels, templates, bias, log_empty, projected, weight_sum)``.
 
-    pixels (n, L, L); templates (K, L, L) over sigma^2, flipped on both axes; bias (K, S, S), S = 2 L - 1: log prior less
+    pixels (rows L, columns L) of whole patches, taken row by row; templates (K, L, L) over sigma^2, flipped on both axes; bias (K, S, S), S = 2 L - 1: log prior less
     energy at shift l - (L - 1); log_empty: log of the prior mass of the empty poses; projected (K, B, B) and weight_sum
     (K, S, S), float64, gain the sums. Returns (sum of the log normalisers, sum of the empty masses).
     """
@@ -138,7 +138,8 @@ def direct_patches(length: int, margin: int) -> Any:
 
     @kernel(error_model="numpy")
     def patch_statistics(pixels, templates, bias, log_empty, projected, weight_sum):  # type: ignore[no-untyped-def]
-        count, rotations, dtype = pixels.shape[0], templates.shape[0], pixels.dtype
+        count, columns = pixels.size // size, pixels.shape[1] // length
+        rotations, dtype = templates.shape[0], pixels.dtype
         patch = np.empty((size, LANES), dtype)
         scores = np.empty((rotations, shifts, shifts, LANES), dtype)
         weights = np.zeros(scores.shape, dtype)
@@ -149,8 +150,10 @@ def direct_patches(length: int, margin: int) -> Any:
             here = min(LANES, count - first)
             patch[:] = 0
             for a in range(here):
-                for i in range(size):
-                    patch[i, a] = pixels[first + a, i // length, i % length]
+                top, left = (first + a) // columns * length, (first + a) % columns * length
+                for r in range(length):
+                    for c in range(length):
+                        patch[r * length + c, a] = pixels[top + r, left + c]
             peak[:] = log_empty
             for k in range(rotations):
                 for row in range(shifts):

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 from scipy import fft
 
-from .._typing import Array
 from ..likelihood import PatchLikelihood, Tile
 from ..statistics import Statistics
 from ._cpu_direct import direct_patches
@@ -70,16 +69,16 @@ class PatchPlan:
     def posterior(self, tile: Tile) -> np.ndarray:
         """(patch rows, patch columns, K, 2L, 2L) weights in the order of ``np.roll(ZF, l)``."""
         length, torus = self.likelihood.box_size, (2 * self.likelihood.box_size,) * 2
-        patches, valid = self._cut(tile)
-        seen = np.ones(patches.shape) if valid is None else valid
+        pixels, valid = self._pixels(tile)
+        patches, seen = (self._cut(a) for a in (pixels, np.ones(pixels.shape) if valid is None else valid))
         empty = np.exp(self.log_empty) / ((4 * length - 1) * len(self.templates))
         weights = np.full((len(patches), len(self.templates), *torus), math.log(empty))
         shown = np.delete(np.arange(2 * length), length)
         inner = np.ix_(np.arange(len(self.templates)), shown, shown)
         spectra, energies = (fft.rfft2(a, s=torus).conj() for a in (self.templates, self.energies))
         for n in range(len(patches)):
-            pixels, visible = fft.rfft2(patches[n], s=torus), fft.rfft2(seen[n], s=torus)
-            gain = fft.irfft2(pixels * spectra - visible * energies, s=torus)
+            shown_here, visible = fft.rfft2(patches[n], s=torus), fft.rfft2(seen[n], s=torus)
+            gain = fft.irfft2(shown_here * spectra - visible * energies, s=torus)
             weights[n][inner] = (gain + self.log_shown)[inner]
             weights[n] = np.exp(weights[n] - weights[n].max())
             weights[n] /= weights[n].sum()
@@ -90,41 +89,41 @@ class PatchPlan:
         """Statistics of one tile."""
         likelihood = self.likelihood
         length, margin, sigma = likelihood.box_size, likelihood.margin, likelihood.noise_std
-        patches, valid = self._cut(tile)
+        pixels, valid = self._pixels(tile)
         direct = length <= DIRECT_BOX and valid is None
-        found = self._direct(patches) if direct else self._transformed(patches, valid)
-        # rows in the precision of the patches, their sum in float64: no float64 copy
-        energy = float(np.einsum("nij,nij->n", patches, patches).sum(dtype=np.float64))
-        pixels = patches.size if valid is None else int(valid.sum())
+        found = self._direct(pixels) if direct else self._transformed(pixels, valid)
+        # rows in the precision of the pixels, their sum in float64: no float64 copy
+        energy = float(np.einsum("ij,ij->i", pixels, pixels).sum(dtype=np.float64))
+        seen = pixels.size if valid is None else int(valid.sum(dtype=np.float64))
         inner = slice(margin, margin + length)
         return Statistics(
             found.backprojection,
             found.coverage,
             log_likelihood=found.log_norm
             - energy / (2.0 * sigma**2)
-            - 0.5 * pixels * math.log(2.0 * math.pi * sigma**2),
+            - 0.5 * seen * math.log(2.0 * math.pi * sigma**2),
             energy=energy,
             expected_count=float(found.coverage[:, inner, inner].sum()) / length**2,
             empty_mass=found.empty_mass,
-            sites=len(patches),
-            pixels=pixels,
+            sites=pixels.size // length**2,
+            pixels=seen,
             noise_std=sigma,
             box_size=length,
         )
 
-    def _cut(self, tile: Tile) -> tuple[np.ndarray, np.ndarray | None]:
-        """(n, L, L) patches, and their validity (1 or 0) unless all pixels are valid."""
-        length = self.likelihood.box_size
-
-        def cut(array: Array) -> np.ndarray:
-            rows, columns = (n // length for n in array.shape)
-            blocks = array.reshape(rows, length, columns, length).swapaxes(1, 2)
-            return np.asarray(blocks.reshape(rows * columns, length, length))
-
-        values = np.asarray(tile.values[tile.owned], dtype=self.dtype)
+    def _pixels(self, tile: Tile) -> tuple[np.ndarray, np.ndarray | None]:
+        """(rows L, columns L) pixels of whole patches, and their validity (1 or 0) unless all are valid."""
+        values = np.ascontiguousarray(tile.values[tile.owned], dtype=self.dtype)
         if tile.valid is None or (valid := tile.valid[tile.owned]).all():
-            return cut(values), None
-        return cut(np.where(valid, values, self.dtype.type(0))), cut(valid.astype(self.dtype))
+            return values, None
+        return np.where(valid, values, self.dtype.type(0)), valid.astype(self.dtype, order="C")
+
+    def _cut(self, pixels: np.ndarray) -> np.ndarray:
+        """(n, L, L) patches."""
+        length = self.likelihood.box_size
+        rows, columns = (n // length for n in pixels.shape)
+        blocks = pixels.reshape(rows, length, columns, length).swapaxes(1, 2)
+        return blocks.reshape(rows * columns, length, length)
 
     # ---------------------------------------------------------------- direct sums
 
@@ -132,12 +131,12 @@ class PatchPlan:
     def _flipped(self) -> np.ndarray:
         return np.ascontiguousarray(self.templates[:, ::-1, ::-1], self.dtype)
 
-    def _direct(self, patches: np.ndarray) -> _Found:
+    def _direct(self, pixels: np.ndarray) -> _Found:
         length, margin, count = self.likelihood.box_size, self.likelihood.margin, len(self.templates)
         frame = length + 2 * margin
         backprojection, weight_sum = np.zeros((count, frame, frame)), np.zeros(self.bias.shape)
         log_norm, empty_mass = direct_patches(length, margin)(
-            patches,
+            pixels,
             self._flipped,
             np.ascontiguousarray(self.bias, self.dtype),
             self.dtype.type(self.log_empty),
@@ -148,10 +147,10 @@ class PatchPlan:
 
     # ---------------------------------------------------------------- transforms
 
-    def _transformed(self, patches: np.ndarray, valid: np.ndarray | None) -> _Found:
+    def _transformed(self, pixels: np.ndarray, valid: np.ndarray | None) -> _Found:
         length, margin = self.likelihood.box_size, self.likelihood.margin
         if valid is None:
-            bias, energies, valid = self._torus_bias, self._spectra[:0], patches[:0]
+            bias, energies, valid = self._torus_bias, self._spectra[:0], pixels[:0]
         else:
             bias, energies = self._blank_bias, self._energy_spectra
         plan, space = Transform.of(self.side, self.dtype), self._workspace()
@@ -160,7 +159,7 @@ class PatchPlan:
         covered = np.zeros_like(projected[:, :, : self.padded if len(valid) else 0])
         weight_sum = np.zeros((count, shown, self.padded), self.dtype)
         log_norm, empty_mass = patch_statistics(
-            np.ascontiguousarray(patches),
+            pixels,
             valid,
             self._spectra,
             energies,

@@ -21,14 +21,15 @@ _kernel = kernel(error_model="numpy")
 
 
 @_kernel
-def _load(pixels, first, pitch, image, work, radices, twiddles):
+def _load(pixels, length, first, pitch, image, work, radices, twiddles):
     """Spectrum of the patches ``first ..``, two in each lane; zeros where there are no more."""
-    count, length = min(CELL, pixels.shape[0] - first), pixels.shape[1]
+    columns = pixels.shape[1] // length
     image[:] = 0
-    for a in range(count):
+    for a in range(min(CELL, pixels.size // length**2 - first)):
+        top, left = (first + a) // columns * length, (first + a) % columns * length
         for r in range(length):
             for c in range(length):
-                image[(r * pitch + c) * CELL + a] = pixels[first + a, r, c]
+                image[(r * pitch + c) * CELL + a] = pixels[top + r, left + c]
     for r in range(length):
         transform(image, r * pitch * CELL, CELL, work, 0, radices, twiddles)
     for c in range(work.size // (2 * CELL)):
@@ -76,8 +77,8 @@ def patch_statistics(
     """Add up the statistics of patches (SPEC 3).
 
     Args:
-        pixels: (n, L, L).
-        valid: (n, L, L) ones and zeros of the dtype of the pixels, or (0, L, L) when all are valid.
+        pixels: (rows L, columns L) of whole patches, taken row by row.
+        valid: ones and zeros of the shape and dtype of the pixels, or no rows when all are valid.
         spectra: (K, N, N, 2) conjugate spectra of the templates over sigma^2 N^2, real and imaginary parts.
         energies: the same for minus the templates' energies per pixel; used when ``valid`` is.
         bias: (K, S, N) log prior (less the energy when all pixels are valid) by column and row of the torus, -inf off
@@ -97,7 +98,8 @@ def patch_statistics(
     Returns:
         (sum of the log normalisers, sum of the empty masses), float64.
     """
-    masked, dtype, count = valid.shape[0] > 0, pixels.dtype, pixels.shape[0]
+    masked, dtype, length = valid.shape[0] > 0, pixels.dtype, (shown.size + 1) // 2
+    count = pixels.size // length**2
     rotations, side, padded = projected.shape[0], projected.shape[1], projected.shape[2]
     pitch = padded + 1
     row = pitch * CELL
@@ -105,9 +107,9 @@ def patch_statistics(
     highest, norm = np.empty(CELL, dtype), np.empty(CELL, np.float64)
     log_sum, empty_sum = 0.0, 0.0
     for first in range(0, count, CELL):
-        _load(pixels, first, pitch, image, work, radices, twiddles)
+        _load(pixels, length, first, pitch, image, work, radices, twiddles)
         if masked:
-            _load(valid, first, pitch, seen, work, radices, twiddles)
+            _load(valid, length, first, pitch, seen, work, radices, twiddles)
         highest[:] = log_empty
         for k in range(rotations):
             out = maps[min(k, maps.shape[0] - 1)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, islice
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -13,7 +14,10 @@ Result = TypeVar("Result")
 
 def ordered(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
     """``map(work, items)`` on so many threads; few items are taken from the stream ahead of the results."""
-    if threads == 1:
+    items = iter(items)
+    first = list(islice(items, 2))
+    items = chain(first, items)
+    if threads == 1 or len(first) < 2:  # one item needs no pool
         yield from map(work, items)
         return
     pending: deque[Future[Result]] = deque()

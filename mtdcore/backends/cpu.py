@@ -50,8 +50,13 @@ class CpuBackend:
             raise ParameterError(f"threads must be a positive number, or None for all; got {threads}.")
         if max_memory < 1:
             raise ParameterError(f"max_memory must be a positive number of bytes; got {max_memory}.")
-        self.precision, self.max_memory = precision, max_memory
+        self.precision: Literal["float32", "float64"] = precision
+        self.max_memory = max_memory
         self.threads = threads or len(os.sched_getaffinity(0))
+
+    def with_threads(self, threads: int) -> CpuBackend:
+        """The same backend with so many threads."""
+        return CpuBackend(self.precision, threads, self.max_memory)
 
     def asarray(self, array: Array) -> np.ndarray:
         """A float64 NumPy array."""

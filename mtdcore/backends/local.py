@@ -31,6 +31,7 @@ from . import _cpu_kernels as kernels
 from ._cpu_window import owned_energy
 from ._ordered import ordered
 from .base import Backend
+from .cpu import CpuBackend
 
 #: Corners of less coarse posterior mass than this, summed over angles, are no places of copies.
 _MASS = 1e-4
@@ -102,8 +103,11 @@ class LocalSearch:
         if not isinstance(likelihood, WindowLikelihood) or self.coarse >= likelihood.rotations:
             return self.inner.accumulate(tiles, rotated_targets, likelihood)
         total = self.inner.accumulate((), rotated_targets, likelihood)
-        work = partial(self._statistics, turned=rotated_targets, likelihood=likelihood)
-        for part in ordered(work, tiles, getattr(self.inner, "threads", 1)):
+        threads, alone = 1, self
+        if isinstance(self.inner, CpuBackend):  # threads share out the tiles, not also the work on each
+            threads, alone = self.inner.threads, replace(self, inner=self.inner.with_threads(1))
+        work = partial(alone._statistics, turned=rotated_targets, likelihood=likelihood)
+        for part in ordered(work, tiles, threads):
             total = total + part
         return total
 

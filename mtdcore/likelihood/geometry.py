@@ -16,7 +16,7 @@ from typing import NamedTuple
 from .._typing import Array
 
 #: Sites along one axis below which a tile is not cut for sharing.
-_SMALLEST_SHARE = 128
+_SMALLEST_SHARE = 256
 
 
 class Region(NamedTuple):
@@ -79,7 +79,7 @@ class TileGeometry:
         unit: sites come in whole multiples of this (patch side; 1 for windows).
         halo: extra pixels read on each side of the owned sites.
         reach: pixels beyond the last owned site that belong to it (L - 1 for window corners, 0 for patches).
-        shares: smallest number of tiles along one axis, as far as they keep 128 sites: where cutting costs nothing,
+        shares: smallest number of tiles along one axis, as far as they keep 256 sites: where cutting costs nothing,
             threads then have something to share.
     """
 
