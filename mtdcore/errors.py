@@ -7,9 +7,8 @@
     |-- InputError           the data cannot be used as they are         exit 65   (also a ValueError)
     |-- DeviceError          the requested device is not usable here     exit 69   (also a RuntimeError)
     |-- DependencyError      an optional package is not installed        exit 69   (also an ImportError)
-    |-- StorageError         reading or writing failed                   exit 74   (also an OSError)
-    |   `-- CheckpointError  a checkpoint is damaged or does not match
-    `-- RunInUseError        another run holds the output folder         exit 75   (also a RuntimeError)
+    `-- StorageError         reading or writing failed                   exit 74   (also an OSError)
+        `-- CheckpointError  a checkpoint is damaged or does not match
 
 Every message is one sentence that says what was expected, what came, and what to do about it.
 """
@@ -55,9 +54,3 @@ class StorageError(MtdError, OSError):
 
 class CheckpointError(StorageError):
     """A checkpoint is damaged, or belongs to a different run."""
-
-
-class RunInUseError(MtdError, RuntimeError):
-    """Another running process holds the output folder."""
-
-    exit_code = 75

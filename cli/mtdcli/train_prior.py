@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .console import F, command_line, emit, force_option, json_option, log
+from .progress import Progress
+from .stopping import patiently
 
 if TYPE_CHECKING:
     from mtdbridge import TrainingProgress

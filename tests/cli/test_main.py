@@ -7,14 +7,15 @@ import pytest
 from click.testing import CliRunner
 
 from mtdcli import main as main_module
+from mtdcli.lock import FolderInUse
 from mtdcli.main import COMMANDS, main
+from mtdcli.stopping import Interrupted
 from mtdcore.errors import (
     CheckpointError,
     DependencyError,
     DeviceError,
     InputError,
     ParameterError,
-    RunInUseError,
 )
 
 
@@ -69,7 +70,8 @@ def test_help_is_quick_and_imports_no_numpy():
         (DependencyError("d"), 69),
         (CheckpointError("c"), 74),
         (OSError(28, "No space left on device"), 74),
-        (RunInUseError("r"), 75),
+        (FolderInUse("r"), 75),
+        (Interrupted(15, 0), 143),
         (KeyboardInterrupt(), 130),
     ],
 )

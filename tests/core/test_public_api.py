@@ -168,7 +168,6 @@ def test_errors_carry_their_exit_codes():
         "DependencyError": 69,
         "StorageError": 74,
         "CheckpointError": 74,
-        "RunInUseError": 75,
     }
     assert all(name in errors.__doc__ for name in codes)
 

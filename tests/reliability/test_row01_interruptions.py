@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import mtdcore
-from mtdcli import job
+from mtdcli import job, stopping
 
 KILLING = Path(__file__).with_name("killing.py")
 QUICK = ("--box-size", 8, "--rotations", 1, "--tolerance", 0, "--device", "cpu")
@@ -77,7 +77,7 @@ def test_a_signal_ends_a_run_after_a_checkpoint(mtd, mtd_process, measurement, t
 
 def test_a_signal_is_obeyed_within_a_long_iteration(monkeypatch, mtd, measurement, tmp_path, results):
     """The iteration is given up; the last one that was completed is in the checkpoint."""
-    monkeypatch.setattr(job, "_PATIENCE", 0.2)
+    monkeypatch.setattr(stopping, "_PATIENCE", 0.2)
     engine = mtdcore.recover
 
     def slow(*args, callback, **kwargs):

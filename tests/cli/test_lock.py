@@ -1,0 +1,43 @@
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from mtdcli.lock import FolderInUse, locked
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from mtdcli.lock import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_process_is_refused_and_told_who_holds_the_folder(tmp_path):
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with (
+            pytest.raises(FolderInUse, match=rf"process {holder.pid} on {os.uname().nodename}"),
+            locked(tmp_path),
+        ):
+            pass
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        (tmp_path / ".estimate.npy.1.part").write_bytes(b"left by the one that was killed")
+        with locked(tmp_path):
+            assert str(os.getpid()) in (tmp_path / ".lock").read_text()
+            assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    finally:
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()
+
+
+def test_the_lock_imports_no_engine():
+    code = "import sys, mtdcli.recover; assert not {'numpy', 'mtdcore'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
