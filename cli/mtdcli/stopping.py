@@ -17,9 +17,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 #: Seconds that a signal waits for the work in hand; then that is given up.
 _PATIENCE = 15.0
 
-#: Seconds between a signal and its exception where nothing is waited for, and from one exception to the next: those
-#: raised in a destructor are lost.
-_AT_ONCE, _AGAIN = 1e-6, 5.0
+#: Seconds from one exception to the next: those raised in a destructor are lost.
+_AGAIN = 2.0
 
 
 class Interrupted(BaseException):
@@ -111,10 +110,11 @@ def _ask(signum: int, frame: FrameType | None) -> None:
     _listener.signum = signum
     for each in SIGNALS:
         signal.signal(each, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, _listener.patience or _AT_ONCE, _AGAIN)
-    if _listener.patience:
-        with suppress(RuntimeError):  # the signal came while a line was being written
-            log("stopping after this iteration, with a checkpoint; once more to stop at once")
+    signal.setitimer(signal.ITIMER_REAL, _listener.patience or _AGAIN, _AGAIN)
+    if not _listener.patience:
+        raise Interrupted(signum, _listener.iteration)
+    with suppress(RuntimeError):  # the signal came while a line was being written
+        log("stopping after this iteration, with a checkpoint; once more to stop at once")
 
 
 def _lose_patience(signum: int, frame: FrameType | None) -> None:

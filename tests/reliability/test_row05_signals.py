@@ -1,0 +1,167 @@
+"""SIGTERM, SIGINT and SIGUSR1 at any moment of ``mtd recover`` (row 5)."""
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+
+import pytest
+
+import mtdcore
+from mtdcli import job, stopping
+from mtdcli.run_folder import RunFolder
+
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
+QUICK = ("--box-size", 8, "--rotations", 1, "--tolerance", 0, "--device", "cpu")
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("*") if path.name != ".lock"}
+
+
+@pytest.mark.slow
+def test_sixty_signals_at_random_moments_change_no_bit(mtd, mtd_process, measurement, tmp_path, results):
+    """Processes are signalled from their first millisecond to their last; then the same command goes on."""
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    options, chance = (*QUICK, "--iterations", 300, "--threads", 1), random.Random(5)
+    mtd("recover", measurement, "-o", whole, *options)
+    started = time.monotonic()
+    assert mtd_process("recover", measurement, "-o", tmp_path / "timed", *options).wait() == 0
+    duration, moments, slowest = time.monotonic() - started, Counter(), 0.0
+    while moments.total() - moments["finished"] < 60:
+        before, sign = contents(run), SIGNALS[moments.total() % 3]
+        process = mtd_process("recover", measurement, "-o", run, *options, "--resume")
+        time.sleep(chance.uniform(0, duration))
+        process.send_signal(sign)
+        sent = time.monotonic()
+        _, log = process.communicate(timeout=60)
+        slowest = max(slowest, time.monotonic() - sent)
+        moments[moment_of(process.returncode, sign, log, contents(run) == before)] += 1
+        assert not list(run.glob(".*.part"))
+        if process.returncode == 0:
+            assert results(run) == results(whole)
+            RunFolder(run).clear()
+    print(dict(moments), f"slowest {slowest:.2f} s")
+    assert slowest < 30
+    assert min(moments[name] for name in ("start-up", "preparing", "iterating", "writing")) > 0
+    mtd("recover", measurement, "-o", run, *options, "--resume")
+    assert results(run) == results(whole)
+
+
+def moment_of(code, sign, log, unchanged):
+    """What the process was doing when the signal came; asserts that it ended as it should."""
+    if code == 0:
+        return "finished"
+    if code == -sign:  # the interpreter starts, or ends: a signal is what it always was
+        assert "mtd: " not in log or "report" in log, log
+        return "start-up" if unchanged else "finished"
+    assert code == 128 + sign, log
+    assert "continue with: mtd recover" in log, log
+    if "interrupted after iteration" not in log:
+        assert unchanged
+        return "preparing"
+    return "iterating" if "stopping after this iteration" in log else "writing"
+
+
+@pytest.mark.parametrize("sign", SIGNALS)
+def test_a_signal_ends_a_run_after_a_checkpoint(mtd_process, measurement, tmp_path, sign):
+    process = mtd_process("recover", measurement, "-o", tmp_path / "run", *QUICK, "--iterations", 100_000)
+    for line in process.stderr:
+        if "recover: " in line:
+            break
+    process.send_signal(sign)
+    sent = time.monotonic()
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 128 + sign, log
+    assert time.monotonic() - sent < 30
+    assert "; continue with: mtd recover" in log
+    assert set(contents(tmp_path / "run")) == {"checkpoint.safetensors"}
+
+
+def test_a_signal_is_obeyed_within_a_long_iteration(monkeypatch, mtd, measurement, tmp_path, results):
+    """The iteration is given up; the last one that was completed is in the checkpoint."""
+    monkeypatch.setattr(stopping, "_PATIENCE", 0.2)
+    engine = mtdcore.recover
+
+    def slow(*args, callback, **kwargs):
+        def after(state):
+            callback(state)
+            if state.iteration == 3:
+                os.kill(os.getpid(), signal.SIGUSR1)
+                time.sleep(30)  # the fourth iteration
+
+        return engine(*args, callback=after, **kwargs)
+
+    monkeypatch.setattr(mtdcore, "recover", slow)
+    started = time.monotonic()
+    options = (*QUICK, "--iterations", 10)
+    stderr = mtd("recover", measurement, "-o", tmp_path / "run", *options, code=138).stderr
+    assert time.monotonic() - started < 25
+    assert "interrupted after iteration 3" in stderr
+    monkeypatch.setattr(mtdcore, "recover", engine)
+    log = mtd("recover", measurement, "-o", tmp_path / "run", *options, "--resume").stderr
+    assert "going on after iteration 3" in log
+    mtd("recover", measurement, "-o", tmp_path / "whole", *options)
+    assert results(tmp_path / "run") == results(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("where", "sign"),
+    zip(["opening", "fingerprint", "history", "record", "copies", "report"], SIGNALS * 2, strict=True),
+)
+def test_a_signal_is_obeyed_before_and_after_the_iterations(
+    monkeypatch, mtd, measurement, tmp_path, results, where, sign
+):
+    module, name = {
+        "opening": (mtdcore.measurement.zarr, "StoredArray"),
+        "fingerprint": (job, "fingerprint"),
+        "history": (RunFolder, "write_history"),
+        "record": (RunFolder, "write_record"),
+        "copies": (mtdcore.detections, "detect"),
+        "report": (RunFolder, "read_image"),
+    }[where]
+
+    class Asked:
+        """Stands in for a function; the signal comes when it is called or looked into."""
+
+        def __call__(self, *_):
+            os.kill(os.getpid(), sign)
+            time.sleep(30)
+
+        def __getattr__(self, name):
+            return self
+
+    options = (*QUICK, "--iterations", 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, Asked())
+        log = mtd("recover", measurement, "-o", tmp_path / "run", *options, code=128 + sign).stderr
+    early = where in ("opening", "fingerprint")
+    assert ("interrupted; " if early else "interrupted after iteration 3; ") + "continue with" in log
+    assert (contents(tmp_path / "run") == {}) == early
+    mtd("recover", measurement, "-o", tmp_path / "run", *options, "--resume")
+    mtd("recover", measurement, "-o", tmp_path / "whole", *options)
+    assert results(tmp_path / "run") == results(tmp_path / "whole")
+
+
+def test_a_forced_run_that_had_not_begun_leaves_the_old_one(mtd, monkeypatch, measurement, tmp_path):
+    run, options = tmp_path / "run", (*QUICK, "--iterations", 2)
+    mtd("recover", measurement, "-o", run, *options)
+    before = contents(run)
+    monkeypatch.setattr(job, "fingerprint", lambda *_: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(9))
+    log = mtd("recover", measurement, "-o", run, *options, "--seed", 1, "--force", code=143).stderr
+    assert log.endswith("--seed 1 --device cpu --force\n")
+    assert contents(run) == before
+
+
+def test_every_command_cleans_up_after_a_signal(mtd_process, tmp_path):
+    """No hidden folder stays where a measurement was being written."""
+    process = mtd_process("simulate", "glyph", "-o", tmp_path / "m.zarr", "--size", "20000x20000")
+    while not list(tmp_path.glob(".m.zarr.*")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.terminate()
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert log.endswith("mtd: error: interrupted\n")
+    assert not list(tmp_path.iterdir())
