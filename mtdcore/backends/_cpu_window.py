@@ -195,20 +195,25 @@ class WindowPlan:
         logarithmic = not float(log_odds.max()) < _LARGEST_EXPONENT
         rows, columns = tile.owned
 
-        def down(first: int) -> np.ndarray:
+        summed = np.empty((rows.stop - rows.start, log_odds.shape[1]), self.dtype)
+        log_norm = np.empty((summed.shape[0], columns.stop - columns.start), self.dtype)
+
+        def down(first: int) -> None:
             strip = log_odds[:, first : first + _STRIP].copy()
             if not logarithmic:
                 kernels.exponentiate(strip)
-            return np.asarray(kernels.slide_sum(strip, reach, logarithmic)[rows])
+            summed[:, first : first + _STRIP] = kernels.slide_sum(strip, reach, logarithmic)[rows]
 
-        def across(first: int) -> np.ndarray:
+        def across(first: int) -> None:
             strip = np.ascontiguousarray(summed[first : first + _STRIP].T)
-            log_norm = np.ascontiguousarray(kernels.slide_sum(strip, reach, logarithmic)[columns].T)
-            kernels.log_partition(log_norm, logarithmic)
-            return log_norm
+            out = log_norm[first : first + _STRIP]
+            out[:] = kernels.slide_sum(strip, reach, logarithmic)[columns].T
+            kernels.log_partition(out, logarithmic)
 
-        summed = np.concatenate(list(run(down, range(0, log_odds.shape[1], _STRIP))), axis=1)
-        return np.concatenate(list(run(across, range(0, summed.shape[0], _STRIP))))
+        for task, length in ((down, summed.shape[1]), (across, summed.shape[0])):
+            for _ in run(task, range(0, length, _STRIP)):
+                pass
+        return log_norm
 
     def _prepare(self, view: _View, log_norm: np.ndarray, pair: Sequence[Block]) -> _Pair:
         margin, space = self.likelihood.margin, self._workspace()
