@@ -1,7 +1,7 @@
 """Chunks damaged, exchanged, cut off or gone (rows 8 and 9): named, or masked and counted; never wrong pixels."""
 
-import itertools
 import json
+import re
 import shutil
 
 import numpy as np
@@ -14,18 +14,22 @@ from mtdcore.measurement import open_measurement
 from mtdcore.measurement.zarr_guard import DIGESTS, ChunkDamaged
 from mtdcore.measurement.zarr_store import StoredArray, creating
 
-WHOLE = TileGeometry(side=128, unit=1, halo=0, reach=0)
+WHOLE = TileGeometry(side=256, unit=1, halo=0, reach=0)
 SHAPE, CHUNK = (4, 96, 80), (16, 20)
+
+
+def write(path, shape, compressor, monkeypatch):
+    monkeypatch.setattr("mtdcore.measurement.zarr_store.CHUNK", CHUNK)
+    pixels = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    with creating(path, shape, pixels.dtype, {}, compressor) as (array, _):
+        array[:] = pixels
+    return pixels
 
 
 @pytest.fixture(params=[None, "lz4", "zstd"], ids=str)
 def stored(request, tmp_path, monkeypatch):
     """(path, pixels): a measurement of 96 chunks as mtdcore writes it."""
-    monkeypatch.setattr("mtdcore.measurement.zarr_store.CHUNK", CHUNK)
-    pixels = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
-    with creating(tmp_path / "m.zarr", SHAPE, pixels.dtype, {}, request.param) as (array, _):
-        array[:] = pixels
-    return tmp_path / "m.zarr", pixels
+    return tmp_path / "m.zarr", write(tmp_path / "m.zarr", SHAPE, request.param, monkeypatch)
 
 
 def read(measurement):
@@ -47,27 +51,47 @@ def flip(content, rng):
 
 
 def zero(content, rng):
-    start = int(rng.integers(max(1, len(content) - 64)))
-    return content[:start] + bytes(len(content[start : start + 64])) + content[start + 64 :]
+    """A sector of the disk."""
+    start = int(rng.integers(-(-len(content) // 512))) * 512
+    return content[:start] + bytes(len(content[start : start + 512])) + content[start + 512 :]
 
 
 def cut(content, rng):
     return content[: int(rng.integers(len(content)))]
 
 
-def damage(path, share, rng):
-    """Damage a share of the chunks in every way, and exchange two; returns the names of those that changed."""
-    files = chunks_of(path)
-    chosen = [files[i] for i in rng.permutation(len(files))[: max(2, round(share * len(files)))]]
-    one, two = chosen[:2]
-    contents = one.read_bytes(), two.read_bytes()
-    one.write_bytes(contents[1])
-    two.write_bytes(contents[0])
-    for file, how in zip(chosen[2:], itertools.cycle((flip, zero, cut, None)), strict=False):
-        if how is None:
-            file.unlink()
-        else:
+def each(how):
+    """Damage of one file after another."""
+
+    def spoil(files, rng):
+        for file in files:
             file.write_bytes(how(file.read_bytes(), rng))
+
+    return spoil
+
+
+def exchange(files, rng):
+    """Every chunk gets the content of the next."""
+    contents = [file.read_bytes() for file in files]
+    for file, content in zip(files, contents[1:] + contents[:1], strict=True):
+        file.write_bytes(content)
+
+
+def unlink(files, rng):
+    for file in files:
+        file.unlink()
+
+
+DAMAGE = {"flip": each(flip), "zero": each(zero), "cut": each(cut), "exchange": exchange, "unlink": unlink}
+
+
+def damage(path, share, rng, kinds=tuple(DAMAGE)):
+    """Damage a share of the chunks, two of each kind at least; returns the names of those that changed."""
+    files = chunks_of(path)
+    count = max(2 * len(kinds), round(share * len(files)))
+    chosen = [files[i] for i in rng.permutation(len(files))[:count]]
+    for i, kind in enumerate(kinds):
+        DAMAGE[kind](chosen[i :: len(kinds)], rng)
     return {str(file.relative_to(path)) for file in chosen}
 
 
@@ -76,20 +100,43 @@ def place(key):
     return m, slice(row * CHUNK[0], (row + 1) * CHUNK[0]), slice(column * CHUNK[1], (column + 1) * CHUNK[1])
 
 
-@pytest.mark.parametrize("share", [0.001, 0.01, 0.1, 0.5])
-def test_all_bad_chunks_are_named_or_masked(stored, share):
-    path, pixels = stored
-    names = damage(path, share, np.random.default_rng(round(1000 * share)))
+def check_damage(path, pixels, names):
+    """All of the named chunks, and no others, are in the error, and with ``skip_bad`` in the mask."""
     with pytest.raises(InputError) as caught:
         read(open_measurement(path))
-    assert all(name in str(caught.value) for name in names)
     assert f"{len(names)} bad chunk(s)" in str(caught.value)
+    assert names <= set(re.findall(r"c/\d+/\d+/\d+", str(caught.value)))
     measurement = open_measurement(path, skip_bad=True)
     found, expected = read(measurement), pixels.copy()
     for name in names:
         expected[place(name)] = np.nan
     assert np.array_equal(found, expected, equal_nan=True)
     assert {chunk.key for chunk in measurement.bad_chunks} == names
+
+
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.1, 0.5])
+def test_all_bad_chunks_are_named_or_masked(stored, share):
+    path, pixels = stored
+    check_damage(path, pixels, damage(path, share, np.random.default_rng(round(1000 * share))))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compressor", [None, "lz4", "zstd"], ids=str)
+def test_fourteen_thousand_damaged_chunks_leave_no_wrong_pixel(tmp_path, monkeypatch, compressor):
+    """2000 chunks, of which 0.1, 1, 10 and 50 % are damaged, in one way after another."""
+    path, rng, faults = tmp_path / "m.zarr", np.random.default_rng(4), 0
+    pixels = write(path, (20, 160, 200), compressor, monkeypatch)
+    good = {file: file.read_bytes() for file in chunks_of(path)}
+    assert len(good) == 2000
+    for share in (0.001, 0.01, 0.1, 0.5):
+        for kind in ("flip", "zero", "cut", "exchange"):
+            names = damage(path, share, rng, (kind,))
+            assert len(names) == round(2000 * share)
+            check_damage(path, pixels, names)
+            faults += len(names)
+            for name in names:
+                (path / name).write_bytes(good[path / name])
+    assert faults == 4888
 
 
 def count_flips(path, pixels, count, rng):
