@@ -1,4 +1,6 @@
-"""Where the target sits in its box when copies lie at any angle.
+"""Where the target sits in its box: in the middle, and exactly there when copies lie at any angle.
+
+Without a prior nothing but :class:`CentreGauge` keeps an object that began near an edge from staying there, cut off.
 
 Copies turn about the centre of the box. A target that is off by u shows its copies off by ``R_k u``, another fraction of a
 pixel at each angle, while corners are whole pixels: it blurs itself. EM hardly moves it, as each copy has settled
@@ -9,10 +11,12 @@ a whole pixel of shift costs nothing, and the prior decides: see :mod:`mtdcore.g
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
-from .gauge import centre_of_mass
+from .extent import bright
+from .gauge import centre_of_mass, crop, recentring
 from .rotation import translate
 
 Shift = tuple[float, float]
@@ -26,8 +30,28 @@ _MOVES = 3
 #: A move must gain this many nats.
 _LEAST_GAIN = 1.0
 
+#: Pixels from the middle that :class:`CentreGauge` leaves alone: what the pixels of an object weigh changes a little all the time.
+_SLACK = 2
+
 _AROUND = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if i or j]
 _BESIDE = [(i, j) for i, j in _AROUND if not (i and j)]
+
+
+@dataclass(frozen=True)
+class CentreGauge:
+    """The middle of what is bright in the middle of the box; nothing is turned. A :class:`mtdcore.gauge.Gauge` without prior."""
+
+    def choose(self, target: np.ndarray, average: np.ndarray, level: float) -> np.ndarray:
+        """The (L, L) target, moved by whole pixels; what moves into the box is 0, for the next iterations to fill.
+
+        Args:
+            target: (L, L).
+            average: (B, B), for the sake of its size: no move is larger than its margin.
+            level: not used.
+        """
+        side, padded = len(target), np.pad(target, (len(average) - len(target)) // 2)
+        offset = recentring(bright(padded), side, ((side - 1) / 2,) * 2)
+        return target if max(map(abs, offset)) <= _SLACK else crop(padded, side, offset)
 
 
 def centred(target: np.ndarray, gain: Callable[[np.ndarray], float]) -> np.ndarray:

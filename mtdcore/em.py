@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from .backends import Backend, get_backend
 from .backends.local import search_with
-from .centring import centred
+from .centring import CentreGauge, centred
 from .classes import EachClass
 from .estep import check_box_fits, e_step, tile_cut
 from .extent import spaced
@@ -88,12 +88,12 @@ def recover(
         update: the M-step; None: :class:`DenoisingUpdate` with a prior; without, :class:`WienerUpdate` where micrographs have
             a transfer, else :class:`ExactUpdate`.
         initial: start or starts: an (L, L) image, an (S, L, L) stack (with C classes (C, L, L) or (S, C, L, L)), "uniform" (U[0, 1] per pixel), "samples" (drawn
-            from the prior), "blob" (a faint bright Gaussian blob, several of different widths); None: samples with a prior, uniform
-            without.
+            from the prior), "blob" (a faint bright Gaussian blob, several of different widths), "faint" (as uniform, so weak that a
+            copy is worth two nats); None: samples with a prior, faint for :class:`WienerUpdate`, else uniform.
         starts: number of random starts; during the first quarter of the iterations the evidence leaves fewer and fewer
             of them in the race. None: 16 samples, or one of anything else.
         gauge: how the frame of the target is chosen, at each quarter of the iterations and on convergence (SPEC 9);
-            "auto": by the prior for denoising updates, else None: left as it is.
+            "auto": by the prior for denoising updates, in the middle of the box for :class:`WienerUpdate`, else None: left as it is.
         iterations: largest number of iterations.
         tolerance: stop when ``||F_next - F||`` falls below this and the gauge is settled.
         temperature: run at noise variance ``T sigma^2``, T falling geometrically from this to 1 over the first
@@ -116,7 +116,8 @@ def recover(
     update = update or _default_update(prior, micrographs, likelihood)
     if gauge == "auto":
         by_prior = isinstance(update, DenoisingUpdate) and not isinstance(prior, FlatPrior)
-        gauge = PriorGauge.of(prior, rotations, box_size) if by_prior else None
+        unfixed = CentreGauge() if isinstance(update, WienerUpdate) else None
+        gauge = PriorGauge.of(prior, rotations, box_size) if by_prior else unfixed
     if state is None:
         model = begin_model(
             likelihood,
@@ -129,7 +130,7 @@ def recover(
             classes,
             micrographs,
         )
-        kind = default_start(prior) if initial is None else initial
+        kind = default_start(prior, update) if initial is None else initial
         targets = choose_starts(kind, starts, prior, model, seed)
         if temperature is None:
             uniform = isinstance(kind, str) and kind == "uniform"

@@ -17,11 +17,17 @@ _FLOOR = 0.1
 _SHARE = 0.95
 
 
+def bright(image: np.ndarray) -> np.ndarray:
+    """(L, L) energy of an object: squared brightness where the image is positive, beyond a tenth of its largest value.
+
+    So neither noise nor the dark fringe of a defocused particle belongs to the object.
+    """
+    energy = np.square(np.clip(image, 0.0, None))
+    return np.asarray(np.clip(energy - _FLOOR * energy.max(), 0.0, None))
+
+
 def diameter(image: np.ndarray) -> float:
     """Diameter of the disc, about the centre of mass, that holds an object.
-
-    Energy (squared brightness) counts where the image is positive, and only as far as it exceeds a tenth of its largest
-    value, so that neither noise nor the dark fringe of a defocused particle belongs to the object.
 
     Args:
         image: (L, L) real image.
@@ -29,9 +35,7 @@ def diameter(image: np.ndarray) -> float:
     Returns:
         Pixels, from 1 to L; L for an image that is nowhere positive.
     """
-    side = len(image)
-    energy = np.square(np.clip(image, 0.0, None))
-    energy = np.clip(energy - _FLOOR * energy.max(), 0.0, None)
+    side, energy = len(image), bright(image)
     total = energy.sum()
     if not total > 0.0:
         return float(side)

@@ -1,4 +1,4 @@
-"""Where a run starts: random images, draws from the prior, a faint blob, or images of the user's."""
+"""Where a run starts: random images, strong or faint, draws from the prior, a faint blob, or images of the user's."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from numpy.typing import ArrayLike
 
 from .errors import ParameterError
 from .likelihood import Likelihood
+from .likelihood.micrographs import radial_filter
+from .mstep import Update
 from .priors import FlatPrior, Prior
 from .sampling import sample_prior
+from .wiener import WienerUpdate
 
-Start: TypeAlias = Literal["uniform", "samples", "blob"]
+Start: TypeAlias = Literal["uniform", "samples", "blob", "faint"]
 
 #: Draws from the prior that race when no number is given.
 _SAMPLES = 16
 
-#: Norm of a blob in units of the noise: two nats per copy, which prefers bright regions without deciding.
-_BLOB_NORM = 2.0
+#: Norm of a faint start as micrographs show it, in units of their noise: two nats per copy, which prefers some regions without deciding.
+_FAINT_NORM = 2.0
 
 #: Standard deviation of a blob in boxes, and the factor by which those of several blobs differ from it either way.
 _BLOB_WIDTH, _BLOB_SPREAD = 1 / 6, 2.0
@@ -27,9 +30,15 @@ _BLOB_WIDTH, _BLOB_SPREAD = 1 / 6, 2.0
 _GRAIN = 0.5
 
 
-def default_start(prior: Prior) -> Start:
-    """Draws from the prior where there is one, random pixels otherwise."""
-    return "uniform" if isinstance(prior, FlatPrior) else "samples"
+def default_start(prior: Prior, update: Update) -> Start:
+    """Draws from the prior where there is one, random pixels otherwise.
+
+    For :class:`WienerUpdate` these are faint, instead of cooled: at the noise level of a high temperature the filter
+    leaves the mean over rotations at best, an image that looks the same at all of them, which EM never leaves.
+    """
+    if not isinstance(prior, FlatPrior):
+        return "samples"
+    return "faint" if isinstance(update, WienerUpdate) else "uniform"
 
 
 def choose_starts(
@@ -43,8 +52,9 @@ def choose_starts(
     if count < 1:
         raise ParameterError(f"starts must be a positive number; got {starts}.")
     match initial:
-        case "uniform":
-            return list(np.random.default_rng(seed).uniform(size=(count, *one)))
+        case "uniform" | "faint":
+            images = np.random.default_rng(seed).uniform(size=(count, *one))
+            return [_faint(image, model) for image in images] if initial == "faint" else list(images)
         case "samples":
             if isinstance(prior, FlatPrior):
                 raise ParameterError(
@@ -57,8 +67,11 @@ def choose_starts(
             grain = np.random.default_rng(seed).uniform(1.0 - _GRAIN, 1.0 + _GRAIN, size=one)
             steps = np.linspace(-1.0, 1.0, count + 2)[1:-1]  # a single blob has the middle width
             widths = model.box_size * _BLOB_WIDTH * _BLOB_SPREAD**steps
-            return [_blob(model, width) * (grain if model.classes > 1 else 1.0) for width in widths]
-    raise ParameterError(f'initial must be "uniform", "samples", "blob" or an image; got {initial!r}.')
+            blobs = [_blob(model.box_size, width) for width in widths]
+            return [_faint(blob, model) * (grain if model.classes > 1 else 1.0) for blob in blobs]
+    raise ParameterError(
+        f'initial must be "uniform", "samples", "blob", "faint" or an image; got {initial!r}.'
+    )
 
 
 def _given(images: ArrayLike, one: tuple[int, ...]) -> list[np.ndarray]:
@@ -72,9 +85,18 @@ def _given(images: ArrayLike, one: tuple[int, ...]) -> list[np.ndarray]:
     return list(stack)
 
 
-def _blob(model: Likelihood, width: float) -> np.ndarray:
+def _blob(side: int, width: float) -> np.ndarray:
     """A Gaussian blob of this standard deviation, in pixels."""
-    offset = np.arange(model.box_size) - (model.box_size - 1) / 2
+    offset = np.arange(side) - (side - 1) / 2
     line = np.exp(-0.5 * (offset / width) ** 2)
-    blob = np.outer(line, line)
-    return np.asarray(blob * (_BLOB_NORM * model.noise_std / np.linalg.norm(blob)))
+    return np.outer(line, line)
+
+
+def _faint(images: np.ndarray, model: Likelihood) -> np.ndarray:
+    """Images, (L, L) or (C, L, L), scaled to the norm of a faint start in a typical micrograph."""
+    seen, facts = np.reshape(images, (-1, *images.shape[-2:])), model.micrographs
+    if facts is not None and facts.transfer is not None:
+        power = np.mean((facts.transfer / facts.noise_ratio[:, None]) ** 2, axis=0)
+        seen = radial_filter(seen, np.sqrt(power))
+    norm = np.sqrt(np.mean(np.square(seen).sum(axis=(1, 2))))
+    return np.asarray(images * (_FAINT_NORM * model.noise_std / norm))

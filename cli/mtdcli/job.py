@@ -147,7 +147,7 @@ def arguments(
     initial = parameters["initial"]
     return {
         **{name: parameters[name] for name in same},
-        "initial": initial if initial in get_args(Start) else read_image(Path(initial)),
+        "initial": initial if initial in (None, *get_args(Start)) else read_image(Path(initial)),
         "prior": prior(parameters["prior"]),
         "micrographs": micrographs,
         "update": _update(parameters),

@@ -74,8 +74,9 @@ def _option(flag: str, kind: Any, text: str, default: Any = None, **more: Any) -
 @_option(
     "--initial",
     str,
-    "Start: noise in [0, 1], draws from the prior, a faint blob, or an image. Default: samples with a prior, else uniform.",
-    metavar="uniform|samples|blob|FILE",
+    "Start: random pixels in [0, 1], the same but faint, draws from the prior, a faint blob, or an image. "
+    "Default: samples with a prior, faint with --update wiener, else uniform.",
+    metavar="uniform|faint|samples|blob|FILE",
 )
 @_option(
     "--starts", _COUNT, "Random starts that race, chosen by evidence. Default: 16 samples, or 1.", metavar="N"
@@ -185,7 +186,6 @@ def command(
     RUN_DIR receives estimate.npy, aligned_average.npy (no prior applied), run.json, history.csv,
     detections.csv and .star (`mtd detect`) and report.html. A run that is interrupted (Ctrl-C, SIGTERM, SIGUSR1) saves a checkpoint first; --resume goes on from the last one.
     """
-    parameters["initial"] = parameters["initial"] or ("samples" if parameters["prior"] else "uniform")
     again = command_line(ctx)
     with listening(), locked(output):
         try:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import mtdcore as mtd
-from mtdcore.centring import centred
+from mtdcore.centring import CentreGauge, centred
 from mtdcore.gauge import PriorGauge, centre_of_mass
 from mtdcore.metrics import align
 from mtdcore.rotation import disc, rotate, translate
@@ -75,6 +75,21 @@ def test_large_slips_are_the_priors_business_also_at_free_angles():
     found = gauge.choose(slipped, frame, 0.05)
     assert np.linalg.norm(found - truth) < 0.5 * np.linalg.norm(truth) < np.linalg.norm(slipped - truth)
     assert np.allclose(centre_of_mass(found), centre_of_mass(truth), atol=1.0)
+
+
+@pytest.mark.parametrize("shift", [(4, 0), (-5, 3), (0, 6)])
+def test_without_a_prior_what_is_bright_goes_to_the_middle(shift):
+    """The lower left of a wide box is cut off; the rest comes to the middle, in noise and with a dark fringe around it."""
+    image = np.pad(np.clip(shape(), 0, None), 4) - 0.1 + 0.05 * np.random.default_rng(0).normal(size=(24, 24))
+    moved = CentreGauge().choose(np.roll(image, shift, axis=(0, 1)), np.zeros((40, 40)), 1.0)
+    assert align(moved, image, 1, 8).shift == pytest.approx((0, 0), abs=1)
+    assert np.count_nonzero(moved) < moved.size  # zeros came in
+
+
+def test_without_a_prior_what_is_nearly_in_the_middle_stays():
+    image = np.roll(np.clip(shape(), 0, None), (1, -2), axis=(0, 1))
+    assert CentreGauge().choose(image, np.zeros((24, 24)), 1.0) is image
+    assert np.array_equal(CentreGauge().choose(np.zeros((8, 8)), np.zeros((12, 12)), 1.0), np.zeros((8, 8)))
 
 
 @pytest.mark.parametrize("shift", [(0.0, 0.0), (0.75, -0.5), (-1.0, 1.25), (2.0, 0.0)])

@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 
 import mtdcore
+from mtdcore.likelihood.micrographs import radial_filter
+from mtdcore.metrics import correlation
 from mtdcore.microscopy.fourier import filter_radially
 from mtdcore.mstep import ExactUpdate
 from mtdcore.priors import FlatPrior
+from mtdcore.starts import choose_starts
 from mtdcore.statistics import Statistics
 from mtdcore.wiener import SpectralPrior, WienerUpdate, target_spectrum
 
@@ -96,3 +99,35 @@ def test_recover_takes_it_where_micrographs_have_a_transfer():
     assert np.array_equal(first(transfer, None), first(transfer, WienerUpdate()))
     assert not np.array_equal(first(transfer, None), first(transfer, ExactUpdate()))
     assert np.array_equal(first(None, None), first(None, ExactUpdate()))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_cold_starts_find_what_two_transfers_show(seed):
+    """Neither a hot start (all four rotations over one another) nor one whose object stays at the edge of the box gets there."""
+    box, glyph = 20, np.pad(mtdcore.datasets.glyphs(1, L, seed)[0], 4)
+    sim = mtdcore.simulate(
+        glyph, side=128, count=22, noise_std=0.0, separation=1, micrographs=2, seed=seed, dtype="float64"
+    )
+    frequency = np.linspace(0.0, 0.5, 33)
+    transfer = np.abs(np.sin(0.3 + np.pi * np.array([[12.0], [16.8]]) * frequency**2))
+    noise = 0.15 * np.random.default_rng(seed).normal(size=(2, 128, 128))
+    seen = np.stack([filter_radially(m, t) for m, t in zip(sim.measurement.array, transfer, strict=True)])
+
+    def agreement(**options):
+        facts = mtdcore.Micrographs(np.ones(2), transfer=transfer)
+        found = mtdcore.recover(seen + noise, box_size=box, micrographs=facts, iterations=20, **options)
+        return max(correlation(np.rot90(found.target, k), glyph, max_shift=4) for k in range(4))
+
+    assert agreement() > 0.93
+    assert agreement(initial="uniform") < 0.8
+    assert agreement(gauge=None) < 0.8
+
+
+def test_a_faint_start_is_worth_two_nats_a_copy_as_micrographs_show_it():
+    facts = mtdcore.Micrographs(np.ones(1), transfer=TRANSFER[None])
+    model = mtdcore.WindowLikelihood(L, 4, 3.0, 5.0, micrographs=facts)
+    for kind in ("faint", "blob"):
+        images = choose_starts(kind, 3, FlatPrior(), model, 0)
+        norms = [np.linalg.norm(radial_filter(image[None], TRANSFER)) for image in images]
+        assert norms == pytest.approx([2.0 * 3.0] * 3)
+        assert not np.array_equal(images[0], images[1])
