@@ -79,8 +79,8 @@ class TileGeometry:
         unit: sites come in whole multiples of this (patch side; 1 for windows).
         halo: extra pixels read on each side of the owned sites.
         reach: pixels beyond the last owned site that belong to it (L - 1 for window corners, 0 for patches).
-        shares: smallest number of tiles along one axis, as far as they keep 256 sites: where cutting costs nothing,
-            threads then have something to share.
+        shares: the number of tiles along one axis is a multiple of this, as far as they keep 256 sites: where cutting
+            costs nothing, threads then have equal shares.
     """
 
     side: int
@@ -133,8 +133,10 @@ class TileGeometry:
 
     def _cuts(self, extent: int) -> list[slice]:
         """Balanced cuts: no sliver of a tile is left at the far edge."""
-        units = extent // self.unit
-        tiles = max(-(-extent // self.side), min(self.shares, units, extent // _SMALLEST_SHARE))
+        units, tiles = extent // self.unit, -(-extent // self.side)
+        even = -(-tiles // self.shares) * self.shares
+        if extent >= even * _SMALLEST_SHARE:
+            tiles = min(even, units)
         edges = [self.unit * (units * i // tiles) for i in range(tiles + 1)] if tiles else []
         return [slice(a, b) for a, b in pairwise(edges)]
 
