@@ -146,7 +146,10 @@ class Detections:
 
     def only(self, micrograph: int) -> Detections:
         """The copies in one micrograph."""
-        chosen = self.micrograph == micrograph
+        return self.where(self.micrograph == micrograph)
+
+    def where(self, chosen: np.ndarray) -> Detections:
+        """Those of the copies for which ``chosen``, (N,) bool, is true."""
         names = [field.name for field in fields(self) if isinstance(getattr(self, field.name), np.ndarray)]
         return replace(self, **{name: getattr(self, name)[chosen] for name in names})
 

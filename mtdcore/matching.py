@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -72,6 +72,32 @@ def match(
             found[:, 1:] += offset
     pairs = _one_to_one(_pairs(found, true, tolerance), (len(found), len(true)))
     return Match(pairs, len(found), len(true), (float(offset[0]), float(offset[1])))
+
+
+def centred_on(detections: Detections, positions: ArrayLike, max_offset: float) -> Detections:
+    """The same copies, moved to where the object is that somebody marked.
+
+    A target that sits off the middle of its box by s puts the box of every copy off by s *in the frame of the copy*. That is
+    undone: by the median of what the nearest positions say, each turned back with its copy.
+
+    Args:
+        detections: what detected.
+        positions: (N, 3) corners of boxes around the objects, see :func:`match`.
+        max_offset: positions further away say nothing, pixels.
+    """
+    found, true = detections.positions.astype(np.float64), np.asarray(positions, np.float64)
+    pairs = _pairs(found, true, max_offset, nearest=True)
+    if not len(pairs):
+        return detections
+    down, right = (true[pairs[:, 1], 1:] - found[pairs[:, 0], 1:]).T
+    angle = np.radians(detections.angle)
+    cosine, sine = np.cos(angle[pairs[:, 0]]), np.sin(angle[pairs[:, 0]])
+    down, right = np.median(down * cosine + right * sine), np.median(right * cosine - down * sine)
+    return replace(
+        detections,
+        row=detections.row + np.rint(down * np.cos(angle) - right * np.sin(angle)).astype(np.int64),
+        column=detections.column + np.rint(down * np.sin(angle) + right * np.cos(angle)).astype(np.int64),
+    )
 
 
 def _pairs(found: np.ndarray, true: np.ndarray, distance: float, nearest: bool = False) -> np.ndarray:

@@ -91,7 +91,7 @@ def write_copies(
 ) -> Detections:
     """Find the copies (:func:`find_copies`) and write the tables of a run folder, locked by the caller."""
     found = find_copies(folder, record, threshold, device)
-    table = _table(folder, record)
+    table = table_of_run(folder, record)
     found.to_csv(folder.picks)
     found.to_json(folder.picks_json)
     found.to_star(folder.picks_star, table.names, table.bin)
@@ -109,9 +109,9 @@ def write_for_relion(folder: RunFolder, record: dict[str, Any], found: Detection
     """
     from mtdcore.relion import write_class_averages, write_picks
 
-    table = _table(folder, record)
+    table = table_of_run(folder, record)
     shares = record["result"]["likelihood"].get("class_weights") or [1.0]
-    estimate = folder.read_image(folder.estimate)
+    estimate = folder.read_image(folder.estimate, record["parameters"]["box_size"])
     write_class_averages(output, estimate, shares, table.scale, table.pixel_size)
     write_picks(output, found, table)
 
@@ -123,7 +123,8 @@ def _write_map(folder: RunFolder, record: dict[str, Any], path: Path, device: st
 
     refuse_to_replace(path, force)
     measurement, likelihood = _model(record)
-    pixel_size, estimate = _table(folder, record).pixel_size, folder.read_image(folder.estimate)
+    pixel_size = table_of_run(folder, record).pixel_size
+    estimate = folder.read_image(folder.estimate, likelihood.box_size)
     write_posterior_map(
         path, measurement, estimate, likelihood, device, pixel_size=pixel_size, overwrite=force
     )
@@ -139,7 +140,9 @@ def find_copies(
     from mtdcore.detections import detect
 
     measurement, likelihood = _model(record)
-    return detect(measurement, folder.read_image(folder.estimate), likelihood, device, threshold)
+    return detect(
+        measurement, folder.read_image(folder.estimate, likelihood.box_size), likelihood, device, threshold
+    )
 
 
 def _model(record: dict[str, Any]) -> tuple[Measurement, WindowLikelihood]:
@@ -194,7 +197,7 @@ def accuracy(found: Detections, estimate: np.ndarray, simulation: Truth) -> dict
     }
 
 
-def _table(folder: RunFolder, record: dict[str, Any]) -> MicrographTable:
+def table_of_run(folder: RunFolder, record: dict[str, Any]) -> MicrographTable:
     """What the run knew about its micrographs; numbered names where it knew nothing, or no name that STAR can hold."""
     from mtdcore.microscopy.table import Entry, MicrographTable
 

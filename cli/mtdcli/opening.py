@@ -34,7 +34,7 @@ def open_source(path: Path, skip_bad: bool = False) -> Measurement:
     steps = Preparation(invert=raw)
     if not skip_bad:
         return MicrographMeasurement(of_one_size(find_micrographs(path)), steps)
-    sized = of_one_size(find_micrographs(path, on_bad=_told), _told)
+    sized = of_one_size(find_micrographs(path, on_bad=told), told)
     return MicrographMeasurement([one for one in sized if _usable(one, steps)], steps)
 
 
@@ -69,10 +69,11 @@ def _usable(micrograph: Micrograph, steps: Preparation) -> bool:
     try:
         steps.read(micrograph)
     except MtdError as problem:
-        _told(problem)
+        told(problem)
         return False
     return True
 
 
-def _told(problem: MtdError) -> None:
+def told(problem: MtdError) -> None:
+    """Say that something is left out."""
     log(f"skipped: {problem}")

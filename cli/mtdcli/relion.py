@@ -15,9 +15,13 @@ from pathlib import Path
 
 import click
 
+from mtdcore import open_measurement
 from mtdcore.files import write_whole
+from mtdcore.microscopy.picks import Picks
+from mtdcore.microscopy.table import MicrographTable
 from mtdcore.relion import Version, version_of, write_output_nodes
 
+from . import picks
 from .console import log, to_json
 from .detect import write_copies, write_for_relion
 from .frames import Frames
@@ -28,6 +32,9 @@ from .run_folder import RunFolder
 
 ABORT = "RELION_JOB_ABORT_NOW"
 SUCCESS, FAILURE, ABORTED = (f"RELION_JOB_EXIT_{how}" for how in ("SUCCESS", "FAILURE", "ABORTED"))
+
+#: How the copies compare with the picks of ``--in_coords``.
+EVALUATION = "evaluation.json"
 
 #: Options that the job decides itself.
 _OWN = {
@@ -60,6 +67,11 @@ class Aborted(Exception):
 )
 @click.option("--o", "output", required=True, type=click.Path(path_type=Path), help="Folder of the job.")
 @click.option("--in_mics", required=True, type=click.Path(path_type=Path), help="STAR list of micrographs.")
+@click.option(
+    "--in_coords",
+    type=click.Path(path_type=Path),
+    help="Picks of somebody else, to compare with: precision and recall go to evaluation.json.",
+)
 @click.option("--j", "threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads.")
 @click.option(
     "--pipeline_control",
@@ -78,6 +90,7 @@ def command(
     ctx: click.Context,
     output: Path,
     in_mics: Path,
+    in_coords: Path | None,
     threads: int,
     pipeline_control: Path | None,
     relion_version: str,
@@ -95,7 +108,7 @@ def command(
         words["recover"] += ["--threads", str(threads), "--stop-file", str(control / ABORT)]
         job = _Job(output, control / ABORT, words)
         again = not finished and job.same_as_before(in_mics)
-        job.run(in_mics, again)
+        job.run(in_mics, in_coords, again)
         job.write(version_of(in_mics) if relion_version == "auto" else relion_version)  # type: ignore[arg-type]
         ending = SUCCESS
     except Aborted:
@@ -123,6 +136,7 @@ class _Job:
     def __post_init__(self) -> None:
         self.measurement = self.output / "measurement.zarr"
         self.folder = RunFolder(self.output / "run")
+        self.picks: Picks | None = None
 
     def same_as_before(self, in_mics: Path) -> bool:
         """Whether this folder holds an unfinished job with the same options, to be continued; notes the options."""
@@ -136,10 +150,12 @@ class _Job:
         if self.abort.exists():
             raise Aborted
 
-    def run(self, in_mics: Path, again: bool) -> None:
-        """Import and recover; with ``again``, what is missing of both."""
+    def run(self, in_mics: Path, in_coords: Path | None, again: bool) -> None:
+        """Import, read the picks to compare with, and recover; with ``again``, what is missing."""
         if not (again and self.measurement.exists()):
             self._import(in_mics)
+        if in_coords is not None:
+            self.picks = self._picks(in_coords)
         self.check()
         if not (again and self.folder.record.exists()):
             resume = again and self.folder.checkpoint.exists()
@@ -153,7 +169,18 @@ class _Job:
         found = write_copies(self.folder, record, options["threshold"], options["device"])
         write_for_relion(self.folder, record, found, self.output)
         write_output_nodes(self.output, version)
+        if self.picks is not None:
+            compared = picks.agreement(found, self.picks, tuple(record["measurement"]["shape"][1:]))
+            write_whole(self.output / EVALUATION, lambda file: file.write(to_json(compared).encode()))
+            log(
+                "against the picks given: precision {precision:.3f}, recall {recall:.3f}".format_map(compared)
+            )
         log(f"{len(found)} picks in {record['measurement']['shape'][0]} micrographs")
+
+    def _picks(self, in_coords: Path) -> Picks:
+        table, measurement = MicrographTable.load(self.measurement), open_measurement(self.measurement)
+        assert table is not None  # written by the import
+        return picks.read(in_coords, table, measurement.shape[1:], "--skip-bad" in self.words["import"])
 
     def _import(self, in_mics: Path) -> None:
         arguments = ["-o", self.measurement, "--force", *self.words["import"], "--", in_mics]

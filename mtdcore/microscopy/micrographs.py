@@ -219,7 +219,7 @@ def _row(path: Path, row: dict[str, str], optics: dict[str, dict[str, str]] | No
         raise InputError(f"{name} in {path} should read NUMBER@FILE with a number from 1.")
     return _Row(
         name,
-        _located(path, file),
+        located(path, file),
         int(section) - 1 if section else None,
         _pixel_size(path, row),
         _ctf(path, row),
@@ -227,7 +227,7 @@ def _row(path: Path, row: dict[str, str], optics: dict[str, dict[str, str]] | No
     )
 
 
-def _located(star: Path, name: str) -> Path:
+def located(star: Path, name: str) -> Path:
     """The file that a STAR list names: relative to the project, which is here or a folder above the list."""
     for folder in (Path(), *star.absolute().parents):
         if (folder / name).exists():
