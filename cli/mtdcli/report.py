@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,11 +46,12 @@ def write_report(folder: RunFolder, truth_file: Path | None = None) -> None:
     record = folder.read_record()
     parameters, result = record["parameters"], record["result"]
     path = Path(record["measurement"]["path"])
-    truth = true_target(path, truth_file, parameters["box_size"])
+    side = parameters["box_size"]
+    truth = true_target(path, truth_file, side)
     share = result.get("data_share")
     micrographs, height, width = record["measurement"]["shape"]
     pictures, texts = location(folder, record, path)
-    limits = figures.value_range(folder.read_image(folder.estimate) if truth is None else truth)
+    limits = figures.value_range(folder.read_image(folder.estimate, side) if truth is None else truth)
     halves = report_trust.curves(folder)
     for name, palette in (("halves", figures.LIGHT), ("halves_dark", figures.DARK)) if halves else ():
         pictures[name] = ring_correlations(halves, palette)
@@ -59,7 +59,7 @@ def write_report(folder: RunFolder, truth_file: Path | None = None) -> None:
         folder.page,
         "report.html.j2",
         title=f"One image from {path.name}",
-        subtitle=f"{micrographs} micrograph{'s' * (micrographs > 1)} of {height} x {width} pixels, box {parameters['box_size']}, "
+        subtitle=f"{micrographs} micrograph{'s' * (micrographs > 1)} of {height} x {width} pixels, box {side}, "
         f"{parameters['rotations']} rotations, {parameters['likelihood']} likelihood, prior: {parameters['prior'] or 'none'}",
         facts=[
             ("copies expected", f"{result['expected_count']:.1f}"),
@@ -72,7 +72,7 @@ def write_report(folder: RunFolder, truth_file: Path | None = None) -> None:
         ],
         verdict=report_trust.verdict(folder, record),
         images=_images(folder, truth, record, limits),
-        doubts=report_trust.images(folder, limits),
+        doubts=report_trust.images(folder, side, limits),
         pictures={**pictures, **_convergence(folder)},
         **texts,
         parameters=_table(record),
@@ -90,7 +90,7 @@ def _images(
     parameters, result = record["parameters"], record["result"]
     side, copies = parameters["box_size"], result["expected_count"]
     estimates, averages = (
-        folder.read_image(file).reshape(-1, side, side) for file in (folder.estimate, folder.average)
+        folder.read_image(file, side).reshape(-1, side, side) for file in (folder.estimate, folder.average)
     )
     source = "what the data and the prior say together" if parameters["prior"] else "no prior was used"
     alone = "The data alone: the average of all copies, no prior applied."
@@ -115,11 +115,9 @@ def _images(
 def _convergence(folder: RunFolder) -> dict[str, bytes]:
     from . import figures
 
-    with open(folder.history, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows:
+    history = folder.read_history()
+    if not history["iteration"]:
         return {}
-    history = {name: [float(row[name]) for row in rows] for name in rows[0]}
     return {
         "curves": figures.curves(history, figures.LIGHT),
         "curves_dark": figures.curves(history, figures.DARK),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +49,7 @@ def location(
         log(f"the report has no picture of the measurement: {problem}")
         return {}, {}
     box = bound.box_size
-    turned = templates(folder.read_image(folder.estimate), mtd.RotationSet(bound.rotations, box))
+    turned = templates(folder.read_image(folder.estimate, box), mtd.RotationSet(bound.rotations, box))
     seen, model = seen_in(tile.micrograph, turned, bound)
     map_ = occupancy(tile, mtd.get_backend("cpu").posterior(tile, seen, model), box)
     pixels = tile.values if tile.valid is None else np.where(tile.valid, tile.values, np.nan)
@@ -74,15 +73,7 @@ def _centres(folder: RunFolder, tile: Tile, box_size: int) -> np.ndarray:
     """(n, 2) rows and columns, in pixels of the tile, of the middles of the detected copies that reach into it."""
     import numpy as np
 
-    if not folder.picks.exists():
-        return np.empty((0, 2))
-    with open(folder.picks, newline="", encoding="utf-8") as file:
-        found = [
-            (int(line["row"]), int(line["column"]))
-            for line in csv.DictReader(file)
-            if int(line["micrograph"]) == tile.micrograph
-        ]
     first = [s.start for s in tile.region.read]
-    corners = np.array(found, dtype=np.float64).reshape(-1, 2) - first
+    corners = np.array(folder.read_picks(tile.micrograph), dtype=np.float64).reshape(-1, 2) - first
     inside = np.all((corners > -box_size) & (corners < tile.values.shape), axis=1)
     return np.asarray(corners[inside] + (box_size - 1) / 2)

@@ -46,11 +46,12 @@ def curves(folder: RunFolder) -> list[tuple[str, dict[str, list[float]]]]:
     return [("halves of the data", trust["halves"]), *((name, curve) for name, curve in null if curve)]
 
 
-def images(folder: RunFolder, limits: tuple[float, float]) -> list[dict[str, Any]]:
+def images(folder: RunFolder, side: int, limits: tuple[float, float]) -> list[dict[str, Any]]:
     """What noise gives, and how sure each pixel is.
 
     Args:
         folder: of the run.
+        side: of the box, pixels.
         limits: values that are drawn black and white.
     """
     from . import figures
@@ -59,13 +60,13 @@ def images(folder: RunFolder, limits: tuple[float, float]) -> list[dict[str, Any
     for kind, name in _NULLS.items():
         file = folder.null_target(kind)
         if file.exists():
-            image = folder.read_image(file)
+            image = folder.read_image(file, side)
             text = f"What the same recovery makes of {name}, on the grey scale of the estimate."
             shown.append(("Null run", text, image if image.ndim == 2 else image[0], limits))
     if folder.posterior_std.exists():
-        std = folder.read_image(folder.posterior_std)
+        std = folder.read_image(folder.posterior_std, side)
         text = "Of draws from the posterior, given the aligned average; on the grey scale of the estimate."
-        shown.append(("Posterior mean", text, folder.read_image(folder.posterior_mean), limits))
+        shown.append(("Posterior mean", text, folder.read_image(folder.posterior_mean, side), limits))
         text = f"Of every pixel among those draws, black to white from {std.min():.2g} to {std.max():.2g}. Wrong answers, which the verdict is about, are not in it."
         shown.append(("Posterior standard deviation", text, std, None))
     return [

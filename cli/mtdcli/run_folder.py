@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mtdcore import IterationRecord
 from mtdcore.checkpoint import previous_checkpoint
 from mtdcore.errors import InputError, StorageError
 from mtdcore.files import write_whole
 from mtdcore.microscopy.table import TABLE
 
 from .console import to_json
+
+#: Entry of a JSON file that seals the others.
+_SEAL = "sha256"
 
 
 class RunFolder:
@@ -85,19 +91,57 @@ class RunFolder:
         """``run.json`` as a dictionary; InputError if this is no finished run."""
         if not self.record.exists():
             raise InputError(f"{self.path} should be a folder written by `mtd recover`; it has no run.json.")
-        return _read_json(self.record)
+        record = _read_json(self.record)
+        path = record.get("measurement", {}).get("path", "")
+        if not isinstance(path, str) or "\0" in path:
+            raise InputError(f"{self.record} should name its measurement by a path; it holds {path!r}.")
+        return record
 
     def read_trust(self) -> dict[str, Any]:
         """``trust.json`` as a dictionary; empty before ``mtd trust``."""
         return _read_json(self.trust) if self.trust.exists() else {}
 
-    def read_image(self, path: Path) -> np.ndarray:
-        """One of the images of this run, (L, L) float64."""
+    def read_image(self, path: Path, side: int) -> np.ndarray:
+        """One of the images of this run, (side, side) float64, or (C, side, side) of C classes."""
         try:
-            return np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
-        except (OSError, ValueError, EOFError) as problem:
+            image = np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
+            if image.ndim not in (2, 3) or image.shape[-2:] != (side, side) or not np.isfinite(image).all():
+                raise ValueError(f"it holds {image.shape}, or pixels that are not finite")
+        except Exception as problem:  # the header is parsed as Python text, which fails in many ways
             raise InputError(
-                f"{path} should hold an image written by `mtd recover`; it could not be read ({problem})."
+                f"{path} should hold images of {side} x {side} pixels written by mtd; it could not be read ({problem})."
+            ) from problem
+        return image
+
+    def read_history(self) -> dict[str, list[float]]:
+        """The columns of ``history.csv``, the fields of :class:`mtdcore.IterationRecord`."""
+        names = {field.name for field in fields(IterationRecord)}
+        try:
+            with open(self.history, newline="", encoding="utf-8") as file:
+                table = csv.DictReader(file)
+                rows = list(table)
+            if any(set(columns) != names for columns in (table.fieldnames or names, *rows)):
+                raise ValueError(f"its columns should be {', '.join(names)}")
+            return {name: [float(row[name]) for row in rows] for name in names}
+        except (OSError, ValueError, TypeError, csv.Error) as problem:
+            raise InputError(
+                f"{self.history} should be the table that `mtd recover` wrote; it is damaged ({problem})."
+            ) from problem
+
+    def read_picks(self, micrograph: int) -> list[tuple[int, int]]:
+        """Row and column of the copies in one micrograph, of ``detections.csv``; none before there is one."""
+        if not self.picks.exists():
+            return []
+        try:
+            with open(self.picks, newline="", encoding="utf-8") as file:
+                return [
+                    (int(line["row"]), int(line["column"]))
+                    for line in csv.DictReader(file)
+                    if int(line["micrograph"]) == micrograph
+                ]
+        except (OSError, ValueError, TypeError, KeyError, csv.Error) as problem:
+            raise InputError(
+                f"{self.picks} should be the table that `mtd detect` wrote; it is damaged ({problem})."
             ) from problem
 
     def write_record(self, record: Mapping[str, Any]) -> None:
@@ -124,15 +168,31 @@ class RunFolder:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as problem:
+    except (OSError, ValueError, RecursionError) as problem:
         raise InputError(f"{path} should be JSON; it is damaged ({problem}).") from problem
     if not isinstance(record, dict):
         raise InputError(f"{path} should hold a JSON object; it holds a {type(record).__name__}.")
+    if record.pop(_SEAL, None) != _digest(record):
+        raise InputError(
+            f"{path} should be as mtd wrote it, but for the path of the measurement; its {_SEAL} says it is not: restore "
+            "it, or run again with --force."
+        )
     return record
 
 
 def _write_json(path: Path, record: Mapping[str, Any]) -> None:
-    write_whole(path, lambda file: file.write((to_json(record) + "\n").encode()))
+    plain = json.loads(to_json(record))
+    sealed = to_json(plain | {_SEAL: _digest(plain)}) + "\n"
+    write_whole(path, lambda file: file.write(sealed.encode()))
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    """SHA-256 of a record, however it is laid out. The measurement may move: its path is left out."""
+    measurement = record.get("measurement")
+    if isinstance(measurement, dict):
+        kept = {name: value for name, value in measurement.items() if name != "path"}
+        record = {**record, "measurement": kept}
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def refuse_to_replace(path: Path, force: bool) -> None:

@@ -125,7 +125,9 @@ def examine(
             source, target = (
                 (measurement, folder.estimate) if place is trust else (without(0), folder.null_target(null))
             )
-            pair = half_recoveries(source, folder.read_image(target), **options, seed=0)
+            pair = half_recoveries(
+                source, folder.read_image(target, record["parameters"]["box_size"]), **options, seed=0
+            )
             curve = half_set_correlation(*pair, _commonest(record))
             place["halves"] = {"frequency": curve.frequency, "correlation": curve.correlation}
             folder.write_trust(trust)
@@ -276,7 +278,11 @@ def _draw(
     if prior is None or not record["result"]["expected_count"] > 0:
         return
     log("drawing from the posterior of the target")
-    final = {"likelihood": model, "initial": folder.read_image(folder.estimate), "starts": None}
+    final = {
+        "likelihood": model,
+        "initial": folder.read_image(folder.estimate, model.box_size),
+        "starts": None,
+    }
     found = mtd.recover(measurement, **{**options, **final, "iterations": 0}, seed=0)
     if isinstance(model, mtd.WindowLikelihood) and model.micrographs is None:
         average, level = unbiased_average(measurement, found, options["backend"])

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from mtdcli.main import main
 from mtdcli.reproduce import text_table, with_error
+from mtdcli.run_folder import RunFolder
 
 TINY = ["--targets", "2", "--snr", "5", "--iterations", "3", "--train-steps", "3", "--jobs", "1"]
 
@@ -47,7 +48,7 @@ def digits(tmp_path_factory):
 
 def test_results_of_the_paper_method(paper):
     folder, result = paper
-    assert json.loads((folder / "run.json").read_text()) == result
+    assert RunFolder(folder).read_record() == result
     cells = {cell["method"]: cell for cell in result["table"]}
     assert list(cells) == ["start", "without prior", "with prior", "oracle", "oracle + prior"]
     assert all((cell["count"], cell["failed"], cell["snr"]) == (2, 0, 5.0) for cell in cells.values())

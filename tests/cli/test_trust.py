@@ -10,6 +10,8 @@ import time
 import numpy as np
 import pytest
 
+from mtdcli.run_folder import RunFolder
+
 QUICK = ("--box-size", 12, "--device", "cpu", "--threads", 1)
 
 
@@ -81,10 +83,11 @@ def test_a_null_run_is_the_recovery_repeated_on_noise(mtd_json, run_dir):
 
 
 def test_a_run_from_before_an_option_existed_can_be_judged(mtd_json, run_dir):
-    record = json.loads((run_dir / "run.json").read_text())
+    folder = RunFolder(run_dir)
+    record = folder.read_record()
     for name in ("batches", "classes", "micrographs"):
         del record["parameters"][name]
-    (run_dir / "run.json").write_text(json.dumps(record))
+    folder.write_record(record)
     assert mtd_json("trust", run_dir, "--null-runs", 2, "--no-halves")["supported"]
 
 
