@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import click
@@ -59,7 +61,7 @@ class LazyGroup(click.Group):
         debug = "--debug" in (sys.argv[1:] if args is None else args)
         before, warnings.showwarning = warnings.showwarning, _log_warning  # type: ignore[assignment]
         try:
-            with listening():
+            with listening(), _logging():
                 code = super().main(args, *rest, **extra)
         except Interrupted as interruption:
             error(str(interruption))
@@ -77,6 +79,27 @@ def load(name: str) -> click.Command:
     """Import the module of one command."""
     command: click.Command = importlib.import_module(f".{COMMANDS[name][0]}", __package__).command
     return command
+
+
+class _Lines(logging.Handler):
+    """Messages of the library as lines of the log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log(record.getMessage() if record.levelno < logging.WARNING else f"warning: {record.getMessage()}")
+
+
+@contextmanager
+def _logging() -> Iterator[None]:
+    """Show what the library has to say, for as long as a command runs."""
+    logger, handler = logging.getLogger("mtdcore"), _Lines()
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 def _log_warning(message: Warning | str, *where: object) -> None:

@@ -62,5 +62,5 @@ def _first_usable(precision: Precision, threads: int | None) -> Backend:
     try:
         return CudaBackend.open(None, precision)
     except (DependencyError, DeviceError) as reason:
-        _log.info("using the CPU: %s", reason)
+        _log.debug("using the CPU: %s", reason)
         return CpuBackend(precision, threads)

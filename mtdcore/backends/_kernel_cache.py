@@ -64,6 +64,7 @@ class SealedFiles:
         try:
             content = path.read_bytes()
         except OSError:
+            _announce()
             return None
         seal, data = content[:_SEAL_BYTES], content[_SEAL_BYTES:]
         if hashlib.sha256(path.name.encode() + data).digest() != seal:
@@ -72,7 +73,7 @@ class SealedFiles:
         try:
             saved_key, entry = pickle.loads(data)
         except Exception as problem:  # intact, but of an environment that is gone
-            _log.info("%s cannot be used here: %s", path, problem)
+            _log.debug("%s cannot be used here: %s", path, problem)
             return None
         return entry if saved_key == key else None
 
@@ -83,7 +84,7 @@ class SealedFiles:
         try:
             write_whole(path, lambda file: file.write(seal + data))
         except StorageError as problem:
-            _log.info("%s", problem)
+            _log.debug("%s", problem)
 
     def flush(self) -> None:
         """Forget every entry of this function."""
@@ -94,6 +95,12 @@ class SealedFiles:
         """File of a key (types of the arguments, processor, code of the function)."""
         name = hashlib.sha256(f"{_sources()} {key!r}".encode()).hexdigest()[:32]
         return self._folder / f"{self._base}.{name}.nbc"
+
+
+@functools.cache
+def _announce() -> None:
+    """Say once why nothing seems to happen."""
+    _log.info("compiling kernels for this processor, once: about half a minute")
 
 
 @functools.cache

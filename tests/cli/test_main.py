@@ -1,8 +1,10 @@
+import logging
 import os
 import subprocess
 import sys
 import time
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -24,19 +26,27 @@ def run(*args, **kwargs):
 
 
 @pytest.fixture
-def failing(monkeypatch):
+def doing(monkeypatch):
+    """Make `mtd doctor` do what the test wants."""
+
+    def install(work):
+        class Module:
+            command = click.command(work)
+
+        monkeypatch.setattr(main_module.importlib, "import_module", lambda *_: Module)
+
+    return install
+
+
+@pytest.fixture
+def failing(doing):
     """Make `mtd doctor` raise what the test wants."""
 
     def install(exception):
-        class Failing:
-            @staticmethod
-            def command():
-                raise exception
+        def fail():
+            raise exception
 
-        import click
-
-        Failing.command = click.command(Failing.command)
-        monkeypatch.setattr(main_module.importlib, "import_module", lambda *_: Failing)
+        doing(fail)
 
     return install
 
@@ -88,6 +98,19 @@ def test_errors_become_one_line_and_an_exit_code(failing, exception, exit_code):
 def test_a_message_of_several_lines_is_printed_on_one(failing):
     failing(InputError("first\n  second"))
     assert run("doctor").stderr == "mtd: error: first second\n"
+
+
+def test_the_library_is_heard_while_a_command_runs(doing):
+    logger = logging.getLogger("mtdcore.some")
+
+    def work():
+        logger.debug("detail")
+        logger.info("news")
+        logger.warning("trouble")
+
+    doing(work)
+    assert run("doctor").stderr == "mtd: news\nmtd: warning: trouble\n"
+    assert not logging.getLogger("mtdcore").handlers
 
 
 def test_debug_shows_the_traceback(failing):

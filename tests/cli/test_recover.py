@@ -204,7 +204,7 @@ def test_options_reach_the_engine(mtd, measurement, run_dir, tmp_path):
 
 
 def test_batches_save_passes(mtd, run_dir, tmp_path):
-    np.save(tmp_path / "m.npy", np.random.default_rng(0).normal(size=(270, 270)))
+    np.save(tmp_path / "m.npy", np.random.default_rng(0).normal(size=(530, 530)))
     options = ("--likelihood", "patch", "--box-size", 12, "--iterations", 5, "--tolerance", 0, "--batches", 4)
     mtd("recover", tmp_path / "m.npy", "-o", run_dir, *options)
     rows = csv.DictReader((run_dir / "history.csv").open())

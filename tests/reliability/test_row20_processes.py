@@ -1,6 +1,7 @@
 """A damaged, foreign or unwritable cache of compiled kernels, processes that share one, and forks (row 20)."""
 
 import importlib.util
+import logging
 import os
 import subprocess
 import sys
@@ -54,10 +55,14 @@ def run(module):
     return values, hits
 
 
-def test_kernels_are_compiled_once(fresh, tmp_path):
+def test_kernels_are_compiled_once_which_is_announced(fresh, tmp_path, caplog):
+    _kernel_cache._announce.cache_clear()
+    caplog.set_level(logging.INFO, "mtdcore")
     assert run(fresh()) == ((6.0, 5.0), [0, 0])
     assert len(entries(tmp_path)) == 2
+    assert ["compiling" in message for message in caplog.messages] == [True]
     assert run(fresh()) == ((6.0, 5.0), [1, 1])
+    assert len(caplog.messages) == 1
 
 
 def test_a_damaged_cache_is_compiled_again_and_replaced(fresh, tmp_path):
