@@ -17,7 +17,16 @@ from mtdcore.errors import InputError, StorageError
 
 Images = NDArray[np.float32]
 GLYPH_COUNT = 20_000
-_UNDECODABLE = (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error)
+_UNDECODABLE = (
+    ValueError,
+    LookupError,
+    TypeError,
+    EOFError,
+    MemoryError,
+    zipfile.BadZipFile,
+    gzip.BadGzipFile,
+    zlib.error,
+)
 
 
 def load_images(source: str | Path | np.ndarray, *, key: str | None = None, seed: int = 0) -> Images:
@@ -66,9 +75,9 @@ def _read(path: Path, key: str | None) -> np.ndarray:
         case ".gz":
             return _parse_idx(gzip.decompress(path.read_bytes()), path)
         case ".zarr":
-            import zarr
+            from mtdcore.measurement.zarr_store import StoredArray
 
-            return np.asarray(zarr.open_array(str(path), mode="r")[:])
+            return StoredArray.open(path).whole()
     return _parse_idx(path.read_bytes(), path)
 
 

@@ -98,7 +98,15 @@ def read_encoding(root: Path) -> Encoding:
         return parsers[name](root, metadata)
     except (InputError, StorageError):
         raise
-    except (ChunkDamaged, ChunkMissing, KeyError, TypeError, ValueError, IndexError, RecursionError) as error:
+    except (
+        ChunkDamaged,
+        ChunkMissing,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RecursionError,
+    ) as error:  # what the parsers meet in metadata of another shape
         raise InputError(
             f"{root} should be the folder of a Zarr array (format 2 or 3); its {name} is damaged: "
             f"{type(error).__name__}: {error}."

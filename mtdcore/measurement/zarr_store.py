@@ -141,6 +141,27 @@ class StoredArray:
         except Exception as error:  # codecs share no exception type
             raise ChunkDamaged(f"{type(error).__name__}: {error}") from error
 
+    def whole(self) -> np.ndarray:
+        """All of the array, in its own dtype.
+
+        Raises:
+            InputError: a chunk is missing or damaged.
+            StorageError: the operating system failed to read.
+        """
+        out = np.empty(self.array.shape, self.array.dtype)
+        sides = self.array.chunks
+        for index in np.ndindex(*(-(-n // c) for n, c in zip(out.shape, sides, strict=True))):
+            region = tuple(
+                slice(i * c, min((i + 1) * c, n)) for i, c, n in zip(index, sides, out.shape, strict=True)
+            )
+            try:
+                out[region] = self.read(index, region)
+            except (ChunkMissing, ChunkDamaged) as error:
+                raise InputError(
+                    f"{self.root} should be whole; chunk {self.key(index)} is {error or 'missing'}."
+                ) from error
+        return out
+
     def _plain(self, raw: bytes, region: tuple[slice, ...]) -> np.ndarray:
         """Pixels of a chunk that needs no decoding: zarr would read it once more and take ten times as long."""
         size = self.encoding.size

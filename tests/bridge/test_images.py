@@ -39,6 +39,18 @@ def test_every_format_gives_the_same_images(tmp_path, name):
     np.testing.assert_array_equal(images, EXPECTED)
 
 
+@pytest.mark.parametrize("how", ["missing", "damaged"])
+def test_a_bad_chunk_of_a_zarr_array_is_not_read_as_zeros(tmp_path, how):
+    zarr_file(tmp_path / "a.zarr")
+    chunk = next(file for file in (tmp_path / "a.zarr" / "c").rglob("*") if file.is_file())
+    if how == "missing":
+        chunk.unlink()
+    else:
+        chunk.write_bytes(chunk.read_bytes()[:-3])
+    with pytest.raises(InputError, match=r"should be whole; chunk c/\S+ is"):
+        load_images(tmp_path / "a.zarr")
+
+
 def test_arrays_glyphs_and_keys(tmp_path):
     np.testing.assert_array_equal(load_images(EXPECTED.astype(np.float64)), EXPECTED)
     glyphs = load_images("glyphs:5", seed=3)

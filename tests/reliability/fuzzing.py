@@ -1,4 +1,4 @@
-"""Damaged files for every reader: a good file of each kind is mutated and read, many times, with memory capped.
+"""Damaged files for every reader: good ones (specimens.py) are mutated and read, many times, with memory capped.
 
     python fuzzing.py FOLDER CASES SEED [KIND ...]
 
@@ -8,145 +8,23 @@ traceback; a crash or a hang is seen by whoever started it.
 
 from __future__ import annotations
 
-import io
 import json
+import os
 import random
 import resource
-import shutil
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+from specimens import KINDS
 
-import mtdcore as mtd
-from mtdcli.inspect import provenance
-from mtdcli.run_folder import RunFolder
-from mtdcli.sources import read_images
-from mtdcore.checkpoint import load_checkpoint, save_checkpoint
 from mtdcore.errors import MtdError
-from mtdcore.likelihood import TileGeometry
-from mtdcore.measurement import open_measurement
-from mtdcore.recovery import Candidate, EMState, IterationRecord
-from mtdcore.schedule import Temperature
-from mtdcore.simulate import open_simulation
-from mtdcore.statistics import Statistics
 
-PIXELS = np.random.default_rng(0).normal(size=(12, 10)).astype(np.float32)
-WHOLE = TileGeometry(side=64, unit=1, halo=0, reach=0)
-SECONDS = 20
-
-Reader = Callable[[Path], object]
-
-
-def tiles(path: Path) -> None:
-    measurement = open_measurement(path)
-    if np.prod(measurement.shape) < 1e6:
-        list(measurement.tiles(WHOLE))
-
-
-def images(path: Path) -> None:
-    for image in read_images(path):
-        if image.size < 1e6:
-            np.asarray(image).sum()
-
-
-def make_npy(path: Path) -> None:
-    np.save(path, PIXELS)
-
-
-def make_npz(path: Path) -> None:
-    np.savez_compressed(path, image=PIXELS)
-
-
-def make_png(path: Path) -> None:
-    from PIL import Image
-
-    Image.fromarray((PIXELS * 40 + 128).clip(0, 255).astype(np.uint8)).save(path)
-
-
-def make_tif(path: Path) -> None:
-    import tifffile
-
-    tifffile.imwrite(path, PIXELS, compression="zlib")
-
-
-def make_mrc(path: Path) -> None:
-    import mrcfile
-
-    with mrcfile.new(path, overwrite=True) as file:
-        file.set_data(PIXELS)
-
-
-def make_checkpoint(path: Path) -> None:
-    record = IterationRecord(1, 1.0, 0.1, 2.0, 1.0, 1.0, 0.5)
-    likelihood = mtd.WindowLikelihood(4, 1, 1.0, 2.0)
-    target = np.random.default_rng(1).normal(size=(4, 4))
-    state = EMState((Candidate(target, likelihood),), Temperature(1.0, 10), 2.0, (record,))
-    save_checkpoint(path, state, {"seed": 0})
-
-
-def make_record(path: Path) -> None:
-    RunFolder(path.parent).write_record({"parameters": {"seed": 0}, "result": {"noise_std": 1.0}})
-
-
-def make_statistics(path: Path) -> None:
-    Statistics.zeros(1, 4, 1.0).save(path)
-
-
-def make_zarr(path: Path, **options: object) -> None:
-    import zarr
-
-    shutil.rmtree(path, ignore_errors=True)
-    array = zarr.create_array(
-        str(path),
-        shape=PIXELS.shape,
-        dtype="f4",
-        chunks=(6, 5),
-        config={"write_empty_chunks": True},
-        **options,
-    )
-    array[:] = PIXELS
-
-
-def make_simulation(path: Path) -> None:
-    mtd.simulate(PIXELS[:4, :4], side=16, count=1, noise_std=1.0, seed=0, path=path, overwrite=True)
-
-
-def make_star(path: Path) -> None:
-    make_mrc(path.with_name("a.mrc"))
-    rows = [
-        "# version 30001",
-        "",
-        "data_micrographs",
-        "",
-        "loop_",
-        "_rlnMicrographName #1",
-        "_rlnDefocusU #2",
-        "a.mrc 15000.0",
-        "",
-    ]
-    path.write_text("\n".join(rows))
-
-
-#: name of the file -> (makes a good one, files inside that are mutated, reads it).
-KINDS: dict[str, tuple[Callable[[Path], None], tuple[str, ...], Reader]] = {
-    "a.npy": (make_npy, (), lambda path: (images(path), tiles(path))),
-    "a.npz": (make_npz, (), images),
-    "a.png": (make_png, (), images),
-    "a.tif": (make_tif, (), images),
-    "a.mrc": (make_mrc, (), images),
-    "micrographs.star": (make_star, (), tiles),
-    "c.safetensors": (make_checkpoint, (), lambda path: load_checkpoint(path, {"seed": 0})),
-    "run.json": (make_record, (), lambda path: RunFolder(path.parent).read_record()),
-    "s.npz": (make_statistics, (), Statistics.load),
-    "3.zarr": (make_zarr, ("zarr.json",), lambda path: (tiles(path), provenance(path))),
-    "2.zarr": (lambda path: make_zarr(path, zarr_format=2), (".zarray",), tiles),
-    "chunk.zarr": (make_zarr, ("c/0/1", "c/1/0"), tiles),
-    "simulation.zarr": (make_simulation, ("zarr.json", "truth.npz", "digests.npz"), open_simulation),
-}
+#: After which a reader hangs, and address space that it may have beside what is loaded.
+SECONDS, MEMORY = 60, 6 << 30
 
 TOKENS = [
     b"0",
@@ -190,47 +68,91 @@ def mutated(content: bytes, chance: random.Random) -> bytes:
     return bytes(data)
 
 
-def fuzz(kind: str, folder: Path, cases: int, seed: int) -> dict[str, object]:
-    make, inside, read = KINDS[kind]
-    folder = folder / kind.replace(".", "_")
+VALUES = (
+    None,
+    True,
+    -1,
+    0,
+    10**9,
+    1e308,
+    0.5,
+    "",
+    "x",
+    "../../x",
+    "NaN",
+    [],
+    [1],
+    {},
+    {"a": 1},
+    float("inf"),
+)
+
+
+def exchanged(content: bytes, chance: random.Random) -> bytes:
+    """JSON that stays JSON: entries replaced, taken out, or put under other names."""
+    tree = json.loads(content)
+    for _ in range(chance.choice((1, 1, 2, 4))):
+        node, key = chance.choice([*entries(tree)])
+        match chance.randrange(3):
+            case 0:
+                node[key] = chance.choice(VALUES)
+            case 1:
+                del node[key]
+            case 2:
+                node[key] = chance.choice([*entries(tree)])[0]
+        try:
+            json.dumps(tree)
+        except ValueError:  # a tree within itself
+            return content[: chance.randrange(len(content))]
+        if not [*entries(tree)]:
+            break
+    return json.dumps(tree).encode()
+
+
+def entries(tree: Any) -> list[tuple[Any, Any]]:
+    """(container, key) of everything in a tree."""
+    keys = list(tree) if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ()
+    return [(tree, key) for key in keys] + [found for key in keys for found in entries(tree[key])]
+
+
+def fuzz(name: str, folder: Path, cases: int, seed: int) -> dict[str, object]:
+    make, read, inside = KINDS[name]
+    folder = folder / name.replace(".", "_")
     folder.mkdir()
-    path, chance, refused = folder / kind, random.Random(f"{kind} {seed}"), 0
+    path, chance, refused = folder / name, random.Random(f"{name} {seed}"), 0
     make(path)
     read(path)
     files = [path / name for name in inside] or [path]
     good = {file: file.read_bytes() for file in files}
     for case in range(cases):
         file = chance.choice(files)
-        content = mutated(good[file], chance)
+        tree = file.suffix == ".json" and chance.random() < 0.5
+        content = (exchanged if tree else mutated)(good[file], chance)
         file.write_bytes(content)
-        (folder / "case").write_bytes(content)
         signal.alarm(SECONDS)
         try:
             read(path)
         except MtdError:
             refused += 1
         except BaseException:
-            print(f"{kind} case {case}: {content[:2000]!r}", file=sys.stderr, flush=True)
+            print(f"{name} case {case}: {file.name} {content[:2000]!r}", file=sys.__stderr__, flush=True)
             raise
         finally:
             signal.alarm(0)
         file.write_bytes(good[file])
-    return {"kind": kind, "cases": cases, "refused": refused}
+    return {"kind": name, "cases": cases, "refused": refused}
 
 
 def main(folder: Path, cases: int, seed: int, kinds: list[str]) -> None:
     warnings.simplefilter("ignore")
-    import mrcfile  # noqa: F401
-    import tifffile  # noqa: F401
-    import zarr  # noqa: F401
-    from PIL import Image
-
-    Image.init()
-    resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    sys.stdout = io.TextIOWrapper(sys.stdout.buffer, line_buffering=True)
-    for kind in kinds or KINDS:
-        print(json.dumps(fuzz(kind, folder, cases, seed)))
+    with open(os.devnull, "w") as nowhere:
+        for name in kinds or KINDS:
+            with redirect_stdout(nowhere), redirect_stderr(nowhere):
+                found = fuzz(name, folder, cases, seed)
+            print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

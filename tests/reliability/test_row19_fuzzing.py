@@ -9,28 +9,29 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).with_name("fuzzing.py")
+KINDS = 22  # in specimens.py
+
+for package in ("torch", "mrcfile", "tifffile", "gemmi"):
+    pytest.importorskip(package)
 
 
-def fuzz(folder, cases, seed, *kinds):
-    command = [sys.executable, str(SCRIPT), str(folder), str(cases), str(seed), *kinds]
+def fuzz(folder, cases, seed):
+    command = [sys.executable, str(SCRIPT), str(folder), str(cases), str(seed)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, capture_output=True, text=True, timeout=3000, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(found) == KINDS
+    assert all(kind["cases"] == cases for kind in found)
+    return found
 
 
 def test_a_few_cases_of_every_reader(tmp_path):
-    pytest.importorskip("mrcfile")
-    pytest.importorskip("tifffile")
-    found = fuzz(tmp_path, 12, 1)
-    assert len(found) == 13
-    assert all(kind["cases"] == 12 and kind["refused"] > 2 for kind in found)
+    assert all(kind["refused"] > 0 for kind in fuzz(tmp_path, 8, 1))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_ten_thousand_cases(tmp_path, seed):
-    """4 x 13 x 200 = 10,400."""
-    pytest.importorskip("mrcfile")
-    pytest.importorskip("tifffile")
-    assert sum(kind["cases"] for kind in fuzz(tmp_path, 200, seed)) == 2600
+    """4 x 22 x 120 = 10,560."""
+    assert all(kind["refused"] > 40 for kind in fuzz(tmp_path, 120, seed))
