@@ -6,27 +6,15 @@ import gzip
 import hashlib
 import math
 import struct
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mtdcore.errors import InputError, StorageError
+from mtdcore.errors import InputError, MtdError, StorageError
 
 Images = NDArray[np.float32]
 GLYPH_COUNT = 20_000
-_UNDECODABLE = (
-    ValueError,
-    LookupError,
-    TypeError,
-    EOFError,
-    MemoryError,
-    zipfile.BadZipFile,
-    gzip.BadGzipFile,
-    zlib.error,
-)
 
 
 def load_images(source: str | Path | np.ndarray, *, key: str | None = None, seed: int = 0) -> Images:
@@ -50,12 +38,14 @@ def load_images(source: str | Path | np.ndarray, *, key: str | None = None, seed
     path = Path(source)
     try:
         return _checked(_read(path, key), name)
-    except InputError:
+    except MtdError:
         raise
-    except _UNDECODABLE as error:
+    except gzip.BadGzipFile as error:  # an OSError
         raise InputError(f"{path}: the images cannot be decoded: {error}.") from error
     except OSError as error:
         raise StorageError(f"{path}: the images cannot be read: {error}.") from error
+    except Exception as error:  # NumPy, zipfile and zlib share no exception type
+        raise InputError(f"{path}: the images cannot be decoded: {error}.") from error
 
 
 def data_hash(images: Images) -> str:
