@@ -1,8 +1,8 @@
 """Micrographs with a CTF and coloured noise: recovery with whitening and CTF on, beside off, from warm and from cold starts.
 
-    python bench/ctf.py [--seeds N] [--snr S ...]
+    python bench/ctf.py [--seeds N] [--snr S ...] [--micrographs M]
 
-Copies of a glyph in a box of 40 pixels (4 angstrom each), on four micrographs of 256 x 256 pixels with defocus from 1.2 to 2.4
+Copies of a glyph in a box of 40 pixels (4 angstrom each), eleven on each of four micrographs of 256 x 256 pixels with defocus from 1.2 to 2.4
 micrometre and some astigmatism, contrast as recorded (dark); the noise falls as 0.2 + 1 / (1 + f / 0.05), on a slow background. SNR is
 that of the copies, after the CTF, against the noise, both per pixel of the box. Written as MRC files with a STAR list, read back,
 prepared and recovered (40 iterations, four rotations, no prior): *warm* from the glyph blurred by 4 pixels, *cold* from the default
@@ -29,13 +29,15 @@ from mtdcore.microscopy.fourier import radial_frequencies
 from mtdcore.star import write_star
 from mtdcore.wiener import WienerUpdate
 
-BOX, GLYPH, SIDE, PIXEL, MICROGRAPHS = 40, 24, 256, 4.0, 4
+BOX, GLYPH, SIDE, PIXEL = 40, 24, 256, 4.0
 
 #: Grey values per unit of the glyph.
 GREY = 30.0
 
 
-def project(folder: Path, seed: int, snr: float) -> tuple[Path, np.ndarray, np.ndarray, np.ndarray]:
+def project(
+    folder: Path, seed: int, snr: float, micrographs: int = 4
+) -> tuple[Path, np.ndarray, np.ndarray, np.ndarray]:
     """The STAR list of the files written; the glyph in its box; corners and rotations of its copies."""
     rng = np.random.default_rng(seed)
     glyph = np.pad(mtdcore.datasets.glyphs(1, GLYPH, seed)[0], (BOX - GLYPH) // 2)
@@ -45,7 +47,7 @@ def project(folder: Path, seed: int, snr: float) -> tuple[Path, np.ndarray, np.n
         density=0.25,
         noise_std=0.0,
         separation=0.75,
-        micrographs=MICROGRAPHS,
+        micrographs=micrographs,
         seed=seed,
         dtype="float64",
     )
@@ -53,10 +55,10 @@ def project(folder: Path, seed: int, snr: float) -> tuple[Path, np.ndarray, np.n
     colour = 0.2 + 1 / (1 + f / 0.05)
     rows = np.linspace(-1, 1, SIDE)
     rolling = rows[:, None] ** 2 + 0.5 * rows
-    ctfs = [Ctf(d + 400, d - 400, 37 * i) for i, d in enumerate(np.linspace(12000, 24000, MICROGRAPHS))]
+    ctfs = [Ctf(d + 400, d - 400, 37 * i) for i, d in enumerate(np.linspace(12000, 24000, micrographs))]
     table: dict[str, list[object]] = {
         "rlnMicrographName": [],
-        "rlnMicrographPixelSize": [PIXEL] * MICROGRAPHS,
+        "rlnMicrographPixelSize": [PIXEL] * micrographs,
     }
     for i, (clean, ctf) in enumerate(zip(sim.measurement.array, ctfs, strict=True)):
         grid = ctf.grid(clean.shape, PIXEL)
@@ -91,12 +93,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--snr", type=float, nargs="+", default=[0.3])
+    parser.add_argument("--micrographs", type=int, default=4)
+    parser.add_argument("--starts", type=int, default=1, help="cold starts that race")
     options = parser.parse_args()
     print(" SNR  seed  whitening  CTF     warm    cold   true poses   copies, warm and cold (true)")
     seeds = range(options.first, options.first + options.seeds)
     for snr, seed in itertools.product(options.snr, seeds):
         with tempfile.TemporaryDirectory() as folder:
-            star, glyph, positions, turns = project(Path(folder), seed, snr)
+            star, glyph, positions, turns = project(Path(folder), seed, snr, options.micrographs)
             start = ndimage.gaussian_filter(glyph, 4.0)
             print(f"{snr:4}  {seed:4}  start          {score(start, glyph):9.3f}")
             for whiten, ctf in itertools.product((True, False), repeat=2):
@@ -116,6 +120,7 @@ def main() -> None:
                         box_size=BOX,
                         min_separation=30,
                         initial=initial,
+                        starts=None if initial is begin else options.starts,
                         update=WienerUpdate(),
                         iterations=40,
                         micrographs=facts,

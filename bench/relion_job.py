@@ -1,6 +1,6 @@
 """The RELION External job on real micrographs, beside the same steps in Python.
 
-    python bench/relion_job.py apoferritin.npz WORK_DIR [--kind frame_average]
+    python bench/relion_job.py apoferritin.npz WORK_DIR [--kind frame_average] [--whiten Yes] [--update auto]
 
 Writes the ten apoferritin micrographs as MRC files with a STAR list (contrast as recorded: dark particles), runs
 ``relion_external_mtd`` as RELION's pipeliner does, and repeats import, recovery and detection through the library. Scores: the Pearson correlation of
@@ -68,8 +68,9 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--kind", default="frame_average", choices=["frame_average", "single_frame"])
     parser.add_argument("--whiten", default="Yes", choices=["Yes", "No"])
+    parser.add_argument("--update", default="auto", choices=["auto", "exact", "wiener"])
     options = parser.parse_args()
-    project = options.work.absolute() / f"{options.kind}_{options.whiten}"
+    project = options.work.absolute() / f"{options.kind}_{options.whiten}_{options.update}"
     write_project(options.archive, options.kind, project)
     marked = corners(options.archive)
     flat = open_micrographs(project / "micrographs.star", Preparation(whiten=False))
@@ -79,7 +80,7 @@ def main() -> None:
     job = Path("External/job003")
     arguments = {
         "box_size": BOX, "rotations": 1, "initial": "blob", "min_separation": SEPARATION, "iterations": ITERATIONS,
-        "whiten": options.whiten,
+        "whiten": options.whiten, "update": options.update,
     }  # fmt: skip
     command = [
         Path(sys.executable).with_name("relion_external_mtd"),
@@ -105,12 +106,11 @@ def main() -> None:
     steps = Preparation(whiten=options.whiten == "Yes")
     prepared = [steps.read(one) for one in flat.micrographs]
     stack = np.stack([one.pixels for one in prepared])
-    facts = update = None
+    facts = None
     if steps.whiten:
         facts = mtdcore.Micrographs(
             np.ones(len(stack)), transfer=np.stack([one.transfer for one in prepared])
         )
-        update = WienerUpdate()
     found = mtdcore.recover(
         stack,
         box_size=BOX,
@@ -119,7 +119,7 @@ def main() -> None:
         min_separation=SEPARATION,
         iterations=ITERATIONS,
         micrographs=facts,
-        update=update,
+        update={"auto": None, "exact": mtdcore.ExactUpdate(), "wiener": WienerUpdate()}[options.update],
         backend="cpu",
     )
     copies = detect(stack, found.target, found.likelihood)
