@@ -55,13 +55,27 @@ def messages(path: Path, target: np.ndarray, model: mtd.WindowLikelihood) -> Non
     measurement = mtd.open_measurement(path)
     one = mtd.get_backend("cpu", threads=1)
     part, geometry = measurement.split(measurement.shape[0])[0], tile_cut(model.bind(measurement.shape), one)
-    began = time.perf_counter()
-    found = mtd.e_step(part, target, model, one)
-    seconds = time.perf_counter() - began
+    seconds = []
+    for _ in range(4):  # the first one loads and compiles
+        began = time.process_time()
+        found = mtd.e_step(part, target, model, one)
+        seconds.append(time.process_time() - began)
+    pixels = measurement.shape[1] * measurement.shape[2] / 1e6
     print(
         f"a part {len(pickle.dumps((part, geometry)))} bytes, target and model {len(pickle.dumps((target, model)))} "
-        f"bytes, statistics {len(pickle.dumps(found))} bytes; {part.tile_count(geometry)} tiles take {seconds:.2f} s"
+        f"bytes, statistics {len(pickle.dumps(found))} bytes; {part.tile_count(geometry)} tiles, {pixels:.1f} Mpixel, take "
+        f"{min(seconds[1:]):.2f} s of CPU time"
     )
+
+
+def scheduling(tasks: int) -> None:
+    """What a task costs this process, which is client and scheduler, when it does next to nothing on its worker."""
+    with local_workers(2) as executor:
+        for count in (tasks // 10, tasks):  # the first one warms up
+            began = time.process_time()
+            assert executor.map_sum(float, range(count)) == count * (count - 1) / 2
+            seconds = time.process_time() - began
+    print(f"{1e3 * seconds / tasks:.2f} ms of CPU time per task in scheduler and client, {tasks} tasks")
 
 
 def killed(path: Path, target: np.ndarray, options: dict[str, object]) -> None:
@@ -93,6 +107,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=2048)
     parser.add_argument("--micrographs", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--tasks", type=int, default=2000, help="of which the cost of one is measured")
     parser.add_argument("--killed", action="store_true")
     arguments = parser.parse_args()
     target = glyphs(1, 28)[0].astype(float)
@@ -113,6 +128,7 @@ def main() -> None:
             return
         model = mtd.WindowLikelihood(28, 4, made.noise_std, float(len(made.positions)))
         messages(path, target, model)
+        scheduling(arguments.tasks)
         overhead(path, target, model, arguments.workers, arguments.repeats)
 
 

@@ -46,15 +46,22 @@ def test_the_first_block_recovers_the_image():
     assert mtdcore.relative_error(names["average"], target, max_shift=8) < 0.5
 
 
+def test_the_second_block_finds_the_copies():
+    picks = []
+    names = printed(micrographs()[1])[0] | {"pick": lambda *place: picks.append(place)}
+    exec(compile(BLOCKS[1], str(PAGE), "exec"), names)
+    assert len(picks) == pytest.approx(9, abs=1)
+
+
 def test_the_callback_cancels():
     names, seen = printed(micrographs()[1], stop_after=2)
     assert (seen, names["found"].stopped) == ([1, 2], "callback")
 
 
-def test_the_second_block_adds_micrographs():
+def test_the_third_block_adds_micrographs():
     target, images = micrographs()
     names = {"incoming": iter(images), "prepared": lambda image: image, "average": target, "mtdcore": mtdcore}
-    exec(compile(BLOCKS[1], str(PAGE), "exec"), names)
+    exec(compile(BLOCKS[2], str(PAGE), "exec"), names)
     assert names["statistics"].pixels == 3 * 96**2
     assert mtdcore.relative_error(names["improved"], target) < 0.5
 
