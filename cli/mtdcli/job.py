@@ -91,7 +91,7 @@ def run(
     done = 0 if state is None else state.iteration
     with (
         patiently(parameters["stop_file"], done) as stop,
-        Progress("recover", parameters["iterations"], "iterations", done) as bar,
+        Progress("recover", parameters["iterations"], "iterations") as bar,
     ):
 
         def after(current: mtd.EMState) -> None:

@@ -16,38 +16,37 @@ _BAR_PERIOD, _LINE_PERIOD = 0.1, 5.0
 class Progress:
     """Counts ``done`` of ``total`` with the rate and the time that remains.
 
-    Use as a context manager; the bar ends its line on the way out, also when an exception passes.
+    Use as a context manager; the bar ends its line on the way out, also when an exception passes. The rate counts from
+    the first update: before it come what is done once (starts, kernels to compile), and steps of an earlier run.
 
     Args:
         label: what is being done.
         total: number of steps.
         unit: name of one step.
-        done: steps that an earlier run did; the rate counts from here.
         stream: default stderr. A live bar is drawn only when it is a terminal.
-
     """
 
-    def __init__(
-        self, label: str, total: int, unit: str = "steps", done: int = 0, stream: TextIO | None = None
-    ) -> None:
+    def __init__(self, label: str, total: int, unit: str = "steps", stream: TextIO | None = None) -> None:
         self._label, self._total, self._unit = label, max(total, 1), unit
         self._stream = sys.stderr if stream is None else stream
         self._live = self._stream.isatty()
-        self._first = self._done = done
-        self._started = self._last = time.monotonic()
+        self._done = 0
+        self._last = time.monotonic()
+        self._first: tuple[float, int] | None = None
         self._width = 0
 
     def update(self, done: int, fields: Mapping[str, object] | None = None) -> None:
         """Say that ``done`` steps are done; ``fields`` are shown after the count."""
         self._done = done
         now = time.monotonic()
+        self._first = self._first or (now, done)
         period = _BAR_PERIOD if self._live else _LINE_PERIOD
         if now - self._last >= period or done >= self._total:
             self._last = now
-            self._write(self._text(now - self._started, fields or {}))
+            began, before = self._first
+            self._write(self._text(done - before, now - began, fields or {}))
 
-    def _text(self, elapsed: float, fields: Mapping[str, object]) -> str:
-        made = self._done - self._first
+    def _text(self, made: int, elapsed: float, fields: Mapping[str, object]) -> str:
         parts = [f"{self._done}/{self._total} {self._unit}"]
         if made and elapsed > 0:
             rate = made / elapsed

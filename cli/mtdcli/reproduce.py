@@ -152,7 +152,7 @@ def _prior(
 
         def after(progress: TrainingProgress) -> bool:
             nonlocal bar
-            bar = bar or Progress("train", progress.steps, done=progress.step)  # the rate counts from here
+            bar = bar or Progress("train", progress.steps)
             bar.update(progress.step, {"loss": f"{progress.loss:.4g}"})
             return stop.signum is not None
 

@@ -29,12 +29,17 @@ def test_a_log_gets_a_line_every_few_seconds_and_the_last_one(clock):
     assert lines[1] == "mtd: recover: 10/20 iterations, 1/s, 10 s left, copies 10"
 
 
-def test_the_rate_counts_from_where_an_earlier_run_stopped(clock):
+def test_the_rate_counts_neither_an_earlier_run_nor_what_is_done_once(clock):
     stream = io.StringIO()
-    with Progress("recover", 20, done=10, stream=stream) as bar:
+    with Progress("recover", 20, stream=stream) as bar:
+        clock[0] += 60.0
+        bar.update(11)
         clock[0] += 10.0
-        bar.update(12)
-    assert "5 s each, 40 s left" in stream.getvalue()
+        bar.update(13)
+    assert stream.getvalue().splitlines() == [
+        "mtd: recover: 11/20 steps",
+        "mtd: recover: 13/20 steps, 5 s each, 35 s left",
+    ]
 
 
 def test_a_terminal_gets_one_live_line(clock):
