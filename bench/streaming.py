@@ -1,7 +1,7 @@
 """E-steps streamed from Zarr: throughput and resident memory against the size of the measurement, and against memory.
 
     python bench/streaming.py                                  # box 5, 10^4 to 10^7 patches (1 GB of pixels)
-    python bench/streaming.py --box 28 --patches 1e4 1e5 1e6
+    python bench/streaming.py --box 28 --dtype int8            # the same at box 28, 8 GB of pixels
 
 One process runs all sizes one after another, after a warm-up that compiles every kernel and fills the pools of the
 allocator. Peaks are those of the kernel (VmHWM, reset before each size; Linux). Another process then compares the
@@ -25,15 +25,13 @@ import mtdcore as mtd
 from mtdcore.measurement.zarr_store import creating
 
 
-def write_noise(folder: Path, box: int, patches: int) -> Path:
+def write_noise(path: Path, box: int, patches: int, dtype: np.dtype) -> None:
     """A square measurement of white noise with this many patches (rounded up), in a Zarr array."""
-    side = box * math.ceil(math.sqrt(patches))
-    path, rng = folder / f"{box}-{patches}.zarr", np.random.default_rng(0)
-    with creating(path, (1, side, side), np.dtype(np.float32), {}) as (array, _):
+    side, rng = box * math.ceil(math.sqrt(patches)), np.random.default_rng(0)
+    with creating(path, (1, side, side), dtype, {}) as (array, _):
         for row in range(0, side, 256):
-            rows = min(256, side - row)
-            array[0, row : row + rows] = rng.standard_normal((rows, side), dtype=np.float32)
-    return path
+            noise = rng.standard_normal((min(256, side - row), side), dtype=np.float32)
+            array[0, row : row + len(noise)] = noise if dtype.kind == "f" else np.rint(noise)
 
 
 def e_step_of(model: str, box: int, threads: int) -> Callable[[object], mtd.Statistics]:
@@ -83,6 +81,9 @@ def main() -> None:
     parser.add_argument("--model", choices=["patch", "window"], default="patch")
     parser.add_argument("--box", type=int, default=5)
     parser.add_argument("--patches", type=float, nargs="+", default=[1e4, 1e5, 1e6, 1e7])
+    parser.add_argument(
+        "--dtype", choices=["float32", "int8"], default="float32", help="as pixels are stored"
+    )
     parser.add_argument("--compare", type=float, default=1e6)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
@@ -92,10 +93,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary, multiprocessing.get_context("spawn").Pool(1) as pool:
         folder = given.folder or Path(temporary)
         sizes = sorted({*map(int, given.patches), int(given.compare)})
-        paths = {n: folder / f"{given.box}-{n}.zarr" for n in sizes}
+        paths = {n: folder / f"{given.box}-{n}-{given.dtype}.zarr" for n in sizes}
         for n, path in paths.items():
             if not path.exists():
-                write_noise(folder, given.box, n)
+                write_noise(path, given.box, n, np.dtype(given.dtype))
         chosen = [int(n) for n in given.patches]
         for n, (seconds, peak, after) in zip(
             chosen, pool.apply(streamed, ([paths[n] for n in chosen], *options)), strict=True
