@@ -10,39 +10,17 @@ import numpy as np
 from .errors import InputError
 from .likelihood import Tile, TileGeometry
 from .measurement import Measurement
-
-#: Tiles looked at: a million pixels give the noise level to a tenth of a per cent.
-_TILES, _TILE_SIDE = 16, 256
-
-#: Median of |x - y| for independent standard normal x and y.
-_MEDIAN_DIFFERENCE = 0.6744897501960817 * math.sqrt(2.0)
+from .pictures import SIDE, SQUARES, noise_level
 
 
 def estimate_noise_std(measurement: Measurement) -> float:
-    """Robust start for the noise level: median absolute difference of horizontal neighbours.
-
-    Differences cancel a smooth background, the median ignores the copies. White noise is assumed; the M-step
-    refines the value from the residual.
+    """Robust start for the noise level, :func:`mtdcore.pictures.noise_level` of a sample. White noise is assumed; the
+    M-step refines the value from the residual.
 
     Raises:
         InputError: the measurement has no two valid neighbours, or is constant.
     """
-    differences = [
-        np.abs(np.diff(tile.values.astype(np.float64), axis=1))[_neighbours(tile.valid)].ravel()
-        for tile in sample_tiles(measurement)
-    ]
-    joined = np.concatenate(differences) if differences else np.empty(0)
-    if joined.size == 0:
-        raise InputError(
-            "the noise level cannot be estimated: no two neighbouring pixels are valid; give noise_std."
-        )
-    level = float(np.median(joined)) / _MEDIAN_DIFFERENCE
-    if not (math.isfinite(level) and level > 0):
-        raise InputError(
-            "the noise level cannot be estimated: most neighbouring pixels are equal, so the measurement holds "
-            "no noise; give noise_std, or check the file."
-        )
-    return level
+    return noise_level(sample_pictures(measurement))
 
 
 def excess_energy(measurement: Measurement, noise_std: float) -> float:
@@ -65,14 +43,18 @@ def default_expected_count(shape: tuple[int, int, int], box_size: int, density: 
 
 def sample_tiles(measurement: Measurement) -> Iterator[Tile]:
     """A few tiles spread evenly over the measurement."""
-    side = min(_TILE_SIDE, *measurement.shape[1:])
+    side = min(SIDE, *measurement.shape[1:])
     geometry = TileGeometry(side=side, unit=1, halo=0, reach=0)
     count = measurement.tile_count(geometry)
-    chosen = min(count, _TILES)
+    chosen = min(count, SQUARES)
     parts = measurement.split(count)
     for i in range(chosen):
         yield from parts[i * count // chosen].tiles(geometry)
 
 
-def _neighbours(valid: np.ndarray | None) -> np.ndarray | slice:
-    return slice(None) if valid is None else valid[:, 1:] & valid[:, :-1]
+def sample_pictures(measurement: Measurement) -> list[np.ndarray]:
+    """The pixels of these tiles, NaN where they are invalid."""
+    return [
+        tile.values if tile.valid is None else np.where(tile.valid, tile.values, np.nan)
+        for tile in sample_tiles(measurement)
+    ]

@@ -49,7 +49,7 @@ def command(
     files, or patterns such as 'micrographs/*.mrc'.
 
     All images must have one size; each becomes one micrograph of the stack, an OME-Zarr image that other programs open.
-    Pixels that are not finite stay so and are ignored by `mtd recover`.
+    Pixels that are not finite, and dead or hot ones, become NaN and are ignored by `mtd recover`.
     """
     from .frames import Frames
     from .preparing import preparation
@@ -71,7 +71,7 @@ def write_stack(frames: Any, steps: Preparation, output: Path, force: bool = Fal
         force: replace what is there.
 
     Returns:
-        What was written: micrographs, height, width, pixel_size, skipped.
+        What was written: micrographs, height, width, masked_pixels, pixel_size, skipped.
     """
     import dataclasses
 
@@ -92,6 +92,7 @@ def write_stack(frames: Any, steps: Preparation, output: Path, force: bool = Fal
     }
     shape = (len(frames.usable), height, width)
     entries: list[Entry] = []
+    masked = 0
     with (
         creating(
             output,
@@ -107,6 +108,7 @@ def write_stack(frames: Any, steps: Preparation, output: Path, force: bool = Fal
         for micrograph, prepared in frames.prepared(steps):
             array[len(entries)] = prepared.pixels
             entries.append(Entry.of(micrograph, prepared, steps.bin, steps.invert))
+            masked += int(np.isnan(prepared.pixels).sum())
             bar.update(len(entries))
         array.resize((len(entries), height, width))  # without those that turned out unusable on reading
         MicrographTable(tuple(entries)).save(folder)
@@ -115,10 +117,13 @@ def write_stack(frames: Any, steps: Preparation, output: Path, force: bool = Fal
         f"{len(entries)} micrograph(s) of {height} x {width} pixels; pixel scale {min(scales):.4g} to {max(scales):.4g}; "
         f"{frames.contrast}"
     )
+    if masked:
+        log(f"{masked} of {len(entries) * height * width} pixels are masked (invalid, defective or as asked)")
     return {
         "micrographs": len(entries),
         "height": height,
         "width": width,
+        "masked_pixels": masked,
         "pixel_size": pixel_size,
         "skipped": frames.skipped,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from mtdcore import open_measurement
 from mtdcore.errors import MtdError
@@ -18,12 +19,13 @@ from .console import log
 from .progress import Progress
 
 
-def open_source(path: Path, skip_bad: bool = False) -> Measurement:
+def open_source(path: Path, skip_bad: bool = False, defects: Literal["mask", "keep"] = "mask") -> Measurement:
     """Open a measurement. Micrograph files are prepared with the defaults of ``mtd import`` as they are read.
 
     Args:
         path: .zarr, .npy, .star, .mrc(s) or .tif.
         skip_bad: leave out micrographs, and mask chunks, that are missing or damaged.
+        defects: dead and hot pixels of micrograph files, which have to be masked before these are prepared.
 
     Raises:
         InputError, StorageError: see :func:`mtdcore.open_measurement`.
@@ -31,7 +33,7 @@ def open_source(path: Path, skip_bad: bool = False) -> Measurement:
     if path.suffix.lower() not in SUFFIXES:
         return open_measurement(path, skip_bad=skip_bad)
     raw = path.suffix.lower() not in TIFF
-    steps = Preparation(invert=raw)
+    steps = Preparation(defects, invert=raw)
     if not skip_bad:
         return MicrographMeasurement(of_one_size(find_micrographs(path)), steps)
     sized = of_one_size(find_micrographs(path, on_bad=told), told)

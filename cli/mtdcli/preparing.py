@@ -17,6 +17,13 @@ _POSITIVE = click.FloatRange(min=0, min_open=True)
 
 _OPTIONS = (
     click.option(
+        "--defects",
+        type=click.Choice(["mask", "keep"]),
+        default="mask",
+        show_default=True,
+        help="Dead and hot pixels, looked for in each image as it is stored: masked, or taken as they are.",
+    ),
+    click.option(
         "--invert/--no-invert",
         default=None,
         help="Negate the pixels, so that dark particles become bright. Default: for MRC files and STAR lists, raw micrographs.",

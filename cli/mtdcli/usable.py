@@ -23,8 +23,9 @@ def open_for(path: Path, parameters: Mapping[str, Any]) -> Measurement:
 
     from .opening import open_source
 
-    measurement = open_source(path, parameters.get("skip_bad", False))
-    return without_defects(measurement) if parameters.get("defects", "keep") == "mask" else measurement
+    defects = parameters.get("defects", "keep")
+    measurement = open_source(path, parameters.get("skip_bad", False), defects)
+    return without_defects(measurement) if defects == "mask" else measurement
 
 
 def source_of(measurement: Measurement) -> Measurement:

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from ..errors import InputError, ParameterError
+from ..pictures import mask_defects
 from .background import gaussian_background, polynomial_background, scale
 from .ctf import Ctf
 from .fourier import bin_by, filter_radially, flip_signs
@@ -40,6 +41,7 @@ class Preparation:
     """The steps, in this order; the defaults of ``mtd import`` for MRC, TIFF and STAR.
 
     Attributes:
+        defects: dead and hot pixels (:mod:`mtdcore.pictures`): masked, or kept as they are.
         invert: negate the pixels: particles in raw micrographs are dark.
         flip_phases: undo the sign changes of the CTF (micrographs that are flipped already stay as they are); None: where
             CTF and pixel size are known.
@@ -55,6 +57,7 @@ class Preparation:
         normalise: bring the image to median 0 and robust standard deviation 1.
     """
 
+    defects: Literal["mask", "keep"] = "mask"
     invert: bool = True
     flip_phases: bool | None = None
     bin: int = 1
@@ -106,6 +109,8 @@ class Preparation:
             InputError: nothing to scale by, or no CTF or pixel size where phases are to be flipped.
         """
         pixels = np.array(image, np.float32)
+        if self.defects == "mask":
+            pixels = mask_defects(pixels)
         if self.invert:
             np.negative(pixels, out=pixels)
         pixels, passed = self._resample(pixels, micrograph)

@@ -69,6 +69,50 @@ def test_nothing_is_changed_when_told_so_and_invalid_pixels_stay_invalid(mtd, tm
     assert np.argwhere(np.isnan(pixels(tmp_path / "n.zarr")[0])).tolist() == [[3, 4]]
 
 
+@pytest.mark.parametrize(
+    "steps", [(), ("--bin", 2), ("--whiten",), ("--bin", 2, "--background", "none")], ids=str
+)
+def test_dead_and_hot_pixels_are_masked_before_they_are_spread(mtd, tmp_path, steps):
+    """The same as of an image whose defects were NaN from the start; kept, they leave traces in their neighbours."""
+    rng = np.random.default_rng(2)
+    image = rng.normal(3000, 40, (120, 160)).astype(np.float32)
+    bad = rng.random(image.shape) < 0.004
+    bad[40] = True
+    for name, value in (("known", np.nan), ("hot", 60000.0), ("dead", 0.0)):
+        np.save(tmp_path / f"{name}.npy", np.where(bad, np.float32(value), image))
+        log = mtd("import", tmp_path / f"{name}.npy", "-o", tmp_path / f"{name}.zarr", *steps).stderr
+        assert "are masked" in log
+    known, hot, dead = (pixels(tmp_path / f"{name}.zarr") for name in ("known", "hot", "dead"))
+    assert np.isnan(known).any()
+    assert np.array_equal(hot, known, equal_nan=True)
+    assert np.array_equal(dead, known, equal_nan=True)
+    mtd("import", tmp_path / "hot.npy", "-o", tmp_path / "kept.zarr", "--defects", "keep", *steps)
+    kept = pixels(tmp_path / "kept.zarr")
+    assert not np.isnan(kept).any()
+    assert np.abs(kept - known)[~np.isnan(known)].max() > 0.01
+
+
+def test_defects_of_micrograph_files_are_masked_as_they_are_read(mtd, tmp_path):
+    mrcfile = pytest.importorskip("mrcfile")
+    image = RNG.normal(3000, 40, (80, 70)).astype(np.float32)
+    image[5, 6:9] = 60000.0
+    with mrcfile.new(tmp_path / "a.mrc") as file:
+        file.set_data(image)
+    run = (
+        "recover",
+        tmp_path / "a.mrc",
+        "-o",
+        tmp_path / "run",
+        "--box-size",
+        8,
+        "--iterations",
+        1,
+        "--force",
+    )
+    assert "of 5600 pixels were not used" in mtd(*run).stderr
+    assert "not used" not in mtd(*run, "--defects", "keep").stderr
+
+
 def test_sizes_must_agree_and_nothing_is_left_behind(mtd, tmp_path):
     np.save(tmp_path / "a.npy", FRAMES)
     np.save(tmp_path / "b.npy", FRAMES[0, :50])
@@ -124,6 +168,7 @@ def test_a_list_becomes_an_image_with_a_table_of_its_micrographs(mtd_json, star,
         "micrographs": 2,
         "height": 40,
         "width": 35,
+        "masked_pixels": 0,
         "pixel_size": 5.0,
         "skipped": [],
     }

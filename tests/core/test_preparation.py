@@ -50,7 +50,7 @@ def test_an_image_without_noise_is_refused(image):
         scale(image)
 
 
-PLAIN = Preparation(invert=False, flip_phases=False, background="none", whiten=False, normalise=False)
+PLAIN = Preparation("keep", invert=False, flip_phases=False, background="none", whiten=False, normalise=False)
 
 
 def plain(image, micrograph=None, **steps):

@@ -23,8 +23,8 @@ from specimens import KINDS
 
 from mtdcore.errors import MtdError
 
-#: After which a reader hangs, and address space that it may have beside what is loaded.
-SECONDS, MEMORY = 60, 6 << 30
+#: After which a reader hangs (kernels may have to be compiled), and address space that it may have beside what is loaded.
+SECONDS, MEMORY = 300, 6 << 30
 
 TOKENS = [
     b"0",
