@@ -228,10 +228,10 @@ class _Iteration:
             model, statistics, residual if self.learn_noise else None, state.first_count, corners, early
         )
         carried = running.moved(self.engine.to_host) if share < 1.0 else None
-        due, floor = self._is_due(iteration, heat, image - target), 0.0
+        due, settled = self._is_due(iteration, heat, image - target), share == 1.0
         if self.learn_separation and due:
             before, model = model, spaced(model, image)
-            floor = self.tolerance if model is not before else 0.0  # another model: not at rest yet
+            settled &= model is before
         if gauge is not None and due:
             framed, extra = self._regauge(gauge, image, model, batch)
             passes += extra * share
@@ -240,7 +240,8 @@ class _Iteration:
         record = IterationRecord(
             iteration=iteration + 1,
             objective=statistics.log_likelihood,
-            step_norm=max(float(np.linalg.norm(image - target)), floor),
+            # a part of the pixels, or another model, says nothing of being at rest
+            step_norm=max(float(np.linalg.norm(image - target)), 0.0 if settled else self.tolerance),
             expected_count=statistics.expected_count,
             noise_std=model.noise_std,
             temperature=heat,

@@ -89,7 +89,7 @@ def updated(
     if model.micrographs is not None and statistics.ledger is not None:
         facts = _entered(model, model.micrographs, statistics.ledger, corners, residual_energy is not None)
         model = replace(model, micrographs=facts)
-    if residual_energy is None:
+    if residual_energy is None or not statistics.pixels:  # a mini-batch may lie under a mask
         return model
     return model.with_noise_std(math.sqrt(max(residual_energy(), 0.0) / statistics.pixels))
 

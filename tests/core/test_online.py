@@ -19,6 +19,7 @@ from mtdcore import (
 )
 from mtdcore.checkpoint import load_checkpoint, save_checkpoint
 from mtdcore.errors import ParameterError
+from mtdcore.halfsets import HalfMeasurement
 from mtdcore.testing import assert_same_bits
 
 CPU = get_backend("cpu", threads=1)
@@ -67,6 +68,15 @@ def test_the_target_of_the_plain_loop_in_far_fewer_passes(made):
 def test_unknown_noise_is_learned_from_parts(made):
     found = run(made, OnlineEM(parts=9), noise_std="auto")
     assert found.noise_std == pytest.approx(made.noise_std, rel=2e-3)
+
+
+@pytest.mark.parametrize("lower", [False, True])
+def test_parts_without_a_valid_pixel_neither_stop_nor_end_a_run(made, lower):
+    half = replace(made, measurement=HalfMeasurement(open_measurement(made.measurement), lower))
+    plain, online = (run(half, o, noise_std="auto") for o in (None, OnlineEM(parts=9)))
+    errors = [relative_error(r.target, made.target, max_shift=1) for r in (plain, online)]
+    assert errors[1] < 1.05 * errors[0]
+    assert [record.passes for record in online.history[-2:]] == pytest.approx([1.0, 1.0], abs=0.3)
 
 
 def test_every_part_once_before_any_comes_again(made):
