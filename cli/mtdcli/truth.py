@@ -26,17 +26,18 @@ def simulation_at(path: Path) -> Simulation | None:
 
 
 def true_target(measurement: Path, file: Path | None, box_size: int) -> np.ndarray | None:
-    """The true image, (L, L) float64: from a file if given, else from the measurement; None if unknown.
+    """The true image, (L, L) float64: from a file if given, else from the measurement; None if unknown, or of another box.
 
     Raises:
-        InputError: the image has another size than the box.
+        InputError: the image in the file has another size than the box.
     """
-    if file is not None:
-        truth: np.ndarray | None = read_image(file)
-    else:
+    if file is None:
         simulation = simulation_at(measurement)
-        truth = None if simulation is None else simulation.target
-    if truth is not None and truth.shape != (box_size, box_size):
+        if simulation is None or simulation.target.shape != (box_size, box_size):
+            return None
+        return simulation.target
+    truth = read_image(file)
+    if truth.shape != (box_size, box_size):
         raise InputError(
             f"the truth should have the size of the box, {box_size} x {box_size}; it is {truth.shape[0]} x {truth.shape[1]}."
         )

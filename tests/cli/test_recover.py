@@ -54,6 +54,12 @@ def test_a_run_folder_holds_everything(mtd_json, measurement, run_dir):
     assert f"E_s = {errors['E_s']:.3f}" in page
 
 
+def test_a_box_that_is_not_that_of_the_simulation_is_reported_without_truth(mtd, measurement, run_dir):
+    mtd("recover", measurement, "-o", run_dir, *QUICK[2:], "--box-size", 14)
+    assert "Truth" not in (run_dir / "report.html").read_text()
+    assert "truth" in mtd("evaluate", run_dir, code=65).stderr
+
+
 def test_evaluate_takes_a_truth_of_its_own(mtd, mtd_json, measurement, run_dir, tmp_path):
     mtd("recover", measurement, "-o", run_dir, *QUICK)
     shutil.copy(run_dir / "estimate.npy", tmp_path / "truth.npy")
