@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 
@@ -24,7 +25,7 @@ def estimate_noise_std(measurement: Measurement) -> float:
 
 
 def excess_energy(measurement: Measurement, noise_std: float) -> float:
-    """Energy of the copies, ``||M||^2 - N sigma^2`` over all N valid pixels, from a sample; at least 0."""
+    """Energy of the copies, ``||M||^2 - N sigma^2`` as if all N pixels were valid, from a sample; at least 0."""
     energy = pixels = 0.0
     for tile in sample_tiles(measurement):
         values = tile.values.astype(np.float64)
@@ -45,11 +46,8 @@ def sample_tiles(measurement: Measurement) -> Iterator[Tile]:
     """A few tiles spread evenly over the measurement."""
     side = min(SIDE, *measurement.shape[1:])
     geometry = TileGeometry(side=side, unit=1, halo=0, reach=0)
-    count = measurement.tile_count(geometry)
-    chosen = min(count, SQUARES)
-    parts = measurement.split(count)
-    for i in range(chosen):
-        yield from parts[i * count // chosen].tiles(geometry)
+    for part in measurement.split(min(measurement.tile_count(geometry), SQUARES)):
+        yield from islice(part.tiles(geometry), 1)
 
 
 def sample_pictures(measurement: Measurement) -> list[np.ndarray]:

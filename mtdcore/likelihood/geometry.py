@@ -111,12 +111,13 @@ class TileGeometry:
         side = (pixels - 2 * self.halo - self.reach) // self.unit * self.unit
         return replace(self, side=max(self.side, side))
 
-    def regions(self, shape: tuple[int, int]) -> Iterator[Region]:
-        """Regions of a micrograph in row-major order."""
+    def regions(self, shape: tuple[int, int], first: int = 0, last: int | None = None) -> Iterator[Region]:
+        """Regions ``first .. last - 1`` (all) of a micrograph in row-major order."""
         row_cuts, col_cuts = (self._cuts(n) for n in self.extent(shape))
-        for rows in row_cuts:
-            for cols in col_cuts:
-                yield Region((rows, cols), (self._read(rows, shape[0]), self._read(cols, shape[1])))
+        count = len(row_cuts) * len(col_cuts)
+        for n in range(first, count if last is None else min(last, count)):
+            rows, cols = row_cuts[n // len(col_cuts)], col_cuts[n % len(col_cuts)]
+            yield Region((rows, cols), (self._read(rows, shape[0]), self._read(cols, shape[1])))
 
     def count(self, shape: tuple[int, int]) -> int:
         """Number of regions of a micrograph of this shape."""

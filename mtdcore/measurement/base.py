@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby, islice
+from itertools import groupby
 from operator import itemgetter
 from typing import Protocol, Self, TypeAlias
 
@@ -138,8 +138,12 @@ class TiledMeasurement(ABC):
         return valid
 
     def _regions(self, geometry: TileGeometry) -> Iterator[tuple[int, Region]]:
-        every = ((m, region) for m in range(self._shape[0]) for region in geometry.regions(self._shape[1:]))
-        return islice(every, *self._range(geometry))
+        first, last = self._range(geometry)
+        count = geometry.count(self._shape[1:])
+        for micrograph in range(first // count, -(-last // count)) if count else ():
+            start = micrograph * count
+            for region in geometry.regions(self._shape[1:], max(0, first - start), last - start):
+                yield micrograph, region
 
     def _range(self, geometry: TileGeometry) -> tuple[int, int]:
         """First and last + 1 of this part among the tiles of the whole measurement."""
