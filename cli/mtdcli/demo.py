@@ -47,7 +47,8 @@ _SIDE, _DENSITY, _SNR, _TARGETS = 308, 0.1, 0.5, 3
 @json_option
 def command(output: Path, seed: int, force: bool, as_json: bool) -> None:
     """Hide copies of a glyph in noise (SNR 0.5) and recover it by the published method and by the default one, for three
-    glyphs and for noise alone. Needs no data, no GPU and no PyTorch (with it, a learned prior is shown too); takes under a minute.
+    glyphs and for noise alone. Needs no data, no GPU and no PyTorch (with it, a learned prior is shown too); takes about
+    a minute.
     """
     from .run_folder import RunFolder, refuse_to_replace
 

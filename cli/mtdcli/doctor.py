@@ -18,6 +18,8 @@ _OPTIONAL = {
     "cupy": "cuda12 or cuda13",
     "mrcfile": "em",
     "tifffile": "em",
+    "gemmi": "em",
+    "distributed": "dask",
 }
 
 #: In the place of the self-test of a device whose compute capability the kernels do not support.

@@ -18,7 +18,7 @@ from .stopping import Interrupted, listening
 
 #: Command -> (module, help line). The help line stands here so that ``mtd --help`` imports no command.
 COMMANDS = {
-    "demo": ("demo", "Hide a glyph in noise and recover it: no data needed, under a minute."),
+    "demo": ("demo", "Hide a glyph in noise and recover it: no data needed, about a minute."),
     "doctor": ("doctor", "Versions, devices and a small self-test of this installation."),
     "simulate": ("simulate", "Make a measurement with known truth from a glyph or an image."),
     "import": (
