@@ -17,8 +17,8 @@ from mtdcore.microscopy.micrographs import SUFFIXES, of_one_size
 from .console import log
 from .sources import read_images
 
-#: Micrographs whose contrast is judged.
-_JUDGED = 8
+#: Micrographs whose contrast is judged, and standard errors of the mean that the median needs to say something.
+_JUDGED, _SURE = 8, 2.5
 
 
 class Frames:
@@ -51,7 +51,7 @@ class Frames:
         self.key, self.pixel_size = key, pixel_size
         self.skipped: list[str] = []
         self._skip_bad, self._each = skip_bad, each
-        self._skewness: list[float] = []
+        self._skewness: list[tuple[float, float]] = []  # with standard errors
         found = [micrograph for source in self.sources for micrograph in self._listed(source)]
         self.usable = of_one_size(found, self.bad if skip_bad else None)
 
@@ -86,8 +86,8 @@ class Frames:
     @property
     def contrast(self) -> str:
         """What the sign of the contrast looks like after preparation, for the log."""
-        skewness = float(np.median(self._skewness))
-        if abs(skewness) < 0.05:
+        skewness, error = np.median(self._skewness, axis=0)
+        if abs(skewness) < _SURE * error / np.sqrt(len(self._skewness)):
             return "the sign of the contrast cannot be told from the pixels"
         seen = "bright, as they should" if skewness > 0 else "dark: try the other of --invert and --no-invert"
         return f"the largest things look {seen} (skewness {skewness:+.2f})"

@@ -6,7 +6,7 @@ import pytest
 
 from mtdcore.errors import InputError
 from mtdcore.microscopy import Ctf, Micrograph, Preparation
-from mtdcore.microscopy.background import gaussian_background, polynomial_background, scale
+from mtdcore.microscopy.background import contrast_skewness, gaussian_background, polynomial_background, scale
 from mtdcore.microscopy.fourier import bin_by
 from mtdcore.microscopy.whitening import noise_spectrum
 
@@ -177,3 +177,19 @@ def test_invalid_pixels_survive_binning_and_flipping_as_a_mask():
     expected = np.zeros((45, 40), bool)
     expected[15:20, 10:15] = True
     assert np.array_equal(np.isnan(found), expected)
+
+
+def test_the_sign_of_the_contrast_is_not_that_of_the_edges():
+    """What a background filter leaves along the edges is much stronger than a few faint particles, and dark."""
+    rng = np.random.default_rng(3)
+    image = rng.normal(size=(200, 220)).astype(np.float32)
+    image[:15] -= 5.0
+    image[:, -15:] -= 5.0
+    nothing, error = contrast_skewness(image)
+    assert abs(nothing) < 3 * error
+    rows, columns = np.mgrid[:200, :220]
+    for row, column in rng.integers(40, 160, size=(8, 2)):
+        image += 2.0 * np.exp(-0.5 * ((rows - row) ** 2 + (columns - column) ** 2) / 5.0**2)
+    assert contrast_skewness(image)[0] > 5 * error
+    assert contrast_skewness(-image)[0] < -5 * error
+    assert contrast_skewness(np.full((60, 60), np.nan, np.float32)) == (0.0, np.inf)
