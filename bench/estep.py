@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import statistics
 import sys
@@ -30,6 +29,7 @@ from rivals import FFTS, torch_patch, torch_window, transform_pairs, vectorised_
 
 import mtdcore as mtd
 from mtdcore.backends.cpu import CpuBackend
+from mtdcore.cores import usable_cores
 from mtdcore.measurement import open_measurement
 from mtdcore.rotation import RotationSet
 
@@ -216,7 +216,7 @@ def compare(rows: list[dict[str, Any]], stored: str) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--case", action="append", help="substring of a case name; may be repeated")
     parser.add_argument("--rivals", action="store_true", help="also whole-array scipy and torch versions")
@@ -244,7 +244,7 @@ def main() -> int:
         rows.append(row)
     record = {
         "machine": platform.processor() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         "threads": options.threads,
         "repeats": options.repeats,
         "versions": {"mtdcore": mtd.__version__, "numpy": np.__version__, "scipy": scipy.__version__},

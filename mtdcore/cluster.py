@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from ._typing import Array
+from ._typing import Array, Precision
 from .backends import Backend, get_backend
 from .errors import DependencyError, DeviceError, StorageError
 from .likelihood import Likelihood, Tile, WindowLikelihood
@@ -27,7 +27,6 @@ from .summing import FAN_IN, SummingExecutor, node_sum
 
 T = TypeVar("T")
 S = TypeVar("S")
-Precision = Literal["float32", "float64"]
 
 #: Lost workers that a task survives on a cluster of our own. What it costs to be wrong is an endless loop of a task that
 #: kills its workers, by running out of memory say.

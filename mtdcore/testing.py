@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from ._typing import Array
+from ._typing import Array, Precision
 from .backends import Backend
 from .backends.reference import ReferenceBackend
 from .likelihood import Likelihood, PatchLikelihood, Tile, TileGeometry, WindowLikelihood
@@ -30,8 +30,6 @@ from .measurement import ArrayMeasurement, Measurement
 from .priors import Prior, denoise
 from .rotation import RotationSet
 from .statistics import SUMMED, Statistics
-
-Precision = Literal["float32", "float64"]
 
 
 class _SmallTiles:

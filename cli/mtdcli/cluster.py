@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import mtdcore as mtd
+from mtdcore.cores import usable_cores
 from mtdcore.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def computing(
     if scheduler is not None or workers is not None:
         from mtdcore.cluster import WorkerBackend, connected, local_workers
 
-        share = 1 if workers is None else max(1, len(os.sched_getaffinity(0)) // workers)
+        share = 1 if workers is None else max(1, usable_cores() // workers)
         with local_workers(workers) if scheduler is None else connected(scheduler) as executor:
             yield WorkerBackend(executor, device, precision, threads or share), executor
     elif device == ALL_DEVICES:

@@ -62,9 +62,11 @@ def machine() -> dict[str, Any]:
     """Cores this process may use, threads of Numba, memory in GiB."""
     import numba
 
+    from mtdcore.cores import usable_cores
+
     pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     return {
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
         "numba_threads": numba.get_num_threads(),
         "memory_gib": round(pages * page / 2**30, 1),
     }

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
 from mtdcore.backends import Precision, get_backend
+from mtdcore.cores import usable_cores
 from mtdcore.errors import ParameterError
 from mtdcore.likelihood import PatchLikelihood, WindowLikelihood
 
@@ -51,7 +51,7 @@ def threads_within(parameters: Mapping[str, Any], shape: tuple[int, int, int]) -
         raise ParameterError(
             f"--max-memory should be at least {least}M for a box of {box} with {rotations} rotations; got {limit // _MIB}M."
         )
-    return min(fitting, threads or len(os.sched_getaffinity(0)))
+    return min(fitting, threads or usable_cores())
 
 
 def _workspace(

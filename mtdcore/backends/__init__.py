@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from typing import Literal, TypeAlias
 
+from .._typing import Precision
 from ..errors import DependencyError, DeviceError, ParameterError
 from .base import Backend
 
 __all__ = ["Backend", "Precision", "get_backend"]
 
-Precision: TypeAlias = Literal["float32", "float64"]
 
 _log = logging.getLogger(__name__)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
 
 import numpy as np
 
-from .._typing import Array
+from .._typing import Array, Precision
+from ..cores import usable_cores
 from ..errors import ParameterError
 from ..likelihood import Likelihood, PatchLikelihood, Tile, WindowLikelihood
 from ..statistics import Statistics
@@ -40,7 +39,7 @@ class CpuBackend:
 
     def __init__(
         self,
-        precision: Literal["float32", "float64"] = "float32",
+        precision: Precision = "float32",
         threads: int | None = None,
         max_memory: int = _GIB,
     ) -> None:
@@ -50,9 +49,9 @@ class CpuBackend:
             raise ParameterError(f"threads must be a positive number, or None for all; got {threads}.")
         if max_memory < 1:
             raise ParameterError(f"max_memory must be a positive number of bytes; got {max_memory}.")
-        self.precision: Literal["float32", "float64"] = precision
+        self.precision: Precision = precision
         self.max_memory = max_memory
-        self.threads = threads or len(os.sched_getaffinity(0))
+        self.threads = threads or usable_cores()
 
     def with_threads(self, threads: int) -> CpuBackend:
         """The same backend with so many threads."""

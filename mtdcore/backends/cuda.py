@@ -7,11 +7,11 @@ import logging
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 
-from .._typing import Array
+from .._typing import Array, Precision
 from ..errors import DeviceError, ParameterError
 from ..likelihood import Likelihood, PatchLikelihood, Tile, WindowLikelihood
 from ..statistics import Statistics
@@ -43,7 +43,7 @@ class CudaBackend:
             so strong that rounding alone would move log-weights by more than 0.01 nats.
     """
 
-    def __init__(self, device: Device, precision: Literal["float32", "float64"] = "float32") -> None:
+    def __init__(self, device: Device, precision: Precision = "float32") -> None:
         if precision not in ("float32", "float64"):
             raise ParameterError(f'precision must be "float32" or "float64"; got {precision!r}.')
         self.device, self.name, self.xp = device, device.name, device.xp
@@ -51,7 +51,7 @@ class CudaBackend:
         self._batch_bytes: int | None = None  # learnt when memory ran out
 
     @classmethod
-    def open(cls, index: int | None = None, precision: Literal["float32", "float64"] = "float32") -> Self:
+    def open(cls, index: int | None = None, precision: Precision = "float32") -> Self:
         """The backend of the device with this index; None: the first usable one.
 
         Raises:
@@ -172,7 +172,7 @@ class CudaBackend:
 
 
 @functools.cache
-def _opened(index: int, precision: Literal["float32", "float64"]) -> CudaBackend:
+def _opened(index: int, precision: Precision) -> CudaBackend:
     return CudaBackend.open(0 if sees_one_device() else index, precision)
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import mtdcore as mtd
+from mtdcore.cores import usable_cores
 from mtdcore.errors import ParameterError
 
 from .cases import ROTATIONS, Case
@@ -78,7 +79,7 @@ def run_all(
         raise ParameterError(f"jobs must be a positive number; got {jobs}.")
     tasks = [(case, method) for case in cases for method in methods]
     outcomes: dict[int, Outcome] = {}
-    workers = min(jobs or _cores(), max(1, len(tasks)))
+    workers = min(jobs or usable_cores(), max(1, len(tasks)))
     context = multiprocessing.get_context("spawn")  # a forked child inherits locks of torch and Numba
     with _one_thread_each(), ProcessPoolExecutor(workers, context, _prepare_worker) as pool:
         futures = {pool.submit(run_one, *task): index for index, task in enumerate(tasks)}
@@ -118,10 +119,6 @@ def _failed(case: Case, method: Method, problem: BaseException, seconds: float) 
     failure = f"{type(problem).__name__}: {problem}"
     nan = float("nan")
     return Outcome(method.name, case.snr, case.target, case.repeat, seconds, None, nan, nan, failure)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
