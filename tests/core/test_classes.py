@@ -96,7 +96,8 @@ def test_an_empty_class_keeps_its_target(update):
     np.testing.assert_array_equal(moved[1], far)
     assert np.abs(moved[0] - targets[0]).max() > 0
     assert shares(found, 0.0) == pytest.approx((1.0, 1e-5), rel=1e-4)
-    assert shares(found, 0.5) == pytest.approx((0.8, 0.2))
+    assert shares(found, 0.5) == pytest.approx((0.75, 0.25))
+    assert shares(found, 1.0) == pytest.approx((0.5, 0.5))
 
 
 def test_weights_are_held_up_at_first():

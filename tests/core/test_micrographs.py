@@ -108,6 +108,13 @@ def test_an_extended_header_is_skipped(tmp_path):
     assert np.array_equal(open_pixels(path).stack[0], STACK[0])
 
 
+def test_a_colour_picture_is_no_stack(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((64, 48, 3), np.uint8), photometric="rgb")
+    with pytest.raises(InputError, match="colour picture"):
+        open_pixels(tmp_path / "a.tif")
+
+
 @pytest.mark.parametrize("compression", [None, "zlib"])
 @pytest.mark.parametrize("dtype", ["u1", "u2", "f4", ">u2"])
 def test_tiff_stacks(tmp_path, dtype, compression):

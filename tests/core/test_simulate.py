@@ -170,6 +170,8 @@ def test_nothing_is_overwritten_or_left_behind(target, tmp_path, monkeypatch):
         ({"micrographs": 0}, "micrographs"),
         ({"count": -1}, "-1 copies"),
         ({"separation": 0}, "separation must be positive"),
+        ({"separation": np.nan}, "separation must be a finite number; got nan"),
+        ({"count": None, "density": np.inf}, "density must be a finite number; got inf"),
         ({"rotations": 0}, "rotations"),
         ({"count": 40}, "9 is the most that ever do"),
         ({"count": 36, "side": 72}, "random placement got to"),

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mtdcore import FlatPrior, GaussianPrior, get_backend, recover, simulate
+from mtdcore import FlatPrior, GaussianPrior, Micrographs, get_backend, recover, simulate
 from mtdcore.errors import InputError, ParameterError
 from mtdcore.metrics import align
 from mtdcore.uncertainty import (
@@ -120,6 +120,15 @@ def test_an_unbiased_average_needs_whole_windows(found):
     _, patches = recovered(1, likelihood="patch")
     with pytest.raises(ParameterError, match="by the window model; got PatchLikelihood"):
         unbiased_average(simulated(1).measurement, patches)
+
+
+def test_an_unbiased_average_needs_micrographs_that_are_alike(found):
+    facts = Micrographs(np.ones(1))
+    likelihood = replace(found.likelihood, micrographs=facts)
+    leader = replace(found.state.leader, likelihood=likelihood)
+    unlike = replace(found, state=replace(found.state, candidates=(leader,)))
+    with pytest.raises(ParameterError, match="alike"):
+        unbiased_average(simulated(1).measurement, unlike)
 
 
 def test_the_same_seed_draws_the_same_whatever_the_batch_of_the_prior(found):
