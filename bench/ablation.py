@@ -20,6 +20,7 @@ import numpy as np
 
 import mtdcore as mtd
 from mtdcore import models
+from mtdcore.metrics import forgiven_shift
 
 UNSEEN = 55_000  # first training image that the shipped prior has not seen
 
@@ -83,7 +84,7 @@ class Problem:
                 seed=seed,
                 **options,
             )
-        shifts = (0, round(6 / 28 * side))
+        shifts = (0, forgiven_shift(side))
         without, free = (mtd.relative_error(found.target, self.target, max_shift=s) for s in shifts)
         return without, free
 

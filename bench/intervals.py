@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 import mtdcore as mtd
-from mtdcore.metrics import align
+from mtdcore.metrics import align, forgiven_shift
 from mtdcore.uncertainty import PosteriorSamples, posterior_samples, unbiased_average
 
 PROBABILITY, DRAWS = 0.9, {5: 400, 28: 64}
@@ -47,7 +47,7 @@ def held(target: np.ndarray, prior: mtd.Prior, snr: float, seed: int) -> tuple[f
     )
     average, level = unbiased_average(made.measurement, found)
     draws = posterior_samples(average, level, prior, DRAWS[side], seed)
-    frame = align(draws.mean, target, rotations=4, max_shift=round(6 / 28 * side))
+    frame = align(draws.mean, target, rotations=4, max_shift=forgiven_shift(side))
     turned = np.rot90(draws.images, frame.rotation, axes=(1, 2))
     inside = PosteriorSamples(ndimage.shift(turned, (0, *frame.shift), order=0))
     low, high = inside.interval(PROBABILITY)

@@ -33,8 +33,11 @@ _HYSTERESIS, _FREE_HYSTERESIS = 3.0, 6.0
 #: Samples that give the centre of mass of the prior.
 _SAMPLES = 16
 
+#: Rotations from which on copies may lie at any angle.
+ANY_ANGLE = 72
+
 #: Free angles: a grid of 5 degrees with one draw at every other level, the best of it with all, then half the step twice.
-_GRID, _SHORTLIST = 72, 5
+_GRID, _SHORTLIST = ANY_ANGLE, 5
 
 #: Free angles: pixels from the prior's centre of mass that are left to the likelihood, which fixes the axis of rotation.
 _SLACK = 2
@@ -93,7 +96,7 @@ class PriorGauge:
             rough = np.argsort(view.costs(grid, 1, _LEVELS[::2]))[:_SHORTLIST]
             first = [0.0, *(grid[k] for k in rough if k)]
             costs = dict(zip(first, view.costs(first, self.draws, _LEVELS), strict=True))
-            steps = (math.pi / _GRID, math.pi / _GRID / 2) if self.rotations >= _GRID else ()
+            steps = (math.pi / _GRID, math.pi / _GRID / 2) if self.rotations >= ANY_ANGLE else ()
             for step in steps:  # between few angles the copies could not follow
                 best = min(costs, key=costs.__getitem__)
                 near = [best - step, best + step]

@@ -38,7 +38,7 @@ def relative_error(estimate: np.ndarray, truth: np.ndarray, rotations: int = 4, 
         truth: (L, L) real image, not all zero.
         rotations: number K of equally spaced rotations that leave the problem unchanged.
         max_shift: largest integer shift S along rows and columns, zeros shifted in. 0 gives the paper's
-            error E, 6 at L = 28 the gauge-free error E_s.
+            error E, :func:`forgiven_shift` the gauge-free error E_s.
 
     Returns:
         The error; NaN when the estimate holds a NaN.
@@ -47,6 +47,11 @@ def relative_error(estimate: np.ndarray, truth: np.ndarray, rotations: int = 4, 
         ParameterError: shapes that differ or are not square, a blank truth, rotations < 1, max_shift < 0.
     """
     return align(estimate, truth, rotations, max_shift).error
+
+
+def forgiven_shift(box_size: int) -> int:
+    """Pixels of shift that the gauge-free error E_s forgives: 6 at a box of 28 (SPEC 1), in proportion elsewhere."""
+    return round(6 / 28 * box_size)
 
 
 def align(estimate: np.ndarray, truth: np.ndarray, rotations: int = 4, max_shift: int = 0) -> Alignment:

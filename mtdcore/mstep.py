@@ -20,11 +20,17 @@ _UNSEEN = 1e-6
 #: Share of the largest weight of a frequency that is added to all, where micrographs have a transfer.
 _DAMPING = 1e-2
 
-#: Share of the iterations whose denoising steps are longer than those of EM: that of the falling temperature.
-RELAXED_SHARE = 0.6
+#: Share of the iterations that search: the temperature falls (:mod:`mtdcore.schedule`), denoising steps are longer than
+#: those of EM. The others converge.
+SEARCH_SHARE = 0.6
 
 #: Prior weight gamma at (iteration, iterations), both counted from 0.
 Schedule = Callable[[int, int], float]
+
+
+def rising(iteration: int, iterations: int) -> float:
+    """The paper's weight of the prior on MNIST, a :data:`Schedule`: tau / 100 in iteration tau of 100."""
+    return (iteration + 1) / iterations
 
 
 class Update(Protocol):
@@ -53,7 +59,7 @@ class GradientAscent:
         step: step size mu.
         steps: gradient steps per E-step; the statistics hold at any F, so more steps cost no E-step.
         prior_weight: gamma, a number or a function of (iteration, iterations); the MNIST experiment of the
-            paper uses ``lambda i, n: (i + 1) / n``.
+            paper uses :func:`rising`.
         prior_level: noise level at which the score is asked.
     """
 
@@ -177,7 +183,7 @@ class DenoisingUpdate:
         if copies <= 0.0:
             return target
         # interpolated rotations spread the eigenvalues of the normal operator to both sides of 1: w = 2 oscillates
-        early = iteration < RELAXED_SHARE * iterations and statistics.rotation_set.exact
+        early = iteration < SEARCH_SHARE * iterations and statistics.rotation_set.exact
         longer = self.relaxation if early else 1.0
         variance = longer * statistics.noise_std**2 / copies
         for _ in range(self.steps):

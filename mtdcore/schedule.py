@@ -9,13 +9,11 @@ from typing import Literal
 from .errors import ParameterError
 from .likelihood import Likelihood, WindowLikelihood
 from .measurement import Measurement
+from .mstep import SEARCH_SHARE
 from .noise import default_expected_count, excess_energy
 
 #: Nats per copy, ``||F||^2 / (sigma^2 T)``, that an automatic start leaves.
 _START_NATS = 10.0
-
-#: Share of the iterations over which the temperature falls.
-_FALL = 0.6
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Temperature:
         measurement: Measurement,
     ) -> Temperature:
         """The schedule of a run; "auto" takes the energy per copy from the excess energy of the measurement."""
-        span = round(_FALL * iterations)
+        span = round(SEARCH_SHARE * iterations)
         if temperature == "auto":
             count = (
                 likelihood.expected_count

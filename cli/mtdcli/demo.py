@@ -130,12 +130,11 @@ def _write(folder: RunFolder, cases: list[_Case], table: dict[str, dict[str, flo
 
     from mtdcore.files import write_whole
     from mtdcore.likelihood import TileGeometry
-    from mtdcore.metrics import align
+    from mtdcore.metrics import align, forgiven_shift
 
     from . import figures
     from .demo_methods import BOX
     from .page import write_page
-    from .truth import largest_shift
 
     whole = TileGeometry(side=_SIDE, unit=1, halo=0, reach=0)
     rows = []
@@ -148,7 +147,7 @@ def _write(folder: RunFolder, cases: list[_Case], table: dict[str, dict[str, flo
             continue
         turned, captions = {}, {}
         for name, estimate in case.estimates.items():
-            best = align(estimate, simulation.target, rotations=4, max_shift=largest_shift(BOX))
+            best = align(estimate, simulation.target, rotations=4, max_shift=forgiven_shift(BOX))
             turned[name], captions[name] = np.rot90(estimate, best.rotation), f"E$_s$ {best.error:.2f}"
         rows.append(figures.Row(f"glyph {number}", pixels, simulation.target, turned, captions))
     picture = figures.comparison(rows)

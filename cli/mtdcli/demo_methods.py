@@ -9,6 +9,7 @@ import numpy as np
 
 import mtdcore as mtd
 from mtdcore.datasets import glyphs
+from mtdcore.mstep import rising
 
 #: Side of the glyphs, pixels.
 BOX = 28
@@ -73,7 +74,7 @@ def methods() -> list[Method]:
     pool = glyphs(_POOL_SIZE, BOX, _POOL_SEED).astype(np.float64)
     prior = GlyphPrior(pool)
     plain = {"initial": pool[:_START_SIZE].mean(0)}
-    ascent = mtd.GradientAscent(step=1e-3, prior_weight=_rising, prior_level=0.045)
+    ascent = mtd.GradientAscent(step=1e-3, prior_weight=rising, prior_level=0.045)
     published = {**plain, "likelihood": "patch", "iterations": 100, "update": ascent}
     default = {**plain, "temperature": "auto"}
     ways = [
@@ -106,7 +107,3 @@ def window_evidence(measurement: Any, estimate: np.ndarray, noise_std: float, co
     """Evidence in nats that this image is in the measurement, against nothing being there (SPEC 7)."""
     likelihood = mtd.WindowLikelihood(BOX, 4, noise_std, expected_count=copies)
     return float(mtd.e_step(measurement, estimate, likelihood, backend="cpu").log_likelihood)
-
-
-def _rising(iteration: int, iterations: int) -> float:
-    return (iteration + 1) / iterations

@@ -182,11 +182,9 @@ def accuracy(found: Detections, estimate: np.ndarray, simulation: Truth) -> dict
         simulation: the truth.
     """
     from mtdcore.matching import match
-    from mtdcore.metrics import align
+    from mtdcore.metrics import align, forgiven_shift
 
-    from .truth import largest_shift
-
-    frame = align(estimate, simulation.target, found.rotations, largest_shift(found.box_size))
+    frame = align(estimate, simulation.target, found.rotations, forgiven_shift(found.box_size))
     matched = match(found.in_frame_of(frame), simulation.positions, TOLERANCE)
     return {
         "count": matched.detections,

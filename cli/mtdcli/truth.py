@@ -9,6 +9,8 @@ import numpy as np
 
 from mtdcore import relative_error
 from mtdcore.errors import InputError, MtdError
+from mtdcore.gauge import ANY_ANGLE
+from mtdcore.metrics import forgiven_shift
 from mtdcore.simulate import open_simulation
 
 from .sources import read_image
@@ -44,15 +46,6 @@ def true_target(measurement: Path, file: Path | None, box_size: int) -> np.ndarr
     return truth
 
 
-#: Rotations from which on copies lie at any angle, and so does what is recovered (see :class:`mtdcore.gauge.PriorGauge`).
-_MANY = 72
-
-
-def largest_shift(box_size: int) -> int:
-    """Pixels of shift that the gauge-free error E_s forgives: 6 at a box of 28 (SPEC 1), in proportion elsewhere."""
-    return round(6 / 28 * box_size)
-
-
 def errors(estimate: np.ndarray, truth: np.ndarray, rotations: int) -> dict[str, float | int]:
     """The relative error E and the gauge-free error E_s (SPEC 1), with the shift that E_s forgives.
 
@@ -61,8 +54,8 @@ def errors(estimate: np.ndarray, truth: np.ndarray, rotations: int) -> dict[str,
         truth: (L, L), not blank.
         rotations: number K of rotations that count as the same image; from 72 on, every degree does.
     """
-    shift = largest_shift(len(truth))
-    if rotations >= _MANY:
+    shift = forgiven_shift(len(truth))
+    if rotations >= ANY_ANGLE:  # and so may what is recovered
         rotations = 360
     return {
         "E": relative_error(estimate, truth, rotations),

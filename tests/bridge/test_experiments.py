@@ -19,10 +19,11 @@ from mtdbridge.experiments import (
 )
 from mtdbridge.experiments.cases import one_per_class
 from mtdbridge.experiments.learning import paper_level
-from mtdbridge.experiments.methods import Oracle, Recover, Start, aligned_copies, rising
+from mtdbridge.experiments.methods import Oracle, Recover, Start, aligned_copies
 from mtdbridge.experiments.runner import run_one
 from mtdbridge.parameterisation import VP_LEVELS
 from mtdcore.errors import InputError, ParameterError
+from mtdcore.mstep import rising
 
 SIDE = 8
 

@@ -12,6 +12,7 @@ import mtdcore as mtd
 from mtdcore.datasets import labelled_glyphs
 from mtdcore.errors import InputError, ParameterError
 from mtdcore.likelihood import TileGeometry
+from mtdcore.metrics import forgiven_shift
 from mtdcore.simulate import Simulation
 
 from ..images import load_images
@@ -88,8 +89,8 @@ class Experiment:
 
     @property
     def max_shift(self) -> int:
-        """Pixels of shift that the gauge-free error forgives: 6 at L = 28, in proportion elsewhere."""
-        return round(6 / 28 * self.box_size)
+        """Pixels of shift that the gauge-free error forgives."""
+        return forgiven_shift(self.box_size)
 
     def cases(self, snrs: Sequence[float], repeats: int = 1, seed: int = 0) -> list[Case]:
         """Every target at every SNR, ``repeats`` measurements each.

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 import mtdcore as mtd
+from mtdcore.mstep import rising
 from mtdcore.priors import denoise
 from mtdcore.simulate import Simulation
 
@@ -171,11 +172,6 @@ def methods_of(
             Recover("with the exact prior", exact, random, tied_patches=tied),
         ]
     return [Recover("without prior", None, alone, tied_patches=tied), *learned, *floor]
-
-
-def rising(iteration: int, iterations: int) -> float:
-    """The paper's weight of the prior on MNIST: tau / 100 in iteration tau of 100."""
-    return (iteration + 1) / iterations
 
 
 def _prior(source: PriorSource) -> mtd.Prior | None:
