@@ -99,7 +99,7 @@ def load_checkpoint(path: str | Path, identity: Mapping[str, Any]) -> EMState:
         except _Unusable:
             raise CheckpointError(
                 f"{path} should be a checkpoint; it is missing or damaged ({damage}), and there is no previous one: "
-                "start again with --force."
+                "start again from the beginning (--force)."
             ) from damage
         warnings.warn(
             f"{path} is missing or damaged ({damage}); going on from the previous checkpoint, of iteration "
@@ -181,7 +181,7 @@ def _compare(path: str | Path, saved: Mapping[str, Any], given: Mapping[str, Any
     if names:
         listed = "; ".join(f"{name} was {saved.get(name)}, is {given.get(name)}" for name in names)
         raise CheckpointError(
-            f"{path} belongs to a run with other parameters: {listed}; use those, or start again with --force."
+            f"{path} belongs to a run with other parameters: {listed}; use those, or start again from the beginning (--force)."
         )
 
 

@@ -75,11 +75,12 @@ class DaskExecutor(SummingExecutor):
         except KilledWorker as loss:
             raise DeviceError(
                 f"the cluster should run each part of the E-step; a part lost its worker too often ({loss}): look for "
-                "workers out of memory, then go on with --resume."
+                "workers out of memory, then go on from the last checkpoint (--resume)."
             ) from loss
         except (CommClosedError, FutureCancelledError) as loss:
             raise DeviceError(
-                f"the connection to the cluster was lost ({loss}); start a cluster again and go on with --resume."
+                f"the connection to the cluster was lost ({loss}); start a cluster again and go on from the last checkpoint "
+                "(--resume)."
             ) from loss
         return result
 

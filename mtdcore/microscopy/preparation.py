@@ -165,7 +165,7 @@ class Preparation:
         if self.flip_phases:
             raise InputError(
                 f"phase flipping needs the CTF and the pixel size of every micrograph; the {'CTF' if ctf is None else 'pixel size'} is "
-                "unknown: give the STAR file of CTF estimation, or --no-ctf."
+                "unknown: give the STAR file of CTF estimation, or flip_phases=False (--no-ctf)."
             )
         return None
 

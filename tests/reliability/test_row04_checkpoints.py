@@ -111,7 +111,7 @@ def test_where_both_are_damaged_nothing_is_guessed(saved):
     path, content = saved
     for file in (path, previous_checkpoint(path)):
         file.write_bytes(content[:-1])
-    with pytest.raises(CheckpointError, match=r"missing or damaged .* start again with --force"):
+    with pytest.raises(CheckpointError, match=r"missing or damaged .* start again"):
         load_checkpoint(path, IDENTITY)
 
 
