@@ -28,7 +28,6 @@ class PCAPrior:
         mean: (L * L,) mean image.
         axes: (L * L, L * L) eigenvectors of the covariance, one per column.
         variances: (L * L,) eigenvalues.
-
     """
 
     mean: np.ndarray

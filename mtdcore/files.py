@@ -19,7 +19,6 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
     Raises:
         StorageError: the operating system refused; what was at ``path`` is still there.
-
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

@@ -12,7 +12,6 @@ def torch_device(name: str) -> torch.device:
 
     Raises:
         DeviceError: torch cannot use it here.
-
     """
     try:
         device = torch.device(name)

@@ -34,7 +34,6 @@ class PriorNetwork(nn.Module):
     Attributes:
         parameterisation: what the output means.
         options: keyword arguments that build the same architecture, JSON-able.
-
     """
 
     parameterisation: ClassVar[Parameterisation]

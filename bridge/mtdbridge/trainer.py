@@ -36,7 +36,6 @@ class Trainer:
         held_out: (M, L, L) images for validation, M >= 0.
         device: where the network is trained.
         output: weights file, written at every save; None: nothing is written.
-
     """
 
     def __init__(

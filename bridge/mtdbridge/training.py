@@ -66,7 +66,6 @@ def train_prior(
         DeviceError: the device is not usable here.
         CheckpointError: the state to resume from belongs to another training.
         StorageError: reading or writing failed.
-
     """
     try:
         settings = TrainingOptions(network=network, loss=loss or LOSS_OF.get(network, "edm"), **options)

@@ -35,7 +35,6 @@ class TrainingOptions:
         precision: "float32", or "bfloat16" for mixed precision where the processor is faster with it.
         augmentation: random transforms of the images.
         seed: of the weights, the order, the noise and the augmentation.
-
     """
 
     network: str = "denoiser"
@@ -97,7 +96,6 @@ class TrainingProgress:
         validation: relative denoising error per level of the averaged weights, or the loss for "ism"; None
             between validations.
         images_per_second: since the last report.
-
     """
 
     step: int
@@ -119,7 +117,6 @@ class Pace:
         report_every: steps between calls of the callback.
         validate_every: steps between validations; a multiple of ``report_every``.
         save_seconds: least time between saves.
-
     """
 
     report_every: int = 100

@@ -72,7 +72,6 @@ def require_same(
 
     Raises:
         CheckpointError: the first difference.
-
     """
     pairs = {
         what: (getattr(card, what), getattr(expected, what))

@@ -30,7 +30,6 @@ def denoising_errors(
         trained: levels that the network was trained on.
         generator: CPU generator of the noise.
         levels: noise levels in the units of the images.
-
     """
     device = next(network.parameters()).device
     errors = {}

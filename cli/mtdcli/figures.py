@@ -42,7 +42,6 @@ def picture(image: np.ndarray, limits: tuple[float, float] | None = None) -> byt
     Args:
         image: (H, W) real; what is not finite is drawn black.
         limits: values of black and white; None: the range of the image.
-
     """
     from PIL import Image
 
@@ -71,7 +70,6 @@ def with_squares(image: np.ndarray, centres: np.ndarray, side: float, limits: tu
         centres: (n, 2) row and column of the middle of each copy, in pixels of ``image``.
         side: of the squares, pixels.
         limits: values of black and white.
-
     """
     from matplotlib.collections import PatchCollection
     from matplotlib.patches import Rectangle
@@ -99,7 +97,6 @@ def curves(history: Mapping[str, Sequence[float]], palette: Palette) -> bytes:
     Args:
         history: column name -> one value per iteration, with the columns of ``history.csv``.
         palette: colours.
-
     """
     from matplotlib.figure import Figure
 

@@ -43,7 +43,6 @@ class RunFolder:
         posterior_std: ``posterior_std.npy``, (L, L) float64, their standard deviation.
         picks_json: ``detections.json``, the same for other programs.
         table: ``micrographs.json``, what is known about the micrographs, where anything is.
-
     """
 
     def __init__(self, path: Path) -> None:

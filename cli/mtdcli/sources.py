@@ -22,7 +22,6 @@ def read_images(path: Path, key: str | None = None) -> Iterator[np.ndarray]:
     Raises:
         InputError: unknown format, damaged file, no image, complex or non-numeric pixels.
         DependencyError: the reader of this format is not installed.
-
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:

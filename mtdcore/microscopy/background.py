@@ -23,7 +23,6 @@ def gaussian_background(image: np.ndarray, width: float) -> np.ndarray:
 
     Returns:
         (H, W) of the dtype of ``image``.
-
     """
     finite = np.isfinite(image)
     values = ndimage.gaussian_filter(np.where(finite, image, 0), width, mode="reflect", truncate=3.0)
@@ -42,7 +41,6 @@ def polynomial_background(image: np.ndarray, degree: int) -> np.ndarray:
 
     Returns:
         (H, W) of the dtype of ``image``.
-
     """
     rows, cols = (np.linspace(-1.0, 1.0, n) for n in image.shape)
     row_powers, col_powers = (np.polynomial.legendre.legvander(axis, degree) for axis in (rows, cols))
