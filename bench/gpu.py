@@ -3,7 +3,7 @@
     python bench/gpu.py [--device 0] [--case NAME ...] [--repeats 20] [-o bench/results]
 
 Writes ``<device>-<date>.json``: one row per case, each with the seconds of every kernel and the share of the measured copy
-bandwidth that the bytes it has to move amount to. Rates count poses as SPEC does: a pixel-pose is one rotation at one
+bandwidth that the bytes it has to move amount to. Rates count poses: a pixel-pose is one rotation at one
 pixel of the measurement, a patch-rotation one rotation of one patch with all its shifts.
 """
 

@@ -1,4 +1,4 @@
-"""From the posterior of every pose to a list of copies (window model, SPEC 7).
+"""From the posterior of every pose to a list of copies (window model, docs/model.md 7).
 
 A copy's posterior spreads over a few corners and rotations around the best one. Its *probability* is the mass of
 that whole neighbourhood. Copies are read off greedily, the most probable first, and keep the minimum separation.

@@ -76,9 +76,9 @@ def recover(
         noise_std: standard deviation of the noise in the units of the measurement; "auto": estimated, then
             updated by every M-step.
         prior: prior over targets; None: flat.
-        likelihood: "window" (SPEC 7), "patch" (SPEC 3, uniform pose prior as in the paper), or a likelihood object
-            of this box and these rotations, whose tied parameters are the start; it then decides noise,
-            count and separation.
+        likelihood: "window" (docs/model.md 7), "patch" (docs/model.md 3, uniform pose prior as in the paper), or a
+            likelihood object of this box and these rotations, whose tied parameters are the start; it then decides
+            noise, count and separation.
         min_separation: smallest distance of two corners in pixels (window model); None: box_size; "auto": half the box at
             first, then as close as copies of the size that the target shows can come without overlap.
         expected_count: start for the number of copies (window model); None: a tenth of the area.
@@ -92,13 +92,14 @@ def recover(
             copy is worth two nats); None: samples with a prior, faint for :class:`WienerUpdate`, else uniform.
         starts: number of random starts; during the first quarter of the iterations the evidence leaves fewer and fewer
             of them in the race. None: 16 samples, or one of anything else.
-        gauge: how the frame of the target is chosen, at each quarter of the iterations and on convergence (SPEC 9);
-            "auto": by the prior for denoising updates, in the middle of the box for :class:`WienerUpdate`, else None: left as it is.
+        gauge: how the frame of the target is chosen, at each quarter of the iterations and on convergence
+            (docs/model.md 9); "auto": by the prior for denoising updates, in the middle of the box for
+            :class:`WienerUpdate`, else None: left as it is.
         iterations: largest number of iterations.
         tolerance: stop when ``||F_next - F||`` falls below this and the gauge is settled.
         temperature: run at noise variance ``T sigma^2``, T falling geometrically from this to 1 over the first
-            60 % of the iterations; "auto": a start that leaves about 10 nats per copy (SPEC 8); None: "auto" for
-            uniform starts of the window model, which need it where the signal is strong, 1 otherwise.
+            60 % of the iterations; "auto": a start that leaves about 10 nats per copy (docs/model.md 8); None: "auto"
+            for uniform starts of the window model, which need it where the signal is strong, 1 otherwise.
         online: mini-batch EM: an iteration reads a part of the measurement. None: all of it.
         backend: a backend or its name.
         seed: of the random starts.

@@ -30,7 +30,7 @@ def e_step(
     executor: Executor | None = None,
     tile_pixels: int | None = None,
 ) -> Statistics:
-    """Score every pose of every copy and sum up what the M-step needs (SPEC 3 and 7).
+    """Score every pose of every copy and sum up what the M-step needs (docs/model.md 3 and 7).
 
     Args:
         measurement: anything :func:`open_measurement` takes.

@@ -1,4 +1,4 @@
-"""The gauge: rotations and small shifts of the target that the likelihood barely fixes (SPEC 9).
+"""The gauge: rotations and small shifts of the target that the likelihood barely fixes (docs/model.md 9).
 
 The prior fixes them. Orientation: the one that the prior finds most likely, by the diffusion bound on the log density
 (Kingma et al., *Variational diffusion models*, 2021). Position: the prior's own

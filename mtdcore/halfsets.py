@@ -1,4 +1,4 @@
-"""Do two halves of the data agree? Fourier ring correlation of two separate recoveries (SPEC 10).
+"""Do two halves of the data agree? Fourier ring correlation of two separate recoveries (docs/model.md 10).
 
 Both halves start from a blurred copy of the target and are then recovered on their own (Scheres and Chen 2012), so that
 they sit in one frame and share nothing but the coarsest frequencies. Aligning both to the sharp target would be

@@ -31,7 +31,7 @@ class Alignment:
 
 
 def relative_error(estimate: np.ndarray, truth: np.ndarray, rotations: int = 4, max_shift: int = 0) -> float:
-    """``min ||S R_k estimate - truth|| / ||truth||`` over rotations and shifts (SPEC 1).
+    """``min ||S R_k estimate - truth|| / ||truth||`` over rotations and shifts (docs/model.md 1).
 
     Args:
         estimate: (L, L) real image.
@@ -50,7 +50,7 @@ def relative_error(estimate: np.ndarray, truth: np.ndarray, rotations: int = 4, 
 
 
 def forgiven_shift(box_size: int) -> int:
-    """Pixels of shift that the gauge-free error E_s forgives: 6 at a box of 28 (SPEC 1), in proportion elsewhere."""
+    """Pixels of shift that the gauge-free error E_s (docs/model.md 1) forgives: 6 at a box of 28, in proportion."""
     return round(6 / 28 * box_size)
 
 

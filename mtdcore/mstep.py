@@ -1,4 +1,4 @@
-"""M-steps: from statistics and a prior to the next target (SPEC 4 and 8)."""
+"""M-steps: from statistics and a prior to the next target (docs/model.md 4 and 8)."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ class ExactUpdate:
 
 @dataclass(frozen=True)
 class DenoisingUpdate:
-    """One denoiser call at the noise level of the posterior-aligned average (SPEC 8).
+    """One denoiser call at the noise level of the posterior-aligned average (docs/model.md 8).
 
     ``z = F + sigma^2 grad Q(F) / c`` and ``F <- D(z; sigma / sqrt(c))`` with c the largest coverage.
     Where coverage is uniform (window model) z is the aligned average itself and c the number of copies. Where

@@ -1,4 +1,4 @@
-"""What the engine asks of a prior: one method, the score of the smoothed density (SPEC 5)."""
+"""What the engine asks of a prior: one method, the score of the smoothed density (docs/model.md 5)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Prior(Protocol):
 def denoise(prior: Prior, images: Array, level: float) -> Array:
     """Posterior mean of the clean images given images with white noise of standard deviation ``level``.
 
-    Tweedie's formula ``D(y; s) = y + s^2 score(y, s)`` (SPEC 5); shapes as in :meth:`Prior.score`.
+    Tweedie's formula ``D(y; s) = y + s^2 score(y, s)`` (docs/model.md 5); shapes as in :meth:`Prior.score`.
     """
     return images + level**2 * prior.score(images, level)
 

@@ -1,4 +1,4 @@
-"""Ancestral sampling with nothing but a denoiser: images from a prior, or from a posterior (SPEC 5, 9)."""
+"""Ancestral sampling with nothing but a denoiser: from a prior, or from a posterior (docs/model.md 5, 10)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deterministic annealing of the noise level (SPEC 8)."""
+"""Deterministic annealing of the noise level (docs/model.md 8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is there anything to find? Evidence against what the same pipeline makes of pure noise (SPEC 10).
+"""Is there anything to find? Evidence against what the same pipeline makes of pure noise (docs/model.md 10).
 
 Templates and learned priors make structure out of noise. A recovery is therefore repeated on measurements of the same
 shape that hold none (:func:`null_runs`), and counts as supported only when its evidence lies beyond theirs.

@@ -1,4 +1,4 @@
-"""The three training losses of SPEC 5 as plain functions: every random draw is an argument.
+"""The three training losses of docs/model.md 5 as plain functions: every random draw is an argument.
 
 Each returns a scalar, the mean over the batch of the loss *per image* (:func:`implicit_score_matching`) or
 *per pixel* (the two denoising losses, so that their size does not depend on the box).

@@ -1,4 +1,4 @@
-"""What a network's output means, translated once into the score of the smoothed density (SPEC 5).
+"""What a network's output means, translated once into the score of the smoothed density (docs/model.md 5).
 
 =============  =============================  ==================================================
 name           network                        score of *image + N(0, s^2)* at y

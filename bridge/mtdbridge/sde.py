@@ -1,4 +1,4 @@
-"""The variance-preserving diffusion of the paper and its translation to additive noise (SPEC 5).
+"""The variance-preserving diffusion of the paper and its translation to additive noise (docs/model.md 5).
 
 ============  ==========================================================================
 symbol        meaning

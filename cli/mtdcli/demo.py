@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .demo_methods import Method
     from .run_folder import RunFolder
 
-#: The paper's measurement (SPEC 6) with glyphs in place of digits.
+#: The paper's measurement (docs/model.md 6) with glyphs in place of digits.
 _SIDE, _DENSITY, _SNR, _TARGETS = 308, 0.1, 0.5, 3
 
 

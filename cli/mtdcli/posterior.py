@@ -33,7 +33,7 @@ def _place(weights: np.ndarray, tile: Tile) -> np.ndarray:
 def _unfold(weights: np.ndarray, box_size: int, shape: tuple[int, ...]) -> np.ndarray:
     """(patch rows, patch columns, 2L, 2L) weights over shifts -> largest weight per corner, (h, w).
 
-    Shift l puts the corner at l in the patch, or at l - 2L when l > L; l = L shows nothing (SPEC 3).
+    Shift l puts the corner at l in the patch, or at l - 2L when l > L; l = L shows nothing (docs/model.md 3).
     Neighbouring patches judge the parts of one copy independently, so the surest of them is drawn.
     """
     rows, cols = weights.shape[:2]

@@ -47,7 +47,7 @@ def true_target(measurement: Path, file: Path | None, box_size: int) -> np.ndarr
 
 
 def errors(estimate: np.ndarray, truth: np.ndarray, rotations: int) -> dict[str, float | int]:
-    """The relative error E and the gauge-free error E_s (SPEC 1), with the shift that E_s forgives.
+    """The relative error E and the gauge-free error E_s (docs/model.md 1), with the shift that E_s forgives.
 
     Args:
         estimate: (L, L).

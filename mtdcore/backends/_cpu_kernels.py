@@ -1,4 +1,4 @@
-"""Numba kernels of the window model: competition between neighbouring corners (SPEC 7).
+"""Numba kernels of the window model: competition between neighbouring corners (docs/model.md 7).
 
 Loops run over contiguous rows without reductions where they can, which is what LLVM vectorises without reordering sums.
 """

@@ -42,8 +42,8 @@ class _Workspace(NamedTuple):
 class PatchPlan:
     """What one E-step prepares once and every tile uses: templates, energies, pose prior.
 
-    A shift l of SPEC 3 is held at index l - (L - 1) of a (2L - 1)^2 array ("centred") or, on the torus of the
-    transforms, at l modulo its side; empty poses are summed in closed form.
+    A shift l of docs/model.md 3 is held at index l - (L - 1) of a (2L - 1)^2 array ("centred") or, on the torus
+    of the transforms, at l modulo its side; empty poses are summed in closed form.
 
     Args:
         turned: (K, L, L) templates.

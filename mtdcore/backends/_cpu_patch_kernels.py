@@ -74,7 +74,7 @@ def patch_statistics(
     covered,
     weight_sum,
 ):
-    """Add up the statistics of patches (SPEC 3).
+    """Add up the statistics of patches (docs/model.md 3).
 
     Args:
         pixels: (rows L, columns L) of whole patches, taken row by row.

@@ -126,7 +126,7 @@ class PatchModel:
         return kernels.xp.stack((evidence.sum(), empty.sum()))
 
     def posterior(self, maps: Array, tile: Tile) -> np.ndarray:
-        """Shifts l of SPEC 3: the empty ones share the empty mass of their patch evenly."""
+        """Shifts l of docs/model.md 3: the empty ones share the empty mass of their patch evenly."""
         length, side = self.likelihood.box_size, maps.shape[-1]
         rows, columns = ((s.stop - s.start) // length for s in tile.owned)
         shown = np.delete(np.arange(2 * length), length)
@@ -227,7 +227,7 @@ class WindowModel:
         return sum(_energy(t.pixels[t.tile.owned_pixels]) for t in tiles)
 
     def statistics(self, frames: Array, scores: Any, energy: float, pixels: int, sites: int) -> Statistics:
-        """Evidence against "no copies" (SPEC 7)."""
+        """Evidence against "no copies" (docs/model.md 7)."""
         like = self.likelihood
         return Statistics(
             backprojection=frames[0],

@@ -1,6 +1,6 @@
 // Kernels of the CUDA backend: everything between the Fourier transforms, and a fused direct path for small boxes.
 //
-//   SPEC                      here
+//   docs/model.md             here
 //   M_m                       pixels, item m: one patch, or one tile of windows, invalid pixels 0
 //   box (masked: valid)       valid, one per item, or one shared by all items
 //   R_k F / sigma^2           target, rotation k           (divided by N1 N2: the transforms are unnormalised)
@@ -177,7 +177,7 @@ extern "C" __global__ void backproject_spectra(const ComplexPack* pixels_hat, co
     }
 }
 
-// ---------------------------------------------------------------- patch model (SPEC 3)
+// ---------------------------------------------------------------- patch model (docs/model.md 3)
 
 // Does torus position i of an N x N plane hold a shift that shows some of an L x L target?
 __device__ inline bool shown(int i, int side, int box) {
@@ -222,7 +222,7 @@ extern "C" __global__ void __launch_bounds__(256)
     }
 }
 
-// ---------------------------------------------------------------- window model (SPEC 7)
+// ---------------------------------------------------------------- window model (docs/model.md 7)
 
 // Integers that describe a tile: corners it holds, and the owned ones among them (half-open).
 struct Corners {

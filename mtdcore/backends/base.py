@@ -64,14 +64,16 @@ class Backend(Protocol):
         """Posterior weights of one tile, on the host.
 
         Returns:
-            Patch model: (patch rows, patch columns, K, 2L, 2L), shifts l as in SPEC 3.
+            Patch model: (patch rows, patch columns, K, 2L, 2L), shifts l as in docs/model.md 3.
             Window model: (K, owned rows, owned columns), one weight per rotation and corner.
             With C classes, C K templates stand in the place of the K rotations.
         """
         ...
 
     def log_odds(self, tile: Tile, rotated_targets: Array, likelihood: WindowLikelihood) -> np.ndarray:
-        """Log of sum_k (lam / K) exp(Lambda(x, k)) (SPEC 7) at every corner x of the pixels of a tile, on the host.
+        """Log of sum_k (lam / K) exp(Lambda(x, k)) at every corner x of the pixels of a tile, on the host.
+
+        See docs/model.md 7.
 
         Returns:
             (P, Q) floating point: corners of the halo too, none of them in competition with others yet.

@@ -4,8 +4,8 @@ The E-step of a tile at K angles costs K correlations of the whole tile, althoug
 with a few angles as soon as the target resembles the particle. So the posterior at ``coarse`` angles is computed
 everywhere. The corners that hold all but a small share of it, and those next to them, are the *places*. There, windows are cut
 out and scored against all K templates, which is one matrix product; another one is the back-projection. The exclusion
-between copies is that of SPEC 7. This is the adaptive oversampling of the field (Scheres, *RELION: implementation of a
-Bayesian approach to cryo-EM structure determination*, 2012, section 2.3).
+between copies is that of docs/model.md 7. This is the adaptive oversampling of the field (Scheres, *RELION:
+implementation of a Bayesian approach to cryo-EM structure determination*, 2012, section 2.3).
 
 Where the posterior is not sharp (too many places, or too much of it elsewhere) the tile is left to the E-step at K
 angles. Each tile decides for itself, from its pixels alone, so results do not depend on threads or executors.
@@ -226,7 +226,7 @@ def local_statistics(
 
 
 def log_partition(log_odds: np.ndarray, likelihood: WindowLikelihood) -> np.ndarray:
-    """(P, Q) log(1 + S) at every corner, from its (P, Q) float64 log-odds (SPEC 7)."""
+    """(P, Q) log(1 + S) at every corner, from its (P, Q) float64 log-odds (docs/model.md 7)."""
     reach = likelihood.separation - 1
     logarithmic = bool(log_odds.max() > _LARGEST_EXPONENT)
     odds = log_odds if logarithmic else np.exp(log_odds)

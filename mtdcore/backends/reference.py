@@ -1,7 +1,7 @@
 """The written definition: plain loops over poses, float64, no transform. Slow on purpose.
 
 ======================  =================================================================
-SPEC                    here
+docs/model.md           here
 ======================  =================================================================
 M_m, x                  ``pixels`` of one patch; ``corner`` of one window
 l                       ``shift``, signed: -L+1 .. L-1 shows something, the others are empty
@@ -77,7 +77,7 @@ def _accumulate(tile: Tile, turned: np.ndarray, likelihood: Likelihood) -> Stati
     return _accumulate_patches(tile, turned, likelihood)
 
 
-# ---------------------------------------------------------------- patch model (SPEC 3)
+# ---------------------------------------------------------------- patch model (docs/model.md 3)
 
 
 def _accumulate_patches(tile: Tile, turned: np.ndarray, likelihood: PatchLikelihood) -> Statistics:
@@ -160,7 +160,7 @@ def _frame(shift: list[int], length: int, margin: int) -> tuple[tuple[slice, sli
     return (target[0], target[1]), (patch[0], patch[1])
 
 
-# ---------------------------------------------------------------- window model (SPEC 7)
+# ---------------------------------------------------------------- window model (docs/model.md 7)
 
 
 def _accumulate_windows(tile: Tile, turned: np.ndarray, likelihood: WindowLikelihood) -> Statistics:

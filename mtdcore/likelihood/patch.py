@@ -1,4 +1,4 @@
-"""The patch likelihood: non-overlapping L x L patches, each seeing at most one copy (SPEC 3).
+"""The patch likelihood: non-overlapping L x L patches, each seeing at most one copy (docs/model.md 3).
 
 Source: Bendory et al., *Multi-target detection with rotations*; Zabatani, Kreymer and Bendory,
 arXiv:2312.08500, eqs. 14-16. A patch is ``C T_l Z R_k F + noise``: the target zero-padded to

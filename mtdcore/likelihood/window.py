@@ -1,4 +1,4 @@
-"""The window likelihood: whole windows with local exclusion (SPEC 7).
+"""The window likelihood: whole windows with local exclusion (docs/model.md 7).
 
 Every corner x carries one log-likelihood ratio per rotation, Lambda(x, k); corners closer than the
 minimum separation exclude each other. Nothing is cropped, so a copy is judged once and whole.
@@ -82,7 +82,7 @@ class WindowLikelihood(Templates):
 
     @property
     def log_activity(self) -> float:
-        """Log lambda: prior odds of a copy at one corner, corrected for exclusion (SPEC 7)."""
+        """Log lambda: prior odds of a copy at one corner, corrected for exclusion (docs/model.md 7)."""
         if self.positions is None:
             raise ParameterError(
                 "the window likelihood must be bound to a measurement first: call bind(shape)."

@@ -138,7 +138,7 @@ def test_the_denoiser_learns(images):
 
 
 def test_the_paper_mlp_recovers_the_score_of_a_gaussian():
-    """Implicit score matching on N(mu, I), mu in {0..4}: the score is mu - x (the experiment of SPEC 6, smaller)."""
+    """Implicit score matching on N(mu, I), mu in {0..4}: the score is mu - x (docs/model.md 6, smaller)."""
     generator = np.random.default_rng(0)
     mean = generator.integers(0, 5, (3, 3)).astype(np.float32)
     samples = mean + generator.standard_normal((4000, 3, 3), dtype=np.float32)

@@ -124,7 +124,7 @@ def test_a_stack_is_the_sum_of_its_micrographs(likelihood, target):
 @pytest.mark.parametrize("snr", [1e-3, 1.0, 1e2, 1e4])
 @pytest.mark.parametrize("box_size", [5, 9])
 def test_float32_is_right_at_any_snr(likelihood, box_size, snr):
-    """Half of the boxes hold a copy; SPEC 3: the weights must be right at any SNR in float32."""
+    """Half of the boxes hold a copy; docs/model.md 3: the weights must be right at any SNR in float32."""
     target = np.random.default_rng(1).uniform(size=(box_size, box_size))
     sigma = float(np.sqrt(np.mean(target**2) / snr))
     pixels = sigma * noise(8 * box_size, 8 * box_size)

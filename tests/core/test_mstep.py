@@ -1,4 +1,4 @@
-"""M-steps against their formulas (SPEC 4 and 8)."""
+"""M-steps against their formulas (docs/model.md 4 and 8)."""
 
 import numpy as np
 import pytest

@@ -15,7 +15,7 @@ import mtdcore
 PACKAGE = Path(mtdcore.__file__).parent
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
-#: DESIGN: imports go one way, from each layer to the ones before it.
+#: CONTRIBUTING.md: imports go one way, from each layer to the ones before it.
 LAYERS = [
     {"errors", "_typing"},
     {"rotation", "likelihood", "statistics", "priors"},

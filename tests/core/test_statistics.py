@@ -23,7 +23,7 @@ def statistics(request):
     [
         lambda k: PatchLikelihood(5, k, 0.8),
         lambda k: PatchLikelihood(5, k, 0.8, 0.3),
-        # at distance 1 nothing competes, and the evidence of SPEC 7 is an exact log-likelihood ratio
+        # at distance 1 nothing competes, and the evidence of docs/model.md 7 is an exact log-likelihood ratio
         lambda k: WindowLikelihood(5, k, 0.8, 6.0, min_separation=1),
     ],
     ids=["patch uniform", "patch tied", "window"],

@@ -84,7 +84,7 @@ def test_draws_have_the_mean_and_the_covariance_of_the_posterior(found, prior):
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say():
-    """SPEC 10: 90 % intervals cover 85-95 % of true pixels. Ten targets at two noise levels, 500 pixels."""
+    """90 % intervals cover 85-95 % of true pixels. Ten targets at two noise levels, 500 pixels."""
     shares = []
     for snr in (1.0, 5.0):
         for seed in range(10):

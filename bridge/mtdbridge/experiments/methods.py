@@ -49,7 +49,7 @@ class Recover:
         prior: the prior.
         arguments: of :func:`mtdcore.recover`.
         from_start: begin at the start of the case; otherwise ``arguments`` say where.
-        tied_patches: the patch model with a learned probability of empty patches (SPEC 3).
+        tied_patches: the patch model with a learned probability of empty patches (docs/model.md 3).
     """
 
     name: str
