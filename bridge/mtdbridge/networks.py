@@ -1,4 +1,4 @@
-"""The three networks of the bridge: the paper's MLP and ten-convolution U-Net, and the denoiser of SPEC 8.
+"""The three networks of the bridge: the paper's MLP and its U-Net, and the denoiser of docs/model.md 8.
 
 All take images (B, L, L) and return (B, L, L). What the output means is the network's *parameterisation*,
 which :mod:`mtdbridge.parameterisation` translates into the score of the smoothed density:
