@@ -53,5 +53,10 @@ def shares(statistics: Statistics, least: float) -> tuple[float, ...]:
     counts = np.array([statistics.of_class(c).expected_count for c in range(statistics.classes)])
     total = counts.sum()
     weights = counts / total if total > 0.0 else np.full(len(counts), 1.0 / len(counts))
-    weights = np.maximum(weights, max(least / len(counts), 1e-5))
-    return tuple(float(w) for w in weights / weights.sum())
+    floor = max(least / len(counts), 1e-5)
+    low = np.zeros(len(counts), bool)
+    while (low != (low | (weights < floor))).any():  # what the others give up may bring one of them down, too
+        low |= weights < floor
+        rest = np.where(low, 0.0, counts)
+        weights = np.where(low, floor, rest * (1.0 - floor * low.sum()) / max(rest.sum(), 1e-300))
+    return tuple(float(w) for w in weights)

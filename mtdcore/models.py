@@ -12,6 +12,7 @@ import numpy as np
 from .classes import shares
 from .errors import ParameterError
 from .likelihood import Likelihood, Micrographs, PatchLikelihood, WindowLikelihood
+from .likelihood._checks import check_whole
 from .measurement import Measurement
 from .noise import default_expected_count, estimate_noise_std
 from .statistics import Statistics
@@ -37,6 +38,10 @@ def begin_model(
 ) -> Likelihood:
     """The model at the start; arguments as in :func:`mtdcore.recover`."""
     if not isinstance(likelihood, str):
+        if micrographs is not None:
+            raise ParameterError(
+                "a likelihood object holds the micrographs itself: give it to recover without them."
+            )
         if (likelihood.box_size, likelihood.rotations, likelihood.classes) != (box_size, rotations, classes):
             raise ParameterError(
                 f"the likelihood has {likelihood.classes} class(es), a box of {likelihood.box_size} and "
@@ -50,6 +55,7 @@ def begin_model(
         raise ParameterError(
             f'likelihood must be "window", "patch" or a likelihood object; got {likelihood!r}.'
         )
+    check_whole("box_size", box_size, "pixels")
     sigma, facts = _noise(source, noise_std, micrographs)
     weights = None if classes == 1 else (1.0 / classes,) * classes
     if likelihood == "patch":
@@ -99,13 +105,20 @@ def _noise(
 ) -> tuple[float, Micrographs | None]:
     """Common noise level, and the facts with the levels of each micrograph; "auto" estimates both."""
     if micrographs is None:
-        return estimate_noise_std(source) if noise_std == "auto" else float(noise_std), None
+        return estimate_noise_std(source) if noise_std == "auto" else _number(noise_std), None
     count = source.shape[0]
     facts = Micrographs(np.ones(count)) if micrographs == "each" else micrographs
     if noise_std != "auto":
-        return float(noise_std), facts
+        return _number(noise_std), facts
     levels = np.array([estimate_noise_std(one) for one in source.split(count)])
     return float(np.sqrt(np.mean(levels**2))), replace(facts, noise=levels)
+
+
+def _number(noise_std: object) -> float:
+    try:
+        return float(noise_std)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise ParameterError(f'noise_std must be a positive number, or "auto"; got {noise_std!r}.') from None
 
 
 def _entered(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import warnings
@@ -14,6 +15,8 @@ from typing import Literal
 import numpy as np
 from array_api_compat import array_namespace
 
+from .errors import StorageError
+from .files import write_whole
 from .likelihood import Likelihood, WindowLikelihood
 from .likelihood.records import likelihood_record
 from .online import Running
@@ -210,16 +213,24 @@ class Recovery:
         }
 
     def save(self, folder: str | Path) -> None:
-        """Write ``estimate.npy``, ``aligned_average.npy``, ``history.csv`` and ``recovery.json`` to a folder."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        np.save(folder / "estimate.npy", self.target)
-        np.save(folder / "aligned_average.npy", self.aligned_average)
-        with open(folder / "history.csv", "w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow([field.name for field in fields(IterationRecord)])
-            writer.writerows(astuple(record) for record in self.history)
-        (folder / "recovery.json").write_text(json.dumps(self.summary(), indent=2) + "\n")
+        """Write ``estimate.npy``, ``aligned_average.npy``, ``history.csv`` and ``recovery.json`` to a folder.
+
+        Raises:
+            StorageError: the operating system refused.
+        """
+        folder, history = Path(folder), io.StringIO(newline="")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"{folder} should be a folder to write to: {error}.") from error
+        writer = csv.writer(history)
+        writer.writerow([field.name for field in fields(IterationRecord)])
+        writer.writerows(astuple(record) for record in self.history)
+        summary = json.dumps(self.summary(), indent=2) + "\n"
+        write_whole(folder / "estimate.npy", lambda file: np.save(file, self.target))
+        write_whole(folder / "aligned_average.npy", lambda file: np.save(file, self.aligned_average))
+        write_whole(folder / "history.csv", lambda file: file.write(history.getvalue().encode()))
+        write_whole(folder / "recovery.json", lambda file: file.write(summary.encode()))
 
 
 #: By how much the residual may differ from the noise level before the model is doubted.

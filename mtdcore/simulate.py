@@ -113,6 +113,9 @@ def simulate(
     angle_count = None if rotations == "continuous" else rotations
     if angle_count is None or not RotationSet(angle_count, length).exact:
         target *= disc(length)
+    for name, value in {"density": density, "separation": separation}.items():
+        if value is not None and not math.isfinite(value):
+            raise ParameterError(f"{name} must be a finite number; got {value}.")
     height, width = _one("side", None if side is None else (side, side), "shape", shape)
     if min(height, width) < length or micrographs < 1 or seed < 0:
         raise ParameterError(

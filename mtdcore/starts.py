@@ -48,7 +48,7 @@ def choose_starts(
     one = (model.box_size,) * 2 if model.class_weights is None else (model.classes, *(model.box_size,) * 2)
     if not isinstance(initial, str):
         return _given(initial, one)
-    count = starts or (_SAMPLES if initial == "samples" else 1)
+    count = (_SAMPLES if initial == "samples" else 1) if starts is None else starts
     if count < 1:
         raise ParameterError(f"starts must be a positive number; got {starts}.")
     match initial:

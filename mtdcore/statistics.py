@@ -13,6 +13,7 @@ from array_api_compat import array_namespace
 
 from ._typing import Array
 from .errors import InputError, ParameterError
+from .files import write_whole
 from .likelihood.micrographs import radial_filter
 from .rotation import RotationSet, templates
 
@@ -187,11 +188,14 @@ class Statistics:
         return self.energy + float(xp.sum(explained))
 
     def save(self, path: str | Path) -> None:
-        """Write to an uncompressed ``.npz`` file."""
-        with open(path, "wb") as file:
-            given = {f.name: getattr(self, f.name) for f in fields(self)}
-            arrays = {name: np.asarray(value) for name, value in given.items() if value is not None}
-            np.savez(file, allow_pickle=False, **arrays)
+        """Write to an uncompressed ``.npz`` file.
+
+        Raises:
+            StorageError: the operating system refused.
+        """
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        arrays = {name: np.asarray(value) for name, value in given.items() if value is not None}
+        write_whole(Path(path), lambda file: np.savez(file, allow_pickle=False, **arrays))
 
     @classmethod
     def load(cls, path: str | Path) -> Statistics:

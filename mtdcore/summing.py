@@ -7,7 +7,7 @@ per node, the same in one process, on threads, and on a cluster where nodes are 
 from __future__ import annotations
 
 import itertools
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from functools import reduce
@@ -21,7 +21,7 @@ S = TypeVar("S")
 FAN_IN = 16
 
 
-class SummingExecutor(Executor):
+class SummingExecutor(Executor, ABC):
     """An executor that adds up results where they are, so that only their sum travels."""
 
     @abstractmethod

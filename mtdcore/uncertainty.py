@@ -101,7 +101,7 @@ def unbiased_average(
         (L, L) float64 average and its level, for :func:`posterior_samples`.
 
     Raises:
-        ParameterError: another model.
+        ParameterError: another model, or micrographs that are not alike.
         InputError: the recovery found no copies.
     """
     model, target = recovery.likelihood, recovery.target
@@ -109,6 +109,10 @@ def unbiased_average(
         raise ParameterError(
             "an unbiased average needs a recovery of one target by the window model; "
             f"got {type(model).__name__} and targets of shape {target.shape}."
+        )
+    if model.micrographs is not None:
+        raise ParameterError(
+            "an unbiased average needs micrographs that are alike; the recovery tells them apart."
         )
     level = average_level(recovery)
     source, engine = open_measurement(measurement), get_backend(backend)

@@ -7,7 +7,7 @@ import logging
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -59,20 +59,25 @@ class LazyGroup(click.Group):
         """Run one command line and exit."""
         extra["standalone_mode"] = False
         debug = "--debug" in (sys.argv[1:] if args is None else args)
-        before, warnings.showwarning = warnings.showwarning, _log_warning  # type: ignore[assignment]
-        try:
-            with listening(), _logging():
-                code = super().main(args, *rest, **extra)
-        except Interrupted as interruption:
-            error(str(interruption))
-            code = 128 + interruption.signum
-        except Exception as exception:  # the one place that turns exceptions into exit codes
-            if debug:
-                traceback.print_exc()
-            code = explain(exception)
-        finally:
-            warnings.showwarning = before
-        sys.exit(code if isinstance(code, int) else 0)
+        run_and_exit(lambda: super(LazyGroup, self).main(args, *rest, **extra), debug)
+
+
+def run_and_exit(work: Callable[[], object], debug: bool = False) -> NoReturn:
+    """Run a command with its signals, warnings and log lines, and exit with its code, or that of its error."""
+    before, warnings.showwarning = warnings.showwarning, _log_warning  # type: ignore[assignment]
+    try:
+        with listening(), _logging():
+            code = work()
+    except Interrupted as interruption:
+        error(str(interruption))
+        code = 128 + interruption.signum
+    except Exception as exception:  # the one place that turns exceptions into exit codes
+        if debug:
+            traceback.print_exc()
+        code = explain(exception)
+    finally:
+        warnings.showwarning = before
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def load(name: str) -> click.Command:

@@ -8,7 +8,6 @@ stops where RELION_JOB_ABORT_NOW appears; started again in the same folder, it g
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +25,10 @@ from .console import log, to_json
 from .detect import write_copies, write_for_relion
 from .frames import Frames
 from .import_ import write_stack
-from .main import explain, load
+from .main import load, run_and_exit
 from .preparing import preparation
 from .run_folder import RunFolder
+from .stopping import Interrupted
 
 ABORT = "RELION_JOB_ABORT_NOW"
 SUCCESS, FAILURE, ABORTED = (f"RELION_JOB_EXIT_{how}" for how in ("SUCCESS", "FAILURE", "ABORTED"))
@@ -104,9 +104,7 @@ def command(
         (control / name).unlink(missing_ok=True)
     ending = FAILURE
     try:
-        words = _options(ctx.args)
-        words["recover"] += ["--threads", str(threads), "--stop-file", str(control / ABORT)]
-        job = _Job(output, control / ABORT, words)
+        job = _Job(output, control / ABORT, threads, _options(ctx.args))
         again = not finished and job.same_as_before(in_mics)
         job.run(in_mics, in_coords, again)
         job.write(version_of(in_mics) if relion_version == "auto" else relion_version)  # type: ignore[arg-type]
@@ -114,6 +112,9 @@ def command(
     except Aborted:
         log("stopped, as RELION asked; continue the job to go on from the last checkpoint")
         ending = ABORTED
+    except Interrupted:
+        ending = ABORTED
+        raise
     finally:
         (control / ending).touch()
     ctx.exit(0 if ending == SUCCESS else 1)
@@ -126,11 +127,13 @@ class _Job:
     Attributes:
         output: its folder, as RELION names it.
         abort: the file by which RELION stops it.
+        threads: of the recovery; like the file free to change when a job goes on.
         words: options for each command.
     """
 
     output: Path
     abort: Path
+    threads: int
     words: dict[str, list[str]]
 
     def __post_init__(self) -> None:
@@ -191,8 +194,9 @@ class _Job:
         write_stack(frames, preparation(frames.sources, steps), self.measurement, force=True)
 
     def _recover(self, how: str) -> None:
+        free = ["--threads", self.threads, "--stop-file", self.abort]
         context = self._context(
-            "recover", [self.measurement, "-o", self.folder.path, how, *self.words["recover"]]
+            "recover", [self.measurement, "-o", self.folder.path, how, *free, *self.words["recover"]]
         )
         try:
             context.command.invoke(context)
@@ -239,8 +243,4 @@ def _word(option: click.Option, flag: str, value: str) -> list[str]:
 
 def main() -> None:
     """Run the job and exit with RELION's notion of success."""
-    try:
-        code = command.main(standalone_mode=False)
-    except Exception as exception:  # the one place that turns exceptions into exit codes
-        code = explain(exception)
-    sys.exit(code if isinstance(code, int) else 0)
+    run_and_exit(lambda: command.main(standalone_mode=False))

@@ -242,21 +242,23 @@ def _without_copies(
 
     if null == "phases":
         pixels = _pixels(measurement)
-        return lambda seed: phase_randomised(pixels, seed).astype(measurement.dtype)
+        valid, filled = np.isfinite(pixels), np.nan_to_num(pixels)
+        return lambda seed: np.where(valid, phase_randomised(filled, seed), np.nan).astype(measurement.dtype)
     model = likelihood_from_record(record["result"]["likelihood"])
     ratios = np.ones(measurement.shape[0]) if model.micrographs is None else model.micrographs.noise_ratio
     return lambda seed: null_measurement(measurement, (model.noise_std * ratios).tolist(), seed)
 
 
 def _pixels(measurement: Measurement) -> np.ndarray:
-    """(micrographs, H, W), pixels that may not be used 0."""
+    """(micrographs, H, W), pixels that may not be used NaN."""
     import numpy as np
 
     from mtdcore.likelihood import TileGeometry
 
     whole = np.empty(measurement.shape, measurement.dtype)
     for tile in measurement.tiles(TileGeometry(side=512, unit=1, halo=0, reach=0)):
-        whole[tile.micrograph][tile.region.read] = tile.values
+        seen = tile.values if tile.valid is None else np.where(tile.valid, tile.values, np.nan)
+        whole[tile.micrograph][tile.region.read] = seen
     return whole
 
 

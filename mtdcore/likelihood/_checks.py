@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from typing import Protocol
 
 from ..errors import ParameterError
@@ -19,14 +20,16 @@ class _Common(Protocol):
     def margin(self) -> int: ...
 
 
+def check_whole(name: str, value: object, unit: str) -> None:
+    """Raise ParameterError unless the value is a positive whole number."""
+    if not isinstance(value, Integral) or value < 1:
+        raise ParameterError(f"{name} must be a positive number of {unit}; got {value}.")
+
+
 def check_common(likelihood: _Common) -> None:
     """Raise ParameterError unless box, rotations, noise and margin make sense."""
-    if likelihood.box_size < 1:
-        raise ParameterError(f"box_size must be a positive number of pixels; got {likelihood.box_size}.")
-    if likelihood.rotations < 1:
-        raise ParameterError(
-            f"rotations must be a positive count of equally spaced angles; got {likelihood.rotations}."
-        )
+    check_whole("box_size", likelihood.box_size, "pixels")
+    check_whole("rotations", likelihood.rotations, "equally spaced angles")
     if not (math.isfinite(likelihood.noise_std) and likelihood.noise_std > 0):
         raise ParameterError(
             f"noise_std must be a positive finite number in the units of the measurement; got {likelihood.noise_std}."

@@ -85,6 +85,12 @@ def _mrc(path: Path) -> tuple[np.ndarray, float | None]:
 
 def _tiff(path: Path) -> tuple[np.ndarray, float | None]:
     tifffile = optional("tifffile")
+    with tifffile.TiffFile(path) as file:
+        axes = file.series[0].axes if file.series else ""
+    if "S" in axes:
+        raise InputError(
+            f"{path} should hold one grey value per pixel; it is a colour picture (axes {axes}): convert it."
+        )
     try:
         data = tifffile.memmap(path, mode="r")
     except (ValueError, MemoryError):  # compressed, or tiled

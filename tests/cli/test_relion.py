@@ -58,15 +58,15 @@ class Pipeliner:
         self.project, self.job = project, job
         self.folder = project / job
 
-    def command(self, mics, labels):
+    def command(self, mics, labels, threads=1):
         self.folder.mkdir(parents=True, exist_ok=True)
         words = [word for label, value in labels.items() for word in (f"--{label}", str(value))]
         program = str(Path(sys.executable).with_name("relion_external_mtd"))
-        fixed = ["--j", "1", "--pipeline_control", self.job]
+        fixed = ["--j", str(threads), "--pipeline_control", self.job]
         return [program, "--o", self.job, "--in_mics", mics, *words, *fixed]
 
-    def start(self, mics="micrographs.star", **labels):
-        command = self.command(mics, labels)
+    def start(self, mics="micrographs.star", threads=1, **labels):
+        command = self.command(mics, labels, threads)
         with open(self.folder / "run.out", "a") as out, open(self.folder / "run.err", "a") as err:
             return subprocess.Popen(command, cwd=self.project, stdout=out, stderr=err)
 
@@ -136,6 +136,20 @@ def test_an_aborted_job_stops_and_goes_on_from_its_checkpoint(project):
     assert (code, exits) == (0, ["SUCCESS"]), err
     assert "going on after iteration" in err
     assert not (relion.folder / "RELION_JOB_ABORT_NOW").exists()
+
+
+def test_a_job_that_is_ended_by_the_batch_system_goes_on_with_other_threads(project):
+    relion = Pipeliner(project[0])
+    long = OPTIONS | {"iterations": 200, "tolerance": 0, "checkpoint_every": 0}
+    process = relion.start(**long)
+    while process.poll() is None and not (relion.folder / "run/checkpoint.safetensors").exists():
+        time.sleep(0.02)
+    process.terminate()
+    assert process.wait(timeout=100) != 0
+    assert relion.exits == ["ABORTED"], (relion.folder / "run.err").read_text()
+    code, exits, err = relion.run(threads=2, **long)
+    assert (code, exits) == (0, ["SUCCESS"]), err
+    assert "going on after iteration" in err
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def test_weights_are_held_up_at_first():
     seen = []
     run(pixels, initial=np.stack([IMAGES[0], np.full((6, 6), 40.0)]), iterations=8, tolerance=0.0,
         callback=lambda state: seen.append(state.likelihood.class_weights[1]))  # fmt: skip
-    assert seen[0] == pytest.approx(0.2)
+    assert seen[0] == pytest.approx(0.25)
     assert seen[-1] < 1e-4
 
 
