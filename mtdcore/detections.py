@@ -93,23 +93,24 @@ class Detections:
             rotation=rotation,
         )
 
-    def records(self) -> list[dict[str, int | float]]:
-        """One dictionary per copy: micrograph, row and column of the corner, rotation, angle, probability, log-odds, class."""
-        whole = {
+    def _columns(self) -> dict[str, np.ndarray]:
+        """(N,) values of each field of :meth:`records`, in the order of the table."""
+        return {
             "micrograph": self.micrograph,
             "row": self.row,
             "column": self.column,
             "rotation": self.rotation,
-            "class": self.class_index,
-        }
-        numbers = {
             "angle_degrees": self.angle,
             "probability": self.probability,
             "log_odds": self.log_odds,
+            "class": self.class_index,
         }
+
+    def records(self) -> list[dict[str, int | float]]:
+        """One dictionary per copy: micrograph, row and column of the corner, rotation, angle, probability, log-odds, class."""
+        columns = self._columns()
         return [
-            {name: int(values[i]) for name, values in whole.items()}
-            | {name: float(f"{values[i]:.6g}") for name, values in numbers.items()}
+            {n: float(f"{v[i]:.6g}") if v.dtype.kind == "f" else int(v[i]) for n, v in columns.items()}
             for i in range(len(self))
         ]
 
@@ -120,19 +121,10 @@ class Detections:
             StorageError: the file cannot be written.
         """
         text = io.StringIO()
-        names = [
-            "micrograph",
-            "row",
-            "column",
-            "rotation",
-            "angle_degrees",
-            "probability",
-            "log_odds",
-            "class",
-        ]
-        writer = csv.DictWriter(text, names, lineterminator="\n")
+        writer = csv.DictWriter(text, self._columns(), lineterminator="\n")
         writer.writeheader()
-        writer.writerows({**row, **{n: f"{row[n]:.6g}" for n in names[4:7]}} for row in self.records())
+        for row in self.records():
+            writer.writerow({n: f"{v:.6g}" if isinstance(v, float) else v for n, v in row.items()})
         write_whole(Path(path), lambda file: file.write(text.getvalue().encode()))
 
     def to_json(self, path: str | Path) -> None:
