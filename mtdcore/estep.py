@@ -55,7 +55,7 @@ def e_step(
     check_box_fits(source, likelihood.box_size)
     bound = likelihood.bind(source.shape)
     cut = tile_cut(bound, engine) if tile_pixels is None else bound.geometry.enlarged(tile_pixels)
-    together = max(min(PART_TILES, LEAST_TILES), PART_TILES * bound.geometry.side**2 // cut.side**2)
+    together = max(LEAST_TILES, PART_TILES * bound.geometry.side**2 // cut.side**2)
     parts = source.split(max(1, -(-source.tile_count(cut) // together)))
     work = partial(_part, cut=cut, target=target, likelihood=bound, backend=engine)
     total = map_sum(work, parts, executor)

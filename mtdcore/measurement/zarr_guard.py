@@ -24,6 +24,9 @@ from ..errors import InputError, StorageError
 COMPRESSORS = ("blosc", "zstd", "gzip", "zlib", "lz4")
 _CODECS = ("bytes", "transpose", "crc32c", "sharding_indexed", *COMPRESSORS[:3])
 
+#: The file beside the chunks that holds their digests, see :mod:`mtdcore.measurement.zarr_digests`.
+DIGESTS = "digests.npz"
+
 MAX_METADATA_BYTES, _MAX_CHUNK_BYTES = 16 << 20, 1 << 30
 
 #: Largest number of chunks and of pixels along one axis: a micrograph of 10^12 pixels.
@@ -191,10 +194,6 @@ def _version_2(root: Path, metadata: Mapping[str, Any]) -> Encoding:
     return _encoding(
         root, metadata["chunks"], np.dtype(metadata["dtype"]), [] if name is None else [name], None, None
     )
-
-
-#: The file beside the chunks that holds their digests, see :mod:`mtdcore.measurement.zarr_digests`.
-DIGESTS = "digests.npz"
 
 
 def _encoding(

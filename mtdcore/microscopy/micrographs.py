@@ -32,7 +32,7 @@ _CTF = {
 }
 _CTF_OPTIONAL = ("defocus_angle", "phase_shift")
 
-#: Pixel size columns, the more trusted first; the last is of RELION 3.0 (a detector pixel in micrometre).
+#: Pixel size columns in angstrom, the more trusted first; where none is positive, the detector's of RELION 3.0.
 _PIXEL_SIZES = ("rlnMicrographPixelSize", "rlnPixelSize", "rlnImagePixelSize")
 
 
@@ -252,9 +252,8 @@ def _number(path: Path, row: dict[str, str], label: str) -> float:
 
 def _pixel_size(path: Path, row: dict[str, str]) -> float | None:
     for label in _PIXEL_SIZES:
-        if label in row:
-            size = _number(path, row, label)
-            return size if size > 0 else None
+        if label in row and (size := _number(path, row, label)) > 0:
+            return size
     if {"rlnDetectorPixelSize", "rlnMagnification"} <= row.keys():  # RELION 3.0: micrometre, magnified
         magnification = _number(path, row, "rlnMagnification")
         return 1e4 * _number(path, row, "rlnDetectorPixelSize") / magnification if magnification > 0 else None

@@ -39,6 +39,7 @@ def test_executors_never_change_a_bit(likelihood, target, monkeypatch):
     for model in ("patch", "window"):
         monkeypatch.setattr(f"mtdcore.likelihood.{model}._TILE_PIXELS", 40)
     monkeypatch.setattr("mtdcore.estep.PART_TILES", 2)
+    monkeypatch.setattr("mtdcore.estep.LEAST_TILES", 2)
     pixels = noise(2, 60, 90)
     pixels[0, 7, 8] = np.nan
     alone = e_step(pixels, target, likelihood, SINGLE)
@@ -52,6 +53,7 @@ def test_executors_never_change_a_bit(likelihood, target, monkeypatch):
 def test_processes_never_change_a_bit(likelihood, target, tmp_path, monkeypatch):
     """The other process sees neither this one's memory nor its open files."""
     monkeypatch.setattr("mtdcore.estep.PART_TILES", 1)
+    monkeypatch.setattr("mtdcore.estep.LEAST_TILES", 1)
     np.save(tmp_path / "m.npy", noise(3, 60, 90))
     with spawned_processes() as processes:
         there = e_step(str(tmp_path / "m.npy"), target, likelihood, SINGLE, processes)

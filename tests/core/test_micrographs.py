@@ -191,6 +191,15 @@ def test_sections_of_a_stack_and_columns_of_relion_3_0(tmp_path):
     assert third.ctf is None
 
 
+def test_a_pixel_size_of_zero_gives_way_to_the_next_column(tmp_path):
+    save(tmp_path / "a.mrc", STACK[0].astype(np.float32))
+    star = tmp_path / "m.star"
+    header = "data_\n\nloop_\n_rlnMicrographName #1\n_rlnMicrographPixelSize #2\n_rlnPixelSize #3\n"
+    for columns, size in (("0 1.5", 1.5), ("1.2 1.5", 1.2), ("0 0", None)):
+        star.write_text(f"{header}a.mrc {columns}\n")
+        assert find_micrographs(star)[0].pixel_size == size
+
+
 def replaced(path, old, new):
     text = path.read_text()
     assert old in text
