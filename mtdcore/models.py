@@ -18,7 +18,7 @@ from .noise import default_expected_count, estimate_noise_std
 from .statistics import Statistics
 
 #: While the targets are still meaningless neither the count nor the weight of a class may fall below this share of its
-#: start: otherwise EM can settle on "there are no copies" (SPEC 7), or on one class.
+#: start: otherwise EM can settle on "there are no copies" (docs/model.md 11), or on one class.
 _FLOOR = 0.5
 
 #: Noise level of a micrograph, in units of the common one, below which it counts as damaged rather than quiet.

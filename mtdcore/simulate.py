@@ -1,4 +1,4 @@
-"""The forward model (SPEC 2): copies of a target in random places and rotations, plus white noise.
+"""The forward model (docs/model.md 2): copies of a target in random places and rotations, plus white noise.
 
 A measurement is rendered block by block. The noise of a block is keyed by (seed, micrograph, block), so the same
 seed gives the same bits in memory and on disk, and memory use does not grow with the measurement.

@@ -1,5 +1,5 @@
-"""Sufficient statistics of one E-step (SPEC 3 and 7). They are a sum over tiles: chunks, threads, processes
-and machines just add them, and the M-step needs nothing else.
+"""Sufficient statistics of one E-step (docs/model.md 3 and 7). They are a sum over tiles: chunks, threads,
+processes and machines just add them, and the M-step needs nothing else.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Statistics:
             pixels in the frame of each rotated target.
         coverage: (C K, B, B) float64, posterior mass that saw each of those pixels.
         log_likelihood: nats. Patch model: log p(valid pixels | F). Window model: evidence against
-            "no copies" (SPEC 7).
+            "no copies" (docs/model.md 7).
         energy: sum of the squared valid pixels.
         expected_count: posterior expected number of copies (patch model: mean coverage of a target pixel).
         empty_mass: posterior mass of the empty poses (patch model; 0 in the window model).
@@ -166,7 +166,9 @@ class Statistics:
         return float(xp.sum(xp.max(coverage, axis=(1, 2))))
 
     def gradient(self, target: Array) -> Array:
-        """Gradient of Q at any target (SPEC 3): ``sum_k R_k^T (backprojection_k - coverage_k R_k F) / sigma^2``.
+        """Gradient of Q at any target: ``sum_k R_k^T (backprojection_k - coverage_k R_k F) / sigma^2``.
+
+        See docs/model.md 3.
 
         Args:
             target: (L, L), or (C, L, L) for several classes, float array of the library of the statistics.

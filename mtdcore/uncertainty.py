@@ -1,8 +1,8 @@
 """How sure is the answer: draws from the posterior of the target, and the share of it that the data decide.
 
 Both look at the posterior-aligned average y, whose noise is white with standard deviation ``s = sigma / sqrt(p)`` in
-the window model (SPEC 8): a denoising problem at one known level. What the average itself leaves uncertain (noise
-level, number of copies, their poses) is not in it, so intervals are a little too narrow where poses are in doubt;
+the window model (docs/model.md 8): a denoising problem at one known level. What the average itself leaves uncertain
+(noise level, number of copies, their poses) is not in it, so intervals are a little too narrow where poses are in doubt;
 :func:`unbiased_average` accounts for the poses.
 """
 

@@ -69,7 +69,7 @@ class WindowLikelihood(Templates):
 
     @property
     def neighbourhood(self) -> int:
-        """Number of corners (2d - 1)^2 that exclude each other."""
+        """Number of corners (2d - 1)^2 that a copy excludes, its own among them."""
         return (2 * self.separation - 1) ** 2
 
     @property
