@@ -15,7 +15,12 @@ from .errors import ParameterError
 
 @runtime_checkable
 class Prior(Protocol):
-    """A density over images, known through its score at every noise level."""
+    """A density over images, known through its score at every noise level.
+
+    A prior may also have an attribute ``centre``, (row, column) in pixels: where the centres of mass of its images lie
+    (the middle of L pixels is (L - 1) / 2). The gauge puts the target there. Without it, or where it is None, the centre is
+    that of a few samples, which costs denoiser calls.
+    """
 
     def score(self, images: Array, noise_std: float) -> Array:
         """Gradient of the log density of *image + N(0, noise_std^2)*.
