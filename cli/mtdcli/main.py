@@ -136,7 +136,7 @@ def explain(exception: Exception) -> int:
         error(f"reading or writing failed: {exception}")
         return 74
     if isinstance(exception, MemoryError):
-        error(f"out of memory: {exception}; a smaller --max-memory makes smaller pieces")
+        error(f"out of memory: {exception}; fewer --threads need less")
         return 69
     raise exception
 

@@ -39,10 +39,11 @@ def threads_within(parameters: Mapping[str, Any], shape: tuple[int, int, int]) -
     if limit is None:
         return None if threads is None else int(threads)
     box, rotations, separation = (parameters[name] for name in ("box_size", "rotations", "min_separation"))
+    templates = rotations * parameters["classes"]
     likelihood = (
-        PatchLikelihood(box, rotations, 1.0)
+        PatchLikelihood(box, templates, 1.0)
         if parameters["likelihood"] == "patch"
-        else WindowLikelihood(box, rotations, 1.0, 1.0, separation if isinstance(separation, int) else None)
+        else WindowLikelihood(box, templates, 1.0, 1.0, separation if isinstance(separation, int) else None)
     )
     shared, own = _workspace(likelihood, parameters["precision"], shape)
     fitting = int((limit - _BASE - shared) // own)

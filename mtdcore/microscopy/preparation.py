@@ -54,7 +54,7 @@ class Preparation:
         background_width: standard deviation of the Gaussian, binned pixels; None: an eighth of the shorter side.
         background_degree: of the polynomial.
         whiten: divide by the radial amplitude spectrum of the noise.
-        normalise: bring the image to median 0 and robust standard deviation 1.
+        normalise: bring the image to median 0 and robust standard deviation 1; whitening does so in any case.
     """
 
     defects: Literal["mask", "keep"] = "mask"
@@ -116,8 +116,9 @@ class Preparation:
         pixels, passed = self._resample(pixels, micrograph)
         pixels = self._mask(pixels)
         pixels = self._flatten(pixels)
-        middle, std = scale(pixels)
+        std = 1.0
         if self.whiten or self.normalise:
+            middle, std = scale(pixels)
             pixels = (pixels - middle) / np.float32(std)
         if self.whiten:
             gains = whitening_filter(noise_spectrum(pixels))

@@ -65,6 +65,7 @@ def test_prepared_micrographs_are_flat_with_unit_noise(background):
     prepared = plain(image, background=background, normalise=True)
     assert prepared.pixels.dtype == np.float32
     assert prepared.scale == pytest.approx(3, rel=0.1)
+    assert plain(image, background=background, normalise=False).scale == 1.0
     assert abs(prepared.pixels[:20].mean() - prepared.pixels[-20:].mean()) < 0.3
     assert np.corrcoef(prepared.pixels.ravel(), noise.ravel())[0, 1] > 0.95
 
