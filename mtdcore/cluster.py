@@ -22,6 +22,7 @@ from ._typing import Array, Precision
 from .backends import Backend, get_backend
 from .errors import DependencyError, DeviceError, StorageError
 from .likelihood import Likelihood, Tile, WindowLikelihood
+from .optional import optional
 from .statistics import Statistics
 from .summing import FAN_IN, SummingExecutor, node_sum
 
@@ -164,7 +165,7 @@ def connected(address: str) -> Iterator[DaskExecutor]:
         DependencyError: ``distributed`` is not installed, or the workers have another version of mtdcore.
         StorageError: no scheduler answers there, or it has no workers.
     """
-    distributed = _distributed()
+    distributed = optional("distributed", "dask")
     try:
         client = distributed.Client(address, timeout=_PATIENCE, set_as_default=False)
     except (OSError, ValueError) as problem:
@@ -188,7 +189,7 @@ def local_workers(count: int) -> Iterator[DaskExecutor]:
     Raises:
         DependencyError: ``distributed`` is not installed.
     """
-    distributed = _distributed()
+    distributed = optional("distributed", "dask")
     import dask
 
     settings = {
@@ -221,16 +222,6 @@ def _patient(distributed: Any) -> Any:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     return Patient()
-
-
-def _distributed() -> Any:
-    try:
-        import distributed
-    except ImportError as problem:
-        raise DependencyError(
-            "a cluster needs Dask; install it here and on the workers with: pip install 'mtdcore[dask]'."
-        ) from problem
-    return distributed
 
 
 def _checked(executor: DaskExecutor) -> DaskExecutor:

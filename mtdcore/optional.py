@@ -8,8 +8,12 @@ from typing import Any
 from .errors import DependencyError
 
 
-def optional(name: str) -> Any:
-    """Import a package of the extra ``em``: the readers of cryo-EM formats.
+def optional(name: str, extra: str = "em") -> Any:
+    """Import a package that an extra of mtdcore brings.
+
+    Args:
+        name: of the package.
+        extra: the extra; by default the one with the readers of cryo-EM formats.
 
     Raises:
         DependencyError: it is not installed.
@@ -18,5 +22,5 @@ def optional(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as problem:
         raise DependencyError(
-            f"reading this format needs the package {name}; install it with: pip install 'mtdcore[em]'."
+            f"this needs the package {name}, which is not installed: pip install 'mtdcore[{extra}]'."
         ) from problem

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import mtdcore as mtd
 from mtdcore.checkpoint import fingerprint, save_checkpoint
-from mtdcore.errors import DependencyError
+from mtdcore.optional import optional
 from mtdcore.starts import Start
 from mtdcore.wiener import WienerUpdate
 
@@ -176,16 +176,9 @@ def prior(name: str | None) -> mtd.Prior | None:
     """
     if name is None:
         return None
-    try:
-        import torch
+    torch = optional("torch", "torch")
+    from mtdbridge import load_prior
 
-        from mtdbridge import load_prior
-    except DependencyError:
-        raise
-    except ImportError as problem:
-        raise DependencyError(
-            f"--prior {name} needs PyTorch; install it with: pip install 'mtdcore[torch]'."
-        ) from problem
     # This process is ours to configure: on one small image more threads only wait for each other.
     torch.set_num_threads(1)
     loaded: mtd.Prior = load_prior(name)

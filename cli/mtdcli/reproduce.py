@@ -86,14 +86,11 @@ def command(
 
 def _reproduce(ctx: click.Context, folder: RunFolder, parameters: dict[str, Any]) -> dict[str, Any]:
     """Everything between the arguments and the report."""
-    from mtdcore.errors import DependencyError
+    from mtdcore.optional import optional
 
-    try:
-        from mtdbridge.experiments import methods_of, tabulate
-    except ModuleNotFoundError as problem:
-        raise DependencyError(
-            f"the experiments need the package {problem.name}; install it with: pip install 'mtdcore[torch]'."
-        ) from problem
+    optional("torch", "torch")
+    from mtdbridge.experiments import methods_of, tabulate
+
     from .doctor import machine, versions
     from .reproduce_report import write_results
 
