@@ -83,7 +83,7 @@ def _curves(history: list[dict[str, Any]], palette: Any) -> bytes:
     """Training loss, and the validation figures, over the steps."""
     from matplotlib.figure import Figure
 
-    from .figures import to_png
+    from .figures import style, to_png
 
     figure = Figure(figsize=(10.4, 3), dpi=130, layout="constrained")
     loss, error = figure.subplots(1, 2)
@@ -104,10 +104,5 @@ def _curves(history: list[dict[str, Any]], palette: Any) -> bytes:
         )
     error.set_title("validation, per noise level", fontsize=10, color=palette.text, loc="left")
     for axes in (loss, error):
-        axes.set_xlabel("step", fontsize=9, color=palette.text)
-        axes.tick_params(colors=palette.text, labelsize=8)
-        axes.grid(color=palette.grid, linewidth=0.6)
-        for side, spine in axes.spines.items():
-            spine.set_visible(side in ("left", "bottom"))
-            spine.set_color(palette.grid)
+        style(axes, palette, "step")
     return to_png(figure)

@@ -9,7 +9,7 @@ import numpy as np
 
 from mtdcore.metrics import align
 
-from .figures import DARK, LIGHT, Palette, to_png, value_range
+from .figures import DARK, LIGHT, Palette, style, to_png, value_range
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -134,13 +134,7 @@ def _curves(axes: Axes, table: Sequence[Mapping[str, Any]], key: str, palette: P
     axes.set_xticks(ticks, [f"{snr:g}" for snr in ticks])
     axes.minorticks_off()
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("signal-to-noise ratio", fontsize=9, color=palette.text)
-    axes.tick_params(colors=palette.text, labelsize=8, length=3)
-    axes.grid(color=palette.grid, linewidth=0.6)
-    axes.set_axisbelow(True)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(palette.grid)
+    style(axes, palette, "signal-to-noise ratio")
 
 
 def _image(axes: Axes, image: np.ndarray, limits: tuple[float, float]) -> None:
