@@ -17,7 +17,7 @@ def write(path, array):
         case ".png":
             Image.fromarray(array).save(path)
         case ".tif":
-            pytest.importorskip("tifffile").imwrite(path, array)
+            pytest.importorskip("tifffile").imwrite(path, array, photometric="minisblack")
         case ".mrc":
             with pytest.importorskip("mrcfile").new(path) as file:
                 file.set_data(array.astype(np.float32))
