@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from ._cpu_emitter import CELL, LANES
 from ._cpu_fft import transform
+from ._cpu_kernels import LOG_ZERO
 from ._cpu_math import log
 from ._cpu_simd import fold_log_sum, multiply_cells, project_cells, transpose, weigh
 from ._kernel_cache import kernel
@@ -113,14 +114,14 @@ def score_blocks(
         total: workspace like ``peak``.
         space: workspace, N rows.
         row: workspace of N cells.
-        mass: unused here.
+        mass: unused: the workspace is that of :func:`project_blocks`.
         work: workspace of 2 N cells.
         radices: of the transform of length N.
         twiddles: of the same.
     """
     side = work.size // (2 * CELL)
     step, bands = (side // LANES | 1) * CELL, -(-valid // LANES)
-    peak[:] = -1e30
+    peak[:] = LOG_ZERO
     total[:] = 0
     for k in range(offsets.size):
         _correlate(
