@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +12,13 @@ from .console import log
 if TYPE_CHECKING:
     import numpy as np
 
-    from mtdcore.likelihood import Tile
+    from mtdcore.likelihood import Likelihood, Tile, TileGeometry
 
     from .run_folder import RunFolder
+
+
+#: Posterior weights held at a time.
+_WEIGHTS = 1 << 23
 
 
 def location(
@@ -44,7 +50,7 @@ def location(
         if list(measurement.shape) != record["measurement"]["shape"]:
             raise MtdError(f"{path} is not the measurement of this run any more")
         bound = likelihood.bind(measurement.shape)
-        tile = next(iter(measurement.tiles(bound.geometry)))
+        tile = next(iter(measurement.tiles(_shown(bound))))
     except MtdError as problem:
         log(f"the report has no picture of the measurement: {problem}")
         return {}, {}
@@ -67,6 +73,15 @@ def location(
         "posterior_text": "Probability that a copy, however turned, has its top-left corner there, on the same pixels; "
         f"the highest is {np.max(map_):.2f}. Points are enlarged, faint ones brightened.",
     }
+
+
+def _shown(likelihood: Likelihood) -> TileGeometry:
+    """The cut whose first tile is shown: of many rotations of large patches a few, since each of these has weights at 4 L^2 shifts."""
+    geometry = likelihood.geometry
+    if geometry.reach:  # windows
+        return geometry
+    across = math.isqrt(_WEIGHTS // (4 * likelihood.box_size**2 * likelihood.rotations * likelihood.classes))
+    return replace(geometry, side=min(geometry.side, max(1, across) * geometry.unit))
 
 
 def _centres(folder: RunFolder, tile: Tile, box_size: int) -> np.ndarray:

@@ -166,5 +166,5 @@ def test_every_command_cleans_up_after_a_signal(mtd_process, tmp_path):
     process.terminate()
     _, log = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert log.endswith("mtd: error: interrupted\n")
+    assert "mtd: error: interrupted\n" in log  # zarr may complain about its pending task
     assert not list(tmp_path.iterdir())
