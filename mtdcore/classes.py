@@ -55,7 +55,7 @@ def shares(statistics: Statistics, least: float) -> tuple[float, ...]:
     weights = counts / total if total > 0.0 else np.full(len(counts), 1.0 / len(counts))
     floor = max(least / len(counts), 1e-5)
     low = np.zeros(len(counts), bool)
-    while (low != (low | (weights < floor))).any():  # what the others give up may bring one of them down, too
+    while (weights < floor).any():  # what the others give up may bring one of them down, too
         low |= weights < floor
         rest = np.where(low, 0.0, counts)
         weights = np.where(low, floor, rest * (1.0 - floor * low.sum()) / max(rest.sum(), 1e-300))

@@ -130,9 +130,10 @@ def accumulate(typingctx, count, weights, factor, total):  # type: ignore[no-unt
 def direct_patches(length: int, margin: int) -> Any:
     """Patch E-step for one box size and margin: ``(pixels, templates, bias, log_empty, projected, weight_sum)``.
 
-    pixels (rows L, columns L) of whole patches, taken row by row; templates (K, L, L) over sigma^2, flipped on both axes; bias (K, S, S), S = 2 L - 1: log prior less
-    energy at shift l - (L - 1); log_empty: log of the prior mass of the empty poses; projected (K, B, B) and weight_sum
-    (K, S, S), float64, gain the sums. Returns (sum of the log normalisers, sum of the empty masses).
+    pixels (rows L, columns L) of whole patches, taken row by row; templates (K, L, L) over sigma^2, flipped on both axes;
+    bias (K, S, S), S = 2 L - 1: log prior less energy at shift l - (L - 1); log_empty: log of the prior mass of the empty
+    poses; projected (K, B, B) and weight_sum (K, S, S), float64, gain the sums. Returns (sum of the log normalisers, sum
+    of the empty masses).
     """
     shifts, frame, size = 2 * length - 1, length + 2 * margin, length**2
 

@@ -77,8 +77,8 @@ class PatchPlan:
         inner = np.ix_(np.arange(len(self.templates)), shown, shown)
         spectra, energies = (fft.rfft2(a, s=torus).conj() for a in (self.templates, self.energies))
         for n in range(len(patches)):
-            shown_here, visible = fft.rfft2(patches[n], s=torus), fft.rfft2(seen[n], s=torus)
-            gain = fft.irfft2(shown_here * spectra - visible * energies, s=torus)
+            image, visible = fft.rfft2(patches[n], s=torus), fft.rfft2(seen[n], s=torus)
+            gain = fft.irfft2(image * spectra - visible * energies, s=torus)
             weights[n][inner] = (gain + self.log_shown)[inner]
             weights[n] = np.exp(weights[n] - weights[n].max())
             weights[n] /= weights[n].sum()

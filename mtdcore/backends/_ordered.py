@@ -15,9 +15,9 @@ Result = TypeVar("Result")
 def ordered(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
     """``map(work, items)`` on so many threads; few items are taken from the stream ahead of the results."""
     items = iter(items)
-    first = list(islice(items, 2))
+    first = list(islice(items, min(threads, 2)))
     items = chain(first, items)
-    if threads == 1 or len(first) < 2:  # one item needs no pool
+    if len(first) < 2:  # one thread or one item needs no pool
         yield from map(work, items)
         return
     pending: deque[Future[Result]] = deque()

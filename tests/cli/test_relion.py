@@ -70,6 +70,12 @@ class Pipeliner:
         with open(self.folder / "run.out", "a") as out, open(self.folder / "run.err", "a") as err:
             return subprocess.Popen(command, cwd=self.project, stdout=out, stderr=err)
 
+    def start_until_checkpoint(self, **labels):
+        process = self.start(**labels)
+        while process.poll() is None and not (self.folder / "run/checkpoint.safetensors").exists():
+            time.sleep(0.02)
+        return process
+
     def run(self, *args, **labels):
         code = self.start(*args, **labels).wait(timeout=120)
         return code, self.exits, (self.folder / "run.err").read_text()
@@ -125,9 +131,7 @@ def test_a_job_from_start_to_finish(project):
 def test_an_aborted_job_stops_and_goes_on_from_its_checkpoint(project):
     relion = Pipeliner(project[0])
     long = OPTIONS | {"iterations": 200, "tolerance": 0, "checkpoint_every": 0}
-    process = relion.start(**long)
-    while process.poll() is None and not (relion.folder / "run/checkpoint.safetensors").exists():
-        time.sleep(0.02)
+    process = relion.start_until_checkpoint(**long)
     (relion.folder / "RELION_JOB_ABORT_NOW").touch()
     assert process.wait(timeout=100) == 1
     assert relion.exits == ["ABORTED"], (relion.folder / "run.err").read_text()
@@ -141,9 +145,7 @@ def test_an_aborted_job_stops_and_goes_on_from_its_checkpoint(project):
 def test_a_job_that_is_ended_by_the_batch_system_goes_on_with_other_threads(project):
     relion = Pipeliner(project[0])
     long = OPTIONS | {"iterations": 200, "tolerance": 0, "checkpoint_every": 0}
-    process = relion.start(**long)
-    while process.poll() is None and not (relion.folder / "run/checkpoint.safetensors").exists():
-        time.sleep(0.02)
+    process = relion.start_until_checkpoint(**long)
     process.terminate()
     assert process.wait(timeout=100) != 0
     assert relion.exits == ["ABORTED"], (relion.folder / "run.err").read_text()
