@@ -46,7 +46,7 @@ wheel-check: $(VENV)/.installed-dev
 	.ci/wheel-check $(BIN)/python
 
 bench: $(VENV)/.installed-dev
-	$(BIN)/python bench/estep.py
+	$(BIN)/python bench/speed/estep.py
 
 clean:
 	rm -rf build dist mtd-demo .mypy_cache .pytest_cache .ruff_cache .hypothesis

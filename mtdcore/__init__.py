@@ -8,33 +8,33 @@
 
 What belongs to a result lies in modules of its own, imported by name:
 
-- ``mtdcore.trust``: null runs, the threshold of their evidence, the verdict
-- ``mtdcore.halfsets``: two halves of the data, recovered separately
-- ``mtdcore.uncertainty``: draws from the posterior of the target, the share of the data
-- ``mtdcore.detections``, ``mtdcore.matching``: the copies, as CSV and STAR, and against a truth
-- ``mtdcore.extent``: the size of an object in its box
-- ``mtdcore.metrics``: errors, Fourier ring correlation
+- ``mtdcore.results.nulls``: null runs, the threshold of their evidence, the verdict
+- ``mtdcore.results.halves``: two halves of the data, recovered separately
+- ``mtdcore.results.uncertainty``: draws from the posterior of the target, the share of the data
+- ``mtdcore.results.detections``, ``mtdcore.results.matching``: the copies, as CSV and STAR, and against a truth
+- ``mtdcore.em.gauge.extent``: the size of an object in its box
+- ``mtdcore.results.metrics``: errors, Fourier ring correlation
 """
 
 from __future__ import annotations
 
-from . import datasets
-from .backends import get_backend
-from .em import recover
+from ._base.version import __version__ as __version__
+from .data import open_measurement
+from .em.batches import OnlineEM
+from .em.recover import recover
+from .em.state import EMState, IterationRecord, Recovery
 from .errors import MtdError
-from .estep import e_step
-from .likelihood import Micrographs, PatchLikelihood, WindowLikelihood
-from .measurement import open_measurement
-from .metrics import relative_error
-from .mstep import DenoisingUpdate, ExactUpdate, GradientAscent
-from .online import OnlineEM
-from .priors import FlatPrior, GaussianPrior, Prior
-from .recovery import EMState, IterationRecord, Recovery
-from .rotation import RotationSet
-from .simulate import simulate
-from .statistics import Statistics
-
-__version__ = "0.1.0"
+from .estep.backends import get_backend
+from .estep.expectation import e_step
+from .estep.statistics import Statistics
+from .model.likelihood import PatchLikelihood, WindowLikelihood
+from .model.optics import Micrographs
+from .model.priors import FlatPrior, GaussianPrior, Prior
+from .model.rotations import RotationSet
+from .mstep.updates import DenoisingUpdate, ExactUpdate, GradientAscent
+from .results.metrics import relative_error
+from .synthetic import glyphs as datasets
+from .synthetic.simulate import simulate
 
 __all__ = [
     "DenoisingUpdate",

@@ -22,14 +22,15 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from ._typing import Array, Precision
-from .backends import Backend
-from .backends.reference import ReferenceBackend
-from .likelihood import Likelihood, PatchLikelihood, Tile, TileGeometry, WindowLikelihood
-from .measurement import ArrayMeasurement, Measurement
-from .priors import Prior, denoise
-from .rotation import RotationSet
-from .statistics import SUMMED, Statistics
+from ._base.typing import Array, Precision
+from .data import ArrayMeasurement, Measurement
+from .data.tiles import Tile, TileGeometry
+from .estep.backends import Backend
+from .estep.backends.reference import ReferenceBackend
+from .estep.statistics import SUMMED, Statistics
+from .model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
+from .model.priors import Prior, denoise
+from .model.rotations import RotationSet
 
 
 class _SmallTiles:

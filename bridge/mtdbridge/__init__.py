@@ -9,38 +9,38 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .convert import convert_checkpoint as convert_checkpoint
-    from .dlpack import ZeroCopyError as ZeroCopyError
-    from .dlpack import copy_from_torch as copy_from_torch
-    from .dlpack import copy_to_torch as copy_to_torch
-    from .dlpack import from_torch as from_torch
-    from .dlpack import normalise as normalise
-    from .dlpack import to_torch as to_torch
-    from .library import load_prior as load_prior
-    from .library import shipped_priors as shipped_priors
-    from .networks import build_network as build_network
-    from .sampling import Augmentation as Augmentation
-    from .torch_prior import TorchPrior as TorchPrior
-    from .training import train_prior as train_prior
-    from .training_options import Pace as Pace
-    from .training_options import TrainingProgress as TrainingProgress
+    from .priors.convert import convert_checkpoint as convert_checkpoint
+    from .priors.dlpack import ZeroCopyError as ZeroCopyError
+    from .priors.dlpack import copy_from_torch as copy_from_torch
+    from .priors.dlpack import copy_to_torch as copy_to_torch
+    from .priors.dlpack import from_torch as from_torch
+    from .priors.dlpack import normalise as normalise
+    from .priors.dlpack import to_torch as to_torch
+    from .priors.library import load_prior as load_prior
+    from .priors.library import shipped_priors as shipped_priors
+    from .priors.networks import build_network as build_network
+    from .priors.torch_prior import TorchPrior as TorchPrior
+    from .training.draws import Augmentation as Augmentation
+    from .training.options import Pace as Pace
+    from .training.options import TrainingProgress as TrainingProgress
+    from .training.train import train_prior as train_prior
 
 _HOMES = {
-    "convert_checkpoint": "convert",
-    "ZeroCopyError": "dlpack",
-    "copy_from_torch": "dlpack",
-    "copy_to_torch": "dlpack",
-    "from_torch": "dlpack",
-    "normalise": "dlpack",
-    "to_torch": "dlpack",
-    "load_prior": "library",
-    "shipped_priors": "library",
-    "build_network": "networks",
-    "Augmentation": "sampling",
-    "TorchPrior": "torch_prior",
-    "Pace": "training_options",
-    "TrainingProgress": "training_options",
-    "train_prior": "training",
+    "convert_checkpoint": "priors.convert",
+    "ZeroCopyError": "priors.dlpack",
+    "copy_from_torch": "priors.dlpack",
+    "copy_to_torch": "priors.dlpack",
+    "from_torch": "priors.dlpack",
+    "normalise": "priors.dlpack",
+    "to_torch": "priors.dlpack",
+    "load_prior": "priors.library",
+    "shipped_priors": "priors.library",
+    "build_network": "priors.networks",
+    "Augmentation": "training.draws",
+    "TorchPrior": "priors.torch_prior",
+    "Pace": "training.options",
+    "TrainingProgress": "training.options",
+    "train_prior": "training.train",
 }
 
 __all__ = sorted(_HOMES)

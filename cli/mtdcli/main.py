@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 
 import click
 
-from .console import error, log
-from .stopping import Interrupted, listening
+from .run.stopping import Interrupted, listening
+from .terminal.console import error, log
 
 #: Command -> (module, help line). The help line stands here so that ``mtd --help`` imports no command.
 COMMANDS = {
@@ -82,7 +82,7 @@ def run_and_exit(work: Callable[[], object], debug: bool = False) -> NoReturn:
 
 def load(name: str) -> click.Command:
     """Import the module of one command."""
-    command: click.Command = importlib.import_module(f".{COMMANDS[name][0]}", __package__).command
+    command: click.Command = importlib.import_module(f".commands.{COMMANDS[name][0]}", __package__).command
     return command
 
 

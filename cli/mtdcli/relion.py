@@ -15,20 +15,20 @@ from pathlib import Path
 import click
 
 from mtdcore import open_measurement
-from mtdcore.files import write_whole
-from mtdcore.microscopy.picks import Picks
-from mtdcore.microscopy.table import MicrographTable
-from mtdcore.relion import Version, version_of, write_output_nodes
+from mtdcore._base.files import write_whole
+from mtdcore.data.micrographs.picks import Picks
+from mtdcore.data.micrographs.table import MicrographTable
+from mtdcore.results.relion import Version, version_of, write_output_nodes
 
-from . import picks
-from .console import log, to_json
-from .detect import write_copies, write_for_relion
-from .frames import Frames
-from .import_ import write_stack
+from .commands.detect import write_copies, write_for_relion
+from .commands.import_ import write_stack
+from .inputs import picks
+from .inputs.frames import Frames
+from .inputs.preparing import preparation
 from .main import load, run_and_exit
-from .preparing import preparation
-from .run_folder import RunFolder
-from .stopping import Interrupted
+from .run.folder import RunFolder
+from .run.stopping import Interrupted
+from .terminal.console import log, to_json
 
 ABORT = "RELION_JOB_ABORT_NOW"
 SUCCESS, FAILURE, ABORTED = (f"RELION_JOB_EXIT_{how}" for how in ("SUCCESS", "FAILURE", "ABORTED"))

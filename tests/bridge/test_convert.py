@@ -3,9 +3,9 @@ import pickle
 import pytest
 import torch
 
-from mtdbridge.convert import convert_checkpoint
-from mtdbridge.library import load_prior
-from mtdbridge.networks import build_network
+from mtdbridge.priors.convert import convert_checkpoint
+from mtdbridge.priors.library import load_prior
+from mtdbridge.priors.networks import build_network
 from mtdcore.errors import InputError, ParameterError, StorageError
 
 KIND = {"network": "unet", "box_size": 6, "levels": (0.05, 10.0), "network_options": {"width": 2}}

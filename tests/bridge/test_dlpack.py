@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from mtdbridge import dlpack
-from mtdbridge.dlpack import (
+from mtdbridge.priors import dlpack
+from mtdbridge.priors.dlpack import (
     ZeroCopyError,
     copy_from_torch,
     copy_to_torch,

@@ -4,7 +4,7 @@ import struct
 import numpy as np
 import pytest
 
-from mtdbridge.images import data_hash, load_images
+from mtdbridge.training.images import data_hash, load_images
 from mtdcore.errors import InputError, StorageError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, 5, 5), dtype=np.uint8)

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from mtdbridge import TorchPrior, load_prior, shipped_priors
-from mtdbridge import library as library_module
-from mtdcore.datasets import glyphs
-from mtdcore.priors import denoise
+from mtdbridge.priors import library as library_module
+from mtdcore.model.priors import denoise
+from mtdcore.synthetic.glyphs import glyphs
 from mtdcore.testing import PriorConformance
 
 MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist.npz"
-WEIGHTS = Path(library_module.__file__).parent / "weights"
+WEIGHTS = Path(library_module.__file__).parents[1] / "weights"
 
 
 class Shrink(torch.nn.Module):

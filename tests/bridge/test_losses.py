@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from mtdbridge import losses, sde
+from mtdbridge.priors import sde
+from mtdbridge.training import losses
 
 
 @pytest.fixture

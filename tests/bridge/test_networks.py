@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from mtdbridge.networks import NETWORKS, build_network
+from mtdbridge.priors.networks import NETWORKS, build_network
 from mtdcore.errors import ParameterError
 
 

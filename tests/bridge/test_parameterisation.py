@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from mtdbridge import sde
-from mtdbridge.parameterisation import check_parameterisation, denoise, smoothed_score
+from mtdbridge.priors import sde
+from mtdbridge.priors.parameterisation import check_parameterisation, denoise, smoothed_score
 from mtdcore.errors import ParameterError
-from mtdcore.priors import GaussianPrior
+from mtdcore.model.priors import GaussianPrior
 
 MEAN, STD = 0.4, 0.7
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from mtdbridge import sde
-from mtdbridge.parameterisation import VP_LEVELS
+from mtdbridge.priors import sde
+from mtdbridge.priors.parameterisation import VP_LEVELS
 
 TIMES = torch.linspace(0, 1, 101, dtype=torch.float64)
 

@@ -4,9 +4,9 @@ import torch
 from torch import nn
 
 from mtdbridge import TorchPrior
-from mtdbridge.networks import build_network
+from mtdbridge.priors.networks import build_network
 from mtdcore.errors import InputError, ParameterError
-from mtdcore.priors import GaussianPrior, Prior, denoise
+from mtdcore.model.priors import GaussianPrior, Prior, denoise
 
 LEVELS = (0.05, 4.0)
 

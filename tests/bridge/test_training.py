@@ -3,10 +3,10 @@ import pytest
 import torch
 
 from mtdbridge import Augmentation, Pace, load_prior, train_prior
-from mtdbridge.sampling import Batches, log_uniform, shift_images, step_generator, uniform
-from mtdbridge.training_options import TrainingOptions
+from mtdbridge.training.draws import Batches, log_uniform, shift_images, step_generator, uniform
+from mtdbridge.training.options import TrainingOptions
 from mtdcore.errors import CheckpointError, DeviceError, InputError, ParameterError, StorageError
-from mtdcore.sampling import sample_prior
+from mtdcore.model.sampling import sample_prior
 
 SMALL = {"channels": (4, 6, 8), "embedding": 8}
 QUICK = {"network_options": SMALL, "steps": 12, "batch_size": 8, "validation": 16}

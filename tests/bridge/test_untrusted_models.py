@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from mtdbridge.convert import convert_checkpoint
-from mtdbridge.library import load_prior
-from mtdbridge.networks import build_network
-from mtdbridge.weights_io import ModelCard
+from mtdbridge.priors.convert import convert_checkpoint
+from mtdbridge.priors.library import load_prior
+from mtdbridge.priors.networks import build_network
+from mtdbridge.priors.weights import ModelCard
 from mtdcore.errors import MtdError
 
 CARD = ModelCard("mlp", {"width": 8}, 4, (0.0, 0.0))

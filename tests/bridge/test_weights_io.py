@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from mtdbridge.library import load_prior
-from mtdbridge.networks import build_network
-from mtdbridge.weights_io import MAX_HEADER_BYTES, ModelCard, load_weights, save_weights
+from mtdbridge.priors.library import load_prior
+from mtdbridge.priors.networks import build_network
+from mtdbridge.priors.weights import MAX_HEADER_BYTES, ModelCard, load_weights, save_weights
 from mtdcore.errors import DeviceError, InputError, StorageError
 
 CARD = ModelCard("mlp", {"width": 8}, 4, (0.0, 0.0), metrics={"validation": {"loss": -1.5}})

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mtdcli.relion import main as relion
-from mtdcore.star import read_star, write_star
+from mtdcore.data.micrographs.star import read_star, write_star
 
 mrcfile = pytest.importorskip("mrcfile")
 pytest.importorskip("gemmi")

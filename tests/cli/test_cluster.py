@@ -14,7 +14,7 @@ def test_one_way_to_share_the_work(mtd, measurement, tmp_path):
 
 def test_nobody_at_the_address(mtd, measurement, tmp_path, monkeypatch):
     pytest.importorskip("distributed")
-    monkeypatch.setattr("mtdcore.cluster._PATIENCE", 0.5)
+    monkeypatch.setattr("mtdcore.estep.dask._PATIENCE", 0.5)
     where = ("--scheduler", "tcp://127.0.0.1:9")
     result = mtd("recover", measurement, "-o", tmp_path / "run", *QUICK, *where, code=74)
     assert "a Dask scheduler should listen at tcp://127.0.0.1:9" in result.stderr

@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 
-from mtdcli.console import emit, show, to_json
+from mtdcli.terminal.console import emit, show, to_json
 
 
 def test_json_is_strict_and_plain():

@@ -3,14 +3,14 @@ from importlib.util import find_spec
 
 import pytest
 
-import mtdcli.demo
+import mtdcli.commands.demo
 
 
 @pytest.fixture
 def small(monkeypatch):
     """A demo of one glyph in a small measurement."""
-    monkeypatch.setattr(mtdcli.demo, "_TARGETS", 1)
-    monkeypatch.setattr(mtdcli.demo, "_SIDE", 140)
+    monkeypatch.setattr(mtdcli.commands.demo, "_TARGETS", 1)
+    monkeypatch.setattr(mtdcli.commands.demo, "_SIDE", 140)
 
 
 def test_demo_compares_methods_and_writes_its_report(mtd_json, mtd, tmp_path, small):
@@ -30,7 +30,7 @@ def test_demo_compares_methods_and_writes_its_report(mtd_json, mtd, tmp_path, sm
 
 
 def test_demo_without_pytorch_leaves_the_learned_prior_out(monkeypatch):
-    from mtdcli.demo_methods import methods
+    from mtdcli.reproduce.demo_methods import methods
 
     monkeypatch.setitem(sys.modules, "mtdbridge", None)  # the import fails as it does where torch is missing
     assert [way.name for way in methods()][-1] == "window, prior"
@@ -46,21 +46,21 @@ def test_doctor_tests_this_installation(mtd_json, mtd):
 
 
 def test_doctor_fails_when_the_backends_disagree(mtd, monkeypatch):
-    import mtdcore.backends.cpu
+    import mtdcore.estep.backends.cpu.backend
 
-    right = mtdcore.backends.cpu.CpuBackend.accumulate
+    right = mtdcore.estep.backends.cpu.backend.CpuBackend.accumulate
 
     def wrong(*args):
         statistics = right(*args)
         return statistics + statistics
 
-    monkeypatch.setattr(mtdcore.backends.cpu.CpuBackend, "accumulate", wrong)
+    monkeypatch.setattr(mtdcore.estep.backends.cpu.backend.CpuBackend, "accumulate", wrong)
     mtd("doctor", code=69)
 
 
 def test_doctor_tests_every_card(mtd_json, mtd, monkeypatch):
-    import mtdcore.backends.cuda as cuda
-    from mtdcore.backends.cpu import CpuBackend
+    import mtdcore.estep.backends.cuda.backend as cuda
+    from mtdcore.estep.backends.cpu.backend import CpuBackend
 
     cards = [
         cuda.DeviceInfo(0, "Old card", (7, 0), 8 << 30, 13020, (13, 5)),

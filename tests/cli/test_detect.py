@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from mtdcore.simulate import open_simulation
+from mtdcore.synthetic.simulate import open_simulation
 
 QUICK = ("--box-size", 12, "--iterations", 40, "--device", "cpu", "--threads", 1, "--seed", 3)
 

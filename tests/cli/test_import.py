@@ -4,15 +4,17 @@ import numpy as np
 import pytest
 
 import mtdcore
-from mtdcore.microscopy import Ctf, Preparation, find_micrographs
-from mtdcore.microscopy.table import MicrographTable
+from mtdcore.data.micrographs.listing import find_micrographs
+from mtdcore.data.micrographs.table import MicrographTable
+from mtdcore.data.preparation.ctf import Ctf
+from mtdcore.data.preparation.prepare import Preparation
 
 RNG = np.random.default_rng(0)
 FRAMES = (1000 + 50 * np.linspace(0, 1, 80)[:, None] + 5 * RNG.normal(size=(2, 80, 70))).astype(np.float32)
 
 
 def pixels(path):
-    geometry = mtdcore.likelihood.TileGeometry(side=200, unit=1, halo=0, reach=0)
+    geometry = mtdcore.model.likelihood.TileGeometry(side=200, unit=1, halo=0, reach=0)
     tiles = mtdcore.open_measurement(path).tiles(geometry)
     return np.stack([np.where(True if t.valid is None else t.valid, t.values, np.nan) for t in tiles])
 
@@ -185,14 +187,14 @@ def test_a_list_becomes_an_image_with_a_table_of_its_micrographs(mtd_json, star,
     ctf = Ctf(15000, 14000, 0).radial(np.linspace(0, 0.1, 129))
     steps = Preparation(bin=2)
     expected = steps.apply(FRAMES[0], find_micrographs(star)[0])
-    assert np.allclose(table.facts().transfer[0], expected.transfer, rtol=1e-5)
+    assert np.allclose(table.transfer[0], expected.transfer, rtol=1e-5)
     assert np.corrcoef(expected.transfer, np.abs(ctf))[0, 1] > 0.8
     assert np.array_equal(pixels(out)[0], expected.pixels)
 
 
 def test_no_ctf_and_no_whitening_leave_no_transfer(mtd, star, tmp_path):
     mtd("import", star, "-o", tmp_path / "m.zarr", "--no-ctf", "--no-whiten")
-    assert MicrographTable.load(tmp_path / "m.zarr").facts() is None
+    assert MicrographTable.load(tmp_path / "m.zarr").transfer is None
 
 
 def test_ctf_is_asked_for_and_not_known(mtd, mrc, tmp_path):

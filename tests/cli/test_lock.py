@@ -5,12 +5,12 @@ import sys
 
 import pytest
 
-from mtdcli.lock import FolderInUse, locked
+from mtdcli.run.lock import FolderInUse, locked
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from mtdcli.lock import locked
+from mtdcli.run.lock import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -39,5 +39,5 @@ def test_a_second_process_is_refused_and_told_who_holds_the_folder(tmp_path):
 
 
 def test_the_lock_imports_no_engine():
-    code = "import sys, mtdcli.recover; assert not {'numpy', 'mtdcore'} & set(sys.modules)"
+    code = "import sys, mtdcli.commands.recover; assert not {'numpy', 'mtdcore'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

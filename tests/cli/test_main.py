@@ -9,16 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 from mtdcli import main as main_module
-from mtdcli.lock import FolderInUse
 from mtdcli.main import COMMANDS, main
-from mtdcli.stopping import Interrupted
-from mtdcore.errors import (
-    CheckpointError,
-    DependencyError,
-    DeviceError,
-    InputError,
-    ParameterError,
-)
+from mtdcli.run.lock import FolderInUse
+from mtdcli.run.stopping import Interrupted
+from mtdcore.errors import CheckpointError, DependencyError, DeviceError, InputError, ParameterError
 
 
 def run(*args, **kwargs):

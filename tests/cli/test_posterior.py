@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import mtdcore as mtd
-from mtdcli.posterior import occupancy
+from mtdcli.report.posterior import occupancy
 
 
 @pytest.mark.parametrize("kind", ["window", "patch"])

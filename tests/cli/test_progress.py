@@ -2,8 +2,8 @@ import io
 
 import pytest
 
-from mtdcli import progress
-from mtdcli.progress import Progress, duration
+from mtdcli.terminal import progress
+from mtdcli.terminal.progress import Progress, duration
 
 
 class Terminal(io.StringIO):

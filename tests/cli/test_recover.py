@@ -235,8 +235,8 @@ def test_without_cupy_a_cuda_device_names_the_extra(mtd, measurement, run_dir, d
 
 def test_all_devices_share_an_e_step(mtd_json, measurement, run_dir, tmp_path, monkeypatch):
     """Threads and the CPU stand in for a process and a card each."""
-    import mtdcore.backends.cuda as cuda
-    from mtdcore.backends.cpu import CpuBackend
+    import mtdcore.estep.backends.cuda.backend as cuda
+    from mtdcore.estep.backends.cpu.backend import CpuBackend
 
     submitted = []
 

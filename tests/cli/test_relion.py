@@ -10,7 +10,7 @@ import pytest
 
 import mtdcore
 from mtdcli.relion import main
-from mtdcore.star import read_star
+from mtdcore.data.micrographs.star import read_star
 
 mrcfile = pytest.importorskip("mrcfile")
 pytest.importorskip("gemmi")
@@ -38,8 +38,10 @@ def write_list(project, names, version=50001):
 @pytest.fixture
 def project(tmp_path):
     """Two micrographs of dark particles, twice as fine as the box of 12 will see them, and what they were made of."""
-    glyph = mtdcore.datasets.glyphs(1, 12)[0]
-    sim = mtdcore.simulate(glyph, shape=(96, 110), count=10, snr=4, separation=1, micrographs=2, seed=2)
+    glyph = mtdcore.synthetic.glyphs.glyphs(1, 12)[0]
+    sim = mtdcore.synthetic.simulate(
+        glyph, shape=(96, 110), count=10, snr=4, separation=1, micrographs=2, seed=2
+    )
     folder = tmp_path / "MotionCorr/job002"
     folder.mkdir(parents=True)
     for name, image in zip("ab", sim.measurement.array, strict=True):
@@ -124,7 +126,7 @@ def test_a_job_from_start_to_finish(project):
         assert not file.is_volume()
         assert file.voxel_size.x == pytest.approx(5.0)  # 2.5 of the list, not 7 of the headers, times 2
         average = file.data.reshape(-1, 12, 12)[int(number) - 1]
-    assert mtdcore.metrics.correlation(average, sim.target, 2) > 0.8
+    assert mtdcore.results.metrics.correlation(average, sim.target, 2) > 0.8
     assert np.ptp(average) == pytest.approx(GREY * np.ptp(sim.target), rel=0.35)
 
 
@@ -193,7 +195,7 @@ def test_wrong_labels_are_one_line(inside, labels, said):
 
 def test_a_job_asked_to_stop_while_it_imports_stops_there(project, inside, monkeypatch):
     abort = project[0] / "External/job007/RELION_JOB_ABORT_NOW"
-    monkeypatch.setattr("mtdcli.frames.Frames.contrast", property(lambda self: abort.touch()))
+    monkeypatch.setattr("mtdcli.inputs.frames.Frames.contrast", property(lambda self: abort.touch()))
     assert inside(**OPTIONS)[:2] == (1, ["ABORTED"])
     assert not list(project[0].rglob("run.json"))
 

@@ -8,9 +8,9 @@ pytest.importorskip("safetensors")
 
 from click.testing import CliRunner
 
+from mtdcli.commands.reproduce import text_table, with_error
 from mtdcli.main import main
-from mtdcli.reproduce import text_table, with_error
-from mtdcli.run_folder import RunFolder
+from mtdcli.run.folder import RunFolder
 
 TINY = ["--targets", "2", "--snr", "5", "--iterations", "3", "--train-steps", "3", "--jobs", "1"]
 

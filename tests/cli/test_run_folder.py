@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from mtdcli.run_folder import RunFolder
+from mtdcli.run.folder import RunFolder
 from mtdcore.errors import InputError
 
 

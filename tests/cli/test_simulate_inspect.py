@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import mtdcore
-from mtdcore.simulate import open_simulation
+from mtdcore.synthetic.simulate import open_simulation
 
 
 def test_simulate_writes_a_measurement_with_its_truth(mtd_json, tmp_path):
@@ -26,7 +26,7 @@ def test_simulate_writes_a_measurement_with_its_truth(mtd_json, tmp_path):
     simulation = open_simulation(path)
     assert simulation.measurement.shape == (2, 100, 120)
     assert simulation.rotation_indices is None
-    glyph = mtdcore.datasets.glyphs(3, 28, seed=7)[2]
+    glyph = mtdcore.synthetic.glyphs.glyphs(3, 28, seed=7)[2]
     assert np.abs(simulation.target - glyph).max() <= glyph.max()
     assert np.corrcoef(simulation.target.ravel(), glyph.ravel())[0, 1] > 0.95  # the disc cuts corners off
 

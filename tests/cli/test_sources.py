@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mtdcli.sources import read_image, read_images
+from mtdcli.inputs.sources import read_image, read_images
 from mtdcore.errors import DependencyError, InputError, MtdError, ParameterError, StorageError
 
 PIXELS = np.arange(12, dtype=np.uint8).reshape(3, 4)

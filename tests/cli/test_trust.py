@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from mtdcli.run_folder import RunFolder
+from mtdcli.run.folder import RunFolder
 
 QUICK = ("--box-size", 12, "--device", "cpu", "--threads", 1)
 
@@ -73,7 +73,7 @@ def test_what_is_done_is_kept_and_more_can_be_added(mtd, mtd_json, run_dir):
 def test_a_null_run_is_the_recovery_repeated_on_noise(mtd_json, run_dir):
     """The same numbers as from the library."""
     from mtdcore import recover
-    from mtdcore.trust import null_measurement
+    from mtdcore.results.nulls import null_measurement
 
     record = json.loads((run_dir / "run.json").read_text())
     found = mtd_json("trust", run_dir, "--null-runs", 2, "--no-halves")

@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 
 import mtdcore as mtd
-from mtdcli.run_folder import RunFolder
-from mtdcore.checkpoint import load_checkpoint, save_checkpoint
+from mtdcli.run.folder import RunFolder
+from mtdcore.data.tiles import TileGeometry
+from mtdcore.em.checkpoint import load_checkpoint, save_checkpoint
+from mtdcore.em.state import Candidate, EMState, IterationRecord
+from mtdcore.em.temperature import Temperature
 from mtdcore.errors import MtdError
-from mtdcore.likelihood import TileGeometry
-from mtdcore.recovery import Candidate, EMState, IterationRecord
-from mtdcore.schedule import Temperature
 
 KINDS = ("write", "fsync", "rename", "read", "open")
 ERRORS = (errno.EIO, errno.ENOSPC, errno.EINTR)

@@ -22,10 +22,10 @@ from pathlib import Path
 
 import numpy  # noqa: F401
 
-import mtdcli.job
-import mtdcli.report
+import mtdcli.commands.report
+import mtdcli.run.job
 from mtdcli.main import main
-from mtdcli.progress import Progress
+from mtdcli.terminal.progress import Progress
 
 OPTIONS = (
     "--box-size 8 --rotations 1 --iterations 60 --tolerance 0 --device cpu --threads 2 --checkpoint-every 0"
@@ -87,7 +87,7 @@ def resumed_after(log: Path) -> int:
 
 def main_loop(measurement: str, work: Path, runs: int, kills: int, seed: int) -> None:
     random.seed(seed)
-    mtdcli.report.write_report = lambda *_: None  # type: ignore[assignment]
+    mtdcli.commands.report.write_report = lambda *_: None  # type: ignore[assignment]
     log, whole = work / "log", work / "whole"
     command = ["recover", measurement, *OPTIONS.split()]
     assert attempt([*command, "-o", str(whole)], log, None)[0] == 0, log.read_text()

@@ -13,25 +13,25 @@ import numpy as np
 import torch
 
 import mtdcore as mtd
-from mtdbridge import training_state
-from mtdbridge.images import load_images
-from mtdbridge.networks import build_network
-from mtdbridge.weights_io import ModelCard, load_weights, save_weights
-from mtdcli.inspect import provenance
+from mtdbridge.priors.networks import build_network
+from mtdbridge.priors.weights import ModelCard, load_weights, save_weights
+from mtdbridge.training import state as training_state
+from mtdbridge.training.images import load_images
+from mtdcli.commands.inspect import provenance
+from mtdcli.commands.report import write_report
+from mtdcli.inputs.sources import read_images
 from mtdcli.main import load
-from mtdcli.report import write_report
-from mtdcli.run_folder import RunFolder
-from mtdcli.sources import read_images
-from mtdcore.checkpoint import load_checkpoint, save_checkpoint
-from mtdcore.likelihood import TileGeometry
-from mtdcore.measurement import open_measurement
-from mtdcore.measurement.ome import ome_pixel_size
-from mtdcore.microscopy.table import MicrographTable
-from mtdcore.recovery import Candidate, EMState, IterationRecord
-from mtdcore.schedule import Temperature
-from mtdcore.simulate import open_simulation
-from mtdcore.star import read_star
-from mtdcore.statistics import Statistics
+from mtdcli.run.folder import RunFolder
+from mtdcore.data import open_measurement
+from mtdcore.data.micrographs.star import read_star
+from mtdcore.data.micrographs.table import MicrographTable
+from mtdcore.data.tiles import TileGeometry
+from mtdcore.data.zarr.ome import ome_pixel_size
+from mtdcore.em.checkpoint import load_checkpoint, save_checkpoint
+from mtdcore.em.state import Candidate, EMState, IterationRecord
+from mtdcore.em.temperature import Temperature
+from mtdcore.estep.statistics import Statistics
+from mtdcore.synthetic.simulate import open_simulation
 
 PIXELS = np.random.default_rng(0).normal(size=(12, 10)).astype(np.float32)
 WHOLE = TileGeometry(side=64, unit=1, halo=0, reach=0)
@@ -115,7 +115,7 @@ def read_import(path: Path) -> None:
     ome_pixel_size(path)
     table = MicrographTable.load(path)
     if table is not None:
-        table.facts()
+        _ = table.transfer
 
 
 def make_star(path: Path) -> None:

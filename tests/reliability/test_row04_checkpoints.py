@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import mtdcore as mtd_api
-from mtdcore.checkpoint import load_checkpoint, previous_checkpoint, save_checkpoint
+from mtdcore.em.batches import Running
+from mtdcore.em.checkpoint import load_checkpoint, previous_checkpoint, save_checkpoint
+from mtdcore.em.state import Candidate, EMState, IterationRecord
+from mtdcore.em.temperature import Temperature
 from mtdcore.errors import CheckpointError
-from mtdcore.online import Running
-from mtdcore.recovery import Candidate, EMState, IterationRecord
-from mtdcore.schedule import Temperature
 
 IDENTITY = {"box_size": 4, "seed": 0, "noise_std": "auto"}
 LIKELIHOODS = {

@@ -9,8 +9,8 @@ from collections import Counter
 import pytest
 
 import mtdcore
-from mtdcli import job, stopping
-from mtdcli.run_folder import RunFolder
+from mtdcli.run import job, stopping
+from mtdcli.run.folder import RunFolder
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
 QUICK = ("--box-size", 8, "--rotations", 1, "--tolerance", 0, "--device", "cpu")
@@ -117,11 +117,11 @@ def test_a_signal_is_obeyed_before_and_after_the_iterations(
     monkeypatch, mtd, measurement, tmp_path, results, where, sign
 ):
     module, name = {
-        "opening": (mtdcore.measurement.zarr, "StoredArray"),
+        "opening": (mtdcore.data.zarr.measurement, "StoredArray"),
         "fingerprint": (job, "fingerprint"),
         "history": (RunFolder, "write_history"),
         "record": (RunFolder, "write_record"),
-        "copies": (mtdcore.detections, "detect"),
+        "copies": (mtdcore.results.detections, "detect"),
         "report": (RunFolder, "read_image"),
     }[where]
 

@@ -54,8 +54,8 @@ def test_every_difference_is_named(mtd, measurement, tmp_path, refused, monkeypa
 
 def test_a_prior_counts_by_the_content_of_its_file(mtd, measurement, tmp_path):
     pytest.importorskip("torch")
-    from mtdbridge.networks import build_network
-    from mtdbridge.weights_io import ModelCard, save_weights
+    from mtdbridge.priors.networks import build_network
+    from mtdbridge.priors.weights import ModelCard, save_weights
 
     card, weights = ModelCard("mlp", {"width": 8}, 8, (0.0, 0.0)), tmp_path / "prior.safetensors"
     command = ("recover", measurement, "-o", tmp_path / "run", *OPTIONS, "--update", "gradient")

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 
 import mtdcore as mtd_api
+from mtdcore.data import open_measurement
+from mtdcore.data.tiles import TileGeometry
+from mtdcore.data.zarr.guard import DIGESTS, ChunkDamaged
+from mtdcore.data.zarr.store import StoredArray, creating
 from mtdcore.errors import InputError
-from mtdcore.likelihood import TileGeometry
-from mtdcore.measurement import open_measurement
-from mtdcore.measurement.zarr_guard import DIGESTS, ChunkDamaged
-from mtdcore.measurement.zarr_store import StoredArray, creating
 
 WHOLE = TileGeometry(side=256, unit=1, halo=0, reach=0)
 SHAPE, CHUNK = (4, 96, 80), (16, 20)
 
 
 def write(path, shape, compressor, monkeypatch):
-    monkeypatch.setattr("mtdcore.measurement.zarr_store.CHUNK", CHUNK)
+    monkeypatch.setattr("mtdcore.data.zarr.store.CHUNK", CHUNK)
     pixels = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     with creating(path, shape, pixels.dtype, {}, compressor) as (array, _):
         array[:] = pixels
@@ -217,7 +217,7 @@ def test_a_measurement_without_any_chunk_is_no_measurement(stored):
 
 
 def test_the_command_line_names_them_or_goes_on_without(mtd, tmp_path, monkeypatch):
-    monkeypatch.setattr("mtdcore.measurement.zarr_store.CHUNK", (40, 40))
+    monkeypatch.setattr("mtdcore.data.zarr.store.CHUNK", (40, 40))
     path, run = tmp_path / "m.zarr", tmp_path / "run"
     target = mtd_api.datasets.glyphs(1, 8)[0]
     mtd_api.simulate(target, shape=(120, 160), density=0.1, snr=5.0, rotations=1, seed=0, path=path)

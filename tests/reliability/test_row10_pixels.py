@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import mtdcore as mtd
-from mtdcore.defects import find_limits, without_defects
+from mtdcore.data.defects import find_limits, without_defects
 from mtdcore.errors import InputError, MtdError, ParameterError
 
 SIDE, BOX = 240, 12

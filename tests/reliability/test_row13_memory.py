@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import mtdcore as mtd_api
-from mtdcore.defects import without_defects
-from mtdcore.measurement.zarr_store import creating
+from mtdcore.data.defects import without_defects
+from mtdcore.data.zarr.store import creating
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
 

@@ -11,9 +11,9 @@ import pytest
 import zarr
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ShardingCodec, ZstdCodec
 
+from mtdcore.data import open_measurement
+from mtdcore.data.tiles import TileGeometry
 from mtdcore.errors import InputError, MtdError
-from mtdcore.likelihood import TileGeometry
-from mtdcore.measurement import open_measurement
 
 WHOLE = TileGeometry(side=64, unit=1, halo=0, reach=0)
 BLOSC, ZSTD = BloscCodec(cname="lz4", typesize=4), ZstdCodec(level=1)
@@ -50,7 +50,7 @@ def nothing_is_decoded(monkeypatch):
         raise AssertionError("a chunk was decoded")
 
     monkeypatch.setattr(zarr.Array, "__getitem__", decode)
-    monkeypatch.setattr("mtdcore.measurement.zarr_store.StoredArray._plain", decode)
+    monkeypatch.setattr("mtdcore.data.zarr.store.StoredArray._plain", decode)
 
 
 def changed(path, name, *changes):

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 import mtdcore as mtd
-from mtdcore.backends import _kernel_cache
-from mtdcore.backends._kernel_cache import SealedFiles
+from mtdcore.estep.backends.cpu import cache as _kernel_cache
+from mtdcore.estep.backends.cpu.cache import SealedFiles
 
 SOURCE = """
-from mtdcore.backends._kernel_cache import kernel
+from mtdcore.estep.backends.cpu.cache import kernel
 
 @kernel()
 def weighted(x, factor):
@@ -177,7 +177,7 @@ def test_worker_processes_after_kernels_ran(tmp_path, methods):
 
 
 def test_our_own_workers_are_never_forked(monkeypatch):
-    from mtdcore.backends import _cuda_workers
+    from mtdcore.estep.backends.cuda import workers as _cuda_workers
 
     asked = []
     monkeypatch.setattr(_cuda_workers, "describe_devices", lambda: [SimpleNamespace(index=0, usable=True)])

@@ -1,0 +1,88 @@
+"""How many true pixels the 90 % intervals of the posterior draws hold (docs/trust.md), in the frame of the truth.
+
+python bench/accuracy/intervals.py gaussian                             # box 5, side 11 L, 30 targets, SNR 1 and 5
+python bench/accuracy/intervals.py mnist.npz --snr 1 0.1 --targets 4    # test digits, shipped prior
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+from scipy import ndimage
+
+import mtdcore as mtd
+from mtdcore.results.metrics import align, forgiven_shift
+from mtdcore.results.uncertainty import PosteriorSamples, posterior_samples, unbiased_average
+
+PROBABILITY, DRAWS = 0.9, {5: 400, 28: 64}
+
+
+def gaussians(count: int) -> list[tuple[np.ndarray, mtd.Prior]]:
+    """Targets N(mu, I) of 5 x 5 pixels with their exact prior."""
+    made = []
+    for seed in range(count):
+        rng = np.random.default_rng(seed)
+        mean = rng.integers(0, 5, (5, 5)).astype(float)
+        made.append((mean + rng.normal(size=(5, 5)), mtd.GaussianPrior(mean, 1.0)))
+    return made
+
+
+def digits(path: str, count: int) -> list[tuple[np.ndarray, mtd.Prior]]:
+    """The first test image of the classes 2, 3, 5, 7, ... (none looks like itself upside down), shipped prior."""
+    from mtdbridge import load_prior
+
+    with np.load(path) as data:
+        labels, images = data["test_labels"], data["test_images"] / 255.0
+    prior = load_prior("mnist")
+    return [(images[np.flatnonzero(labels == d)[0]], prior) for d in (2, 3, 5, 7, 4, 6, 9)[:count]]
+
+
+def held(target: np.ndarray, prior: mtd.Prior, snr: float, seed: int) -> tuple[float, float]:
+    """Share of all pixels inside their interval, and of those within a pixel of a bright one."""
+    side = len(target)
+    made = mtd.simulate(target, side=11 * side, density=0.1, snr=snr, seed=seed)
+    found = mtd.recover(
+        made.measurement, box_size=side, noise_std=made.noise_std, prior=prior, initial=_start(prior)
+    )
+    average, level = unbiased_average(made.measurement, found)
+    draws = posterior_samples(average, level, prior, DRAWS[side], seed)
+    frame = align(draws.mean, target, rotations=4, max_shift=forgiven_shift(side))
+    turned = np.rot90(draws.images, frame.rotation, axes=(1, 2))
+    inside = PosteriorSamples(ndimage.shift(turned, (0, *frame.shift), order=0))
+    low, high = inside.interval(PROBABILITY)
+    hit = (low <= target) & (target <= high)
+    near = ndimage.maximum_filter(target, 3) > 0.1
+    return float(hit.mean()), float(hit[near].mean())
+
+
+def _start(prior: mtd.Prior) -> np.ndarray | None:
+    """The mean of a Gaussian prior, which fixes the frame; the default otherwise."""
+    return np.asarray(prior.mean) if isinstance(prior, mtd.GaussianPrior) else None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("images", help=".npz with test_images and test_labels, or gaussian")
+    parser.add_argument("--snr", type=float, nargs="+", default=[1.0, 5.0])
+    parser.add_argument("--targets", type=int, help="default: 30 Gaussian ones, or 4 digits")
+    options = parser.parse_args()
+    if options.images == "gaussian":
+        problems = gaussians(options.targets or 30)
+    else:
+        problems = digits(options.images, options.targets or 4)
+    for snr in options.snr:
+        shares = np.array([held(*problem, snr, seed) for seed, problem in enumerate(problems)])
+        mean, error = shares.mean(axis=0), shares.std(axis=0, ddof=1) / np.sqrt(len(shares))
+        print(
+            f"SNR {snr:g}: {100 * mean[0]:.1f} +- {100 * error[0]:.1f} % of the pixels, "
+            f"{100 * mean[1]:.1f} +- {100 * error[1]:.1f} % of those near bright ones; "
+            f"each {' '.join(f'{100 * share:.1f}' for share in shares[:, 0])}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,307 @@
+"""The CUDA backend in numbers: rates, the transforms alone, simple versions, overlap, and bytes per kernel.
+
+    python bench/speed/gpu.py [--device 0] [--case NAME ...] [--repeats 20] [-o bench/results]
+
+Writes ``<device>-<date>.json``: one row per case, each with the seconds of every kernel and the share of the measured copy
+bandwidth that the bytes it has to move amount to. Rates count poses: a pixel-pose is one rotation at one
+pixel of the measurement, a patch-rotation one rotation of one patch with all its shifts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import json
+import math
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from mtdcore.data import ArrayMeasurement
+from mtdcore.estep.backends.cuda.backend import CudaBackend, _EStep, describe_devices
+from mtdcore.estep.backends.cuda.kernels import Kernels
+from mtdcore.estep.backends.cuda.models import Items
+from mtdcore.estep.backends.cuda.paths import SpectralPath, templates
+from mtdcore.estep.backends.cuda.staging import grouped, staged
+from mtdcore.model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
+from mtdcore.model.rotations import RotationSet
+
+
+@dataclass(frozen=True)
+class Case:
+    """One E-step on noise: ``side`` x ``side`` pixels."""
+
+    name: str
+    likelihood: Likelihood
+    side: int
+
+    def units(self, sites: int) -> float:
+        """What the rate counts: patch-rotations, or pixel-poses."""
+        area = sites if isinstance(self.likelihood, PatchLikelihood) else self.side**2
+        return area * self.likelihood.rotations
+
+
+CASES = {
+    case.name: case
+    for case in (
+        Case("patch-5-4", PatchLikelihood(5, 4, 1.0, 0.5), 4096),
+        Case("patch-28-4", PatchLikelihood(28, 4, 1.0, 0.5), 4096),
+        Case("window-28-4", WindowLikelihood(28, 4, 1.0, expected_count=1000), 4096),
+        Case("window-96-360", WindowLikelihood(96, 360, 1.0, expected_count=100), 4096),
+    )
+}
+
+#: How often a kernel reads or writes an argument, where that is not once (in-place work).
+PASSES = {
+    "patch_posterior": {0: 3},  # maps: read for the sum, read and written for the weights
+    "slide_log_sum": {0: 2, 1: 3},
+    "window_normaliser": {1: 2},
+    "window_weights": {0: 2},
+}
+
+
+class Meter:
+    """Seconds and bytes of every launch, by synchronising around each: for shares, never for rates."""
+
+    def __init__(self, device: Any) -> None:
+        self.device = device
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.bytes: dict[str, int] = defaultdict(int)
+
+    def measure(self, name: str, moved: int, work: Callable[[], None]) -> None:
+        self.device.synchronize()
+        start = time.perf_counter()
+        work()
+        self.device.synchronize()
+        self.seconds[name] += time.perf_counter() - start
+        self.bytes[name] += moved
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Every launch and transform inside is measured."""
+        launch, forward, inverse = Kernels._launch, self.device.rfft2, self.device.irfft2
+
+        def metered(kernels: Kernels, name: str, grid: Any, arguments: Any, sizes: Any, *rest: Any) -> None:
+            passes = PASSES.get(name, {})
+            moved = sum(getattr(a, "nbytes", 0) * passes.get(i, 1) for i, a in enumerate(arguments))
+            self.measure(name, moved, lambda: launch(kernels, name, grid, arguments, sizes, *rest))
+
+        Kernels._launch = metered  # type: ignore[method-assign]
+        self.device.rfft2 = lambda a, out: self.measure(
+            "rfft2", a.nbytes + out.nbytes, lambda: forward(a, out)
+        )
+        self.device.irfft2 = lambda a, out: self.measure(
+            "irfft2", a.nbytes + out.nbytes, lambda: inverse(a, out)
+        )
+        try:
+            yield
+        finally:
+            Kernels._launch = launch  # type: ignore[method-assign]
+            self.device.rfft2, self.device.irfft2 = forward, inverse
+
+
+def seconds(backend: CudaBackend, work: Callable[[], Any], repeats: int) -> float:
+    """Median wall time with the device idle before and after; one run first, for plans and compilation."""
+    times = []
+    for _ in range(repeats + 1):
+        backend.synchronize()
+        start = time.perf_counter()
+        work()
+        backend.synchronize()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])
+
+
+def copy_bandwidth(backend: CudaBackend, repeats: int, size: int = 1 << 30) -> float:
+    """Bytes read and written per second by a large copy on the device."""
+    source = backend.xp.ones(size // 4, dtype=np.float32)
+    target = backend.xp.empty_like(source)
+    return 2 * source.nbytes / seconds(backend, lambda: backend.xp.copyto(target, source), repeats)
+
+
+def transforms_alone(
+    backend: CudaBackend, path: SpectralPath, items: Items, rotations: int
+) -> Callable[[], None]:
+    """One inverse and one forward transform per item and rotation, in the chunks of the path."""
+    xp, torus = backend.xp, path._torus
+    chunks = [(cut.stop - cut.start) * len(items) for cut in path._cuts(len(items))]
+    maps = xp.zeros((max(chunks), *torus), dtype=np.float32)
+    spectra = xp.zeros((max(chunks), torus[0], torus[1] // 2 + 1), dtype=np.complex64)
+
+    def run() -> None:
+        for count in chunks:
+            backend.device.irfft2(spectra[:count], maps[:count])
+            backend.device.rfft2(maps[:count], spectra[:count])
+
+    assert sum(chunks) == len(items) * rotations
+    return run
+
+
+def simple_patch_step(patches: Any, targets: Any, squares: Any, log_shown: float, log_empty: float) -> Any:
+    """The patch E-step as one would first write it with any array library; returns back-projection spectra."""
+    xp = array_api_compat.array_namespace(patches)
+    length = patches.shape[-1]
+    shape, axes = (2 * length, 2 * length), (-2, -1)
+    spectrum = xp.fft.rfftn(patches, s=shape, axes=axes)
+    box = xp.fft.rfftn(xp.ones_like(patches[:1, ...]), s=shape, axes=axes)
+    target, square = (xp.conj(xp.fft.rfftn(a, s=shape, axes=axes)) for a in (targets, squares))
+    score = xp.fft.irfftn(spectrum[:, None, ...] * target[None, ...], s=shape, axes=axes)
+    energy = xp.fft.irfftn(box * square, s=shape, axes=axes)
+    shown = xp.ones_like(score[0, 0, ...])
+    shown[length, :] = 0
+    shown[:, length] = 0
+    log_weight = xp.where(shown > 0, score - energy[None, ...] + log_shown, -math.inf * xp.ones_like(shown))
+    top = xp.max(log_weight, axis=(1, 2, 3), keepdims=True)
+    weight = xp.exp(log_weight - top)
+    weight = weight / (xp.sum(weight, axis=(1, 2, 3), keepdims=True) + xp.exp(log_empty - top))
+    turned = xp.conj(xp.fft.rfftn(weight, axes=axes))
+    return xp.sum(spectrum[:, None, ...] * turned, axis=0), xp.sum(turned, axis=0)
+
+
+def simple_window_step(image: Any, turned: Any, likelihood: WindowLikelihood) -> list[Any]:
+    """The window E-step likewise: the whole image, one rotation after another; returns back-projections."""
+    xp = array_api_compat.array_namespace(image)
+    length, reach, shape, axes = likelihood.box_size, likelihood.separation - 1, image.shape, (-2, -1)
+    rows, columns = (n - length + 1 for n in shape)
+    spectrum = xp.fft.rfftn(image, axes=axes)
+
+    def correlation(template: Any) -> Any:
+        other = xp.fft.rfftn(template, s=shape, axes=axes)
+        return xp.fft.irfftn(spectrum * xp.conj(other), s=shape, axes=axes)
+
+    scores = []
+    for target in (turned[k, ...] for k in range(turned.shape[0])):
+        gain = correlation(target)[:rows, :columns] - 0.5 * xp.sum(target**2)
+        scores.append(gain / likelihood.noise_std**2 + likelihood.log_activity - math.log(turned.shape[0]))
+    top = xp.max(xp.stack([xp.max(s) for s in scores]))
+    odds = xp.fft.rfftn(sum(xp.exp(s - top) for s in scores), s=shape, axes=axes)
+    near = xp.fft.rfftn(xp.ones_like(image[: 2 * reach + 1, : 2 * reach + 1]), s=shape, axes=axes)
+    total = xp.fft.irfftn(odds * near, s=shape, axes=axes)[reach : reach + rows, reach : reach + columns]
+    log_sum = xp.log(xp.where(total > 1e-30, total, 1e-30 * xp.ones_like(total))) + top
+    norm = xp.logaddexp(xp.zeros_like(log_sum), log_sum)
+    return [correlation(xp.exp(s - norm))[:length, :length] for s in scores]
+
+
+def row(backend: CudaBackend, case: Case, repeats: int, bandwidth: float) -> dict[str, Any]:
+    """All figures of one case."""
+    rng = np.random.default_rng(0)
+    side, size = case.side, case.likelihood.box_size
+    noise = rng.normal(size=(side, side)).astype(np.float32)
+    measurement = ArrayMeasurement(noise[None])
+    likelihood = case.likelihood.bind(measurement.shape)
+    cut = likelihood.geometry.enlarged(backend.tile_pixels(likelihood))
+    tiles = list(measurement.tiles(cut))
+    target = backend.asarray(rng.normal(size=(size, size)) / size)
+    turned = RotationSet(likelihood.rotations, size).apply(target)
+    with backend.device.active():
+        step = _EStep(backend.device, turned, likelihood, backend.precision)
+        ((group, sent),) = staged(
+            backend.device, grouped(tiles, step.key, pixels=2 * side**2 + 2 * len(tiles) * side)
+        )
+        items, path = step.model.gather(sent, backend.xp), step.path(group.precision, tiles[0])
+        whole = backend.accumulate(tiles, turned, likelihood)
+        units = case.units(whole.sites)
+        resident = seconds(backend, lambda: backend._sums(path, items), repeats)
+        streamed = seconds(backend, lambda: backend.accumulate(tiles, turned, likelihood), repeats)
+        upload = seconds(backend, lambda: list(staged(backend.device, grouped(tiles, step.key))), repeats)
+        result: dict[str, Any] = {
+            "case": case.name,
+            "side": side,
+            "units_per_second": units / resident,
+            "unit": "patch-rotations" if isinstance(likelihood, PatchLikelihood) else "pixel-poses",
+            "resident_seconds": resident,
+            "streamed_seconds": streamed,
+            "upload_seconds": upload,
+        }
+        if isinstance(path, SpectralPath):
+            batch = items[: max(1, min(len(items), 4096))]
+            pairs = seconds(backend, transforms_alone(backend, path, batch, likelihood.rotations), repeats)
+            result["ratio_to_transforms"] = resident / (pairs * len(items) / len(batch))
+        if isinstance(likelihood, PatchLikelihood):
+            batch = items.pixels[:2048]
+            images = (a.astype(np.float32) for a in templates(turned, likelihood.noise_std))
+            priors = step.model.log_shown, step.model.log_empty
+            rival = _times_faster(backend, resident, repeats, simple_patch_step, [batch, *images], priors)
+            result |= {name: times * len(items) / len(batch) for name, times in rival.items()}
+        else:
+            arrays = [a.astype(np.float32) for a in (backend.asarray(noise), turned)]
+            result |= _times_faster(backend, resident, repeats, simple_window_step, arrays, (likelihood,))
+        meter = Meter(backend.device)
+        with meter.watching():
+            backend._sums(path, items)
+        result["kernels"] = {
+            name: {
+                "seconds": meter.seconds[name],
+                "bytes": meter.bytes[name],
+                "share_of_copy_bandwidth": meter.bytes[name] / meter.seconds[name] / bandwidth,
+            }
+            for name in meter.seconds
+        }
+    return result
+
+
+def _times_faster(
+    backend: CudaBackend,
+    resident: float,
+    repeats: int,
+    simple: Callable[..., Any],
+    arrays: list[Any],
+    rest: tuple[Any, ...],
+) -> dict[str, float]:
+    """Seconds of the simple version over ``resident``, in CuPy and (where it sees the card) in torch."""
+    plain = seconds(backend, lambda: simple(*arrays, *rest), repeats)
+    found = {f"times_faster_than_{backend.xp.__name__}": plain / resident}
+    with contextlib.suppress(ImportError):
+        import torch
+
+        if torch.cuda.is_available():
+            backend.device.release()  # torch cannot use what CuPy's pool holds
+            tensors = [torch.from_dlpack(a) for a in arrays]
+            plain = seconds(backend, lambda: (simple(*tensors, *rest), torch.cuda.synchronize()), repeats)
+            found["times_faster_than_torch"] = plain / resident
+    return found
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", type=int, default=0)
+    parser.add_argument("--case", nargs="*", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("-o", "--output", type=Path, default=Path(__file__).parents[1] / "results")
+    options = parser.parse_args()
+    backend = CudaBackend.open(options.device)
+    bandwidth = copy_bandwidth(backend, options.repeats)
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    info = describe_devices()[options.device]
+    report = {
+        "device": asdict(info),
+        "date": today,
+        "commit": commit,
+        "copy_bandwidth": bandwidth,
+        "rows": [],
+    }
+    for name in options.case:
+        report["rows"].append(row(backend, CASES[name], options.repeats, bandwidth))
+        json.dump(report["rows"][-1], sys.stdout, indent=1)
+    options.output.mkdir(parents=True, exist_ok=True)
+    path = options.output / f"{info.name.replace(' ', '-')}-{today}.json"
+    path.write_text(json.dumps(report, indent=1) + "\n")
+    print(f"\nwrote {path}")
+
+
+if __name__ == "__main__":
+    main()

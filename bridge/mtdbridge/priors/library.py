@@ -1,0 +1,53 @@
+"""The priors that ship with the package, and any other weights file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mtdcore.errors import InputError
+
+from .device import torch_device
+from .torch_prior import TorchPrior
+from .weights import load_weights
+
+
+def shipped_priors() -> list[str]:
+    """Names that :func:`load_prior` takes besides a path."""
+    return sorted(path.stem for path in _folder().glob("*.safetensors"))
+
+
+def load_prior(source: str | Path, *, device: str = "cpu", box_size: int | None = None) -> TorchPrior:
+    """A prior from shipped or own weights.
+
+    Args:
+        source: the name of a shipped prior ("mnist", "glyphs"), or the path of a .safetensors file written by
+            :func:`mtdbridge.train_prior`.
+        device: where the network starts; it follows the arrays that it is given.
+        box_size: the box it must fit; None: any.
+
+    Raises:
+        InputError: there is no such prior, its weights are damaged, or it is for another box.
+        DeviceError: the device is not usable here.
+        StorageError: the file cannot be read.
+    """
+    path = _folder() / f"{source}.safetensors" if str(source) in shipped_priors() else Path(source)
+    if path.suffix in (".pt", ".pth", ".ckpt", ".pkl"):
+        raise InputError(
+            f"{path}: pickled checkpoints can run code and are never loaded here; "
+            "make a .safetensors file of it with mtdbridge.convert_checkpoint first."
+        )
+    if not path.is_file():
+        raise InputError(
+            f"expected one of the shipped priors {', '.join(shipped_priors())} or the path of a .safetensors file; "
+            f"got {str(source)!r}."
+        )
+    network, card = load_weights(path)
+    if box_size is not None and card.box_size != box_size:
+        raise InputError(
+            f"{path}: expected a prior for boxes of {box_size} pixels; this one was trained on {card.box_size}."
+        )
+    return TorchPrior.of(network.to(torch_device(device)), card)
+
+
+def _folder() -> Path:
+    return Path(__file__).parents[1] / "weights"

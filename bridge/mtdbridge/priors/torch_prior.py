@@ -1,0 +1,114 @@
+"""A PyTorch network as a prior of the engine."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from mtdcore._base.typing import Array
+from mtdcore.errors import InputError, ParameterError
+
+from .dlpack import from_torch, normalise, shared_stream, to_torch, with_room
+from .networks import PriorNetwork
+from .parameterisation import LevelRange, Parameterisation, check_parameterisation, smoothed_score
+from .weights import ModelCard
+
+
+class TorchPrior:
+    """Implements :class:`mtdcore.model.priors.Prior` with any network.
+
+    The network is put into evaluation mode and called without gradients on the whole batch. It shares memory with
+    the array: one of the network's dtype (float32 as a rule) is copied neither on the way in nor out, any other is
+    converted to it and back. The network must not write to its input.
+
+    Args:
+        network: the model; see :mod:`mtdbridge.priors.parameterisation` for how it is called.
+        parameterisation: "score", "vp-score", "epsilon" or "denoiser": what its output means.
+        box_size: side L of the images in pixels.
+        levels: lowest and highest noise level it was trained on, in the units of the images; outside it is never
+            asked (see :func:`mtdbridge.priors.parameterisation.smoothed_score`). (0, 0) for "score".
+        card: where the weights come from; None if unknown.
+
+    Raises:
+        ParameterError: the parameterisation is unknown, or the levels do not fit it.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        parameterisation: Parameterisation,
+        box_size: int,
+        *,
+        levels: LevelRange,
+        card: ModelCard | None = None,
+    ) -> None:
+        check_parameterisation(parameterisation, levels)
+        self.network = network.eval()
+        self.parameterisation = parameterisation
+        self.box_size = box_size
+        self.levels = levels
+        self.card = card
+
+    @classmethod
+    def of(cls, network: PriorNetwork, card: ModelCard) -> TorchPrior:
+        """The prior of a network of this package and its card."""
+        return cls(network, network.parameterisation, card.box_size, levels=card.levels, card=card)
+
+    @property
+    def centre(self) -> tuple[float, float] | None:
+        """(row, column) mean centre of mass of the training images, where recovered images are put; None if unknown."""
+        centre = self.card.data.get("centre") if self.card else None
+        return None if centre is None else (float(centre[0]), float(centre[1]))
+
+    def to(self, device: str | torch.device) -> TorchPrior:
+        """Move the network; returns itself."""
+        self.network.to(device)
+        return self
+
+    def score(self, images: Array, noise_std: float) -> Array:
+        """Gradient of the log density of *image + N(0, noise_std^2)*.
+
+        The network follows the array: it is moved to the array's device if it lies elsewhere.
+
+        Args:
+            images: (B, L, L) floating-point array of NumPy, CuPy or torch.
+            noise_std: level s >= 0, in the units of the images.
+
+        Returns:
+            (B, L, L) of the same library, dtype and device.
+
+        Raises:
+            ParameterError: the level is negative, not finite, or unknown to the network.
+            InputError: the images have another shape or are no floating-point numbers, or the network's answer has
+                another shape.
+        """
+        if not (math.isfinite(noise_std) and noise_std >= 0):
+            raise ParameterError(f"the level must be finite and at least 0; got {noise_std}.")
+        side = (self.box_size, self.box_size)
+        if len(images.shape) != 3 or tuple(images.shape[1:]) != side:
+            raise InputError(
+                f"this prior knows images of shape (B, {side[0]}, {side[1]}); got {tuple(images.shape)}."
+            )
+        with torch.no_grad(), shared_stream(images):
+            shared = to_torch(normalise(images))
+            if not shared.is_floating_point():
+                raise InputError(f"a prior needs floating-point images; got {shared.dtype}.")
+            result = with_room(lambda: self._smoothed(shared, noise_std), images)
+            if result.shape != shared.shape:
+                raise InputError(f"the network answered {tuple(shared.shape)} with {tuple(result.shape)}.")
+            return from_torch(result.to(shared.dtype), images)
+
+    def _smoothed(self, images: Tensor, noise_std: float) -> Tensor:
+        inputs = self._follow(images)
+        return smoothed_score(self.network, self.parameterisation, inputs, noise_std, self.levels)
+
+    def _follow(self, images: Tensor) -> Tensor:
+        """``images`` in the dtype of the network, which is moved to their device if need be."""
+        parameter = next(self.network.parameters(), None)
+        if parameter is None:
+            return images
+        if parameter.device != images.device:
+            self.network.to(images.device)
+        return images.to(parameter.dtype)

@@ -1,0 +1,1 @@
+"""Training of priors: images, losses, the loop and its resumable state."""

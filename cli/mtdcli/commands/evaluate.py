@@ -1,0 +1,90 @@
+"""``mtd evaluate``: a run against the truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..terminal.console import emit, json_option
+
+
+@click.command()
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.option(
+    "--truth",
+    type=click.Path(path_type=Path),
+    help="True image, or picks (a RELION .star of coordinates). Default: what the measurement was simulated with.",
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0),
+    metavar="PX",
+    help="Largest distance between a copy and its pick, pixels of the measurement. Default: a sixth of the box.",
+)
+@click.option(
+    "--skip-bad",
+    is_flag=True,
+    help="Leave out picks that are no numbers, outside, or in micrographs that are not there, say which, and go on.",
+)
+@json_option
+def command(
+    run_dir: Path, truth: Path | None, tolerance: float | None, skip_bad: bool, as_json: bool
+) -> None:
+    """Compare the estimate in RUN_DIR with the truth: the relative error E (best rotation) and the gauge-free E_s
+    (best rotation and small shift, since the data hardly fix where the image sits in its box). Where the copies are known
+    too, also precision and recall of the detected ones. Of several classes the one nearest to the truth counts.
+
+    With picks of somebody else as truth: precision and recall of the copies in the micrographs that these are about.
+    """
+    if truth is not None and truth.suffix.lower() == ".star":
+        emit(
+            {"run": str(run_dir), "detections": _against_picks(run_dir, truth, tolerance, skip_bad)}, as_json
+        )
+        return
+    if skip_bad or tolerance is not None:
+        raise click.UsageError("--skip-bad and --tolerance are about picks: name them with --truth FILE.star")
+    from mtdcore.errors import InputError
+
+    from ..inputs.truth import errors, simulation_at, true_target
+    from ..run.folder import RunFolder
+    from .detect import accuracy, find_copies
+
+    folder = RunFolder(run_dir)
+    record = folder.read_record()
+    parameters = record["parameters"]
+    measurement = Path(record["measurement"]["path"])
+    true = true_target(measurement, truth, parameters["box_size"])
+    if true is None:
+        raise InputError(f"the truth behind {measurement} is not known here; name an image with --truth.")
+    rotations, box = parameters["rotations"], (-1, *true.shape)
+    found = [
+        errors(image, true, rotations) for image in folder.read_image(folder.estimate, len(true)).reshape(box)
+    ]
+    nearest = min(range(len(found)), key=lambda c: found[c]["E_s"])
+    estimate, average = (
+        folder.read_image(file, len(true)).reshape(box)[nearest] for file in (folder.estimate, folder.average)
+    )
+    result = {
+        "run": str(run_dir),
+        **({"class": nearest} if len(found) > 1 else {}),
+        "estimate": found[nearest],
+        "aligned_average": errors(average, true, rotations),
+    }
+    simulation = simulation_at(measurement)
+    if simulation is not None:
+        result["detections"] = accuracy(find_copies(folder, record), estimate, simulation)
+    emit(result, as_json)
+
+
+def _against_picks(run_dir: Path, file: Path, tolerance: float | None, skip_bad: bool) -> dict[str, Any]:
+    from ..inputs import picks
+    from ..run.folder import RunFolder
+    from .detect import find_copies, table_of_run
+
+    folder = RunFolder(run_dir)
+    record = folder.read_record()
+    shape = tuple(record["measurement"]["shape"][1:])
+    picked = picks.read(file, table_of_run(folder, record), shape, skip_bad)
+    return picks.agreement(find_copies(folder, record), picked, shape, tolerance)

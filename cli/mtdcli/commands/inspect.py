@@ -1,0 +1,78 @@
+"""``mtd inspect``: what a measurement or a run folder holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..terminal.console import emit, json_option
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--check", is_flag=True, help="Read every chunk and list what is missing or damaged.")
+@json_option
+@click.pass_context
+def command(ctx: click.Context, path: Path, check: bool, as_json: bool) -> None:
+    """Describe PATH: a measurement (.zarr or .npy) or the folder of a run.
+
+    With --check the exit code is 65 if a chunk of a Zarr measurement is missing or damaged.
+    """
+    from ..run.folder import RunFolder
+
+    folder = RunFolder(path)
+    if folder.occupied:
+        emit(_run(folder), as_json)
+        return
+    described = _measurement(path, check)
+    emit(described, as_json)
+    ctx.exit(65 if described.get("bad_chunks") else 0)
+
+
+def _measurement(path: Path, check: bool) -> dict[str, Any]:
+    from mtdcore import open_measurement
+    from mtdcore.data.noise import estimate_noise_std
+    from mtdcore.errors import InputError
+
+    measurement = open_measurement(path)
+    micrographs, height, width = measurement.shape
+    described: dict[str, Any] = {
+        "measurement": str(path),
+        "micrographs": micrographs,
+        "height": height,
+        "width": width,
+        "dtype": str(measurement.dtype),
+        "gibibytes": micrographs * height * width * measurement.dtype.itemsize / 2**30,
+    }
+    if check and hasattr(measurement, "find_bad_chunks"):
+        described["bad_chunks"] = [str(chunk) for chunk in measurement.find_bad_chunks()]
+    if not described.get("bad_chunks"):
+        try:
+            described["noise_std_estimate"] = estimate_noise_std(measurement)
+        except InputError as problem:
+            described["noise_std_estimate"] = f"none: {problem}"
+    return described | {"provenance": provenance(path)}
+
+
+def provenance(path: Path) -> dict[str, Any]:
+    """What `mtd simulate` or `mtd import` noted in the attributes of a Zarr array; empty for anything else."""
+    try:
+        attributes = json.loads((path / "zarr.json").read_text(encoding="utf-8"))["attributes"]
+        noted = attributes["mtdcore"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return noted if isinstance(noted, dict) else {}
+
+
+def _run(folder: Any) -> dict[str, Any]:
+    if not folder.record.exists():
+        return {
+            "run": str(folder.path),
+            "state": "unfinished, has a checkpoint; mtd recover --resume goes on",
+        }
+    record = folder.read_record()
+    names = ("command", "started", "seconds", "device", "result")
+    return {"run": str(folder.path), "state": "finished", **{name: record[name] for name in names}}

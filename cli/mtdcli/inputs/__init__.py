@@ -1,0 +1,1 @@
+"""What commands are given: image files, micrographs, measurements, picks and truths."""

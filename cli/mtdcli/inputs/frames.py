@@ -1,0 +1,132 @@
+"""The images that a command was given, one micrograph after another."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtdcore.data.micrographs.listing import SUFFIXES, Micrograph, find_micrographs, of_one_size
+from mtdcore.data.preparation.background import contrast_skewness
+from mtdcore.data.preparation.prepare import Preparation, Prepared
+from mtdcore.errors import InputError, MtdError
+
+from ..terminal.console import log
+from .sources import read_images
+
+#: Micrographs whose contrast is judged, and standard errors of the mean that the median needs to say something.
+_JUDGED, _SURE = 8, 2.5
+
+
+class Frames:
+    """Micrographs from files of any format, checked before any pixel is read.
+
+    Args:
+        sources: files or patterns.
+        key: see the attribute.
+        pixel_size: see the attribute.
+        skip_bad: leave out what cannot be used, instead of raising.
+        each: called before each micrograph is prepared; may raise to stop.
+
+    Attributes:
+        sources: the files, patterns expanded.
+        key: arrays to take from ``.npz`` files.
+        pixel_size: angstrom, given by the user; None: not given.
+        usable: the micrographs, all of one size.
+        skipped: what was left out and why (``skip_bad`` only).
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Path],
+        key: str | None = None,
+        pixel_size: float | None = None,
+        skip_bad: bool = False,
+        each: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.sources = [file for source in sources for file in expanded(source)]
+        self.key, self.pixel_size = key, pixel_size
+        self.skipped: list[str] = []
+        self._skip_bad, self._each = skip_bad, each
+        self._skewness: list[tuple[float, float]] = []  # with standard errors
+        found = [micrograph for source in self.sources for micrograph in self._listed(source)]
+        self.usable = of_one_size(found, self.bad if skip_bad else None)
+
+    def bad(self, problem: MtdError) -> None:
+        """Note a micrograph that is left out."""
+        self.skipped.append(str(problem))
+        log(f"skipped: {problem}")
+
+    def prepared(self, steps: Preparation) -> Iterator[tuple[Micrograph, Prepared]]:
+        """The micrographs after their preparation, in order.
+
+        Raises:
+            InputError: one cannot be prepared (without ``skip_bad``), or none can.
+        """
+        done = 0
+        for micrograph, image in self._images():
+            self._each()
+            try:
+                prepared = steps.read(micrograph) if image is None else steps.apply(image, micrograph)
+            except MtdError as problem:
+                if not self._skip_bad:
+                    raise
+                self.bad(problem)
+                continue
+            if done < _JUDGED:
+                self._skewness.append(contrast_skewness(prepared.pixels))
+            done += 1
+            yield micrograph, prepared
+        if not done:
+            raise InputError("expected one or more usable micrographs; there is none.")
+
+    @property
+    def contrast(self) -> str:
+        """What the sign of the contrast looks like after preparation, for the log."""
+        skewness, error = np.median(self._skewness, axis=0)
+        if abs(skewness) < _SURE * error / np.sqrt(len(self._skewness)):
+            return "the sign of the contrast cannot be told from the pixels"
+        seen = "bright, as they should" if skewness > 0 else "dark: try the other of --invert and --no-invert"
+        return f"the largest things look {seen} (skewness {skewness:+.2f})"
+
+    def _listed(self, source: Path) -> Iterator[Micrograph]:
+        try:
+            if source.suffix.lower() in SUFFIXES:
+                yield from find_micrographs(source, self.pixel_size, self.bad if self._skip_bad else None)
+            else:
+                for number, image in enumerate(read_images(source, self.key)):
+                    height, width = image.shape
+                    yield Micrograph(str(source), source, number, (height, width), self.pixel_size)
+        except MtdError as problem:
+            # A list that cannot be read is no micrograph to be skipped.
+            if not self._skip_bad or source.suffix.lower() == ".star":
+                raise
+            self.bad(problem)
+
+    def _images(self) -> Iterator[tuple[Micrograph, np.ndarray | None]]:
+        """The usable micrographs; with their pixels where files are read from front to back."""
+        left = iter(self.usable)
+        wanted: Any = next(left, None)
+        while wanted is not None:
+            if wanted.path.suffix.lower() in SUFFIXES:
+                yield wanted, None
+                wanted = next(left, None)
+                continue
+            path = wanted.path
+            for number, image in enumerate(read_images(path, self.key)):
+                if wanted is not None and (wanted.path, wanted.section) == (path, number):
+                    yield wanted, image
+                    wanted = next(left, None)
+
+
+def expanded(source: Path) -> list[Path]:
+    """The files of a pattern in order; anything else as it is."""
+    if source.exists() or not glob.has_magic(str(source)):
+        return [source]
+    found = sorted(map(Path, glob.glob(str(source), recursive=True)))
+    if not found:
+        raise InputError(f"the pattern {source} should match one or more files; it matches none.")
+    return found

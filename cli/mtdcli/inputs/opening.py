@@ -1,0 +1,81 @@
+"""Opening the measurement that a command was given, with what is known about its micrographs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from mtdcore import open_measurement
+from mtdcore.data import Measurement
+from mtdcore.data.micrographs.listing import SUFFIXES, Micrograph, find_micrographs, of_one_size
+from mtdcore.data.micrographs.measurement import MicrographMeasurement
+from mtdcore.data.micrographs.table import Entry, MicrographTable
+from mtdcore.data.preparation.pixels import TIFF
+from mtdcore.data.preparation.prepare import Preparation
+from mtdcore.data.zarr.ome import ome_pixel_size
+from mtdcore.errors import MtdError
+
+from ..terminal.console import log
+from ..terminal.progress import Progress
+
+
+def open_source(path: Path, skip_bad: bool = False, defects: Literal["mask", "keep"] = "mask") -> Measurement:
+    """Open a measurement. Micrograph files are prepared with the defaults of ``mtd import`` as they are read.
+
+    Args:
+        path: .zarr, .npy, .star, .mrc(s) or .tif.
+        skip_bad: leave out micrographs, and mask chunks, that are missing or damaged.
+        defects: dead and hot pixels of micrograph files, which have to be masked before these are prepared.
+
+    Raises:
+        InputError, StorageError: see :func:`mtdcore.open_measurement`.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        return open_measurement(path, skip_bad=skip_bad)
+    raw = path.suffix.lower() not in TIFF
+    steps = Preparation(defects, invert=raw)
+    if not skip_bad:
+        return MicrographMeasurement(of_one_size(find_micrographs(path)), steps)
+    sized = of_one_size(find_micrographs(path, on_bad=told), told)
+    return MicrographMeasurement([one for one in sized if _usable(one, steps)], steps)
+
+
+def table_of(path: Path, measurement: Measurement) -> MicrographTable | None:
+    """What is known about the micrographs of an open measurement; None: nothing.
+
+    Args:
+        path: where it was opened.
+        measurement: micrograph files are prepared once more, to learn their scale and transfer.
+    """
+    measurement = getattr(measurement, "source", measurement)  # what lies under masks of defects
+    if not isinstance(measurement, MicrographMeasurement):
+        table = MicrographTable.load(path)
+        pixel_size = ome_pixel_size(path)
+        if table is None and pixel_size is not None:
+            names = [f"micrograph_{i + 1:06d}" for i in range(measurement.shape[0])]
+            return MicrographTable(tuple(Entry(name, pixel_size) for name in names))
+        return table
+    steps = measurement.preparation
+    if steps is None:
+        return None
+    entries = []
+    with Progress("prepare", len(measurement.micrographs), "micrographs") as bar:
+        for micrograph in measurement.micrographs:
+            entries.append(Entry.of(micrograph, steps.read(micrograph), steps.bin, steps.invert))
+            bar.update(len(entries))
+    return MicrographTable(tuple(entries))
+
+
+def _usable(micrograph: Micrograph, steps: Preparation) -> bool:
+    """Whether a micrograph can be prepared; if not, the log says why."""
+    try:
+        steps.read(micrograph)
+    except MtdError as problem:
+        told(problem)
+        return False
+    return True
+
+
+def told(problem: MtdError) -> None:
+    """Say that something is left out."""
+    log(f"skipped: {problem}")

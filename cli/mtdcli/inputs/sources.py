@@ -1,0 +1,107 @@
+"""Image files into NumPy arrays: .npy, .npz, .png, .tif, .mrc. Each optional reader is imported where it is used."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from mtdcore.data.preparation.pixels import MRC, TIFF
+from mtdcore.errors import InputError, MtdError, ParameterError, StorageError
+
+
+def read_images(path: Path, key: str | None = None) -> Iterator[np.ndarray]:
+    """Yield the 2-D images of one file, one after another, as stored (each valid until the next is asked for).
+
+    Args:
+        path: a file; its extension chooses the reader.
+        key: which arrays of an ``.npz`` file (shell pattern, e.g. ``frames/*``); ignored otherwise.
+
+    Raises:
+        InputError: unknown format, damaged file, no image, complex or non-numeric pixels.
+        DependencyError: the reader of this format is not installed.
+    """
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise InputError(f"{path} should be one of {', '.join(_READERS)}; its extension is '{path.suffix}'.")
+    if not path.is_file():
+        raise StorageError(f"{path} should be a file; there is none.")
+    try:
+        for name, array in reader(path, key):
+            if array.dtype.kind not in "biuf" or array.ndim not in (2, 3) or not array.size:
+                raise InputError(
+                    f"{name} should hold real numbers in 2 dimensions (or 3 for a stack); "
+                    f"it holds {array.dtype} of shape {array.shape}."
+                )
+            yield from (array if array.ndim == 3 else array[None])
+    except MtdError:
+        raise
+    except Exception as problem:  # on damaged files every reader raises what it likes
+        raise InputError(f"{path} could not be read as {path.suffix} ({problem}).") from problem
+
+
+def read_image(path: Path, key: str | None = None) -> np.ndarray:
+    """The one image of a file as (H, W) float64. Integer pixels are scaled to [0, 1] by the range of their dtype.
+
+    Raises:
+        InputError: the file holds several images, or pixels that are not finite.
+    """
+    images = [np.array(image) for image in read_images(path, key)]
+    if len(images) != 1:
+        raise InputError(f"{path} should hold one image; it holds {len(images)}.")
+    scale = np.iinfo(images[0].dtype).max if images[0].dtype.kind in "iu" else 1
+    image = images[0].astype(np.float64) / scale
+    if not np.all(np.isfinite(image)):
+        raise InputError(f"{path} should hold finite pixels; some are NaN or infinite.")
+    return image
+
+
+Named = Iterator[tuple[str, np.ndarray]]
+
+
+def _npy(path: Path, key: str | None) -> Named:
+    yield str(path), np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _npz(path: Path, key: str | None) -> Named:
+    with np.load(path, allow_pickle=False) as archive:
+        names = [name for name in archive.files if key is None or fnmatch.fnmatchcase(name, key)]
+        if not names:
+            raise ParameterError(f"--key {key} matches nothing in {path}; it holds {_some(archive.files)}.")
+        if key is None and len(names) > 1:
+            raise ParameterError(
+                f"{path} holds {len(names)} arrays, choose with --key (a name or a pattern): {_some(names)}."
+            )
+        for name in names:
+            yield f"{path}[{name}]", archive[name]
+
+
+def _png(path: Path, key: str | None) -> Named:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        # Colour and palette images become grey; 16-bit and float grey images keep their depth.
+        yield (
+            str(path),
+            np.asarray(image if image.mode in ("L", "F", "I", "I;16", "I;16B") else image.convert("L")),
+        )
+
+
+def _micrographs(path: Path, key: str | None) -> Named:
+    from mtdcore.data.preparation.pixels import open_pixels
+
+    yield str(path), open_pixels(path).stack
+
+
+def _some(names: list[str], most: int = 8) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+_READERS: dict[str, Callable[[Path, str | None], Named]] = {
+    ".npy": _npy,
+    ".npz": _npz,
+    ".png": _png,
+    **dict.fromkeys(MRC + TIFF, _micrographs),
+}

@@ -1,0 +1,64 @@
+"""The truth behind a measurement, when it is known, and the errors against it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mtdcore import relative_error
+from mtdcore.em.gauge.prior import ANY_ANGLE
+from mtdcore.errors import InputError, MtdError
+from mtdcore.results.metrics import forgiven_shift
+from mtdcore.synthetic.simulate import open_simulation
+
+from .sources import read_image
+
+if TYPE_CHECKING:
+    from mtdcore.synthetic.simulate import Simulation
+
+
+def simulation_at(path: Path) -> Simulation | None:
+    """The simulation whose measurement lies at ``path``; None if it is no simulation or is gone."""
+    try:
+        return open_simulation(path)
+    except MtdError:
+        return None
+
+
+def true_target(measurement: Path, file: Path | None, box_size: int) -> np.ndarray | None:
+    """The true image, (L, L) float64: from a file if given, else from the measurement; None if unknown, or of another box.
+
+    Raises:
+        InputError: the image in the file has another size than the box.
+    """
+    if file is None:
+        simulation = simulation_at(measurement)
+        if simulation is None or simulation.target.shape != (box_size, box_size):
+            return None
+        return simulation.target
+    truth = read_image(file)
+    if truth.shape != (box_size, box_size):
+        raise InputError(
+            f"the truth should have the size of the box, {box_size} x {box_size}; it is {truth.shape[0]} x {truth.shape[1]}."
+        )
+    return truth
+
+
+def errors(estimate: np.ndarray, truth: np.ndarray, rotations: int) -> dict[str, float | int]:
+    """The relative error E and the gauge-free error E_s (docs/model.md 1), with the shift that E_s forgives.
+
+    Args:
+        estimate: (L, L).
+        truth: (L, L), not blank.
+        rotations: number K of rotations that count as the same image; from 72 on, every degree does.
+    """
+    shift = forgiven_shift(len(truth))
+    if rotations >= ANY_ANGLE:  # and so may what is recovered
+        rotations = 360
+    return {
+        "E": relative_error(estimate, truth, rotations),
+        "E_s": relative_error(estimate, truth, rotations, max_shift=shift),
+        "max_shift": shift,
+    }

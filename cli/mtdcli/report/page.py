@@ -1,0 +1,45 @@
+"""HTML pages that are complete in themselves: one template, pictures as data URIs."""
+
+from __future__ import annotations
+
+import base64
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+from mtdcore._base.files import write_whole
+
+
+def data_uri(png: bytes) -> str:
+    """PNG bytes as the ``src`` of an image."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def write_page(path: Path, template: str, **context: Any) -> None:
+    """Render a template of ``mtdcli/templates`` to a file.
+
+    Every value is escaped. ``bytes`` anywhere in the context are PNG pictures and become data URIs.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("mtdcli.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    html = environment.get_template(template).render(
+        version=importlib.metadata.version("mtdcore"), **_embed(context)
+    )
+    write_whole(path, lambda file: file.write(html.encode("utf-8")))
+
+
+def _embed(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return data_uri(value)
+    if isinstance(value, dict):
+        return {key: _embed(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_embed(item) for item in value]
+    return value

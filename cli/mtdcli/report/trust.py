@@ -1,0 +1,75 @@
+"""The part of a report that says what to believe: verdict, half sets, null run, uncertainty."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from ..commands.trust import Null, findings
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..run.folder import RunFolder
+
+#: What null runs were made of, for people.
+_NULLS: dict[Null, str] = {
+    "white": "white noise of the same size",
+    "phases": "the same data with random phases",
+}
+
+
+def verdict(folder: RunFolder, record: dict[str, Any]) -> dict[str, str]:
+    """Title, text, command still to be run (or none) and kind ("yes", "no", "open") of the verdict."""
+    found = findings(folder, record)
+    command = shlex.join(["mtd", "trust", str(folder.path)])
+    evidence = f"Evidence against the data being noise alone: {found['evidence_nats']:,.1f} nats."
+    if "verdict" not in found:
+        text = f"{evidence} Noise gives some too, and how much cannot be told without trying: this repeats the recovery on noise and on halves of the data."
+        return {"kind": "open", "title": "No verdict yet", "text": text, "command": command}
+    tried = [
+        f"{len(values)} recoveries from {_NULLS[kind]} reached {', '.join(f'{round(value, 1) + 0.0:,}' for value in sorted(values))}; "
+        f"up to {found['threshold'][kind]:,.0f} may be noise."
+        for kind, values in found["null_evidence"].items()
+    ]
+    title = found["verdict"][0].upper() + found["verdict"][1:]
+    kind = "yes" if found["supported"] else "no"
+    return {"kind": kind, "title": title, "text": " ".join([evidence, *tried]), "command": ""}
+
+
+def curves(folder: RunFolder) -> list[tuple[str, dict[str, list[float]]]]:
+    """Half-set correlations with their names, that of the data first; empty before they were computed."""
+    trust = folder.read_trust()
+    if "halves" not in trust:
+        return []
+    null = [(f"halves of {name}", trust.get(kind, {}).get("halves")) for kind, name in _NULLS.items()]
+    return [("halves of the data", trust["halves"]), *((name, curve) for name, curve in null if curve)]
+
+
+def images(folder: RunFolder, side: int, limits: tuple[float, float]) -> list[dict[str, Any]]:
+    """What noise gives, and how sure each pixel is.
+
+    Args:
+        folder: of the run.
+        side: of the box, pixels.
+        limits: values that are drawn black and white.
+    """
+    from . import figures
+
+    shown: list[tuple[str, str, np.ndarray, tuple[float, float] | None]] = []
+    for kind, name in _NULLS.items():
+        file = folder.null_target(kind)
+        if file.exists():
+            image = folder.read_image(file, side)
+            text = f"What the same recovery makes of {name}, on the grey scale of the estimate."
+            shown.append(("Null run", text, image if image.ndim == 2 else image[0], limits))
+    if folder.posterior_std.exists():
+        std = folder.read_image(folder.posterior_std, side)
+        text = "Of draws from the posterior, given the aligned average; on the grey scale of the estimate."
+        shown.append(("Posterior mean", text, folder.read_image(folder.posterior_mean, side), limits))
+        text = f"Of every pixel among those draws, black to white from {std.min():.2g} to {std.max():.2g}. Wrong answers, which the verdict is about, are not in it."
+        shown.append(("Posterior standard deviation", text, std, None))
+    return [
+        {"title": title, "text": text, "data": figures.picture(image, range_)}
+        for title, text, image, range_ in shown
+    ]

@@ -1,0 +1,200 @@
+"""A run folder: its files, and how they are written (whole or not at all)."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtdcore import IterationRecord
+from mtdcore._base.files import write_whole
+from mtdcore.data.micrographs.table import TABLE
+from mtdcore.em.checkpoint import previous_checkpoint
+from mtdcore.errors import InputError, StorageError
+
+from ..terminal.console import to_json
+
+#: Entry of a JSON file that seals the others.
+_SEAL = "sha256"
+
+
+class RunFolder:
+    """The folder that ``mtd recover -o`` fills.
+
+    Attributes:
+        path: the folder.
+        record: ``run.json``, every parameter, version, seed and result.
+        estimate: ``estimate.npy``, (L, L) float64.
+        average: ``aligned_average.npy``, (L, L) float64, no prior applied.
+        history: ``history.csv``, one row per iteration.
+        checkpoint: what ``--resume`` continues from.
+        page: ``report.html``.
+        picks: ``detections.csv``, one row per copy that ``mtd detect`` found.
+        picks_star: ``detections.star``, the same for RELION.
+        trust: ``trust.json``, what ``mtd trust`` found.
+        posterior_mean: ``posterior_mean.npy``, (L, L) float64, mean of draws from the posterior of the target.
+        posterior_std: ``posterior_std.npy``, (L, L) float64, their standard deviation.
+        picks_json: ``detections.json``, the same for other programs.
+        table: ``micrographs.json``, what is known about the micrographs, where anything is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.record = path / "run.json"
+        self.estimate = path / "estimate.npy"
+        self.average = path / "aligned_average.npy"
+        self.history = path / "history.csv"
+        self.checkpoint = path / "checkpoint.safetensors"
+        self.page = path / "report.html"
+        self.picks = path / "detections.csv"
+        self.picks_star = path / "detections.star"
+        self.picks_json = path / "detections.json"
+        self.trust = path / "trust.json"
+        self.posterior_mean = path / "posterior_mean.npy"
+        self.posterior_std = path / "posterior_std.npy"
+        self.table = path / TABLE
+
+    def null_target(self, kind: str) -> Path:
+        """What the first null run of this kind recovered, an image like ``estimate``."""
+        return self.path / f"null_{kind}.npy"
+
+    @property
+    def occupied(self) -> bool:
+        """Whether a run left anything here that a new one would replace."""
+        return self.record.exists() or self.checkpoint.exists()
+
+    def clear(self) -> None:
+        """Remove the files of an earlier run (and nothing else)."""
+        checkpoints = (self.checkpoint, previous_checkpoint(self.checkpoint))
+        results = (self.record, self.estimate, self.average, self.history, self.page)
+        checked = (self.trust, self.posterior_mean, self.posterior_std, *self.path.glob("null_*.npy"))
+        for file in (
+            *results,
+            *checkpoints,
+            *checked,
+            self.picks,
+            self.picks_star,
+            self.picks_json,
+            self.table,
+        ):
+            file.unlink(missing_ok=True)
+
+    def read_record(self) -> dict[str, Any]:
+        """``run.json`` as a dictionary; InputError if this is no finished run."""
+        if not self.record.exists():
+            raise InputError(f"{self.path} should be a folder written by `mtd recover`; it has no run.json.")
+        record = _read_json(self.record)
+        path = record.get("measurement", {}).get("path", "")
+        if not isinstance(path, str) or "\0" in path:
+            raise InputError(f"{self.record} should name its measurement by a path; it holds {path!r}.")
+        return record
+
+    def read_trust(self) -> dict[str, Any]:
+        """``trust.json`` as a dictionary; empty before ``mtd trust``."""
+        return _read_json(self.trust) if self.trust.exists() else {}
+
+    def read_image(self, path: Path, side: int) -> np.ndarray:
+        """One of the images of this run, (side, side) float64, or (C, side, side) of C classes."""
+        try:
+            image = np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
+            if image.ndim not in (2, 3) or image.shape[-2:] != (side, side) or not np.isfinite(image).all():
+                raise ValueError(f"it holds {image.shape}, or pixels that are not finite")
+        except Exception as problem:  # the header is parsed as Python text, which fails in many ways
+            raise InputError(
+                f"{path} should hold images of {side} x {side} pixels written by mtd; it could not be read ({problem})."
+            ) from problem
+        return image
+
+    def read_history(self) -> dict[str, list[float]]:
+        """The columns of ``history.csv``, the fields of :class:`mtdcore.IterationRecord`."""
+        names = {field.name for field in fields(IterationRecord)}
+        try:
+            with open(self.history, newline="", encoding="utf-8") as file:
+                table = csv.DictReader(file)
+                rows = list(table)
+            if any(set(columns) != names for columns in (table.fieldnames or names, *rows)):
+                raise ValueError(f"its columns should be {', '.join(names)}")
+            return {name: [float(row[name]) for row in rows] for name in names}
+        except (OSError, ValueError, TypeError, csv.Error) as problem:
+            raise InputError(
+                f"{self.history} should be the table that `mtd recover` wrote; it is damaged ({problem})."
+            ) from problem
+
+    def read_picks(self, micrograph: int) -> list[tuple[int, int]]:
+        """Row and column of the copies in one micrograph, of ``detections.csv``; none before there is one."""
+        if not self.picks.exists():
+            return []
+        try:
+            with open(self.picks, newline="", encoding="utf-8") as file:
+                return [
+                    (int(line["row"]), int(line["column"]))
+                    for line in csv.DictReader(file)
+                    if int(line["micrograph"]) == micrograph
+                ]
+        except (OSError, ValueError, TypeError, KeyError, csv.Error) as problem:
+            raise InputError(
+                f"{self.picks} should be the table that `mtd detect` wrote; it is damaged ({problem})."
+            ) from problem
+
+    def write_record(self, record: Mapping[str, Any]) -> None:
+        """Write ``run.json``."""
+        _write_json(self.record, record)
+
+    def write_trust(self, trust: Mapping[str, Any]) -> None:
+        """Write ``trust.json``."""
+        _write_json(self.trust, trust)
+
+    def write_image(self, path: Path, image: np.ndarray) -> None:
+        """Write one (L, L) image as ``.npy``."""
+        write_whole(path, lambda file: np.save(file, image))
+
+    def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write ``history.csv`` with the keys of the rows as its header."""
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [])
+        writer.writeheader()
+        writer.writerows(rows)
+        write_whole(self.history, lambda file: file.write(text.getvalue().encode()))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as problem:
+        raise InputError(f"{path} should be JSON; it is damaged ({problem}).") from problem
+    if not isinstance(record, dict):
+        raise InputError(f"{path} should hold a JSON object; it holds a {type(record).__name__}.")
+    if record.pop(_SEAL, None) != _digest(record):
+        raise InputError(
+            f"{path} should be as mtd wrote it, but for the path of the measurement; its {_SEAL} says it is not: restore "
+            "it, or run again with --force."
+        )
+    return record
+
+
+def _write_json(path: Path, record: Mapping[str, Any]) -> None:
+    plain = json.loads(to_json(record))
+    sealed = to_json(plain | {_SEAL: _digest(plain)}) + "\n"
+    write_whole(path, lambda file: file.write(sealed.encode()))
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    """SHA-256 of a record, however it is laid out. The measurement may move: its path is left out."""
+    measurement = record.get("measurement")
+    if isinstance(measurement, dict):
+        kept = {name: value for name, value in measurement.items() if name != "path"}
+        record = {**record, "measurement": kept}
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def refuse_to_replace(path: Path, force: bool) -> None:
+    """Raise StorageError when something is at ``path`` and ``--force`` was not given."""
+    if path.exists() and not force:
+        raise StorageError(f"{path} exists already; --force replaces it, -o chooses another place.")

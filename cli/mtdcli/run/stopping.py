@@ -1,0 +1,122 @@
+"""Signals that ask a command to stop. Imports nothing heavy: a command listens before it loads the engine."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from ..terminal.console import log
+
+#: Signals that are obeyed; SIGUSR1 is what clusters send some time before they take a node away.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+#: Seconds that a signal waits for the work in hand; then that is given up.
+_PATIENCE = 15.0
+
+#: Seconds from one exception to the next: those raised in a destructor are lost.
+_AGAIN = 2.0
+
+
+class Interrupted(BaseException):
+    """The command was asked to stop. Like KeyboardInterrupt no Exception, so that nothing takes it for a damaged file.
+
+    Attributes:
+        signum: the signal that asked.
+        iteration: iterations that the run has completed.
+    """
+
+    def __init__(self, signum: int, iteration: int) -> None:
+        super().__init__(f"interrupted after iteration {iteration}" if iteration else "interrupted")
+        self.signum, self.iteration = signum, iteration
+
+
+@dataclass
+class Stop:
+    """Whether a signal, or a file, has asked to stop.
+
+    Attributes:
+        signum: SIGINT, SIGTERM or SIGUSR1, once it came.
+        file: a file whose appearance asks the same.
+        iteration: completed iterations.
+        patience: seconds that a signal waits for whoever polls; 0: it is obeyed at once.
+    """
+
+    signum: int | None = None
+    file: Path | None = None
+    iteration: int = 0
+    patience: float = 0.0
+
+    @property
+    def asked(self) -> bool:
+        """Whether to stop now."""
+        return self.signum is not None or (self.file is not None and self.file.exists())
+
+    def check(self) -> None:
+        """Raise :class:`Interrupted` when asked to stop."""
+        if self.asked:
+            raise Interrupted(self.signum or signal.SIGTERM, self.iteration)
+
+
+#: What the handlers tell; like them, one of the process.
+_listener: Stop | None = None
+
+
+@contextmanager
+def listening() -> Iterator[Stop]:
+    """Turn SIGINT, SIGTERM and SIGUSR1 into :class:`Interrupted`, so that temporary files go and locks are freed.
+
+    A second signal ends the process as it always did. A block within another one listens with it.
+    """
+    global _listener
+    if _listener is not None:
+        yield _listener
+        return
+    _listener = stop = Stop()
+    before = {signum: signal.signal(signum, _ask) for signum in SIGNALS}
+    alarm = signal.signal(signal.SIGALRM, _lose_patience)
+    try:
+        yield stop
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, alarm)
+        _listener = None
+
+
+@contextmanager
+def patiently(file: Path | None = None, iteration: int = 0) -> Iterator[Stop]:
+    """Listen, and give whoever polls :class:`Stop` the time to end well: after ``_PATIENCE`` seconds the block is left."""
+    with listening() as stop:
+        stop.file, stop.iteration, stop.patience = file, iteration, _PATIENCE
+        try:
+            yield stop
+        finally:
+            stop.file, stop.patience = None, 0.0
+
+
+def hold_off() -> None:
+    """Put off the exception of a signal that has come for ``_PATIENCE`` seconds: what follows an interruption is in hand."""
+    signal.setitimer(signal.ITIMER_REAL, _PATIENCE, _AGAIN)
+
+
+def _ask(signum: int, frame: FrameType | None) -> None:
+    if _listener is None:  # the block was just left
+        return
+    _listener.signum = signum
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, _listener.patience or _AGAIN, _AGAIN)
+    if not _listener.patience:
+        raise Interrupted(signum, _listener.iteration)
+    with suppress(RuntimeError):  # the signal came while a line was being written
+        log("stopping after this iteration, with a checkpoint; once more to stop at once")
+
+
+def _lose_patience(signum: int, frame: FrameType | None) -> None:
+    if _listener is not None:
+        raise Interrupted(_listener.signum or signum, _listener.iteration)

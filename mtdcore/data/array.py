@@ -1,0 +1,85 @@
+"""Measurements that are NumPy arrays, in memory or memory-mapped from a ``.npy`` file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError, StorageError
+from .measurement import Reader, TiledMeasurement
+from .prefetch import TILES_AHEAD, prefetched
+from .tiles import Region, Tile, TileGeometry
+
+
+class ArrayMeasurement(TiledMeasurement):
+    """A NumPy array of any integer or real dtype, byte order and layout; it is never copied whole nor written to.
+
+    Args:
+        array: (H, W) or (micrographs, H, W).
+        mask: see :class:`TiledMeasurement`.
+
+    Attributes:
+        array: (micrographs, H, W) view of the array that was given.
+    """
+
+    def __init__(self, array: np.ndarray, mask: np.ndarray | None = None) -> None:
+        super().__init__(array.shape, array.dtype, mask)
+        self.array = array.reshape(self.shape) if array.ndim == 3 else array[None]
+        self._path: Path | None = None
+
+    @classmethod
+    def from_npy(cls, path: str | Path, mask: np.ndarray | None = None) -> ArrayMeasurement:
+        """A ``.npy`` file, memory-mapped; pickling sends its path, not its pixels.
+
+        Raises:
+            InputError: not a readable ``.npy`` file of numbers.
+            StorageError: the file cannot be opened.
+        """
+        path = Path(path).absolute()
+        measurement = cls(_map(path), mask)
+        measurement._path = path
+        return measurement
+
+    def tiles(self, geometry: TileGeometry) -> Iterator[Tile]:
+        """Tiles, read ahead when they come from a file; see :class:`Measurement`."""
+        tiles = super().tiles(geometry)
+        return prefetched(tiles, TILES_AHEAD) if self._path else tiles
+
+    def _reader(self) -> Reader:
+        def read(micrograph: int, regions: Sequence[Region]) -> Iterator[np.ndarray]:
+            for region in regions:
+                # A map counts as resident memory once read: map anew, so that pages go with their tile.
+                array = _map(self._path).reshape(self.shape) if self._path else self.array
+                yield array[micrograph][region.read]
+
+        return read
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: None if name == "array" and self._path else value for name, value in vars(self).items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if self._path:
+            self.array = _map(self._path).reshape(self.shape)
+
+    def __repr__(self) -> str:
+        return f"ArrayMeasurement(shape={self.shape}, dtype={self.dtype}, source={self._path or 'memory'})"
+
+
+def _map(path: Path) -> np.ndarray:
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} should be a .npy file; it is a folder, a pipe or a device.")
+    try:
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise StorageError(f"{path} could not be opened: {error}.") from error
+    except Exception as error:  # the header is parsed as Python text, which fails in many ways
+        raise InputError(
+            f"{path} should be a .npy file of numbers; it could not be read: {error}."
+        ) from error
+    if not isinstance(loaded, np.ndarray):
+        raise InputError(f"{path} should hold one array (.npy); it is an archive of several.")
+    return loaded

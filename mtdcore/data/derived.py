@@ -1,0 +1,50 @@
+"""Measurements made of another one, tile by tile and never in memory."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+
+from .measurement import Measurement
+from .tiles import Tile, TileGeometry
+
+
+@dataclass(frozen=True)
+class DerivedMeasurement(ABC):
+    """Another measurement with something done to its tiles; shape, dtype, cut and order stay; see :class:`Measurement`.
+
+    Attributes:
+        source: the other measurement.
+    """
+
+    source: Measurement
+
+    @abstractmethod
+    def derive(self, tile: Tile) -> Tile:
+        """What becomes of one tile of the source."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(micrographs, H, W)."""
+        return self.source.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """float32 or float64."""
+        return self.source.dtype
+
+    def tile_count(self, geometry: TileGeometry) -> int:
+        """Number of tiles."""
+        return self.source.tile_count(geometry)
+
+    def tiles(self, geometry: TileGeometry) -> Iterator[Tile]:
+        """The derived tiles, in the order of the source."""
+        return map(self.derive, self.source.tiles(geometry))
+
+    def split(self, parts: int) -> list[Self]:
+        """Consecutive parts."""
+        return [replace(self, source=part) for part in self.source.split(parts)]

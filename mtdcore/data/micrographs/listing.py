@@ -1,0 +1,267 @@
+"""Which micrographs there are: names, files, pixel sizes and CTFs, from a STAR list or from the files themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from ...errors import InputError, MtdError, StorageError
+from ..preparation.ctf import Ctf
+from ..preparation.pixels import MRC, TIFF, open_pixels
+from .star import Table, read_star
+
+#: Extensions of what :func:`find_micrographs` takes.
+SUFFIXES = (*MRC, *TIFF, ".star")
+
+#: What is done with a micrograph that cannot be used: called with the reason. It returns to go on without.
+OnBad: TypeAlias = Callable[[MtdError], None]
+
+#: Columns of RELION that make a :class:`Ctf`, each in the micrograph's row or in its optics group.
+_CTF = {
+    "defocus_u": "rlnDefocusU",
+    "defocus_v": "rlnDefocusV",
+    "defocus_angle": "rlnDefocusAngle",
+    "voltage": "rlnVoltage",
+    "spherical_aberration": "rlnSphericalAberration",
+    "amplitude_contrast": "rlnAmplitudeContrast",
+    "phase_shift": "rlnPhaseShift",
+}
+_CTF_OPTIONAL = ("defocus_angle", "phase_shift")
+
+#: Pixel size columns in angstrom, the more trusted first; where none is positive, the detector's of RELION 3.0.
+_PIXEL_SIZES = ("rlnMicrographPixelSize", "rlnPixelSize", "rlnImagePixelSize")
+
+
+@dataclass(frozen=True)
+class Micrograph:
+    """One 2-D image and what is known about it.
+
+    Attributes:
+        name: what tables call it: the name in the STAR list, or the path as it was given.
+        path: the file.
+        section: which image of the file, 0 for the first.
+        shape: (H, W) as stored.
+        pixel_size: angstrom; None: unknown.
+        ctf: contrast transfer; None: unknown.
+        phase_flipped: whether the pixels were phase-flipped already.
+    """
+
+    name: str
+    path: Path
+    section: int
+    shape: tuple[int, int]
+    pixel_size: float | None = None
+    ctf: Ctf | None = None
+    phase_flipped: bool = False
+
+    def read(self) -> np.ndarray:
+        """(H, W) pixels as stored, mapped where the format allows it.
+
+        Raises:
+            InputError: the file is damaged, or no longer what it was.
+            StorageError: it is gone.
+        """
+        stack = open_pixels(self.path).stack
+        if self.section >= len(stack) or stack.shape[1:] != self.shape:
+            raise InputError(
+                f"{self.path} should still hold {self.section + 1} or more images of {self.shape[0]} x {self.shape[1]}; it "
+                f"now holds {stack.shape}."
+            )
+        return np.asarray(stack[self.section])
+
+
+def find_micrographs(
+    path: str | Path, pixel_size: float | None = None, on_bad: OnBad | None = None
+) -> list[Micrograph]:
+    """The micrographs of a STAR list, or of one MRC or TIFF file.
+
+    Args:
+        path: ``.star`` (RELION 3.0 to 5, a micrographs table), or an image file, each section of which is a micrograph.
+        pixel_size: angstrom, where the STAR list names none; trusted more than headers are.
+        on_bad: called with the reason for each micrograph that cannot be opened; None: raise it.
+
+    Raises:
+        InputError: no such table, or a micrograph that is damaged or contradicts the others in its file.
+        StorageError: a file is missing.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".star":
+        return list(_sections(_Row(str(path), path), pixel_size))
+    found: list[Micrograph] = []
+    for row in _rows(path):
+        try:
+            found.extend(_sections(row(), pixel_size))
+        except MtdError as problem:
+            if on_bad is None:
+                raise
+            on_bad(problem)
+    return found
+
+
+def of_one_size(micrographs: Iterable[Micrograph], on_bad: OnBad | None = None) -> list[Micrograph]:
+    """The micrographs, all of the size and pixel size of the first.
+
+    Args:
+        micrographs: in order.
+        on_bad: called with the reason for each that differs; None: raise it.
+
+    Raises:
+        InputError: a micrograph differs and ``on_bad`` is None, or there is none at all.
+    """
+    kept: list[Micrograph] = []
+    for micrograph in micrographs:
+        problem = _difference(kept[0], micrograph) if kept else None
+        if problem is None:
+            kept.append(micrograph)
+        elif on_bad is None:
+            raise problem
+        else:
+            on_bad(problem)
+    if not kept:
+        raise InputError("expected one or more usable micrographs; there is none.")
+    return kept
+
+
+def _difference(first: Micrograph, other: Micrograph) -> InputError | None:
+    if other.shape != first.shape:
+        (h, w), (height, width) = first.shape, other.shape
+        return InputError(
+            f"all micrographs should have the size of the first, {h} x {w}; {other.name} has {height} x {width}: "
+            "make one measurement of each size."
+        )
+    a, b = first.pixel_size, other.pixel_size
+    if a is not None and b is not None and abs(a - b) > 1e-3 * a:
+        return InputError(
+            f"all micrographs should have the pixel size of the first, {a:g} angstrom; {other.name} has {b:g}: make one "
+            "measurement of each pixel size."
+        )
+    return None
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What a list says about one micrograph."""
+
+    name: str
+    path: Path
+    section: int | None = None  # None: all there are
+    pixel_size: float | None = None
+    ctf: Ctf | None = None
+    phase_flipped: bool = False
+
+
+def _sections(row: _Row, pixel_size: float | None) -> Iterator[Micrograph]:
+    stack, in_header = open_pixels(row.path)
+    height, width = stack.shape[1:]
+    size = row.pixel_size or pixel_size or in_header
+    if row.section is not None and row.section >= len(stack):
+        raise InputError(
+            f"{row.name} should be one of the {len(stack)} images in {row.path}; there are no more."
+        )
+    for section in range(len(stack)) if row.section is None else [row.section]:
+        several = row.section is None and len(stack) > 1
+        name = f"{section + 1:06d}@{row.name}" if several else row.name
+        yield Micrograph(name, row.path, section, (height, width), size, row.ctf, row.phase_flipped)
+
+
+def _rows(path: Path) -> Iterator[Callable[[], _Row]]:
+    """The rows of a micrographs table, each to be called: what is wrong with one is raised there."""
+    tables = read_star(path)
+    table = next(
+        (
+            table
+            for table in (tables.get("micrographs"), *tables.values())
+            if table and "rlnMicrographName" in table
+        ),
+        None,
+    )
+    if table is None:
+        raise InputError(
+            f"{path} should hold a table with the column _rlnMicrographName; it holds "
+            f"{', '.join(f'data_{name}' for name in tables) or 'no table'}: give the STAR file of motion correction or "
+            "of CTF estimation."
+        )
+    if "rlnOpticsGroup" in table and "optics" not in tables:
+        raise InputError(
+            f"{path} names optics groups and holds no table data_optics, so pixel size and voltage are unknown: restore that "
+            "table, or remove the column _rlnOpticsGroup to go on without."
+        )
+    optics = _optics(path, tables.get("optics"))
+    for i in range(len(table["rlnMicrographName"])):
+        yield lambda i=i: _row(path, {label: values[i] for label, values in table.items()}, optics)  # type: ignore[misc]
+
+
+def _optics(path: Path, table: Table | None) -> dict[str, dict[str, str]] | None:
+    """The optics groups by their number; None: the list has none."""
+    if table is None:
+        return None
+    if "rlnOpticsGroup" not in table:
+        raise InputError(f"data_optics in {path} should have the column _rlnOpticsGroup; it has not.")
+    groups = table["rlnOpticsGroup"]
+    return {group: {label: values[i] for label, values in table.items()} for i, group in enumerate(groups)}
+
+
+def _row(path: Path, row: dict[str, str], optics: dict[str, dict[str, str]] | None) -> _Row:
+    name = row["rlnMicrographName"]
+    group = row.get("rlnOpticsGroup")
+    if optics is not None and group is not None:
+        if group not in optics:
+            raise InputError(
+                f"{name} in {path} should be of one of the optics groups {', '.join(optics)}; it is of group {group}."
+            )
+        row = optics[group] | row
+    section, _, file = name.rpartition("@")
+    if section and not (section.isdecimal() and int(section) > 0):
+        raise InputError(f"{name} in {path} should read NUMBER@FILE with a number from 1.")
+    return _Row(
+        name,
+        located(path, file),
+        int(section) - 1 if section else None,
+        _pixel_size(path, row),
+        _ctf(path, row),
+        row.get("rlnCtfDataArePhaseFlipped", "0") == "1",
+    )
+
+
+def located(star: Path, name: str) -> Path:
+    """The file that a STAR list names: relative to the project, which is here or a folder above the list."""
+    for folder in (Path(), *star.absolute().parents):
+        if (folder / name).exists():
+            return folder / name
+    raise StorageError(
+        f"{name}, listed in {star}, is neither below the current folder nor below a folder above the list; run in the "
+        "project's folder, or restore the file."
+    )
+
+
+def _number(path: Path, row: dict[str, str], label: str) -> float:
+    try:
+        value = float(row[label])
+    except ValueError:
+        value = np.nan
+    if not np.isfinite(value):
+        raise InputError(
+            f"_{label} of {row['rlnMicrographName']} in {path} should be a number; it is {row[label]!r}."
+        )
+    return value
+
+
+def _pixel_size(path: Path, row: dict[str, str]) -> float | None:
+    for label in _PIXEL_SIZES:
+        if label in row and (size := _number(path, row, label)) > 0:
+            return size
+    if {"rlnDetectorPixelSize", "rlnMagnification"} <= row.keys():  # RELION 3.0: micrometre, magnified
+        magnification = _number(path, row, "rlnMagnification")
+        return 1e4 * _number(path, row, "rlnDetectorPixelSize") / magnification if magnification > 0 else None
+    return None
+
+
+def _ctf(path: Path, row: dict[str, str]) -> Ctf | None:
+    """The CTF, where every column it needs is there."""
+    values = {name: _number(path, row, label) for name, label in _CTF.items() if label in row}
+    needed = {field.name for field in fields(Ctf)} - set(_CTF_OPTIONAL)
+    return Ctf(**values) if needed <= values.keys() else None

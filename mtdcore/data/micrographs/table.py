@@ -1,0 +1,125 @@
+"""What is known about every micrograph of a measurement: names and numbers that tables, images and the model need."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from ..._base.files import write_whole
+from ...errors import InputError
+from ..preparation.prepare import Prepared
+from .listing import Micrograph
+
+#: Beside the pixels of an imported measurement.
+TABLE = "micrographs.json"
+
+#: Digits kept of the transfer.
+_DIGITS = 7
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One prepared micrograph.
+
+    Attributes:
+        name: as in the list it came from.
+        pixel_size: of the *stored* micrograph, angstrom; None: unknown.
+        bin: Fourier binning factor; pixel (i, j) of the measurement lies at (bin i, bin j) of the micrograph.
+        inverted: whether the contrast was inverted.
+        scale: grey values of the micrograph per unit of the measurement.
+        transfer: radial factors that a copy met, see :attr:`Prepared.transfer`; None: all 1.
+    """
+
+    name: str
+    pixel_size: float | None = None
+    bin: int = 1
+    inverted: bool = False
+    scale: float = 1.0
+    transfer: tuple[float, ...] | None = None
+
+    @classmethod
+    def of(cls, micrograph: Micrograph, prepared: Prepared, factor: int, inverted: bool) -> Self:
+        """The entry of a micrograph after its preparation."""
+        transfer = prepared.transfer
+        plain = bool(np.all(transfer == 1.0))
+        rounded = tuple(float(f"{value:.{_DIGITS}g}") for value in transfer)
+        return cls(
+            micrograph.name,
+            micrograph.pixel_size,
+            factor,
+            inverted,
+            prepared.scale,
+            None if plain else rounded,
+        )
+
+
+@dataclass(frozen=True)
+class MicrographTable:
+    """The entries of a measurement, in the order of its micrographs."""
+
+    entries: tuple[Entry, ...]
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @property
+    def names(self) -> list[str]:
+        """Name of every micrograph."""
+        return [entry.name for entry in self.entries]
+
+    @property
+    def pixel_size(self) -> float | None:
+        """Angstrom per pixel of the measurement; None: unknown."""
+        first = self.entries[0]
+        return None if first.pixel_size is None else first.pixel_size * first.bin
+
+    @property
+    def bin(self) -> int:
+        """Binning factor between micrographs and measurement."""
+        return self.entries[0].bin
+
+    @property
+    def scale(self) -> float:
+        """Grey values of a typical (median) micrograph per unit of the measurement."""
+        return float(np.median([entry.scale for entry in self.entries]))
+
+    @property
+    def transfer(self) -> np.ndarray | None:
+        """(M, R) radial factors that copies met in each micrograph, 1 where unknown; None: unknown in all of them."""
+        if all(entry.transfer is None for entry in self.entries):
+            return None
+        values = max(len(entry.transfer or ()) for entry in self.entries)
+        return np.array([entry.transfer or (1.0,) * values for entry in self.entries])
+
+    def save(self, folder: Path) -> None:
+        """Write the table beside the pixels; StorageError if that fails."""
+        text = json.dumps([asdict(entry) for entry in self.entries], indent=None) + "\n"
+        write_whole(folder / TABLE, lambda file: file.write(text.encode()))
+
+    @classmethod
+    def load(cls, folder: Path) -> Self | None:
+        """The table beside an imported measurement; None: there is none.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        try:
+            rows: Sequence[dict[str, Any]] = json.loads((folder / TABLE).read_text(encoding="utf-8"))
+            entries = tuple(
+                Entry(**row | {"transfer": row["transfer"] and tuple(map(float, row["transfer"]))})
+                for row in rows
+            )
+            if not entries:
+                raise ValueError("it is empty")
+            return cls(entries)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as problem:
+            raise InputError(
+                f"{folder / TABLE} should be the table that `mtd import` wrote; it is damaged ({problem})."
+            ) from problem

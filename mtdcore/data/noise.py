@@ -1,0 +1,58 @@
+"""Noise level and copy-number estimates from the measurement alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import islice
+
+import numpy as np
+
+from ..errors import InputError
+from . import Measurement
+from .pictures import SIDE, SQUARES, noise_level
+from .tiles import Tile, TileGeometry
+
+
+def estimate_noise_std(measurement: Measurement) -> float:
+    """Robust start for the noise level, :func:`mtdcore.data.pictures.noise_level` of a sample. White noise is assumed; the
+    M-step refines the value from the residual.
+
+    Raises:
+        InputError: the measurement has no two valid neighbours, or is constant.
+    """
+    return noise_level(sample_pictures(measurement))
+
+
+def excess_energy(measurement: Measurement, noise_std: float) -> float:
+    """Energy of the copies, ``||M||^2 - N sigma^2`` as if all N pixels were valid, from a sample; at least 0."""
+    energy = pixels = 0.0
+    for tile in sample_tiles(measurement):
+        values = tile.values.astype(np.float64)
+        energy += float(np.square(values).sum())
+        pixels += values.size if tile.valid is None else float(tile.valid.sum())
+    if not pixels:
+        raise InputError("the measurement has no valid pixel: every value is NaN, infinite or masked.")
+    total = math.prod(measurement.shape)
+    return max(0.0, (energy / pixels - noise_std**2) * total)
+
+
+def default_expected_count(shape: tuple[int, int, int], box_size: int, density: float = 0.1) -> float:
+    """Number of copies that cover this share of the measurement: a start that the M-step refines."""
+    return max(1.0, density * math.prod(shape) / box_size**2)
+
+
+def sample_tiles(measurement: Measurement) -> Iterator[Tile]:
+    """A few tiles spread evenly over the measurement."""
+    side = min(SIDE, *measurement.shape[1:])
+    geometry = TileGeometry(side=side, unit=1, halo=0, reach=0)
+    for part in measurement.split(min(measurement.tile_count(geometry), SQUARES)):
+        yield from islice(part.tiles(geometry), 1)
+
+
+def sample_pictures(measurement: Measurement) -> list[np.ndarray]:
+    """The pixels of these tiles, NaN where they are invalid."""
+    return [
+        tile.values if tile.valid is None else np.where(tile.valid, tile.values, np.nan)
+        for tile in sample_tiles(measurement)
+    ]

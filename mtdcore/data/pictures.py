@@ -1,0 +1,143 @@
+"""Noise level and defective pixels of plain pictures: (H, W) floating point, NaN where a pixel may not be used.
+
+What is looked for:
+
+- *stuck* values: in data of continuous values exact zeros, and any other value that comes back again and again;
+- *far* values, more than 16 noise standard deviations from the median. Copies reach that far at high SNR (above about 25),
+  and so does a background that was not removed; both fill the range from 8 to 16 as well, and their far pixels are
+  neighbours. Only where far pixels lie alone (or in whole rows and columns) beyond an empty range are they defects.
+
+Each rule then judges every pixel by itself, so that the cut into tiles changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from ..errors import InputError
+
+#: Squares looked at, and their side: a million pixels give the noise level to a tenth of a per cent.
+SQUARES, SIDE = 16, 256
+
+#: Median of |x - y| for independent standard normal x and y.
+_MEDIAN_DIFFERENCE = 0.6744897501960817 * math.sqrt(2.0)
+
+#: Noise standard deviations from the median beyond which a pixel is far, and below which the range must be empty.
+_FAR, _EMPTY = 16.0, 8.0
+
+#: Far pixels in the empty range, per far pixel; far neighbours of a far pixel (chance: 0.4 at 5 % of defects).
+_FEW, _ALONE = 0.1, 1.5
+
+#: How often a value must come back in the sample to be stuck, and the most values that can be.
+_REPEATS, _MOST = 16, 8
+
+#: Values whose repetition is judged.
+_JUDGED = 1 << 18
+
+
+def noise_level(pictures: Sequence[np.ndarray]) -> float:
+    """Standard deviation of white noise: median absolute difference of horizontal neighbours.
+
+    Differences cancel a smooth background, the median ignores copies and defects.
+
+    Raises:
+        InputError: no two usable neighbours, or most of them are equal.
+    """
+    differences = [np.abs(np.diff(picture.astype(np.float64), axis=1)).ravel() for picture in pictures]
+    joined = np.concatenate(differences) if differences else np.empty(0)
+    joined = joined[np.isfinite(joined)]
+    if joined.size == 0:
+        raise InputError(
+            "the noise level cannot be estimated: no two neighbouring pixels are valid; give noise_std."
+        )
+    level = float(np.median(joined)) / _MEDIAN_DIFFERENCE
+    if not (math.isfinite(level) and level > 0):
+        raise InputError(
+            "the noise level cannot be estimated: most neighbouring pixels are equal, so the measurement holds "
+            "no noise; give noise_std, or check the file."
+        )
+    return level
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a usable pixel can be.
+
+    Attributes:
+        low: smallest value.
+        high: largest value.
+        stuck: values of dead pixels between them.
+    """
+
+    low: float
+    high: float
+    stuck: tuple[float, ...]
+
+    def bad(self, values: np.ndarray) -> np.ndarray:
+        """Where pixels are outside: bool, of the shape of ``values``."""
+        found: np.ndarray = (values < self.low) | (values > self.high)
+        for value in self.stuck:
+            found |= values == values.dtype.type(value)
+        return found
+
+
+def limits_of(pictures: Sequence[np.ndarray]) -> Limits:
+    """What usable pixels of pictures of one kind can be; no limits where nothing can be said."""
+    try:
+        noise_std = noise_level(pictures)
+    except InputError:  # no noise, no way to tell
+        return Limits(-math.inf, math.inf, ())
+    values = np.concatenate([picture[np.isfinite(picture)] for picture in pictures])
+    stuck = _stuck(values)
+    middle = float(np.median(values))
+    if not _lie_apart(pictures, middle, noise_std, stuck):
+        return Limits(-math.inf, math.inf, stuck)
+    return Limits(middle - _FAR * noise_std, middle + _FAR * noise_std, stuck)
+
+
+def mask_defects(image: np.ndarray) -> np.ndarray:
+    """A picture whose dead and hot pixels are NaN; the same array where it has none.
+
+    Before a picture is filtered or binned: afterwards a defect is spread over its neighbours and cannot be told from them.
+    """
+    bad = limits_of(_squares(image)).bad(image)
+    return np.where(bad, image.dtype.type(np.nan), image) if bad.any() else image
+
+
+def _squares(image: np.ndarray) -> list[np.ndarray]:
+    """At most ``SQUARES`` parts of a picture, spread evenly over it."""
+    corners = [(i, j) for i in range(0, image.shape[0], SIDE) for j in range(0, image.shape[1], SIDE)]
+    return [image[i : i + SIDE, j : j + SIDE] for i, j in corners[:: -(-len(corners) // SQUARES)]]
+
+
+def _stuck(values: np.ndarray) -> tuple[float, ...]:
+    """Values that come back too often for continuous data; none for data of few levels (counts, grey levels)."""
+    values = values[:: max(1, values.size // _JUDGED)]
+    distinct, counts = np.unique(values, return_counts=True)
+    often = counts >= _REPEATS
+    if 2 * (~often).sum() < counts[~often].sum() or counts[often].sum() > values.size / 2:
+        return ()
+    order = np.argsort(-counts[often], kind="stable")[:_MOST]
+    return tuple(sorted({0.0, *map(float, distinct[often][order])}))
+
+
+def _lie_apart(
+    pictures: Sequence[np.ndarray], middle: float, noise_std: float, stuck: tuple[float, ...]
+) -> bool:
+    """Whether the far pixels look like defects: alone, with hardly any between them and the noise."""
+    far_count = between_count = neighbours = 0
+    for picture in pictures:
+        apart = np.abs(picture - middle) / noise_std
+        apart[np.isin(picture, stuck)] = 0.0
+        far = apart > _FAR
+        between_count += int(((apart > _EMPTY) & ~far).sum())
+        far &= ~(far.mean(axis=1, keepdims=True) > 0.5) & ~(far.mean(axis=0, keepdims=True) > 0.5)
+        around = ndimage.convolve(far.astype(np.uint8), np.ones((3, 3), np.uint8), mode="constant")
+        far_count += int(far.sum())
+        neighbours += int(around[far].sum()) - int(far.sum())
+    return between_count <= _FEW * max(far_count, 1) + 1 and neighbours <= _ALONE * far_count

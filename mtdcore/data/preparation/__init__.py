@@ -1,0 +1,1 @@
+"""From raw micrographs to what the likelihood assumes: background, noise spectrum, CTF, binning."""

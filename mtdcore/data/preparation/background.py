@@ -1,0 +1,95 @@
+"""The slow background of a micrograph and the robust scale of its noise."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from ...errors import InputError
+
+#: Standard deviation of a normal variable in units of its median absolute deviation.
+_MAD_TO_STD = 1.4826
+
+#: A polynomial background needs no more pixels than this.
+_FIT_PIXELS = 100_000
+
+
+def gaussian_background(image: np.ndarray, width: float) -> np.ndarray:
+    """Smooth background: Gaussian mean of standard deviation ``width`` pixels over the finite pixels.
+
+    Args:
+        image: (H, W) floating point; what is not finite is left out.
+        width: pixels; much larger than the particles, whose slow part would go with the background.
+
+    Returns:
+        (H, W) of the dtype of ``image``.
+    """
+    finite = np.isfinite(image)
+    values = ndimage.gaussian_filter(np.where(finite, image, 0), width, mode="reflect", truncate=3.0)
+    if finite.all():
+        return np.asarray(values)
+    weight = ndimage.gaussian_filter(finite.astype(image.dtype), width, mode="reflect", truncate=3.0)
+    return np.asarray(values / np.maximum(weight, np.finfo(image.dtype).tiny))
+
+
+def polynomial_background(image: np.ndarray, degree: int) -> np.ndarray:
+    """Least-squares polynomial of this total degree in row and column, fitted to the finite pixels.
+
+    Args:
+        image: (H, W) floating point.
+        degree: 0 (a constant), 1 (a ramp), 2, ...
+
+    Returns:
+        (H, W) of the dtype of ``image``.
+    """
+    rows, cols = (np.linspace(-1.0, 1.0, n) for n in image.shape)
+    row_powers, col_powers = (np.polynomial.legendre.legvander(axis, degree) for axis in (rows, cols))
+    terms = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
+    pixels = np.flatnonzero(np.isfinite(image))
+    pixels = pixels[:: max(1, pixels.size // _FIT_PIXELS)]
+    r, c = np.divmod(pixels, image.shape[1])
+    basis = np.stack([row_powers[r, i] * col_powers[c, j] for i, j in terms], axis=1)
+    coefficients, *_ = np.linalg.lstsq(basis, image.reshape(-1)[pixels].astype(np.float64), rcond=None)
+    surface = np.zeros((degree + 1, degree + 1))
+    surface[tuple(zip(*terms, strict=True))] = coefficients
+    return (row_powers @ surface @ col_powers.T).astype(image.dtype)
+
+
+def scale(image: np.ndarray) -> tuple[float, float]:
+    """Median and robust standard deviation (1.4826 times the median absolute deviation) of the finite pixels.
+
+    Raises:
+        InputError: no finite pixel, or at least half of them are equal, so that there is no noise to scale by.
+    """
+    finite = image[np.isfinite(image)]
+    if not finite.size:
+        raise InputError("an image should hold finite pixels; this one holds none.")
+    middle = float(np.median(finite))
+    std = _MAD_TO_STD * float(np.median(np.abs(finite - middle)))
+    if std == 0.0:
+        raise InputError(
+            f"at least half of the pixels should differ from the median {middle:g}; this image is constant or saturated."
+        )
+    return middle, std
+
+
+def contrast_skewness(image: np.ndarray, width: float = 4.0) -> tuple[float, float]:
+    """Skewness of the smoothed image: positive where sparse things are brighter than what is around them.
+
+    An eighth along every edge is left out: what a background filter leaves there would drown the rest.
+
+    Args:
+        image: (H, W) without background; what is not finite is left out.
+        width: of the Gaussian, pixels.
+
+    Returns:
+        The skewness, and its standard error for white noise, of which ``4 pi width^2`` pixels make one independent value.
+    """
+    inner = image[tuple(slice(side // 8, side - side // 8) for side in image.shape)]
+    smooth = gaussian_background(inner, width)[np.isfinite(inner)].astype(np.float64)
+    if not smooth.size:
+        return 0.0, np.inf
+    smooth -= smooth.mean()
+    power = float(np.mean(smooth**2))
+    error = float(np.sqrt(6.0 * 4.0 * np.pi * width**2 / smooth.size))
+    return (float(np.mean(smooth**3)) / power**1.5 if power > 0 else 0.0), error

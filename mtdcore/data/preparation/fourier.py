@@ -1,0 +1,80 @@
+"""Operations on whole micrographs in Fourier space: binning, phase flipping, radial filters."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import fft
+
+from ...errors import ParameterError
+from .ctf import Ctf
+
+
+def bin_by(image: np.ndarray, factor: int, phases: np.ndarray | None = None) -> np.ndarray:
+    """Fourier binning: keep the frequencies of the coarser grid, so that nothing aliases and no detail below its Nyquist is lost.
+
+    Pixel ``(i, j)`` of the result lies where ``(factor i, factor j)`` was. Up to ``factor - 1`` far rows and columns, which
+    fill no whole pixel, are cut off before.
+
+    Args:
+        image: (H, W) finite, floating point.
+        factor: 1 or more.
+        phases: real factors on the ``rfft2`` grid of the (cut) image, for instance the signs of a CTF; None: ones.
+
+    Returns:
+        (H // factor, W // factor) of the dtype of ``image``; the mean stays.
+
+    Raises:
+        ParameterError: the factor is larger than the image.
+    """
+    height, width = (side // factor * factor for side in image.shape)
+    if factor < 1 or not height or not width:
+        raise ParameterError(
+            f"the binning factor should be from 1 to the size of the image, {image.shape}; got {factor}."
+        )
+    spectrum = fft.rfft2(image[:height, :width])
+    if phases is not None:
+        spectrum *= phases
+    rows, columns = height // factor, width // factor
+    if factor > 1:
+        half = rows // 2
+        # The Nyquist row of an even side is left out: its two halves would have to be split evenly.
+        kept = np.zeros((rows, columns // 2 + 1), spectrum.dtype)
+        upper, last = (rows + 1) // 2, (columns + 1) // 2
+        kept[:upper, :last] = spectrum[:upper, :last]
+        if half:
+            kept[rows - upper + 1 :, :last] = spectrum[height - upper + 1 :, :last]
+        spectrum = kept / factor**2
+    return np.asarray(fft.irfft2(spectrum, (rows, columns)), image.dtype)
+
+
+def flip_signs(ctf: Ctf, shape: tuple[int, int], pixel_size: float) -> np.ndarray:
+    """Factors that make a CTF keep its sign of low frequencies everywhere (phase flipping), on the ``rfft2`` grid.
+
+    Args:
+        ctf: of the micrograph, with its astigmatism.
+        shape: (H, W) of the micrograph.
+        pixel_size: angstrom.
+    """
+    return np.where(ctf.grid(shape, pixel_size) > 0, np.float32(-1.0), np.float32(1.0))
+
+
+def radial_frequencies(shape: tuple[int, int]) -> np.ndarray:
+    """|frequency| in cycles per pixel on the ``rfft2`` grid of an image of this shape, (H, W // 2 + 1) float32."""
+    rows = fft.fftfreq(shape[0]).astype(np.float32)[:, None]
+    return np.asarray(np.hypot(rows, fft.rfftfreq(shape[1]).astype(np.float32)[None, :]))
+
+
+def filter_radially(image: np.ndarray, curve: np.ndarray) -> np.ndarray:
+    """The image with every frequency multiplied by a radial curve.
+
+    Args:
+        image: (H, W) finite, floating point.
+        curve: values at equally spaced frequencies from 0 to 1/2 cycles per pixel, constant beyond, as in
+            :attr:`mtdcore.Micrographs.transfer`.
+
+    Returns:
+        (H, W) of the dtype of ``image``.
+    """
+    at = np.linspace(0.0, 0.5, len(curve))
+    gain = np.interp(radial_frequencies(image.shape), at, curve).astype(np.float32)
+    return np.asarray(fft.irfft2(fft.rfft2(image) * gain, image.shape), image.dtype)

@@ -1,0 +1,197 @@
+"""From a raw micrograph to what the likelihood assumes: bright copies in white noise of standard deviation 1, no background."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import ndimage
+
+from ...errors import InputError, ParameterError
+from ..micrographs.listing import Micrograph
+from ..pictures import mask_defects
+from .background import gaussian_background, polynomial_background, scale
+from .ctf import Ctf
+from .fourier import bin_by, filter_radially, flip_signs
+from .whitening import CURVE, noise_spectrum, whitening_filter
+
+#: An invalid pixel of the source spoils this share of a binned one before that is masked too.
+_SPOILT = 0.25
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A prepared micrograph.
+
+    Attributes:
+        pixels: (h, w) float32; NaN where masked.
+        scale: grey values of the source per unit of ``pixels``: the robust standard deviation of the flattened image.
+        transfer: (CURVE,) float64, the radial factors that a copy met on its way into ``pixels``, as in
+            :attr:`mtdcore.Micrographs.transfer`: |CTF| where phases were flipped, times the whitening.
+    """
+
+    pixels: np.ndarray
+    scale: float
+    transfer: np.ndarray
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """The steps, in this order; the defaults of ``mtd import`` for MRC, TIFF and STAR.
+
+    Attributes:
+        defects: dead and hot pixels (:mod:`mtdcore.data.pictures`): masked, or kept as they are.
+        invert: negate the pixels: particles in raw micrographs are dark.
+        flip_phases: undo the sign changes of the CTF (micrographs that are flipped already stay as they are); None: where
+            CTF and pixel size are known.
+        bin: Fourier binning factor.
+        mask_beyond: pixels further from the median than this many standard deviations are masked; None: none are.
+        mask_contaminants: the same, judged on the image smoothed by ``contaminant_width``: ice, carbon, gold.
+        contaminant_width: standard deviation of that smoothing, binned pixels; a particle's width or more.
+        mask_edge: binned pixels masked along every edge.
+        background: smooth background to subtract.
+        background_width: standard deviation of the Gaussian, binned pixels; None: an eighth of the shorter side.
+        background_degree: of the polynomial.
+        whiten: divide by the radial amplitude spectrum of the noise.
+        normalise: bring the image to median 0 and robust standard deviation 1; whitening does so in any case.
+    """
+
+    defects: Literal["mask", "keep"] = "mask"
+    invert: bool = True
+    flip_phases: bool | None = None
+    bin: int = 1
+    mask_beyond: float | None = None
+    mask_contaminants: float | None = None
+    contaminant_width: float = 10.0
+    mask_edge: int = 0
+    background: Literal["gaussian", "polynomial", "none"] = "gaussian"
+    background_width: float | None = None
+    background_degree: int = 2
+    whiten: bool = False
+    normalise: bool = True
+
+    def __post_init__(self) -> None:
+        if self.bin < 1 or self.mask_edge < 0:
+            raise ParameterError(
+                f"a binning factor of at least 1 and an edge of at least 0 pixels are needed; got {self.bin} and "
+                f"{self.mask_edge}."
+            )
+
+    def shape(self, stored: tuple[int, int]) -> tuple[int, int]:
+        """(h, w) that a micrograph of this stored (H, W) has afterwards."""
+        return stored[0] // self.bin, stored[1] // self.bin
+
+    def read(self, micrograph: Micrograph) -> Prepared:
+        """Read a micrograph and prepare it.
+
+        Raises:
+            InputError: it cannot be used; the message names it.
+            StorageError: its file is gone.
+        """
+        return self.apply(micrograph.read(), micrograph)
+
+    def apply(self, image: np.ndarray, micrograph: Micrograph) -> Prepared:
+        """Prepare the (H, W) pixels of a micrograph; InputError, with its name, if they cannot be used."""
+        try:
+            return self(image, micrograph)
+        except InputError as problem:
+            raise InputError(f"{micrograph.name} cannot be prepared: {problem}") from problem
+
+    def __call__(self, image: np.ndarray, micrograph: Micrograph | None = None) -> Prepared:
+        """Prepare one micrograph.
+
+        Args:
+            image: (H, W) real pixels as stored, not changed; what is not finite is masked.
+            micrograph: its pixel size and CTF, for phase flipping.
+
+        Raises:
+            InputError: nothing to scale by, or no CTF or pixel size where phases are to be flipped.
+        """
+        pixels = np.array(image, np.float32)
+        if self.defects == "mask":
+            pixels = mask_defects(pixels)
+        if self.invert:
+            np.negative(pixels, out=pixels)
+        pixels, passed = self._resample(pixels, micrograph)
+        pixels = self._mask(pixels)
+        pixels = self._flatten(pixels)
+        std = 1.0
+        if self.whiten or self.normalise:
+            middle, std = scale(pixels)
+            pixels = (pixels - middle) / np.float32(std)
+        if self.whiten:
+            gains = whitening_filter(noise_spectrum(pixels))
+            valid = np.isfinite(pixels)
+            pixels = np.where(valid, filter_radially(np.where(valid, pixels, 0), gains), np.nan)
+            passed = passed * gains
+        return Prepared(pixels.astype(np.float32, copy=False), std, passed)
+
+    def _resample(self, image: np.ndarray, micrograph: Micrograph | None) -> tuple[np.ndarray, np.ndarray]:
+        """Phase flipping and binning, and the |CTF| that is left; invalid pixels are carried around the transform."""
+        found = self._ctf(micrograph)
+        flat = np.ones(CURVE)
+        if found is None and self.bin == 1:
+            return image, flat
+        shape = self.shape(image.shape)
+        height, width = (side * self.bin for side in shape)
+        image = image[:height, :width]
+        valid = np.isfinite(image)
+        if not valid.any():
+            raise InputError("an image should hold finite pixels; this one holds none.")
+        if self.background != "none":  # the transform would see a step at the edges, and spread it
+            image = image - polynomial_background(image, 1)
+        filled = image if valid.all() else np.where(valid, image, np.median(image[valid]))
+        signs = None
+        if found is not None:
+            ctf, pixel_size, flipped = found
+            signs = None if flipped else flip_signs(ctf, image.shape, pixel_size)
+            binned = np.linspace(0.0, 0.5, CURVE) / (pixel_size * self.bin)
+            flat = np.abs(ctf.radial(binned))
+        pixels = bin_by(filled, self.bin, signs)
+        if not valid.all():
+            share = (~valid).reshape(shape[0], self.bin, shape[1], self.bin).mean(axis=(1, 3))
+            pixels[share >= _SPOILT] = np.nan
+        return pixels, flat
+
+    def _ctf(self, micrograph: Micrograph | None) -> tuple[Ctf, float, bool] | None:
+        ctf, pixel_size = (None, None) if micrograph is None else (micrograph.ctf, micrograph.pixel_size)
+        if (
+            micrograph is not None
+            and ctf is not None
+            and pixel_size is not None
+            and self.flip_phases is not False
+        ):
+            return ctf, pixel_size, micrograph.phase_flipped
+        if self.flip_phases:
+            raise InputError(
+                f"phase flipping needs the CTF and the pixel size of every micrograph; the {'CTF' if ctf is None else 'pixel size'} is "
+                "unknown: give the STAR file of CTF estimation, or flip_phases=False (--no-ctf)."
+            )
+        return None
+
+    def _mask(self, image: np.ndarray) -> np.ndarray:
+        bad = ~np.isfinite(image)
+        if self.mask_beyond is not None:
+            middle, std = scale(image)
+            bad |= np.abs(image - middle) > self.mask_beyond * std
+        if self.mask_contaminants is not None:
+            width = self.contaminant_width
+            smooth = gaussian_background(np.where(bad, np.nan, image), width)
+            smooth -= polynomial_background(smooth, 2)
+            middle, std = scale(smooth)
+            seen = np.abs(smooth - middle) > self.mask_contaminants * std
+            bad |= ndimage.binary_dilation(seen, iterations=max(1, round(width)))
+        if self.mask_edge:
+            inside = np.zeros_like(bad)
+            inside[self.mask_edge : -self.mask_edge, self.mask_edge : -self.mask_edge] = True
+            bad |= ~inside
+        return np.asarray(np.where(bad, np.float32(np.nan), image)) if bad.any() else image
+
+    def _flatten(self, image: np.ndarray) -> np.ndarray:
+        if self.background == "gaussian":
+            image = image - polynomial_background(image, 1)  # reflecting edges would keep a part of a ramp
+            image = image - gaussian_background(image, self.background_width or min(image.shape) / 8)
+        elif self.background == "polynomial":
+            image = image - polynomial_background(image, self.background_degree)
+        return image

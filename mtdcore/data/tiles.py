@@ -1,0 +1,145 @@
+"""How a micrograph is cut into tiles.
+
+A tile *owns* a rectangle of sites (patch pixels or window corners) and *reads* whatever pixels the
+posterior of those sites depends on. Owned rectangles partition the micrograph, so the sum over tiles
+is the sum over sites; the cut depends on shapes only, never on threads or on storage, which is what
+keeps results the same bits however they are computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import NamedTuple
+
+from .._base.typing import Array
+
+#: Sites along one axis below which a tile is not cut for sharing.
+_SMALLEST_SHARE = 256
+
+
+class Region(NamedTuple):
+    """One tile of one micrograph: owned sites and pixels to read, as half-open (row, column) ranges."""
+
+    owned: tuple[slice, slice]
+    read: tuple[slice, slice]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Pixels of one region, as a backend receives them.
+
+    Attributes:
+        values: (h, w) floating-point pixels of ``region.read``; finite wherever ``valid`` is true.
+        valid: (h, w) bool, or None when every pixel is valid.
+        region: the owned sites and the pixels read, in micrograph coordinates.
+        micrograph: index of the micrograph in the stack.
+        micrograph_shape: (H, W) of the whole micrograph.
+        geometry: the cut that this tile is part of.
+    """
+
+    values: Array
+    valid: Array | None
+    region: Region
+    micrograph: int
+    micrograph_shape: tuple[int, int]
+    geometry: TileGeometry
+
+    @property
+    def owned(self) -> tuple[slice, slice]:
+        """Owned sites relative to the first pixel of ``values``."""
+        (rows, cols), (read_rows, read_cols) = self.region
+        return (
+            slice(rows.start - read_rows.start, rows.stop - read_rows.start),
+            slice(cols.start - read_cols.start, cols.stop - read_cols.start),
+        )
+
+    @property
+    def owned_pixels(self) -> tuple[slice, slice]:
+        """Pixels relative to the first of ``values`` that this tile alone counts, one tile each.
+
+        Sites are fewer than pixels when ``geometry.reach`` > 0: the last tile of a row or column also
+        takes the pixels beyond the last site.
+        """
+        extent = self.geometry.extent(self.micrograph_shape)
+        cut = [
+            slice(relative.start, relative.stop + (self.geometry.reach if owned.stop == last else 0))
+            for relative, owned, last in zip(self.owned, self.region.owned, extent, strict=True)
+        ]
+        return cut[0], cut[1]
+
+
+@dataclass(frozen=True)
+class TileGeometry:
+    """The cut of a likelihood.
+
+    Attributes:
+        side: largest number of sites a tile owns along one axis (a multiple of ``unit``).
+        unit: sites come in whole multiples of this (patch side; 1 for windows).
+        halo: extra pixels read on each side of the owned sites.
+        reach: pixels beyond the last owned site that belong to it (L - 1 for window corners, 0 for patches).
+        shares: the number of tiles along one axis is a multiple of this, as far as they keep 256 sites: where cutting
+            costs nothing, threads then have equal shares.
+    """
+
+    side: int
+    unit: int
+    halo: int
+    reach: int
+    shares: int = 1
+
+    def extent(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """Number of sites along rows and columns of a micrograph of this shape (0 if too small)."""
+        rows, cols = (max(0, (n - self.reach) // self.unit * self.unit) for n in shape)
+        return (rows, cols) if rows and cols else (0, 0)
+
+    def sites(self, shape: tuple[int, int, int]) -> int:
+        """Number of sites (patches or window corners) of a measurement of this (micrographs, rows, columns) shape."""
+        rows, cols = self.extent(shape[1:])
+        return shape[0] * (rows // self.unit) * (cols // self.unit)
+
+    def unused_pixels(self, shape: tuple[int, int]) -> int:
+        """Pixels of the micrograph that no owned site covers (the remainder at the far edges)."""
+        rows, cols = self.extent(shape)
+        if not rows:
+            return shape[0] * shape[1]
+        return shape[0] * shape[1] - (rows + self.reach) * (cols + self.reach)
+
+    def enlarged(self, pixels: int) -> TileGeometry:
+        """The same cut with tiles of up to ``pixels`` a side read, never smaller than now."""
+        side = (pixels - 2 * self.halo - self.reach) // self.unit * self.unit
+        return replace(self, side=max(self.side, side))
+
+    def regions(self, shape: tuple[int, int], first: int = 0, last: int | None = None) -> Iterator[Region]:
+        """Regions ``first .. last - 1`` (all) of a micrograph in row-major order."""
+        row_cuts, col_cuts = (self._cuts(n) for n in self.extent(shape))
+        count = len(row_cuts) * len(col_cuts)
+        for n in range(first, count if last is None else min(last, count)):
+            rows, cols = row_cuts[n // len(col_cuts)], col_cuts[n % len(col_cuts)]
+            yield Region((rows, cols), (self._read(rows, shape[0]), self._read(cols, shape[1])))
+
+    def count(self, shape: tuple[int, int]) -> int:
+        """Number of regions of a micrograph of this shape."""
+        rows, cols = (len(self._cuts(n)) for n in self.extent(shape))
+        return rows * cols
+
+    def largest_read(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of the largest region read from a micrograph of this shape."""
+        sizes = [
+            max((self._read(cut, n).stop - self._read(cut, n).start for cut in self._cuts(sites)), default=0)
+            for sites, n in zip(self.extent(shape), shape, strict=True)
+        ]
+        return sizes[0], sizes[1]
+
+    def _cuts(self, extent: int) -> list[slice]:
+        """Balanced cuts: no sliver of a tile is left at the far edge."""
+        units, tiles = extent // self.unit, -(-extent // self.side)
+        even = -(-tiles // self.shares) * self.shares
+        if extent >= even * _SMALLEST_SHARE:
+            tiles = min(even, units)
+        edges = [self.unit * (units * i // tiles) for i in range(tiles + 1)] if tiles else []
+        return [slice(a, b) for a, b in pairwise(edges)]
+
+    def _read(self, owned: slice, length: int) -> slice:
+        return slice(max(0, owned.start - self.halo), min(length, owned.stop + self.halo + self.reach))

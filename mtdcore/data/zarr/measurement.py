@@ -1,0 +1,213 @@
+"""Measurements on disk as Zarr arrays (formats 2 and 3, sharded or not), streamed chunk by chunk."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+from ...errors import InputError
+from ..measurement import Reader, TiledMeasurement
+from ..prefetch import TILES_AHEAD, prefetched
+from ..tiles import Region, Tile, TileGeometry
+from .guard import ChunkDamaged, ChunkMissing
+from .store import StoredArray
+
+#: Bound on the decoded chunks that one pass keeps for later tiles. Micrographs up to 2048 pixels wide are decoded
+#: once; of wider ones a part is decoded again, which is cheap and happens in the background.
+CACHE_BYTES = 4 << 20
+
+#: A tile can lie on the corner of four chunks; its neighbour must find them, however large they are.
+_FEWEST_CHUNKS = 4
+
+#: Bad chunks that a message describes; of the others it gives the names.
+_IN_FULL = 20
+
+#: Chunks looked for when an array is opened: if none is there, its shape is fiction or nothing was ever written.
+_PROBES = 64
+
+_Key: TypeAlias = tuple[int, int, int]  # micrograph, row and column of the chunk
+
+
+class BadChunk(NamedTuple):
+    """A chunk that could not be used.
+
+    Attributes:
+        key: name of what stores it, relative to the array (of a sharded array: the shard).
+        micrograph: index of the micrograph.
+        rows: first and last + 1 pixel row.
+        columns: first and last + 1 pixel column.
+        reason: "missing", or what went wrong in decoding it.
+    """
+
+    key: str
+    micrograph: int
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+    reason: str
+
+    def __str__(self) -> str:
+        rows, columns = (f"{a}:{b}" for a, b in (self.rows, self.columns))
+        return f"{self.key} [micrograph {self.micrograph}, rows {rows}, columns {columns}] {self.reason}"
+
+
+class ZarrMeasurement(TiledMeasurement):
+    """A Zarr array in a local folder. It holds the path, never an open handle.
+
+    Every pass opens the array, keeps a bounded number of decoded chunks and reads ahead in a thread of its own. A
+    chunk that is missing (zarr would return the fill value) or damaged is an error that names all such chunks.
+    Damage inside a chunk is only detected where its codecs hold a checksum, and chunks exchanged or out of date only where
+    their digests were kept: mtdcore writes both.
+
+    Args:
+        path: folder of an array (H, W) or (micrographs, H, W).
+        mask: see :class:`TiledMeasurement`.
+        skip_bad: mark the pixels of bad chunks invalid, and list the chunks in :attr:`bad_chunks`, instead of raising.
+        cache_bytes: bound on the decoded chunks that one pass keeps (four chunks at least).
+
+    Raises:
+        InputError: not such an array.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        mask: np.ndarray | None = None,
+        *,
+        skip_bad: bool = False,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        self.path = Path(path).absolute()
+        self.skip_bad = skip_bad
+        self.cache_bytes = cache_bytes
+        self._bad: dict[_Key, BadChunk] = {}
+        stored = StoredArray.open(self.path)
+        super().__init__(stored.array.shape, np.dtype(stored.array.dtype), mask)
+        if math.prod(self.shape) and not stored.has_any(_PROBES):
+            raise InputError(
+                f"{self.path} should hold chunks of a measurement of shape {self.shape}; of {_PROBES} looked for not one is "
+                "there: it was never filled, or its shape is wrong."
+            )
+
+    @property
+    def bad_chunks(self) -> list[BadChunk]:
+        """Bad chunks met so far by this measurement and its parts in this process (``skip_bad`` only)."""
+        return [self._bad[key] for key in sorted(self._bad)]
+
+    def find_bad_chunks(self) -> list[BadChunk]:
+        """Read every chunk of the array once and list those that are missing or damaged."""
+        chunks = _Chunks(self)
+        rows, columns = (range(-(-n // side)) for n, side in zip(self.shape[1:], chunks.sides, strict=True))
+        every = ((m, row, column) for m in range(self.shape[0]) for row in rows for column in columns)
+        return [found for key in every if isinstance(found := chunks.load(key), BadChunk)]
+
+    def tiles(self, geometry: TileGeometry) -> Iterator[Tile]:
+        """Tiles read ahead of their consumer; see :class:`Measurement`."""
+        return prefetched(super().tiles(geometry), TILES_AHEAD)
+
+    def _reader(self) -> Reader:
+        return _Chunks(self).read
+
+    def _met(self, key: _Key, bad: BadChunk) -> None:
+        """Record a bad chunk, or refuse it together with all others."""
+        if not self.skip_bad:
+            found = self.find_bad_chunks() or [bad]  # one that healed meanwhile is still named
+            listed = [str(chunk) for chunk in found[:_IN_FULL]] + [chunk.key for chunk in found[_IN_FULL:]]
+            raise InputError(
+                f"{self.path} has {len(found)} bad chunk(s): {'; '.join(listed)}. Restore the file(s), or pass skip_bad=True "
+                "(--skip-bad) to treat their pixels as invalid."
+            )
+        self._bad[key] = bad
+
+    def __repr__(self) -> str:
+        return f"ZarrMeasurement(shape={self.shape}, dtype={self.dtype}, source={self.path})"
+
+
+class _Chunks:
+    """The decoded chunks of one pass. Its tiles are known ahead, so the chunk that makes room in a full cache is
+    the one whose next use is farthest away, and one that no tile needs any more leaves at once.
+    """
+
+    def __init__(self, measurement: ZarrMeasurement) -> None:
+        self._measurement = measurement
+        self._stored = StoredArray.open(measurement.path)
+        array = self._stored.array
+        if (1,) * (3 - array.ndim) + array.shape != measurement.shape:
+            raise InputError(f"{measurement.path} changed from shape {measurement.shape} to {array.shape}.")
+        self._cache: dict[_Key, np.ndarray | BadChunk] = {}
+        self.sides = array.chunks[-2:]
+        size = math.prod(self.sides) * array.dtype.itemsize
+        self._capacity = max(_FEWEST_CHUNKS, measurement.cache_bytes // size)
+
+    def read(self, micrograph: int, regions: Sequence[Region]) -> Iterator[np.ndarray]:
+        """The pixels of each region in the dtype of the measurement, NaN where a chunk is bad."""
+        uses: dict[_Key, deque[int]] = defaultdict(deque)  # numbers of the regions that still need a chunk
+        for number, region in enumerate(regions):
+            for key in self._keys(micrograph, region.read):
+                uses[key].append(number)
+        for region in regions:
+            rows, columns = region.read
+            out = np.empty((rows.stop - rows.start, columns.stop - columns.start), self._measurement.dtype)
+            for key in self._keys(micrograph, region.read):
+                chunk = self._get(key)
+                common = [_common(*axis) for axis in zip(region.read, key[1:], self.sides, strict=True)]
+                outer, inner = zip(*common, strict=True)
+                out[outer] = np.nan if isinstance(chunk, BadChunk) else chunk[inner]
+                uses[key].popleft()
+                self._keep(key, chunk, uses)
+            yield out
+
+    def _keys(self, micrograph: int, window: tuple[slice, slice]) -> Iterator[_Key]:
+        """Chunks of which a window has pixels."""
+        rows, columns = (
+            range(span.start // side, -(-span.stop // side))
+            for span, side in zip(window, self.sides, strict=True)
+        )
+        return ((micrograph, i, j) for i in rows for j in columns)
+
+    def load(self, key: _Key) -> np.ndarray | BadChunk:
+        """The pixels of one micrograph in one chunk, read from disk."""
+        micrograph, *place = key
+        corners = [
+            (i * side, min((i + 1) * side, n))
+            for i, side, n in zip(place, self.sides, self._measurement.shape[1:], strict=True)
+        ]
+        array = self._stored.array
+        stack = () if array.ndim == 2 else (micrograph,)
+        index = (*(m // side for m, side in zip(stack, array.chunks, strict=False)), *place)
+        region = (*(slice(m, m + 1) for m in stack), *(slice(a, b) for a, b in corners))
+        try:
+            return self._stored.read(index, region).reshape([b - a for a, b in corners])
+        except ChunkMissing:
+            reason = "missing"
+        except ChunkDamaged as error:
+            reason = f"damaged ({error})"
+        return BadChunk(self._stored.key(index), micrograph, corners[0], corners[1], reason)
+
+    def _get(self, key: _Key) -> np.ndarray | BadChunk:
+        if key in self._cache:
+            return self._cache[key]
+        chunk = self.load(key)
+        if isinstance(chunk, BadChunk):
+            self._measurement._met(key, chunk)
+        return chunk
+
+    def _keep(self, key: _Key, chunk: np.ndarray | BadChunk, uses: dict[_Key, deque[int]]) -> None:
+        """Cache the chunk if it is needed again, within the bound on the size of the cache."""
+        if not uses[key]:
+            self._cache.pop(key, None)
+            return
+        self._cache[key] = chunk
+        if len(self._cache) > self._capacity:
+            del self._cache[max(self._cache, key=lambda cached: uses[cached][0])]
+
+
+def _common(wanted: slice, index: int, side: int) -> tuple[slice, slice]:
+    """Pixels common to a window and a chunk along one axis: where in the window, and where in the chunk."""
+    start = index * side
+    first, last = max(wanted.start, start), min(wanted.stop, start + side)
+    return slice(first - wanted.start, last - wanted.start), slice(first - start, last - start)

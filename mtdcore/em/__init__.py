@@ -1,0 +1,1 @@
+"""Expectation-maximisation: the loop, its starts, temperature, mini-batches, gauge and checkpoints."""

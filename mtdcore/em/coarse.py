@@ -1,0 +1,121 @@
+"""Coarse grid first: a recovery from block means starts the one at full resolution.
+
+What a copy looks like at low frequencies is enough to find most copies, and an E-step on blocks of f x f pixels costs
+less than 1 / f^2 of one on pixels. (In cryo-EM: frequency marching, Barnett, Greengard, Pataki and Spivak, SIAM J.
+Imaging Sci. 10, 2017.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from array_api_compat import array_namespace
+
+from .._base.typing import Array
+from ..data import Measurement, open_measurement
+from ..data.binned import BinnedMeasurement
+from ..errors import ParameterError
+from ..model.priors import FlatPrior, Prior, denoise
+from .recover import recover
+from .state import Recovery
+
+
+@dataclass(frozen=True)
+class BinnedPrior:
+    """A prior over images seen through block means.
+
+    Means with noise of level s say as much about the low frequencies of an image as pixels with noise of level f s. So the
+    means are spread over their pixels, denoised at level f s and averaged again: the denoiser of the means but for what it
+    could have concluded from high frequencies, which there are none of.
+
+    Attributes:
+        prior: of images at full resolution.
+        factor: side f of a block in pixels.
+        box_size: side L of those images.
+    """
+
+    prior: Prior
+    factor: int
+    box_size: int
+
+    @property
+    def centre(self) -> tuple[float, float] | None:
+        """(row, column) where the prior has its images, in blocks; None if it does not say."""
+        centre = getattr(self.prior, "centre", None)
+        if centre is None:
+            return None
+        row, column = ((c + self._before + 0.5) / self.factor - 0.5 for c in centre)
+        return row, column
+
+    def score(self, images: Array, noise_std: float) -> Array:
+        """See :class:`Prior`; ``noise_std`` must be positive."""
+        if noise_std <= 0.0:
+            raise ParameterError("a prior over block means has a score at positive noise levels only; got 0.")
+        clean = self.bin(denoise(self.prior, self.spread(images), self.factor * noise_std))
+        return (clean - images) / noise_std**2
+
+    @property
+    def _before(self) -> int:
+        """Pixels by which the blocks reach beyond the box at its upper and left edge."""
+        return (-self.box_size % self.factor) // 2
+
+    def spread(self, images: Array) -> Array:
+        """(..., L, L) images that are constant on each block."""
+        xp, first = array_namespace(images), self._before
+        wide = xp.repeat(xp.repeat(images, self.factor, axis=-1), self.factor, axis=-2)
+        inside = slice(first, first + self.box_size)
+        return wide[..., inside, inside]
+
+    def bin(self, images: Array) -> Array:
+        """(..., ceil(L / f), ceil(L / f)) means over the pixels that each block has in the box."""
+        xp, first = array_namespace(images), self._before
+        blocks = -(-self.box_size // self.factor)
+        member = (xp.arange(self.box_size)[:, None] + first) // self.factor == xp.arange(blocks)[None, :]
+        weights = xp.astype(member, images.dtype)
+        weights = weights / xp.sum(weights, axis=0)
+        return xp.matmul(xp.matmul(weights.T, images), weights)
+
+
+def recover_coarse_first(
+    measurement: Any, *, factor: int = 2, coarse_iterations: int = 20, box_size: int, **options: Any
+) -> Recovery:
+    """Like :func:`mtdcore.recover`, from the target and the number of copies that block means have given.
+
+    Args:
+        measurement: anything :func:`open_measurement` takes.
+        factor: side of a block in pixels; a target of ``box_size / factor`` blocks must still be recognisable.
+        coarse_iterations: largest number of iterations on blocks.
+        box_size: side L of the target in pixels.
+        options: of :func:`mtdcore.recover`; ``initial`` and ``starts`` belong to the coarse recovery, ``callback`` to the
+            fine one. With a ``state`` there is nothing to start, and only the fine recovery goes on.
+    """
+    source = open_measurement(measurement)
+    if options.get("state") is None:
+        coarse = recover_coarse(source, factor, coarse_iterations, box_size, options)
+        options = {name: value for name, value in options.items() if name != "starts"}
+        options |= fine_start(coarse, factor, box_size)
+    return recover(source, box_size=box_size, **options)
+
+
+def recover_coarse(
+    source: Measurement, factor: int, iterations: int, box_size: int, options: dict[str, Any]
+) -> Recovery:
+    """The recovery from block means alone; arguments as in :func:`recover_coarse_first`."""
+    prior, separation = options.get("prior") or FlatPrior(), options.get("min_separation")
+    noise = options.get("noise_std", "auto")
+    changed = {
+        "prior": prior if isinstance(prior, FlatPrior) else BinnedPrior(prior, factor, box_size),
+        "min_separation": -(-separation // factor) if isinstance(separation, int) else separation,
+        "noise_std": noise if noise == "auto" else noise / factor,
+        "iterations": iterations,
+        "callback": None,
+    }
+    blocks = BinnedMeasurement(source, factor)
+    return recover(blocks, box_size=-(-box_size // factor), **options | changed)
+
+
+def fine_start(coarse: Recovery, factor: int, box_size: int) -> dict[str, Any]:
+    """Arguments of :func:`mtdcore.recover` at full resolution."""
+    grid = BinnedPrior(FlatPrior(), factor, box_size)
+    return {"initial": grid.spread(coarse.target), "expected_count": coarse.expected_count}

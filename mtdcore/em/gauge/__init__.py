@@ -1,0 +1,1 @@
+"""The gauge: rotations and small shifts of the target that the likelihood barely fixes."""

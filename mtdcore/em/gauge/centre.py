@@ -1,0 +1,101 @@
+"""Where the target sits in its box: in the middle, and exactly there when copies lie at any angle.
+
+Without a prior nothing but :class:`CentreGauge` keeps an object that began near an edge from staying there, cut off.
+
+Copies turn about the centre of the box. A target that is off by u shows its copies off by ``R_k u``, another fraction of a
+pixel at each angle, while corners are whole pixels: it blurs itself. EM hardly moves it, as each copy has settled
+on the nearest corner. So shifts of the whole target are tried, and the likelihood decides. (At right angles alone
+a whole pixel of shift costs nothing, and the prior decides: see :mod:`mtdcore.em.gauge.prior`.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...model.rotations import translate
+from .extent import bright
+from .prior import centre_of_mass, crop, recentring
+
+Shift = tuple[float, float]
+
+#: Steps of the search in pixels. Half a pixel is a valley between two pixels, hence the first.
+_STEPS = (1.0, 0.5, 0.25)
+
+#: Moves of one step at most.
+_MOVES = 3
+
+#: A move must gain this many nats.
+_LEAST_GAIN = 1.0
+
+#: Pixels from the middle that :class:`CentreGauge` leaves alone: what the pixels of an object weigh changes a little all the time.
+_SLACK = 2
+
+_AROUND = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if i or j]
+_BESIDE = [(i, j) for i, j in _AROUND if not (i and j)]
+
+
+@dataclass(frozen=True)
+class CentreGauge:
+    """The middle of what is bright in the middle of the box; nothing is turned. A :class:`mtdcore.em.gauge.prior.Gauge` without prior."""
+
+    def choose(self, target: np.ndarray, average: np.ndarray, level: float) -> np.ndarray:
+        """The (L, L) target, moved by whole pixels; what moves into the box is 0, for the next iterations to fill.
+
+        Args:
+            target: (L, L).
+            average: (B, B), for the sake of its size: no move is larger than its margin.
+            level: not used.
+        """
+        side, padded = len(target), np.pad(target, (len(average) - len(target)) // 2)
+        offset = recentring(bright(padded), side, ((side - 1) / 2,) * 2)
+        return target if max(map(abs, offset)) <= _SLACK else crop(padded, side, offset)
+
+
+def centred(target: np.ndarray, gain: Callable[[np.ndarray], float]) -> np.ndarray:
+    """The target shifted to where its gain is largest: a pattern search (Hooke and Jeeves 1961).
+
+    It starts where the target is, or, if that is better, with the centre of mass in the middle of the box or a pixel
+    from there.
+
+    Args:
+        target: (L, L).
+        gain: nats of an (L, L) target: its expected log-likelihood.
+
+    Returns:
+        (L, L); the target itself when no shift gains anything.
+    """
+    place, best = (0.0, 0.0), gain(target)
+    middle = (len(target) - 1) / 2
+    row, column = (float(round(middle - mass)) for mass in centre_of_mass(target))
+    if (row, column) != (0.0, 0.0):
+        place, best = _better(
+            target, gain, place, best, [(row, column), *_moved((row, column), 1.0, _AROUND)]
+        )
+    for step in _STEPS:
+        for _ in range(_MOVES):
+            before = place
+            near = _moved(place, step, _AROUND if step == 1.0 else _BESIDE)
+            place, best = _better(target, gain, place, best, near)
+            if place == before:
+                break
+    return target if place == (0.0, 0.0) else translate(target, place)
+
+
+def _moved(place: Shift, step: float, moves: list[tuple[int, int]]) -> list[Shift]:
+    return [(place[0] + step * i, place[1] + step * j) for i, j in moves]
+
+
+def _better(
+    target: np.ndarray,
+    gain: Callable[[np.ndarray], float],
+    place: Shift,
+    best: float,
+    shifts: list[Shift],
+) -> tuple[Shift, float]:
+    """The best of some shifts and its gain, or ``place`` and ``best`` if none is better."""
+    gains = [gain(translate(target, shift)) for shift in shifts]
+    top = int(np.argmax(gains))
+    return (shifts[top], gains[top]) if gains[top] > best + _LEAST_GAIN else (place, best)

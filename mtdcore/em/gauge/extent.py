@@ -1,0 +1,69 @@
+"""How large an object is inside its box, and how close two of them can come."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from ...model.likelihood import Likelihood, WindowLikelihood
+from .prior import centre_of_mass
+
+#: Share of the brightest pixel's energy that the background of the box is taken to reach: a third of its brightness.
+_FLOOR = 0.1
+
+#: Share of the energy above that floor which the object's disc holds.
+_SHARE = 0.95
+
+
+def bright(image: np.ndarray) -> np.ndarray:
+    """(L, L) energy of an object: squared brightness where the image is positive, beyond a tenth of its largest value.
+
+    So neither noise nor the dark fringe of a defocused particle belongs to the object.
+    """
+    energy = np.square(np.clip(image, 0.0, None))
+    return np.asarray(np.clip(energy - _FLOOR * energy.max(), 0.0, None))
+
+
+def diameter(image: np.ndarray) -> float:
+    """Diameter of the disc, about the centre of mass, that holds an object.
+
+    Args:
+        image: (L, L) real image.
+
+    Returns:
+        Pixels, from 1 to L; L for an image that is nowhere positive.
+    """
+    side, energy = len(image), bright(image)
+    total = energy.sum()
+    if not total > 0.0:
+        return float(side)
+    pixels = np.arange(side)
+    row, column = centre_of_mass(energy)
+    distance = np.hypot(pixels[:, None] - row, pixels - column).ravel()
+    order = np.argsort(distance, kind="stable")
+    held = np.cumsum(energy.ravel()[order])
+    radius = distance[order][np.searchsorted(held, _SHARE * total)]
+    return float(np.clip(2.0 * radius + 1.0, 1.0, side))
+
+
+def closest_separation(images: np.ndarray) -> int:
+    """Smallest distance along rows or columns, whichever is larger, of two copies that touch but do not overlap.
+
+    Discs of diameter D that touch diagonally differ by D / sqrt(2) in row and in column. The window model sums the
+    log-likelihood ratios of copies, which is right as long as they do not overlap: nothing closer is a pair.
+
+    Args:
+        images: (L, L), or (C, L, L) for several classes, whose smallest decides.
+    """
+    stack = np.reshape(images, (-1, *images.shape[-2:]))
+    return max(1, math.floor(min(diameter(image) for image in stack) / math.sqrt(2.0)))
+
+
+def spaced(model: Likelihood, target: np.ndarray) -> Likelihood:
+    """The window model with the minimum separation that its target shows; the same object where nothing changes."""
+    if not isinstance(model, WindowLikelihood):
+        return model
+    separation = closest_separation(target)
+    return model if separation == model.min_separation else replace(model, min_separation=separation)

@@ -1,0 +1,207 @@
+"""The gauge: rotations and small shifts of the target that the likelihood barely fixes (docs/model.md 9).
+
+The prior fixes them. Orientation: the one that the prior finds most likely, by the diffusion bound on the log density
+(Kingma et al., *Variational diffusion models*, 2021). Position: the prior's own
+centre of mass, which networks trained with small shifts know no better than that.
+
+At right angles the target is judged. At other angles it would always seem best where it is: the denoiser has seen to
+that, and what makes the right angle recognisable, the sharp pixels of the images that the prior knows, is gone. So
+the aligned average is judged there, noise and all. That fixes angles to a degree or two.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from ...model.priors import Prior
+from ...model.rotations import RotationSet, disc, rotate
+from ...model.sampling import sample_prior
+
+#: Noise levels over which the bound is averaged, relative to the root-mean-square pixel of the image: below,
+#: a denoiser looks at strokes alone, above, at nothing.
+_LEVELS = np.geomspace(0.25, 5.0, 6)
+
+#: Another orientation must be this much likelier (nats) to be taken, one of four or one of any: the bound is an average
+#: over noise draws.
+_HYSTERESIS, _FREE_HYSTERESIS = 3.0, 6.0
+
+#: Samples that give the centre of mass of the prior.
+_SAMPLES = 16
+
+#: Rotations from which on copies may lie at any angle.
+ANY_ANGLE = 72
+
+#: Free angles: a grid of 5 degrees with one draw at every other level, the best of it with all, then half the step twice.
+_GRID, _SHORTLIST = ANY_ANGLE, 5
+
+#: Free angles: pixels from the prior's centre of mass that are left to the likelihood, which fixes the axis of rotation.
+_SLACK = 2
+
+
+class Gauge(Protocol):
+    """Chooses the frame of a target."""
+
+    def choose(self, target: np.ndarray, average: np.ndarray, level: float) -> np.ndarray:
+        """The (L, L) target in its preferred frame.
+
+        Args:
+            target: (L, L).
+            average: (B, B) aligned average without prior: the target and a margin of (B - L) / 2 pixels around it.
+            level: noise level of the average; what a frame leaves out counts as noise of this level.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class PriorGauge:
+    """The orientation that the prior finds most likely, at the position where its own images sit.
+
+    Attributes:
+        prior: the prior.
+        rotations: number K of rotations of the model. The target is turned by one of them; from 72 on, when copies may
+            lie at any angle, by any angle, found to a degree or two.
+        centre: (row, column) of the prior's own centre of mass.
+        draws: noise draws per level, each used with both signs.
+        seed: of the noise.
+    """
+
+    prior: Prior
+    rotations: int
+    centre: tuple[float, float]
+    draws: int = 4
+    seed: int = 0
+
+    @classmethod
+    def of(cls, prior: Prior, rotations: int, box_size: int) -> PriorGauge:
+        """The gauge of a prior: its ``centre`` attribute where it has one, the centre of samples otherwise."""
+        centre = getattr(prior, "centre", None)
+        if centre is None:
+            masses = [centre_of_mass(image) for image in sample_prior(prior, _SAMPLES, box_size)]
+            centre = np.mean(masses, axis=0)
+        return cls(prior, rotations, (float(centre[0]), float(centre[1])))
+
+    def choose(self, target: np.ndarray, average: np.ndarray, level: float) -> np.ndarray:
+        """See :class:`Gauge`."""
+        turned = RotationSet(self.rotations, len(target))
+        view = _View(self, target, average, level, turned.exact)
+        if turned.exact:
+            costs = dict(zip(turned.angles, view.costs(turned.angles, self.draws, _LEVELS), strict=True))
+        else:
+            grid = RotationSet(min(self.rotations, _GRID), len(target)).angles
+            rough = np.argsort(view.costs(grid, 1, _LEVELS[::2]))[:_SHORTLIST]
+            first = [0.0, *(grid[k] for k in rough if k)]
+            costs = dict(zip(first, view.costs(first, self.draws, _LEVELS), strict=True))
+            steps = (math.pi / _GRID, math.pi / _GRID / 2) if self.rotations >= ANY_ANGLE else ()
+            for step in steps:  # between few angles the copies could not follow
+                best = min(costs, key=costs.__getitem__)
+                near = [best - step, best + step]
+                costs |= dict(zip(near, view.costs(near, self.draws, _LEVELS), strict=True))
+        best = min(costs, key=costs.__getitem__)
+        least = _HYSTERESIS if turned.exact else _FREE_HYSTERESIS
+        return view.framed(best if costs[best] <= costs[0.0] - least else 0.0)
+
+
+@dataclass(frozen=True)
+class _View:
+    """One target and its average, looked at from any angle; arguments as in :meth:`Gauge.choose`."""
+
+    gauge: PriorGauge
+    target: np.ndarray
+    average: np.ndarray
+    level: float
+    exact: bool
+
+    def framed(self, angle: float) -> np.ndarray:
+        """(L, L) target at this angle; what moves into the box is the aligned average there."""
+        margin = (len(self.average) - len(self.target)) // 2
+        frame = np.array(self.average)
+        frame[margin : margin + len(self.target), margin : margin + len(self.target)] = self.target
+        turned = rotate(np.pad(self.target, margin), [angle])[0]
+        image = crop(rotate(frame, [angle])[0], len(self.target), self._offset(turned))
+        return image if self.exact else image * disc(len(image))
+
+    def costs(self, angles: Sequence[float], draws: int, levels: np.ndarray) -> np.ndarray:
+        """(A,) nats, up to a constant: what the frames at these angles cost."""
+        side = len(self.target)
+        turned = rotate(np.pad(self.target, (len(self.average) - side) // 2), angles)
+        offsets = [self._offset(image) for image in turned]
+        kept = np.array([np.square(crop(i, side, o)).sum() for i, o in zip(turned, offsets, strict=True)])
+        views = turned if self.exact else rotate(self.average * disc(len(self.average)), angles)
+        images = [crop(i, side, o) for i, o in zip(views, offsets, strict=True)]
+        outside = np.square(turned).sum(axis=(1, 2)) - kept
+        cost = self._surprise(np.stack(images), angles, draws, levels) + 0.5 * outside / self.level**2
+        return np.asarray(cost)
+
+    def _offset(self, turned: np.ndarray) -> tuple[int, int]:
+        offset = recentring(turned, len(self.target), self.gauge.centre)
+        near = not self.exact and max(map(abs, offset)) <= _SLACK
+        return (0, 0) if near else offset
+
+    def _surprise(
+        self, images: np.ndarray, angles: Sequence[float], draws: int, levels: np.ndarray
+    ) -> np.ndarray:
+        """(A,) nats, up to a constant: the diffusion bound on -log density of each image.
+
+        The density is the prior's, with white noise of ``level`` for averages: with noise of level n on top, the posterior
+        mean of the image is ``y + n^2 score(y, hypot(n, level))``. The noise turns with the image, so that only the prior
+        tells two orientations apart; at free angles it comes from beyond the box, and the corners do not count.
+        """
+        side = images.shape[1]
+        margin, counted = (0, np.ones((side, side), bool)) if self.exact else (side // 4, disc(side))
+        scale = float(np.sqrt(np.square(self.target).mean())) or 1.0
+        shape = (draws, side + 2 * margin, side + 2 * margin)
+        noise = np.random.default_rng(self.gauge.seed).standard_normal(shape)
+        turned = np.stack([rotate(draw, angles) for draw in (*noise, *-noise)], axis=1)
+        turned = turned[..., margin : margin + side, margin : margin + side]
+        step = math.log(levels[1] / levels[0])
+        cost = np.zeros(len(images))
+        for added in levels * scale:
+            noisy = (images[:, None] + added * turned).reshape(-1, side, side)
+            level = added if self.exact else math.hypot(added, self.level)
+            clean = noisy + added**2 * self.gauge.prior.score(noisy, float(level))
+            error = np.square(clean.reshape(turned.shape) - images[:, None])[..., counted]
+            cost += step * error.sum(axis=2).mean(axis=1) / added**2
+        return cost
+
+
+def centre_of_mass(image: np.ndarray) -> tuple[float, float]:
+    """(row, column) centre of mass of the positive part; the middle of the image if there is none."""
+    positive = np.clip(image, 0.0, None)
+    total = positive.sum()
+    if total <= 0.0:
+        return (image.shape[0] - 1) / 2, (image.shape[1] - 1) / 2
+    rows, columns = (np.arange(n) for n in image.shape)
+    return (
+        float(positive.sum(axis=1) @ rows / total),
+        float(positive.sum(axis=0) @ columns / total),
+    )
+
+
+def recentring(frame: np.ndarray, box_size: int, centre: tuple[float, float]) -> tuple[int, int]:
+    """Offset of the crop whose centre of mass falls on ``centre``, within the margin of the frame.
+
+    The mass inside the box is followed, so that noise in the margin does not pull.
+    """
+    reach = (frame.shape[0] - box_size) // 2
+    row = column = 0
+    for _ in range(4):
+        mass = centre_of_mass(crop(frame, box_size, (row, column)))
+        step = [round(m - c) for m, c in zip(mass, centre, strict=True)]
+        if step == [0, 0]:
+            break
+        row, column = (
+            int(np.clip(now + move, -reach, reach)) for now, move in zip((row, column), step, strict=True)
+        )
+    return row, column
+
+
+def crop(frame: np.ndarray, box_size: int, offset: tuple[int, int]) -> np.ndarray:
+    """(L, L) crop of a (B, B) frame, ``offset`` pixels down and right of the middle."""
+    margin = (frame.shape[0] - box_size) // 2
+    row, column = margin + offset[0], margin + offset[1]
+    return frame[row : row + box_size, column : column + box_size]

@@ -1,0 +1,252 @@
+"""What a recovery carries from iteration to iteration, and what it returns."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from .._base.files import write_whole
+from ..errors import StorageError
+from ..estep.statistics import Statistics
+from ..model.likelihood import Likelihood, WindowLikelihood
+from ..model.likelihood.records import likelihood_record
+from .batches import Running
+from .temperature import Temperature
+
+
+@dataclass(frozen=True)
+class IterationRecord:
+    """One line of the history.
+
+    Attributes:
+        iteration: number of iterations completed.
+        objective: nats at the target the iteration started from: log-likelihood (patch) or evidence (window).
+        step_norm: ``||F_next - F||``, the largest of the candidates while several race.
+        expected_count: posterior expected number of copies.
+        noise_std: noise level after the iteration.
+        temperature: of the iteration.
+        seconds: wall time.
+        passes: times the E-steps of the iteration read the whole measurement, those of all candidates together.
+    """
+
+    iteration: int
+    objective: float
+    step_norm: float
+    expected_count: float
+    noise_std: float
+    temperature: float
+    seconds: float
+    passes: float = 1.0
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of the targets that a run carries until the evidence has decided between its starts.
+
+    Attributes:
+        target: (L, L) float64, (C, L, L) where there are several classes.
+        likelihood: the model with its current tied parameters and noise level.
+        objective: nats of the last E-step, at the target before its last update; -inf before the first.
+        running: what mini-batch EM remembers of earlier parts; None: nothing.
+    """
+
+    target: np.ndarray
+    likelihood: Likelihood
+    objective: float = -math.inf
+    running: Running | None = None
+
+
+@dataclass(frozen=True)
+class EMState:
+    """Everything an iteration depends on: pass it back to :func:`recover` and the run goes on bit for bit.
+
+    Attributes:
+        candidates: the targets still in the race, one after the first quarter of the iterations.
+        schedule: the temperature.
+        first_count: expected number of copies at the start (window model; 0 otherwise).
+        history: one record per completed iteration, of the leading candidate.
+    """
+
+    candidates: tuple[Candidate, ...]
+    schedule: Temperature
+    first_count: float
+    history: tuple[IterationRecord, ...] = ()
+
+    @classmethod
+    def begin(cls, targets: Sequence[np.ndarray], likelihood: Likelihood, schedule: Temperature) -> EMState:
+        """The state before the first iteration."""
+        count = likelihood.expected_count if isinstance(likelihood, WindowLikelihood) else 0.0
+        return cls(tuple(Candidate(target, likelihood) for target in targets), schedule, count)
+
+    @property
+    def leader(self) -> Candidate:
+        """The candidate with the highest objective; the first of equals."""
+        return max(self.candidates, key=lambda candidate: candidate.objective)
+
+    def best(self, count: int) -> tuple[Candidate, ...]:
+        """The candidates with the highest objectives, best first; of equals the first."""
+        ranked = sorted(self.candidates, key=lambda candidate: -candidate.objective)
+        return tuple(ranked[:count])
+
+    @property
+    def target(self) -> np.ndarray:
+        """(L, L) float64 target of the leader, (C, L, L) where there are several classes."""
+        return self.leader.target
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """Model of the leader."""
+        return self.leader.likelihood
+
+    @property
+    def iteration(self) -> int:
+        """Number of iterations completed."""
+        return len(self.history)
+
+    def at_rest(self, tolerance: float) -> bool:
+        """Whether the last iteration moved every candidate by less than ``tolerance`` at temperature 1."""
+        last = self.history[-1:]
+        return any(record.step_norm < tolerance and record.temperature == 1.0 for record in last)
+
+    def converged(self, tolerance: float) -> bool:
+        """Whether the race is over and the target at rest."""
+        return len(self.candidates) == 1 and self.at_rest(tolerance)
+
+    def advance(self, candidates: Sequence[Candidate], record: IterationRecord) -> EMState:
+        """The state after one more iteration."""
+        return replace(self, candidates=tuple(candidates), history=(*self.history, record))
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """Result of :func:`recover`.
+
+    Attributes:
+        state: the last state of the loop.
+        statistics: of one E-step at the final target and temperature 1.
+        aligned_average: posterior-aligned average without prior, float64 of the shape of the target.
+        stopped: why the loop ended.
+    """
+
+    state: EMState
+    statistics: Statistics
+    aligned_average: np.ndarray
+    stopped: Literal["iterations", "tolerance", "callback"]
+
+    @property
+    def target(self) -> np.ndarray:
+        """(L, L) recovered image, float64, in the units of the measurement; (C, L, L), one per class, of several."""
+        return self.state.target
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """The model with its final tied parameters."""
+        return self.state.likelihood
+
+    @property
+    def history(self) -> list[IterationRecord]:
+        """One record per iteration."""
+        return list(self.state.history)
+
+    @property
+    def passes(self) -> float:
+        """Times the whole run read the measurement, with the E-step at the final target."""
+        return 1.0 + sum(record.passes for record in self.state.history)
+
+    @property
+    def noise_std(self) -> float:
+        """Noise level, given or estimated."""
+        return self.likelihood.noise_std
+
+    @property
+    def residual_std(self) -> float:
+        """Standard deviation of what the copies leave of the measurement: the noise level, where the model is right."""
+        target = array_namespace(self.statistics.backprojection).asarray(self.target)
+        return math.sqrt(max(self.statistics.residual_energy(target), 0.0) / max(self.statistics.pixels, 1))
+
+    @property
+    def expected_count(self) -> float:
+        """Posterior expected number of copies at the final target."""
+        return self.statistics.expected_count
+
+    @property
+    def class_weights(self) -> tuple[float, ...] | None:
+        """Share of each class among the copies; None: there is one."""
+        return self.likelihood.class_weights
+
+    @property
+    def evidence(self) -> float:
+        """Nats in favour of the final target against "no copies", for either likelihood."""
+        statistics = self.statistics
+        if isinstance(self.likelihood, WindowLikelihood):
+            return statistics.log_likelihood
+        levels, pixels = np.array([statistics.noise_std]), np.array([statistics.pixels])
+        if self.likelihood.micrographs is not None and statistics.ledger is not None:
+            seen = statistics.ledger[:, 0].astype(np.int64)
+            levels = levels * self.likelihood.micrographs.noise_ratio[seen]
+            pixels = statistics.ledger[:, 2]
+        energy = statistics.energy / statistics.noise_std**2
+        blank = -0.5 * (energy + float(pixels @ np.log(2.0 * math.pi * levels**2)))
+        return statistics.log_likelihood - blank
+
+    def summary(self) -> dict[str, object]:
+        """Plain numbers for machines."""
+        return {
+            "iterations": self.state.iteration,
+            "stopped": self.stopped,
+            "noise_std": self.noise_std,
+            "residual_std": self.residual_std,
+            "expected_count": self.expected_count,
+            "evidence_nats": self.evidence,
+            "pixels": self.statistics.pixels,
+            "likelihood": likelihood_record(self.likelihood),
+        }
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``estimate.npy``, ``aligned_average.npy``, ``history.csv`` and ``recovery.json`` to a folder.
+
+        Raises:
+            StorageError: the operating system refused.
+        """
+        folder, history = Path(folder), io.StringIO(newline="")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"{folder} should be a folder to write to: {error}.") from error
+        writer = csv.writer(history)
+        writer.writerow([field.name for field in fields(IterationRecord)])
+        writer.writerows(astuple(record) for record in self.history)
+        summary = json.dumps(self.summary(), indent=2) + "\n"
+        write_whole(folder / "estimate.npy", lambda file: np.save(file, self.target))
+        write_whole(folder / "aligned_average.npy", lambda file: np.save(file, self.aligned_average))
+        write_whole(folder / "history.csv", lambda file: file.write(history.getvalue().encode()))
+        write_whole(folder / "recovery.json", lambda file: file.write(summary.encode()))
+
+
+#: By how much the residual may differ from the noise level before the model is doubted.
+_RESIDUAL_FACTOR = 1.25
+
+
+def doubt_noise(recovery: Recovery) -> None:
+    """Warn (RuntimeWarning) where the residual says that the noise level is wrong, or that copies were not explained.
+
+    Micrographs with noise levels of their own are left to those who gave them.
+    """
+    sigma, left = recovery.noise_std, recovery.residual_std
+    if recovery.likelihood.micrographs is None and not 1 / _RESIDUAL_FACTOR < left / sigma < _RESIDUAL_FACTOR:
+        warnings.warn(
+            f"noise_std should be what the copies leave of the measurement; it is {sigma:.4g}, and a standard deviation of "
+            f'{left:.4g} is left: give noise_std="auto", or look for structure that is neither noise nor copies.',
+            RuntimeWarning,
+            stacklevel=3,
+        )

@@ -1,0 +1,52 @@
+"""Deterministic annealing of the noise level (docs/model.md 8)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from ..data import Measurement
+from ..data.noise import default_expected_count, excess_energy
+from ..errors import ParameterError
+from ..model.likelihood import Likelihood, WindowLikelihood
+from ..mstep.updates import SEARCH_SHARE
+
+#: Nats per copy, ``||F||^2 / (sigma^2 T)``, that an automatic start leaves.
+_START_NATS = 10.0
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """T falls geometrically from ``start`` to 1 over the first ``span`` iterations."""
+
+    start: float
+    span: int
+
+    def at(self, iteration: int) -> float:
+        """Temperature of an iteration counted from 0; exactly 1 from ``span`` on."""
+        if iteration >= self.span:
+            return 1.0
+        return math.exp(math.log(self.start) * (1.0 - iteration / self.span))
+
+    @classmethod
+    def begin(
+        cls,
+        temperature: float | Literal["auto"],
+        iterations: int,
+        likelihood: Likelihood,
+        measurement: Measurement,
+    ) -> Temperature:
+        """The schedule of a run; "auto" takes the energy per copy from the excess energy of the measurement."""
+        span = round(SEARCH_SHARE * iterations)
+        if temperature == "auto":
+            count = (
+                likelihood.expected_count
+                if isinstance(likelihood, WindowLikelihood)
+                else default_expected_count(measurement.shape, likelihood.box_size)
+            )
+            energy = excess_energy(measurement, likelihood.noise_std) / count
+            return cls(max(1.0, energy / (_START_NATS * likelihood.noise_std**2)), span)
+        if not (math.isfinite(temperature) and temperature >= 1.0):
+            raise ParameterError(f'temperature must be a number of at least 1, or "auto"; got {temperature}.')
+        return cls(float(temperature), span)

@@ -1,0 +1,1 @@
+"""The E-step: tiles of a measurement in, statistics out; statistics add."""

@@ -1,0 +1,86 @@
+"""The backend contract: a few coarse operations; how the correlations are done is the backend's secret."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+import numpy as np
+
+from ..._base.typing import Array
+from ...data.tiles import Tile
+from ...model.likelihood import Likelihood, WindowLikelihood
+from ..statistics import Statistics
+
+
+class Backend(Protocol):
+    """Scores tiles against rotated targets and sums their statistics."""
+
+    @property
+    def name(self) -> str:
+        """The name: "reference", "cpu", "cuda:0", ...; :func:`mtdcore.get_backend` finds it again by this name."""
+        ...
+
+    @property
+    def xp(self) -> Array:
+        """The array library that ``asarray`` returns and ``accumulate`` expects."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """The precision, "float32" or "float64": dtype of the correlations; sums are float64 always."""
+        ...
+
+    def asarray(self, array: Array) -> Array:
+        """A host array as a float64 array of this backend's library."""
+        ...
+
+    def to_host(self, array: Array) -> np.ndarray:
+        """An array of this backend as a NumPy array."""
+        ...
+
+    def tile_pixels(self, likelihood: Likelihood) -> int:
+        """Side of the tiles, in pixels read, that suit the device; tiles of any size are accepted.
+
+        The E-step keeps the likelihood's own cut where that is larger, so 0 means no wish. Depends on the likelihood
+        and the device, never on threads or on what else runs.
+        """
+        ...
+
+    def accumulate(self, tiles: Iterable[Tile], rotated_targets: Array, likelihood: Likelihood) -> Statistics:
+        """Sum of the statistics of the tiles, added in the order given.
+
+        Args:
+            tiles: host tiles of ``likelihood.geometry``, enlarged or not.
+            rotated_targets: (C K, L, L) floating-point array of this backend's library, class by class.
+            likelihood: bound to the measurement (:meth:`bind`).
+
+        Returns:
+            Statistics whose arrays belong to this backend's library; zeros for no tiles. The same bits for any
+            number of threads.
+        """
+        ...
+
+    def posterior(self, tile: Tile, rotated_targets: Array, likelihood: Likelihood) -> np.ndarray:
+        """Posterior weights of one tile, on the host.
+
+        Returns:
+            Patch model: (patch rows, patch columns, K, 2L, 2L), shifts l as in docs/model.md 3.
+            Window model: (K, owned rows, owned columns), one weight per rotation and corner.
+            With C classes, C K templates stand in the place of the K rotations.
+        """
+        ...
+
+    def log_odds(self, tile: Tile, rotated_targets: Array, likelihood: WindowLikelihood) -> np.ndarray:
+        """Log of sum_k (lam / K) exp(Lambda(x, k)) at every corner x of the pixels of a tile, on the host.
+
+        See docs/model.md 7.
+
+        Returns:
+            (P, Q) floating point: corners of the halo too, none of them in competition with others yet.
+        """
+        ...
+
+    def synchronize(self) -> None:
+        """Wait until everything asked of the device is done."""
+        ...

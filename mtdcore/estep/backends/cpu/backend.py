@@ -1,0 +1,135 @@
+"""The CPU backend: transforms and posteriors in vectorised kernels, threads that share the work, sums in fixed order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from ...._base.cores import usable_cores
+from ...._base.typing import Array, Precision
+from ....data.tiles import Tile
+from ....errors import ParameterError
+from ....model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
+from ...statistics import Statistics
+from ..ordered import ordered
+from ..precision import needed_precision
+from .patch import PatchPlan
+from .window import WindowPlan
+
+#: Halo of a window tile, both sides together, above which larger tiles pay; sides of tiles in pixels.
+_LARGE_HALO, _TILE_PIXELS, _LARGE_TILE_PIXELS = 160, 1024, 1536
+
+_GIB = 1 << 30
+
+
+class CpuBackend:
+    """NumPy arrays, Numba kernels; see :class:`Backend` for the contract.
+
+    Args:
+        precision: dtype of the correlations. float32 is raised to float64 for an E-step in which the signal is
+            so strong that rounding alone would move log-weights by more than 0.01 nats (SNR above about 100).
+        threads: tasks worked on at once; None: the cores this process may use. Never changes a bit of the result.
+        max_memory: bytes that patch scores of all threads may take while they wait for their normaliser; beyond, they are
+            computed twice. Changes no bit either.
+    """
+
+    name = "cpu"
+    xp = np
+
+    def __init__(
+        self,
+        precision: Precision = "float32",
+        threads: int | None = None,
+        max_memory: int = _GIB,
+    ) -> None:
+        if precision not in ("float32", "float64"):
+            raise ParameterError(f'precision must be "float32" or "float64"; got {precision!r}.')
+        if threads is not None and threads < 1:
+            raise ParameterError(f"threads must be a positive number, or None for all; got {threads}.")
+        if max_memory < 1:
+            raise ParameterError(f"max_memory must be a positive number of bytes; got {max_memory}.")
+        self.precision: Precision = precision
+        self.max_memory = max_memory
+        self.threads = threads or usable_cores()
+
+    def with_threads(self, threads: int) -> CpuBackend:
+        """The same backend with so many threads."""
+        return CpuBackend(self.precision, threads, self.max_memory)
+
+    def asarray(self, array: Array) -> np.ndarray:
+        """A float64 NumPy array."""
+        return np.asarray(array, dtype=np.float64)
+
+    def to_host(self, array: Array) -> np.ndarray:
+        """The array itself."""
+        return np.asarray(array)
+
+    def synchronize(self) -> None:
+        """Nothing to wait for."""
+
+    def tile_pixels(self, likelihood: Likelihood) -> int:
+        """Large tiles, of which halos and incomplete groups of patches are a small part."""
+        cut = likelihood.geometry
+        return _TILE_PIXELS if 2 * cut.halo + cut.reach <= _LARGE_HALO else _LARGE_TILE_PIXELS
+
+    def accumulate(self, tiles: Iterable[Tile], rotated_targets: Array, likelihood: Likelihood) -> Statistics:
+        """Sum of the statistics of the tiles; see :meth:`Backend.accumulate`."""
+        turned = np.asarray(rotated_targets)
+        total = Statistics.zeros(len(turned), likelihood.box_size, likelihood.noise_std, likelihood.margin)
+        for part in self._statistics(tiles, self._plans(turned, likelihood)):
+            total = total + part
+        return total
+
+    def _statistics(self, tiles: Iterable[Tile], plans: _Plans) -> Iterator[Statistics]:
+        """Statistics of each tile in order: threads share out tiles of patches, and the work on each tile of windows."""
+        if isinstance(plans.likelihood, PatchLikelihood):
+            yield from ordered(lambda tile: plans.patches(tile).statistics(tile), tiles, self.threads)
+        elif self.threads == 1:
+            yield from (plans.windows(tile).statistics(tile) for tile in tiles)
+        else:
+            with ThreadPoolExecutor(self.threads) as pool:
+                yield from (plans.windows(tile).statistics(tile, pool.map) for tile in tiles)
+
+    def posterior(self, tile: Tile, rotated_targets: Array, likelihood: Likelihood) -> np.ndarray:
+        """Posterior weights of one tile; see :meth:`Backend.posterior`."""
+        plans = self._plans(np.asarray(rotated_targets), likelihood)
+        if isinstance(likelihood, PatchLikelihood):
+            return plans.patches(tile).posterior(tile)
+        return plans.windows(tile).posterior(tile)
+
+    def log_odds(self, tile: Tile, rotated_targets: Array, likelihood: WindowLikelihood) -> np.ndarray:
+        """Log-odds of a copy at each corner; see :meth:`Backend.log_odds`."""
+        return self._plans(np.asarray(rotated_targets), likelihood).windows(tile).log_odds(tile)
+
+    def _plans(self, turned: np.ndarray, likelihood: Likelihood) -> _Plans:
+        return _Plans(turned, likelihood, self.precision, self.max_memory // self.threads)
+
+
+class _Plans:
+    """The plan of an E-step in each precision, made when a tile first needs it."""
+
+    def __init__(self, turned: np.ndarray, likelihood: Likelihood, precision: str, memory: int) -> None:
+        self.turned, self.likelihood, self.precision, self.memory = turned, likelihood, precision, memory
+        self.norm = float(np.sqrt(np.square(turned).sum(axis=(1, 2)).max()))
+        self._patches: dict[str, PatchPlan] = {}
+        self._windows: dict[tuple[str, tuple[int, int]], WindowPlan] = {}
+
+    def patches(self, tile: Tile) -> PatchPlan:
+        assert isinstance(self.likelihood, PatchLikelihood)
+        key = self._needed(tile)
+        if key not in self._patches:
+            self._patches[key] = PatchPlan(self.turned, self.likelihood, np.dtype(key), self.memory)
+        return self._patches[key]
+
+    def windows(self, tile: Tile) -> WindowPlan:
+        assert isinstance(self.likelihood, WindowLikelihood)
+        key = self._needed(tile), tile.geometry.largest_read(tile.micrograph_shape)
+        if key not in self._windows:
+            dtype = np.dtype(key[0])
+            self._windows[key] = WindowPlan(self.turned, self.likelihood, dtype, key[1])
+        return self._windows[key]
+
+    def _needed(self, tile: Tile) -> str:
+        return needed_precision(self.precision, self.norm, self.likelihood.noise_std, [tile])

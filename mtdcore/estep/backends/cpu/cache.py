@@ -1,0 +1,112 @@
+"""Numba kernels compiled once per machine: a cache on disk that never stops or changes a run.
+
+Numba's own cache believes what it finds: a truncated file ends the process, an edited one runs as machine code,
+and two processes that compile at once may file one kernel under the name of another. Here every entry is a file of
+its own, named by its key and by the sources, sealed by a SHA-256, and replaced whole. What does not fit is compiled again.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+import pickle
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba.core.caching import FunctionCache
+from numba.core.serialize import dumps
+
+from ...._base.files import write_whole
+from ....errors import StorageError
+
+_log = logging.getLogger(__name__)
+
+_SEAL_BYTES = hashlib.sha256().digest_size
+
+
+def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """``numba.njit(**options)`` that releases the GIL and keeps its machine code in sealed files.
+
+    Where no folder can be written, or Numba keeps its cache in another way, kernels are compiled in every process.
+    """
+
+    def compiled(function: Callable[..., Any]) -> Any:
+        dispatcher = numba.njit(nogil=True, **options)(function)
+        try:
+            cache: Any = FunctionCache(function)  # type: ignore[no-untyped-call]
+            cache._cache_file = SealedFiles(Path(cache.cache_path), cache._impl.filename_base)
+            dispatcher._cache = cache
+        except Exception as problem:  # Numba's internals are its own business: a cache is a convenience
+            _log.info("compiled kernels are not kept: %s", problem)
+        return dispatcher
+
+    return compiled
+
+
+class SealedFiles:
+    """What Numba's ``Cache`` reads and writes: ``load``, ``save`` and ``flush`` by key.
+
+    Args:
+        folder: where the files lie.
+        base: first part of their names, one per function.
+    """
+
+    def __init__(self, folder: Path, base: str) -> None:
+        self._folder, self._base = folder, base
+
+    def load(self, key: object) -> Any:
+        """The entry saved under this key; None if there is none, or it is damaged."""
+        path = self.path(key)
+        try:
+            content = path.read_bytes()
+        except OSError:
+            _announce()
+            return None
+        seal, data = content[:_SEAL_BYTES], content[_SEAL_BYTES:]
+        if hashlib.sha256(path.name.encode() + data).digest() != seal:
+            _log.warning("%s is damaged; compiling the kernel again", path)
+            return None
+        try:
+            saved_key, entry = pickle.loads(data)
+        except Exception as problem:  # intact, but of an environment that is gone
+            _log.debug("%s cannot be used here: %s", path, problem)
+            return None
+        return entry if saved_key == key else None
+
+    def save(self, key: object, entry: object) -> None:
+        """Keep an entry; a full or read-only disk only means that it will be compiled again."""
+        path, data = self.path(key), dumps((key, entry))  # type: ignore[no-untyped-call]
+        seal = hashlib.sha256(path.name.encode() + data).digest()
+        try:
+            write_whole(path, lambda file: file.write(seal + data))
+        except StorageError as problem:
+            _log.debug("%s", problem)
+
+    def flush(self) -> None:
+        """Forget every entry of this function."""
+        for path in self._folder.glob(f"{self._base}.*.nbc"):
+            path.unlink(missing_ok=True)
+
+    def path(self, key: object) -> Path:
+        """File of a key (types of the arguments, processor, code of the function)."""
+        name = hashlib.sha256(f"{_sources()} {key!r}".encode()).hexdigest()[:32]
+        return self._folder / f"{self._base}.{name}.nbc"
+
+
+@functools.cache
+def _announce() -> None:
+    """Say once why nothing seems to happen."""
+    _log.info("compiling kernels for this processor, once: about half a minute")
+
+
+@functools.cache
+def _sources() -> str:
+    """Hash of what kernels are compiled from and with; a kernel is built from functions of several files."""
+    digest = hashlib.sha256(f"{sys.version} {numba.__version__}".encode())
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,338 @@
+"""Window E-step on the CPU: correlations in small blocks, local exclusion in the log domain.
+
+A tile goes through three phases, each a map over independent tasks that threads share: the log-odds of a copy at every
+corner, blocks apart; their competition, strips apart; the weights and their back-projection, templates apart.
+Scores are computed twice rather than kept: memory does not grow with the number of templates, and a block never leaves
+the cache. What is summed into one array, and in which order, depends on shapes only, not on threads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property, partial
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from ....data.tiles import Tile
+from ....model.likelihood import WindowLikelihood
+from ...statistics import Statistics
+from . import kernels
+from . import window_kernels as block_kernels
+from .blocks import Block, block_side, from_cells, from_space, pairs, to_cells
+from .lanes.emitter import LANES
+from .lanes.fft import Transform, cells
+
+#: ``map``, perhaps on threads: results in the order of the items.
+Run: TypeAlias = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+
+#: Log-odds below which sums over a neighbourhood stay inside float32.
+_LARGEST_EXPONENT = 60.0
+
+#: The spectra of all templates should take no more: blocks become smaller instead.
+_SPECTRA_BYTES = 1 << 28
+
+#: Corners along one axis of a strip that competes by itself.
+_STRIP = 128
+
+#: Back-projections are summed in at least so many tasks, for threads to share.
+_TASKS = 8
+
+
+class _View(NamedTuple):
+    """A tile as the kernels take it.
+
+    ``seen`` (ones and zeros) is None where every pixel that the statistics touch is valid; ``masked`` tells whether
+    template energies depend on invalid pixels; ``offsets`` are to be added to the scores of each template.
+    """
+
+    tile: Tile
+    values: np.ndarray
+    seen: np.ndarray | None
+    masked: bool
+    offsets: np.ndarray
+
+
+class _Pair(NamedTuple):
+    """Two blocks of owned corners: spectra of their pixels and of their validity, and log(1 + S) at the corners."""
+
+    image: np.ndarray
+    seen: np.ndarray
+    log_norm: np.ndarray
+
+
+class _Workspace(NamedTuple):
+    """Arrays that one task uses at a time."""
+
+    space: np.ndarray
+    row: np.ndarray
+    mass: np.ndarray
+    work: np.ndarray
+
+
+class WindowPlan:
+    """What one E-step prepares once and every tile uses: templates, energies, activity.
+
+    Args:
+        turned: (K, L, L) templates.
+        likelihood: bound to the measurement.
+        dtype: of the correlations.
+        largest_read: height and width of the largest tile.
+    """
+
+    def __init__(
+        self,
+        turned: np.ndarray,
+        likelihood: WindowLikelihood,
+        dtype: np.dtype,
+        largest_read: tuple[int, int],
+    ) -> None:
+        self.likelihood, self.dtype = likelihood, dtype
+        self.turned = turned / likelihood.noise_std**2
+        self.energies = 0.5 * turned**2 / likelihood.noise_std**2
+        self.log_rate = likelihood.log_activity - math.log(len(turned)) + likelihood.template_bias
+        length, margin, halo = likelihood.box_size, likelihood.margin, likelihood.geometry.halo
+        rows, columns = (n - length + 1 for n in largest_read)
+        owned = max(1, rows - 2 * halo), max(1, columns - 2 * halo)
+        limit = math.isqrt(_SPECTRA_BYTES // (2 * dtype.itemsize * len(turned)))
+        self.side = block_side((rows, columns), owned, length, margin, limit)
+        #: Corners along one axis of a block: scored only, and owned ones, of which the first follows the margin.
+        self.scored, self.owned = self.side - length + 1, self.side - length + 1 - 2 * margin
+        self.transform = Transform.of(self.side, dtype)
+        self._free: deque[_Workspace] = deque()
+
+    # ---------------------------------------------------------------- what the backend calls
+
+    def statistics(self, tile: Tile, run: Run = map) -> Statistics:
+        """Statistics of one tile, the tasks of each phase run by ``run``."""
+        likelihood, view = self.likelihood, self._view(tile)
+        log_norm = self._log_partition(self._log_odds(view, run), tile, run)
+        gain = log_norm.sum(dtype=np.float64) - likelihood.blank(tile)
+        prepared = list(run(partial(self._prepare, view, log_norm), self._owned_pairs(tile)))
+        slices = min(len(prepared), max(1, _TASKS // len(self.turned)))
+        tasks = [(k, prepared[first::slices]) for k in range(len(self.turned)) for first in range(slices)]
+        frame = likelihood.box_size + 2 * likelihood.margin
+        backprojection, coverage = np.zeros((2, len(self.turned), frame, frame))
+        count = 0.0
+        for (k, _), found in zip(tasks, run(partial(self._project, view), tasks), strict=True):
+            backprojection[k] += found[0]
+            coverage[k] += found[1]
+            count += found[2]
+        energy, pixels = owned_energy(tile)
+        return Statistics(
+            backprojection,
+            coverage,
+            log_likelihood=float(gain) / likelihood.neighbourhood,
+            energy=energy,
+            expected_count=count,
+            empty_mass=0.0,
+            sites=log_norm.size,
+            pixels=pixels,
+            noise_std=likelihood.noise_std,
+            box_size=likelihood.box_size,
+        )
+
+    def posterior(self, tile: Tile) -> np.ndarray:
+        """(K, owned rows, owned columns) weights."""
+        view, margin = self._view(tile), self.likelihood.margin
+        log_norm = self._log_partition(self._log_odds(view), tile)
+        weights = np.empty((len(self.turned), *log_norm.shape), self.dtype)
+        top, left = (s.start for s in tile.owned)
+        for pair in self._owned_pairs(tile):
+            prepared, space = self._prepare(view, log_norm, pair), self._workspace()
+            for k in range(len(self.turned)):
+                block_kernels.weigh_blocks(k, *self._weighing(view, prepared), *space, *self._stages)
+                for block, found in zip(pair, from_space(space.space, self.side), strict=True):
+                    here = found[margin : margin + len(block.rows), margin : margin + len(block.columns)]
+                    weights[k][_inside(block, top, left)] = here
+            self._free.append(space)
+        return weights
+
+    def log_odds(self, tile: Tile) -> np.ndarray:
+        """(P, Q) log-odds of a copy at every corner of the pixels of the tile, before they compete."""
+        return self._log_odds(self._view(tile))
+
+    # ---------------------------------------------------------------- phases
+
+    def _view(self, tile: Tile) -> _View:
+        values, valid = np.asarray(tile.values, dtype=self.dtype), tile.valid
+        masked = valid is not None and not valid.all()
+        seen = None
+        if masked or not self._margin_inside(tile):
+            seen = np.ones(values.shape, self.dtype) if valid is None else valid.astype(self.dtype)
+        if valid is not None and masked:
+            values = np.where(valid, values, self.dtype.type(0))
+        offsets = self.log_rate if masked else self.log_rate - self.energies.sum(axis=(1, 2))
+        return _View(tile, np.ascontiguousarray(values), seen, masked, offsets.astype(self.dtype))
+
+    def _log_odds(self, view: _View, run: Run = map) -> np.ndarray:
+        """Log-odds at every corner: log of the sum of (lam / K) e^Lambda over templates."""
+        rows, columns = (n - self.likelihood.box_size + 1 for n in view.values.shape)
+        out = np.empty((rows, columns), self.dtype)
+        for _ in run(partial(self._score, view, out), pairs(range(rows), range(columns), self.scored)):
+            pass
+        return out
+
+    def _score(self, view: _View, out: np.ndarray, pair: Sequence[Block]) -> None:
+        space = self._workspace()
+        image = self._spectrum(view.values, pair, 0, space)
+        seen = self._spectrum(view.seen, pair, 0, space) if view.masked and view.seen is not None else image
+        peak, total = (cells(-(-self.scored // LANES), self.scored, dtype=self.dtype) for _ in range(2))
+        block_kernels.score_blocks(
+            image, seen, *self._scoring(view), self.scored, peak, total, *space, *self._stages
+        )
+        for block, found in zip(pair, from_cells(peak, self.scored), strict=True):
+            out[_inside(block)] = found[: len(block.rows), : len(block.columns)]
+        self._free.append(space)
+
+    def _log_partition(self, log_odds: np.ndarray, tile: Tile, run: Run = map) -> np.ndarray:
+        """log(1 + S) at the owned corners.
+
+        Plain sums while no number can overflow, which is faster; in the log domain otherwise.
+        """
+        reach = self.likelihood.separation - 1
+        logarithmic = not float(log_odds.max()) < _LARGEST_EXPONENT
+        rows, columns = tile.owned
+
+        summed = np.empty((rows.stop - rows.start, log_odds.shape[1]), self.dtype)
+        log_norm = np.empty((summed.shape[0], columns.stop - columns.start), self.dtype)
+
+        def down(first: int) -> None:
+            strip = log_odds[:, first : first + _STRIP].copy()
+            if not logarithmic:
+                kernels.exponentiate(strip)
+            summed[:, first : first + _STRIP] = kernels.slide_sum(strip, reach, logarithmic)[rows]
+
+        def across(first: int) -> None:
+            strip = np.ascontiguousarray(summed[first : first + _STRIP].T)
+            out = log_norm[first : first + _STRIP]
+            out[:] = kernels.slide_sum(strip, reach, logarithmic)[columns].T
+            kernels.log_partition(out, logarithmic)
+
+        for task, length in ((down, summed.shape[1]), (across, summed.shape[0])):
+            for _ in run(task, range(0, length, _STRIP)):
+                pass
+        return log_norm
+
+    def _prepare(self, view: _View, log_norm: np.ndarray, pair: Sequence[Block]) -> _Pair:
+        margin, space = self.likelihood.margin, self._workspace()
+        image = self._spectrum(view.values, pair, margin, space)
+        seen = image if view.seen is None else self._spectrum(view.seen, pair, margin, space)
+        self._free.append(space)
+        reach, (top, left) = margin + self.owned, (s.start for s in view.tile.owned)
+        norm = np.full((2, reach, -(-reach // LANES) * LANES), np.inf, self.dtype)
+        for block, out in zip(pair, norm, strict=True):
+            here = slice(margin, margin + len(block.rows)), slice(margin, margin + len(block.columns))
+            out[here] = log_norm[_inside(block, top, left)]
+        return _Pair(image, seen, to_cells(norm))
+
+    def _project(
+        self, view: _View, task: tuple[int, list[_Pair]]
+    ) -> tuple[np.ndarray, np.ndarray | float, float]:
+        """(B, B) back-projection and coverage of some pairs by one template, and the sum of their weights."""
+        (k, prepared), space = task, self._workspace()
+        projected = cells(self.side, self.side // LANES, dtype=self.dtype)
+        covered = np.zeros(0 if view.seen is None else projected.size, self.dtype)
+        mass = 0.0
+        for pair in prepared:
+            mass += block_kernels.project_blocks(
+                k, *self._weighing(view, pair), *space, *self._stages, projected, covered
+            )
+        found = self._frame(projected, space)
+        coverage = mass if view.seen is None else self._frame(covered, space)
+        self._free.append(space)
+        return found, coverage, mass
+
+    # ---------------------------------------------------------------- pieces
+
+    @property
+    def _stages(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.transform.radices, self.transform.twiddles
+
+    def _scoring(self, view: _View) -> tuple[Any, ...]:
+        """Arguments that all kernels share after the spectra."""
+        energies = self._energy_spectra if view.masked else self._spectra[:0]
+        return view.masked, self._spectra, energies, view.offsets
+
+    def _weighing(self, view: _View, pair: _Pair) -> tuple[Any, ...]:
+        """Arguments that the kernels of owned corners share."""
+        reach = self.likelihood.margin + self.owned
+        return pair.image, pair.seen, *self._scoring(view), pair.log_norm, reach
+
+    def _workspace(self) -> _Workspace:
+        if self._free:
+            return self._free.pop()
+        shapes = ((self.side, self.side // LANES | 1), (self.side,), (1,), (2, self.side))
+        return _Workspace(*(cells(*shape, dtype=self.dtype) for shape in shapes))
+
+    def _spectrum(
+        self, pixels: np.ndarray, pair: Sequence[Block], margin: int, space: _Workspace
+    ) -> np.ndarray:
+        """Cells of the spectrum of two blocks, which begin ``margin`` pixels before their first corner."""
+        out = cells(self.side, self.side // LANES, dtype=self.dtype)
+        # no corners: a block of zeros, beyond the tile
+        tops, lefts = (
+            np.array([r.start - margin if r else -self.side for r in ranges])
+            for ranges in zip(*pair, strict=True)
+        )
+        block_kernels.block_spectrum(pixels, tops, lefts, space.space, out, space.work, *self._stages)
+        return out
+
+    def _frame(self, spectrum: np.ndarray, space: _Workspace) -> np.ndarray:
+        """(B, B) float64 real part of the inverse transform, cropped to the frame of the statistics."""
+        margin, length = self.likelihood.margin, self.likelihood.box_size
+        block_kernels.block_image(spectrum, space.space, space.work, *self._stages)
+        frame = np.arange(-margin, length + margin) % self.side
+        whole = from_space(space.space, self.side)[0]
+        return np.asarray(whole[np.ix_(frame, frame)], dtype=np.float64) / self.side**2
+
+    @cached_property
+    def _spectra(self) -> np.ndarray:
+        return self._conjugate_spectra(self.turned)
+
+    @cached_property
+    def _energy_spectra(self) -> np.ndarray:
+        return self._conjugate_spectra(-self.energies)
+
+    def _conjugate_spectra(self, images: np.ndarray) -> np.ndarray:
+        """(K, 2 N^2) cells, scaled such that the unnormalised inverse of a product is the correlation."""
+        scaled, space = (images / self.side**2).astype(self.dtype), self._workspace()
+        only = Block(range(1), range(1)), Block(range(0), range(0))
+        spectra = np.stack([self._spectrum(image, only, 0, space) for image in scaled])
+        spectra.reshape(-1, 2, LANES)[:, 1] *= -1
+        self._free.append(space)
+        return spectra
+
+    def _margin_inside(self, tile: Tile) -> bool:
+        """Whether the margin around every owned window lies inside the micrograph."""
+        margin, reach = self.likelihood.margin, tile.geometry.reach
+        return all(
+            owned.start >= margin and owned.stop + reach + margin <= length
+            for owned, length in zip(tile.region.owned, tile.micrograph_shape, strict=True)
+        )
+
+    def _owned_pairs(self, tile: Tile) -> list[tuple[Block, Block]]:
+        rows, columns = (range(s.start, s.stop) for s in tile.owned)
+        return pairs(rows, columns, self.owned)
+
+
+def _inside(block: Block, top: int = 0, left: int = 0) -> tuple[slice, slice]:
+    """Index of a block in an array whose first entry is the corner (top, left)."""
+    (rows, columns) = block
+    return slice(rows.start - top, rows.stop - top) if rows else slice(0), slice(
+        columns.start - left, columns.stop - left
+    ) if columns else slice(0)
+
+
+def owned_energy(tile: Tile) -> tuple[float, int]:
+    """Energy and number of the valid pixels that this tile alone counts."""
+    cut = tile.owned_pixels
+    values = np.asarray(tile.values[cut])
+    kept = None if tile.valid is None else tile.valid[cut]
+    if kept is not None:
+        values = np.where(kept, values, values.dtype.type(0))
+    # rows in the precision of the tile, their sum in float64: no float64 copy of the tile
+    energy = np.einsum("ij,ij->i", values, values).sum(dtype=np.float64)
+    return float(energy), values.size if kept is None else int(kept.sum())

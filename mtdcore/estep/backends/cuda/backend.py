@@ -1,0 +1,227 @@
+"""The CUDA backend: cuFFT for the transforms, kernels of our own for everything between them."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Self
+
+import numpy as np
+
+from ...._base.typing import Array, Precision
+from ....data.tiles import Tile
+from ....errors import DeviceError, ParameterError
+from ....model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
+from ...statistics import Statistics
+from ..precision import needed_precision
+from .device import CupyDevice, Device, DeviceInfo, choose_device, describe_devices
+from .kernels import Kernels
+from .models import Items, Model, PatchModel, WindowModel
+from .paths import DirectPath, Path, SpectralPath, Sums
+from .staging import grouped, staged
+from .workers import device_executor, sees_one_device
+
+__all__ = ["CudaBackend", "DeviceInfo", "choose_device", "describe_devices", "device_executor"]
+
+_LOG = logging.getLogger("mtdcore.cuda")
+
+#: Share of the free memory that a batch may take; transforms, templates and other libraries live in the rest.
+_MEMORY_SHARE = 0.6
+
+#: Largest side of a tile worth asking for, and how many tiles a batch should hold: see docs/gpu.md.
+_TILE_PIXELS, _TILES = 2048, 8
+
+
+class CudaBackend:
+    """CuPy arrays on one device; see :class:`Backend` for the contract.
+
+    Args:
+        device: the device; :meth:`open` makes it from an index.
+        precision: dtype of the correlations. Like the CPU backend, float32 is raised to float64 where the signal is
+            so strong that rounding alone would move log-weights by more than 0.01 nats.
+    """
+
+    def __init__(self, device: Device, precision: Precision = "float32") -> None:
+        if precision not in ("float32", "float64"):
+            raise ParameterError(f'precision must be "float32" or "float64"; got {precision!r}.')
+        self.device, self.name, self.xp = device, device.name, device.xp
+        self.precision: str = precision
+        self._batch_bytes: int | None = None  # learnt when memory ran out
+
+    @classmethod
+    def open(cls, index: int | None = None, precision: Precision = "float32") -> Self:
+        """The backend of the device with this index; None: the first usable one.
+
+        Raises:
+            DependencyError: CuPy is not installed.
+            DeviceError: there is no driver, no such device, or it is too old.
+        """
+        return cls(CupyDevice(choose_device().index if index is None else index), precision)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Workers open the device again, once each: handles do not travel."""
+        return _opened, (int(self.name.partition(":")[2]), self.precision)
+
+    def asarray(self, array: Array) -> Array:
+        """A float64 array on the device."""
+        with self.device.active():
+            return self.xp.asarray(array, dtype=np.float64)
+
+    def to_host(self, array: Array) -> np.ndarray:
+        """A NumPy copy of an array of the device."""
+        with self.device.active():
+            return np.asarray(array.get() if hasattr(array, "get") else array)
+
+    def synchronize(self) -> None:
+        """Wait for the current stream of the device."""
+        with self.device.active():
+            self.device.synchronize()
+
+    def tile_pixels(self, likelihood: Likelihood) -> int:
+        """Large against the halo and the work of the host, small enough for a batch of several tiles."""
+        share = _MEMORY_SHARE * self.device.total_bytes() / _TILES
+        per_pixel = np.dtype(self.precision).itemsize * (likelihood.templates + 7)
+        return min(_TILE_PIXELS, math.isqrt(int(share / per_pixel)))
+
+    def accumulate(self, tiles: Iterable[Tile], rotated_targets: Array, likelihood: Likelihood) -> Statistics:
+        """Sum of the statistics of the tiles; see :meth:`Backend.accumulate`."""
+        with self._on_device():
+            step = _EStep(self.device, self._checked(rotated_targets, likelihood), likelihood, self.precision)
+            total = step.zeros()
+            energy, pixels, sites = self.xp.zeros((), dtype=np.float64), 0, 0
+            groups = grouped(tiles, step.key)
+            for group, sent in staged(self.device, groups):
+                path, items = step.path(group.precision, group.tiles[0]), step.model.gather(sent, self.xp)
+                total = total + self._sums(path, items)
+                energy = energy + step.model.energy(sent, items)
+                pixels += sum(step.valid_pixels(tile) for tile in group.tiles)
+                sites += sum(math.prod(s.stop - s.start for s in tile.owned) for tile in group.tiles)
+            scores = self.to_host(total.scores)
+            return step.model.statistics(total.frames, scores, float(energy), pixels, sites)
+
+    def posterior(self, tile: Tile, rotated_targets: Array, likelihood: Likelihood) -> np.ndarray:
+        """Posterior weights of one tile; see :meth:`Backend.posterior`."""
+        with self._on_device():
+            step = _EStep(self.device, self._checked(rotated_targets, likelihood), likelihood, self.precision)
+            ((group, sent),) = staged(self.device, grouped([tile], step.key))
+            path = step.spectral_path(group.precision, tile)
+            maps = path.weights(step.model.gather(sent, self.xp))
+            return step.model.posterior(self.to_host(maps), tile)
+
+    def log_odds(self, tile: Tile, rotated_targets: Array, likelihood: WindowLikelihood) -> np.ndarray:
+        """Log-odds of a copy at each corner; see :meth:`Backend.log_odds`."""
+        with self._on_device():
+            step = _EStep(self.device, self._checked(rotated_targets, likelihood), likelihood, self.precision)
+            ((group, sent),) = staged(self.device, grouped([tile], step.key))
+            gains = step.spectral_path(group.precision, tile).log_odds(step.model.gather(sent, self.xp))
+            rows, columns = (n - likelihood.box_size + 1 for n in tile.values.shape)
+            log_rate = likelihood.log_activity - math.log(likelihood.templates)
+            return self.to_host(gains[0, :rows, :columns]) + log_rate
+
+    @contextmanager
+    def _on_device(self) -> Iterator[None]:
+        """Work on the device; running out of memory for good is a DeviceError."""
+        try:
+            with self.device.active():
+                yield
+        except MemoryError as error:
+            raise DeviceError(
+                f"{self.name} should hold at least one tile with all its rotations; it is out of memory ({error}): use "
+                "smaller tiles, fewer rotations, or the cpu backend."
+            ) from error
+
+    def _checked(self, turned: Array, likelihood: Likelihood) -> Array:
+        """The rotated targets in float64, or ParameterError."""
+        if not isinstance(turned, self.xp.ndarray):
+            raise ParameterError(
+                f"rotated_targets should be an array of {self.xp.__name__} (backend.asarray makes one); got {type(turned)}."
+            )
+        expected = (likelihood.templates, likelihood.box_size, likelihood.box_size)
+        if turned.shape != expected:
+            raise ParameterError(f"rotated_targets should have shape {expected}; got {turned.shape}.")
+        return turned.astype(np.float64)
+
+    def _sums(self, path: Path, items: Items) -> Sums:
+        """Sums over all items, in batches that fit; halves the batch when memory runs out."""
+        budget = int(_MEMORY_SHARE * self.device.free_bytes())
+        limit = max(1, min(budget, self._batch_bytes or budget) // path.bytes_per_item)
+        total: Sums | None = None
+        start = 0
+        while start < len(items):
+            try:
+                batch = path.sums(items[slice(start, start + limit)])
+            except MemoryError as error:
+                cause = str(error)  # keeping the error would keep the arrays of its frames
+            else:
+                total = batch if total is None else total + batch
+                start += limit
+                continue
+            limit = self._halved(min(limit, len(items) - start), cause)
+            self._batch_bytes = limit * path.bytes_per_item
+        assert total is not None
+        return total
+
+    def _halved(self, limit: int, cause: str) -> int:
+        self.device.release()
+        if limit == 1:
+            raise MemoryError(cause)
+        _LOG.warning("%s: out of memory; batch halved from %d to %d items", self.name, limit, limit // 2)
+        return limit // 2
+
+
+@functools.cache
+def _opened(index: int, precision: Precision) -> CudaBackend:
+    return CudaBackend.open(0 if sees_one_device() else index, precision)
+
+
+class _EStep:
+    """What one E-step prepares once: the model, and a path per precision and torus when first needed."""
+
+    def __init__(self, device: Device, turned: Array, likelihood: Likelihood, precision: str) -> None:
+        self._device, self._turned, self._precision = device, turned, precision
+        self.likelihood = likelihood
+        self.model: Model = (
+            PatchModel(likelihood) if isinstance(likelihood, PatchLikelihood) else WindowModel(likelihood)
+        )
+        self._norm = float((turned**2).sum(axis=(1, 2)).max()) ** 0.5
+        self._paths: dict[tuple[str, tuple[int, int]], Path] = {}
+
+    def key(self, tile: Tile) -> tuple[str, object]:
+        """Tiles of one key may be worked on together."""
+        precision = needed_precision(self._precision, self._norm, self.likelihood.noise_std, [tile])
+        return precision, self.model.torus(tile)
+
+    def zeros(self) -> Sums:
+        """The sums of no tile."""
+        side = self.likelihood.box_size + 2 * self.likelihood.margin
+        xp = self._device.xp
+        frames = xp.zeros((2, self.likelihood.templates, side, side), dtype=np.float64)
+        return Sums(frames, xp.zeros(2, dtype=np.float64))
+
+    def path(self, precision: str, tile: Tile) -> Path:
+        """The way for tiles like this one."""
+        key = precision, self.model.torus(tile)
+        if key not in self._paths:
+            kernels = self._kernels(precision)
+            if isinstance(self.model, PatchModel) and DirectPath.suits(kernels, self.likelihood):
+                self._paths[key] = DirectPath(kernels, self._turned, self.model)
+            else:
+                self._paths[key] = self.spectral_path(precision, tile)
+        return self._paths[key]
+
+    def spectral_path(self, precision: str, tile: Tile) -> SpectralPath:
+        """The transforms, whatever the box."""
+        kernels = self._kernels(precision)
+        return SpectralPath(self._device, kernels, self._turned, self.model, self.model.torus(tile))
+
+    def valid_pixels(self, tile: Tile) -> int:
+        """Number of valid pixels that this tile counts."""
+        cut = tile.owned_pixels
+        return int(tile.values[cut].size if tile.valid is None else np.count_nonzero(tile.valid[cut]))
+
+    def _kernels(self, precision: str) -> Kernels:
+        xp, device = self._device.xp, self._device
+        return Kernels(xp, lambda name: device.kernel(name, precision), precision, device.blocks)

@@ -1,0 +1,259 @@
+"""The one place that launches the kernels of ``kernels.cu``: every array is checked before its pointer goes out.
+
+A kernel function has the call of ``cupy.RawKernel``: ``function(grid, block, arguments, shared_mem=bytes)``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...._base.typing import Array
+from ....errors import ParameterError
+
+KernelFunction = Callable[..., None]
+
+#: Threads of a block, and the bytes of shared memory that one block scratches for a reduction.
+_THREADS = 256
+_SCRATCH = 16 * (_THREADS // 32)
+
+#: Shared memory that every device gives a block without being asked.
+SHARED_LIMIT = 48 << 10
+
+#: Largest extent of a grid in y and z.
+_GRID_LIMIT = 65535
+
+
+def source() -> str:
+    """CUDA C++ text of the kernels; compile with ``-DREAL=float`` or ``-DREAL=double``."""
+    return Path(__file__).with_name("kernels.cu").read_text(encoding="utf-8")
+
+
+class Kernels:
+    """Checked launches in one precision on one device.
+
+    Args:
+        xp: array library of every argument.
+        function: compiled kernel by name.
+        precision: "float32" or "float64", the ``REAL`` the kernels were compiled for.
+        blocks: blocks that fill the device.
+    """
+
+    def __init__(
+        self, xp: Array, function: Callable[[str], KernelFunction], precision: str, blocks: int
+    ) -> None:
+        self.xp, self._function, self._blocks = xp, function, blocks
+        self.real = np.dtype(precision)
+        self.complex = np.result_type(self.real, np.complex64)
+
+    def correlate_spectra(
+        self, pixels: Array, valid: Array, targets: Array, squares: Array, out: Array
+    ) -> None:
+        """Spectra of the gains, ``out[k, m] = pixels[m] conj(targets[k]) - valid[m] conj(squares[k])``.
+
+        Args:
+            pixels: (M, N1, N2 / 2 + 1) complex.
+            valid: the same, or (1, ...) shared by all items.
+            targets: (K, N1, N2 / 2 + 1) complex.
+            squares: the same.
+            out: (K, M, N1, N2 / 2 + 1) complex, written.
+        """
+        rotations, items, *plane = out.shape
+        self._check("pixels", pixels, self.complex, (items, *plane))
+        self._check("valid", valid, self.complex, (1 if valid.shape[0] == 1 else items, *plane))
+        self._check("targets", targets, self.complex, (rotations, *plane))
+        self._check("squares", squares, self.complex, (rotations, *plane))
+        self._check("out", out, self.complex, (rotations, items, *plane))
+        packs = self._packs(plane, 2)
+        columns, rows = self._grid(packs), min(rotations, _GRID_LIMIT)
+        depth = min(max(1, self._blocks // (columns * rows)), items, _GRID_LIMIT)
+        sizes = (rotations, items, valid.shape[0], packs)
+        self._launch(
+            "correlate_spectra", (columns, rows, depth), (pixels, valid, targets, squares, out), sizes
+        )
+
+    def backproject_spectra(self, pixels: Array, valid: Array, weights: Array) -> Array:
+        """Spectra of back-projection and coverage, summed over items in G groups.
+
+        Args:
+            pixels: (M, N1, N2 / 2 + 1) complex.
+            valid: the same, or (1, ...) shared by all items.
+            weights: (K, M, N1, N2 / 2 + 1) complex.
+
+        Returns:
+            (2, G, K, N1, N2 / 2 + 1) complex; the sums over G are left to the caller, in float64.
+        """
+        rotations, items, *plane = weights.shape
+        self._check("pixels", pixels, self.complex, (items, *plane))
+        self._check("valid", valid, self.complex, (1 if valid.shape[0] == 1 else items, *plane))
+        self._check("weights", weights, self.complex, (rotations, items, *plane))
+        packs = self._packs(plane, 2)
+        columns, rows = self._grid(packs), min(rotations, _GRID_LIMIT)
+        groups = min(max(1, self._blocks // (columns * rows)), -(-items // 16), _GRID_LIMIT)
+        sums = self.xp.empty((2, groups, rotations, *plane), dtype=self.complex)
+        sizes = (rotations, items, valid.shape[0], packs)
+        self._launch("backproject_spectra", (columns, rows, groups), (pixels, valid, weights, sums), sizes)
+        return sums
+
+    def patch_posterior(
+        self, maps: Array, box_size: int, log_shown: float, log_empty: float
+    ) -> tuple[Array, Array]:
+        """Gains to posterior weights in place, normalised over all poses of each patch.
+
+        Args:
+            maps: (K, M, N, N) real, N >= 2 L - 1; shift l at l modulo N. Empty poses become 0.
+            box_size: side L of the target.
+            log_shown: log prior of one pose that shows the target.
+            log_empty: log prior of all empty poses together.
+
+        Returns:
+            Log-evidence (M,) against "empty" and posterior mass of the empty poses (M,), float64.
+        """
+        rotations, items, side, width = maps.shape
+        self._check("maps", maps, self.real, (rotations, items, side, side))
+        if width < 2 * box_size - 1:
+            raise ParameterError(f"maps should be at least {2 * box_size - 1} pixels wide; got {width}.")
+        self._packs((rotations, side, side), 4)
+        evidence = self.xp.empty(items, dtype=np.float64)
+        empty = self.xp.empty(items, dtype=np.float64)
+        arguments = (maps, evidence, empty, self.real.type(log_shown), self.real.type(log_empty))
+        grid = (min(items, 2**31 - 1), 1, 1)
+        self._launch("patch_posterior", grid, arguments, (rotations, items, side, box_size), _SCRATCH)
+        return evidence, empty
+
+    def window_posterior(self, maps: Array, corners: Array, log_activity: float, separation: int) -> Array:
+        """Gains to posterior weights in place, each corner competing with its neighbours.
+
+        Args:
+            maps: (K, M, N1, N2) real, Lambda at every corner; becomes w at owned corners and 0 elsewhere.
+            corners: (M, 6) int32 per tile: rows and columns of corners, then first and last owned row, first
+                and last owned column (half-open).
+            log_activity: log lambda.
+            separation: minimum separation d in pixels.
+
+        Returns:
+            (M, G, 2) float64 partial sums: log(1 + S) - log(1 + S_0) over owned corners, and the sum of w.
+        """
+        rotations, items, rows, columns = maps.shape
+        self._check("maps", maps, self.real, (rotations, items, rows, columns))
+        self._check("corners", corners, np.dtype(np.int32), (items, 6))
+        packs, line_packs = self._packs((rows, columns), 4), self._packs((columns,), 4)
+        if separation < 1 or line_packs < 1:
+            raise ParameterError(f"the minimum separation must be at least 1 pixel; got {separation}.")
+        log_prior = self.real.type(log_activity - math.log(rotations))
+        layers = min(items, _GRID_LIMIT)
+        odds, along, competition = (self.xp.empty((items, rows, columns), dtype=self.real) for _ in range(3))
+        grid = (self._grid(packs), layers, 1)
+        self._launch("window_odds", grid, (maps, corners, odds, log_prior), (rotations, items, rows, columns))
+        self._slide(odds, along, separation, axis=1)
+        self._slide(along, competition, separation, axis=2)
+        grid = (min(self._grid(rows * columns), max(1, self._blocks // layers)), layers, 1)
+        sums = self.xp.empty((items, grid[0], 2), dtype=np.float64)
+        arguments = (odds, competition, corners, sums, self.real.type(log_activity))
+        self._launch("window_normaliser", grid, arguments, (separation, items, rows, columns), _SCRATCH)
+        grid = (self._grid(packs), layers, min(rotations, max(1, self._blocks // layers)))
+        self._launch("window_weights", grid, (maps, competition, log_prior), (rotations, items, packs))
+        return sums
+
+    def _slide(self, values: Array, out: Array, separation: int, axis: int) -> None:
+        items, rows, columns = values.shape
+        along_rows = (columns, 1, rows, columns)  # lines, their stride, length, stride along the line
+        lines, line_stride, length, stride = along_rows if axis == 1 else (rows, columns, columns, 1)
+        blocks = -(-length // (2 * separation - 1))
+        sizes = (items, np.int64(rows * columns), lines, line_stride, length, stride, separation)
+        grid = (self._grid(lines * blocks), min(items, _GRID_LIMIT), 1)
+        self._launch("slide_log_sum", grid, (values, out), sizes)
+
+    def direct_bytes(self, rotations: int, box_size: int, margin: int) -> int:
+        """Shared memory of one block of :meth:`patch_direct`."""
+        frame, poses = (box_size + 2 * margin) ** 2, (2 * box_size - 1) ** 2
+        reals = 2 * rotations * box_size**2 + 2 * box_size**2 + 2 * rotations * poses
+        return 16 * rotations * frame + 16 * 32 + self.real.itemsize * reals
+
+    def patch_direct(
+        self,
+        pixels: Array,
+        valid: Array | None,
+        targets: Array,
+        squares: Array,
+        margin: int,
+        log_shown: float,
+        log_empty: float,
+    ) -> tuple[Array, Array, Array]:
+        """The whole patch E-step in one kernel, for boxes whose posterior fits in shared memory.
+
+        Args:
+            pixels: (M, L, L) real, invalid pixels 0.
+            valid: (M, L, L) uint8, or None when every pixel is valid.
+            targets: (K, L, L) real, R_k F / sigma^2.
+            squares: (K, L, L) real, (R_k F)^2 / (2 sigma^2).
+            margin: pixels kept around the frame.
+            log_shown: log prior of one pose that shows the target.
+            log_empty: log prior of all empty poses together.
+
+        Returns:
+            Partial sums (G, 2, K, B, B) of back-projection and coverage, log-evidence (M,) against "empty" and
+            posterior mass of the empty poses (M,); all float64.
+        """
+        rotations, box, _ = targets.shape
+        items, side = pixels.shape[0], box + 2 * margin
+        self._check("pixels", pixels, self.real, (items, box, box))
+        if valid is not None:
+            self._check("valid", valid, np.dtype(np.uint8), (items, box, box))
+        self._check("targets", targets, self.real, (rotations, box, box))
+        self._check("squares", squares, self.real, (rotations, box, box))
+        shared = self.direct_bytes(rotations, box, margin)
+        if shared > SHARED_LIMIT:
+            raise ParameterError(
+                f"the direct path should need at most {SHARED_LIMIT} bytes of shared memory; {rotations} rotations of a "
+                f"box of {box} need {shared}: use the transforms."
+            )
+        blocks = min(items, 2 * self._blocks)
+        sums = self.xp.empty((blocks, 2, rotations, side, side), dtype=np.float64)
+        evidence = self.xp.empty(items, dtype=np.float64)
+        empty = self.xp.empty(items, dtype=np.float64)
+        mask: Any = np.uintp(0) if valid is None else valid
+        arrays = (pixels, mask, targets, squares, sums, evidence, empty)
+        arguments = (*arrays, self.real.type(log_shown), self.real.type(log_empty))
+        threads = min(_THREADS, -(-rotations * box**2 // 32) * 32)
+        self._launch(
+            "patch_direct", (blocks, 1, 1), arguments, (rotations, items, box, margin), shared, threads
+        )
+        return sums, evidence, empty
+
+    def _grid(self, elements: int) -> int:
+        return max(1, -(-elements // _THREADS))
+
+    def _packs(self, plane: tuple[int, ...] | list[int], width: int) -> int:
+        elements = math.prod(plane)
+        if elements % width or elements >= 2**31:
+            raise ParameterError(
+                f"a plane of {tuple(plane)} should hold a multiple of {width} and fewer than 2^31 elements."
+            )
+        return elements // width
+
+    def _check(self, name: str, array: Array, dtype: np.dtype, shape: tuple[int, ...]) -> None:
+        if not isinstance(array, self.xp.ndarray):
+            raise ParameterError(f"{name} should be an array of {self.xp.__name__}; got {type(array)}.")
+        if array.dtype != dtype or tuple(array.shape) != tuple(shape):
+            raise ParameterError(
+                f"{name} should be {dtype} of shape {tuple(shape)}; got {array.dtype} of shape {tuple(array.shape)}."
+            )
+        if not array.flags.c_contiguous:
+            raise ParameterError(f"{name} should be C-contiguous; its strides are {array.strides}.")
+
+    def _launch(
+        self,
+        name: str,
+        grid: tuple[int, int, int],
+        arguments: tuple[Any, ...],
+        sizes: tuple[Any, ...],
+        shared: int = 0,
+        threads: int = _THREADS,
+    ) -> None:
+        integers = tuple(n if isinstance(n, np.integer) else np.int32(n) for n in sizes)
+        self._function(name)(grid, (threads, 1, 1), (*arguments, *integers), shared_mem=shared)

@@ -1,0 +1,244 @@
+"""What the two likelihoods do differently on the device: cutting tiles into items, and normalising gains.
+
+An *item* is what one set of correlation maps belongs to: a patch, or a tile of windows.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from ...._base.typing import Array
+from ....data.tiles import Tile
+from ....model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
+from ...statistics import Statistics
+from .kernels import Kernels
+from .staging import StagedTile
+
+
+@dataclass(frozen=True)
+class Items:
+    """Items on the device; slicing takes some of them.
+
+    Attributes:
+        pixels: (M, h, w) real, invalid pixels 0.
+        valid: (M, h, w) uint8, or None when every pixel is valid; what lies beyond (h, w) is not.
+        corners: (M, 6) int32 as :meth:`Kernels.window_posterior` takes it (window model only).
+    """
+
+    pixels: Array
+    valid: Array | None = None
+    corners: Array | None = None
+
+    def __len__(self) -> int:
+        return int(self.pixels.shape[0])
+
+    def __getitem__(self, cut: slice) -> Items:
+        return Items(*(None if a is None else a[cut] for a in (self.pixels, self.valid, self.corners)))
+
+
+class Model(Protocol):
+    """One likelihood on the device."""
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """The likelihood itself."""
+        ...
+
+    def torus(self, tile: Tile) -> tuple[int, int]:
+        """Shape of the transforms: nothing that is used wraps around, both factors suit the transform."""
+        ...
+
+    def gather(self, tiles: list[StagedTile], xp: Array) -> Items:
+        """The items of these tiles."""
+        ...
+
+    def normalise(self, maps: Array, items: Items, kernels: Kernels) -> Array:
+        """Gains (K, M, N1, N2) to weights in place; returns (2,) float64: evidence, and empty mass or count."""
+        ...
+
+    def posterior(self, maps: Array, tile: Tile) -> np.ndarray:
+        """Weights of one tile on the host, as :meth:`Backend.posterior` returns them, from host maps."""
+        ...
+
+    def energy(self, tiles: list[StagedTile], items: Items) -> Array:
+        """Energy of the pixels that these tiles own, float64 on the device; ``items`` are gathered from them."""
+        ...
+
+    def statistics(self, frames: Array, scores: Any, energy: float, pixels: int, sites: int) -> Statistics:
+        """Sums of an E-step: frames (2, K, B, B), host scores (2,), energy, valid pixels and sites."""
+        ...
+
+
+def fast_length(least: int) -> int:
+    """Smallest multiple of 4 with no prime factor above 7 that is at least this."""
+    length = max(4, -(-least // 4) * 4)
+    while not _smooth(length):
+        length += 4
+    return length
+
+
+def _energy(pixels: Array) -> Array:
+    return (pixels * pixels).sum(dtype=np.float64)
+
+
+def _smooth(n: int) -> bool:
+    for prime in (2, 3, 5, 7):
+        while n % prime == 0:
+            n //= prime
+    return n == 1
+
+
+class PatchModel:
+    """Patches on a torus of side >= 2 L - 1 + margin; the empty poses are counted analytically."""
+
+    def __init__(self, likelihood: PatchLikelihood) -> None:
+        self._likelihood = likelihood
+        log_empty, self.log_shown = likelihood.log_prior
+        self.log_empty = log_empty + math.log((4 * likelihood.box_size - 1) * likelihood.templates)
+
+    @property
+    def likelihood(self) -> PatchLikelihood:
+        """The likelihood itself."""
+        return self._likelihood
+
+    def torus(self, tile: Tile) -> tuple[int, int]:
+        """The same for every tile."""
+        side = fast_length(2 * self.likelihood.box_size - 1 + self.likelihood.margin)
+        return side, side
+
+    def gather(self, tiles: list[StagedTile], xp: Array) -> Items:
+        """(M, L, L) patches in the order of the tiles, row-major within each."""
+        pixels = [self._patches(t.pixels[t.tile.owned]) for t in tiles]
+        if all(t.valid is None for t in tiles):
+            return Items(xp.concatenate(pixels))
+        masks = [xp.ones(t.pixels.shape, dtype=np.uint8) if t.valid is None else t.valid for t in tiles]
+        valid = [self._patches(m[t.tile.owned]) for m, t in zip(masks, tiles, strict=True)]
+        return Items(xp.concatenate(pixels), xp.concatenate(valid))
+
+    def normalise(self, maps: Array, items: Items, kernels: Kernels) -> Array:
+        """Log-sum-exp over all poses of a patch."""
+        evidence, empty = kernels.patch_posterior(
+            maps, self.likelihood.box_size, self.log_shown, self.log_empty
+        )
+        return kernels.xp.stack((evidence.sum(), empty.sum()))
+
+    def posterior(self, maps: Array, tile: Tile) -> np.ndarray:
+        """Shifts l of docs/model.md 3: the empty ones share the empty mass of their patch evenly."""
+        length, side = self.likelihood.box_size, maps.shape[-1]
+        rows, columns = ((s.stop - s.start) // length for s in tile.owned)
+        shown = np.delete(np.arange(2 * length), length)
+        place = np.where(shown < length, shown, shown - 2 * length) % side
+        out = np.empty((maps.shape[1], maps.shape[0], 2 * length, 2 * length))
+        inner = maps[:, :, place[:, None], place].swapaxes(0, 1)
+        empty = 1.0 - inner.sum(axis=(1, 2, 3), dtype=np.float64)
+        out[...] = (empty / ((4 * length - 1) * maps.shape[0]))[:, None, None, None]
+        out[:, :, shown[:, None], shown] = inner
+        return out.reshape(rows, columns, *out.shape[1:])
+
+    def energy(self, tiles: list[StagedTile], items: Items) -> Array:
+        """All patches at once."""
+        return _energy(items.pixels)
+
+    def statistics(self, frames: Array, scores: Any, energy: float, pixels: int, sites: int) -> Statistics:
+        """Log-likelihood of the valid pixels, and copies as the mean coverage of a pixel of the box."""
+        like = self.likelihood
+        inner = slice(like.margin, like.margin + like.box_size)
+        variance = like.noise_std**2
+        noise = energy / (2.0 * variance) + 0.5 * pixels * math.log(2.0 * math.pi * variance)
+        return Statistics(
+            backprojection=frames[0],
+            coverage=frames[1],
+            log_likelihood=float(scores[0]) - noise,
+            energy=energy,
+            expected_count=float(frames[1][:, inner, inner].sum()) / like.box_size**2,
+            empty_mass=float(scores[1]),
+            sites=sites // like.box_size**2,
+            pixels=pixels,
+            noise_std=like.noise_std,
+            box_size=like.box_size,
+        )
+
+    def _patches(self, image: Array) -> Array:
+        side = self.likelihood.box_size
+        rows, columns = image.shape[0] // side, image.shape[1] // side
+        return image.reshape(rows, side, columns, side).swapaxes(1, 2).reshape(-1, side, side)
+
+
+class WindowModel:
+    """Tiles of windows on a torus that holds the largest tile and the margin."""
+
+    def __init__(self, likelihood: WindowLikelihood) -> None:
+        self._likelihood = likelihood
+
+    @property
+    def likelihood(self) -> WindowLikelihood:
+        """The likelihood itself."""
+        return self._likelihood
+
+    def torus(self, tile: Tile) -> tuple[int, int]:
+        """The same for all tiles of a measurement, so that they share their transforms."""
+        largest = tile.geometry.largest_read(tile.micrograph_shape)
+        rows, columns = (
+            fast_length(max(n, own) + self.likelihood.margin)
+            for n, own in zip(largest, tile.values.shape, strict=True)
+        )
+        return rows, columns
+
+    def gather(self, tiles: list[StagedTile], xp: Array) -> Items:
+        """Tiles on the torus; what lies outside the micrograph is invalid, if it can be seen at all."""
+        shape = (len(tiles), *self.torus(tiles[0].tile))
+        masked = not all(self._sees_valid_pixels_only(t.tile) for t in tiles)
+        pixels = xp.zeros(shape, dtype=tiles[0].pixels.dtype)
+        valid = xp.zeros(shape, dtype=np.uint8) if masked else None
+        corners = np.empty((len(tiles), 6), dtype=np.int32)
+        for m, item in enumerate(tiles):
+            rows, columns = item.pixels.shape
+            pixels[m, :rows, :columns] = item.pixels
+            if valid is not None:
+                valid[m, :rows, :columns] = 1 if item.valid is None else item.valid
+            reach = item.tile.geometry.reach
+            (top, bottom), (left, right) = ((s.start, s.stop) for s in item.tile.owned)
+            corners[m] = rows - reach, columns - reach, top, bottom, left, right
+        return Items(pixels, valid, xp.asarray(corners))
+
+    def _sees_valid_pixels_only(self, tile: Tile) -> bool:
+        """Whether the frames of its windows, margin included, hold no invalid pixel and stay in the micrograph."""
+        margin, reach = self.likelihood.margin, tile.geometry.reach
+        return tile.valid is None and all(
+            owned.start >= margin and owned.stop + reach + margin <= length
+            for owned, length in zip(tile.region.owned, tile.micrograph_shape, strict=True)
+        )
+
+    def normalise(self, maps: Array, items: Items, kernels: Kernels) -> Array:
+        """Competition of corners closer than the minimum separation."""
+        like = self.likelihood
+        sums = kernels.window_posterior(maps, items.corners, like.log_activity, like.separation)
+        return sums.sum(axis=(0, 1))
+
+    def posterior(self, maps: Array, tile: Tile) -> np.ndarray:
+        """Weights of the owned corners."""
+        return np.asarray(maps[(slice(None), 0, *tile.owned)], dtype=np.float64)
+
+    def energy(self, tiles: list[StagedTile], items: Items) -> Array:
+        """Tile by tile: neighbours read the same pixels."""
+        return sum(_energy(t.pixels[t.tile.owned_pixels]) for t in tiles)
+
+    def statistics(self, frames: Array, scores: Any, energy: float, pixels: int, sites: int) -> Statistics:
+        """Evidence against "no copies" (docs/model.md 7)."""
+        like = self.likelihood
+        return Statistics(
+            backprojection=frames[0],
+            coverage=frames[1],
+            log_likelihood=float(scores[0]) / like.neighbourhood,
+            energy=energy,
+            expected_count=float(scores[1]),
+            empty_mass=0.0,
+            sites=sites,
+            pixels=pixels,
+            noise_std=like.noise_std,
+            box_size=like.box_size,
+        )

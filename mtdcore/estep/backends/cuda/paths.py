@@ -1,0 +1,201 @@
+"""Two ways through an E-step on the device: transforms for any box, one fused kernel for small ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from ...._base.typing import Array
+from ....model.likelihood import Likelihood
+from .device import Device
+from .kernels import SHARED_LIMIT, Kernels
+from .models import Items, Model, PatchModel
+
+#: Largest box for the fused kernel: its work grows as L^4 (predicted crossover; not measured yet).
+DIRECT_BOX = 8
+
+#: Bytes of spectra in flight: enough to fill the device and to hide a launch, small beside the maps.
+_CHUNK_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What a batch adds, on the device.
+
+    Attributes:
+        frames: (2, K, B, B) float64, back-projection and coverage.
+        scores: (2,) float64: evidence in nats, and mass of the empty poses or expected count.
+    """
+
+    frames: Array
+    scores: Array
+
+    def __add__(self, other: Sums) -> Sums:
+        return Sums(self.frames + other.frames, self.scores + other.scores)
+
+
+class Path(Protocol):
+    """Statistics of a batch of items."""
+
+    bytes_per_item: int
+
+    def sums(self, items: Items) -> Sums:
+        """Sums over the items; raises MemoryError, leaving nothing behind, when they are too many."""
+        ...
+
+
+class DirectPath:
+    """Patch model, small boxes: the posterior never leaves shared memory."""
+
+    def __init__(self, kernels: Kernels, turned: Array, model: PatchModel) -> None:
+        self._kernels, self._model = kernels, model
+        targets, squares = templates(turned, model.likelihood.noise_std)
+        self._targets, self._squares = (a.astype(kernels.real) for a in (targets, squares))
+        self.bytes_per_item = 16  # evidence and empty mass
+
+    @staticmethod
+    def suits(kernels: Kernels, likelihood: Likelihood) -> bool:
+        """Whether the box is small enough; weights of classes go with the transforms."""
+        if likelihood.class_weights is not None:
+            return False
+        size, margin = likelihood.box_size, likelihood.margin
+        return size <= DIRECT_BOX and kernels.direct_bytes(likelihood.rotations, size, margin) <= SHARED_LIMIT
+
+    def sums(self, items: Items) -> Sums:
+        """See :meth:`Path.sums`."""
+        model = self._model
+        partial, evidence, empty = self._kernels.patch_direct(
+            items.pixels,
+            items.valid,
+            self._targets,
+            self._squares,
+            model.likelihood.margin,
+            model.log_shown,
+            model.log_empty,
+        )
+        return Sums(partial.sum(axis=0), self._kernels.xp.stack((evidence.sum(), empty.sum())))
+
+
+class SpectralPath:
+    """Both models: correlate, normalise, back-project, on one torus.
+
+    The maps of a batch hold all rotations, as the normaliser needs them; spectra exist for a few rotations at a time.
+    Back-projection is summed over the items of a batch before its inverse transform, so the transforms that are not
+    one per item and rotation cost little: templates and sums, 2 / M of those that are, or 1 / M where all is valid.
+    """
+
+    def __init__(
+        self, device: Device, kernels: Kernels, turned: Array, model: Model, torus: tuple[int, int]
+    ) -> None:
+        self._device, self._kernels, self._model, self._torus = device, kernels, model, torus
+        likelihood = model.likelihood
+        self._targets, self._squares = (
+            (a / math.prod(torus)).astype(kernels.real) for a in templates(turned, likelihood.noise_std)
+        )
+        lags = np.arange(-likelihood.margin, likelihood.box_size + likelihood.margin)
+        self._bias = (
+            None
+            if likelihood.class_weights is None
+            else kernels.xp.asarray(likelihood.template_bias.astype(kernels.real))
+        )
+        self._rows, self._columns = (kernels.xp.asarray(lags % n) for n in torus)
+        self._half = (torus[0], torus[1] // 2 + 1)
+        self._spectrum_bytes = math.prod(self._half) * kernels.complex.itemsize
+        # the maps; pixels and validity with their spectra; odds, sums along rows, competition
+        self.bytes_per_item = self._spectrum_bytes * (len(turned) + 7)
+
+    def sums(self, items: Items) -> Sums:
+        """See :meth:`Path.sums`."""
+        maps, pixels, valid = self._gains(items)
+        scores = self._model.normalise(maps, items, self._kernels)
+        constant = self._constant_coverage(items)
+        frames = [self._backproject(maps[cut], pixels, valid, constant) for cut in self._cuts(len(items))]
+        return Sums(self._kernels.xp.concatenate(frames, axis=1), scores)
+
+    def weights(self, items: Items) -> Array:
+        """(K, M, N1, N2) posterior weights at each shift or corner."""
+        maps, _, _ = self._gains(items)
+        self._model.normalise(maps, items, self._kernels)
+        return maps
+
+    def log_odds(self, items: Items) -> Array:
+        """(M, N1, N2) gains and bias of all templates at each shift, summed in the log domain."""
+        maps, _, _ = self._gains(items)
+        xp = self._kernels.xp
+        peak = maps.max(axis=0)
+        return peak + xp.log(xp.exp(maps - peak).sum(axis=0))
+
+    def _constant_coverage(self, items: Items) -> bool:
+        """Whether the whole torus is valid: energies and coverages are then the same at every shift."""
+        return items.valid is None and tuple(items.pixels.shape[1:]) == self._torus
+
+    def _gains(self, items: Items) -> tuple[Array, Array, Array]:
+        """Maps (K, M, N1, N2) of the gains and the spectra of pixels and validity."""
+        pixels = self._spectra(items.pixels)
+        box = self._kernels.xp.ones((1, *items.pixels.shape[1:]), dtype=np.uint8)
+        valid = self._spectra(box if items.valid is None else items.valid)
+        maps = self._empty((len(self._targets), len(items), *self._torus))
+        for cut in self._cuts(len(items)):
+            targets = self._spectra(self._targets[cut])
+            if self._constant_coverage(items):
+                squares = self._kernels.xp.zeros_like(targets)
+                squares[:, 0, 0] = self._squares[cut].sum(axis=(1, 2))  # nothing else meets a constant
+            else:
+                squares = self._spectra(self._squares[cut])
+            spectra = self._empty((len(targets), len(items), *self._half), complex_=True)
+            self._kernels.correlate_spectra(pixels, valid, targets, squares, spectra)
+            if self._bias is not None:  # a constant on the map
+                spectra[:, :, 0, 0] += self._bias[cut, None]
+            self._device.irfft2(_flat(spectra), _flat(maps[cut]))
+        return maps, pixels, valid
+
+    def _backproject(self, weights: Array, pixels: Array, valid: Array, constant: bool) -> Array:
+        """(2, k, B, B) float64 frames of some rotations."""
+        spectra = self._empty((*weights.shape[:2], *self._half), complex_=True)
+        self._device.rfft2(_flat(weights), _flat(spectra))
+        sums = self._kernels.backproject_spectra(pixels, valid, spectra)
+        if not constant:
+            return self._frames(sums)
+        seen = self._frames(sums[:1])
+        mass = sums[1:, :, :, 0, 0].real.astype(np.float64).sum(axis=1) / math.prod(self._torus)
+        return self._kernels.xp.concatenate((seen, self._kernels.xp.ones_like(seen) * mass[..., None, None]))
+
+    def _frames(self, sums: Array) -> Array:
+        """(S, k, B, B) float64 from spectra (S, G, k, ...) of partial sums."""
+        maps = self._empty((*sums.shape[:3], *self._torus))
+        self._device.irfft2(_flat(sums), _flat(maps))
+        frames = maps[..., self._rows[:, None], self._columns].astype(np.float64)
+        return frames.sum(axis=1) / math.prod(self._torus)
+
+    def _spectra(self, images: Array) -> Array:
+        """Spectra of zero-padded images."""
+        count, rows, columns = images.shape
+        padded = self._kernels.xp.zeros((count, *self._torus), dtype=self._kernels.real)
+        padded[:, :rows, :columns] = images
+        spectra = self._empty((count, *self._half), complex_=True)
+        self._device.rfft2(padded, spectra)
+        return spectra
+
+    def _cuts(self, items: int) -> Iterator[slice]:
+        """Rotations whose spectra exist at one time."""
+        rotations = len(self._targets)
+        step = max(1, _CHUNK_BYTES // (items * self._spectrum_bytes))
+        return (slice(k, min(k + step, rotations)) for k in range(0, rotations, step))
+
+    def _empty(self, shape: tuple[int, ...], complex_: bool = False) -> Array:
+        dtype = self._kernels.complex if complex_ else self._kernels.real
+        return self._kernels.xp.empty(shape, dtype=dtype)
+
+
+def templates(turned: Array, noise_std: float) -> tuple[Array, Array]:
+    """R_k F / sigma^2 and (R_k F)^2 / (2 sigma^2), (K, L, L) float64."""
+    return turned / noise_std**2, turned**2 / (2.0 * noise_std**2)
+
+
+def _flat(planes: Array) -> Array:
+    """(batch, N1, N2) view."""
+    return planes.reshape(-1, *planes.shape[-2:])

@@ -1,0 +1,39 @@
+"""When float32 correlations are not enough."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ...data.tiles import Tile
+
+#: Rounding in float32 may move a log-weight by this much (nats) before the E-step is done in float64.
+_TOLERANCE = 0.01
+
+#: The level of a tile is estimated from one in so many rows: it need not be exact, and all would cost a pass.
+_ROWS = 8
+
+
+def needed_precision(precision: str, largest_norm: float, noise_std: float, tiles: Sequence[Tile]) -> str:
+    """float64 when float32 rounding of the scores of these tiles would be felt, ``precision`` otherwise.
+
+    The scores are of size ||F||^2 / sigma^2 for a hit and rms(M) ||F|| / sigma^2 elsewhere, where a transform
+    multiplies the rounding by a few.
+
+    Args:
+        precision: "float32" or "float64", what was asked for.
+        largest_norm: largest norm of a rotated target.
+        noise_std: noise level of the measurement.
+        tiles: tiles that are scored together.
+    """
+    if precision == "float64":
+        return precision
+    level = max(_level(tile.values[::_ROWS]) for tile in tiles)
+    rounding = np.finfo(np.float32).eps * (largest_norm + 5.0 * level) * largest_norm / noise_std**2
+    return "float32" if rounding < _TOLERANCE else "float64"
+
+
+def _level(values: np.ndarray) -> float:
+    """Root mean square."""
+    return float(np.sqrt(np.einsum("ij,ij->", values, values) / values.size))

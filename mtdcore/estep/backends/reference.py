@@ -1,0 +1,246 @@
+"""The written definition: plain loops over poses, float64, no transform. Slow on purpose.
+
+======================  =================================================================
+docs/model.md           here
+======================  =================================================================
+M_m, x                  ``pixels`` of one patch; ``corner`` of one window
+l                       ``shift``, signed: -L+1 .. L-1 shows something, the others are empty
+R_k F                   ``turned[k]``
+log w, w                ``log_weight``, ``weight``
+Lambda(x, k)            ``ratio[k, row, column]``
+S(x)                    ``log_competition`` (its logarithm)
+======================  =================================================================
+
+Invalid pixels are left out of every sum over pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import numpy as np
+from scipy.special import logsumexp
+
+from ..._base.typing import Array
+from ...data.tiles import Tile
+from ...model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
+from ..statistics import Statistics
+
+
+class ReferenceBackend:
+    """Plain loops on the CPU in float64; see :class:`Backend` for the contract."""
+
+    name = "reference"
+    xp = np
+    precision = "float64"
+
+    def asarray(self, array: Array) -> np.ndarray:
+        """A float64 NumPy array."""
+        return np.asarray(array, dtype=np.float64)
+
+    def to_host(self, array: Array) -> np.ndarray:
+        """The array itself."""
+        return np.asarray(array)
+
+    def synchronize(self) -> None:
+        """Nothing to wait for."""
+
+    def tile_pixels(self, likelihood: Likelihood) -> int:
+        """Any tile will do."""
+        return 0
+
+    def accumulate(self, tiles: Iterable[Tile], rotated_targets: Array, likelihood: Likelihood) -> Statistics:
+        """Sum of the statistics of the tiles; see :meth:`Backend.accumulate`."""
+        turned = np.asarray(rotated_targets, dtype=np.float64)
+        total = Statistics.zeros(len(turned), likelihood.box_size, likelihood.noise_std, likelihood.margin)
+        for tile in tiles:
+            total = total + _accumulate(tile, turned, likelihood)
+        return total
+
+    def posterior(self, tile: Tile, rotated_targets: Array, likelihood: Likelihood) -> np.ndarray:
+        """Posterior weights of one tile; see :meth:`Backend.posterior`."""
+        turned = np.asarray(rotated_targets, dtype=np.float64)
+        if isinstance(likelihood, WindowLikelihood):
+            return _window_posterior(tile, turned, likelihood)[0]
+        return _patch_posterior(tile, turned, likelihood)[0]
+
+    def log_odds(self, tile: Tile, rotated_targets: Array, likelihood: WindowLikelihood) -> np.ndarray:
+        """Log-odds of a copy at each corner; see :meth:`Backend.log_odds`."""
+        turned = np.asarray(rotated_targets, dtype=np.float64)
+        return np.asarray(logsumexp(_window_log_odds(tile, turned, likelihood), axis=0))
+
+
+def _accumulate(tile: Tile, turned: np.ndarray, likelihood: Likelihood) -> Statistics:
+    if isinstance(likelihood, WindowLikelihood):
+        return _accumulate_windows(tile, turned, likelihood)
+    return _accumulate_patches(tile, turned, likelihood)
+
+
+# ---------------------------------------------------------------- patch model (docs/model.md 3)
+
+
+def _accumulate_patches(tile: Tile, turned: np.ndarray, likelihood: PatchLikelihood) -> Statistics:
+    length, margin, sigma = likelihood.box_size, likelihood.margin, likelihood.noise_std
+    zero = Statistics.zeros(len(turned), length, sigma, margin)
+    backprojection, coverage = zero.backprojection.copy(), zero.coverage.copy()
+    weights, evidence = _patch_posterior(tile, turned, likelihood)
+    empty_mass = 0.0
+    for row, column, pixels, valid in _patches(tile, length):
+        for (k, *shift), weight in np.ndenumerate(weights[row, column]):
+            if length in shift:
+                empty_mass += weight
+                continue
+            frame = _frame(shift, length, margin)
+            backprojection[k][frame[0]] += weight * np.where(valid, pixels, 0.0)[frame[1]]
+            coverage[k][frame[0]] += weight * valid[frame[1]]
+    pixels, valid = _pixels(tile)
+    owned = valid[tile.owned]
+    inner = slice(margin, margin + length)
+    count, energy = int(owned.sum()), float((pixels[tile.owned] ** 2).sum(where=owned))
+    return replace(
+        zero,
+        backprojection=backprojection,
+        coverage=coverage,
+        log_likelihood=evidence
+        - energy / (2.0 * sigma**2)
+        - 0.5 * count * math.log(2.0 * math.pi * sigma**2),
+        energy=energy,
+        expected_count=float(coverage[:, inner, inner].sum()) / length**2,
+        empty_mass=empty_mass,
+        sites=owned.size // length**2,
+        pixels=count,
+    )
+
+
+def _patch_posterior(tile: Tile, turned: np.ndarray, likelihood: PatchLikelihood) -> tuple[np.ndarray, float]:
+    """w_m(l, k) of eq. 14 and the sum over patches of log p(M_m | F) - log p(M_m | empty)."""
+    length = likelihood.box_size
+    log_empty, log_shown = likelihood.log_prior
+    bias = likelihood.template_bias
+    rows, columns = (s.stop // length - s.start // length for s in tile.owned)
+    weights = np.empty((rows, columns, len(turned), 2 * length, 2 * length))
+    evidence = 0.0
+    for row, column, pixels, valid in _patches(tile, length):
+        log_weight = np.full((len(turned), 2 * length, 2 * length), log_empty)
+        for k, *shift in np.ndindex(log_weight.shape):
+            if length in shift:
+                continue
+            # -||M - C T_l Z R_k F||^2 / (2 sigma^2), less the same for the empty pose (15)
+            target, seen = _frame(shift, length, 0)
+            image = turned[k][target]
+            gain = (image * (pixels[seen] - 0.5 * image)).sum(where=valid[seen])
+            log_weight[k][tuple(shift)] = log_shown + bias[k] + gain / likelihood.noise_std**2
+        total = logsumexp(log_weight)
+        evidence += float(total)
+        weights[row, column] = np.exp(log_weight - total)
+    return weights, evidence
+
+
+def _patches(tile: Tile, length: int) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
+    """(row, column, pixels, valid) of every owned L x L patch."""
+    pixels, valid = (array[tile.owned] for array in _pixels(tile))
+    for row in range(pixels.shape[0] // length):
+        for column in range(pixels.shape[1] // length):
+            cut = (
+                slice(row * length, (row + 1) * length),
+                slice(column * length, (column + 1) * length),
+            )
+            yield row, column, pixels[cut], valid[cut]
+
+
+def _frame(shift: list[int], length: int, margin: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Slices of the (L + 2 margin) target frame and of the patch that meet under ``np.roll(ZF, shift)``."""
+    target, patch = [], []
+    for value in shift:
+        offset = value if value < length else value - 2 * length
+        first, last = max(0, offset - margin), min(length, offset + length + margin)
+        patch.append(slice(first, last))
+        target.append(slice(first - offset + margin, last - offset + margin))
+    return (target[0], target[1]), (patch[0], patch[1])
+
+
+# ---------------------------------------------------------------- window model (docs/model.md 7)
+
+
+def _accumulate_windows(tile: Tile, turned: np.ndarray, likelihood: WindowLikelihood) -> Statistics:
+    length, margin = likelihood.box_size, likelihood.margin
+    zero = Statistics.zeros(len(turned), length, likelihood.noise_std, margin)
+    backprojection, coverage = zero.backprojection.copy(), zero.coverage.copy()
+    weights, evidence = _window_posterior(tile, turned, likelihood)
+    pixels, valid = _pixels(tile)
+    pixels = np.pad(np.where(valid, pixels, 0.0), margin)
+    valid = np.pad(valid, margin)
+    side = length + 2 * margin
+    top, left = tile.owned[0].start, tile.owned[1].start
+    for (k, row, column), weight in np.ndenumerate(weights):
+        window = (slice(top + row, top + row + side), slice(left + column, left + column + side))
+        backprojection[k] += weight * pixels[window]
+        coverage[k] += weight * valid[window]
+    energy, count = _owned_energy(tile)
+    return replace(
+        zero,
+        backprojection=backprojection,
+        coverage=coverage,
+        log_likelihood=evidence,
+        energy=energy,
+        expected_count=float(weights.sum()),
+        sites=weights[0].size,
+        pixels=count,
+    )
+
+
+def _window_posterior(
+    tile: Tile, turned: np.ndarray, likelihood: WindowLikelihood
+) -> tuple[np.ndarray, float]:
+    """w(x, k) at the owned corners and their share of the evidence in nats."""
+    reach = likelihood.separation - 1
+    log_odds = _window_log_odds(tile, turned, likelihood)
+    owned_rows, owned_columns = (range(s.start, s.stop) for s in tile.owned)
+    weights = np.empty((len(turned), len(owned_rows), len(owned_columns)))
+    evidence = 0.0
+    for i, row in enumerate(owned_rows):
+        for j, column in enumerate(owned_columns):
+            near = log_odds[
+                :,
+                max(0, row - reach) : row + reach + 1,
+                max(0, column - reach) : column + reach + 1,
+            ]
+            log_competition = logsumexp(near)
+            weights[:, i, j] = np.exp(log_odds[:, row, column] - np.logaddexp(0.0, log_competition))
+            log_blank = likelihood.log_activity + math.log(near[0].size)
+            evidence += np.logaddexp(0.0, log_competition) - np.logaddexp(0.0, log_blank)
+    return weights, float(evidence) / likelihood.neighbourhood
+
+
+def _window_log_odds(tile: Tile, turned: np.ndarray, likelihood: WindowLikelihood) -> np.ndarray:
+    """(K, P, Q) log a_k = log (lam / K) + Lambda(x, k) at every corner of the pixels of a tile."""
+    length = likelihood.box_size
+    pixels, valid = _pixels(tile)
+    shape = (len(turned), pixels.shape[0] - length + 1, pixels.shape[1] - length + 1)
+    ratio = np.empty(shape)
+    for k, row, column in np.ndindex(shape):
+        window = (slice(row, row + length), slice(column, column + length))
+        gain = (turned[k] * (pixels[window] - 0.5 * turned[k])).sum(where=valid[window])
+        ratio[k, row, column] = gain / likelihood.noise_std**2
+    log_prior = likelihood.template_bias + likelihood.log_activity - math.log(len(turned))
+    return ratio + log_prior[:, None, None]
+
+
+def _owned_energy(tile: Tile) -> tuple[float, int]:
+    """Energy and number of the valid pixels that belong to this tile.
+
+    Corners are fewer than pixels: the last tile of a row or column also owns the L - 1 pixels beyond.
+    """
+    pixels, valid = _pixels(tile)
+    cut = tile.owned_pixels
+    kept = valid[cut]
+    return float((pixels[cut] ** 2).sum(where=kept)), int(kept.sum())
+
+
+def _pixels(tile: Tile) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels in float64 and their validity."""
+    pixels = np.asarray(tile.values, dtype=np.float64)
+    valid = np.ones(pixels.shape, bool) if tile.valid is None else np.asarray(tile.valid)
+    return np.where(valid, pixels, 0.0), valid

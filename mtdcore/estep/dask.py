@@ -1,0 +1,267 @@
+"""A Dask cluster behind the executor contract of the E-step.
+
+Workers read their tiles from the store themselves. What travels: once per E-step the target and the model, to each
+worker; statistics, from worker to worker up the tree of :mod:`mtdcore._base.summing`; their sum, to this process. A task is
+repeated elsewhere when its worker is lost, and gives the same bits there.
+
+``distributed`` (extra: dask) is imported by the functions that need it.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, TypeVar
+
+import numpy as np
+
+from .._base.optional import optional
+from .._base.summing import FAN_IN, SummingExecutor, node_sum
+from .._base.typing import Array, Precision
+from ..data.tiles import Tile
+from ..errors import DependencyError, DeviceError, StorageError
+from ..model.likelihood import Likelihood, WindowLikelihood
+from .backends import Backend, get_backend
+from .statistics import Statistics
+
+T = TypeVar("T")
+S = TypeVar("S")
+
+#: Lost workers that a task survives on a cluster of our own. What it costs to be wrong is an endless loop of a task that
+#: kills its workers, by running out of memory say.
+_LOSSES = 100
+
+#: Libraries must not open threads beside those of the engine.
+_ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+#: Seconds to wait for the scheduler of somebody else's cluster, and for its first worker.
+_PATIENCE = 60
+
+
+class DaskExecutor(SummingExecutor):
+    """Runs parts of an E-step on the workers of a client.
+
+    Args:
+        client: a ``distributed.Client``, which stays the caller's.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """One call on some worker."""
+        future: Future[T] = self.client.get_executor(pure=False).submit(fn, *args, **kwargs)
+        return future
+
+    def map_sum(self, function: Callable[[S], T], items: Sequence[S]) -> T:
+        """See :class:`SummingExecutor`; nodes of the tree are added up on the workers that hold most of their terms.
+
+        Raises:
+            DeviceError: a task lost too many workers, or the cluster went away.
+        """
+        from distributed import KilledWorker
+        from distributed.client import FutureCancelledError
+        from distributed.comm.core import CommClosedError
+
+        # The function holds the target: as the result of a task it goes to each worker once, and can be made again.
+        work = self.client.submit(_itself, function, pure=False, key=None)
+        futures = self.client.map(_call, list(items), work=work, pure=False)
+        try:
+            while len(futures) > 1:
+                nodes = [futures[i : i + FAN_IN] for i in range(0, len(futures), FAN_IN)]
+                futures = self.client.map(node_sum, nodes, pure=False)
+            result: T = futures[0].result()
+        except KilledWorker as loss:
+            raise DeviceError(
+                f"the cluster should run each part of the E-step; a part lost its worker too often ({loss}): look for "
+                "workers out of memory, then go on from the last checkpoint (--resume)."
+            ) from loss
+        except (CommClosedError, FutureCancelledError) as loss:
+            raise DeviceError(
+                f"the connection to the cluster was lost ({loss}); start a cluster again and go on from the last checkpoint "
+                "(--resume)."
+            ) from loss
+        return result
+
+
+class WorkerBackend:
+    """A backend that each worker opens for itself; this process computes with NumPy.
+
+    Args:
+        executor: whose workers are asked which device they have.
+        name: as for :func:`get_backend`, on the workers.
+        precision: dtype of the correlations.
+        threads: of one task on the CPU.
+
+    Raises:
+        DependencyError: the workers have no mtdcore, or another version of it.
+        DeviceError: they lack the device.
+    """
+
+    xp = np
+
+    def __init__(
+        self, executor: DaskExecutor, name: str = "auto", precision: Precision = "float32", threads: int = 1
+    ) -> None:
+        self.precision, self.threads = precision, threads
+        self._executor: DaskExecutor | None = executor
+        self.name = self._ask(_name_on_worker, name, precision)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_executor": None}
+
+    def asarray(self, array: Array) -> np.ndarray:
+        """A float64 NumPy array."""
+        return np.asarray(array, dtype=np.float64)
+
+    def to_host(self, array: Array) -> np.ndarray:
+        """The array itself."""
+        return np.asarray(array)
+
+    def synchronize(self) -> None:
+        """Nothing to wait for."""
+
+    def tile_pixels(self, likelihood: Likelihood) -> int:
+        """What suits the device of a worker."""
+        return self._ask(_tile_pixels_on_worker, self, likelihood) if self._executor else 0
+
+    def accumulate(self, tiles: Iterable[Tile], rotated_targets: Array, likelihood: Likelihood) -> Statistics:
+        """On a worker: by its own backend, the statistics on the host."""
+        backend = self.opened()
+        found = backend.accumulate(tiles, backend.asarray(rotated_targets), likelihood)
+        return found.moved(backend.to_host)
+
+    def posterior(self, tile: Tile, rotated_targets: Array, likelihood: Likelihood) -> np.ndarray:
+        """As :meth:`accumulate`."""
+        backend = self.opened()
+        return backend.posterior(tile, backend.asarray(rotated_targets), likelihood)
+
+    def log_odds(self, tile: Tile, rotated_targets: Array, likelihood: WindowLikelihood) -> np.ndarray:
+        """As :meth:`accumulate`."""
+        backend = self.opened()
+        return backend.log_odds(tile, backend.asarray(rotated_targets), likelihood)
+
+    def opened(self) -> Backend:
+        """The backend of this process."""
+        return _opened(self.name, self.precision, self.threads)
+
+    def _ask(self, function: Callable[..., T], *args: Any) -> T:
+        assert self._executor is not None
+        try:
+            return self._executor.submit(function, *args).result()
+        except ModuleNotFoundError as missing:
+            raise DependencyError(
+                f"the workers should have mtdcore installed, of the same version as here; they say: {missing}."
+            ) from missing
+
+
+@contextmanager
+def connected(address: str) -> Iterator[DaskExecutor]:
+    """An executor of the cluster whose scheduler listens at ``address``.
+
+    Raises:
+        DependencyError: ``distributed`` is not installed, or the workers have another version of mtdcore.
+        StorageError: no scheduler answers there, or it has no workers.
+    """
+    distributed = optional("distributed", "dask")
+    try:
+        client = distributed.Client(address, timeout=_PATIENCE, set_as_default=False)
+    except (OSError, ValueError) as problem:
+        raise StorageError(
+            f"a Dask scheduler should listen at {address}; nothing answered within {_PATIENCE} s: {problem}."
+        ) from problem
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=_PATIENCE)
+        except TimeoutError as problem:
+            raise StorageError(
+                f"the scheduler at {address} should have workers; none came within {_PATIENCE} s."
+            ) from problem
+        yield _checked(DaskExecutor(client))
+
+
+@contextmanager
+def local_workers(count: int) -> Iterator[DaskExecutor]:
+    """An executor of ``count`` processes on this machine, which are replaced when they are lost.
+
+    Raises:
+        DependencyError: ``distributed`` is not installed.
+    """
+    distributed = optional("distributed", "dask")
+    import dask
+
+    settings = {
+        "distributed.scheduler.allowed-failures": _LOSSES,
+        # On a busy machine a new process takes longer than the 15 s after which Dask would give it up for good.
+        "distributed.deploy.lost-worker-timeout": "1h",
+        # Dask also has workers hand memory back at once: every array would be mapped anew, page by page.
+        "distributed.nanny.pre-spawn-environ": dict.fromkeys(_ONE_THREAD, 1),
+    }
+    with (
+        dask.config.set(settings),
+        distributed.LocalCluster(
+            n_workers=count,
+            threads_per_worker=1,
+            dashboard_address=None,
+            memory_limit=0,
+            silence_logs="ERROR",
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        client.register_plugin(_patient(distributed))
+        yield DaskExecutor(client)
+
+
+def _patient(distributed: Any) -> Any:
+    """A plugin of workers, also of those that take the place of a lost one: Ctrl-C is for the process that can save."""
+
+    class Patient(distributed.WorkerPlugin):  # type: ignore[misc]
+        def setup(self, worker: Any) -> None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    return Patient()
+
+
+def _checked(executor: DaskExecutor) -> DaskExecutor:
+    """The executor, or DependencyError: every worker should run this version."""
+    here = _version()
+    try:
+        there = executor.client.run(_version)
+    except ModuleNotFoundError as missing:
+        there = {"a worker": f"none ({missing})"}
+    for address, version in there.items():
+        if version != here:
+            raise DependencyError(
+                f"the workers should have mtdcore {here}, the version here; {address} has {version}: install that."
+            )
+    return executor
+
+
+def _version() -> str:
+    from .._base.version import __version__
+
+    return __version__
+
+
+def _itself(function: T) -> T:
+    return function
+
+
+def _call(item: S, work: Callable[[S], T]) -> T:
+    return work(item)
+
+
+@cache
+def _opened(name: str, precision: Precision, threads: int) -> Backend:
+    return get_backend(name, precision, threads)
+
+
+def _name_on_worker(name: str, precision: Precision) -> str:
+    return get_backend(name, precision).name
+
+
+def _tile_pixels_on_worker(backend: WorkerBackend, likelihood: Likelihood) -> int:
+    return backend.opened().tile_pixels(likelihood)

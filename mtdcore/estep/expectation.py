@@ -1,0 +1,93 @@
+"""The E-step: tiles to statistics, summed in a fixed order."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from dataclasses import replace
+from functools import partial
+
+from .._base.summing import map_sum
+from .._base.typing import Array
+from ..data import Measurement, open_measurement
+from ..data.tiles import TileGeometry
+from ..errors import InputError, ParameterError
+from ..model.likelihood import Likelihood
+from ..model.rotations import RotationSet, templates
+from .backends import Backend, get_backend
+from .each_micrograph import accumulate
+from .statistics import Statistics
+
+#: Tiles of the likelihood's own size summed by one task; of larger tiles proportionally fewer, but a batch of them at
+#: least. The order of every sum follows from the cut and these numbers alone, which is why any executor, any number of
+#: workers, and none at all give the same bits.
+PART_TILES, LEAST_TILES = 64, 8
+
+
+def e_step(
+    measurement: Measurement | Array | str,
+    target: Array,
+    likelihood: Likelihood,
+    backend: str | Backend = "cpu",
+    executor: Executor | None = None,
+    tile_pixels: int | None = None,
+) -> Statistics:
+    """Score every pose of every copy and sum up what the M-step needs (docs/model.md 3 and 7).
+
+    Args:
+        measurement: anything :func:`open_measurement` takes.
+        target: (L, L) current estimate F, or (C, L, L) for a likelihood of C classes; floating point, NumPy or the
+            backend's library.
+        likelihood: the observation model; the window model is bound to the measurement here.
+        backend: a backend or its name.
+        executor: runs parts of the measurement elsewhere (threads, processes, :mod:`mtdcore.estep.dask`); only the target
+            and the statistics travel. The result has the same bits as without.
+        tile_pixels: side of the tiles in pixels read, but not smaller than the likelihood's own; None: what suits the backend.
+
+    Returns:
+        Statistics in the backend's library.
+
+    Raises:
+        InputError: the micrographs are smaller than the box.
+        ParameterError: the target does not fit the box or the number of classes, or the likelihood the micrographs.
+    """
+    source = open_measurement(measurement)
+    engine = get_backend(backend)
+    _check_target(target, likelihood)
+    check_box_fits(source, likelihood.box_size)
+    bound = likelihood.bind(source.shape)
+    cut = tile_cut(bound, engine) if tile_pixels is None else bound.geometry.enlarged(tile_pixels)
+    together = max(LEAST_TILES, PART_TILES * bound.geometry.side**2 // cut.side**2)
+    parts = source.split(max(1, -(-source.tile_count(cut) // together)))
+    work = partial(_part, cut=cut, target=target, likelihood=bound, backend=engine)
+    total = map_sum(work, parts, executor)
+    return total if bound.classes == 1 else replace(total, classes=bound.classes)
+
+
+def tile_cut(likelihood: Likelihood, backend: Backend) -> TileGeometry:
+    """The cut of a measurement into the tiles of an E-step."""
+    return likelihood.geometry.enlarged(backend.tile_pixels(likelihood))
+
+
+def check_box_fits(measurement: Measurement, box_size: int) -> None:
+    """Raise InputError when the micrographs are smaller than the box."""
+    if min(measurement.shape[1:]) < box_size:
+        raise InputError(
+            f"the measurement should be at least one box of {box_size} x {box_size} pixels; its micrographs are "
+            f"{measurement.shape[1]} x {measurement.shape[2]}: choose a smaller box size."
+        )
+
+
+def _check_target(target: Array, likelihood: Likelihood) -> None:
+    side = likelihood.box_size
+    expected = (side, side) if likelihood.class_weights is None else (likelihood.classes, side, side)
+    if tuple(target.shape) != expected:
+        raise ParameterError(
+            f"the target should have the shape of the box, {expected}; got {tuple(target.shape)}."
+        )
+
+
+def _part(
+    measurement: Measurement, cut: TileGeometry, target: Array, likelihood: Likelihood, backend: Backend
+) -> Statistics:
+    turned = templates(backend.asarray(target), RotationSet(likelihood.rotations, likelihood.box_size))
+    return accumulate(backend, measurement.tiles(cut), turned, likelihood)

@@ -1,0 +1,109 @@
+"""What tells the micrographs of one measurement apart: noise, number of copies, optics.
+
+The micrographs of a stack share the target and nothing else. Micrograph m has white noise of standard deviation
+sigma_m, p_m expected copies, and shows the target through a transfer function H_m that is real and the same in all
+directions: what whitening did to it, or the magnitude of its CTF where phases have been flipped. Such a filter commutes with rotations.
+Which pixels may be used belongs to the measurement (:func:`mtdcore.open_measurement`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from array_api_compat import array_namespace, device
+
+from .._base.typing import Array
+from ..errors import ParameterError
+
+
+@dataclass(frozen=True, eq=False)
+class Micrographs:
+    """Facts about each of M micrographs, carried by a likelihood.
+
+    Noise levels and counts are relative: only their ratios matter, their scale is the likelihood's ``noise_std``
+    (their root mean square) and ``expected_count`` (their sum). So absolute values may be given as well, and a
+    likelihood at another noise level or temperature needs no others.
+
+    Attributes:
+        noise: (M,) positive, noise levels relative to one another.
+        count: (M,) positive, expected numbers of copies relative to one another (window model); None: equal.
+        transfer: (M, R) finite, R >= 2: the factor H_m that the target meets at R frequencies evenly spaced from 0 to
+            1/2 cycles per pixel, both included; linear between them, constant beyond. None: 1 everywhere.
+
+    Raises:
+        ParameterError: arrays of other shapes or values.
+    """
+
+    noise: np.ndarray
+    count: np.ndarray | None = None
+    transfer: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        for name, ndim in (("noise", 1), ("count", 1), ("transfer", 2)):
+            given = getattr(self, name)
+            if given is not None:
+                array = np.array(given, dtype=np.float64)
+                array.flags.writeable = False
+                object.__setattr__(self, name, array)
+                self._check(name, array, ndim)
+
+    def __len__(self) -> int:
+        return len(self.noise)
+
+    @property
+    def noise_ratio(self) -> np.ndarray:
+        """(M,) sigma_m over their root mean square."""
+        return np.asarray(self.noise / np.sqrt(np.mean(self.noise**2)))
+
+    @property
+    def count_share(self) -> np.ndarray:
+        """(M,) p_m over their sum."""
+        count = np.ones(len(self)) if self.count is None else self.count
+        return np.asarray(count / count.sum())
+
+    def _check(self, name: str, array: np.ndarray, ndim: int) -> None:
+        fits = array.ndim == ndim and len(array) == len(self.noise) and array.size and array.shape[-1] >= ndim
+        if not fits or not np.isfinite(array).all() or (ndim == 1 and array.min() <= 0.0):
+            wanted = "(M, R) finite numbers, R >= 2," if ndim == 2 else "(M,) positive numbers"
+            raise ParameterError(
+                f"{name} should hold {wanted} for the M = {len(self.noise)} micrographs; got an array of shape "
+                f"{array.shape} from {array.min(initial=math.inf):g} to {array.max(initial=-math.inf):g}."
+            )
+
+
+def check_number(facts: Micrographs | None, micrographs: int) -> None:
+    """Raise ParameterError when facts are given, but not for this many micrographs."""
+    if facts is not None and len(facts) != micrographs:
+        raise ParameterError(
+            f"the measurement has {micrographs} micrographs, the facts about them are for {len(facts)}: give one of "
+            "each per micrograph, in the order of the stack."
+        )
+
+
+def radial_filter(images: Array, profiles: Array) -> Array:
+    """Filter images by factors that depend on the length of the frequency alone.
+
+    Images are padded to twice their side with zeros and cropped again, so nothing wraps around; on (B, B) images the
+    map is symmetric and commutes with quarter turns and reflections.
+
+    Args:
+        images: (T, B, B) float64 of any library.
+        profiles: (R,) or (T, R) NumPy, factors as in :attr:`Micrographs.transfer`.
+
+    Returns:
+        (T, B, B) of the library of ``images``.
+    """
+    xp = array_namespace(images)
+    side = images.shape[-1]
+    rows, columns = np.fft.fftfreq(2 * side), np.fft.rfftfreq(2 * side)
+    profiles = np.asarray(profiles)
+    at = np.minimum(np.hypot(rows[:, None], columns), 0.5) * 2 * (profiles.shape[-1] - 1)
+    below = np.minimum(at.astype(np.int64), profiles.shape[-1] - 2)
+    factors = profiles[..., below] + (at - below) * (profiles[..., below + 1] - profiles[..., below])
+    padded = xp.zeros((images.shape[0], 2 * side, 2 * side), dtype=images.dtype, device=device(images))
+    inner = (slice(None), slice(0, side), slice(0, side))
+    padded[inner] = images
+    spectra = xp.fft.rfftn(padded, axes=(1, 2)) * xp.asarray(factors, device=device(images))
+    return xp.fft.irfftn(spectra, s=(2 * side, 2 * side), axes=(1, 2))[inner]

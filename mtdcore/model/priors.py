@@ -1,0 +1,77 @@
+"""What the engine asks of a prior: one method, the score of the smoothed density (docs/model.md 5)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from array_api_compat import array_namespace, device
+
+from .._base.typing import Array
+from ..errors import ParameterError
+
+
+@runtime_checkable
+class Prior(Protocol):
+    """A density over images, known through its score at every noise level.
+
+    A prior may also have an attribute ``centre``, (row, column) in pixels: where the centres of mass of its images lie
+    (the middle of L pixels is (L - 1) / 2). The gauge puts the target there. Without it, or where it is None, the centre is
+    that of a few samples, which costs denoiser calls.
+    """
+
+    def score(self, images: Array, noise_std: float) -> Array:
+        """Gradient of the log density of *image + N(0, noise_std^2)*.
+
+        Args:
+            images: (B, L, L) floating-point array of any library.
+            noise_std: diffusion level s >= 0, in the units of the images.
+
+        Returns:
+            (B, L, L) of the same library, dtype and device.
+        """
+        ...
+
+
+def denoise(prior: Prior, images: Array, level: float) -> Array:
+    """Posterior mean of the clean images given images with white noise of standard deviation ``level``.
+
+    Tweedie's formula ``D(y; s) = y + s^2 score(y, s)`` (docs/model.md 5); shapes as in :meth:`Prior.score`.
+    """
+    return images + level**2 * prior.score(images, level)
+
+
+@dataclass(frozen=True)
+class FlatPrior:
+    """No preference: the score is zero and the denoiser the identity."""
+
+    def score(self, images: Array, noise_std: float) -> Array:
+        """Zeros like ``images``."""
+        return array_namespace(images).zeros_like(images)
+
+
+@dataclass(frozen=True)
+class GaussianPrior:
+    """N(mean, std^2 I), for which every step of the engine is exact.
+
+    Attributes:
+        mean: scalar or (L, L) array, prior mean of each pixel.
+        std: positive standard deviation of each pixel.
+    """
+
+    mean: float | np.ndarray
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.std) and self.std > 0):
+            raise ParameterError(f"the std of a Gaussian prior must be positive; got {self.std}.")
+        if not np.all(np.isfinite(self.mean)):
+            raise ParameterError("the mean of a Gaussian prior must be finite.")
+
+    def score(self, images: Array, noise_std: float) -> Array:
+        """``(mean - x) / (std^2 + noise_std^2)``."""
+        xp = array_namespace(images)
+        mean = xp.asarray(self.mean, dtype=images.dtype, device=device(images))
+        return (mean - images) / (self.std**2 + noise_std**2)

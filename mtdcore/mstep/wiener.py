@@ -1,0 +1,96 @@
+"""The M-step where micrographs have a transfer and there is no prior: a Wiener filter whose strength follows from the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from .._base.typing import Array
+from ..estep.statistics import Statistics
+from ..model.optics import radial_filter
+from ..model.priors import Prior
+from .updates import DenoisingUpdate
+
+#: Exponents of the power spectrum that are compared, and how many powers a decade.
+_EXPONENTS, _PER_DECADE = np.arange(0.0, 4.5, 0.5), 10
+
+#: Values of a spectrum at equally spaced frequencies from 0 to 1/2.
+_VALUES = 33
+
+
+@dataclass(frozen=True, eq=False)
+class SpectralPrior:
+    """A stationary Gaussian of mean 0: independent frequencies, with a variance that depends on their length alone.
+
+    Attributes:
+        power: (R,) variance per pixel at R frequencies evenly spaced from 0 to 1/2 cycles per pixel, positive.
+    """
+
+    power: np.ndarray
+
+    def score(self, images: Array, noise_std: float) -> Array:
+        """``-(P + noise_std^2)^-1 x``, frequency by frequency."""
+        return radial_filter(images, -1.0 / (self.power + noise_std**2))
+
+
+@dataclass(frozen=True)
+class WienerUpdate:
+    """Maximiser of Q plus the log density of a :class:`SpectralPrior`, estimated anew in every M-step; the prior is not used.
+
+    Whitening and CTFs hardly let some frequencies through. Without a prior these fill up with noise, in the end more than there is
+    image. As in regularised-likelihood refinement (Scheres, J. Struct. Biol. 180 (2012) 519) the strength of the filter follows
+    from the power of the image at each frequency; here a power law, since few copies do not tell more.
+
+    Attributes:
+        steps: proximal-gradient steps per E-step, see :class:`DenoisingUpdate`.
+    """
+
+    steps: int = 20
+
+    def __call__(
+        self, target: Array, statistics: Statistics, prior: Prior, iteration: int, iterations: int
+    ) -> Array:
+        """See :class:`mtdcore.mstep.updates.Update`."""
+        power = target_spectrum(statistics)
+        if power is None:
+            return target
+        return DenoisingUpdate(self.steps)(target, statistics, SpectralPrior(power), iteration, iterations)
+
+
+def target_spectrum(statistics: Statistics) -> np.ndarray | None:
+    """The power law ``P_f = A (f + 1 / L)^-g`` under which the back-projection is most likely; None: nothing was seen.
+
+    At frequency f the back-projection has the variance ``c_f^2 P_f + c_f sigma^2``, with c_f the copies, weighed by the squared
+    transfer, that saw f.
+
+    Returns:
+        (33,) variance per pixel at frequencies evenly spaced from 0 to 1/2 cycles per pixel.
+    """
+    inner = statistics.cropped()
+    xp, side = array_namespace(inner.backprojection), inner.box_size
+    back = inner.rotation_set.adjoint(inner.backprojection)
+    spectrum = xp.abs(xp.fft.rfftn(back)) ** 2 / side**2
+    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side))
+    ring = np.minimum(np.rint(frequency * side).astype(int), side // 2)
+    pixels = np.bincount(ring.ravel())
+    # ring by ring on the host: a few numbers
+    measured = np.array(
+        [float(xp.sum(xp.where(xp.asarray(ring == r), spectrum, 0.0))) for r in range(len(pixels))]
+    )
+    measured /= pixels
+    at = np.minimum(np.arange(len(pixels)) / side, 0.5)
+    seen = np.array([inner.largest_coverage] * 2) if inner.spectrum is None else inner.spectrum.sum(axis=0)
+    copies = np.interp(at, np.linspace(0.0, 0.5, len(seen)), seen)
+    if not (copies.max() > 0.0 and measured.max() > 0.0):
+        return None
+    noise = copies * inner.noise_std**2
+    largest = float((measured / np.maximum(copies, 1e-6 * copies.max()) ** 2).max())
+    amplitudes = largest * 10.0 ** np.arange(-12, 3, 1 / _PER_DECADE)
+    shapes = (at + 1 / side) ** -_EXPONENTS[:, None] / (1 / side) ** -_EXPONENTS[:, None]
+    variance = amplitudes[:, None, None] * shapes * copies**2 + noise + 1e-300
+    likelihood = -np.sum(pixels * (np.log(variance) + measured / variance), axis=-1)
+    best, law = np.unravel_index(int(np.argmax(likelihood)), likelihood.shape)
+    wanted = (np.linspace(0.0, 0.5, _VALUES) + 1 / side) * side
+    return np.asarray(amplitudes[best] * wanted ** -_EXPONENTS[law])

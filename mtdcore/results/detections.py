@@ -1,0 +1,297 @@
+"""From the posterior of every pose to a list of copies (window model, docs/model.md 7).
+
+A copy's posterior spreads over a few corners and rotations around the best one. Its *probability* is the mass of
+that whole neighbourhood. Copies are read off greedily, the most probable first, and keep the minimum separation.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import ndimage
+
+from .._base.files import write_whole
+from .._base.typing import Array
+from ..data import Measurement, open_measurement
+from ..data.micrographs.star import write_star
+from ..data.tiles import Region, Tile
+from ..errors import ParameterError
+from ..estep.backends import Backend, get_backend
+from ..estep.each_micrograph import seen_in
+from ..estep.expectation import check_box_fits
+from ..model.likelihood import Likelihood, WindowLikelihood
+from ..model.rotations import RotationSet, templates
+from .metrics import Alignment
+
+#: Largest probability that counts: beyond it, float32 weights cannot tell 1 - q from 0. It caps log-odds at 16 nats.
+_SUREST = 1.0 - 2.0**-23
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """Copies found, the most probable first.
+
+    Attributes:
+        micrograph: (N,) int64 index of the micrograph.
+        row: (N,) int64 row of the top-left corner of the box.
+        column: (N,) int64 column of the same corner.
+        rotation: (N,) int64 index k: the copy looks like the target turned by ``2 pi k / K`` counter-clockwise.
+        probability: (N,) float64 posterior probability that a copy is there, within a few pixels.
+        box_size: side L of the box in pixels.
+        rotations: number K of rotations.
+        class_index: (N,) int64, which of the targets the copy shows; 0 where there is one.
+    """
+
+    micrograph: np.ndarray
+    row: np.ndarray
+    column: np.ndarray
+    rotation: np.ndarray
+    probability: np.ndarray
+    box_size: int
+    rotations: int
+    class_index: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    @property
+    def positions(self) -> np.ndarray:
+        """(N, 3) int64 rows (micrograph, row, column), as in :class:`mtdcore.synthetic.simulate.Truth`."""
+        return np.stack([self.micrograph, self.row, self.column], axis=1)
+
+    @property
+    def angle(self) -> np.ndarray:
+        """(N,) float64 degrees, counter-clockwise with row 0 on top, in [0, 360)."""
+        return 360.0 * self.rotation / self.rotations
+
+    @property
+    def log_odds(self) -> np.ndarray:
+        """(N,) float64 nats, ``log(q / (1 - q))`` of the probability q; at most 16, the resolution of float32."""
+        q = np.minimum(self.probability, _SUREST)
+        return np.asarray(np.log(q) - np.log1p(-q))
+
+    def in_frame_of(self, alignment: Alignment) -> Detections:
+        """The same copies, posed with the truth that the target was aligned to (``metrics.align(target, truth)``).
+
+        A target recovered turned by k and shifted by s puts every copy at a corner that is off by s *in the frame of
+        the copy*: the correction turns with the copy, and no single offset removes it.
+        """
+        rotation = (self.rotation - alignment.rotation) % self.rotations
+        angle = 2.0 * np.pi * rotation / self.rotations
+        down, right = (-step for step in alignment.shift)
+        return replace(
+            self,
+            row=self.row + np.rint(down * np.cos(angle) - right * np.sin(angle)).astype(np.int64),
+            column=self.column + np.rint(down * np.sin(angle) + right * np.cos(angle)).astype(np.int64),
+            rotation=rotation,
+        )
+
+    def _columns(self) -> dict[str, np.ndarray]:
+        """(N,) values of each field of :meth:`records`, in the order of the table."""
+        return {
+            "micrograph": self.micrograph,
+            "row": self.row,
+            "column": self.column,
+            "rotation": self.rotation,
+            "angle_degrees": self.angle,
+            "probability": self.probability,
+            "log_odds": self.log_odds,
+            "class": self.class_index,
+        }
+
+    def records(self) -> list[dict[str, int | float]]:
+        """One dictionary per copy: micrograph, row and column of the corner, rotation, angle, probability, log-odds, class."""
+        columns = self._columns()
+        return [
+            {n: float(f"{v[i]:.6g}") if v.dtype.kind == "f" else int(v[i]) for n, v in columns.items()}
+            for i in range(len(self))
+        ]
+
+    def to_csv(self, path: str | Path) -> None:
+        """One line per copy, the fields of :meth:`records`.
+
+        Raises:
+            StorageError: the file cannot be written.
+        """
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self._columns(), lineterminator="\n")
+        writer.writeheader()
+        for row in self.records():
+            writer.writerow({n: f"{v:.6g}" if isinstance(v, float) else v for n, v in row.items()})
+        write_whole(Path(path), lambda file: file.write(text.getvalue().encode()))
+
+    def to_json(self, path: str | Path) -> None:
+        """A list of :meth:`records`, with the size of the box and the number of rotations.
+
+        Raises:
+            StorageError: the file cannot be written.
+        """
+        found = {"box_size": self.box_size, "rotations": self.rotations, "copies": self.records()}
+        write_whole(Path(path), lambda file: file.write((json.dumps(found) + "\n").encode()))
+
+    def only(self, micrograph: int) -> Detections:
+        """The copies in one micrograph."""
+        return self.where(self.micrograph == micrograph)
+
+    def where(self, chosen: np.ndarray) -> Detections:
+        """Those of the copies for which ``chosen``, (N,) bool, is true."""
+        names = [field.name for field in fields(self) if isinstance(getattr(self, field.name), np.ndarray)]
+        return replace(self, **{name: getattr(self, name)[chosen] for name in names})
+
+    def pick_columns(self, binning: int = 1) -> dict[str, Sequence[object]]:
+        """RELION's columns of picks: centres ``X = column + L // 2``, ``Y = row + L // 2``, psi = +360 k / K degrees.
+
+        Args:
+            binning: pixels of the micrograph, along one side, in a pixel of the measurement.
+        """
+        half = self.box_size // 2
+        return {
+            "rlnCoordinateX": [f"{x:.6f}" for x in (self.column + half) * binning],
+            "rlnCoordinateY": [f"{y:.6f}" for y in (self.row + half) * binning],
+            "rlnAnglePsi": [f"{angle:.6f}" for angle in self.angle],
+            "rlnClassNumber": [int(c) + 1 for c in self.class_index],
+            "rlnAutopickFigureOfMerit": [f"{odds:.6f}" for odds in self.log_odds],
+            "mtdProbability": [f"{q:.6f}" for q in self.probability],
+        }
+
+    def to_star(self, path: str | Path, micrographs: Sequence[str] | None = None, binning: int = 1) -> None:
+        """One RELION table of the picks in all micrographs, see :meth:`pick_columns`.
+
+        Args:
+            path: the file.
+            micrographs: name of each micrograph of the measurement; None: ``micrograph_000001`` and so on.
+            binning: see :meth:`pick_columns`.
+
+        Raises:
+            ParameterError: fewer names than micrographs, or a name with white space.
+            StorageError: the file cannot be written.
+        """
+        if micrographs is None:
+            names = [f"micrograph_{m + 1:06d}" for m in self.micrograph]
+        elif len(micrographs) <= self.micrograph.max(initial=-1):
+            raise ParameterError(
+                f"expected a name for each micrograph, at least {self.micrograph.max() + 1}; got {len(micrographs)}."
+            )
+        else:
+            names = [micrographs[m] for m in self.micrograph]
+        columns: dict[str, Sequence[object]] = {"rlnMicrographName": names}
+        columns |= self.pick_columns(binning)
+        write_star(path, "particles", columns)
+
+
+def detect(
+    measurement: Measurement | ArrayLike | str,
+    target: Array,
+    likelihood: Likelihood,
+    backend: str | Backend = "cpu",
+    threshold: float = 0.5,
+    reach: int | None = None,
+) -> Detections:
+    """Find the copies of a target: one pass over the tiles, with a result that does not depend on their cut.
+
+    Args:
+        measurement: anything :func:`mtdcore.open_measurement` takes.
+        target: (L, L) floating-point image, for instance ``Recovery.target``, or (C, L, L) for C classes.
+        likelihood: window model with its final tied parameters, for instance ``Recovery.likelihood``.
+        backend: a backend or its name.
+        threshold: smallest probability of a copy, in (0, 1).
+        reach: pixels around the best corner over which the posterior of one copy is summed; None: an eighth of the
+            box. At most (d - 1) // 2, so that two copies at the minimum separation d never share any.
+
+    Raises:
+        ParameterError: not the window model, or an argument outside its domain.
+        InputError: the micrographs are smaller than the box.
+    """
+    if not isinstance(likelihood, WindowLikelihood):
+        raise ParameterError(
+            f"detections need the window model, in which a copy has one pose; got {type(likelihood).__name__}: make a "
+            "WindowLikelihood with its noise_std and the expected number of copies."
+        )
+    if not 0.0 < threshold < 1.0:
+        raise ParameterError(f"threshold should be a probability strictly between 0 and 1; got {threshold}.")
+    if reach is not None and reach < 0:
+        raise ParameterError(f"reach should be zero or a positive number of pixels; got {reach}.")
+    source = open_measurement(measurement)
+    check_box_fits(source, likelihood.box_size)
+    engine = get_backend(backend)
+    wanted = max(1, likelihood.box_size // 8) if reach is None else reach
+    reach = min(wanted, (likelihood.separation - 1) // 2)
+    # A wider halo, so that a tile can also judge the corners around those it owns: peaks know no borders.
+    wide = replace(likelihood.bind(source.shape), margin=likelihood.separation - 1 + reach)
+    turned = templates(engine.asarray(target), RotationSet(wide.rotations, wide.box_size))
+    found = [np.empty((0, 5))]
+    for micrograph, tiles in groupby(source.tiles(wide.geometry), key=lambda tile: tile.micrograph):
+        seen, model = seen_in(micrograph, turned, wide)
+        for tile in tiles:
+            grown, core = _grown(tile, reach)
+            found.extend(_peaks(engine.posterior(grown, seen, model), core, grown, threshold, reach))
+    table = np.vstack(found)
+    table = table[np.lexsort((table[:, 2], table[:, 1], table[:, 0], -table[:, 4]))]
+    places = table[:, :4].astype(np.int64)
+    kept = _apart(places[:, :3], wide.separation)
+    of, row, column, template = places[kept].T
+    which, rotation = np.divmod(template, wide.rotations)
+    certain = np.minimum(table[kept, 4], 1.0)
+    return Detections(of, row, column, rotation, certain, wide.box_size, wide.rotations, which)
+
+
+def _grown(tile: Tile, reach: int) -> tuple[Tile, tuple[slice, slice]]:
+    """The tile owning ``reach`` more sites on each side, and its former own sites among them."""
+    extent = tile.geometry.extent(tile.micrograph_shape)
+    own = tile.region.owned
+    rows, columns = (
+        slice(max(0, s.start - reach), min(n, s.stop + reach)) for s, n in zip(own, extent, strict=True)
+    )
+    core_rows, core_columns = (
+        slice(s.start - g.start, s.stop - g.start) for s, g in zip(own, (rows, columns), strict=True)
+    )
+    grown = replace(tile, region=Region((rows, columns), tile.region.read))
+    return grown, (core_rows, core_columns)
+
+
+def _peaks(
+    weights: np.ndarray, core: tuple[slice, slice], tile: Tile, threshold: float, reach: int
+) -> Iterator[np.ndarray]:
+    """(micrograph, row, column, template, probability) of the local maxima in the core that hold a copy.
+
+    Args:
+        weights: (C K, rows, columns) posterior on the sites that ``tile`` owns.
+        core: the sites whose peaks are wanted.
+        tile: the tile.
+        threshold: smallest probability.
+        reach: the neighbourhood is 2 reach + 1 corners wide.
+    """
+    side = 2 * reach + 1
+    mass = weights.sum(axis=0, dtype=np.float64)
+    around = ndimage.uniform_filter(mass, side, mode="constant") * side**2
+    highest = mass == ndimage.maximum_filter(mass, side, mode="constant")
+    top, left = (s.start for s in tile.region.owned)
+    for i, j in np.argwhere((highest & (around >= threshold))[core]) + [s.start for s in core]:
+        rows, columns = slice(max(0, i - reach), i + reach + 1), slice(max(0, j - reach), j + reach + 1)
+        template = int(np.argmax(weights[:, rows, columns].sum(axis=(1, 2), dtype=np.float64)))
+        yield np.array([tile.micrograph, top + i, left + j, template, around[i, j]])
+
+
+def _apart(positions: np.ndarray, separation: int) -> np.ndarray:
+    """Indices of the corners that no earlier kept corner excludes; (N, 3) rows (micrograph, row, column).
+
+    Kept corners are entered into square cells of the separation's side: a cell holds one at most, and only the nine
+    cells around a corner can hold one that excludes it.
+    """
+    cells: dict[tuple[int, int, int], tuple[int, int]] = {}
+    kept = []
+    for index, (micrograph, row, column) in enumerate(positions.tolist()):
+        i, j = row // separation, column // separation
+        near = (cells.get((micrograph, i + a, j + b)) for a in (-1, 0, 1) for b in (-1, 0, 1))
+        if all(max(abs(row - p[0]), abs(column - p[1])) >= separation for p in near if p is not None):
+            cells[micrograph, i, j] = (row, column)
+            kept.append(index)
+    return np.array(kept, dtype=np.int64)

@@ -1,0 +1,168 @@
+"""How close an estimate is to the truth, or two half-set estimates to each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from ..errors import ParameterError
+from ..model.rotations import RotationSet, rotate
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """The rotation and shift that bring an estimate closest to the truth.
+
+    Attributes:
+        image: (L, L) float64, the estimate rotated and then shifted, with zeros shifted in.
+        rotation: index k of the rotation, angle ``2 pi k / K`` counter-clockwise.
+        shift: (rows, columns) by which the rotated estimate was moved down and to the right.
+        error: relative error of ``image``.
+    """
+
+    image: np.ndarray
+    rotation: int
+    shift: tuple[int, int]
+    error: float
+
+
+def relative_error(estimate: np.ndarray, truth: np.ndarray, rotations: int = 4, max_shift: int = 0) -> float:
+    """``min ||S R_k estimate - truth|| / ||truth||`` over rotations and shifts (docs/model.md 1).
+
+    Args:
+        estimate: (L, L) real image.
+        truth: (L, L) real image, not all zero.
+        rotations: number K of equally spaced rotations that leave the problem unchanged.
+        max_shift: largest integer shift S along rows and columns, zeros shifted in. 0 gives the paper's
+            error E, :func:`forgiven_shift` the gauge-free error E_s.
+
+    Returns:
+        The error; NaN when the estimate holds a NaN.
+
+    Raises:
+        ParameterError: shapes that differ or are not square, a blank truth, rotations < 1, max_shift < 0.
+    """
+    return align(estimate, truth, rotations, max_shift).error
+
+
+def forgiven_shift(box_size: int) -> int:
+    """Pixels of shift that the gauge-free error E_s (docs/model.md 1) forgives: 6 at a box of 28, in proportion."""
+    return round(6 / 28 * box_size)
+
+
+def align(estimate: np.ndarray, truth: np.ndarray, rotations: int = 4, max_shift: int = 0) -> Alignment:
+    """The minimiser of :func:`relative_error`; arguments and errors are the same."""
+    estimate, truth = _pair(estimate, truth)
+    norm = float(np.linalg.norm(truth))
+    if norm == 0:
+        raise ParameterError("a relative error needs a truth that is not blank; every pixel of it is 0.")
+    if max_shift < 0:
+        raise ParameterError(f"max_shift must be 0 or a positive number of pixels; got {max_shift}.")
+    rotated = rotate(estimate, RotationSet(rotations, truth.shape[0]).angles)
+    best = Alignment(rotated[0], 0, (0, 0), math.nan)
+    for k, image in enumerate(rotated):
+        frames = sliding_window_view(np.pad(image, max_shift), truth.shape)
+        errors = np.linalg.norm(frames - truth, axis=(2, 3)) / norm
+        row, col = np.unravel_index(np.argmin(errors), errors.shape)
+        if not best.error <= errors[row, col]:
+            shift = (max_shift - int(row), max_shift - int(col))
+            best = Alignment(frames[row, col].copy(), k, shift, float(errors[row, col]))
+    return best
+
+
+def correlation(a: np.ndarray, b: np.ndarray, max_shift: int = 0) -> float:
+    """Largest Pearson correlation of two images over integer shifts, each on the pixels that overlap.
+
+    Args:
+        a: (L, L) real image.
+        b: (L, L) real image.
+        max_shift: largest shift along rows and columns, below L.
+
+    Returns:
+        A number in [-1, 1]; 0 where an overlap is constant.
+    """
+    a, b = _pair(a, b)
+    if not 0 <= max_shift < len(a):
+        raise ParameterError(
+            f"max_shift must lie in 0..{len(a) - 1} for images of side {len(a)}; got {max_shift}."
+        )
+    return max(_pearson(a[ours], b[theirs]) for ours, theirs in _overlaps(len(a), max_shift))
+
+
+@dataclass(frozen=True)
+class RingCorrelation:
+    """A Fourier ring correlation curve.
+
+    Attributes:
+        frequency: (L // 2,) ring radii 1/L, 2/L, ... in cycles per pixel, up to the Nyquist frequency.
+        correlation: (L // 2,) correlation of the two spectra on each ring; 0 where one has no power.
+    """
+
+    frequency: np.ndarray
+    correlation: np.ndarray
+
+    def resolution(self, threshold: float = 1 / 7) -> float:
+        """Period in pixels at which the curve first falls below the threshold, by linear interpolation.
+
+        ``inf`` when it is below from the first ring on, the period of the last ring when it never falls below.
+        """
+        below = np.flatnonzero(~(self.correlation >= threshold))
+        if below.size == 0:
+            return float(1 / self.frequency[-1])
+        i = int(below[0])
+        if i == 0:
+            return math.inf
+        high, low = self.correlation[i - 1], self.correlation[i]
+        step = (high - threshold) / (high - low)
+        return float(1 / (self.frequency[i - 1] + step * (self.frequency[i] - self.frequency[i - 1])))
+
+
+def fourier_ring_correlation(a: np.ndarray, b: np.ndarray) -> RingCorrelation:
+    """``Re sum A conj(B) / sqrt(sum |A|^2 sum |B|^2)`` of two (L, L) images on rings one frequency bin wide.
+
+    For two independent halves of the data, 1/7 is the usual threshold (Rosenthal and Henderson 2003:
+    0.143). The ring of the mean grey value is left out.
+    """
+    a, b = _pair(a, b)
+    spectrum_a, spectrum_b = np.fft.fft2(a), np.fft.fft2(b)
+    frequency = np.fft.fftfreq(len(a)) * len(a)
+    ring = np.rint(np.hypot(frequency[:, None], frequency)).astype(int).ravel()
+    rings = slice(1, len(a) // 2 + 1)
+
+    def ring_sum(values: np.ndarray) -> np.ndarray:
+        return np.bincount(ring, weights=values.ravel())[rings]
+
+    shared = ring_sum((spectrum_a * spectrum_b.conj()).real)
+    power = np.sqrt(ring_sum(abs(spectrum_a) ** 2) * ring_sum(abs(spectrum_b) ** 2))
+    curve = np.divide(shared, power, out=np.zeros_like(shared), where=power > 0)
+    return RingCorrelation(np.arange(1, len(a) // 2 + 1) / len(a), curve)
+
+
+def _pair(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both images as float64, checked to be square and of one shape."""
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if a.ndim != 2 or a.shape != b.shape or a.shape[0] != a.shape[1] or not a.size:
+        raise ParameterError(f"expected two square images of one shape; got {a.shape} and {b.shape}.")
+    return a, b
+
+
+def _overlaps(length: int, max_shift: int) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:
+    """Pairs of index expressions that cut the overlap out of two images for every shift."""
+
+    def cut(shift: int) -> slice:
+        return slice(max(0, shift), length + min(0, shift))
+
+    shifts = range(-max_shift, max_shift + 1)
+    for row in shifts:
+        for col in shifts:
+            yield (cut(row), cut(col)), (cut(-row), cut(-col))
+
+
+def _pearson(a: np.ndarray, b: np.ndarray) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    norm = np.linalg.norm(a) * np.linalg.norm(b)
+    return float(np.sum(a * b) / norm) if norm > 0 else 0.0

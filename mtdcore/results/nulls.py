@@ -1,0 +1,195 @@
+"""Is there anything to find? Evidence against what the same pipeline makes of pure noise (docs/model.md 10).
+
+Templates and learned priors make structure out of noise. A recovery is therefore repeated on measurements of the same
+shape that hold none (:func:`null_runs`), and counts as supported only when its evidence lies beyond theirs.
+docs/trust.md says how often that verdict is wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import stdtrit
+
+from ..data import Measurement, open_measurement
+from ..data.derived import DerivedMeasurement
+from ..data.tiles import Tile
+from ..em.recover import recover
+from ..em.state import Recovery
+from ..errors import ParameterError
+
+#: Side of the blocks that noise is drawn in, whatever the tiles: part of what a seed means.
+_BLOCK = 64
+
+#: How often noise would exceed the prediction limit if its evidence were normal. It is skewed: the rate found by
+#: calibration is up to three times this one, and stays below 1 % (docs/trust.md).
+_NOMINAL_RATE = 0.002
+
+#: Nats that no threshold falls below. With a prior most null runs end near 0 nats and a few at ten: four of them can
+#: agree by chance (docs/trust.md).
+_SMALLEST_THRESHOLD = 15.0
+
+
+@dataclass(frozen=True)
+class NullMeasurement(DerivedMeasurement):
+    """White noise in the place of every valid pixel of another measurement, made tile by tile; see :class:`Measurement`.
+
+    Attributes:
+        source: what it imitates: shape, dtype, masks and cut.
+        noise_std: (micrographs,) standard deviation of the noise in each.
+        seed: the same seed gives the same pixels, however they are cut.
+    """
+
+    noise_std: tuple[float, ...]
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (all(math.isfinite(level) and level > 0 for level in self.noise_std) and self.seed >= 0):
+            raise ParameterError(
+                "null measurements need a positive noise_std and a seed of at least 0; "
+                f"got {self.noise_std} and {self.seed}."
+            )
+        if len(self.noise_std) != self.shape[0]:
+            raise ParameterError(
+                f"expected one noise_std, or one for each of the {self.shape[0]} micrographs; got {len(self.noise_std)}."
+            )
+
+    def derive(self, tile: Tile) -> Tile:
+        """The tile with noise in it."""
+        values = self._pixels(tile.micrograph, *tile.region.read).astype(self.dtype)
+        if tile.valid is not None:
+            values[~tile.valid] = 0
+        return replace(tile, values=values)
+
+    def _pixels(self, micrograph: int, rows: slice, columns: slice) -> np.ndarray:
+        """(h, w) float64 noise of a rectangle, cut out of the blocks that it touches."""
+        across, down = (range(s.start // _BLOCK, -(-s.stop // _BLOCK)) for s in (columns, rows))
+        blocks = [[self._block(micrograph, i, j) for j in across] for i in down]
+        top, left = rows.start - down.start * _BLOCK, columns.start - across.start * _BLOCK
+        return np.block(blocks)[
+            top : top + rows.stop - rows.start, left : left + columns.stop - columns.start
+        ]
+
+    def _block(self, micrograph: int, *place: int) -> np.ndarray:
+        stream = np.random.SeedSequence(self.seed, spawn_key=(micrograph, *place))
+        return self.noise_std[micrograph] * np.random.default_rng(stream).standard_normal((_BLOCK, _BLOCK))
+
+
+def null_measurement(
+    measurement: Measurement | ArrayLike | str, noise_std: float | Sequence[float], seed: int = 0
+) -> NullMeasurement:
+    """White noise of the shape, dtype and mask of a measurement; nothing is held in memory.
+
+    Args:
+        measurement: anything :func:`mtdcore.open_measurement` takes.
+        noise_std: standard deviation, for instance ``Recovery.noise_std``, or that of each micrograph.
+        seed: of the noise.
+    """
+    source = open_measurement(measurement)
+    levels = np.atleast_1d(np.asarray(noise_std, dtype=np.float64))
+    each = np.repeat(levels, source.shape[0]) if levels.size == 1 else levels
+    return NullMeasurement(source, tuple(each.tolist()), seed)
+
+
+def phase_randomised(images: ArrayLike, seed: int = 0) -> np.ndarray:
+    """The same power spectrum with the phases of white noise: a null for measurements whose noise is coloured.
+
+    The copies are torn apart, but their power stays: the null is a little too strict when copies hold much of it.
+
+    Args:
+        images: (H, W) or (micrographs, H, W) finite real array, in memory.
+        seed: of the phases.
+
+    Returns:
+        float64 array of the same shape; the mean of each micrograph is kept.
+
+    Raises:
+        ParameterError: another shape, or pixels that are not finite.
+    """
+    pixels = np.asarray(images, dtype=np.float64)
+    if pixels.ndim not in (2, 3) or not np.isfinite(pixels).all():
+        raise ParameterError(
+            f"phases are randomised for finite (H, W) or (micrographs, H, W) arrays; got shape {pixels.shape}"
+            f"{'' if np.isfinite(pixels).all() else ' with pixels that are not finite: fill them first'}."
+        )
+    noise = np.fft.rfft2(np.random.default_rng(seed).standard_normal(pixels.shape))
+    phases = noise / np.abs(noise)
+    phases[..., 0, 0] = 1.0
+    spectrum = np.fft.rfft2(pixels)
+    amplitudes = np.abs(spectrum)
+    amplitudes[..., 0, 0] = spectrum[..., 0, 0].real
+    return np.asarray(np.fft.irfft2(amplitudes * phases, s=pixels.shape[-2:]))
+
+
+def null_runs(
+    measurement: Measurement | ArrayLike | str,
+    noise_std: float | Sequence[float],
+    /,
+    runs: int = 8,
+    seed: int = 0,
+    **options: Any,
+) -> Iterator[Recovery]:
+    """The recovery repeated on white noise, one run after the other.
+
+    Args:
+        measurement: what was recovered from.
+        noise_std: of the noise, for instance ``Recovery.noise_std``, or that of each micrograph. (What the runs are told
+            about it is among the options.)
+        runs: number of noise measurements; with 4 the threshold is about twice as high (docs/trust.md).
+        seed: of the first noise measurement and of the starts; further runs count up from it.
+        options: keyword arguments that :func:`mtdcore.recover` was called with, without ``seed``.
+    """
+    for run in range(seed, seed + runs):
+        yield recover(null_measurement(measurement, noise_std, run), seed=run, **options)
+
+
+def evidence_threshold(null_evidence: Sequence[float] | np.ndarray) -> float:
+    """Nats that one more null run exceeds with a probability below 1 %.
+
+    The 99.8 % prediction limit of a normal sample, mean + t s sqrt(1 + 1/n) with Student's t at n - 1 degrees of
+    freedom, but no less than 15 nats. More runs lower it, because they leave less to chance.
+
+    Args:
+        null_evidence: ``Recovery.evidence`` of two or more null runs.
+
+    Raises:
+        ParameterError: fewer than two values, or one that is not finite.
+    """
+    values = np.asarray(null_evidence, dtype=np.float64)
+    if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():
+        raise ParameterError(
+            f"a threshold needs the finite evidence of two null runs or more; got {null_evidence}."
+        )
+    quantile = stdtrit(len(values) - 1, 1.0 - _NOMINAL_RATE)
+    limit = values.mean() + quantile * values.std(ddof=1) * math.sqrt(1.0 + 1.0 / len(values))
+    return max(_SMALLEST_THRESHOLD, float(limit))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the data support the recovered structure.
+
+    Attributes:
+        evidence: nats against "no copies".
+        threshold: nats that pure noise stays below.
+    """
+
+    evidence: float
+    threshold: float
+
+    @property
+    def supported(self) -> bool:
+        """Whether the evidence lies above the threshold."""
+        return self.evidence > self.threshold
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in plain words."""
+        if self.supported:
+            return "structure supported by the data"
+        return "not distinguishable from noise"

@@ -1,0 +1,103 @@
+"""The posterior of the positions of copies as an image (window model), for other programs to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .._base.typing import Array
+from ..data import Measurement, open_measurement
+from ..errors import ParameterError
+from ..estep.backends import Backend, get_backend
+from ..estep.each_micrograph import seen_in
+from ..estep.expectation import check_box_fits
+from ..model.likelihood import Likelihood, WindowLikelihood
+from ..model.rotations import RotationSet, templates
+
+
+def posterior_maps(
+    measurement: Measurement | ArrayLike | str,
+    target: Array,
+    likelihood: Likelihood,
+    backend: str | Backend = "cpu",
+) -> Iterator[np.ndarray]:
+    """The expected number of copies centred on each pixel, micrograph by micrograph.
+
+    Args:
+        measurement: anything :func:`mtdcore.open_measurement` takes.
+        target: (L, L) or (C, L, L), as :func:`mtdcore.results.detections.detect` takes it.
+        likelihood: window model.
+        backend: a backend or its name.
+
+    Yields:
+        (H, W) float32 for each micrograph in turn, summed over rotations and classes. The centre of a box with its corner at
+        (r, c) is pixel (r + L // 2, c + L // 2), as in the tables of picks.
+
+    Raises:
+        ParameterError: not the window model.
+        InputError: the micrographs are smaller than the box.
+    """
+    if not isinstance(likelihood, WindowLikelihood):
+        raise ParameterError(
+            f"a map of positions needs the window model, in which a copy has one pose; got {type(likelihood).__name__}."
+        )
+    source = open_measurement(measurement)
+    check_box_fits(source, likelihood.box_size)
+    engine, half = get_backend(backend), likelihood.box_size // 2
+    bound = likelihood.bind(source.shape)
+    turned = templates(engine.asarray(target), RotationSet(bound.rotations, bound.box_size))
+    for micrograph, tiles in groupby(source.tiles(bound.geometry), key=lambda tile: tile.micrograph):
+        seen, model = seen_in(micrograph, turned, bound)
+        whole = np.zeros(source.shape[1:], dtype=np.float32)
+        for tile in tiles:
+            rows, columns = (slice(s.start + half, s.stop + half) for s in tile.region.owned)
+            whole[rows, columns] = engine.posterior(tile, seen, model).sum(axis=0)
+        yield whole
+
+
+def write_posterior_map(
+    path: str | Path,
+    measurement: Measurement | ArrayLike | str,
+    target: Array,
+    likelihood: Likelihood,
+    backend: str | Backend = "cpu",
+    *,
+    pixel_size: float | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write :func:`posterior_maps` as an OME-Zarr 0.5 image (micrographs, H, W), one micrograph in memory at a time.
+
+    Args:
+        path: folder to write.
+        measurement: see :func:`posterior_maps`.
+        target: see there.
+        likelihood: see there.
+        backend: see there.
+        pixel_size: angstrom; None: unknown.
+        overwrite: replace what is at ``path``.
+
+    Raises:
+        ParameterError, InputError: see :func:`posterior_maps`.
+        StorageError: ``path`` exists or cannot be written.
+    """
+    from .._base.version import __version__
+    from ..data.zarr.store import creating
+
+    source = open_measurement(measurement)
+    attributes = {"mtdcore": {"version": __version__, "made_by": "posterior_map"}}
+    with creating(
+        Path(path),
+        source.shape,
+        np.dtype(np.float32),
+        attributes,
+        "lz4",
+        overwrite,
+        pixel_size=pixel_size,
+        ome=True,
+    ) as (array, _):
+        for index, one in enumerate(posterior_maps(source, target, likelihood, backend)):
+            array[index] = one

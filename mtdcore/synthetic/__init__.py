@@ -1,0 +1,1 @@
+"""Measurements with a known truth: targets, places and the simulator."""

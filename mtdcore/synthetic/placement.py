@@ -1,0 +1,74 @@
+"""Random places that keep a distance: where the simulator puts its copies."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..errors import ParameterError
+
+_BATCH = 4096  # proposed places at a time
+_PROPOSALS = 1_000_000  # proposals in vain before a placement is given up
+
+
+def random_corners(
+    rng: np.random.Generator, count: int, corners: tuple[int, int], distance: int
+) -> np.ndarray:
+    """Random sequential adsorption: each corner is uniform among the places that the earlier ones leave free.
+
+    Args:
+        rng: source of randomness.
+        count: number of corners.
+        corners: numbers of possible rows and columns.
+        distance: smallest difference, in rows or in columns, between two corners.
+
+    Returns:
+        (count, 2) int64 rows and columns.
+
+    Raises:
+        ParameterError: so many do not fit, or random placement cannot reach it (beyond about 0.56 of the plane).
+    """
+    most = math.prod((n - 1) // distance + 1 for n in corners)
+    patience = min(20 * corners[0] * corners[1], _PROPOSALS)
+    best = 0
+    for _ in range(max(1, _PROPOSALS // max(patience, _BATCH)) if count <= most else 0):
+        placed = _adsorb(rng, count, corners, distance, patience)
+        if len(placed) == count:
+            return placed
+        best = max(best, len(placed))  # jammed: a fresh start may do better, where that is cheap
+    raise ParameterError(
+        f"{count} copies at least {distance} pixels apart do not fit {corners[0]} x {corners[1]} corners: {most} is the "
+        f"most that ever do, and random placement got to {best}; lower the density or the separation, or enlarge the "
+        "micrograph."
+    )
+
+
+def _adsorb(
+    rng: np.random.Generator, count: int, corners: tuple[int, int], distance: int, patience: int
+) -> np.ndarray:
+    """(n, 2) corners, n < count only if ``patience`` proposals in a row were in the way of earlier ones.
+
+    The grid has cells of side ``distance``: each holds one corner at most, and only the eight cells around a
+    proposal can hold another corner that excludes it. A border of empty cells saves the edge cases.
+    """
+    cells = [(n - 1) // distance + 1 for n in corners]
+    grid = np.full((2, cells[0] + 2, cells[1] + 2), -4 * (distance + max(corners)), np.int64)
+    around = np.arange(3)
+    placed: list[np.ndarray] = []
+    rejected, batch = 0, 64  # the first proposals are tried one by one, so few at a time
+    while len(placed) < count and rejected < patience:
+        proposals = rng.integers(0, corners, size=(batch, 2))
+        row, column = (proposals // distance).T[:, :, None, None] + around[:, None]
+        near = grid[:, row, np.swapaxes(column, 1, 2)]
+        free = (abs(near - proposals.T[:, :, None, None]).max(axis=0) >= distance).all(axis=(1, 2))
+        rejected += batch
+        batch = min(2 * batch, _BATCH)
+        for proposal in proposals[free]:
+            i, j = proposal // distance
+            near = abs(grid[:, i : i + 3, j : j + 3] - proposal[:, None, None])
+            if near.max(axis=0).min() >= distance and len(placed) < count:
+                grid[:, i + 1, j + 1] = proposal
+                placed.append(proposal.copy())  # not a view that keeps its whole batch
+                rejected = 0
+    return np.array(placed, dtype=np.int64).reshape(-1, 2)

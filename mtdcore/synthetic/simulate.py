@@ -1,0 +1,246 @@
+"""The forward model (docs/model.md 2): copies of a target in random places and rotations, plus white noise.
+
+A measurement is rendered block by block. The noise of a block is keyed by (seed, micrograph, block), so the same
+seed gives the same bits in memory and on disk, and memory use does not grow with the measurement.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ..data import ArrayMeasurement, Measurement, open_measurement
+from ..errors import InputError, ParameterError
+from ..model.rotations import RotationSet, disc, rotate
+from .placement import random_corners
+
+_BLOCK = (256, 1024)  # rows, columns of pixels; part of what a seed means, and a chunk on disk
+_TRUTH_FILE = "truth.npz"  # beside the chunks
+_PLACES, _ROTATIONS, _NOISE = range(3)  # random streams of a micrograph
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """What was placed in a simulated measurement.
+
+    Attributes:
+        target: (L, L) float64, the image that was placed: the one given, cut to the inscribed disc unless all
+            rotations are right angles.
+        noise_std: standard deviation of the noise.
+        positions: (N, 3) int64 rows (micrograph, row, column): top-left corners of the copies.
+        angles: (N,) float64 in radians, counter-clockwise.
+        rotation_indices: (N,) int64, k of angle ``2 pi k / K``; None for continuous rotations.
+    """
+
+    target: np.ndarray
+    noise_std: float
+    positions: np.ndarray
+    angles: np.ndarray
+    rotation_indices: np.ndarray | None
+
+
+@dataclass(frozen=True, eq=False)
+class Simulation(Truth):
+    """A simulated measurement with its truth.
+
+    Attributes:
+        measurement: (micrographs, H, W) pixels, in memory or on disk.
+        parameters: what repeats the simulation with the same target; JSON-able.
+    """
+
+    measurement: Measurement
+    parameters: dict[str, Any]
+
+
+def simulate(
+    target: np.ndarray,
+    *,
+    side: int | None = None,
+    shape: tuple[int, int] | None = None,
+    density: float | None = None,
+    count: int | None = None,
+    snr: float | None = None,
+    noise_std: float | None = None,
+    rotations: int | Literal["continuous"] = 4,
+    separation: float = 2,
+    min_separation: int | None = None,
+    seed: int = 0,
+    micrographs: int = 1,
+    path: str | Path | None = None,
+    dtype: Literal["float32", "float64"] = "float32",
+    compressor: Literal["lz4", "zstd"] | None = None,
+    overwrite: bool = False,
+) -> Simulation:
+    """Simulate a measurement. One of each pair side / shape, density / count, snr / noise_std is needed.
+
+    Args:
+        target: (L, L) finite image.
+        side: side of square micrographs in pixels.
+        shape: (H, W) of a micrograph.
+        density: fraction of a micrograph that boxes cover, p L^2 / (H W); p is rounded up.
+        count: number p of copies in each micrograph.
+        snr: ``||F||^2 / (L^2 sigma^2)``; ``inf`` for no noise.
+        noise_std: sigma, the standard deviation of the noise.
+        rotations: number K of equally likely angles, or "continuous" for uniform angles.
+        separation: smallest distance between two corners, along rows or along columns, in units of L: 2 is well
+            separated, 1 non-overlapping; below 1, copies may overlap and add up.
+        min_separation: the same in pixels; overrides ``separation``.
+        seed: non-negative; the same seed and arguments give the same bits, in memory and on disk.
+        micrographs: number of micrographs.
+        path: write a Zarr v3 array here, with the truth beside it (:func:`open_simulation`). None: stay in memory.
+        dtype: dtype of the pixels.
+        compressor: of the chunks on disk (noise hardly compresses).
+        overwrite: replace what is at ``path``.
+
+    Raises:
+        ParameterError: an argument outside its domain, or copies that do not fit.
+        StorageError: ``path`` exists or cannot be written.
+    """
+    target = np.array(target, dtype=np.float64)
+    length = len(target) if target.ndim else 0
+    if target.shape != (length, length) or not length or not np.isfinite(target).all():
+        raise ParameterError(
+            f"the target must be a finite square image; got an array of shape {target.shape}."
+        )
+    if dtype not in ("float32", "float64"):
+        raise ParameterError(f"the dtype of a simulation is float32 or float64; got {dtype}.")
+    angle_count = None if rotations == "continuous" else rotations
+    if angle_count is None or not RotationSet(angle_count, length).exact:
+        target *= disc(length)
+    for name, value in {"density": density, "separation": separation}.items():
+        if value is not None and not math.isfinite(value):
+            raise ParameterError(f"{name} must be a finite number; got {value}.")
+    height, width = _one("side", None if side is None else (side, side), "shape", shape)
+    if min(height, width) < length or micrographs < 1 or seed < 0:
+        raise ParameterError(
+            f"expected one or more micrographs of at least {length} x {length} pixels (the target) and a seed of at "
+            f"least 0; got {micrographs} of {height} x {width} and seed {seed}."
+        )
+    wanted = None if density is None else math.ceil(density * height * width / length**2 - 1e-9)
+    count = _one("density", wanted, "count", count)
+    noise_std = _one("snr", None if snr is None else _noise_std(target, snr), "noise_std", noise_std)
+    distance = math.ceil(separation * length) if min_separation is None else min_separation
+    if distance < 1 or count < 0 or not 0 <= noise_std < math.inf:
+        raise ParameterError(
+            "the separation must be positive, the number of copies and the noise not negative; "
+            f"got {distance} pixels, {count} copies and noise_std {noise_std}."
+        )
+    corners = (height - length + 1, width - length + 1)
+    places = [random_corners(_stream(seed, m, _PLACES), count, corners, distance) for m in range(micrographs)]
+    positions = np.hstack([np.repeat(np.arange(micrographs), count)[:, None], np.concatenate(places)])
+    draws = np.concatenate([_stream(seed, m, _ROTATIONS).random(count) for m in range(micrographs)])
+    indices = None if angle_count is None else (draws * angle_count).astype(np.int64)
+    angles = 2 * np.pi * (draws if angle_count is None else np.floor(draws * angle_count) / angle_count)
+    truth = Truth(target, float(noise_std), positions, angles, indices)
+    parameters = {
+        "shape": [int(height), int(width)],
+        "count": int(count),
+        "noise_std": truth.noise_std,
+        "rotations": "continuous" if angle_count is None else int(angle_count),
+        "min_separation": int(distance),
+        "seed": int(seed),
+        "micrographs": int(micrographs),
+        "dtype": dtype,
+    }
+    rotated = None if angle_count is None else RotationSet(angle_count, length).apply(target)
+    size = (micrographs, height, width)
+    blocks = _blocks(truth, rotated, seed, size)
+    if path is None:
+        pixels = np.empty(size, dtype)
+        for place, block in blocks:
+            pixels[place] = block
+        return Simulation(**vars(truth), measurement=ArrayMeasurement(pixels), parameters=parameters)
+
+    from .._base.version import __version__
+    from ..data.zarr.store import creating
+
+    path = Path(path)
+    attributes = {"mtdcore": {"version": __version__, "made_by": "simulate", "parameters": parameters}}
+    with creating(path, size, np.dtype(dtype), attributes, compressor, overwrite) as (array, folder):
+        for place, block in blocks:
+            array[place] = block.astype(dtype)
+        np.savez(folder / _TRUTH_FILE, **{k: v for k, v in asdict(truth).items() if v is not None})
+    return open_simulation(path)
+
+
+def open_simulation(path: str | Path) -> Simulation:
+    """A simulation that :func:`simulate` wrote to ``path``; pixels are read when needed.
+
+    Raises:
+        InputError: nothing written by ``simulate`` is there.
+        StorageError: ``path`` does not exist.
+    """
+    from ..data.zarr.store import StoredArray
+
+    measurement = open_measurement(path)
+    try:
+        attributes: Any = StoredArray.open(Path(path)).array.attrs["mtdcore"]
+        with np.load(Path(path) / _TRUTH_FILE, allow_pickle=False) as file:
+            values: dict[str, Any] = {name: file[name] for name in file.files}
+        values["noise_std"] = float(values["noise_std"])
+        parameters = dict(attributes["parameters"])
+        values = {"rotation_indices": None} | values
+        return Simulation(**values, measurement=measurement, parameters=parameters)
+    except Exception as error:  # NumPy, zipfile and zlib share no exception type
+        raise InputError(
+            f"{path} should be a measurement written by simulate; its truth is unreadable: {error}."
+        ) from error
+
+
+def _one(name: str, value: Any, other: str, alternative: Any) -> Any:
+    """The one of two arguments that was given."""
+    if (value is None) == (alternative is None):
+        raise ParameterError(f"give either {name} or {other}, not {'both' if value is not None else 'none'}.")
+    return alternative if value is None else value
+
+
+def _noise_std(target: np.ndarray, snr: float) -> float:
+    power = float(np.mean(target**2))
+    if not snr > 0 or power == 0:
+        raise ParameterError(
+            f"a signal-to-noise ratio needs snr > 0 and a target that is not blank; got snr {snr}."
+        )
+    return math.sqrt(power / snr)
+
+
+def _stream(seed: int, *key: int) -> np.random.Generator:
+    """The independent random stream of a key."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)))
+
+
+def _blocks(
+    truth: Truth, rotated: np.ndarray | None, seed: int, shape: tuple[int, int, int]
+) -> Iterator[tuple[tuple[int, slice, slice], np.ndarray]]:
+    """Every block as (place in the measurement, (h, w) float64 pixels); ``rotated`` is None for free angles."""
+    length = len(truth.target)
+    rows, columns = (
+        [slice(i, min(i + step, n)) for i in range(0, n, step)]
+        for n, step in zip(shape[1:], _BLOCK, strict=True)
+    )
+    for place in itertools.product(range(shape[0]), rows, columns):
+        micrograph, *spans = place
+        size = [span.stop - span.start for span in spans]
+        rng = _stream(
+            seed, micrograph, _NOISE, *(span.start // step for span, step in zip(spans, _BLOCK, strict=True))
+        )
+        # A whole row of noise is drawn also where the block is cut off: pixels do not depend on the width.
+        pixels = truth.noise_std * rng.standard_normal((size[0], _BLOCK[1]))[:, : size[1]]
+        first, last = np.searchsorted(truth.positions[:, 0], [micrograph, micrograph + 1])
+        offsets = truth.positions[first:last, 1:] - [span.start for span in spans]
+        inside = np.flatnonzero(((offsets > -length) & (offsets < size)).all(axis=1))
+        copies = first + inside
+        if rotated is not None and truth.rotation_indices is not None:
+            images = rotated[truth.rotation_indices[copies]]
+        else:
+            images = rotate(truth.target, truth.angles[copies].tolist()) if len(copies) else ()
+        for (row, column), image in zip(offsets[inside], images, strict=True):
+            top, left = max(row, 0), max(column, 0)
+            patch = pixels[top : row + length, left : column + length]
+            patch += image[top - row :, left - column :][: patch.shape[0], : patch.shape[1]]
+        yield place, pixels

@@ -1,0 +1,140 @@
+"""The frame of a target: orientation by the prior, position by the prior or by the likelihood."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+import mtdcore as mtd
+from mtdcore.em.gauge.centre import CentreGauge, centred
+from mtdcore.em.gauge.prior import PriorGauge, centre_of_mass
+from mtdcore.model.rotations import disc, rotate, translate
+from mtdcore.results.metrics import align
+
+BOX = 16
+
+
+def shape():
+    """Smooth enough to turn without ringing, and unlike itself at any other angle; centred on the box."""
+    rows, columns = np.mgrid[:BOX, :BOX] - (BOX - 1) / 2
+    long = np.exp(-0.5 * ((rows / 1.3) ** 2 + (columns / 4) ** 2))
+    spot = 0.8 * np.exp(-0.5 * (((rows + 3) / 1.2) ** 2 + ((columns - 2) / 1.2) ** 2))
+    image = long + spot - 0.8 * np.exp(-0.5 * (((rows - 3) / 1.2) ** 2 + ((columns + 2) / 1.2) ** 2))
+    return image * disc(BOX)
+
+
+@dataclass(frozen=True)
+class OneImage:
+    """A prior that knows one image, give or take a little white noise."""
+
+    image: np.ndarray
+    std: float = 0.05
+
+    def score(self, images, noise_std):
+        return (self.image - images) / (self.std**2 + noise_std**2)
+
+
+def average_of(image, level, margin=3, seed=0):
+    frame = np.pad(image, margin)
+    return frame + level * np.random.default_rng(seed).standard_normal(frame.shape)
+
+
+@pytest.mark.parametrize("degrees", [0.0, 37.0, 143.0, 250.0])
+def test_free_angles_are_found_to_a_degree_or_two(degrees):
+    truth = shape()
+    turned = rotate(truth, [math.radians(degrees)])[0]
+    gauge = PriorGauge(OneImage(truth), 72, centre_of_mass(truth))
+    found = gauge.choose(turned, average_of(turned, 0.1), 0.1)
+    assert np.linalg.norm(found - truth) < 0.12 * np.linalg.norm(truth)
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_right_angles_stay_exact(turns):
+    truth = shape()
+    turned = np.rot90(truth, turns)
+    found = PriorGauge(OneImage(truth), 4, centre_of_mass(truth)).choose(
+        turned, average_of(turned, 0.05), 0.05
+    )
+    assert np.allclose(found, truth, atol=1e-12)
+
+
+def test_a_frame_without_reason_to_move_is_kept():
+    """Nothing is turned for less than the noise of the bound: a round image is as likely at any angle."""
+    rows, columns = np.mgrid[:BOX, :BOX] - (BOX - 1) / 2
+    round_ = np.exp(-0.5 * (rows**2 + columns**2) / 9) * disc(BOX)
+    gauge = PriorGauge(OneImage(round_), 72, ((BOX - 1) / 2, (BOX - 1) / 2))
+    assert np.array_equal(gauge.choose(round_, average_of(round_, 0.02), 0.02), round_)
+
+
+def test_large_slips_are_the_priors_business_also_at_free_angles():
+    truth = shape()
+    gauge = PriorGauge(OneImage(truth), 72, centre_of_mass(truth))
+    slipped = translate(truth, (0.0, 4.0))
+    frame = translate(np.pad(truth, 6), (0.0, 4.0))
+    found = gauge.choose(slipped, frame, 0.05)
+    assert np.linalg.norm(found - truth) < 0.5 * np.linalg.norm(truth) < np.linalg.norm(slipped - truth)
+    assert np.allclose(centre_of_mass(found), centre_of_mass(truth), atol=1.0)
+
+
+@pytest.mark.parametrize("shift", [(4, 0), (-5, 3), (0, 6)])
+def test_without_a_prior_what_is_bright_goes_to_the_middle(shift):
+    """The lower left of a wide box is cut off; the rest comes to the middle, in noise and with a dark fringe around it."""
+    image = np.pad(np.clip(shape(), 0, None), 4) - 0.1 + 0.05 * np.random.default_rng(0).normal(size=(24, 24))
+    moved = CentreGauge().choose(np.roll(image, shift, axis=(0, 1)), np.zeros((40, 40)), 1.0)
+    assert align(moved, image, 1, 8).shift == pytest.approx((0, 0), abs=1)
+    assert np.count_nonzero(moved) < moved.size  # zeros came in
+
+
+def test_without_a_prior_what_is_nearly_in_the_middle_stays():
+    image = np.roll(np.clip(shape(), 0, None), (1, -2), axis=(0, 1))
+    assert CentreGauge().choose(image, np.zeros((24, 24)), 1.0) is image
+    assert np.array_equal(CentreGauge().choose(np.zeros((8, 8)), np.zeros((12, 12)), 1.0), np.zeros((8, 8)))
+
+
+@pytest.mark.parametrize("shift", [(0.0, 0.0), (0.75, -0.5), (-1.0, 1.25), (2.0, 0.0)])
+def test_centred_undoes_a_shift(shift):
+    truth = shape()
+    found = centred(translate(truth, shift), lambda image: -1e3 * float(np.square(image - truth).sum()))
+    assert np.linalg.norm(found - truth) < 0.1 * np.linalg.norm(truth)
+
+
+def test_centred_leaves_what_gains_nothing():
+    image = shape()
+    assert centred(image, lambda image: 0.0) is image
+
+
+def test_translate():
+    image = np.zeros((8, 8))
+    image[2:4, 3:5] = 1.0
+    assert np.allclose(translate(image, (2.0, -1.0)), np.roll(image, (2, -1), axis=(0, 1)), atol=1e-12)
+    smooth = shape()
+    there_and_back = translate(translate(smooth, (0.5, 0.25)), (-0.5, -0.25))
+    assert np.abs(there_and_back - smooth).max() < 0.02
+
+
+def test_recover_centres_copies_at_any_angle():
+    """From a start off the axis of rotation; EM alone stays there."""
+    truth = shape()
+    made = mtd.simulate(
+        truth, shape=(140, 140), count=10, snr=4.0, rotations="continuous", separation=1.3, seed=1
+    )
+    prior = mtd.GaussianPrior(truth, 0.3)
+    off = translate(made.target, (2.0, -2.0))
+    options = {
+        "box_size": BOX,
+        "rotations": 36,
+        "noise_std": made.noise_std,
+        "initial": off,
+        "iterations": 12,
+    }
+    errors = [
+        align(
+            mtd.recover(made.measurement, prior=prior, gauge=gauge, coarse_rotations=18, **options).target,
+            made.target,
+            rotations=360,
+            max_shift=0,
+        ).error
+        for gauge in (None, PriorGauge(prior, 36, centre_of_mass(truth)))
+    ]
+    assert errors[1] < 0.2 < errors[0], errors

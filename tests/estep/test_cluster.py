@@ -1,0 +1,173 @@
+"""A real Dask cluster on this machine: same bits, also when workers are killed."""
+
+import os
+import pickle
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mtdcore import PatchLikelihood, WindowLikelihood, e_step, get_backend, recover
+from mtdcore.errors import InputError, StorageError
+from mtdcore.estep.backends.cpu.backend import CpuBackend
+from mtdcore.synthetic import simulate
+from mtdcore.testing import assert_same_bits
+
+pytest.importorskip("distributed")
+from mtdcore.estep.dask import WorkerBackend, connected, local_workers
+
+CPU = get_backend("cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def workers():
+    with local_workers(2) as executor:
+        yield executor
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """20 micrographs with copies of a square, one of them worse than the others."""
+    target = np.zeros((6, 6))
+    target[1:4, 2:5] = 1.0
+    path = tmp_path_factory.mktemp("cluster") / "m.zarr"
+    made = simulate(target, side=60, density=0.1, snr=1.0, micrographs=20, path=path)
+    return path, made
+
+
+def kill(executor, which=0):
+    """The process of one worker dies without a word."""
+    os.kill(list(executor.client.run(os.getpid).values())[which], signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        WindowLikelihood(6, 4, 0.7, 200.0),
+        pytest.param(PatchLikelihood(6, 4, 0.7, 0.5), marks=pytest.mark.slow),
+    ],
+)
+def test_same_bits_as_without(workers, store, model, monkeypatch):
+    monkeypatch.setattr("mtdcore.estep.expectation.PART_TILES", 1)
+    monkeypatch.setattr("mtdcore.estep.expectation.LEAST_TILES", 1)
+    path, made = store
+    remote = WorkerBackend(workers, "cpu")
+    there = e_step(str(path), made.target, model, remote, workers)
+    assert_same_bits(there, e_step(str(path), made.target, model, CPU))
+
+
+def test_micrographs_and_classes_travel(workers, store, monkeypatch):
+    from mtdcore import Micrographs
+
+    monkeypatch.setattr("mtdcore.estep.expectation.PART_TILES", 1)
+    monkeypatch.setattr("mtdcore.estep.expectation.LEAST_TILES", 1)
+    path, made = store
+    facts = Micrographs(np.linspace(1, 2, 20), transfer=np.linspace(0.5, 1, 60).reshape(20, 3))
+    model = WindowLikelihood(6, 4, 0.7, 200.0, class_weights=(0.6, 0.4), micrographs=facts)
+    targets = np.stack([made.target, made.target.T])
+    there = e_step(str(path), targets, model, WorkerBackend(workers, "cpu"), workers)
+    here = e_step(str(path), targets, model, CPU)
+    assert_same_bits(there, here)
+    np.testing.assert_array_equal(there.ledger, here.ledger)
+    np.testing.assert_array_equal(there.spectrum, here.spectrum)
+
+
+class _Deadly(CpuBackend):
+    """Kills its process at the first call that finds a certain file, and removes it."""
+
+    def __init__(self, file):
+        super().__init__(threads=1)
+        self.file = file
+
+    def accumulate(self, tiles, rotated_targets, likelihood):
+        try:
+            os.unlink(self.file)
+        except FileNotFoundError:
+            return super().accumulate(tiles, rotated_targets, likelihood)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_dies_at_work_is_replaced(workers, store, tmp_path, monkeypatch):
+    monkeypatch.setattr("mtdcore.estep.expectation.PART_TILES", 1)
+    monkeypatch.setattr("mtdcore.estep.expectation.LEAST_TILES", 1)
+    path, made = store
+    model = WindowLikelihood(6, 4, 0.7, 200.0)
+    (tmp_path / "once").touch()
+    there = e_step(str(path), made.target, model, _Deadly(tmp_path / "once"), workers)
+    assert not (tmp_path / "once").exists()
+    assert_same_bits(there, e_step(str(path), made.target, model, CPU))
+
+
+@pytest.mark.slow
+def test_a_worker_killed_in_every_iteration(workers, store, tmp_path, monkeypatch):
+    monkeypatch.setattr("mtdcore.estep.expectation.PART_TILES", 1)
+    monkeypatch.setattr("mtdcore.estep.expectation.LEAST_TILES", 1)
+    path, made = store
+    options = {"box_size": 6, "noise_std": made.noise_std, "iterations": 10, "tolerance": 0.0}
+    deaths = []
+
+    def next_one(state):
+        deaths.append(not (tmp_path / "once").exists())
+        (tmp_path / "once").touch()
+
+    next_one(None)
+    deadly = _Deadly(tmp_path / "once")
+    there = recover(str(path), backend=deadly, executor=workers, callback=next_one, **options)
+    here = recover(str(path), backend=CPU, **options)
+    assert deaths == [True] * 11
+    np.testing.assert_array_equal(there.target, here.target)
+    assert_same_bits(there.statistics, here.statistics)
+
+
+def test_tasks_are_small(store):
+    """A worker is sent where the pixels are, not the pixels."""
+    path, _made = store
+    from mtdcore import open_measurement
+
+    part = open_measurement(path).split(5)[0]
+    assert len(pickle.dumps(part)) < 2000
+    assert len(pickle.dumps(WindowLikelihood(28, 4, 0.7, 200.0))) < 2000
+
+
+@pytest.mark.slow
+def test_the_cut_is_that_of_the_workers(workers):
+    wide = WindowLikelihood(96, 4, 1.0, 9.0)
+    remote = WorkerBackend(workers, "auto")
+    assert remote.name == get_backend("auto").name
+    if remote.name == "cpu":
+        assert remote.tile_pixels(wide) == CPU.tile_pixels(wide) > 0
+    again = pickle.loads(pickle.dumps(remote))
+    assert again.opened().name == remote.name
+
+
+@pytest.mark.slow
+def test_errors_of_workers_arrive(workers, store, tmp_path):
+    _path, made = store
+    pixels = np.zeros((60, 60), np.float32)
+    np.save(tmp_path / "m.npy", pixels)
+    from mtdcore import open_measurement
+
+    measurement = open_measurement(tmp_path / "m.npy")
+    (tmp_path / "m.npy").unlink()
+    model = replace(WindowLikelihood(6, 4, 0.7, 200.0))
+    with pytest.raises((StorageError, InputError), match=r"m\.npy"):
+        e_step(measurement, made.target, model, WorkerBackend(workers, "cpu"), workers)
+
+
+def test_nobody_at_the_address(monkeypatch):
+    monkeypatch.setattr("mtdcore.estep.dask._PATIENCE", 0.5)
+    with (
+        pytest.raises(StorageError, match="a Dask scheduler should listen at"),
+        connected("tcp://127.0.0.1:9"),
+    ):
+        pass
+
+
+@pytest.mark.slow
+def test_a_scheduler_of_somebody_else(workers, store):
+    path, made = store
+    model = WindowLikelihood(6, 4, 0.7, 200.0)
+    with connected(workers.client.scheduler.address) as executor:
+        there = e_step(str(path), made.target, model, WorkerBackend(executor, "cpu"), executor)
+    assert_same_bits(there, e_step(str(path), made.target, model, CPU))

@@ -1,0 +1,245 @@
+"""Copies read off the posterior, written down in the conventions of the field, and compared with the truth."""
+
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mtdcore import Micrographs, PatchLikelihood, WindowLikelihood, get_backend
+from mtdcore.data.preparation.fourier import filter_radially
+from mtdcore.errors import InputError, ParameterError
+from mtdcore.results.detections import Detections, detect
+from mtdcore.results.matching import match
+from mtdcore.results.metrics import align
+from mtdcore.synthetic import simulate
+from mtdcore.testing import SmallTileWindowLikelihood
+
+L = 9
+EXACT = get_backend("cpu", precision="float64", threads=1)
+
+
+def target(seed=0):
+    return np.random.default_rng(seed).uniform(size=(L, L)) + np.linspace(0, 2, L)[:, None]
+
+
+@pytest.fixture(scope="module")
+def made():
+    """Copies that may touch, on two micrographs."""
+    return simulate(
+        target(), shape=(90, 70), count=12, snr=3.0, separation=1, micrographs=2, dtype="float64", seed=3
+    )
+
+
+def model(made, cls=WindowLikelihood, **options):
+    return cls(L, 4, made.noise_std, expected_count=float(len(made.positions)), **options)
+
+
+def some(row, column, micrograph=None, rotation=None):
+    count = len(row)
+    zeros = np.zeros(count, dtype=np.int64)
+    return Detections(
+        zeros if micrograph is None else np.array(micrograph),
+        np.array(row),
+        np.array(column),
+        zeros if rotation is None else np.array(rotation),
+        np.full(count, 0.9),
+        box_size=L,
+        rotations=4,
+        class_index=zeros,
+    )
+
+
+def test_every_copy_is_found_where_it_is_and_as_it_is_turned(made):
+    found = detect(made.measurement, made.target, model(made))
+    result = match(found, made.positions, tolerance=0.0)
+    assert (result.precision, result.recall) == (1.0, 1.0)
+    ours, theirs = result.pairs.T
+    assert np.array_equal(found.rotation[ours], made.rotation_indices[theirs])
+    assert found.probability.min() > 0.9
+    assert (np.diff(found.probability) <= 0).all()
+
+
+@pytest.mark.parametrize("snr", [0.15, 1.0])
+@pytest.mark.parametrize("separation", [4, L])
+def test_tiles_do_not_show(snr, separation):
+    """Tiles of four corners a side cut through every neighbourhood; the detections are those of one tile."""
+    made = simulate(
+        target(), side=48, count=8, snr=snr, min_separation=separation, dtype="float64", seed=int(10 * snr)
+    )
+    whole, cut = (
+        detect(made.measurement, made.target, model(made, cls, min_separation=separation), EXACT, 0.2)
+        for cls in (WindowLikelihood, SmallTileWindowLikelihood)
+    )
+    assert len(whole) > 3
+    for name in ("micrograph", "row", "column", "rotation"):
+        assert np.array_equal(getattr(whole, name), getattr(cut, name))
+    assert np.allclose(whole.probability, cut.probability, atol=1e-9)
+
+
+@pytest.mark.parametrize("separation", [3, 6, L])
+def test_detections_keep_the_minimum_separation(separation):
+    """With a template that fits nowhere in particular, the posterior has peaks everywhere."""
+    noise = np.random.default_rng(0).normal(size=(80, 80))
+    likelihood = WindowLikelihood(L, 4, 0.3, expected_count=200.0, min_separation=separation)
+    found = detect(noise, 0.3 * target(), likelihood, threshold=0.05)
+    apart = np.abs(found.positions[:, None] - found.positions[None]).max(axis=2)
+    assert len(found) > 5
+    assert apart[~np.eye(len(found), dtype=bool)].min() >= separation
+
+
+def test_probability_is_the_posterior_mass_of_the_neighbourhood(made):
+    likelihood = model(made, min_separation=5).bind(made.measurement.shape)
+    found = detect(made.measurement, made.target, likelihood, EXACT, 0.05, reach=2)
+    (tile,) = (t for t in made.measurement.tiles(likelihood.geometry) if t.micrograph == 1)
+    turned = np.stack([np.rot90(made.target, k) for k in range(4)])
+    weights = EXACT.posterior(tile, turned, likelihood)
+    here = np.flatnonzero(found.micrograph == 1)
+    assert len(here) > 3
+    for i in here:
+        row, column = found.row[i], found.column[i]
+        near = weights[:, max(0, row - 2) : row + 3, max(0, column - 2) : column + 3].sum(axis=(1, 2))
+        assert found.probability[i] == pytest.approx(min(1.0, near.sum()), abs=1e-12)
+        assert found.rotation[i] == near.argmax()
+
+
+def test_noise_holds_no_copies(made):
+    noise = np.random.default_rng(1).normal(size=(2, 90, 70)) * made.noise_std
+    found = detect(noise, made.target, model(made))
+    assert len(found) == 0
+    assert found.positions.shape == (0, 3)
+    result = match(found, made.positions, 1.0)
+    assert result.recall == 0.0
+    assert np.isnan(result.precision)
+
+
+def test_masked_copies_are_not_found(made):
+    pixels = made.measurement.array.copy()
+    micrograph, row, column = made.positions[0]
+    pixels[micrograph, row : row + L, column : column + L] = np.nan
+    found = detect(pixels, made.target, model(made))
+    result = match(found, made.positions, 0.0)
+    assert set(result.pairs[:, 1]) == set(range(1, len(made.positions)))
+
+
+@pytest.mark.parametrize(("turn", "shift"), [(0, (0, 0)), (1, (2, -1)), (3, (-2, 1))])
+def test_another_gauge_is_undone_copy_by_copy(turn, shift):
+    """The estimate sits turned and shifted in its box; with a margin of zeros nothing is cut off."""
+    truth = np.zeros((L, L))
+    truth[2:-2, 2:-2] = target()[2:-2, 2:-2]
+    made = simulate(truth, side=90, count=12, snr=5.0, seed=1, dtype="float64")
+    estimate = np.roll(np.rot90(truth, turn), shift, (0, 1))
+    alignment = align(estimate, truth, rotations=4, max_shift=2)
+    assert alignment.error < 1e-12
+    found = detect(made.measurement, estimate, model(made)).in_frame_of(alignment)
+    result = match(found, made.positions, 0.0)
+    assert (result.precision, result.recall) == (1.0, 1.0)
+    ours, theirs = result.pairs.T
+    assert np.array_equal(found.rotation[ours], made.rotation_indices[theirs])
+
+
+def test_relion_conventions(tmp_path):
+    found = some([10, 20], [3, 4], micrograph=[0, 2], rotation=[1, 3])
+    found.to_star(tmp_path / "picks.star", ["a.mrc", "b.mrc", "c.mrc"])
+    lines = (tmp_path / "picks.star").read_text().splitlines()
+    labels = [line.split()[0] for line in lines if line.startswith("_")]
+    rows = [dict(zip(labels, line.split(), strict=True)) for line in lines if line[:2] in ("a.", "c.")]
+    assert "data_particles" in lines
+    assert [row["_rlnMicrographName"] for row in rows] == ["a.mrc", "c.mrc"]
+    assert [float(row["_rlnCoordinateX"]) for row in rows] == [3 + 4, 4 + 4]
+    assert [float(row["_rlnCoordinateY"]) for row in rows] == [10 + 4, 20 + 4]
+    assert [float(row["_rlnAnglePsi"]) for row in rows] == [90.0, 270.0]
+    assert [float(row["_rlnAutopickFigureOfMerit"]) for row in rows] == pytest.approx([np.log(9)] * 2)
+
+
+@pytest.mark.parametrize("names", [["a.mrc", "b.mrc"], ["a.mrc", "b.mrc", "c d.mrc"]])
+def test_names_that_a_star_table_cannot_hold(tmp_path, names):
+    with pytest.raises(ParameterError, match=r"name for each micrograph|one word"):
+        some([10], [3], micrograph=[2]).to_star(tmp_path / "picks.star", names)
+
+
+def test_csv(tmp_path):
+    some([10, 20], [3, 4], rotation=[1, 3]).to_csv(tmp_path / "picks.csv")
+    with open(tmp_path / "picks.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["row"], r["column"], r["angle_degrees"]) for r in rows] == [
+        ("10", "3", "90"),
+        ("20", "4", "270"),
+    ]
+    assert float(rows[0]["log_odds"]) == pytest.approx(np.log(9), rel=1e-5)
+
+
+def test_certainty_has_finite_log_odds():
+    sure = some([1], [1])
+    sure.probability[:] = 1.0
+    assert 15 < sure.log_odds[0] < 17
+
+
+def test_matching_is_one_to_one_and_the_largest():
+    """Greedy matching by distance would pair (0, 3) with (0, 4) and leave one detection over."""
+    found = some([0, 0, 50], [3, 6, 50])
+    result = match(found, [[0, 0, 0], [0, 0, 4], [1, 50, 50]], tolerance=3.0)
+    assert sorted(map(tuple, result.pairs)) == [(0, 0), (1, 1)]
+    assert result.precision == pytest.approx(2 / 3)
+    assert result.recall == pytest.approx(2 / 3)
+
+
+def test_one_global_offset_is_removed():
+    rng = np.random.default_rng(0)
+    true = np.column_stack([np.zeros(50), rng.integers(0, 900, (50, 2))])
+    found = some(*(true[:, 1:] + [4, -3]).astype(int).T)
+    assert match(found, true, 1.0).recall < 0.1
+    result = match(found, true, 1.0, max_offset=8)
+    assert result.offset == (-4, 3)
+    assert result.recall == 1.0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"threshold": 0.0}, "threshold"), ({"threshold": 1.0}, "threshold"), ({"reach": -1}, "reach")],
+)
+def test_parameters_outside_their_domain(made, options, message):
+    with pytest.raises(ParameterError, match=message):
+        detect(made.measurement, made.target, model(made), **options)
+
+
+def test_the_patch_model_has_no_poses_to_detect(made):
+    with pytest.raises(ParameterError, match="window model"):
+        detect(made.measurement, made.target, PatchLikelihood(L, 4, made.noise_std))
+
+
+def test_a_measurement_smaller_than_the_box(made):
+    with pytest.raises(InputError, match="at least one box"):
+        detect(np.zeros((5, 5)), made.target, model(made))
+
+
+def test_a_copy_is_named_after_the_class_it_shows(made):
+    """Two micrographs of the target and two of its negative."""
+    pixels = made.measurement.array
+    both = WindowLikelihood(L, 4, made.noise_std, 2.0 * len(made.positions), class_weights=(0.5, 0.5))
+    found = detect(np.concatenate([pixels, -pixels]), np.stack([made.target, -made.target]), both)
+    assert len(found) == 2 * len(made.positions)
+    assert np.array_equal(found.class_index, found.micrograph // 2)
+    assert found.pick_columns()["rlnClassNumber"] == [1 + m // 2 for m in found.micrograph]
+    assert sum(len(found.only(m)) for m in range(4)) == len(found)
+
+
+def test_each_micrograph_is_searched_through_its_own_transfer_and_noise():
+    """The second micrograph shows the edges of the target only, in half of the noise."""
+    made = simulate(
+        target(), shape=(90, 70), count=12, noise_std=0.0, separation=1, micrographs=2, dtype="float64"
+    )
+    transfer = np.stack([np.ones(9), np.linspace(0, 2, 9)])
+    noise = np.array([1.0, 0.5]) * np.sqrt(np.mean(made.target**2) / 3)
+    rng = np.random.default_rng(0)
+    stack = np.array(
+        [filter_radially(image, curve) for image, curve in zip(made.measurement.array, transfer, strict=True)]
+    )
+    stack += noise[:, None, None] * rng.normal(size=stack.shape)
+    common = float(np.sqrt(np.mean(noise**2)))
+    alike = WindowLikelihood(L, 4, common, 24.0)
+    told = replace(alike, micrographs=Micrographs(noise, transfer=transfer))
+    second = made.positions[made.positions[:, 0] == 1]
+    recalls = [match(detect(stack, made.target, m).only(1), second, 1.0).recall for m in (alike, told)]
+    assert recalls[0] < 0.5
+    assert recalls[1] > 0.9

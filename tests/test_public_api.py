@@ -1,0 +1,70 @@
+"""What users may rely on: names, docstrings, exit codes."""
+
+import importlib
+import inspect
+import pkgutil
+from pathlib import Path
+
+import pytest
+
+import mtdcore
+
+PACKAGE = Path(mtdcore.__file__).parent
+
+
+@pytest.mark.parametrize("name", mtdcore.__all__)
+def test_public_names_are_documented(name):
+    value = getattr(mtdcore, name)
+    assert inspect.getdoc(value)
+    if inspect.isclass(value):
+        members = [m for n, m in vars(value).items() if not n.startswith("_")]
+        undocumented = [m for m in members if (callable(m) or isinstance(m, property)) and not m.__doc__]
+        assert not undocumented
+
+
+def test_all_is_sorted_and_complete():
+    assert mtdcore.__all__ == sorted(mtdcore.__all__)
+    public = {
+        name
+        for name, value in vars(mtdcore).items()
+        if not name.startswith("_") and not inspect.ismodule(value) and name != "annotations"
+    }
+    assert public == set(mtdcore.__all__) - {"datasets"}
+
+
+def test_every_module_can_be_imported_first():
+    """No import works only because another came before (cupy's files need a device)."""
+    names = [
+        info.name
+        for info in pkgutil.walk_packages([str(PACKAGE)], "mtdcore.")
+        if "cuda" not in info.name and info.name != "mtdcore.testing"
+    ]
+    for name in names:
+        assert importlib.import_module(name).__doc__
+    assert "mtdcore.em.recover" in names
+
+
+def test_errors_carry_their_exit_codes():
+    from mtdcore import errors
+
+    codes = {
+        name: value.exit_code
+        for name, value in vars(errors).items()
+        if inspect.isclass(value) and issubclass(value, errors.MtdError)
+    }
+    assert codes == {
+        "MtdError": 1,
+        "ParameterError": 2,
+        "InputError": 65,
+        "DeviceError": 69,
+        "DependencyError": 69,
+        "StorageError": 74,
+        "CheckpointError": 74,
+    }
+    assert all(name in errors.__doc__ for name in codes)
+
+
+def test_version_is_the_distributions():
+    from importlib.metadata import version
+
+    assert mtdcore.__version__ == version("mtdcore")
