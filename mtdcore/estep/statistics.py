@@ -196,7 +196,12 @@ class Statistics:
             StorageError: the operating system refused.
         """
         given = {f.name: getattr(self, f.name) for f in fields(self)}
-        arrays = {name: np.asarray(value) for name, value in given.items() if value is not None}
+        # CuPy's arrays become NumPy's by get() alone
+        arrays = {
+            name: np.asarray(value.get() if hasattr(value, "get") else value)
+            for name, value in given.items()
+            if value is not None
+        }
         write_whole(Path(path), lambda file: np.savez(file, allow_pickle=False, **arrays))
 
     @classmethod

@@ -193,6 +193,7 @@ def _shift_rows(stack: Array, shifts: Array) -> Array:
     xp = array_namespace(stack)
     length = stack.shape[-1]
     spectrum = xp.fft.rfft(stack, axis=-1)
-    frequency = xp.fft.rfftfreq(length, device=device(stack))
+    # not rfftfreq: array_api_compat passes CuPy's own devices to it no further (ValueError: Unsupported device)
+    frequency = xp.arange(length // 2 + 1, dtype=xp.float64, device=device(stack)) * (1.0 / length)
     phase = xp.exp((-2j * math.pi) * xp.astype(shifts[..., None] * frequency, xp.complex128))
     return xp.fft.irfft(spectrum * xp.astype(phase, spectrum.dtype), n=length, axis=-1)

@@ -1,6 +1,8 @@
-"""The M-step side of the engine runs on any array-API library: here the strictest one there is."""
+"""The M-step side of the engine runs on any array-API library: here the strictest one there is, and one like CuPy."""
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import array_api_strict as strict
 import numpy as np
@@ -20,17 +22,29 @@ from mtdcore.model.priors import denoise
 from mtdcore.model.rotations import rotate
 from mtdcore.testing import Case
 
+sys.path.insert(0, str(Path(__file__).parent))
+import cupy_like
+
 ROTATIONS = pytest.mark.parametrize("rotations", [1, 3, 4])
 
 
+@pytest.fixture(autouse=True, params=[strict, cupy_like], ids=["strict", "like CuPy"])
+def library(request, monkeypatch):
+    """The library of every test here."""
+    monkeypatch.setattr(sys.modules[__name__], "xp", request.param)
+
+
+xp = strict
+
+
 def there(array):
-    return strict.asarray(array)
+    return xp.asarray(array)
 
 
 def equal(found, expected):
     """``found`` stayed in its library and equals the NumPy result."""
-    assert isinstance(found, type(strict.asarray(0.0)))
-    found = np.asarray(found)
+    assert isinstance(found, type(xp.asarray(0.0)))
+    found = found.get() if xp is cupy_like else np.asarray(found)
     assert found.dtype == expected.dtype
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12 * np.abs(expected).max())
 
@@ -62,7 +76,7 @@ def test_statistics(rotations):
     equal(other.gradient(there(target)), host.gradient(target))
     assert other.largest_coverage == pytest.approx(host.largest_coverage, rel=1e-14)
     assert other.residual_energy(there(target)) == pytest.approx(host.residual_energy(target), rel=1e-12)
-    zeros = Statistics.zeros(rotations, 6, host.noise_std, 2, xp=strict)
+    zeros = Statistics.zeros(rotations, 6, host.noise_std, 2, xp=xp)
     equal((zeros + other).backprojection, host.backprojection)
 
 

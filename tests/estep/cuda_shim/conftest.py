@@ -42,7 +42,8 @@ class Shim:
             arguments: tuple[Any, ...],
             shared_mem: int = 0,
         ) -> None:
-            values = [np.uintp(a.ctypes.data) if isinstance(a, np.ndarray) else a for a in arguments]
+            raw = [getattr(a, "raw", a) for a in arguments]  # of the arrays of cupy_like
+            values = [np.uintp(a.ctypes.data) if isinstance(a, np.ndarray) else a for a in raw]
             boxes = [np.array([v]) for v in values]
             pointers = (ctypes.c_void_p * len(boxes))(*(b.ctypes.data for b in boxes))
             error = self._launch(
@@ -90,11 +91,13 @@ class HostDevice:
         return self.shims[precision].function(name)
 
     def rfft2(self, values: np.ndarray, out: np.ndarray) -> None:
+        values, out = (getattr(a, "raw", a) for a in (values, out))
         assert values.flags.c_contiguous
         assert out.shape == (*values.shape[:2], values.shape[2] // 2 + 1)
         out[...] = np.fft.rfft2(values)
 
     def irfft2(self, spectra: np.ndarray, out: np.ndarray) -> None:
+        spectra, out = (getattr(a, "raw", a) for a in (spectra, out))
         assert spectra.shape == (*out.shape[:2], out.shape[2] // 2 + 1)
         out[...] = np.fft.irfft2(spectra, s=out.shape[1:], norm="forward")
         spectra[...] = np.nan  # cuFFT may leave anything here
@@ -103,7 +106,7 @@ class HostDevice:
         return np.full(size, 0xFF, np.uint8)
 
     def upload(self, host: np.ndarray, out: np.ndarray, after: Event | None) -> Event:
-        return _Copy(host, out)
+        return _Copy(host, getattr(out, "raw", out))
 
     def wait(self, event: Event) -> None:
         event.synchronize()
