@@ -30,13 +30,16 @@ from .estep.statistics import Statistics
 from .model.likelihood import PatchLikelihood, WindowLikelihood
 from .model.optics import Micrographs
 from .model.priors import FlatPrior, GaussianPrior, Prior
-from .model.rotations import RotationSet
+from .model.rotations import Rotations
+from .model.shifts import Shifted
+from .model.views import Classes, Views
 from .mstep.updates import DenoisingUpdate, ExactUpdate, GradientAscent
 from .results.metrics import relative_error
 from .synthetic import glyphs as datasets
 from .synthetic.simulate import simulate
 
 __all__ = [
+    "Classes",
     "DenoisingUpdate",
     "EMState",
     "ExactUpdate",
@@ -50,8 +53,10 @@ __all__ = [
     "PatchLikelihood",
     "Prior",
     "Recovery",
-    "RotationSet",
+    "Rotations",
+    "Shifted",
     "Statistics",
+    "Views",
     "WindowLikelihood",
     "datasets",
     "e_step",

@@ -27,10 +27,13 @@ from .data import ArrayMeasurement, Measurement
 from .data.tiles import Tile, TileGeometry
 from .estep.backends import Backend
 from .estep.backends.reference import ReferenceBackend
-from .estep.statistics import SUMMED, Statistics
+from .estep.records import statistics_record
+from .estep.statistics import Statistics
+from .estep.sums import SUMMED, TemplateSums
 from .model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
 from .model.priors import Prior, denoise
-from .model.rotations import RotationSet
+from .model.rotations import Rotations
+from .model.views import Classes, Views
 
 
 class _SmallTiles:
@@ -74,11 +77,17 @@ class Case:
         """(L, L) float64 target."""
         return 2.0 * np.random.default_rng(self.box_size).uniform(size=(self.box_size, self.box_size))
 
-    def turned(self) -> np.ndarray:
-        """(C K, L, L) rotated targets; every further class is another mirror image of the first."""
+    @property
+    def views(self) -> Views:
+        """The rotations, of each class."""
+        rotations = Rotations(self.rotations, self.box_size)
+        return Classes(rotations, len(self.class_weights)) if self.class_weights else rotations
+
+    def templates(self) -> np.ndarray:
+        """(C K, L, L) templates; every further class is another mirror image of the first."""
         images = [self.target(), self.target()[:, ::-1], self.target()[::-1].T]
-        rotations = RotationSet(self.rotations, self.box_size)
-        return np.concatenate([rotations.apply(image) for image in images[: len(self.class_weights or (1,))]])
+        stack = np.stack(images[: self.views.classes])
+        return np.asarray(self.views.apply(stack if self.class_weights else stack[0]))
 
     def measurement(self, dtype: str = "float64") -> ArrayMeasurement:
         """Noise and an offset; every tenth pixel invalid when ``masked``."""
@@ -91,7 +100,7 @@ class Case:
 
     def likelihood(self, small_tiles: bool = False) -> Likelihood:
         """The bound model, in one tile per micrograph or in many."""
-        common = (self.box_size, self.rotations, self.noise_std)
+        common = (self.views, self.noise_std)
         if self.model.startswith("patch"):
             patch = SmallTilePatchLikelihood if small_tiles else PatchLikelihood
             tied = 0.3 if self.model == "patch tied" else None
@@ -101,15 +110,19 @@ class Case:
         bare = window(*common, 4.0, separation, margin=self.margin, class_weights=self.class_weights)
         return bare.bind(self.shape)
 
-    def accumulate(self, backend: Backend, dtype: str = "float64", small_tiles: bool = False) -> Statistics:
-        """The E-step of this case."""
+    def statistics(self, backend: Backend) -> Statistics:
+        """The E-step of this case, in target space."""
+        return Statistics.of(self.accumulate(backend), self.views)
+
+    def accumulate(self, backend: Backend, dtype: str = "float64", small_tiles: bool = False) -> TemplateSums:
+        """The sums of this case."""
         likelihood = self.likelihood(small_tiles)
         tiles = self.measurement(dtype).tiles(likelihood.geometry)
-        return backend.accumulate(tiles, backend.asarray(self.turned()), likelihood)
+        return backend.accumulate(tiles, backend.asarray(self.templates()), likelihood)
 
 
 @cache
-def _defined(case: Case) -> Statistics:
+def _defined(case: Case) -> TemplateSums:
     return case.accumulate(ReferenceBackend())
 
 
@@ -125,18 +138,33 @@ CASES = [
 ]
 
 
-def assert_same_statistics(actual: Statistics, expected: Statistics, rtol: float) -> None:
+def assert_same_statistics(
+    actual: TemplateSums | Statistics, expected: TemplateSums | Statistics, rtol: float
+) -> None:
     """Every sum agrees, relative to the largest value of its array; the log-likelihood also to ``rtol`` nats."""
-    for name in SUMMED:
-        a, b = np.asarray(getattr(actual, name)), np.asarray(getattr(expected, name))
+    ours, theirs = _numbers(actual), _numbers(expected)
+    assert ours.keys() == theirs.keys()
+    for name, b in theirs.items():
         scale = max(float(np.abs(b).max()), 1.0 if name == "log_likelihood" else 1e-9)
-        np.testing.assert_allclose(a, b, rtol=0, atol=rtol * scale, err_msg=name)
+        np.testing.assert_allclose(ours[name], b, rtol=0, atol=rtol * scale, err_msg=name)
 
 
-def assert_same_bits(actual: Statistics, expected: Statistics) -> None:
+def assert_same_bits(actual: TemplateSums | Statistics, expected: TemplateSums | Statistics) -> None:
     """Every sum is equal, bit for bit."""
-    for name in SUMMED:
-        np.testing.assert_array_equal(getattr(actual, name), getattr(expected, name), err_msg=name)
+    ours, theirs = _numbers(actual), _numbers(expected)
+    assert ours.keys() == theirs.keys()
+    for name, b in theirs.items():
+        np.testing.assert_array_equal(ours[name], b, err_msg=name)
+
+
+def _numbers(found: TemplateSums | Statistics) -> dict[str, np.ndarray]:
+    """Every sum by its name."""
+    if isinstance(found, TemplateSums):
+        return {name: np.asarray(getattr(found, name)) for name in SUMMED}
+    values, arrays = statistics_record(found)
+    return arrays | {
+        name: np.asarray(value) for name, value in values.items() if isinstance(value, int | float)
+    }
 
 
 class BackendConformance(ABC):
@@ -157,7 +185,7 @@ class BackendConformance(ABC):
         """The backend at each precision."""
         return self.make_backend(request.param)
 
-    def on_host(self, backend: Backend, statistics: Statistics) -> Statistics:
+    def on_host(self, backend: Backend, statistics: TemplateSums) -> TemplateSums:
         """The same statistics as NumPy arrays."""
         return replace(
             statistics,
@@ -182,8 +210,8 @@ class BackendConformance(ABC):
         case = Case(model, box_size, rotations=3, masked=masked)  # type: ignore[arg-type]
         likelihood = case.likelihood(small_tiles=True)
         tile = list(case.measurement(backend.precision).tiles(likelihood.geometry))[1]
-        found = backend.posterior(tile, backend.asarray(case.turned()), likelihood)
-        expected = ReferenceBackend().posterior(tile, case.turned(), likelihood)
+        found = backend.posterior(tile, backend.asarray(case.templates()), likelihood)
+        expected = ReferenceBackend().posterior(tile, case.templates(), likelihood)
         assert isinstance(found, np.ndarray)
         np.testing.assert_allclose(found, expected, rtol=0, atol=self.rtol[backend.precision])
 
@@ -195,8 +223,8 @@ class BackendConformance(ABC):
         likelihood = case.likelihood(small_tiles=True)
         assert isinstance(likelihood, WindowLikelihood)
         tile = list(case.measurement(backend.precision).tiles(likelihood.geometry))[1]
-        found = backend.log_odds(tile, backend.asarray(case.turned()), likelihood)
-        expected = ReferenceBackend().log_odds(tile, case.turned(), likelihood)
+        found = backend.log_odds(tile, backend.asarray(case.templates()), likelihood)
+        expected = ReferenceBackend().log_odds(tile, case.templates(), likelihood)
         assert isinstance(found, np.ndarray)
         tolerance = self.rtol[backend.precision] * np.abs(expected).max()
         np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
@@ -215,8 +243,8 @@ class BackendConformance(ABC):
     def test_no_tiles(self, backend: Backend, model: str) -> None:
         """The neutral element."""
         case = Case(model, 4, rotations=3, margin=1)  # type: ignore[arg-type]
-        found = backend.accumulate([], backend.asarray(case.turned()), case.likelihood())
-        assert_same_bits(self.on_host(backend, found), Statistics.zeros(3, 4, case.noise_std, 1))
+        found = backend.accumulate([], backend.asarray(case.templates()), case.likelihood())
+        assert_same_bits(self.on_host(backend, found), TemplateSums.zeros(3, case.likelihood()))
 
     @pytest.mark.parametrize("box_size", [4, 9])
     @pytest.mark.parametrize("model", MODELS)
@@ -225,7 +253,7 @@ class BackendConformance(ABC):
         case = Case(model, box_size, rotations=3)  # type: ignore[arg-type]
         likelihood = case.likelihood()
         blank = ArrayMeasurement(np.full(case.shape, np.nan, dtype=backend.precision))
-        turned = backend.asarray(case.turned())
+        turned = backend.asarray(case.templates())
         found = self.on_host(
             backend, backend.accumulate(blank.tiles(likelihood.geometry), turned, likelihood)
         )
@@ -259,7 +287,7 @@ class BackendConformance(ABC):
         case = Case(model, 9, rotations=4, masked=True)  # type: ignore[arg-type]
         likelihood = case.likelihood()
         tile = next(case.measurement(backend.precision).tiles(likelihood.geometry))
-        turned = case.turned()
+        turned = case.templates()
         for array in (tile.values, tile.valid, turned):
             assert array is not None
             array.flags.writeable = False

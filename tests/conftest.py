@@ -1,7 +1,10 @@
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from mtdcli.main import main
+from mtdcore import Statistics
+from mtdcore.model.normal import Diagonal
 
 
 @pytest.fixture
@@ -14,3 +17,16 @@ def mtd():
         return result
 
     return run
+
+
+@pytest.fixture(scope="session")
+def random_statistics():
+    """Makes statistics of random numbers: of a square target of some side, in some array library."""
+
+    def make(rng, side, library=np):
+        right, weights = (library.asarray(rng.uniform(size=(side, side))) for _ in range(2))
+        numbers = ("log_likelihood", "energy", "expected_count", "empty_mass", "sites", "pixels", "noise_std")
+        values = {name: float(rng.uniform()) for name in numbers}
+        return Statistics(right, Diagonal(weights), class_mass=rng.uniform(size=1), **values)
+
+    return make

@@ -74,7 +74,7 @@ class Problem:
         )
         options = {**self.options, **choice.options}
         if choice.tied_patches:
-            options["likelihood"] = mtd.PatchLikelihood(side, 4, made.noise_std, 0.5)
+            options["likelihood"] = mtd.PatchLikelihood(mtd.Rotations(4, side), made.noise_std, 0.5)
         with _count_floor(choice.count_floor):
             found = mtd.recover(
                 made.measurement,

@@ -15,7 +15,7 @@ import time
 import numpy as np
 
 import mtdcore as mtd
-from mtdcore.estep.backends.local import search_with
+from mtdcore.em.defaults import coarse_views
 from mtdcore.synthetic.glyphs import glyphs
 
 
@@ -34,14 +34,18 @@ def main() -> None:
     everywhere = mtd.get_backend("cpu", threads=1)
     print("angles | everywhere, s | local search, s | largest difference of the back-projection")
     for angles in options.angles:
-        model = mtd.WindowLikelihood(options.box_size, angles, made.noise_std, float(len(made.positions)))
-        engines = [everywhere, search_with(everywhere, "auto", angles, options.box_size)]
+        model = mtd.WindowLikelihood(
+            mtd.Rotations(angles, options.box_size), made.noise_std, float(len(made.positions))
+        )
+        searches = [None, coarse_views("auto", model.views)]
         seconds: list[list[float]] = [[], []]
         for repeat in range(options.repeat + 1):  # the first warms up
             found = []
-            for engine, times in zip(engines, seconds, strict=True):
+            for coarse, times in zip(searches, seconds, strict=True):
                 began = time.perf_counter()
-                found.append(mtd.e_step(made.measurement, made.target, model, engine).backprojection)
+                found.append(
+                    mtd.e_step(made.measurement, made.target, model, everywhere, coarse=coarse).right
+                )
                 if repeat:
                     times.append(time.perf_counter() - began)
         difference = float(np.abs(found[0] - found[1]).max() / np.abs(found[0]).max())

@@ -126,7 +126,7 @@ def main() -> None:
             options = {"box_size": 28, "noise_std": made.noise_std, "iterations": 10, "tolerance": 0.0}
             killed(path, target, options)
             return
-        model = mtd.WindowLikelihood(28, 4, made.noise_std, float(len(made.positions)))
+        model = mtd.WindowLikelihood(mtd.Rotations(4, 28), made.noise_std, float(len(made.positions)))
         messages(path, target, model)
         scheduling(arguments.tasks)
         overhead(path, target, model, arguments.workers, arguments.repeats)

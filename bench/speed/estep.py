@@ -31,7 +31,7 @@ import mtdcore as mtd
 from mtdcore._base.cores import usable_cores
 from mtdcore.data import open_measurement
 from mtdcore.estep.backends.cpu.backend import CpuBackend
-from mtdcore.model.rotations import RotationSet
+from mtdcore.model.rotations import Rotations
 
 #: Slower than the stored run by more than this fails a comparison.
 TOLERANCE = 1.25
@@ -52,9 +52,9 @@ class Case:
 
     def likelihood(self) -> mtd.PatchLikelihood | mtd.WindowLikelihood:
         if self.model == "patch":
-            return mtd.PatchLikelihood(self.box_size, self.rotations, 1.0)
+            return mtd.PatchLikelihood(mtd.Rotations(self.rotations, self.box_size), 1.0)
         count = 0.1 * self.side**2 / self.box_size**2
-        return mtd.WindowLikelihood(self.box_size, self.rotations, 1.0, count)
+        return mtd.WindowLikelihood(mtd.Rotations(self.rotations, self.box_size), 1.0, count)
 
     def data(self) -> tuple[np.ndarray, np.ndarray]:
         """(measurement, target): noise and noise; what is in them does not change the time."""
@@ -96,7 +96,7 @@ def rival(name: str, case: Case, threads: int) -> Callable[[], Any]:
     likelihood = case.likelihood().bind((1, *image.shape))
     if name == "reference":
         return lambda: mtd.e_step(image, target, likelihood, "reference")
-    turned = RotationSet(case.rotations, case.box_size).apply(target)
+    turned = Rotations(case.rotations, case.box_size).apply(target)
     functions = {
         "scipy": {"patch": vectorised_patch, "window": vectorised_window},
         "torch": {"patch": torch_patch, "window": torch_window},

@@ -34,7 +34,7 @@ from mtdcore.estep.backends.cuda.models import Items
 from mtdcore.estep.backends.cuda.paths import SpectralPath, templates
 from mtdcore.estep.backends.cuda.staging import grouped, staged
 from mtdcore.model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
-from mtdcore.model.rotations import RotationSet
+from mtdcore.model.rotations import Rotations
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ class Case:
 CASES = {
     case.name: case
     for case in (
-        Case("patch-5-4", PatchLikelihood(5, 4, 1.0, 0.5), 4096),
-        Case("patch-28-4", PatchLikelihood(28, 4, 1.0, 0.5), 4096),
-        Case("window-28-4", WindowLikelihood(28, 4, 1.0, expected_count=1000), 4096),
-        Case("window-96-360", WindowLikelihood(96, 360, 1.0, expected_count=100), 4096),
+        Case("patch-5-4", PatchLikelihood(Rotations(4, 5), 1.0, 0.5), 4096),
+        Case("patch-28-4", PatchLikelihood(Rotations(4, 28), 1.0, 0.5), 4096),
+        Case("window-28-4", WindowLikelihood(Rotations(4, 28), 1.0, expected_count=1000), 4096),
+        Case("window-96-360", WindowLikelihood(Rotations(360, 96), 1.0, expected_count=100), 4096),
     )
 }
 
@@ -202,7 +202,7 @@ def row(backend: CudaBackend, case: Case, repeats: int, bandwidth: float) -> dic
     cut = likelihood.geometry.enlarged(backend.tile_pixels(likelihood))
     tiles = list(measurement.tiles(cut))
     target = backend.asarray(rng.normal(size=(size, size)) / size)
-    turned = RotationSet(likelihood.rotations, size).apply(target)
+    turned = Rotations(likelihood.rotations, size).apply(target)
     with backend.device.active():
         step = _EStep(backend.device, turned, likelihood, backend.precision)
         ((group, sent),) = staged(

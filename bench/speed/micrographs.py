@@ -100,7 +100,7 @@ def main() -> None:
     target = np.exp(-0.5 * np.add.outer((offset / 4) ** 2, (offset / 2.5) ** 2))
     measurement = Generated(facts, target, side)
     level = float(np.sqrt(np.mean(facts.noise**2)))
-    model = mtd.WindowLikelihood(BOX, 1, level, float(facts.count.sum()), micrographs=facts)
+    model = mtd.WindowLikelihood(mtd.Rotations(1, BOX), level, float(facts.count.sum()), micrographs=facts)
     found = mtd.e_step(measurement, target, model, mtd.get_backend("cpu", threads=options.threads))
     measurement.began[count] = time.perf_counter(), time.process_time()
     measurement.report(count)

@@ -38,9 +38,9 @@ def e_step_of(model: str, box: int, threads: int) -> Callable[[object], mtd.Stat
     """An E-step at a fixed target, as a function of the measurement."""
     target = np.random.default_rng(1).normal(size=(box, box))
     likelihood = (
-        mtd.PatchLikelihood(box, 4, 1.0, 0.5)
+        mtd.PatchLikelihood(mtd.Rotations(4, box), 1.0, 0.5)
         if model == "patch"
-        else mtd.WindowLikelihood(box, 4, 1.0, expected_count=100.0)
+        else mtd.WindowLikelihood(mtd.Rotations(4, box), 1.0, expected_count=100.0)
     )
     backend = mtd.get_backend("cpu", threads=threads)
     return lambda measurement: mtd.e_step(measurement, target, likelihood, backend)

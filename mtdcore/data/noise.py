@@ -37,9 +37,9 @@ def excess_energy(measurement: Measurement, noise_std: float) -> float:
     return max(0.0, (energy / pixels - noise_std**2) * total)
 
 
-def default_expected_count(shape: tuple[int, int, int], box_size: int, density: float = 0.1) -> float:
+def default_expected_count(shape: tuple[int, int, int], box_pixels: int, density: float = 0.1) -> float:
     """Number of copies that cover this share of the measurement: a start that the M-step refines."""
-    return max(1.0, density * math.prod(shape) / box_size**2)
+    return max(1.0, density * math.prod(shape) / box_pixels)
 
 
 def sample_tiles(measurement: Measurement) -> Iterator[Tile]:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,13 @@ from .._base.files import write_whole
 from ..data import Measurement
 from ..data.tiles import TileGeometry
 from ..errors import CheckpointError
-from ..estep.statistics import Statistics
+from ..estep.records import statistics_from_record, statistics_record
 from ..model.likelihood.records import likelihood_from_record, likelihood_record
 from .batches import Running
 from .state import Candidate, EMState, IterationRecord
 from .temperature import Temperature
 
-_FORMAT = 4
-
-#: The arrays among the fields of statistics; the others are numbers and belong to the header.
-_ARRAYS = ("backprojection", "coverage", "spectrum", "ledger")
+_FORMAT = 5
 
 #: The cut in which a measurement is read for its fingerprint.
 _PIECES = TileGeometry(side=1024, unit=1, halo=0, reach=0)
@@ -49,6 +46,8 @@ def save_checkpoint(path: str | Path, state: EMState, identity: Mapping[str, Any
     from safetensors.numpy import save
 
     path = Path(path)
+    arrays = {"targets": np.stack([candidate.target for candidate in state.candidates])}
+    running = [_running_record(c.running, f"{i}.", arrays) for i, c in enumerate(state.candidates)]
     header = json.dumps(
         {
             "format": _FORMAT,
@@ -57,21 +56,15 @@ def save_checkpoint(path: str | Path, state: EMState, identity: Mapping[str, Any
                 {
                     "likelihood": likelihood_record(c.likelihood),
                     "objective": c.objective,
-                    "running": _running_record(c.running),
+                    "running": record,
                 }
-                for c in state.candidates
+                for c, record in zip(state.candidates, running, strict=True)
             ],
             "schedule": asdict(state.schedule),
             "first_count": state.first_count,
             "history": [asdict(record) for record in state.history],
         }
     )
-    arrays = {"targets": np.stack([candidate.target for candidate in state.candidates])}
-    for i, candidate in enumerate(state.candidates):
-        if candidate.running is not None:
-            sums = candidate.running.statistics
-            given = {name: getattr(sums, name) for name in _ARRAYS}
-            arrays |= {f"{n}.{i}": np.ascontiguousarray(a) for n, a in given.items() if a is not None}
     content = save(arrays, {"header": header, "sha256": _digest(header, arrays)})
     try:
         _read(path)
@@ -116,9 +109,7 @@ def load_checkpoint(path: str | Path, identity: Mapping[str, Any]) -> EMState:
                 target,
                 likelihood_from_record(record["likelihood"]),
                 record["objective"],
-                _running_from_record(
-                    record["running"], {name: arrays.get(f"{name}.{i}") for name in _ARRAYS}
-                ),
+                _running_from_record(record["running"], f"{i}.", arrays),
             )
             for i, (target, record) in enumerate(zip(arrays["targets"], header["candidates"], strict=True))
         ),
@@ -162,18 +153,25 @@ def _digest(header: str, arrays: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _running_record(running: Running | None) -> dict[str, Any] | None:
-    """Running statistics without their arrays, as plain values."""
+def _running_record(
+    running: Running | None, prefix: str, arrays: dict[str, np.ndarray]
+) -> dict[str, Any] | None:
+    """Running statistics as plain values; their arrays join the others under names with this prefix."""
     if running is None:
         return None
-    sums = {f.name: getattr(running.statistics, f.name) for f in fields(Statistics) if f.name not in _ARRAYS}
-    return {"mixed": running.mixed, "worth": running.worth, "statistics": sums}
+    values, found = statistics_record(running.statistics)
+    arrays |= {prefix + name: array for name, array in found.items()}
+    return {"mixed": running.mixed, "worth": running.worth, "statistics": values}
 
 
-def _running_from_record(record: dict[str, Any] | None, arrays: Mapping[str, Any]) -> Running | None:
+def _running_from_record(
+    record: dict[str, Any] | None, prefix: str, arrays: Mapping[str, np.ndarray]
+) -> Running | None:
     if record is None:
         return None
-    return Running(Statistics(**record["statistics"], **arrays), record["mixed"], record["worth"])
+    mine = {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
+    statistics = statistics_from_record(record["statistics"], mine)
+    return Running(statistics, record["mixed"], record["worth"])
 
 
 def _compare(path: str | Path, saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ from .._base.typing import Array
 from ..data import Measurement, open_measurement
 from ..data.binned import BinnedMeasurement
 from ..errors import ParameterError
-from ..model.priors import FlatPrior, Prior, denoise
+from ..model.priors import FlatPrior, Prior, denoise, is_flat
 from .recover import recover
 from .state import Recovery
 
@@ -105,7 +105,7 @@ def recover_coarse(
     prior, separation = options.get("prior") or FlatPrior(), options.get("min_separation")
     noise = options.get("noise_std", "auto")
     changed = {
-        "prior": prior if isinstance(prior, FlatPrior) else BinnedPrior(prior, factor, box_size),
+        "prior": prior if is_flat(prior) else BinnedPrior(prior, factor, box_size),
         "min_separation": -(-separation // factor) if isinstance(separation, int) else separation,
         "noise_std": noise if noise == "auto" else noise / factor,
         "iterations": iterations,

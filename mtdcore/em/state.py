@@ -18,7 +18,7 @@ from array_api_compat import array_namespace
 from .._base.files import write_whole
 from ..errors import StorageError
 from ..estep.statistics import Statistics
-from ..model.likelihood import Likelihood, WindowLikelihood
+from ..model.likelihood import Likelihood
 from ..model.likelihood.records import likelihood_record
 from .batches import Running
 from .temperature import Temperature
@@ -85,8 +85,8 @@ class EMState:
     @classmethod
     def begin(cls, targets: Sequence[np.ndarray], likelihood: Likelihood, schedule: Temperature) -> EMState:
         """The state before the first iteration."""
-        count = likelihood.expected_count if isinstance(likelihood, WindowLikelihood) else 0.0
-        return cls(tuple(Candidate(target, likelihood) for target in targets), schedule, count)
+        candidates = tuple(Candidate(target, likelihood) for target in targets)
+        return cls(candidates, schedule, likelihood.copies)
 
     @property
     def leader(self) -> Candidate:
@@ -171,7 +171,7 @@ class Recovery:
     @property
     def residual_std(self) -> float:
         """Standard deviation of what the copies leave of the measurement: the noise level, where the model is right."""
-        target = array_namespace(self.statistics.backprojection).asarray(self.target)
+        target = array_namespace(self.statistics.right).asarray(self.target)
         return math.sqrt(max(self.statistics.residual_energy(target), 0.0) / max(self.statistics.pixels, 1))
 
     @property
@@ -187,17 +187,7 @@ class Recovery:
     @property
     def evidence(self) -> float:
         """Nats in favour of the final target against "no copies", for either likelihood."""
-        statistics = self.statistics
-        if isinstance(self.likelihood, WindowLikelihood):
-            return statistics.log_likelihood
-        levels, pixels = np.array([statistics.noise_std]), np.array([statistics.pixels])
-        if self.likelihood.micrographs is not None and statistics.ledger is not None:
-            seen = statistics.ledger[:, 0].astype(np.int64)
-            levels = levels * self.likelihood.micrographs.noise_ratio[seen]
-            pixels = statistics.ledger[:, 2]
-        energy = statistics.energy / statistics.noise_std**2
-        blank = -0.5 * (energy + float(pixels @ np.log(2.0 * math.pi * levels**2)))
-        return statistics.log_likelihood - blank
+        return self.likelihood.evidence(self.statistics)
 
     def summary(self) -> dict[str, object]:
         """Plain numbers for machines."""

@@ -9,7 +9,7 @@ from typing import Literal
 from ..data import Measurement
 from ..data.noise import default_expected_count, excess_energy
 from ..errors import ParameterError
-from ..model.likelihood import Likelihood, WindowLikelihood
+from ..model.likelihood import Likelihood
 from ..mstep.updates import SEARCH_SHARE
 
 #: Nats per copy, ``||F||^2 / (sigma^2 T)``, that an automatic start leaves.
@@ -40,11 +40,8 @@ class Temperature:
         """The schedule of a run; "auto" takes the energy per copy from the excess energy of the measurement."""
         span = round(SEARCH_SHARE * iterations)
         if temperature == "auto":
-            count = (
-                likelihood.expected_count
-                if isinstance(likelihood, WindowLikelihood)
-                else default_expected_count(measurement.shape, likelihood.box_size)
-            )
+            box_pixels = math.prod(likelihood.views.box_shape)
+            count = likelihood.copies or default_expected_count(measurement.shape, box_pixels)
             energy = excess_energy(measurement, likelihood.noise_std) / count
             return cls(max(1.0, energy / (_START_NATS * likelihood.noise_std**2)), span)
         if not (math.isfinite(temperature) and temperature >= 1.0):

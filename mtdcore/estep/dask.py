@@ -13,6 +13,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from copy import copy
 from functools import cache
 from typing import Any, TypeVar
 
@@ -25,7 +26,7 @@ from ..data.tiles import Tile
 from ..errors import DependencyError, DeviceError, StorageError
 from ..model.likelihood import Likelihood, WindowLikelihood
 from .backends import Backend, get_backend
-from .statistics import Statistics
+from .sums import TemplateSums
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -128,21 +129,27 @@ class WorkerBackend:
         """What suits the device of a worker."""
         return self._ask(_tile_pixels_on_worker, self, likelihood) if self._executor else 0
 
-    def accumulate(self, tiles: Iterable[Tile], rotated_targets: Array, likelihood: Likelihood) -> Statistics:
-        """On a worker: by its own backend, the statistics on the host."""
+    def accumulate(self, tiles: Iterable[Tile], templates: Array, likelihood: Likelihood) -> TemplateSums:
+        """On a worker: by its own backend, the sums on the host."""
         backend = self.opened()
-        found = backend.accumulate(tiles, backend.asarray(rotated_targets), likelihood)
+        found = backend.accumulate(tiles, backend.asarray(templates), likelihood)
         return found.moved(backend.to_host)
 
-    def posterior(self, tile: Tile, rotated_targets: Array, likelihood: Likelihood) -> np.ndarray:
+    def posterior(self, tile: Tile, templates: Array, likelihood: Likelihood) -> np.ndarray:
         """As :meth:`accumulate`."""
         backend = self.opened()
-        return backend.posterior(tile, backend.asarray(rotated_targets), likelihood)
+        return backend.posterior(tile, backend.asarray(templates), likelihood)
 
-    def log_odds(self, tile: Tile, rotated_targets: Array, likelihood: WindowLikelihood) -> np.ndarray:
+    def log_odds(self, tile: Tile, templates: Array, likelihood: WindowLikelihood) -> np.ndarray:
         """As :meth:`accumulate`."""
         backend = self.opened()
-        return backend.log_odds(tile, backend.asarray(rotated_targets), likelihood)
+        return backend.log_odds(tile, backend.asarray(templates), likelihood)
+
+    def alone(self) -> WorkerBackend:
+        """The same backend on one thread."""
+        other = copy(self)
+        other.threads = 1
+        return other
 
     def opened(self) -> Backend:
         """The backend of this process."""

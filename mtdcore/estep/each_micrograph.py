@@ -1,8 +1,8 @@
 """Statistics of micrographs that are not alike: scored one by one, added as if they were.
 
 Divided by its noise level and times sigma, micrograph m has noise of the common level sigma and shows the target
-through ``A_m = (sigma / sigma_m) H_m``. Its backprojection is therefore weighed by ``A_m^T`` and its copies by ``A_m^T A_m``
-before they are added: an inverse-variance weighted average, and a Wiener filter where there is a transfer.
+through ``(sigma / sigma_m) H_m``. What it says of the target is weighed by its square before it is added: an
+inverse-variance weighted average, and a Wiener filter where there is a transfer.
 """
 
 from __future__ import annotations
@@ -17,98 +17,96 @@ from array_api_compat import array_namespace, device
 from .._base.typing import Array
 from ..data.tiles import Tile
 from ..model.likelihood import Likelihood
-from ..model.optics import Micrographs, radial_filter
+from ..model.optics import Defocused, spectral
+from ..model.views import Views
 from .backends import Backend
-from .statistics import Statistics
+from .local import Search
+from .statistics import Quadratic, Statistics
+from .sums import TemplateSums
 
 
-def accumulate(backend: Backend, tiles: Iterable[Tile], turned: Array, likelihood: Likelihood) -> Statistics:
-    """:meth:`Backend.accumulate` for any likelihood: micrograph by micrograph where they differ.
+def accumulate(
+    backend: Backend, tiles: Iterable[Tile], target: Array, likelihood: Likelihood, coarse: int | None = None
+) -> Statistics:
+    """Statistics of some tiles: micrograph by micrograph where these differ.
 
     Args:
         backend: scores the tiles.
         tiles: host tiles, those of a micrograph one after another.
-        turned: (C K, L, L) templates in the library of the backend, without transfer.
+        target: of the shape that the views of the likelihood take, in the library of the backend.
         likelihood: bound to the measurement.
+        coarse: views that find the places of copies (:mod:`mtdcore.estep.local`); None: all views are scored everywhere.
     """
-    facts = likelihood.micrographs
-    if facts is None:
-        return backend.accumulate(tiles, turned, likelihood)
-    total = backend.accumulate((), turned, replace(likelihood, micrographs=None))
+    views, optics = likelihood.views, likelihood.micrographs
+    search = Search.of(backend, target, likelihood, coarse)
+    if optics is None:
+        return Statistics.of(search.sums(tiles, likelihood), views)
+    total = None
     for micrograph, group in groupby(tiles, key=lambda tile: tile.micrograph):
-        seen, model = seen_in(micrograph, turned, likelihood)
-        found = backend.accumulate(group, seen, model)
-        total = total + _weighed(found, turned, seen, facts, micrograph, likelihood.noise_std)
+        alone = likelihood.of_micrograph(micrograph)
+        seen = search.through(alone.views)
+        sums = seen.sums(group, alone)
+        weight = 1.0 / float(optics.noise_ratio[micrograph]) ** 2
+        found = _weighed(sums, target, seen.templates, views, alone.views, weight)
+        ledger = np.array([[micrograph, sums.sites, sums.pixels, found[1], sums.expected_count]])
+        one = replace(found[0], noise_std=likelihood.noise_std, ledger=ledger)
+        total = one if total is None else total + one
+    if total is None:  # a part without tiles
+        nothing = search.sums((), replace(likelihood, micrographs=None))
+        return Statistics.of(nothing, views)
     return total
 
 
-def seen_in(micrograph: int, turned: Array, likelihood: Likelihood) -> tuple[Array, Likelihood]:
-    """Templates as one micrograph shows them, and the model of that micrograph alone.
-
-    Args:
-        micrograph: its index.
-        turned: (C K, L, L) templates, without transfer.
-        likelihood: bound to the measurement.
-    """
-    facts = likelihood.micrographs
-    if facts is None:
-        return turned, likelihood
-    seen = turned if facts.transfer is None else radial_filter(turned, facts.transfer[micrograph])
-    return seen, likelihood.of_micrograph(micrograph)
-
-
 def _weighed(
-    found: Statistics, turned: Array, seen: Array, facts: Micrographs, micrograph: int, noise_std: float
-) -> Statistics:
-    """Statistics of one micrograph on the scale of all.
+    sums: TemplateSums, target: Array, seen: Array, views: Views, through: Views, weight: float
+) -> tuple[Statistics, float]:
+    """Statistics of one micrograph on the scale of all, and its residual energy at the target of the E-step.
 
-    The backprojection is chosen such that gradient and residual are exact at the templates of the E-step, also where
-    masks or the edge of the box make the spectrum an approximation of the normal operator; so is every fixed point.
+    Gradient and residual are exact at the target of the E-step, also where masks or the edge of the box make the
+    spectrum an approximation of the normal operator; so is every fixed point.
 
     Args:
-        found: as the backend returned them.
-        turned: (C K, L, L) templates.
-        seen: the same through the transfer of the micrograph.
-        facts: of all micrographs.
-        micrograph: index of this one.
-        noise_std: common noise level.
+        sums: as the backend returned them.
+        target: of the E-step.
+        seen: (T, L, L) templates through the transfer of the micrograph.
+        views: without the transfer.
+        through: with it.
+        weight: of the micrograph, ``sigma^2 / sigma_m^2``.
     """
-    xp, weight = array_namespace(turned), 1.0 / float(facts.noise_ratio[micrograph]) ** 2
-    inner = found.cropped()
-    residual = found.energy + float(xp.sum(seen * (inner.coverage * seen - 2.0 * inner.backprojection)))
-    ledger = np.array([[micrograph, found.sites, found.pixels, residual, found.expected_count]])
-    backprojection, energy, spectrum = found.backprojection, found.energy, None
-    if facts.transfer is not None:
-        spectrum = np.outer(_copies(found), facts.transfer[micrograph] ** 2)
-        through, plain = _framed(seen, found.margin), _framed(turned, found.margin)
-        unexplained = radial_filter(backprojection - found.coverage * through, facts.transfer[micrograph])
-        explained = radial_filter(plain, spectrum)
-        backprojection = unexplained + explained
-        energy = residual + float(xp.sum(plain * (2.0 * backprojection - explained)))
-        spectrum = spectrum * weight
-    return replace(
-        found,
-        backprojection=backprojection * weight,
-        coverage=found.coverage * weight,
-        energy=energy * weight,
-        noise_std=noise_std,
-        spectrum=spectrum,
-        ledger=ledger,
-    )
+    xp, inner = array_namespace(seen), sums.cropped()
+    residual = sums.energy + float(xp.sum(seen * (inner.coverage * seen - 2.0 * inner.backprojection)))
+    plain = Statistics.of(sums, views if not isinstance(through, Defocused) else through)
+    energy = plain.energy
+    if isinstance(through, Defocused):
+        copies = np.array([float(xp.mean(inner.coverage[k, ...])) for k in range(inner.coverage.shape[0])])
+        spectrum = np.outer(copies, through.transfer**2)
+        whole = _linearised(inner, target, seen, views, through, spectrum)
+        energy = residual + float(xp.sum(target * (2.0 * whole.right - whole.normal(target))))
+        frame = None
+        if sums.margin:
+            m, axes = sums.margin, target.ndim - (views.classes > 1)
+            wide = padded(target, m, axes), padded(seen, m)
+            frame = _linearised(sums, *wide, views.framed(m), through.framed(m), spectrum)
+        plain = replace(plain, right=whole.right, normal=whole.normal, frame=frame)
+    whole, frame = plain.quadratic.scaled(weight), plain.frame and plain.frame.scaled(weight)
+    weighed = replace(plain, right=whole.right, normal=whole.normal, frame=frame, energy=energy * weight)
+    return weighed, residual
 
 
-def _framed(turned: Array, margin: int) -> Array:
-    """Templates with zeros around them."""
-    if margin == 0:
-        return turned
-    xp, (count, side, _) = array_namespace(turned), turned.shape
-    frame = xp.zeros((count, side + 2 * margin, side + 2 * margin), dtype=turned.dtype, device=device(turned))
-    frame[:, margin:-margin, margin:-margin] = turned
+def _linearised(
+    sums: TemplateSums, target: Array, seen: Array, views: Views, through: Views, spectrum: np.ndarray
+) -> Quadratic:
+    """A spectrum as normal operator, and the right side with which the gradient at the target of the E-step is exact."""
+    slope = through.adjoint(sums.backprojection - sums.coverage * seen)
+    normal = spectral(views, spectrum)
+    return Quadratic(slope + normal(target), normal)
+
+
+def padded(images: Array, margin: int, axes: int = 2) -> Array:
+    """Images with ``margin`` zeros on each side of their last ``axes`` axes."""
+    xp, shape = array_namespace(images), tuple(images.shape)
+    first = len(shape) - axes
+    wide = (*shape[:first], *(n + 2 * margin for n in shape[first:]))
+    frame = xp.zeros(wide, dtype=images.dtype, device=device(images))
+    frame[(..., *(slice(margin, margin + n) for n in shape[first:]))] = images
     return frame
-
-
-def _copies(found: Statistics) -> np.ndarray:
-    """(C K,) copies of each template: its mean coverage inside the box."""
-    inner = found.cropped().coverage
-    xp = array_namespace(inner)
-    return np.array([float(xp.mean(inner[k, ...])) for k in range(inner.shape[0])])

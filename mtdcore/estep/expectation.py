@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from concurrent.futures import Executor
-from dataclasses import replace
 from functools import partial
 
 from .._base.summing import map_sum
@@ -12,7 +11,7 @@ from ..data import Measurement, open_measurement
 from ..data.tiles import TileGeometry
 from ..errors import InputError, ParameterError
 from ..model.likelihood import Likelihood
-from ..model.rotations import RotationSet, templates
+from ..model.views import Views
 from .backends import Backend, get_backend
 from .each_micrograph import accumulate
 from .statistics import Statistics
@@ -30,37 +29,39 @@ def e_step(
     backend: str | Backend = "cpu",
     executor: Executor | None = None,
     tile_pixels: int | None = None,
+    coarse: int | None = None,
 ) -> Statistics:
     """Score every pose of every copy and sum up what the M-step needs (docs/model.md 3 and 7).
 
     Args:
         measurement: anything :func:`open_measurement` takes.
-        target: (L, L) current estimate F, or (C, L, L) for a likelihood of C classes; floating point, NumPy or the
-            backend's library.
+        target: current estimate F, of the shape that the views of the likelihood take: (L, L) of an image, with C in
+            front for C classes; floating point, NumPy or the backend's library.
         likelihood: the observation model; the window model is bound to the measurement here.
         backend: a backend or its name.
         executor: runs parts of the measurement elsewhere (threads, processes, :mod:`mtdcore.estep.dask`); only the target
             and the statistics travel. The result has the same bits as without.
         tile_pixels: side of the tiles in pixels read, but not smaller than the likelihood's own; None: what suits the backend.
+        coarse: look for copies with about so many of the views of each class, and score all of them only where they
+            may be (:mod:`mtdcore.estep.local`); None: score all everywhere.
 
     Returns:
         Statistics in the backend's library.
 
     Raises:
         InputError: the micrographs are smaller than the box.
-        ParameterError: the target does not fit the box or the number of classes, or the likelihood the micrographs.
+        ParameterError: the target does not fit the views, or the likelihood the micrographs.
     """
     source = open_measurement(measurement)
     engine = get_backend(backend)
-    _check_target(target, likelihood)
-    check_box_fits(source, likelihood.box_size)
+    check_target(target, likelihood)
+    check_box_fits(source, likelihood.views)
     bound = likelihood.bind(source.shape)
     cut = tile_cut(bound, engine) if tile_pixels is None else bound.geometry.enlarged(tile_pixels)
     together = max(LEAST_TILES, PART_TILES * bound.geometry.side**2 // cut.side**2)
     parts = source.split(max(1, -(-source.tile_count(cut) // together)))
-    work = partial(_part, cut=cut, target=target, likelihood=bound, backend=engine)
-    total = map_sum(work, parts, executor)
-    return total if bound.classes == 1 else replace(total, classes=bound.classes)
+    work = partial(_part, cut=cut, target=target, likelihood=bound, backend=engine, coarse=coarse)
+    return map_sum(work, parts, executor)
 
 
 def tile_cut(likelihood: Likelihood, backend: Backend) -> TileGeometry:
@@ -68,26 +69,31 @@ def tile_cut(likelihood: Likelihood, backend: Backend) -> TileGeometry:
     return likelihood.geometry.enlarged(backend.tile_pixels(likelihood))
 
 
-def check_box_fits(measurement: Measurement, box_size: int) -> None:
+def check_box_fits(measurement: Measurement, views: Views) -> None:
     """Raise InputError when the micrographs are smaller than the box."""
-    if min(measurement.shape[1:]) < box_size:
+    box, shape = views.box_shape, measurement.shape[1:]
+    if any(n < side for n, side in zip(shape, box, strict=True)):
         raise InputError(
-            f"the measurement should be at least one box of {box_size} x {box_size} pixels; its micrographs are "
-            f"{measurement.shape[1]} x {measurement.shape[2]}: choose a smaller box size."
+            f"the measurement should be at least one box of {box[0]} x {box[1]} pixels; its micrographs are "
+            f"{shape[0]} x {shape[1]}: choose a smaller box size."
         )
 
 
-def _check_target(target: Array, likelihood: Likelihood) -> None:
-    side = likelihood.box_size
-    expected = (side, side) if likelihood.class_weights is None else (likelihood.classes, side, side)
+def check_target(target: Array, likelihood: Likelihood) -> None:
+    """Raise ParameterError when a target is not of the shape that the views take."""
+    expected = likelihood.views.target_shape
     if tuple(target.shape) != expected:
         raise ParameterError(
-            f"the target should have the shape of the box, {expected}; got {tuple(target.shape)}."
+            f"the target should have the shape that the views take, {expected}; got {tuple(target.shape)}."
         )
 
 
 def _part(
-    measurement: Measurement, cut: TileGeometry, target: Array, likelihood: Likelihood, backend: Backend
+    measurement: Measurement,
+    cut: TileGeometry,
+    target: Array,
+    likelihood: Likelihood,
+    backend: Backend,
+    coarse: int | None,
 ) -> Statistics:
-    turned = templates(backend.asarray(target), RotationSet(likelihood.rotations, likelihood.box_size))
-    return accumulate(backend, measurement.tiles(cut), turned, likelihood)
+    return accumulate(backend, measurement.tiles(cut), backend.asarray(target), likelihood, coarse)

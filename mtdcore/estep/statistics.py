@@ -1,55 +1,75 @@
-"""Sufficient statistics of one E-step (docs/model.md 3 and 7). They are a sum over tiles: chunks, threads,
-processes and machines just add them, and the M-step needs nothing else.
+"""Sufficient statistics of an E-step, in target space (docs/model.md 3 and 7).
+
+They are a sum over tiles: chunks, threads, processes and machines just add them, and the M-step needs nothing else.
+They do not depend on which views were scored: iterations, batches and workers may use different sets of rotations.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from array_api_compat import array_namespace
 
-from .._base.files import write_whole
 from .._base.typing import Array
-from ..errors import InputError, ParameterError
-from ..model.optics import radial_filter
-from ..model.rotations import RotationSet, templates
+from ..errors import ParameterError
+from ..model.normal import Blocks, Normal
+from ..model.views import Views
+from .sums import TemplateSums
 
-#: The fields that an E-step computes and that ``+`` adds.
-SUMMED = (
-    "backprojection",
-    "coverage",
-    "log_likelihood",
-    "energy",
-    "expected_count",
-    "empty_mass",
-    "sites",
-    "pixels",
-)
+#: The numbers that an E-step computes and that ``+`` adds.
+_SUMMED = ("log_likelihood", "energy", "expected_count", "class_mass", "empty_mass", "sites", "pixels")
+
+
+@dataclass(frozen=True)
+class Quadratic:
+    """``<F, N F> - 2 <F, right>``: the part of the expected squared residual that depends on the target.
+
+    Attributes:
+        right: ``sum_t A_t^T b_t``, float64 of the shape of the target.
+        normal: ``N = sum_t A_t^T c_t A_t``.
+    """
+
+    right: Array
+    normal: Normal
+
+    def __add__(self, other: Quadratic) -> Quadratic:
+        return Quadratic(self.right + other.right, self.normal + other.normal)
+
+    def scaled(self, factor: float) -> Quadratic:
+        """Both times a factor."""
+        return Quadratic(self.right * factor, self.normal.scaled(factor))
+
+    def moved(self, convert: Callable[[Array], Array]) -> Quadratic:
+        """The same with converted arrays."""
+        return Quadratic(convert(self.right), self.normal.moved(convert))
+
+    def of_class(self, index: int) -> Quadratic:
+        """That of one of several classes."""
+        assert isinstance(self.normal, Blocks)
+        return Quadratic(self.right[index, ...], self.normal.blocks[index])
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What an E-step found, additive over tiles.
+    """What an E-step found.
 
     Attributes:
-        backprojection: (C K, B, B) float64, class by class, B = box_size + 2 margin; posterior-weighted sum of measurement
-            pixels in the frame of each rotated target.
-        coverage: (C K, B, B) float64, posterior mass that saw each of those pixels.
+        right: ``sum_t A_t^T b_t`` float64 of the shape of the target, b_t the posterior-weighted sum of measurement pixels
+            in the frame of template t.
+        normal: ``N = sum_t A_t^T c_t A_t``, c_t the posterior mass that saw each of those pixels.
         log_likelihood: nats. Patch model: log p(valid pixels | F). Window model: evidence against
             "no copies" (docs/model.md 7).
         energy: sum of the squared valid pixels.
         expected_count: posterior expected number of copies (patch model: mean coverage of a target pixel).
+        class_mass: (C,) NumPy float64, posterior mass of the poses that show something of each class.
         empty_mass: posterior mass of the empty poses (patch model; 0 in the window model).
         sites: patches (patch model) or corners (window model) that were scored.
         pixels: valid pixels that ``energy`` sums over. Both are whole numbers unless :meth:`scaled`.
         noise_std: noise level at which the posterior was computed.
-        box_size: side L of the target.
-        classes: number of classes C.
-        spectrum: (C K, R) NumPy float64, where micrographs have a transfer H_m: ``sum_m c_mk H_m^2`` at the frequencies
-            of the transfer, c_mk the copies. What the normal operator then weighs instead of ``coverage``.
+        frame: the same for the target with the margin of the likelihood around it; None: there is no margin.
         ledger: (n, 5) NumPy float64, where micrographs are told apart: rows (micrograph, sites, valid pixels, residual
             energy at the target of the E-step, expected copies), by micrograph.
 
@@ -57,137 +77,126 @@ class Statistics:
     all had the noise level ``noise_std``.
     """
 
-    backprojection: Array
-    coverage: Array
+    right: Array
+    normal: Normal
     log_likelihood: float
     energy: float
     expected_count: float
+    class_mass: np.ndarray
     empty_mass: float
     sites: float
     pixels: float
     noise_std: float
-    box_size: int
-    classes: int = 1
-    spectrum: np.ndarray | None = None
+    frame: Quadratic | None = None
     ledger: np.ndarray | None = None
 
     @classmethod
-    def zeros(
-        cls, rotations: int, box_size: int, noise_std: float, margin: int = 0, xp: Array = np
-    ) -> Statistics:
-        """The neutral element of ``+``."""
-        side = box_size + 2 * margin
-        empty = xp.zeros((rotations, side, side), dtype=xp.float64)
-        return cls(empty, empty, 0.0, 0.0, 0.0, 0.0, 0, 0, noise_std, box_size)
+    def of(cls, sums: TemplateSums, views: Views) -> Statistics:
+        """Sums of templates, taken back to the target by their views; the margin of the sums becomes the frame."""
+        inner, margin = sums.cropped(), sums.margin
+        framed = views.framed(margin)
+        frame = Quadratic(framed.adjoint(sums.backprojection), framed.normal(sums.coverage))
+        return cls(
+            views.adjoint(inner.backprojection),
+            views.normal(inner.coverage),
+            log_likelihood=sums.log_likelihood,
+            energy=sums.energy,
+            expected_count=sums.expected_count,
+            class_mass=sums.class_mass,
+            empty_mass=sums.empty_mass,
+            sites=sums.sites,
+            pixels=sums.pixels,
+            noise_std=sums.noise_std,
+            frame=frame if margin else None,
+        )
 
     def __add__(self, other: Statistics) -> Statistics:
         if not isinstance(other, Statistics):
             return NotImplemented
-        if (self.backprojection.shape, self.box_size, self.noise_std) != (
-            other.backprojection.shape,
-            other.box_size,
-            other.noise_std,
-        ):
+        mine, theirs = (
+            (tuple(s.right.shape), s.frame and tuple(s.frame.right.shape), s.noise_std) for s in (self, other)
+        )
+        if mine != theirs:
             raise ParameterError(
-                "statistics add only when rotations, box_size, margin and noise_std agree; got "
-                f"{self.backprojection.shape} at noise {self.noise_std} and {other.backprojection.shape} at {other.noise_std}."
+                "statistics add only when target, margin and noise_std agree; got "
+                f"{mine[0]} at noise {mine[2]} and {theirs[0]} at {theirs[2]} (with margin: {mine[1]} and {theirs[1]})."
             )
-        sums = {name: getattr(self, name) + getattr(other, name) for name in SUMMED}
-        spectrum = _joined(self.spectrum, other.spectrum, np.add)
-        return replace(self, **sums, spectrum=spectrum, ledger=_joined(self.ledger, other.ledger, _entered))
+        sums = {name: getattr(self, name) + getattr(other, name) for name in _SUMMED}
+        whole = self.quadratic + other.quadratic
+        frame = self.frame + other.frame if self.frame and other.frame else None
+        ledger = _entered(self.ledger, other.ledger)
+        return replace(self, **sums, right=whole.right, normal=whole.normal, frame=frame, ledger=ledger)
+
+    @property
+    def quadratic(self) -> Quadratic:
+        """``right`` and ``normal`` together."""
+        return Quadratic(self.right, self.normal)
 
     def scaled(self, factor: float) -> Statistics:
         """Every sum times ``factor``: statistics of so many times the data."""
         if factor == 1.0:
             return self
-        sums = {name: getattr(self, name) * factor for name in SUMMED}
-        spectrum = None if self.spectrum is None else self.spectrum * factor
-        ledger = None if self.ledger is None else np.hstack([self.ledger[:, :1], self.ledger[:, 1:] * factor])
-        return replace(self, **sums, spectrum=spectrum, ledger=ledger)
+        whole = self.quadratic.scaled(factor)
+        return replace(
+            self,
+            **{name: getattr(self, name) * factor for name in _SUMMED},
+            right=whole.right,
+            normal=whole.normal,
+            frame=self.frame and self.frame.scaled(factor),
+            ledger=None
+            if self.ledger is None
+            else np.hstack([self.ledger[:, :1], self.ledger[:, 1:] * factor]),
+        )
 
     def moved(self, convert: Callable[[Array], Array]) -> Statistics:
         """The same statistics with converted arrays, for example by ``Backend.to_host``."""
-        return replace(self, backprojection=convert(self.backprojection), coverage=convert(self.coverage))
+        whole = self.quadratic.moved(convert)
+        frame = self.frame and self.frame.moved(convert)
+        return replace(self, right=whole.right, normal=whole.normal, frame=frame)
 
     @property
-    def rotations(self) -> int:
-        """Number of rotations K."""
-        return int(self.backprojection.shape[0]) // self.classes
+    def classes(self) -> int:
+        """Number of classes C."""
+        return len(self.class_mass)
 
     @property
     def margin(self) -> int:
-        """Pixels kept around the box on each side."""
-        return int(self.backprojection.shape[-1] - self.box_size) // 2
-
-    @property
-    def rotation_set(self) -> RotationSet:
-        """Rotations of the frame that the statistics live on (box plus margin)."""
-        return RotationSet(self.rotations, int(self.backprojection.shape[-1]))
-
-    def cropped(self) -> Statistics:
-        """The same statistics without the margin."""
-        m = self.margin
-        if m == 0:
-            return self
-        inner = (slice(None), slice(m, -m), slice(m, -m))
-        return replace(self, backprojection=self.backprojection[inner], coverage=self.coverage[inner])
+        """Pixels kept around the target on each side."""
+        return 0 if self.frame is None else int(self.frame.right.shape[-1] - self.right.shape[-1]) // 2
 
     def of_class(self, index: int) -> Statistics:
         """Those of one class; what is summed over the measurement (energy, pixels, ...) stays that of all classes."""
         if self.classes == 1:
             return self
-        cut = slice(index * self.rotations, (index + 1) * self.rotations)
-        coverage = self.coverage[cut]
-        xp, m = array_namespace(coverage), self.margin
-        inside = slice(m, m + self.box_size)
+        mine, mass = self.quadratic.of_class(index), self.class_mass[index : index + 1]
+        total = float(self.class_mass.sum())
         return replace(
             self,
-            backprojection=self.backprojection[cut],
-            coverage=coverage,
-            spectrum=None if self.spectrum is None else self.spectrum[cut],
-            expected_count=float(xp.sum(coverage[:, inside, inside])) / self.box_size**2,
-            classes=1,
+            right=mine.right,
+            normal=mine.normal,
+            expected_count=self.expected_count * float(mass[0]) / total if total > 0.0 else 0.0,
+            class_mass=mass,
+            frame=self.frame and self.frame.of_class(index),
         )
 
-    def explained(self, turned: Array) -> Array:
-        """The normal operator on (C K, B, B) templates: ``coverage_k R_k F``, or the spectrum in its place."""
-        return self.coverage * turned if self.spectrum is None else radial_filter(turned, self.spectrum)
-
-    @property
-    def largest_coverage(self) -> float:
-        """Number of copies where coverage is uniform; in general the sum over rotations of its largest value.
-
-        It bounds the eigenvalues of the normal operator ``sum_k R_k^T coverage_k R_k``.
-        """
-        if self.spectrum is not None:
-            return float(self.spectrum.max(axis=1).sum())
-        coverage = self.cropped().coverage
-        xp = array_namespace(coverage)
-        return float(xp.sum(xp.max(coverage, axis=(1, 2))))
+    def framed(self) -> Statistics:
+        """Those of the target with the margin around it."""
+        if self.frame is None:
+            return self
+        return replace(self, right=self.frame.right, normal=self.frame.normal, frame=None)
 
     def gradient(self, target: Array) -> Array:
-        """Gradient of Q at any target: ``sum_k R_k^T (backprojection_k - coverage_k R_k F) / sigma^2``.
-
-        See docs/model.md 3.
+        """Gradient of Q at any target: ``(right - N F) / sigma^2`` (docs/model.md 3).
 
         Args:
-            target: (L, L), or (C, L, L) for several classes, float array of the library of the statistics.
+            target: float array of the shape of ``right``, of its library.
         """
-        if target.ndim == 3:
-            xp = array_namespace(target)
-            return xp.stack([self.of_class(c).gradient(target[c, ...]) for c in range(self.classes)])
-        inner = self.cropped()
-        turned = inner.rotation_set
-        residual = inner.backprojection - inner.explained(turned.apply(target))
-        return turned.adjoint(residual) / self.noise_std**2
+        return (self.right - self.normal(target)) / self.noise_std**2
 
     def residual_energy(self, target: Array) -> float:
         """Expected squared residual of the measurement given the target, summed over the valid pixels."""
-        inner = self.cropped()
-        turned = templates(target, inner.rotation_set)
-        xp = array_namespace(turned)
-        explained = turned * (inner.explained(turned) - 2.0 * inner.backprojection)
-        return self.energy + float(xp.sum(explained))
+        xp = array_namespace(target)
+        return self.energy + float(xp.sum(target * (self.normal(target) - 2.0 * self.right)))
 
     def save(self, path: str | Path) -> None:
         """Write to an uncompressed ``.npz`` file.
@@ -195,39 +204,26 @@ class Statistics:
         Raises:
             StorageError: the operating system refused.
         """
-        given = {f.name: getattr(self, f.name) for f in fields(self)}
-        # CuPy's arrays become NumPy's by get() alone
-        arrays = {
-            name: np.asarray(value.get() if hasattr(value, "get") else value)
-            for name, value in given.items()
-            if value is not None
-        }
-        write_whole(Path(path), lambda file: np.savez(file, allow_pickle=False, **arrays))
+        from .records import save_statistics
+
+        save_statistics(self, Path(path))
 
     @classmethod
     def load(cls, path: str | Path) -> Statistics:
-        """Read what :meth:`save` wrote."""
-        try:
-            with np.load(path, allow_pickle=False) as data:
-                values = {name: data[name] for name in data.files}
-            return cls(**{n: v if v.ndim else v.item() for n, v in values.items()})
-        except Exception as error:  # NumPy, zipfile and zlib share no exception type
-            raise InputError(
-                f"{path} should hold statistics written by Statistics.save; it could not be read: {error}."
-            ) from error
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            InputError: it is no such file.
+        """
+        from .records import load_statistics
+
+        return load_statistics(Path(path))
 
 
-def _joined(
-    first: np.ndarray | None, second: np.ndarray | None, join: Callable[[np.ndarray, np.ndarray], np.ndarray]
-) -> np.ndarray | None:
-    """Both, or the one there is."""
+def _entered(first: np.ndarray | None, second: np.ndarray | None) -> np.ndarray | None:
+    """One ledger out of two, with a row per micrograph."""
     if first is None or second is None:
         return second if first is None else first
-    return join(first, second)
-
-
-def _entered(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """One ledger out of two, with a row per micrograph."""
     rows = np.concatenate([first, second])
     micrographs, row = np.unique(rows[:, 0], return_inverse=True)
     ledger = np.zeros((len(micrographs), rows.shape[1]))

@@ -12,10 +12,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from array_api_compat import array_namespace, device
 
+from .._base.fourier import radial_filter
 from .._base.typing import Array
 from ..errors import ParameterError
+from .normal import Blocks, Normal, PerView, Spectral
+from .views import EVERY, Classes, Composed, Views, extended
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +65,10 @@ class Micrographs:
         count = np.ones(len(self)) if self.count is None else self.count
         return np.asarray(count / count.sum())
 
+    def seen_through(self, views: Views, index: int) -> Views:
+        """The views as one micrograph shows them."""
+        return views if self.transfer is None else Defocused(views, self.transfer[index])
+
     def _check(self, name: str, array: np.ndarray, ndim: int) -> None:
         fits = array.ndim == ndim and len(array) == len(self.noise) and array.size and array.shape[-1] >= ndim
         if not fits or not np.isfinite(array).all() or (ndim == 1 and array.min() <= 0.0):
@@ -82,28 +88,51 @@ def check_number(facts: Micrographs | None, micrographs: int) -> None:
         )
 
 
-def radial_filter(images: Array, profiles: Array) -> Array:
-    """Filter images by factors that depend on the length of the frequency alone.
+@dataclass(frozen=True, eq=False)
+class Defocused(Composed):
+    """Views through a transfer that is real and the same in all directions.
 
-    Images are padded to twice their side with zeros and cropped again, so nothing wraps around; on (B, B) images the
-    map is symmetric and commutes with quarter turns and reflections.
+    Attributes:
+        views: without transfer.
+        transfer: (R,) NumPy float64, factors as in :attr:`Micrographs.transfer`.
+    """
+
+    transfer: np.ndarray
+
+    @property
+    def exact(self) -> bool:
+        """A filter permutes nothing."""
+        return False
+
+    @property
+    def gain(self) -> float:
+        """That of the views, times the largest squared factor."""
+        return self.views.gain * float(np.square(self.transfer).max())
+
+    def seen(self, templates: Array) -> Array:
+        """(t, h, w) templates of the views, as they look through the transfer."""
+        return radial_filter(templates, self.transfer)
+
+    def apply(self, target: Array, part: slice = EVERY) -> Array:
+        """See :class:`Views`."""
+        return self.seen(self.views.apply(target, part))
+
+    def adjoint(self, stack: Array, part: slice = EVERY) -> Array:
+        """See :class:`Views`."""
+        return self.views.adjoint(self.seen(stack), part)
+
+    def normal(self, coverage: Array, part: slice = EVERY) -> Normal:
+        """See :class:`Views`."""
+        return PerView(self, extended(coverage, part, self.count))
+
+
+def spectral(views: Views, spectrum: np.ndarray) -> Normal:
+    """The normal operator of views through transfers, as a weight for each frequency of each template.
 
     Args:
-        images: (T, B, B) float64 of any library.
-        profiles: (R,) or (T, R) NumPy, factors as in :attr:`Micrographs.transfer`.
-
-    Returns:
-        (T, B, B) of the library of ``images``.
+        views: without transfer.
+        spectrum: (T, R) NumPy float64, ``sum_m c_mt H_m^2``, c_mt the copies of template t in micrograph m.
     """
-    xp = array_namespace(images)
-    side = images.shape[-1]
-    rows, columns = np.fft.fftfreq(2 * side), np.fft.rfftfreq(2 * side)
-    profiles = np.asarray(profiles)
-    at = np.minimum(np.hypot(rows[:, None], columns), 0.5) * 2 * (profiles.shape[-1] - 1)
-    below = np.minimum(at.astype(np.int64), profiles.shape[-1] - 2)
-    factors = profiles[..., below] + (at - below) * (profiles[..., below + 1] - profiles[..., below])
-    padded = xp.zeros((images.shape[0], 2 * side, 2 * side), dtype=images.dtype, device=device(images))
-    inner = (slice(None), slice(0, side), slice(0, side))
-    padded[inner] = images
-    spectra = xp.fft.rfftn(padded, axes=(1, 2)) * xp.asarray(factors, device=device(images))
-    return xp.fft.irfftn(spectra, s=(2 * side, 2 * side), axes=(1, 2))[inner]
+    if isinstance(views, Classes):
+        return Blocks(tuple(Spectral(views.views, part) for part in np.split(spectrum, views.classes)))
+    return Spectral(views, spectrum)

@@ -52,6 +52,11 @@ class FlatPrior:
         return array_namespace(images).zeros_like(images)
 
 
+def is_flat(prior: Prior) -> bool:
+    """Whether a prior prefers nothing."""
+    return isinstance(prior, FlatPrior)
+
+
 @dataclass(frozen=True)
 class GaussianPrior:
     """N(mean, std^2 I), for which every step of the engine is exact.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -19,13 +19,15 @@ from array_api_compat import array_namespace, device
 
 from .._base.typing import Array
 from ..errors import ParameterError
+from .normal import Diagonal, Normal, PerView
+from .views import EVERY, Views, extended
 
 Support = Literal["square", "disc"]
 
 
 @dataclass(frozen=True)
-class RotationSet:
-    """K equally spaced rotations ``R_k`` of an L x L image, angle ``2 pi k / K`` counter-clockwise.
+class Rotations:
+    """K equally spaced rotations ``R_k`` of an L x L image, angle ``2 pi k / K`` counter-clockwise; :class:`Views`.
 
     Attributes:
         count: number of rotations K.
@@ -51,6 +53,31 @@ class RotationSet:
         return 4 % self.count == 0
 
     @property
+    def box_shape(self) -> tuple[int, int]:
+        """(L, L) pixels of a template."""
+        return self.box_size, self.box_size
+
+    @property
+    def target_shape(self) -> tuple[int, ...]:
+        """(L, L) pixels of the target."""
+        return self.box_shape
+
+    @property
+    def classes(self) -> int:
+        """One target."""
+        return 1
+
+    @property
+    def log_weights(self) -> None:
+        """All angles are equally likely."""
+        return None
+
+    @property
+    def gain(self) -> float:
+        """Rotations keep the norm, up to what they crop."""
+        return 1.0
+
+    @property
     def angles(self) -> list[float]:
         """Angles in radians, counter-clockwise with row 0 on top."""
         return [2.0 * math.pi * k / self.count for k in range(self.count)]
@@ -71,40 +98,58 @@ class RotationSet:
         xp = array_namespace(like)
         return xp.asarray(disc(self.box_size), dtype=like.dtype, device=device(like))
 
-    def apply(self, image: Array) -> Array:
-        """(L, L) image -> (K, L, L) rotated copies."""
-        self._check(image, 2)
-        xp, mask = array_namespace(image), self.mask(image)
-        first = rotate(image if mask is None else image * mask, self._first_sector)
-        return xp.concat([_quarter_turns(first, turn) for turn in self._sectors], axis=0)
+    def apply(self, target: Array, part: slice = EVERY) -> Array:
+        """(L, L) image -> (K, L, L) rotated copies, or some of them."""
+        self._check(target, self.target_shape)
+        xp, mask = array_namespace(target), self.mask(target)
+        first = rotate(target if mask is None else target * mask, self._first_sector)
+        return xp.concat([_quarter_turns(first, turn) for turn in self._sectors], axis=0)[part, ...]
 
-    def adjoint(self, stack: Array) -> Array:
+    def adjoint(self, stack: Array, part: slice = EVERY) -> Array:
         """(K, L, L) -> (L, L): ``sum_k R_k^T stack_k``, the exact adjoint of :meth:`apply`."""
-        self._check(stack, 3)
-        xp = array_namespace(stack)
-        count = len(self._first_sector)
-        parts = [stack[s * count : (s + 1) * count, ...] for s in range(len(self._sectors))]
+        stack = extended(stack, part, self.count)
+        self._check(stack, (self.count, *self.box_shape))
+        xp, mask, size = array_namespace(stack), self.mask(stack), len(self._first_sector)
+        parts = [stack[s * size : (s + 1) * size, ...] for s in range(len(self._sectors))]
         back = [_quarter_turns(part, -turn) for part, turn in zip(parts, self._sectors, strict=True)]
         folded = sum(back[1:], back[0])
         total = xp.sum(rotate_back(folded, self._first_sector), axis=0)
-        mask = self.mask(stack)
         return total if mask is None else total * mask
 
-    def _check(self, array: Array, ndim: int) -> None:
-        side = (self.box_size, self.box_size)
-        expected = side if ndim == 2 else (self.count, *side)
+    def normal(self, coverage: Array, part: slice = EVERY) -> Normal:
+        """``F -> sum_k R_k^T (coverage_k R_k F)``: one weight per pixel at right angles."""
+        if self.exact:
+            return Diagonal(self.adjoint(coverage, part))
+        return PerView(self, extended(coverage, part, self.count))
+
+    def framed(self, margin: int) -> Rotations:
+        """The same rotations of a larger image."""
+        return replace(self, box_size=self.box_size + 2 * margin)
+
+    def coarse(self, count: int, band: float | None = None) -> Rotations:
+        """``count`` equally spaced rotations on the same support; the band is not used."""
+        support = self.support or ("square" if self.exact else "disc")
+        return replace(self, count=count, support=support)
+
+    def turned(self, seed: int) -> Rotations:
+        """Itself."""
+        return self
+
+    def _check(self, array: Array, expected: tuple[int, ...]) -> None:
         if tuple(array.shape) != expected:
             raise ParameterError(
                 f"expected an array of shape {expected} for {self.count} rotations; got {tuple(array.shape)}."
             )
 
 
-def templates(targets: Array, rotations: RotationSet) -> Array:
-    """(L, L) target or (C, L, L) targets -> (C K, L, L) rotated copies, class by class."""
-    if targets.ndim == 2:
-        return rotations.apply(targets)
-    xp = array_namespace(targets)
-    return xp.concat([rotations.apply(targets[c, ...]) for c in range(targets.shape[0])])
+def in_plane(views: Views) -> Rotations | None:
+    """The rotations among the views that compositions are made of; None: others, such as projections."""
+    while not isinstance(views, Rotations):
+        inner = getattr(views, "views", None)
+        if inner is None:
+            return None
+        views = inner
+    return views
 
 
 def disc(box_size: int) -> np.ndarray:
@@ -131,19 +176,6 @@ def rotate_back(stack: Array, angles: Sequence[float]) -> Array:
     turns, rests = _split(angles)
     sheared = _shear_rotate(stack, [-rest for rest in rests])
     return xp.stack([_quarter_turns(sheared[k, ...], -t) for k, t in enumerate(turns)])
-
-
-def translate(image: Array, shift: tuple[float, float]) -> Array:
-    """(L, L) image moved down and to the right by any number of pixels below L, band-limited; zeros move in."""
-    xp = array_namespace(image)
-    length = image.shape[-1]
-    before = length // 2
-    padded = xp.zeros((1, 2 * length, 2 * length), dtype=image.dtype, device=device(image))
-    padded[0, before : before + length, before : before + length] = image
-    for step in shift:  # rows first: each pass moves the last axis and swaps the two
-        moved = xp.full((1, 2 * length), step, dtype=xp.float64, device=device(image))
-        padded = _shift_rows(xp.matrix_transpose(padded), moved)
-    return padded[0, before : before + length, before : before + length]
 
 
 def _split(angles: Sequence[float]) -> tuple[list[int], list[float]]:
@@ -183,12 +215,12 @@ def _shear_rotate(stack: Array, rests: Sequence[float]) -> Array:
         slope = xp.asarray(slopes, dtype=xp.float64, device=device(stack))
         shifts = slope[:, None] * offset[None, :]
         padded = xp.matrix_transpose(padded) if transpose else padded
-        padded = _shift_rows(padded, shifts)
+        padded = shift_rows(padded, shifts)
         padded = xp.matrix_transpose(padded) if transpose else padded
     return padded[inner]
 
 
-def _shift_rows(stack: Array, shifts: Array) -> Array:
+def shift_rows(stack: Array, shifts: Array) -> Array:
     """Band-limited circular shift of row r of image k by ``shifts[k, r]`` columns."""
     xp = array_namespace(stack)
     length = stack.shape[-1]

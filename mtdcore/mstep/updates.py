@@ -5,20 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
-
-from array_api_compat import array_namespace
+from typing import ClassVar, Literal, Protocol, TypeAlias
 
 from .._base.typing import Array
 from ..errors import ParameterError
 from ..estep.statistics import Statistics
 from ..model.priors import Prior, denoise
-
-#: Share of the largest coverage below which a pixel counts as unseen: the quotient would be rounding over rounding.
-_UNSEEN = 1e-6
-
-#: Share of the largest weight of a frequency that is added to all, where micrographs have a transfer.
-_DAMPING = 1e-2
 
 #: Share of the iterations that search: the temperature falls (:mod:`mtdcore.em.temperature`), denoising steps are longer than
 #: those of EM. The others converge.
@@ -33,8 +25,28 @@ def rising(iteration: int, iterations: int) -> float:
     return (iteration + 1) / iterations
 
 
+#: How a frame is chosen, and the random pixels a run starts from, by default.
+Frame: TypeAlias = Literal["prior", "centre"] | None
+Random: TypeAlias = Literal["uniform", "faint"]
+
+
 class Update(Protocol):
     """One M-step."""
+
+    @property
+    def uses_prior(self) -> bool:
+        """Whether the prior of the run has a say; a prior beside an update that ignores it is refused."""
+        ...
+
+    @property
+    def gauge(self) -> Frame:
+        """How the frame of the target is chosen by default: by the prior, in the middle of the box, or not at all."""
+        ...
+
+    @property
+    def start(self) -> Random:
+        """The default start without a prior."""
+        ...
 
     def __call__(
         self, target: Array, statistics: Statistics, prior: Prior, iteration: int, iterations: int
@@ -42,8 +54,8 @@ class Update(Protocol):
         """The next target.
 
         Args:
-            target: (L, L) float64, the target at which the statistics were computed.
-            statistics: of the E-step, without margin; same array library as ``target``.
+            target: float64 of the shape that the views of one class take, the target at which the statistics were computed.
+            statistics: of the E-step and one class; same array library as ``target``.
             prior: the prior over targets.
             iteration: index of this iteration, from 0.
             iterations: number of iterations planned.
@@ -68,6 +80,10 @@ class GradientAscent:
     prior_weight: float | Schedule = 1.0
     prior_level: float = 0.0
 
+    uses_prior: ClassVar[bool] = True
+    gauge: ClassVar[Frame] = None
+    start: ClassVar[Random] = "uniform"
+
     def __post_init__(self) -> None:
         if not (self.step > 0 and self.steps >= 1):
             raise ParameterError(
@@ -90,68 +106,30 @@ class GradientAscent:
 
 @dataclass(frozen=True)
 class ExactUpdate:
-    """Maximiser of Q: ``sum_k R_k^T coverage_k R_k F = sum_k R_k^T backprojection_k``; the prior is not used.
+    """Maximiser of Q: ``sum_t A_t^T c_t A_t F = sum_t A_t^T b_t``; the prior is not used.
 
-    A division when the rotations are permutations, conjugate gradients from the current target otherwise.
-    Pixels that no posterior mass saw keep their value.
-
-    Attributes:
-        tolerance: relative residual at which conjugate gradients stop.
-        max_steps: largest number of conjugate-gradient steps.
+    A division when the views are permutations, conjugate gradients from the current target otherwise
+    (:mod:`mtdcore.model.normal`). Pixels that no posterior mass saw keep their value.
     """
 
-    tolerance: float = 1e-6
-    max_steps: int = 50
+    uses_prior: ClassVar[bool] = False
+    gauge: ClassVar[Frame] = None
+    start: ClassVar[Random] = "uniform"
 
     def __call__(
         self, target: Array, statistics: Statistics, prior: Prior, iteration: int, iterations: int
     ) -> Array:
         """See :class:`Update`."""
-        return self.solve(target, statistics)
-
-    def solve(self, target: Array, statistics: Statistics) -> Array:
-        """The exact maximiser, started from (and where nothing was seen, left at) ``target``."""
-        turned = statistics.rotation_set
-        if not turned.exact or statistics.spectrum is not None:
-            return self._conjugate_gradients(target, statistics)
-        xp = array_namespace(target)
-        coverage = turned.adjoint(statistics.coverage)
-        seen = coverage > _UNSEEN * xp.max(coverage)
-        average = turned.adjoint(statistics.backprojection) / xp.where(seen, coverage, xp.ones_like(coverage))
-        return xp.where(seen, average, target)
-
-    def _conjugate_gradients(self, target: Array, statistics: Statistics) -> Array:
-        xp = array_namespace(target)
-        turned = statistics.rotation_set
-
-        def normal(image: Array) -> Array:
-            return turned.adjoint(statistics.explained(turned.apply(image)))
-
-        # Frequencies that hardly any transfer lets through move slowly: solved for, they would be noise over rounding.
-        damping = 0.0 if statistics.spectrum is None else _DAMPING * statistics.largest_coverage
-        right = turned.adjoint(statistics.backprojection)
-        residual = right - normal(target)
-        direction, square = residual, float(xp.sum(residual**2))
-        stop = (self.tolerance**2) * float(xp.sum(right**2))
-        for _ in range(self.max_steps):
-            if square <= stop:
-                break
-            image = normal(direction) + damping * direction
-            length = square / float(xp.sum(direction * image))
-            target = target + length * direction
-            residual = residual - length * image
-            previous, square = square, float(xp.sum(residual**2))
-            direction = residual + (square / previous) * direction
-        return target
+        return statistics.normal.solve(statistics.right, target)
 
 
 @dataclass(frozen=True)
 class DenoisingUpdate:
     """One denoiser call at the noise level of the posterior-aligned average (docs/model.md 8).
 
-    ``z = F + sigma^2 grad Q(F) / c`` and ``F <- D(z; sigma / sqrt(c))`` with c the largest coverage.
+    ``z = F + sigma^2 grad Q(F) / c`` and ``F <- D(z; sigma / sqrt(c))`` with c the bound on the eigenvalues of N.
     Where coverage is uniform (window model) z is the aligned average itself and c the number of copies. Where
-    it is not (patch model, interpolated rotations) this is a proximal-gradient step: its fixed point
+    it is not (patch model, views that interpolate or have gain) this is a proximal-gradient step: its fixed point
     balances data and prior exactly for a Gaussian prior, without assuming white noise.
 
     Where poses are in doubt, z is mostly F: noise that looks like the target is averaged back to the target. EM then
@@ -168,6 +146,10 @@ class DenoisingUpdate:
     steps: int = 1
     relaxation: float = 2.0
 
+    uses_prior: ClassVar[bool] = True
+    gauge: ClassVar[Frame] = "prior"
+    start: ClassVar[Random] = "uniform"
+
     def __post_init__(self) -> None:
         if not (self.steps >= 1 and 1.0 <= self.relaxation <= 2.0):
             raise ParameterError(
@@ -179,13 +161,13 @@ class DenoisingUpdate:
         self, target: Array, statistics: Statistics, prior: Prior, iteration: int, iterations: int
     ) -> Array:
         """See :class:`Update`."""
-        copies = statistics.largest_coverage
-        if copies <= 0.0:
+        bound = statistics.normal.bound
+        if bound <= 0.0:
             return target
-        # interpolated rotations spread the eigenvalues of the normal operator to both sides of 1: w = 2 oscillates
-        early = iteration < SEARCH_SHARE * iterations and statistics.rotation_set.exact
+        # views that interpolate spread the eigenvalues of the normal operator to both sides of 1: w = 2 oscillates
+        early = iteration < SEARCH_SHARE * iterations and statistics.normal.exact
         longer = self.relaxation if early else 1.0
-        variance = longer * statistics.noise_std**2 / copies
+        variance = longer * statistics.noise_std**2 / bound
         for _ in range(self.steps):
             moved = target + variance * statistics.gradient(target)
             target = denoise(prior, moved[None, ...], math.sqrt(variance))[0, ...]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from array_api_compat import array_namespace
 
+from .._base.fourier import radial_filter
 from .._base.typing import Array
 from ..estep.statistics import Statistics
-from ..model.optics import radial_filter
 from ..model.priors import Prior
-from .updates import DenoisingUpdate
+from .updates import DenoisingUpdate, Frame, Random
 
 #: Exponents of the power spectrum that are compared, and how many powers a decade.
 _EXPONENTS, _PER_DECADE = np.arange(0.0, 4.5, 0.5), 10
@@ -49,6 +50,10 @@ class WienerUpdate:
 
     steps: int = 20
 
+    uses_prior: ClassVar[bool] = False
+    gauge: ClassVar[Frame] = "centre"
+    start: ClassVar[Random] = "faint"
+
     def __call__(
         self, target: Array, statistics: Statistics, prior: Prior, iteration: int, iterations: int
     ) -> Array:
@@ -68,10 +73,8 @@ def target_spectrum(statistics: Statistics) -> np.ndarray | None:
     Returns:
         (33,) variance per pixel at frequencies evenly spaced from 0 to 1/2 cycles per pixel.
     """
-    inner = statistics.cropped()
-    xp, side = array_namespace(inner.backprojection), inner.box_size
-    back = inner.rotation_set.adjoint(inner.backprojection)
-    spectrum = xp.abs(xp.fft.rfftn(back)) ** 2 / side**2
+    xp, side = array_namespace(statistics.right), statistics.right.shape[-1]
+    spectrum = xp.abs(xp.fft.rfftn(statistics.right)) ** 2 / side**2
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side))
     ring = np.minimum(np.rint(frequency * side).astype(int), side // 2)
     pixels = np.bincount(ring.ravel())
@@ -81,11 +84,10 @@ def target_spectrum(statistics: Statistics) -> np.ndarray | None:
     )
     measured /= pixels
     at = np.minimum(np.arange(len(pixels)) / side, 0.5)
-    seen = np.array([inner.largest_coverage] * 2) if inner.spectrum is None else inner.spectrum.sum(axis=0)
-    copies = np.interp(at, np.linspace(0.0, 0.5, len(seen)), seen)
+    copies = statistics.normal.copies(at)
     if not (copies.max() > 0.0 and measured.max() > 0.0):
         return None
-    noise = copies * inner.noise_std**2
+    noise = copies * statistics.noise_std**2
     largest = float((measured / np.maximum(copies, 1e-6 * copies.max()) ** 2).max())
     amplitudes = largest * 10.0 ** np.arange(-12, 3, 1 / _PER_DECADE)
     shapes = (at + 1 / side) ** -_EXPONENTS[:, None] / (1 / side) ** -_EXPONENTS[:, None]

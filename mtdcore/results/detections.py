@@ -11,7 +11,6 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +24,9 @@ from ..data.micrographs.star import write_star
 from ..data.tiles import Region, Tile
 from ..errors import ParameterError
 from ..estep.backends import Backend, get_backend
-from ..estep.each_micrograph import seen_in
 from ..estep.expectation import check_box_fits
-from ..model.likelihood import Likelihood, WindowLikelihood
-from ..model.rotations import RotationSet, templates
+from ..estep.posteriors import Posterior
+from ..model.likelihood import Likelihood
 from .metrics import Alignment
 
 #: Largest probability that counts: beyond it, float32 weights cannot tell 1 - q from 0. It caps log-odds at 16 nats.
@@ -210,7 +208,7 @@ def detect(
         ParameterError: not the window model, or an argument outside its domain.
         InputError: the micrographs are smaller than the box.
     """
-    if not isinstance(likelihood, WindowLikelihood):
+    if not likelihood.localises:
         raise ParameterError(
             f"detections need the window model, in which a copy has one pose; got {type(likelihood).__name__}: make a "
             "WindowLikelihood with its noise_std and the expected number of copies."
@@ -219,28 +217,26 @@ def detect(
         raise ParameterError(f"threshold should be a probability strictly between 0 and 1; got {threshold}.")
     if reach is not None and reach < 0:
         raise ParameterError(f"reach should be zero or a positive number of pixels; got {reach}.")
-    source = open_measurement(measurement)
-    check_box_fits(source, likelihood.box_size)
-    engine = get_backend(backend)
+    source, views = open_measurement(measurement), likelihood.views
+    check_box_fits(source, views)
     wanted = max(1, likelihood.box_size // 8) if reach is None else reach
     reach = min(wanted, (likelihood.separation - 1) // 2)
     # A wider halo, so that a tile can also judge the corners around those it owns: peaks know no borders.
     wide = replace(likelihood.bind(source.shape), margin=likelihood.separation - 1 + reach)
-    turned = templates(engine.asarray(target), RotationSet(wide.rotations, wide.box_size))
+    posterior = Posterior(target, wide, get_backend(backend))
     found = [np.empty((0, 5))]
-    for micrograph, tiles in groupby(source.tiles(wide.geometry), key=lambda tile: tile.micrograph):
-        seen, model = seen_in(micrograph, turned, wide)
-        for tile in tiles:
-            grown, core = _grown(tile, reach)
-            found.extend(_peaks(engine.posterior(grown, seen, model), core, grown, threshold, reach))
+    for tile in source.tiles(wide.geometry):
+        grown, core = _grown(tile, reach)
+        found.extend(_peaks(posterior(grown), core, grown, threshold, reach))
     table = np.vstack(found)
     table = table[np.lexsort((table[:, 2], table[:, 1], table[:, 0], -table[:, 4]))]
     places = table[:, :4].astype(np.int64)
     kept = _apart(places[:, :3], wide.separation)
     of, row, column, template = places[kept].T
-    which, rotation = np.divmod(template, wide.rotations)
+    rotations = views.count // views.classes
+    which, rotation = np.divmod(template, rotations)
     certain = np.minimum(table[kept, 4], 1.0)
-    return Detections(of, row, column, rotation, certain, wide.box_size, wide.rotations, which)
+    return Detections(of, row, column, rotation, certain, wide.box_size, rotations, which)
 
 
 def _grown(tile: Tile, reach: int) -> tuple[Tile, tuple[slice, slice]]:

@@ -19,6 +19,7 @@ from ..data.derived import DerivedMeasurement
 from ..data.tiles import Tile
 from ..em.recover import recover
 from ..em.state import Recovery
+from ..model.rotations import in_plane
 from .metrics import RingCorrelation, align, fourier_ring_correlation
 
 #: Width (standard deviation) of the blur of the common start, in boxes: half the power is gone beyond 1.1 cycles per box.
@@ -79,5 +80,6 @@ def half_set_correlation(first: Recovery, second: Recovery, index: int = 0) -> R
     """
     side = first.likelihood.box_size
     reference, image = (half.aligned_average.reshape(-1, side, side)[index] for half in (first, second))
-    frame = align(image, reference, first.likelihood.rotations, max_shift=side // 5)
+    rotations = in_plane(first.likelihood.views)
+    frame = align(image, reference, 1 if rotations is None else rotations.count, max_shift=side // 5)
     return fourier_ring_correlation(reference, frame.image)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from ..errors import ParameterError
-from ..model.rotations import RotationSet, rotate
+from ..model.rotations import Rotations, rotate
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def align(estimate: np.ndarray, truth: np.ndarray, rotations: int = 4, max_shift
         raise ParameterError("a relative error needs a truth that is not blank; every pixel of it is 0.")
     if max_shift < 0:
         raise ParameterError(f"max_shift must be 0 or a positive number of pixels; got {max_shift}.")
-    rotated = rotate(estimate, RotationSet(rotations, truth.shape[0]).angles)
+    rotated = rotate(estimate, Rotations(rotations, truth.shape[0]).angles)
     best = Alignment(rotated[0], 0, (0, 0), math.nan)
     for k, image in enumerate(rotated):
         frames = sliding_window_view(np.pad(image, max_shift), truth.shape)

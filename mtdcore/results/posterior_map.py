@@ -13,10 +13,8 @@ from .._base.typing import Array
 from ..data import Measurement, open_measurement
 from ..errors import ParameterError
 from ..estep.backends import Backend, get_backend
-from ..estep.each_micrograph import seen_in
-from ..estep.expectation import check_box_fits
-from ..model.likelihood import Likelihood, WindowLikelihood
-from ..model.rotations import RotationSet, templates
+from ..estep.posteriors import posteriors
+from ..model.likelihood import Likelihood
 
 
 def posterior_maps(
@@ -41,21 +39,17 @@ def posterior_maps(
         ParameterError: not the window model.
         InputError: the micrographs are smaller than the box.
     """
-    if not isinstance(likelihood, WindowLikelihood):
+    if not likelihood.localises:
         raise ParameterError(
             f"a map of positions needs the window model, in which a copy has one pose; got {type(likelihood).__name__}."
         )
-    source = open_measurement(measurement)
-    check_box_fits(source, likelihood.box_size)
-    engine, half = get_backend(backend), likelihood.box_size // 2
-    bound = likelihood.bind(source.shape)
-    turned = templates(engine.asarray(target), RotationSet(bound.rotations, bound.box_size))
-    for micrograph, tiles in groupby(source.tiles(bound.geometry), key=lambda tile: tile.micrograph):
-        seen, model = seen_in(micrograph, turned, bound)
+    source, half = open_measurement(measurement), likelihood.box_size // 2
+    found = posteriors(source, target, likelihood, get_backend(backend))
+    for _, group in groupby(found, key=lambda pair: pair[0].micrograph):
         whole = np.zeros(source.shape[1:], dtype=np.float32)
-        for tile in tiles:
+        for tile, weights in group:
             rows, columns = (slice(s.start + half, s.stop + half) for s in tile.region.owned)
-            whole[rows, columns] = engine.posterior(tile, seen, model).sum(axis=0)
+            whole[rows, columns] = weights.sum(axis=0)
         yield whole
 
 

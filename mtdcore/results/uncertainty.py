@@ -19,9 +19,8 @@ from ..data import Measurement, open_measurement
 from ..em.state import Recovery
 from ..errors import InputError, ParameterError
 from ..estep.backends import Backend, get_backend
-from ..model.likelihood import WindowLikelihood
+from ..estep.posteriors import posteriors
 from ..model.priors import Prior, denoise
-from ..model.rotations import RotationSet
 from ..model.sampling import sample_from
 
 #: Half the step of the difference quotient, in units of the noise level: small beside the noise, large beside rounding.
@@ -105,7 +104,7 @@ def unbiased_average(
         InputError: the recovery found no copies.
     """
     model, target = recovery.likelihood, recovery.target
-    if not isinstance(model, WindowLikelihood) or target.ndim != 2:
+    if not model.localises or target.ndim != 2:
         raise ParameterError(
             "an unbiased average needs a recovery of one target by the window model; "
             f"got {type(model).__name__} and targets of shape {target.shape}."
@@ -115,12 +114,9 @@ def unbiased_average(
             "an unbiased average needs micrographs that are alike; the recovery tells them apart."
         )
     level = average_level(recovery)
-    source, engine = open_measurement(measurement), get_backend(backend)
-    bound = model.bind(source.shape)
-    turned = RotationSet(model.rotations, model.box_size).apply(engine.asarray(target))
     mass = squares = 0.0
-    for tile in source.tiles(bound.geometry):
-        weights = np.asarray(engine.posterior(tile, turned, bound), dtype=np.float64)
+    for _, found in posteriors(open_measurement(measurement), target, model, get_backend(backend)):
+        weights = np.asarray(found, dtype=np.float64)
         mass += float(weights.sum())
         squares += float(np.square(weights).sum())
     share = squares / mass

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..data import ArrayMeasurement, Measurement, open_measurement
 from ..errors import InputError, ParameterError
-from ..model.rotations import RotationSet, disc, rotate
+from ..model.rotations import Rotations, disc, rotate
 from .placement import random_corners
 
 _BLOCK = (256, 1024)  # rows, columns of pixels; part of what a seed means, and a chunk on disk
@@ -111,7 +111,7 @@ def simulate(
     if dtype not in ("float32", "float64"):
         raise ParameterError(f"the dtype of a simulation is float32 or float64; got {dtype}.")
     angle_count = None if rotations == "continuous" else rotations
-    if angle_count is None or not RotationSet(angle_count, length).exact:
+    if angle_count is None or not Rotations(angle_count, length).exact:
         target *= disc(length)
     for name, value in {"density": density, "separation": separation}.items():
         if value is not None and not math.isfinite(value):
@@ -148,7 +148,7 @@ def simulate(
         "micrographs": int(micrographs),
         "dtype": dtype,
     }
-    rotated = None if angle_count is None else RotationSet(angle_count, length).apply(target)
+    rotated = None if angle_count is None else Rotations(angle_count, length).apply(target)
     size = (micrographs, height, width)
     blocks = _blocks(truth, rotated, seed, size)
     if path is None:

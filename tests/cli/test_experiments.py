@@ -147,7 +147,7 @@ def test_the_patch_method_differs_from_the_best_one_in_the_likelihood_alone(gaus
     monkeypatch.setattr(mtd, "recover", lambda _, **options: seen.append(options) or Namespace(target=None))
     case = gaussian.cases([1.0])[0]
     patch[0](case, case.simulate())
-    assert seen[0]["likelihood"] == mtd.PatchLikelihood(5, 4, case.simulate().noise_std, 0.5)
+    assert seen[0]["likelihood"] == mtd.PatchLikelihood(mtd.Rotations(4, 5), case.simulate().noise_std, 0.5)
     assert seen[0]["initial"] == "uniform"
 
 

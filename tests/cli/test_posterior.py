@@ -10,12 +10,12 @@ def test_the_map_is_brightest_at_the_corners_of_the_copies(kind):
     target = mtd.datasets.glyphs(1, 12)[0].astype(float)
     simulation = mtd.simulate(target, shape=(96, 84), count=4, snr=20.0, seed=0)
     likelihood = (
-        mtd.WindowLikelihood(12, 4, simulation.noise_std, 4.0)
+        mtd.WindowLikelihood(mtd.Rotations(4, 12), simulation.noise_std, 4.0)
         if kind == "window"
-        else mtd.PatchLikelihood(12, 4, simulation.noise_std)
+        else mtd.PatchLikelihood(mtd.Rotations(4, 12), simulation.noise_std)
     ).bind(simulation.measurement.shape)
     (tile,) = simulation.measurement.tiles(likelihood.geometry)
-    turned = mtd.RotationSet(4, 12).apply(target)
+    turned = mtd.Rotations(4, 12).apply(target)
     seen = occupancy(tile, mtd.get_backend("cpu").posterior(tile, turned, likelihood), 12)
     assert seen.shape == (96, 84)
     assert 0 <= seen.min() <= seen.max() <= 1.001

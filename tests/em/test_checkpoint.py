@@ -16,25 +16,34 @@ from mtdcore.testing import assert_same_bits
 
 IDENTITY = {"box_size": 4, "seed": 0, "noise_std": "auto", "version": "1"}
 LIKELIHOODS = [
-    mtd.PatchLikelihood(4, 4, 0.1, empty_probability=1 / 3),
-    mtd.WindowLikelihood(4, 4, 0.1, expected_count=2 / 3, min_separation=3, positions=100),
-    mtd.WindowLikelihood(4, 4, 0.1, expected_count=5.0, class_weights=(2 / 3, 1 / 3)),
+    mtd.PatchLikelihood(mtd.Rotations(4, 4), 0.1, empty_probability=1 / 3),
+    mtd.WindowLikelihood(mtd.Rotations(4, 4), 0.1, expected_count=2 / 3, min_separation=3, positions=100),
+    mtd.WindowLikelihood(
+        mtd.Classes(mtd.Rotations(4, 4), 2), 0.1, expected_count=5.0, class_weights=(2 / 3, 1 / 3)
+    ),
 ]
 
 
-def state(likelihood):
-    rng = np.random.default_rng(0)
-    record = IterationRecord(1, -1 / 3, 0.1 + 0.2, 1e-300, np.pi, 2.0, 0.5)
-    sums = mtd.Statistics(*rng.normal(size=(2, 4, 4, 4)), *rng.normal(size=7), 4)
-    candidates = (
-        Candidate(rng.normal(size=(4, 4)), likelihood),
-        Candidate(rng.normal(size=(4, 4)), likelihood, 1 / 3, Running(sums, 7, 1 / 3)),
-    )
-    return EMState(candidates, Temperature(1.7, 36), 5.5, (record,))
+@pytest.fixture
+def state(random_statistics):
+    """Makes the state of a run with this likelihood."""
+
+    def make(likelihood):
+        rng = np.random.default_rng(0)
+        record = IterationRecord(1, -1 / 3, 0.1 + 0.2, 1e-300, np.pi, 2.0, 0.5)
+        candidates = (
+            Candidate(rng.normal(size=(4, 4)), likelihood),
+            Candidate(
+                rng.normal(size=(4, 4)), likelihood, 1 / 3, Running(random_statistics(rng, 4), 7, 1 / 3)
+            ),
+        )
+        return EMState(candidates, Temperature(1.7, 36), 5.5, (record,))
+
+    return make
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_a_checkpoint_gives_the_same_bits_back(tmp_path, likelihood):
+def test_a_checkpoint_gives_the_same_bits_back(tmp_path, likelihood, state):
     before = state(likelihood)
     save_checkpoint(tmp_path / "c.safetensors", before, IDENTITY)
     after = load_checkpoint(tmp_path / "c.safetensors", IDENTITY)
@@ -56,14 +65,14 @@ def test_likelihood_records_round_trip(likelihood):
     assert likelihood_from_record(likelihood_record(likelihood)) == likelihood
 
 
-def test_another_run_is_refused_with_the_list_of_differences(tmp_path):
+def test_another_run_is_refused_with_the_list_of_differences(tmp_path, state):
     save_checkpoint(tmp_path / "c.safetensors", state(LIKELIHOODS[0]), IDENTITY)
     with pytest.raises(CheckpointError, match="box_size was 4, is 5; seed was 0, is 1") as caught:
         load_checkpoint(tmp_path / "c.safetensors", {**IDENTITY, "box_size": 5, "seed": 1})
     assert "noise_std" not in str(caught.value)
 
 
-def test_the_previous_checkpoint_takes_over_and_says_so(tmp_path):
+def test_the_previous_checkpoint_takes_over_and_says_so(tmp_path, state):
     path = tmp_path / "c.safetensors"
     first = state(LIKELIHOODS[1])
     second = first.advance([Candidate(first.target + 1, first.likelihood)], first.history[0])
@@ -91,7 +100,7 @@ def test_the_previous_checkpoint_takes_over_and_says_so(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["open", "fsync", "replace"])
-def test_when_the_system_refuses_a_checkpoint_still_loads(tmp_path, monkeypatch, name):
+def test_when_the_system_refuses_a_checkpoint_still_loads(tmp_path, monkeypatch, name, state):
     """Each call of the writing path fails in turn; the error is ours and the checkpoint loads."""
     path = tmp_path / "c.safetensors"
     first = state(LIKELIHOODS[0])

@@ -13,12 +13,13 @@ from mtdcore import (
     open_measurement,
     recover,
     relative_error,
+    simulate,
 )
 from mtdcore.data.binned import BinnedMeasurement
 from mtdcore.em.coarse import BinnedPrior, fine_start, recover_coarse, recover_coarse_first
 from mtdcore.errors import ParameterError
 from mtdcore.model.priors import denoise
-from mtdcore.synthetic import simulate
+from mtdcore.model.rotations import Rotations
 from mtdcore.testing import assert_same_bits
 
 CPU = get_backend("cpu", threads=1)
@@ -37,7 +38,9 @@ def means(array, factor):
 
 @pytest.mark.parametrize("factor", [1, 2, 3])
 @pytest.mark.parametrize(
-    "likelihood", [WindowLikelihood(5, 4, 1.0, 10.0), PatchLikelihood(5, 4, 1.0)], ids=["window", "patch"]
+    "likelihood",
+    [WindowLikelihood(Rotations(4, 5), 1.0, 10.0), PatchLikelihood(Rotations(4, 5), 1.0)],
+    ids=["window", "patch"],
 )
 def test_an_e_step_on_blocks_is_one_on_their_means(monkeypatch, likelihood, factor):
     monkeypatch.setattr("mtdcore.model.likelihood.window._TILE_PIXELS", 32)
@@ -48,7 +51,7 @@ def test_an_e_step_on_blocks_is_one_on_their_means(monkeypatch, likelihood, fact
     found = e_step(blocks, target, likelihood, exact)
     expected = e_step(means(pixels(), factor), target, likelihood, exact)
     assert (found.sites, found.pixels) == (expected.sites, expected.pixels)
-    np.testing.assert_allclose(found.backprojection, expected.backprojection, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(found.right, expected.right, rtol=1e-9, atol=1e-12)
     assert found.log_likelihood == pytest.approx(expected.log_likelihood, rel=1e-12)
     parts = [e_step(part, target, likelihood, exact) for part in blocks.split(2)]
     assert sum(part.sites for part in parts) == found.sites
@@ -58,7 +61,7 @@ def test_a_block_with_an_invalid_pixel_is_invalid():
     array = pixels()
     array[0, 10, 20] = np.nan
     blocks = BinnedMeasurement(open_measurement(array), 2)
-    geometry = WindowLikelihood(5, 4, 1.0, 10.0).geometry
+    geometry = WindowLikelihood(Rotations(4, 5), 1.0, 10.0).geometry
     valid = [np.ones(t.values.shape, bool) if t.valid is None else t.valid for t in blocks.tiles(geometry)]
     assert [np.argwhere(~v).tolist() for v in valid] == [[[5, 10]], []]
     with pytest.raises(ParameterError, match=r"a block needs a side between 1 and .* got 72"):

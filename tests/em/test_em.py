@@ -20,9 +20,10 @@ from mtdcore import (
     get_backend,
     recover,
     relative_error,
+    simulate,
 )
 from mtdcore.errors import InputError, ParameterError
-from mtdcore.synthetic import simulate
+from mtdcore.model.rotations import Rotations
 from mtdcore.testing import assert_same_bits
 
 EXACT = get_backend("cpu", precision="float64", threads=1)
@@ -53,7 +54,7 @@ def objectives(recovery):
 @pytest.mark.parametrize("rotations", [3, 4])
 @pytest.mark.parametrize("empty_probability", [None, 0.5], ids=["uniform", "tied"])
 def test_em_never_lowers_the_log_likelihood(made, empty_probability, rotations, seed):
-    model = PatchLikelihood(5, rotations, made.noise_std, empty_probability)
+    model = PatchLikelihood(Rotations(rotations, 5), made.noise_std, empty_probability)
     found = run(made, likelihood=model, rotations=rotations, seed=seed, iterations=15, update=ExactUpdate())
     steps = np.diff(objectives(found))
     assert len(steps) == 15
@@ -62,7 +63,7 @@ def test_em_never_lowers_the_log_likelihood(made, empty_probability, rotations, 
 
 
 def test_estimating_the_noise_never_lowers_the_log_likelihood_either(made):
-    found = run(made, likelihood=PatchLikelihood(5, 4, 2 * made.noise_std, 0.5), noise_std="auto")
+    found = run(made, likelihood=PatchLikelihood(Rotations(4, 5), 2 * made.noise_std, 0.5), noise_std="auto")
     assert np.diff(objectives(found)).min() > -1e-9 * abs(found.evidence)
 
 
@@ -101,7 +102,7 @@ def test_interpolated_rotations_recover_too():
 
 
 @pytest.mark.parametrize(
-    "likelihood", ["window", PatchLikelihood(7, 4, 1.5, 0.5)], ids=["window", "patch tied"]
+    "likelihood", ["window", PatchLikelihood(Rotations(4, 7), 1.5, 0.5)], ids=["window", "patch tied"]
 )
 def test_unknown_noise_level(likelihood):
     target = np.random.default_rng(3).uniform(0, 2, size=(7, 7))
@@ -166,7 +167,7 @@ def test_callback_stops(made):
     [
         {"likelihood": "window", "noise_std": "auto", "temperature": 3.0},
         {"likelihood": "window", "prior": GaussianPrior(2.0), "temperature": "auto"},
-        {"likelihood": PatchLikelihood(5, 4, 1.0, 0.4), "noise_std": "auto"},
+        {"likelihood": PatchLikelihood(Rotations(4, 5), 1.0, 0.4), "noise_std": "auto"},
         {"likelihood": "patch", "update": GradientAscent(1e-3, prior_weight=lambda i, n: (i + 1) / n)},
     ],
     ids=["window", "tempered", "patch tied", "paper"],
@@ -220,14 +221,14 @@ def test_the_count_cannot_die_early(made):
 
 
 def test_a_likelihood_object_is_the_start(made):
-    crowded = WindowLikelihood(5, 4, made.noise_std, 40.0)
+    crowded = WindowLikelihood(Rotations(4, 5), made.noise_std, 40.0)
     assert run(made, likelihood=crowded, iterations=0).likelihood == crowded
 
 
 def test_tied_parameters_follow_the_posterior(made):
     window = run(made, initial=made.target, iterations=1)
     assert window.likelihood.expected_count == window.history[0].expected_count
-    model = PatchLikelihood(5, 4, made.noise_std, 0.2)
+    model = PatchLikelihood(Rotations(4, 5), made.noise_std, 0.2)
     before = e_step(made.measurement, made.target, model, EXACT)
     patch = run(made, likelihood=model, initial=made.target, iterations=1)
     assert patch.likelihood.empty_probability == pytest.approx(before.empty_mass / before.sites)
@@ -236,7 +237,7 @@ def test_tied_parameters_follow_the_posterior(made):
 
 def test_separation_and_count_reach_the_model(made):
     model = run(made, min_separation=3, expected_count=7.0, iterations=0).likelihood
-    assert model == WindowLikelihood(5, 4, made.noise_std, 7.0, 3)
+    assert model == WindowLikelihood(Rotations(4, 5), made.noise_std, 7.0, 3)
 
 
 def test_save(made, tmp_path):
@@ -261,18 +262,22 @@ def test_save(made, tmp_path):
         ({"initial": np.ones((4, 5))}, ParameterError, r"of shape \(5, 5\); got .*shape \(.*4, 5\)"),
         ({"initial": np.full((5, 5), np.nan)}, ParameterError, "initial images? should be finite"),
         (
-            {"likelihood": PatchLikelihood(6, 4, 1.0)},
+            {"likelihood": PatchLikelihood(Rotations(4, 6), 1.0)},
             ParameterError,
-            "box of 6 and 4 rotations; .* box_size=5",
+            r"Rotations\(count=4, box_size=6.*Rotations\(count=4, box_size=5.* give the same to both",
         ),
-        ({"likelihood": PatchLikelihood(5, 3, 1.0)}, ParameterError, "5 and 3 rotations; .* rotations=4"),
+        (
+            {"likelihood": PatchLikelihood(Rotations(3, 5), 1.0)},
+            ParameterError,
+            r"Rotations\(count=3, box_size=5.*Rotations\(count=4, box_size=5.* give the same to both",
+        ),
         ({"noise_std": -1.0}, ParameterError, "noise_std must be a positive"),
         ({"noise_std": None}, ParameterError, "noise_std must be a positive number, or"),
         ({"box_size": 0}, ParameterError, "box_size must be a positive number of pixels; got 0"),
         ({"box_size": 2.5}, ParameterError, "box_size must be a positive number of pixels; got 2.5"),
         ({"starts": 0}, ParameterError, "starts must be a positive number; got 0"),
         (
-            {"likelihood": PatchLikelihood(5, 4, 1.0), "micrographs": "each"},
+            {"likelihood": PatchLikelihood(Rotations(4, 5), 1.0), "micrographs": "each"},
             ParameterError,
             "holds the micrographs itself",
         ),
@@ -325,7 +330,7 @@ def test_the_best_starts_stay_in_the_race(made):
 
 
 @pytest.mark.parametrize(
-    "likelihood", ["window", PatchLikelihood(9, 4, 0.8, 0.5)], ids=["window", "patch tied"]
+    "likelihood", ["window", PatchLikelihood(Rotations(4, 9), 0.8, 0.5)], ids=["window", "patch tied"]
 )
 def test_the_prior_chooses_the_frame(likelihood):
     """Started turned and two pixels off, with the prior knowing upright, centred images (docs/model.md 9)."""
@@ -351,7 +356,7 @@ def test_copies_may_touch(likelihood):
     made = simulate(target, side=55, density=0.25, snr=5.0, separation=1, seed=6)
     gaps = np.abs(made.positions[:, None, 1:] - made.positions[None, :, 1:]).max(axis=2)
     assert (np.sort(gaps, axis=1)[:, 1] < 10).sum() > 20  # neighbours closer than the paper allows
-    patch = PatchLikelihood(5, 4, made.noise_std, 0.5)
+    patch = PatchLikelihood(Rotations(4, 5), made.noise_std, 0.5)
     found = run(
         made,
         likelihood=patch if likelihood == "patch" else "window",

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from mtdcore import WindowLikelihood, get_backend, recover
+from mtdcore import WindowLikelihood, get_backend, recover, simulate
 from mtdcore.em.checkpoint import load_checkpoint, save_checkpoint
 from mtdcore.em.gauge.extent import closest_separation, diameter, spaced
 from mtdcore.model.likelihood import PatchLikelihood
-from mtdcore.synthetic import simulate
+from mtdcore.model.rotations import Rotations
 
 EXACT = get_backend("cpu", threads=1)
 SIDE = 20
@@ -44,10 +44,10 @@ def test_closest_separation_is_that_of_touching_discs_and_of_the_smallest_class(
 
 
 def test_only_the_window_model_is_spaced_and_only_when_something_changes():
-    window = WindowLikelihood(SIDE, 1, 1.0, 5.0, closest_separation(disc(9)))
+    window = WindowLikelihood(Rotations(1, SIDE), 1.0, 5.0, closest_separation(disc(9)))
     assert spaced(window, disc(9)) is window
     assert spaced(window, disc(13)).separation > window.separation
-    patch = PatchLikelihood(SIDE, 1, 1.0)
+    patch = PatchLikelihood(Rotations(1, SIDE), 1.0)
     assert spaced(patch, disc(9)) is patch
 
 

@@ -9,7 +9,8 @@ import pytest
 import mtdcore as mtd
 from mtdcore.em.gauge.centre import CentreGauge, centred
 from mtdcore.em.gauge.prior import PriorGauge, centre_of_mass
-from mtdcore.model.rotations import disc, rotate, translate
+from mtdcore.model.rotations import disc, rotate
+from mtdcore.model.shifts import translate
 from mtdcore.results.metrics import align
 
 BOX = 16

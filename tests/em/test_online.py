@@ -9,17 +9,16 @@ import pytest
 from mtdcore import (
     GaussianPrior,
     OnlineEM,
-    Statistics,
     e_step,
     get_backend,
     open_measurement,
     recover,
     relative_error,
+    simulate,
 )
 from mtdcore.em.checkpoint import load_checkpoint, save_checkpoint
 from mtdcore.errors import ParameterError
 from mtdcore.results.halves import HalfMeasurement
-from mtdcore.synthetic import simulate
 from mtdcore.testing import assert_same_bits
 
 CPU = get_backend("cpu", threads=1)
@@ -50,10 +49,9 @@ def run(made, online, **options):
     return recover(made.measurement, box_size=5, online=online, **(defaults | options))
 
 
-def found(seed, library=np):
-    rng = np.random.default_rng(seed)
-    arrays = (library.asarray(rng.uniform(size=(4, 5, 5))) for _ in range(2))
-    return Statistics(*arrays, *rng.uniform(size=6), noise_std=rng.uniform(), box_size=5)
+@pytest.fixture
+def found(random_statistics):
+    return lambda seed, library=np: random_statistics(np.random.default_rng(seed), 5, library)
 
 
 def test_the_target_of_the_plain_loop_in_far_fewer_passes(made):
@@ -109,7 +107,7 @@ def test_without_parts_it_is_plain_em_to_the_bit(made, online):
 
 
 @pytest.mark.parametrize("library", [np, strict], ids=["numpy", "strict"])
-def test_weights(library):
+def test_weights(library, found):
     """The mixture is the sum of the parts with the weights of the recursion, worth what these leave of independence."""
     online = OnlineEM(parts=5, exponent=0.7, offset=2.0)
     shares, running = [0.2, 0.25, 0.15, 0.2, 0.2], None
@@ -121,16 +119,17 @@ def test_weights(library):
         weights = np.append(weights * (1 - gamma), gamma)
     assert weights.sum() == pytest.approx(1.0)
     factors = weights / shares
-    for name in ("backprojection", "coverage"):
-        parts = [f * np.asarray(getattr(found(i), name)) for i, f in enumerate(factors)]
-        np.testing.assert_allclose(np.asarray(getattr(running.statistics, name)), sum(parts), rtol=1e-12)
+    parts = [f * np.asarray(found(i).right) for i, f in enumerate(factors)]
+    np.testing.assert_allclose(np.asarray(running.statistics.right), sum(parts), rtol=1e-12)
+    parts = [f * np.asarray(found(i).normal.weights) for i, f in enumerate(factors)]
+    np.testing.assert_allclose(np.asarray(running.statistics.normal.weights), sum(parts), rtol=1e-12)
     assert running.statistics.energy == pytest.approx(sum(f * found(i).energy for i, f in enumerate(factors)))
     assert running.statistics.noise_std == found(4).noise_std
     assert running.worth == pytest.approx(1.0 / np.sum(weights**2 / shares))
     assert running.weighed.pixels == pytest.approx(running.worth * running.statistics.pixels)
 
 
-def test_a_part_is_worth_its_share_and_none_more_than_all():
+def test_a_part_is_worth_its_share_and_none_more_than_all(found):
     online = OnlineEM(parts=2, exponent=0.51)
     running = online.mix(None, found(0), 0.5)
     assert (running.worth, running.mixed) == (0.5, 1)
@@ -153,7 +152,7 @@ def test_parts_estimate_the_whole(made):
         running = online.mix(running, part, part.sites / whole.sites)
     assert running.worth == pytest.approx(1.0)
     assert running.statistics.expected_count == pytest.approx(whole.expected_count, rel=1e-6)
-    np.testing.assert_allclose(running.statistics.backprojection, whole.backprojection, rtol=1e-3)
+    np.testing.assert_allclose(running.statistics.right, whole.right, rtol=1e-3)
 
 
 def test_goes_on_from_a_checkpoint_with_the_same_bits(made, tmp_path):

@@ -18,8 +18,9 @@ from mtdcore import (
     PatchLikelihood,
     get_backend,
     recover,
+    simulate,
 )
-from mtdcore.synthetic import simulate
+from mtdcore.model.rotations import Rotations
 
 VECTORS = Path(__file__).with_name("parity.npz")
 PUBLISHED = Path(__file__).parents[3] / "shared" / "reference"
@@ -97,7 +98,7 @@ def test_published_iterates_with_a_gaussian_prior(published, make_prior, precisi
 #: name -> options of :func:`recover` beyond those of :func:`own`
 RUNS = {
     "paper": {"likelihood": "patch", "update": GradientAscent(2e-3, steps=2), "prior": GaussianPrior(1.0)},
-    "patch_tied": {"likelihood": PatchLikelihood(5, 4, 0.6, 0.5), "update": ExactUpdate()},
+    "patch_tied": {"likelihood": PatchLikelihood(Rotations(4, 5), 0.6, 0.5), "update": ExactUpdate()},
     "patch_interpolated": {
         "likelihood": "patch",
         "rotations": 3,

@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from mtdcore import PatchLikelihood, WindowLikelihood, open_measurement
+from mtdcore import PatchLikelihood, WindowLikelihood, open_measurement, simulate
 from mtdcore.em.temperature import Temperature
 from mtdcore.errors import ParameterError
-from mtdcore.synthetic import simulate
+from mtdcore.model.rotations import Rotations
 
-WINDOW = WindowLikelihood(8, 4, 0.5, 25.0)
+WINDOW = WindowLikelihood(Rotations(4, 8), 0.5, 25.0)
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_automatic_start_leaves_ten_nats_per_copy(made):
     schedule = Temperature.begin("auto", 10, WINDOW, made.measurement)
     # ||F||^2 / sigma^2 = 256 nats; the excess energy is that of the very copies, up to noise
     assert schedule.at(0) == pytest.approx(25.6, rel=0.05)
-    patch = Temperature.begin("auto", 10, PatchLikelihood(8, 4, 0.5), made.measurement)
+    patch = Temperature.begin("auto", 10, PatchLikelihood(Rotations(4, 8), 0.5), made.measurement)
     assert patch.at(0) == pytest.approx(25.6, rel=0.05)
 
 

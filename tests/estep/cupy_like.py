@@ -28,7 +28,7 @@ class Device:
 DEVICE = Device()
 
 
-class ndarray:  # noqa: N801  (CuPy's name)
+class ndarray:
     """A NumPy array that does not pass for one."""
 
     __array_priority__ = 100
@@ -156,10 +156,16 @@ def _frequencies(function: Callable[..., np.ndarray]) -> Callable[..., ndarray]:
 
 
 fft = SimpleNamespace(
-    **{name: _device_function(getattr(host.fft, name)) for name in host.fft.__all__ if not name.startswith("_")}
+    **{
+        name: _device_function(getattr(host.fft, name))
+        for name in host.fft.__all__
+        if not name.startswith("_")
+    }
 )
 fft.fftfreq, fft.rfftfreq = _frequencies(host.fft.fftfreq), _frequencies(host.fft.rfftfreq)
-linalg = SimpleNamespace(**{name: _device_function(getattr(host.linalg, name)) for name in ("solve", "eigh", "vector_norm")})
+linalg = SimpleNamespace(
+    **{name: _device_function(getattr(host.linalg, name)) for name in ("solve", "eigh", "vector_norm")}
+)
 
 
 def __getattr__(name: str) -> Any:
@@ -167,4 +173,3 @@ def __getattr__(name: str) -> Any:
     if isinstance(found, type) or not callable(found):  # dtypes and constants
         return found
     return _device_function(found)
-

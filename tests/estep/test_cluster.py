@@ -8,10 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mtdcore import PatchLikelihood, WindowLikelihood, e_step, get_backend, recover
+from mtdcore import PatchLikelihood, WindowLikelihood, e_step, get_backend, recover, simulate
 from mtdcore.errors import InputError, StorageError
 from mtdcore.estep.backends.cpu.backend import CpuBackend
-from mtdcore.synthetic import simulate
+from mtdcore.model.rotations import Rotations
+from mtdcore.model.views import Classes
 from mtdcore.testing import assert_same_bits
 
 pytest.importorskip("distributed")
@@ -44,8 +45,8 @@ def kill(executor, which=0):
 @pytest.mark.parametrize(
     "model",
     [
-        WindowLikelihood(6, 4, 0.7, 200.0),
-        pytest.param(PatchLikelihood(6, 4, 0.7, 0.5), marks=pytest.mark.slow),
+        WindowLikelihood(Rotations(4, 6), 0.7, 200.0),
+        pytest.param(PatchLikelihood(Rotations(4, 6), 0.7, 0.5), marks=pytest.mark.slow),
     ],
 )
 def test_same_bits_as_without(workers, store, model, monkeypatch):
@@ -64,7 +65,9 @@ def test_micrographs_and_classes_travel(workers, store, monkeypatch):
     monkeypatch.setattr("mtdcore.estep.expectation.LEAST_TILES", 1)
     path, made = store
     facts = Micrographs(np.linspace(1, 2, 20), transfer=np.linspace(0.5, 1, 60).reshape(20, 3))
-    model = WindowLikelihood(6, 4, 0.7, 200.0, class_weights=(0.6, 0.4), micrographs=facts)
+    model = WindowLikelihood(
+        Classes(Rotations(4, 6), 2), 0.7, 200.0, class_weights=(0.6, 0.4), micrographs=facts
+    )
     targets = np.stack([made.target, made.target.T])
     there = e_step(str(path), targets, model, WorkerBackend(workers, "cpu"), workers)
     here = e_step(str(path), targets, model, CPU)
@@ -92,7 +95,7 @@ def test_a_worker_that_dies_at_work_is_replaced(workers, store, tmp_path, monkey
     monkeypatch.setattr("mtdcore.estep.expectation.PART_TILES", 1)
     monkeypatch.setattr("mtdcore.estep.expectation.LEAST_TILES", 1)
     path, made = store
-    model = WindowLikelihood(6, 4, 0.7, 200.0)
+    model = WindowLikelihood(Rotations(4, 6), 0.7, 200.0)
     (tmp_path / "once").touch()
     there = e_step(str(path), made.target, model, _Deadly(tmp_path / "once"), workers)
     assert not (tmp_path / "once").exists()
@@ -127,12 +130,12 @@ def test_tasks_are_small(store):
 
     part = open_measurement(path).split(5)[0]
     assert len(pickle.dumps(part)) < 2000
-    assert len(pickle.dumps(WindowLikelihood(28, 4, 0.7, 200.0))) < 2000
+    assert len(pickle.dumps(WindowLikelihood(Rotations(4, 28), 0.7, 200.0))) < 2000
 
 
 @pytest.mark.slow
 def test_the_cut_is_that_of_the_workers(workers):
-    wide = WindowLikelihood(96, 4, 1.0, 9.0)
+    wide = WindowLikelihood(Rotations(4, 96), 1.0, 9.0)
     remote = WorkerBackend(workers, "auto")
     assert remote.name == get_backend("auto").name
     if remote.name == "cpu":
@@ -150,7 +153,7 @@ def test_errors_of_workers_arrive(workers, store, tmp_path):
 
     measurement = open_measurement(tmp_path / "m.npy")
     (tmp_path / "m.npy").unlink()
-    model = replace(WindowLikelihood(6, 4, 0.7, 200.0))
+    model = replace(WindowLikelihood(Rotations(4, 6), 0.7, 200.0))
     with pytest.raises((StorageError, InputError), match=r"m\.npy"):
         e_step(measurement, made.target, model, WorkerBackend(workers, "cpu"), workers)
 
@@ -167,7 +170,7 @@ def test_nobody_at_the_address(monkeypatch):
 @pytest.mark.slow
 def test_a_scheduler_of_somebody_else(workers, store):
     path, made = store
-    model = WindowLikelihood(6, 4, 0.7, 200.0)
+    model = WindowLikelihood(Rotations(4, 6), 0.7, 200.0)
     with connected(workers.client.scheduler.address) as executor:
         there = e_step(str(path), made.target, model, WorkerBackend(executor, "cpu"), executor)
     assert_same_bits(there, e_step(str(path), made.target, model, CPU))

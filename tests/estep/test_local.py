@@ -8,8 +8,10 @@ import pytest
 
 import mtdcore as mtd
 from mtdcore.data import ArrayMeasurement
+from mtdcore.em.defaults import coarse_views
 from mtdcore.errors import ParameterError
-from mtdcore.estep.backends.local import LocalSearch, search_with
+from mtdcore.model.views import extended
+from mtdcore.testing import assert_same_bits, assert_same_statistics
 
 BOX, ANGLES, COARSE = 16, 48, 16
 
@@ -29,21 +31,19 @@ def simulated(snr, **options):
 
 
 def model(made, **options):
-    return mtd.WindowLikelihood(BOX, ANGLES, made.noise_std, 9.0, **options)
+    return mtd.WindowLikelihood(mtd.Rotations(ANGLES, BOX), made.noise_std, 9.0, **options)
 
 
 def both(measurement, target, likelihood):
     """The E-step at all angles everywhere, and with local search."""
     inner = mtd.get_backend("cpu", "float64", threads=1)
-    return (mtd.e_step(measurement, target, likelihood, b) for b in (inner, LocalSearch(inner, COARSE)))
+    return (mtd.e_step(measurement, target, likelihood, inner, coarse=c) for c in (None, COARSE))
 
 
 def assert_same(found, expected, share=2e-3):
-    for name in ("backprojection", "coverage"):
-        ours, theirs = (getattr(s, name).sum(axis=0) for s in (found, expected))
-        assert np.abs(ours - theirs).max() < share * np.abs(theirs).max(), name
-        ours, theirs = (getattr(s, name) for s in (found, expected))
-        assert np.abs(ours - theirs).max() < 5 * share * np.abs(theirs).max(), name
+    flat = np.ones(expected.right.shape)
+    for ours, theirs in ((found.right, expected.right), (found.normal(flat), expected.normal(flat))):
+        assert np.abs(ours - theirs).max() < share * np.abs(theirs).max()
     assert found.expected_count == pytest.approx(expected.expected_count, rel=share)
     assert found.log_likelihood == pytest.approx(expected.log_likelihood, rel=0.02)
     assert (found.energy, found.sites, found.pixels) == (expected.energy, expected.sites, expected.pixels)
@@ -57,6 +57,9 @@ class Counting:
 
     def __getattr__(self, name):
         return getattr(self.inner, name)
+
+    def alone(self):
+        return self
 
     def accumulate(self, tiles, turned, likelihood):
         tiles = list(tiles)
@@ -84,86 +87,110 @@ def test_missing_pixels_and_several_micrographs():
 def test_classes():
     made = simulated(1.0)
     targets = np.stack([made.target, made.target[::-1]])
-    likelihood = model(made, class_weights=(0.7, 0.3))
+    likelihood = replace(
+        model(made), views=mtd.Classes(mtd.Rotations(ANGLES, BOX), 2), class_weights=(0.7, 0.3)
+    )
     expected, found = both(made.measurement, targets, likelihood)
     assert_same(found, expected)
-    assert found.coverage[:ANGLES].sum() > 100 * found.coverage[ANGLES:].sum()
+    assert found.class_mass[0] > 100 * found.class_mass[1]
 
 
 def test_cut_into_tiles():
     """Copies on the border of two tiles are competed for and counted once."""
     made = simulated(1.0, shape=(1000, 80), count=30)
-    inner = LocalSearch(mtd.get_backend("cpu", "float64", threads=1), COARSE)
     likelihood = replace(model(made), expected_count=30.0)
     assert made.measurement.tile_count(likelihood.geometry) > 1
     expected, found = both(made.measurement, made.target, likelihood)
     assert_same(found, expected)
-    assert inner.name == "cpu"
 
 
 def test_sharp_tiles_are_searched_and_others_are_not():
     """A blank target is a copy nowhere and everywhere: such tiles get all angles, bit for bit."""
     made = simulated(1.0)
     counting = Counting(mtd.get_backend("cpu", threads=1))
-    search = LocalSearch(counting, COARSE)
-    mtd.e_step(made.measurement, made.target, model(made), search)
+    mtd.e_step(made.measurement, made.target, model(made), counting, coarse=COARSE)
     assert counting.tiles == 0
     blank = 1e-3 * made.target
-    found = mtd.e_step(made.measurement, blank, model(made), search)
+    found = mtd.e_step(made.measurement, blank, model(made), counting, coarse=COARSE)
     assert counting.tiles == made.measurement.tile_count(model(made).geometry)
     expected = mtd.e_step(made.measurement, blank, model(made), counting.inner)
-    assert np.array_equal(found.backprojection, expected.backprojection)
-    assert found.log_likelihood == expected.log_likelihood
+    assert_same_bits(found, expected)
 
 
 def test_same_bits_for_threads_and_executors():
     made = simulated(1.0, shape=(1000, 80), count=30)
-    one, two = (LocalSearch(mtd.get_backend("cpu", threads=n), COARSE) for n in (1, 2))
-    first = mtd.e_step(made.measurement, made.target, model(made), one)
+    one, two = (mtd.get_backend("cpu", threads=n) for n in (1, 2))
+    first = mtd.e_step(made.measurement, made.target, model(made), one, coarse=COARSE)
     with ThreadPoolExecutor(2) as pool:
         others = [
-            mtd.e_step(made.measurement, made.target, model(made), two),
-            mtd.e_step(made.measurement, made.target, model(made), one, executor=pool),
+            mtd.e_step(made.measurement, made.target, model(made), two, coarse=COARSE),
+            mtd.e_step(made.measurement, made.target, model(made), one, pool, coarse=COARSE),
         ]
     for other in others:
-        assert np.array_equal(first.backprojection, other.backprojection)
-        assert np.array_equal(first.coverage, other.coverage)
-        assert first.log_likelihood == other.log_likelihood
+        assert_same_bits(first, other)
 
 
 def test_reference_backend_defines_it():
     made = simulated(2.0, shape=(44, 40), count=2, separation=1)
-    likelihood = mtd.WindowLikelihood(BOX, 12, made.noise_std, 2.0)
+    likelihood = mtd.WindowLikelihood(mtd.Rotations(12, BOX), made.noise_std, 2.0)
     stats = [
-        mtd.e_step(
-            made.measurement, made.target, likelihood, LocalSearch(mtd.get_backend(name, "float64"), 6)
-        )
+        mtd.e_step(made.measurement, made.target, likelihood, mtd.get_backend(name, "float64"), coarse=6)
         for name in ("reference", "cpu")
     ]
-    assert np.allclose(stats[0].backprojection, stats[1].backprojection, rtol=1e-9, atol=1e-9)
-    assert stats[0].log_likelihood == pytest.approx(stats[1].log_likelihood, rel=1e-9)
+    assert_same_statistics(stats[0], stats[1], 1e-8)
 
 
 def test_patches_and_few_angles_are_left_alone():
     made = simulated(1.0)
     counting = Counting(mtd.get_backend("cpu", threads=1))
     mtd.e_step(
-        made.measurement, made.target, mtd.PatchLikelihood(BOX, 24, made.noise_std), LocalSearch(counting, 12)
+        made.measurement,
+        made.target,
+        mtd.PatchLikelihood(mtd.Rotations(24, BOX), made.noise_std),
+        counting,
+        coarse=12,
     )
     assert counting.tiles
     counting.tiles = 0
-    mtd.e_step(made.measurement, made.target, model(made), LocalSearch(counting, ANGLES))
+    mtd.e_step(made.measurement, made.target, model(made), counting, coarse=ANGLES)
     assert counting.tiles
 
 
 def test_when_it_is_used():
-    inner = mtd.get_backend("cpu", threads=1)
-    assert search_with(inner, None, 360, 28) is inner
-    assert search_with(inner, "auto", 24, 28) is inner
-    assert search_with(inner, "auto", 90, 28) == LocalSearch(inner, 24)
-    assert search_with(inner, 8, 90, 28) == LocalSearch(inner, 8)
+    few, many = mtd.Rotations(24, 28), mtd.Rotations(90, 28)
+    assert coarse_views(None, mtd.Rotations(360, 28)) is None
+    assert coarse_views("auto", few) is None
+    assert coarse_views("auto", many) == 24
+    assert coarse_views("auto", mtd.Classes(many, 2)) == 24
+    assert coarse_views(8, many) == 8
     with pytest.raises(ParameterError, match="coarse_rotations must be a positive number"):
-        search_with(inner, 0, 90, 28)
+        coarse_views(0, many)
+
+
+class Shuffled(mtd.Rotations):
+    """The same rotations in no order: every n-th of them is no coarse set."""
+
+    def apply(self, target, part=slice(None)):
+        return super().apply(target)[self.order][part]
+
+    def adjoint(self, stack, part=slice(None)):
+        return super().adjoint(extended(stack, part, self.count)[np.argsort(self.order)])
+
+    @property
+    def order(self):
+        return np.random.default_rng(0).permutation(self.count)
+
+    def coarse(self, count, band=None):
+        return mtd.Rotations(count, self.box_size, "disc")
+
+
+def test_unordered_views_have_a_coarse_set_of_their_own():
+    made = simulated(1.0)
+    likelihood = replace(model(made), views=Shuffled(ANGLES, BOX))
+    expected, _ = both(made.measurement, made.target, model(made))
+    plain, found = both(made.measurement, made.target, likelihood)
+    assert_same(found, expected)
+    np.testing.assert_allclose(plain.right, expected.right, rtol=1e-6, atol=1e-6)
 
 
 def test_recover_with_local_search():

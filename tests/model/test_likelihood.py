@@ -9,13 +9,15 @@ import pytest
 from mtdcore import PatchLikelihood, WindowLikelihood
 from mtdcore.data import open_measurement
 from mtdcore.errors import ParameterError
+from mtdcore.model.rotations import Rotations
+from mtdcore.model.views import Classes
 
 LIKELIHOODS = {
-    "patch": PatchLikelihood(5, 4, 1.0),
-    "patch margin": PatchLikelihood(5, 4, 1.0, margin=2),
-    "window": WindowLikelihood(5, 4, 1.0, 3.0),
-    "window overlapping": WindowLikelihood(5, 4, 1.0, 3.0, min_separation=2),
-    "window margin": WindowLikelihood(5, 4, 1.0, 3.0, min_separation=1, margin=3),
+    "patch": PatchLikelihood(Rotations(4, 5), 1.0),
+    "patch margin": PatchLikelihood(Rotations(4, 5), 1.0, margin=2),
+    "window": WindowLikelihood(Rotations(4, 5), 1.0, 3.0),
+    "window overlapping": WindowLikelihood(Rotations(4, 5), 1.0, 3.0, min_separation=2),
+    "window margin": WindowLikelihood(Rotations(4, 5), 1.0, 3.0, min_separation=1, margin=3),
 }
 
 
@@ -61,7 +63,7 @@ def test_extents():
 
 @pytest.mark.parametrize("empty_probability", [None, 0.2, 0.999])
 def test_pose_prior_of_a_patch_sums_to_one(empty_probability):
-    log_empty, log_shown = PatchLikelihood(7, 3, 1.0, empty_probability).log_prior
+    log_empty, log_shown = PatchLikelihood(Rotations(3, 7), 1.0, empty_probability).log_prior
     empty = 3 * (4 * 7 - 1) * math.exp(log_empty)
     assert empty + 3 * (2 * 7 - 1) ** 2 * math.exp(log_shown) == pytest.approx(1, rel=1e-12)
     if empty_probability is None:
@@ -71,14 +73,14 @@ def test_pose_prior_of_a_patch_sums_to_one(empty_probability):
 
 
 def test_activity_of_a_window():
-    bound = WindowLikelihood(5, 4, 1.0, 6.0, min_separation=3).bind((2, 34, 44))
+    bound = WindowLikelihood(Rotations(4, 5), 1.0, 6.0, min_separation=3).bind((2, 34, 44))
     assert bound.positions == 2 * 30 * 40
     rate = 6.0 / 2400
     assert bound.log_activity == pytest.approx(math.log(rate / (1 - rate * 25)))
 
 
 def test_activity_saturates_instead_of_diverging():
-    crowded = WindowLikelihood(5, 4, 1.0, 1e6).bind((1, 34, 44))
+    crowded = WindowLikelihood(Rotations(4, 5), 1.0, 1e6).bind((1, 34, 44))
     assert math.exp(crowded.log_activity) * 81 == pytest.approx(0.9 / 0.1)
 
 
@@ -97,8 +99,6 @@ def test_another_noise_level_changes_nothing_else():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"box_size": 0}, "box_size must be .* got 0"),
-        ({"rotations": 0}, "rotations must be .* got 0"),
         ({"noise_std": 0.0}, "noise_std must be .* got 0.0"),
         ({"noise_std": math.nan}, "noise_std must be .* got nan"),
         ({"margin": -1}, "margin must be .* got -1"),
@@ -108,18 +108,30 @@ def test_another_noise_level_changes_nothing_else():
 def test_parameters_outside_their_domain(model, changed, message):
     count = {"expected_count": 3.0} if model is WindowLikelihood else {}
     with pytest.raises(ParameterError, match=message):
-        model(**({"box_size": 5, "rotations": 4, "noise_std": 1.0} | count | changed))
+        model(**({"views": Rotations(4, 5), "noise_std": 1.0} | count | changed))
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: PatchLikelihood(5, 4, 1.0, margin=3), "margin must be at most box_size // 2 = 2"),
-        (lambda: PatchLikelihood(5, 4, 1.0, 0.0), "empty_probability must lie strictly between 0 and 1"),
-        (lambda: PatchLikelihood(5, 4, 1.0, 1.0), "empty_probability must lie strictly between 0 and 1"),
-        (lambda: WindowLikelihood(5, 4, 1.0, 0.0), "expected_count must be a positive number"),
-        (lambda: WindowLikelihood(5, 4, 1.0, math.inf), "expected_count must be a positive number"),
-        (lambda: WindowLikelihood(5, 4, 1.0, 3.0, min_separation=0), "min_separation must be at least 1"),
+        (lambda: PatchLikelihood(Rotations(4, 5), 1.0, margin=3), "margin must be at most box_size // 2 = 2"),
+        (
+            lambda: PatchLikelihood(Rotations(4, 5), 1.0, 0.0),
+            "empty_probability must lie strictly between 0 and 1",
+        ),
+        (
+            lambda: PatchLikelihood(Rotations(4, 5), 1.0, 1.0),
+            "empty_probability must lie strictly between 0 and 1",
+        ),
+        (lambda: WindowLikelihood(Rotations(4, 5), 1.0, 0.0), "expected_count must be a positive number"),
+        (
+            lambda: WindowLikelihood(Rotations(4, 5), 1.0, math.inf),
+            "expected_count must be a positive number",
+        ),
+        (
+            lambda: WindowLikelihood(Rotations(4, 5), 1.0, 3.0, min_separation=0),
+            "min_separation must be at least 1",
+        ),
     ],
 )
 def test_parameters_of_one_model(make, message):
@@ -141,9 +153,9 @@ def test_class_weights_are_shares(name, weights):
 
 @pytest.mark.parametrize("name", ["patch", "window"])
 def test_class_weights_become_a_bias_of_each_template(name):
-    model = replace(LIKELIHOODS[name], class_weights=(0.75, 0.25))
-    assert (model.classes, model.templates) == (2, 2 * model.rotations)
+    model = replace(LIKELIHOODS[name], views=Classes(Rotations(4, 5), 2), class_weights=(0.75, 0.25))
+    assert (model.classes, model.templates) == (2, 8)
     share = np.exp(model.template_bias) / model.templates
     assert share.sum() == pytest.approx(1)
-    assert share[0] == pytest.approx(0.75 / model.rotations)
+    assert share[0] == pytest.approx(0.75 / 4)
     assert not replace(model, class_weights=(0.5, 0.5)).template_bias.any()

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mtdcore import RotationSet
+from mtdcore import Rotations
 from mtdcore.errors import ParameterError
 from mtdcore.model.rotations import disc, rotate
 
@@ -23,7 +23,7 @@ def blob(side, angle=0.0):
 @pytest.mark.parametrize("box_size", [1, 4, 7])
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 12, 48])
 def test_adjoint(count, box_size, support):
-    turned = RotationSet(count, box_size, support)
+    turned = Rotations(count, box_size, support)
     rng = np.random.default_rng(count)
     image, stack = rng.normal(size=(box_size, box_size)), rng.normal(size=(count, box_size, box_size))
     left, right = np.vdot(turned.apply(image), stack), np.vdot(image, turned.adjoint(stack))
@@ -35,7 +35,7 @@ def test_adjoint(count, box_size, support):
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_right_angles_are_permutations(count, box_size, dtype):
     image = np.random.default_rng(0).normal(size=(box_size, box_size)).astype(dtype)
-    turned = RotationSet(count, box_size)
+    turned = Rotations(count, box_size)
     assert turned.exact
     copies = turned.apply(image)
     assert copies.dtype == image.dtype
@@ -45,7 +45,7 @@ def test_right_angles_are_permutations(count, box_size, dtype):
 
 def test_right_angles_are_exact_among_others():
     image = np.random.default_rng(0).normal(size=(9, 9)) * disc(9)
-    copies = RotationSet(12, 9).apply(image)
+    copies = Rotations(12, 9).apply(image)
     for quarter in range(4):
         # the other angles share the transform: equal up to its rounding
         assert np.allclose(copies[3 * quarter], np.rot90(image, quarter), rtol=0, atol=1e-14)
@@ -67,22 +67,22 @@ def test_energy_is_kept(degrees):
 
 def test_turning_on_adds_up():
     image = blob(32)
-    eighth = RotationSet(8, 32).apply(image)[1]
+    eighth = Rotations(8, 32).apply(image)[1]
     assert np.allclose(rotate(eighth, [math.pi / 4])[0], np.rot90(image), atol=1e-6)
 
 
 def test_float32_stays_float32():
-    single, double = (RotationSet(7, 16).apply(blob(16).astype(dtype)) for dtype in ("float32", "float64"))
+    single, double = (Rotations(7, 16).apply(blob(16).astype(dtype)) for dtype in ("float32", "float64"))
     assert single.dtype == np.float32
     assert np.allclose(single, double, atol=1e-6)
 
 
 def test_support():
     image = np.ones((6, 6))
-    assert RotationSet(4, 6).mask(image) is None
-    assert RotationSet(3, 6, "square").mask(image) is None
-    assert np.array_equal(RotationSet(3, 6).mask(image), disc(6))
-    assert np.array_equal(RotationSet(4, 6, "disc").apply(image)[1], disc(6))
+    assert Rotations(4, 6).mask(image) is None
+    assert Rotations(3, 6, "square").mask(image) is None
+    assert np.array_equal(Rotations(3, 6).mask(image), disc(6))
+    assert np.array_equal(Rotations(4, 6, "disc").apply(image)[1], disc(6))
     assert disc(6).sum() == 32  # all but the corner pixels
     assert disc(1).all()
 
@@ -90,10 +90,10 @@ def test_support():
 @pytest.mark.parametrize(
     ("act", "message"),
     [
-        (lambda: RotationSet(0, 5), "must be positive; got 0 rotations of a box of 5"),
-        (lambda: RotationSet(4, 0), "must be positive; got 4 rotations of a box of 0"),
-        (lambda: RotationSet(4, 5).apply(np.zeros((5, 6))), r"shape \(5, 5\) for 4 rotations; got \(5, 6\)"),
-        (lambda: RotationSet(4, 5).adjoint(np.zeros((3, 5, 5))), r"shape \(4, 5, 5\)"),
+        (lambda: Rotations(0, 5), "must be positive; got 0 rotations of a box of 5"),
+        (lambda: Rotations(4, 0), "must be positive; got 4 rotations of a box of 0"),
+        (lambda: Rotations(4, 5).apply(np.zeros((5, 6))), r"shape \(5, 5\) for 4 rotations; got \(5, 6\)"),
+        (lambda: Rotations(4, 5).adjoint(np.zeros((3, 5, 5))), r"shape \(4, 5, 5\)"),
     ],
 )
 def test_clear_errors(act, message):
@@ -103,7 +103,7 @@ def test_clear_errors(act, message):
 
 @pytest.mark.parametrize("count", [6, 8, 12, 20])
 def test_sectors_agree_with_each_angle_alone(count):
-    turned = RotationSet(count, 32)
+    turned = Rotations(count, 32)
     image = blob(32)
     assert np.allclose(turned.apply(image), rotate(image * disc(32), turned.angles), atol=1e-5)
     quarter = np.rot90(turned.apply(image), 2, axes=(1, 2))

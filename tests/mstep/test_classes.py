@@ -10,6 +10,7 @@ from mtdcore import (
     ExactUpdate,
     FlatPrior,
     GaussianPrior,
+    PatchLikelihood,
     WindowLikelihood,
     e_step,
     get_backend,
@@ -19,13 +20,17 @@ from mtdcore import (
 from mtdcore.em.checkpoint import load_checkpoint, save_checkpoint
 from mtdcore.em.starts import choose_starts
 from mtdcore.errors import ParameterError
-from mtdcore.mstep.classes import EachClass, shares
-from mtdcore.synthetic import simulate
+from mtdcore.model.likelihood.base import shares
+from mtdcore.model.rotations import Rotations
+from mtdcore.model.views import Classes
+from mtdcore.mstep.classes import EachClass
+from mtdcore.synthetic.simulate import simulate
 from mtdcore.testing import assert_same_bits
 
 EXACT = get_backend("cpu", precision="float64", threads=1)
+ONE = WindowLikelihood(Rotations(4, 6), 1.0, 40.0)
 IMAGES = np.random.default_rng(0).uniform(0, 4, size=(2, 6, 6))
-MODEL = WindowLikelihood(6, 4, 1.0, 40.0, class_weights=(0.75, 0.25))
+MODEL = WindowLikelihood(Classes(Rotations(4, 6), 2), 1.0, 40.0, class_weights=(0.75, 0.25))
 
 
 def mixture(share=0.75, side=110, seed=1, noise_std=1.0):
@@ -59,15 +64,15 @@ def test_two_classes_are_found_apart(share):
 
 def test_equal_targets_share_what_one_would_get():
     pixels, _ = mixture(1.0)
-    alone = e_step(pixels, IMAGES[0], replace(MODEL, class_weights=None), EXACT)
+    alone = e_step(pixels, IMAGES[0], ONE, EXACT)
     twice = e_step(pixels, np.stack([IMAGES[0]] * 2), MODEL, EXACT)
-    assert (twice.classes, twice.rotations) == (2, 4)
+    assert (twice.classes, twice.right.shape) == (2, (2, 6, 6))
     assert twice.log_likelihood == pytest.approx(alone.log_likelihood)
     for c, share in enumerate(MODEL.class_weights):
         mine = twice.of_class(c)
-        np.testing.assert_allclose(mine.backprojection, share * alone.backprojection, rtol=1e-9)
+        np.testing.assert_allclose(mine.right, share * alone.right, rtol=1e-9)
         assert mine.expected_count == pytest.approx(share * alone.expected_count)
-    assert shares(twice, 0.0) == pytest.approx(MODEL.class_weights)
+    assert shares(twice.class_mass, 0.0) == pytest.approx(MODEL.class_weights)
     residual = twice.residual_energy(np.stack([IMAGES[1]] * 2))
     assert residual == pytest.approx(alone.residual_energy(IMAGES[1]))
 
@@ -78,11 +83,23 @@ def test_one_class_is_no_class(tmp_path):
     one = run(pixels, classes=1, iterations=4)
     assert one.target.shape == (6, 6)
     assert one.class_weights is None
-    single = replace(MODEL, class_weights=(1.0,))
-    assert_same_bits(
-        e_step(pixels, IMAGES[:1], single, EXACT),
-        e_step(pixels, IMAGES[0], replace(single, class_weights=None), EXACT),
-    )
+    single = replace(MODEL, views=Classes(Rotations(4, 6), 1), class_weights=(1.0,))
+    found, plain = e_step(pixels, IMAGES[:1], single, EXACT), e_step(pixels, IMAGES[0], ONE, EXACT)
+    assert np.array_equal(found.right[0], plain.right)
+    assert found.log_likelihood == plain.log_likelihood
+
+
+def test_weights_never_lower_the_log_likelihood_of_patches():
+    """The share of a class is its posterior mass: its mean coverage, which depends on where copies are cut, is not."""
+    pixels, _ = mixture(0.6, side=66)
+    model = PatchLikelihood(MODEL.views, 1.0, 0.5, class_weights=(0.9, 0.1))
+    before = -np.inf
+    for _ in range(12):
+        found = e_step(pixels, IMAGES, model, EXACT)
+        assert found.log_likelihood >= before - 1e-9
+        before = found.log_likelihood
+        assert found.class_mass.sum() == pytest.approx(found.sites - found.empty_mass)
+        model = model.updated(found, None, 0.0, 1.0, early=False)
 
 
 @pytest.mark.parametrize("update", [ExactUpdate(), DenoisingUpdate()])
@@ -95,9 +112,9 @@ def test_an_empty_class_keeps_its_target(update):
     moved = EachClass(update)(targets, found, FlatPrior(), 0, 1)
     np.testing.assert_array_equal(moved[1], far)
     assert np.abs(moved[0] - targets[0]).max() > 0
-    assert shares(found, 0.0) == pytest.approx((1.0, 1e-5), rel=1e-4)
-    assert shares(found, 0.5) == pytest.approx((0.75, 0.25))
-    assert shares(found, 1.0) == pytest.approx((0.5, 0.5))
+    assert shares(found.class_mass, 0.0) == pytest.approx((1.0, 1e-5), rel=1e-4)
+    assert shares(found.class_mass, 0.5) == pytest.approx((0.75, 0.25))
+    assert shares(found.class_mass, 1.0) == pytest.approx((0.5, 0.5))
 
 
 def test_weights_are_held_up_at_first():
@@ -137,11 +154,11 @@ def test_starts_may_be_given(shape):
 
 def test_clear_errors():
     pixels, _ = mixture()
-    with pytest.raises(ParameterError, match="classes must be a positive number; got 0"):
+    with pytest.raises(ParameterError, match="classes must be a positive number of targets; got 0"):
         run(pixels, classes=0)
     with pytest.raises(ParameterError, match=r"initial images should be finite and of shape \(2, 6, 6\)"):
         run(pixels, initial=np.ones((3, 6, 6)))
-    with pytest.raises(ParameterError, match=r"2 class\(es\), .* asked for classes=1"):
+    with pytest.raises(ParameterError, match=r"the likelihood has the views Classes.* give the same to both"):
         run(pixels, classes=1, likelihood=MODEL)
-    with pytest.raises(ParameterError, match=r"shape of the box, \(2, 6, 6\); got \(6, 6\)"):
+    with pytest.raises(ParameterError, match=r"shape that the views take, \(2, 6, 6\); got \(6, 6\)"):
         e_step(pixels, IMAGES[0], MODEL, EXACT)

@@ -13,6 +13,8 @@ from mtdcore import (
     get_backend,
 )
 from mtdcore.errors import ParameterError
+from mtdcore.estep.sums import TemplateSums
+from mtdcore.model.normal import conjugate_gradients
 from mtdcore.model.rotations import disc
 from mtdcore.testing import Case
 
@@ -22,14 +24,14 @@ EXACT = get_backend("cpu", precision="float64", threads=1)
 
 def e_step(model, rotations, box_size=5):
     case = Case(model, box_size, rotations)
-    return case.target(), case.accumulate(EXACT)
+    return case.target(), case.statistics(EXACT)
 
 
 def normal_operator(statistics):
     """``sum_k R_k^T coverage_k R_k`` as a dense (L^2, L^2) matrix."""
-    turned, side = statistics.rotation_set, statistics.box_size
+    side = len(statistics.right)
     units = np.eye(side**2).reshape(-1, side, side)
-    return np.array([turned.adjoint(statistics.coverage * turned.apply(u)).ravel() for u in units]).T
+    return np.array([statistics.normal(u).ravel() for u in units]).T
 
 
 @pytest.mark.parametrize("rotations", [3, 4])
@@ -84,31 +86,30 @@ def test_exact_update_leaves_no_gradient(model, rotations):
 def test_conjugate_gradients_equal_the_dense_solution(model, box_size):
     _, found = e_step(model, 3, box_size)
     seen = disc(box_size).ravel()
-    right = found.rotation_set.adjoint(found.backprojection).ravel()
-    dense = np.linalg.solve(normal_operator(found)[np.ix_(seen, seen)], right[seen])
+    dense = np.linalg.solve(normal_operator(found)[np.ix_(seen, seen)], found.right.ravel()[seen])
     # one conjugate direction per unknown, a few more for rounding
-    solved = ExactUpdate(tolerance=1e-13, max_steps=seen.sum() + 3).solve(
-        np.zeros((box_size, box_size)), found
-    )
+    steps = {"tolerance": 1e-13, "max_steps": seen.sum() + 3}
+    solved = conjugate_gradients(found.normal, found.right, np.zeros((box_size, box_size)), **steps)
     assert np.allclose(solved.ravel()[seen], dense, atol=1e-9 * np.abs(dense).max())
     assert not solved.ravel()[~seen].any()
 
 
 def test_conjugate_gradients_stop():
     target, found = e_step("patch", 3)
-    assert np.array_equal(ExactUpdate(max_steps=0).solve(target, found), target)
-    solved = ExactUpdate().solve(target, found)
-    right = found.rotation_set.adjoint(found.backprojection)
+    assert np.array_equal(conjugate_gradients(found.normal, found.right, target, max_steps=0), target)
+    solved = ExactUpdate()(target, found, FLAT, 0, 1)
     residual = found.noise_std**2 * found.gradient(solved)
-    assert np.linalg.norm(residual) <= 1.001e-6 * np.linalg.norm(right)
-    assert np.array_equal(ExactUpdate(tolerance=1.01e-6).solve(solved, found), solved)
+    assert np.linalg.norm(residual) <= 1.001e-6 * np.linalg.norm(found.right)
+    again = conjugate_gradients(found.normal, found.right, solved, tolerance=1.01e-6)
+    assert np.array_equal(again, solved)
 
 
 @pytest.mark.parametrize("update", [ExactUpdate(), DenoisingUpdate()], ids=["exact", "denoising"])
 @pytest.mark.parametrize("rotations", [3, 4])
 def test_what_nothing_saw_keeps_its_value(rotations, update):
     target = np.random.default_rng(0).normal(size=(5, 5))
-    nothing = Statistics.zeros(rotations, 5, 1.0)
+    case = Case("window", 5, rotations)
+    nothing = Statistics.of(TemplateSums.zeros(rotations, case.likelihood()), case.views)
     assert np.array_equal(update(target, nothing, GaussianPrior(0.0), 0, 1), target)
 
 
@@ -116,8 +117,7 @@ def test_what_nothing_saw_keeps_its_value(rotations, update):
 def test_denoising_update_is_the_closed_form_of_the_window_model(rotations):
     target, found = e_step("window", rotations)
     mean, tau = np.arange(25.0).reshape(5, 5), 0.8
-    turned = found.rotation_set
-    average = turned.adjoint(found.backprojection) / turned.adjoint(found.coverage)
+    average = found.right / found.normal(np.ones((5, 5)))
     level = found.noise_std / np.sqrt(found.expected_count)
     closed = (average / level**2 + mean / tau**2) / (1 / level**2 + 1 / tau**2)
     prior = GaussianPrior(mean, tau)

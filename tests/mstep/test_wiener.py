@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 import mtdcore
+from mtdcore._base.fourier import radial_filter
 from mtdcore.data.preparation.fourier import filter_radially
 from mtdcore.em.starts import choose_starts
 from mtdcore.estep.statistics import Statistics
-from mtdcore.model.optics import radial_filter
+from mtdcore.model.normal import Spectral
 from mtdcore.model.priors import FlatPrior
+from mtdcore.model.rotations import Rotations
 from mtdcore.mstep.updates import ExactUpdate
 from mtdcore.mstep.wiener import SpectralPrior, WienerUpdate, target_spectrum
 from mtdcore.results.metrics import correlation
@@ -22,13 +24,13 @@ TRANSFER = np.concatenate([np.linspace(0.05, 0.3, 17), np.ones(16)])
 
 def statistics(noise, count=40):
     """Statistics at the truth, of one micrograph seen through the transfer."""
-    clean = mtdcore.synthetic.simulate(
-        TARGET, side=200, count=count, noise_std=0.0, separation=1, dtype="float64"
-    )
+    clean = mtdcore.simulate(TARGET, side=200, count=count, noise_std=0.0, separation=1, dtype="float64")
     seen = filter_radially(clean.measurement.array[0], TRANSFER) + noise * RNG.normal(size=(200, 200))
     facts = mtdcore.Micrographs(np.ones(1), transfer=TRANSFER[None])
     return mtdcore.e_step(
-        seen, TARGET, mtdcore.WindowLikelihood(L, 4, noise, float(count), micrographs=facts)
+        seen,
+        TARGET,
+        mtdcore.WindowLikelihood(mtdcore.Rotations(4, L), noise, float(count), micrographs=facts),
     )
 
 
@@ -62,9 +64,8 @@ def law(f, side, exponent):
 def seen(image, copies, noise):
     """Statistics of an image that so many copies show, unturned, in white noise."""
     back = copies * image + np.sqrt(copies) * noise * RNG.normal(size=image.shape)
-    spectrum = np.full((1, 5), copies)
-    cover = np.full((1, *image.shape), copies)
-    return Statistics(back[None], cover, 0, 0, copies, 0, 1, 1, noise, len(image), spectrum=spectrum)
+    normal = Spectral(Rotations(1, len(image)), np.full((1, 5), copies))
+    return Statistics(back, normal, 0, 0, copies, np.array([copies]), 0, 1, 1, noise)
 
 
 @pytest.mark.parametrize("exponent", [0.0, 2.0, 3.0])
@@ -107,7 +108,7 @@ def test_recover_takes_it_where_micrographs_have_a_transfer():
 def test_cold_starts_find_what_two_transfers_show(seed):
     """Neither a hot start (all four rotations over one another) nor one whose object stays at the edge of the box gets there."""
     box, glyph = 20, np.pad(mtdcore.synthetic.glyphs.glyphs(1, L, seed)[0], 4)
-    sim = mtdcore.synthetic.simulate(
+    sim = mtdcore.simulate(
         glyph, side=128, count=22, noise_std=0.0, separation=1, micrographs=2, seed=seed, dtype="float64"
     )
     frequency = np.linspace(0.0, 0.5, 33)
@@ -127,7 +128,7 @@ def test_cold_starts_find_what_two_transfers_show(seed):
 
 def test_a_faint_start_is_worth_two_nats_a_copy_as_micrographs_show_it():
     facts = mtdcore.Micrographs(np.ones(1), transfer=TRANSFER[None])
-    model = mtdcore.WindowLikelihood(L, 4, 3.0, 5.0, micrographs=facts)
+    model = mtdcore.WindowLikelihood(mtdcore.Rotations(4, L), 3.0, 5.0, micrographs=facts)
     for kind in ("faint", "blob"):
         images = choose_starts(kind, 3, FlatPrior(), model, 0)
         norms = [np.linalg.norm(radial_filter(image[None], TRANSFER)) for image in images]

@@ -38,7 +38,10 @@ def state(iterations: int) -> EMState:
     records = [IterationRecord(i + 1, 1.0, 0.1, 2.0, 1.0, 1.0, 0.5) for i in range(iterations)]
     target = np.random.default_rng(iterations).normal(size=(8, 8))
     return EMState(
-        (Candidate(target, mtd.WindowLikelihood(8, 1, 1.0, 2.0)),), Temperature(1.0, 10), 2.0, tuple(records)
+        (Candidate(target, mtd.WindowLikelihood(mtd.Rotations(1, 8), 1.0, 2.0)),),
+        Temperature(1.0, 10),
+        2.0,
+        tuple(records),
     )
 
 

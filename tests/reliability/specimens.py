@@ -31,6 +31,7 @@ from mtdcore.em.checkpoint import load_checkpoint, save_checkpoint
 from mtdcore.em.state import Candidate, EMState, IterationRecord
 from mtdcore.em.temperature import Temperature
 from mtdcore.estep.statistics import Statistics
+from mtdcore.model.normal import Diagonal
 from mtdcore.synthetic.simulate import open_simulation
 
 PIXELS = np.random.default_rng(0).normal(size=(12, 10)).astype(np.float32)
@@ -80,7 +81,7 @@ def make_mrc(path: Path) -> None:
 def make_checkpoint(path: Path) -> None:
     record = IterationRecord(1, 1.0, 0.1, 2.0, 1.0, 1.0, 0.5)
     target = np.random.default_rng(1).normal(size=(4, 4))
-    candidate = Candidate(target, mtd.WindowLikelihood(4, 1, 1.0, 2.0))
+    candidate = Candidate(target, mtd.WindowLikelihood(mtd.Rotations(1, 4), 1.0, 2.0))
     save_checkpoint(path, EMState((candidate,), Temperature(1.0, 10), 2.0, (record,)), {"seed": 0})
 
 
@@ -176,6 +177,12 @@ def read_copies(path: Path) -> None:
 
 RUN = ("run.json", "history.csv", "estimate.npy", "aligned_average.npy", "detections.csv")
 
+
+def _statistics(path: Path) -> None:
+    normal = Diagonal(np.ones((4, 4)))
+    Statistics(np.zeros((4, 4)), normal, 0.0, 0.0, 0.0, np.zeros(1), 0.0, 0, 0, 1.0).save(path)
+
+
 #: By the name of the file.
 KINDS = {
     "a.npy": Kind(lambda path: np.save(path, PIXELS), lambda path: (images(path), tiles(path))),
@@ -186,7 +193,7 @@ KINDS = {
     "micrographs.star": Kind(make_star, tiles),
     "picks.star": Kind(make_picks, read_star),
     "c.safetensors": Kind(make_checkpoint, lambda path: load_checkpoint(path, {"seed": 0})),
-    "s.npz": Kind(lambda path: Statistics.zeros(1, 4, 1.0).save(path), Statistics.load),
+    "s.npz": Kind(_statistics, Statistics.load),
     "3.zarr": Kind(make_zarr, lambda path: (tiles(path), provenance(path)), ("zarr.json",)),
     "2.zarr": Kind(lambda path: make_zarr(path, zarr_format=2), tiles, (".zarray",)),
     "chunk.zarr": Kind(make_zarr, tiles, ("c/0/1", "c/1/0")),

@@ -222,13 +222,16 @@ def test_every_dtype_and_layout_gives_the_float64_answer(shape, dtype, layout):
     stored = rng.normal(20, 4, shape).astype(dtype)
     pixels = LAYOUTS[layout](stored)
     target = rng.normal(size=(8, 8))
-    for likelihood in (mtd.WindowLikelihood(8, 2, 4.0, 1.0), mtd.PatchLikelihood(8, 2, 4.0)):
+    for likelihood in (
+        mtd.WindowLikelihood(mtd.Rotations(2, 8), 4.0, 1.0),
+        mtd.PatchLikelihood(mtd.Rotations(2, 8), 4.0),
+    ):
         found, expected = (
             mtd.e_step(p, target, likelihood, mtd.get_backend("cpu", "float64"))
             for p in (pixels, stored.astype("f8"))
         )
         assert found.log_likelihood == pytest.approx(expected.log_likelihood, rel=1e-6, abs=1e-6)
-        assert np.allclose(found.backprojection, expected.backprojection, rtol=1e-5, atol=1e-5)
+        assert np.allclose(found.right, expected.right, rtol=1e-5, atol=1e-5)
     assert np.array_equal(pixels, stored)
     assert likelihood.geometry.unused_pixels(shape) == shape[0] * shape[1] - shape[0] // 8 * 8 * (
         shape[1] // 8 * 8

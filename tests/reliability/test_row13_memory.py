@@ -19,8 +19,8 @@ SIZES = (16, 160, 1600)
 
 TARGET = np.random.default_rng(1).normal(size=(5, 5))
 LIKELIHOODS = {
-    "patch": mtd_api.PatchLikelihood(5, 4, 2.0, 0.5),
-    "window": mtd_api.WindowLikelihood(5, 4, 2.0, expected_count=1000.0),
+    "patch": mtd_api.PatchLikelihood(mtd_api.Rotations(4, 5), 2.0, 0.5),
+    "window": mtd_api.WindowLikelihood(mtd_api.Rotations(4, 5), 2.0, expected_count=1000.0),
 }
 
 

@@ -6,13 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mtdcore import Micrographs, PatchLikelihood, WindowLikelihood, get_backend
+from mtdcore import Micrographs, PatchLikelihood, WindowLikelihood, get_backend, simulate
 from mtdcore.data.preparation.fourier import filter_radially
 from mtdcore.errors import InputError, ParameterError
+from mtdcore.model.rotations import Rotations
+from mtdcore.model.views import Classes
 from mtdcore.results.detections import Detections, detect
 from mtdcore.results.matching import match
 from mtdcore.results.metrics import align
-from mtdcore.synthetic import simulate
 from mtdcore.testing import SmallTileWindowLikelihood
 
 L = 9
@@ -81,7 +82,7 @@ def test_tiles_do_not_show(snr, separation):
 def test_detections_keep_the_minimum_separation(separation):
     """With a template that fits nowhere in particular, the posterior has peaks everywhere."""
     noise = np.random.default_rng(0).normal(size=(80, 80))
-    likelihood = WindowLikelihood(L, 4, 0.3, expected_count=200.0, min_separation=separation)
+    likelihood = WindowLikelihood(Rotations(4, L), 0.3, expected_count=200.0, min_separation=separation)
     found = detect(noise, 0.3 * target(), likelihood, threshold=0.05)
     apart = np.abs(found.positions[:, None] - found.positions[None]).max(axis=2)
     assert len(found) > 5
@@ -205,7 +206,7 @@ def test_parameters_outside_their_domain(made, options, message):
 
 def test_the_patch_model_has_no_poses_to_detect(made):
     with pytest.raises(ParameterError, match="window model"):
-        detect(made.measurement, made.target, PatchLikelihood(L, 4, made.noise_std))
+        detect(made.measurement, made.target, PatchLikelihood(Rotations(4, L), made.noise_std))
 
 
 def test_a_measurement_smaller_than_the_box(made):
@@ -216,7 +217,9 @@ def test_a_measurement_smaller_than_the_box(made):
 def test_a_copy_is_named_after_the_class_it_shows(made):
     """Two micrographs of the target and two of its negative."""
     pixels = made.measurement.array
-    both = WindowLikelihood(L, 4, made.noise_std, 2.0 * len(made.positions), class_weights=(0.5, 0.5))
+    both = WindowLikelihood(
+        Classes(Rotations(4, L), 2), made.noise_std, 2.0 * len(made.positions), class_weights=(0.5, 0.5)
+    )
     found = detect(np.concatenate([pixels, -pixels]), np.stack([made.target, -made.target]), both)
     assert len(found) == 2 * len(made.positions)
     assert np.array_equal(found.class_index, found.micrograph // 2)
@@ -237,7 +240,7 @@ def test_each_micrograph_is_searched_through_its_own_transfer_and_noise():
     )
     stack += noise[:, None, None] * rng.normal(size=stack.shape)
     common = float(np.sqrt(np.mean(noise**2)))
-    alike = WindowLikelihood(L, 4, common, 24.0)
+    alike = WindowLikelihood(Rotations(4, L), common, 24.0)
     told = replace(alike, micrographs=Micrographs(noise, transfer=transfer))
     second = made.positions[made.positions[:, 0] == 1]
     recalls = [match(detect(stack, made.target, m).only(1), second, 1.0).recall for m in (alike, told)]

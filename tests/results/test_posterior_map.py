@@ -7,7 +7,7 @@ from mtdcore.results.detections import detect
 from mtdcore.results.posterior_map import posterior_maps, write_posterior_map
 
 L = 9
-MADE = mtdcore.synthetic.simulate(
+MADE = mtdcore.simulate(
     np.random.default_rng(0).uniform(size=(L, L)),
     shape=(90, 70),
     count=12,
@@ -15,7 +15,7 @@ MADE = mtdcore.synthetic.simulate(
     separation=1,
     micrographs=2,
 )
-MODEL = mtdcore.WindowLikelihood(L, 4, MADE.noise_std, 24.0)
+MODEL = mtdcore.WindowLikelihood(mtdcore.Rotations(4, L), MADE.noise_std, 24.0)
 
 
 def test_the_mass_is_the_count_of_an_e_step_and_lies_on_the_centres():
@@ -39,4 +39,8 @@ def test_it_is_written_as_an_image_that_opens(tmp_path):
 
 def test_the_patch_model_is_refused():
     with pytest.raises(ParameterError, match="window model"):
-        list(posterior_maps(MADE.measurement, MADE.target, mtdcore.PatchLikelihood(L, 4, 1.0)))
+        list(
+            posterior_maps(
+                MADE.measurement, MADE.target, mtdcore.PatchLikelihood(mtdcore.Rotations(4, L), 1.0)
+            )
+        )

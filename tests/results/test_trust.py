@@ -16,9 +16,11 @@ from mtdcore import (
     get_backend,
     open_measurement,
     recover,
+    simulate,
 )
 from mtdcore.data.tiles import TileGeometry
 from mtdcore.errors import ParameterError
+from mtdcore.model.rotations import Rotations
 from mtdcore.results.halves import HalfMeasurement, half_recoveries, half_set_correlation
 from mtdcore.results.nulls import (
     Verdict,
@@ -27,7 +29,6 @@ from mtdcore.results.nulls import (
     null_runs,
     phase_randomised,
 )
-from mtdcore.synthetic import simulate
 
 EXACT = get_backend("cpu", precision="float64", threads=1)
 MEAN = np.random.default_rng(0).integers(0, 5, size=(5, 5)).astype(float)
@@ -163,7 +164,10 @@ def test_threshold_needs_two_null_runs(values):
 
 def test_patch_evidence_is_measured_from_the_blank_model(made, found):
     """At a blank target every pose says the same, so the evidence against no copies is 0."""
-    for model in (PatchLikelihood(5, 4, made.noise_std), WindowLikelihood(5, 4, made.noise_std, 13.0)):
+    for model in (
+        PatchLikelihood(Rotations(4, 5), made.noise_std),
+        WindowLikelihood(Rotations(4, 5), made.noise_std, 13.0),
+    ):
         blank = e_step(made.measurement, np.zeros((5, 5)), model, EXACT)
         state = replace(found.state, candidates=(replace(found.state.leader, likelihood=model),))
         assert replace(found, state=state, statistics=blank).evidence == pytest.approx(0.0, abs=1e-6)
@@ -173,7 +177,7 @@ def test_patch_evidence_is_measured_from_the_blank_model(made, found):
 
 def test_patch_evidence_of_micrographs_with_their_own_noise(made, found):
     facts = Micrographs(np.array([1.0, 2.0]))
-    model = PatchLikelihood(5, 4, made.noise_std, micrographs=facts)
+    model = PatchLikelihood(Rotations(4, 5), made.noise_std, micrographs=facts)
     pixels = np.concatenate([made.measurement.array, 2 * made.measurement.array])
     blank = e_step(pixels, np.zeros((5, 5)), model, EXACT)
     state = replace(found.state, candidates=(replace(found.state.leader, likelihood=model),))

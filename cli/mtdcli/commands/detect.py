@@ -147,27 +147,14 @@ def find_copies(
 
 def _model(record: dict[str, Any]) -> tuple[Measurement, WindowLikelihood]:
     """The measurement of a run and the window model that its copies are read with."""
-    from dataclasses import replace
-
-    from mtdcore import WindowLikelihood
     from mtdcore.model.likelihood.records import likelihood_from_record
+    from mtdcore.model.likelihood.window import localised
 
     from ..inputs.usable import open_for
 
     result = record["result"]
-    model, count = likelihood_from_record(result["likelihood"]), max(result["expected_count"], 1e-3)
-    likelihood = (
-        replace(model, expected_count=count)
-        if isinstance(model, WindowLikelihood)
-        else WindowLikelihood(
-            model.box_size,
-            model.rotations,
-            model.noise_std,
-            count,
-            class_weights=model.class_weights,
-            micrographs=model.micrographs,
-        )
-    )
+    count = max(result["expected_count"], 1e-3)
+    likelihood = localised(likelihood_from_record(result["likelihood"]), count)
     return open_for(Path(record["measurement"]["path"]), record["parameters"]), likelihood
 
 

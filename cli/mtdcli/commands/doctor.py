@@ -111,16 +111,14 @@ def self_test(name: str = "cpu") -> dict[str, Any]:
     target = mtd.datasets.glyphs(1, box_size=8)[0].astype(np.float64)
     simulation = mtd.simulate(target, side=24, count=2, snr=1.0, separation=1, seed=0)
     likelihoods = (
-        mtd.PatchLikelihood(box_size=8, rotations=2, noise_std=simulation.noise_std),
-        mtd.WindowLikelihood(box_size=8, rotations=2, noise_std=simulation.noise_std, expected_count=2),
+        mtd.PatchLikelihood(views=mtd.Rotations(2, 8), noise_std=simulation.noise_std),
+        mtd.WindowLikelihood(views=mtd.Rotations(2, 8), noise_std=simulation.noise_std, expected_count=2),
     )
     tested, defining = (mtd.get_backend(each, precision="float64") for each in (name, "reference"))
     started, worst = time.perf_counter(), 0.0
     for likelihood in likelihoods:
         found, expected = (
-            engine.to_host(
-                mtd.e_step(simulation.measurement, target, likelihood, backend=engine).backprojection
-            )
+            engine.to_host(mtd.e_step(simulation.measurement, target, likelihood, backend=engine).right)
             for engine in (tested, defining)
         )
         worst = max(worst, float(np.abs(found - expected).max() / np.abs(expected).max()))

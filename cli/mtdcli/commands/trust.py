@@ -286,7 +286,7 @@ def _draw(
         "starts": None,
     }
     found = mtd.recover(measurement, **{**options, **final, "iterations": 0}, seed=0)
-    if isinstance(model, mtd.WindowLikelihood) and model.micrographs is None:
+    if model.localises and model.micrographs is None:
         average, level = unbiased_average(measurement, found, options["backend"])
     else:
         average, level = found.aligned_average, average_level(found)

@@ -37,9 +37,8 @@ def location(
 
     import mtdcore as mtd
     from mtdcore.errors import MtdError
-    from mtdcore.estep.each_micrograph import seen_in
+    from mtdcore.estep.posteriors import Posterior
     from mtdcore.model.likelihood.records import likelihood_from_record
-    from mtdcore.model.rotations import templates
 
     from ..inputs.usable import open_for
     from . import figures
@@ -56,11 +55,10 @@ def location(
         log(f"the report has no picture of the measurement: {problem}")
         return {}, {}
     box = bound.box_size
-    turned = templates(folder.read_image(folder.estimate, box), mtd.RotationSet(bound.rotations, box))
-    seen, model = seen_in(tile.micrograph, turned, bound)
-    map_ = occupancy(tile, mtd.get_backend("cpu").posterior(tile, seen, model), box)
+    posterior = Posterior(folder.read_image(folder.estimate, box), bound, mtd.get_backend("cpu"))
+    map_ = occupancy(tile, posterior(tile), box)
     pixels = tile.values if tile.valid is None else np.where(tile.valid, tile.values, np.nan)
-    side = getattr(bound, "separation", box)
+    side = bound.separation
     centres = _centres(folder, tile, box)
     rows, columns = tile.region.read
     where = f"Rows {rows.start} to {rows.stop}, columns {columns.start} to {columns.stop} of micrograph {tile.micrograph + 1}"
@@ -81,7 +79,7 @@ def _shown(likelihood: Likelihood) -> TileGeometry:
     geometry = likelihood.geometry
     if geometry.reach:  # windows
         return geometry
-    across = math.isqrt(_WEIGHTS // (4 * likelihood.box_size**2 * likelihood.rotations * likelihood.classes))
+    across = math.isqrt(_WEIGHTS // (4 * likelihood.box_size**2 * likelihood.templates))
     return replace(geometry, side=min(geometry.side, max(1, across) * geometry.unit))
 
 

@@ -105,5 +105,5 @@ def _learned_prior() -> mtd.Prior | None:
 
 def window_evidence(measurement: Any, estimate: np.ndarray, noise_std: float, copies: float) -> float:
     """Evidence in nats that this image is in the measurement, against nothing being there (docs/model.md 7)."""
-    likelihood = mtd.WindowLikelihood(BOX, 4, noise_std, expected_count=copies)
+    likelihood = mtd.WindowLikelihood(mtd.Rotations(4, BOX), noise_std, expected_count=copies)
     return float(mtd.e_step(measurement, estimate, likelihood, backend="cpu").log_likelihood)

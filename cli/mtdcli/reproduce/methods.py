@@ -63,7 +63,7 @@ class Recover:
         more: dict[str, Any] = {"initial": case.start} if self.from_start else {}
         if self.tied_patches:
             more["likelihood"] = mtd.PatchLikelihood(
-                len(case.image), ROTATIONS, simulation.noise_std, _EMPTY_AT_FIRST
+                mtd.Rotations(ROTATIONS, len(case.image)), simulation.noise_std, _EMPTY_AT_FIRST
             )
         return mtd.recover(
             simulation.measurement,

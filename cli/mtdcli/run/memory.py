@@ -9,6 +9,7 @@ from mtdcore._base.cores import usable_cores
 from mtdcore.errors import ParameterError
 from mtdcore.estep.backends import Precision, get_backend
 from mtdcore.model.likelihood import PatchLikelihood, WindowLikelihood
+from mtdcore.model.rotations import Rotations
 
 _MIB = 2**20
 
@@ -41,9 +42,11 @@ def threads_within(parameters: Mapping[str, Any], shape: tuple[int, int, int]) -
     box, rotations, separation = (parameters[name] for name in ("box_size", "rotations", "min_separation"))
     templates = rotations * parameters["classes"]
     likelihood = (
-        PatchLikelihood(box, templates, 1.0)
+        PatchLikelihood(Rotations(templates, box), 1.0)
         if parameters["likelihood"] == "patch"
-        else WindowLikelihood(box, templates, 1.0, 1.0, separation if isinstance(separation, int) else None)
+        else WindowLikelihood(
+            Rotations(templates, box), 1.0, 1.0, separation if isinstance(separation, int) else None
+        )
     )
     shared, own = _workspace(likelihood, parameters["precision"], shape)
     fitting = int((limit - _BASE - shared) // own)
@@ -63,7 +66,7 @@ def _workspace(
     pixels = get_backend("cpu", precision).tile_pixels(likelihood)
     geometry = likelihood.geometry.enlarged(pixels)
     rows, columns = (min(n, geometry.side + 2 * geometry.halo + geometry.reach) for n in shape[1:])
-    if isinstance(likelihood, WindowLikelihood):
+    if likelihood.localises:
         return number * _PER_PIXEL * rows * columns + _SPECTRA, number * _OWN
     side = 2 * likelihood.box_size + 16  # of the torus, rounded up to whole vectors
-    return 0, number * (_PER_CELL * side**2 * (likelihood.rotations + 2) + 3 * rows * columns)
+    return 0, number * (_PER_CELL * side**2 * (likelihood.templates + 2) + 3 * rows * columns)

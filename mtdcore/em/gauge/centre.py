@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...model.rotations import translate
+from ...model.shifts import translate
 from .extent import bright
 from .prior import centre_of_mass, crop, recentring
 

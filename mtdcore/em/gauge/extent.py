@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 
-from ...model.likelihood import Likelihood, WindowLikelihood
+from ...model.likelihood import Likelihood
 from .prior import centre_of_mass
 
 #: Share of the brightest pixel's energy that the background of the box is taken to reach: a third of its brightness.
@@ -61,9 +60,6 @@ def closest_separation(images: np.ndarray) -> int:
     return max(1, math.floor(min(diameter(image) for image in stack) / math.sqrt(2.0)))
 
 
-def spaced(model: Likelihood, target: np.ndarray) -> Likelihood:
-    """The window model with the minimum separation that its target shows; the same object where nothing changes."""
-    if not isinstance(model, WindowLikelihood):
-        return model
-    separation = closest_separation(target)
-    return model if separation == model.min_separation else replace(model, min_separation=separation)
+def spaced(likelihood: Likelihood, target: np.ndarray) -> Likelihood:
+    """The likelihood with the minimum separation that its target shows; the same object where nothing changes."""
+    return likelihood.with_separation(closest_separation(target))

@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 
 from ...model.priors import Prior
-from ...model.rotations import RotationSet, disc, rotate
+from ...model.rotations import Rotations, disc, rotate
 from ...model.sampling import sample_prior
 
 #: Noise levels over which the bound is averaged, relative to the root-mean-square pixel of the image: below,
@@ -87,12 +87,12 @@ class PriorGauge:
 
     def choose(self, target: np.ndarray, average: np.ndarray, level: float) -> np.ndarray:
         """See :class:`Gauge`."""
-        turned = RotationSet(self.rotations, len(target))
+        turned = Rotations(self.rotations, len(target))
         view = _View(self, target, average, level, turned.exact)
         if turned.exact:
             costs = dict(zip(turned.angles, view.costs(turned.angles, self.draws, _LEVELS), strict=True))
         else:
-            grid = RotationSet(min(self.rotations, _GRID), len(target)).angles
+            grid = Rotations(min(self.rotations, _GRID), len(target)).angles
             rough = np.argsort(view.costs(grid, 1, _LEVELS[::2]))[:_SHORTLIST]
             first = [0.0, *(grid[k] for k in rough if k)]
             costs = dict(zip(first, view.costs(first, self.draws, _LEVELS), strict=True))

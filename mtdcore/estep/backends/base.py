@@ -10,7 +10,7 @@ import numpy as np
 from ..._base.typing import Array
 from ...data.tiles import Tile
 from ...model.likelihood import Likelihood, WindowLikelihood
-from ..statistics import Statistics
+from ..sums import TemplateSums
 
 
 class Backend(Protocol):
@@ -31,6 +31,15 @@ class Backend(Protocol):
         """The precision, "float32" or "float64": dtype of the correlations; sums are float64 always."""
         ...
 
+    @property
+    def threads(self) -> int:
+        """Tiles that :mod:`mtdcore.estep.local` may work on at once."""
+        ...
+
+    def alone(self) -> Backend:
+        """The same backend on one thread."""
+        ...
+
     def asarray(self, array: Array) -> Array:
         """A host array as a float64 array of this backend's library."""
         ...
@@ -47,32 +56,31 @@ class Backend(Protocol):
         """
         ...
 
-    def accumulate(self, tiles: Iterable[Tile], rotated_targets: Array, likelihood: Likelihood) -> Statistics:
+    def accumulate(self, tiles: Iterable[Tile], templates: Array, likelihood: Likelihood) -> TemplateSums:
         """Sum of the statistics of the tiles, added in the order given.
 
         Args:
             tiles: host tiles of ``likelihood.geometry``, enlarged or not.
-            rotated_targets: (C K, L, L) floating-point array of this backend's library, class by class.
+            templates: (T, L, L) floating-point array of this backend's library, class by class.
             likelihood: bound to the measurement (:meth:`bind`).
 
         Returns:
-            Statistics whose arrays belong to this backend's library; zeros for no tiles. The same bits for any
+            Sums whose arrays belong to this backend's library; zeros for no tiles. The same bits for any
             number of threads.
         """
         ...
 
-    def posterior(self, tile: Tile, rotated_targets: Array, likelihood: Likelihood) -> np.ndarray:
+    def posterior(self, tile: Tile, templates: Array, likelihood: Likelihood) -> np.ndarray:
         """Posterior weights of one tile, on the host.
 
         Returns:
-            Patch model: (patch rows, patch columns, K, 2L, 2L), shifts l as in docs/model.md 3.
-            Window model: (K, owned rows, owned columns), one weight per rotation and corner.
-            With C classes, C K templates stand in the place of the K rotations.
+            Patch model: (patch rows, patch columns, T, 2L, 2L), shifts l as in docs/model.md 3.
+            Window model: (T, owned rows, owned columns), one weight per template and corner.
         """
         ...
 
-    def log_odds(self, tile: Tile, rotated_targets: Array, likelihood: WindowLikelihood) -> np.ndarray:
-        """Log of sum_k (lam / K) exp(Lambda(x, k)) at every corner x of the pixels of a tile, on the host.
+    def log_odds(self, tile: Tile, templates: Array, likelihood: WindowLikelihood) -> np.ndarray:
+        """Log of sum_t (lam / T) exp(Lambda(x, t)) at every corner x of the pixels of a tile, on the host.
 
         See docs/model.md 7.
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 from scipy.special import logsumexp
@@ -26,7 +27,7 @@ from scipy.special import logsumexp
 from ..._base.typing import Array
 from ...data.tiles import Tile
 from ...model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
-from ..statistics import Statistics
+from ..sums import TemplateSums, by_class
 
 
 class ReferenceBackend:
@@ -35,6 +36,11 @@ class ReferenceBackend:
     name = "reference"
     xp = np
     precision = "float64"
+    threads = 1
+
+    def alone(self) -> ReferenceBackend:
+        """Itself."""
+        return self
 
     def asarray(self, array: Array) -> np.ndarray:
         """A float64 NumPy array."""
@@ -51,47 +57,48 @@ class ReferenceBackend:
         """Any tile will do."""
         return 0
 
-    def accumulate(self, tiles: Iterable[Tile], rotated_targets: Array, likelihood: Likelihood) -> Statistics:
+    def accumulate(self, tiles: Iterable[Tile], templates: Array, likelihood: Likelihood) -> TemplateSums:
         """Sum of the statistics of the tiles; see :meth:`Backend.accumulate`."""
-        turned = np.asarray(rotated_targets, dtype=np.float64)
-        total = Statistics.zeros(len(turned), likelihood.box_size, likelihood.noise_std, likelihood.margin)
+        turned = np.asarray(templates, dtype=np.float64)
+        total = TemplateSums.zeros(len(turned), likelihood)
         for tile in tiles:
             total = total + _accumulate(tile, turned, likelihood)
         return total
 
-    def posterior(self, tile: Tile, rotated_targets: Array, likelihood: Likelihood) -> np.ndarray:
+    def posterior(self, tile: Tile, templates: Array, likelihood: Likelihood) -> np.ndarray:
         """Posterior weights of one tile; see :meth:`Backend.posterior`."""
-        turned = np.asarray(rotated_targets, dtype=np.float64)
-        if isinstance(likelihood, WindowLikelihood):
-            return _window_posterior(tile, turned, likelihood)[0]
-        return _patch_posterior(tile, turned, likelihood)[0]
+        turned = np.asarray(templates, dtype=np.float64)
+        if likelihood.localises:
+            return _window_posterior(tile, turned, cast(WindowLikelihood, likelihood))[0]
+        return _patch_posterior(tile, turned, cast(PatchLikelihood, likelihood))[0]
 
-    def log_odds(self, tile: Tile, rotated_targets: Array, likelihood: WindowLikelihood) -> np.ndarray:
+    def log_odds(self, tile: Tile, templates: Array, likelihood: WindowLikelihood) -> np.ndarray:
         """Log-odds of a copy at each corner; see :meth:`Backend.log_odds`."""
-        turned = np.asarray(rotated_targets, dtype=np.float64)
+        turned = np.asarray(templates, dtype=np.float64)
         return np.asarray(logsumexp(_window_log_odds(tile, turned, likelihood), axis=0))
 
 
-def _accumulate(tile: Tile, turned: np.ndarray, likelihood: Likelihood) -> Statistics:
-    if isinstance(likelihood, WindowLikelihood):
-        return _accumulate_windows(tile, turned, likelihood)
-    return _accumulate_patches(tile, turned, likelihood)
+def _accumulate(tile: Tile, turned: np.ndarray, likelihood: Likelihood) -> TemplateSums:
+    if likelihood.localises:
+        return _accumulate_windows(tile, turned, cast(WindowLikelihood, likelihood))
+    return _accumulate_patches(tile, turned, cast(PatchLikelihood, likelihood))
 
 
 # ---------------------------------------------------------------- patch model (docs/model.md 3)
 
 
-def _accumulate_patches(tile: Tile, turned: np.ndarray, likelihood: PatchLikelihood) -> Statistics:
+def _accumulate_patches(tile: Tile, turned: np.ndarray, likelihood: PatchLikelihood) -> TemplateSums:
     length, margin, sigma = likelihood.box_size, likelihood.margin, likelihood.noise_std
-    zero = Statistics.zeros(len(turned), length, sigma, margin)
+    zero = TemplateSums.zeros(len(turned), likelihood)
     backprojection, coverage = zero.backprojection.copy(), zero.coverage.copy()
     weights, evidence = _patch_posterior(tile, turned, likelihood)
-    empty_mass = 0.0
+    empty_mass, mass = 0.0, np.zeros(len(turned))
     for row, column, pixels, valid in _patches(tile, length):
         for (k, *shift), weight in np.ndenumerate(weights[row, column]):
             if length in shift:
                 empty_mass += weight
                 continue
+            mass[k] += weight
             frame = _frame(shift, length, margin)
             backprojection[k][frame[0]] += weight * np.where(valid, pixels, 0.0)[frame[1]]
             coverage[k][frame[0]] += weight * valid[frame[1]]
@@ -103,6 +110,7 @@ def _accumulate_patches(tile: Tile, turned: np.ndarray, likelihood: PatchLikelih
         zero,
         backprojection=backprojection,
         coverage=coverage,
+        class_mass=by_class(mass, likelihood),
         log_likelihood=evidence
         - energy / (2.0 * sigma**2)
         - 0.5 * count * math.log(2.0 * math.pi * sigma**2),
@@ -164,9 +172,9 @@ def _frame(shift: list[int], length: int, margin: int) -> tuple[tuple[slice, sli
 # ---------------------------------------------------------------- window model (docs/model.md 7)
 
 
-def _accumulate_windows(tile: Tile, turned: np.ndarray, likelihood: WindowLikelihood) -> Statistics:
+def _accumulate_windows(tile: Tile, turned: np.ndarray, likelihood: WindowLikelihood) -> TemplateSums:
     length, margin = likelihood.box_size, likelihood.margin
-    zero = Statistics.zeros(len(turned), length, likelihood.noise_std, margin)
+    zero = TemplateSums.zeros(len(turned), likelihood)
     backprojection, coverage = zero.backprojection.copy(), zero.coverage.copy()
     weights, evidence = _window_posterior(tile, turned, likelihood)
     pixels, valid = _pixels(tile)
@@ -183,6 +191,7 @@ def _accumulate_windows(tile: Tile, turned: np.ndarray, likelihood: WindowLikeli
         zero,
         backprojection=backprojection,
         coverage=coverage,
+        class_mass=by_class(weights.sum(axis=(1, 2)), likelihood),
         log_likelihood=evidence,
         energy=energy,
         expected_count=float(weights.sum()),

@@ -1,22 +1,9 @@
-"""The two observation models. Each is a frozen description: geometry, pose prior, tied parameters."""
+"""The two observation models. Each is a frozen description: views, geometry, pose prior, and numbers with their M-step."""
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
-from ...data.tiles import Region, Tile, TileGeometry
-from ..optics import Micrographs
+from .base import Likelihood
 from .patch import PatchLikelihood
 from .window import WindowLikelihood
 
-Likelihood: TypeAlias = PatchLikelihood | WindowLikelihood
-
-__all__ = [
-    "Likelihood",
-    "Micrographs",
-    "PatchLikelihood",
-    "Region",
-    "Tile",
-    "TileGeometry",
-    "WindowLikelihood",
-]
+__all__ = ["Likelihood", "PatchLikelihood", "WindowLikelihood"]

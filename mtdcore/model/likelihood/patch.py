@@ -9,13 +9,16 @@ L show nothing of the target: the *empty* poses.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from ...data.tiles import TileGeometry
 from ...errors import ParameterError
-from ..optics import Micrographs, check_number
-from .checks import check_common
-from .classes import Templates
+from ..optics import Micrographs
+from ..views import Views
+from .base import Found, Likelihood, equal_weights
 
 #: Pixels along one side of a tile: large enough to amortise the work around the transforms (measured: 256 is a
 #: quarter slower).
@@ -23,12 +26,11 @@ _TILE_PIXELS = 512
 
 
 @dataclass(frozen=True)
-class PatchLikelihood(Templates):
+class PatchLikelihood(Likelihood):
     """Patch model with an optional tied empty probability.
 
     Attributes:
-        box_size: side L of the target in pixels.
-        rotations: number K of equally spaced in-plane rotations.
+        views: what copies of the target look like.
         noise_std: standard deviation of the white noise, in the units of the measurement.
         empty_probability: prior probability b0 that a patch shows nothing, spread evenly over the
             4L - 1 empty shifts while the other (2L - 1)^2 share 1 - b0. None: uniform over all
@@ -38,17 +40,18 @@ class PatchLikelihood(Templates):
         micrographs: what tells the micrographs apart; None: nothing does.
     """
 
-    box_size: int
-    rotations: int
+    views: Views
     noise_std: float
     empty_probability: float | None = None
     margin: int = 0
     class_weights: tuple[float, ...] | None = None
     micrographs: Micrographs | None = None
 
+    localises = False
+    tempered = False
+
     def __post_init__(self) -> None:
-        check_common(self)
-        self._check_weights()
+        self._check()
         if self.margin > self.box_size // 2:
             raise ParameterError(
                 f"margin must be at most box_size // 2 = {self.box_size // 2} pixels in the patch model; got {self.margin}."
@@ -82,16 +85,68 @@ class PatchLikelihood(Templates):
 
     def bind(self, shape: tuple[int, int, int]) -> PatchLikelihood:
         """The same model: what it says of each micrograph should fit the measurement, nothing else depends on it."""
-        check_number(self.micrographs, shape[0])
+        self._bound_optics(shape[0])
         return self
 
     def of_micrograph(self, index: int) -> PatchLikelihood:
-        """The model of one micrograph alone, at its own noise level; its transfer is left to the templates."""
-        if self.micrographs is None:
+        """The model of one micrograph alone, with its own noise level and transfer."""
+        optics = self.micrographs
+        if optics is None:
             return self
-        noise_std = self.noise_std * float(self.micrographs.noise_ratio[index])
-        return replace(self, noise_std=noise_std, micrographs=None)
+        noise_std = self.noise_std * float(optics.noise_ratio[index])
+        return replace(
+            self, views=optics.seen_through(self.views, index), noise_std=noise_std, micrographs=None
+        )
 
-    def with_noise_std(self, noise_std: float) -> PatchLikelihood:
-        """The same model at another noise level."""
-        return replace(self, noise_std=noise_std)
+    @property
+    def separation(self) -> int:
+        """Patches do not compete: the box."""
+        return self.box_size
+
+    @property
+    def copies(self) -> float:
+        """The model has no number of copies."""
+        return 0.0
+
+    @classmethod
+    def begin(
+        cls,
+        views: Views,
+        noise_std: float,
+        shape: tuple[int, int, int],
+        expected_count: float | None = None,
+        min_separation: int | None = None,
+        micrographs: Micrographs | None = None,
+    ) -> PatchLikelihood:
+        """The model at the start of a run, with the paper's uniform pose prior; count and separation are not used."""
+        return cls(views, noise_std, class_weights=equal_weights(views), micrographs=micrographs)
+
+    def with_separation(self, separation: int) -> PatchLikelihood:
+        """Itself: patches are judged alone."""
+        return self
+
+    def updated(
+        self,
+        statistics: Found,
+        residual_energy: Callable[[], float] | None,
+        first_count: float,
+        corners: float,
+        early: bool,
+    ) -> PatchLikelihood:
+        """See :class:`Likelihood`; a tied empty probability becomes the mean posterior mass of the empty poses."""
+        model = self
+        if model.empty_probability is not None:
+            share = statistics.empty_mass / max(1, statistics.sites)
+            model = replace(model, empty_probability=min(max(share, 1e-6), 1.0 - 1e-6))
+        return model._common_numbers(statistics, residual_energy, corners, early)
+
+    def evidence(self, statistics: Found) -> float:
+        """Log-likelihood of the pixels less that of noise alone, in nats."""
+        levels, pixels = np.array([statistics.noise_std]), np.array([statistics.pixels])
+        if self.micrographs is not None and statistics.ledger is not None:
+            seen = statistics.ledger[:, 0].astype(np.int64)
+            levels = levels * self.micrographs.noise_ratio[seen]
+            pixels = statistics.ledger[:, 2]
+        energy = statistics.energy / statistics.noise_std**2
+        blank = -0.5 * (energy + float(pixels @ np.log(2.0 * math.pi * levels**2)))
+        return statistics.log_likelihood - blank

@@ -7,15 +7,17 @@ minimum separation exclude each other. Nothing is cropped, so a copy is judged o
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ...data.noise import default_expected_count
 from ...data.tiles import Tile, TileGeometry
 from ...errors import ParameterError
-from ..optics import Micrographs, check_number
-from .checks import check_common
-from .classes import Templates
+from ..optics import Micrographs
+from ..views import Views
+from .base import FLOOR, Found, Likelihood, equal_weights
 
 #: Exclusion saturates: above this share of the close-packed density the activity would diverge.
 _MAX_PACKING = 0.9
@@ -26,12 +28,11 @@ _TILE_PIXELS = 512
 
 
 @dataclass(frozen=True)
-class WindowLikelihood(Templates):
+class WindowLikelihood(Likelihood):
     """Window model with local exclusion.
 
     Attributes:
-        box_size: side L of the target in pixels.
-        rotations: number K of equally spaced in-plane rotations.
+        views: what copies of the target look like.
         noise_std: standard deviation of the white noise, in the units of the measurement.
         expected_count: expected number of copies in the whole measurement.
         min_separation: smallest distance d (max norm, pixels) between two corners; None: box_size.
@@ -42,8 +43,7 @@ class WindowLikelihood(Templates):
         micrographs: what tells the micrographs apart; None: nothing does.
     """
 
-    box_size: int
-    rotations: int
+    views: Views
     noise_std: float
     expected_count: float
     min_separation: int | None = None
@@ -52,9 +52,11 @@ class WindowLikelihood(Templates):
     class_weights: tuple[float, ...] | None = None
     micrographs: Micrographs | None = None
 
+    localises = True
+    tempered = True
+
     def __post_init__(self) -> None:
-        check_common(self)
-        self._check_weights()
+        self._check()
         if not (math.isfinite(self.expected_count) and self.expected_count > 0):
             raise ParameterError(
                 f"expected_count must be a positive number of copies; got {self.expected_count}."
@@ -112,23 +114,92 @@ class WindowLikelihood(Templates):
 
     def bind(self, shape: tuple[int, int, int]) -> WindowLikelihood:
         """The same model for a measurement of this (micrographs, rows, columns) shape."""
-        check_number(self.micrographs, shape[0])
+        self._bound_optics(shape[0])
         rows, cols = self.geometry.extent(shape[1:])
         return replace(self, positions=shape[0] * rows * cols)
 
     def of_micrograph(self, index: int) -> WindowLikelihood:
-        """The bound model of one micrograph alone: its noise level, count and corners; its transfer is left to the templates."""
-        facts = self.micrographs
-        if facts is None or self.positions is None:
+        """The bound model of one micrograph alone: its noise level, count, corners and transfer."""
+        optics = self.micrographs
+        if optics is None or self.positions is None:
             return self
         return replace(
             self,
-            noise_std=self.noise_std * float(facts.noise_ratio[index]),
-            expected_count=self.expected_count * float(facts.count_share[index]),
-            positions=self.positions // len(facts),
+            views=optics.seen_through(self.views, index),
+            noise_std=self.noise_std * float(optics.noise_ratio[index]),
+            expected_count=self.expected_count * float(optics.count_share[index]),
+            positions=self.positions // len(optics),
             micrographs=None,
         )
 
-    def with_noise_std(self, noise_std: float) -> WindowLikelihood:
-        """The same model at another noise level."""
-        return replace(self, noise_std=noise_std)
+    @property
+    def copies(self) -> float:
+        """See :class:`Likelihood`."""
+        return self.expected_count
+
+    @classmethod
+    def begin(
+        cls,
+        views: Views,
+        noise_std: float,
+        shape: tuple[int, int, int],
+        expected_count: float | None = None,
+        min_separation: int | None = None,
+        micrographs: Micrographs | None = None,
+    ) -> WindowLikelihood:
+        """The model at the start of a run; arguments as in :func:`mtdcore.recover`."""
+        if expected_count is None:
+            expected_count = default_expected_count(shape, math.prod(views.box_shape))
+        model = cls(views, noise_std, expected_count, min_separation, micrographs=micrographs)
+        return replace(model, class_weights=equal_weights(views))
+
+    def with_separation(self, separation: int) -> WindowLikelihood:
+        """The same model with another minimum separation in pixels; itself where nothing changes."""
+        return self if separation == self.min_separation else replace(self, min_separation=separation)
+
+    def updated(
+        self,
+        statistics: Found,
+        residual_energy: Callable[[], float] | None,
+        first_count: float,
+        corners: float,
+        early: bool,
+    ) -> WindowLikelihood:
+        """See :class:`Likelihood`; the count becomes the posterior expected number of copies."""
+        floor = FLOOR * first_count if early else 0.0
+        model = replace(self, expected_count=max(statistics.expected_count, floor, 1e-3))
+        return model._common_numbers(statistics, residual_energy, corners, early)
+
+    def evidence(self, statistics: Found) -> float:
+        """See :class:`Likelihood`: what the E-step sums up (docs/model.md 7)."""
+        return statistics.log_likelihood
+
+    def _entered(
+        self, optics: Micrographs, ledger: np.ndarray, corners: float, learn_noise: bool
+    ) -> Micrographs:
+        """Noise levels and counts after an E-step.
+
+        The count of a micrograph is drawn towards the mean: with an exponential prior on its expectation, n copies seen
+        mean ``(n + 1) / (1 + 1 / mean)``. A micrograph without copies so keeps the chance of having some.
+        """
+        seen, sites, _, _, copies = ledger.T
+        mean = self.expected_count / len(optics)
+        count = self.expected_count * optics.count_share
+        found = (
+            copies / np.maximum(sites, 1.0) * corners
+        )  # of a mini-batch, copies and sites are scaled alike
+        count[seen.astype(np.int64)] = (found + 1.0) / (1.0 + 1.0 / mean)
+        return replace(super()._entered(optics, ledger, corners, learn_noise), count=count)
+
+
+def localised(likelihood: Likelihood, expected_count: float) -> WindowLikelihood:
+    """The window model with the views and the numbers of any likelihood, at another count."""
+    if isinstance(likelihood, WindowLikelihood):
+        return replace(likelihood, expected_count=expected_count)
+    return WindowLikelihood(
+        likelihood.views,
+        likelihood.noise_std,
+        expected_count,
+        class_weights=likelihood.class_weights,
+        micrographs=likelihood.micrographs,
+    )

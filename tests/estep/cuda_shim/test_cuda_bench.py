@@ -15,6 +15,7 @@ import pytest
 
 from mtdcore import e_step, get_backend
 from mtdcore.estep.backends.cuda.backend import CudaBackend
+from mtdcore.model.rotations import Rotations
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +85,8 @@ def test_the_simple_window_step_computes_the_same(bench: ModuleType, library: st
     xp = pytest.importorskip(library)
     rng = np.random.default_rng(0)
     image, target = rng.normal(size=(50, 61)), rng.normal(size=(6, 6))
-    likelihood = bench.WindowLikelihood(6, 4, 1.0, 20.0, 4).bind((1, *image.shape))
-    turned = bench.RotationSet(4, 6).apply(target)
+    likelihood = bench.WindowLikelihood(Rotations(4, 6), 1.0, 20.0, 4).bind((1, *image.shape))
+    turned = bench.Rotations(4, 6).apply(target)
     found = bench.simple_window_step(
         *(xp.asarray(np.ascontiguousarray(a)) for a in (image, turned)), likelihood
     )

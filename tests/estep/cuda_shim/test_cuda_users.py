@@ -19,13 +19,13 @@ from mtdcore import (
     recover,
     simulate,
 )
-from mtdcore.estep.backends.cuda.backend import CudaBackend
-from mtdcore.results.detections import detect
 from mtdcore.errors import DependencyError, DeviceError
+from mtdcore.estep.backends.cuda.backend import CudaBackend
 from mtdcore.model.optics import Micrographs
-from mtdcore.synthetic.simulate import Simulation
-from mtdcore.results.uncertainty import unbiased_average
 from mtdcore.mstep.wiener import WienerUpdate
+from mtdcore.results.detections import detect
+from mtdcore.results.uncertainty import unbiased_average
+from mtdcore.synthetic.simulate import Simulation
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import cupy_like
@@ -80,7 +80,9 @@ WAYS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("way", list(WAYS))
 def test_recover(backend: CudaBackend, made: Simulation, way: str) -> None:
-    options = {"box_size": _BOX, "noise_std": made.noise_std, "iterations": 3, "expected_count": 8.0} | WAYS[way]
+    options = {"box_size": _BOX, "noise_std": made.noise_std, "iterations": 3, "expected_count": 8.0} | WAYS[
+        way
+    ]
     found, expected = (
         recover(made.measurement, backend=engine, **options)
         for engine in (backend, get_backend("cpu", precision="float64", threads=1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import cast
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from ...._base.typing import Array, Precision
 from ....data.tiles import Tile
 from ....errors import ParameterError
 from ....model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
-from ...statistics import Statistics
+from ...sums import TemplateSums
 from ..ordered import ordered
 from ..precision import needed_precision
 from .patch import PatchPlan
@@ -54,9 +55,9 @@ class CpuBackend:
         self.max_memory = max_memory
         self.threads = threads or usable_cores()
 
-    def with_threads(self, threads: int) -> CpuBackend:
-        """The same backend with so many threads."""
-        return CpuBackend(self.precision, threads, self.max_memory)
+    def alone(self) -> CpuBackend:
+        """The same backend on one thread."""
+        return CpuBackend(self.precision, 1, self.max_memory)
 
     def asarray(self, array: Array) -> np.ndarray:
         """A float64 NumPy array."""
@@ -74,17 +75,17 @@ class CpuBackend:
         cut = likelihood.geometry
         return _TILE_PIXELS if 2 * cut.halo + cut.reach <= _LARGE_HALO else _LARGE_TILE_PIXELS
 
-    def accumulate(self, tiles: Iterable[Tile], rotated_targets: Array, likelihood: Likelihood) -> Statistics:
+    def accumulate(self, tiles: Iterable[Tile], templates: Array, likelihood: Likelihood) -> TemplateSums:
         """Sum of the statistics of the tiles; see :meth:`Backend.accumulate`."""
-        turned = np.asarray(rotated_targets)
-        total = Statistics.zeros(len(turned), likelihood.box_size, likelihood.noise_std, likelihood.margin)
+        turned = np.asarray(templates)
+        total = TemplateSums.zeros(len(turned), likelihood)
         for part in self._statistics(tiles, self._plans(turned, likelihood)):
             total = total + part
         return total
 
-    def _statistics(self, tiles: Iterable[Tile], plans: _Plans) -> Iterator[Statistics]:
+    def _statistics(self, tiles: Iterable[Tile], plans: _Plans) -> Iterator[TemplateSums]:
         """Statistics of each tile in order: threads share out tiles of patches, and the work on each tile of windows."""
-        if isinstance(plans.likelihood, PatchLikelihood):
+        if not plans.likelihood.localises:
             yield from ordered(lambda tile: plans.patches(tile).statistics(tile), tiles, self.threads)
         elif self.threads == 1:
             yield from (plans.windows(tile).statistics(tile) for tile in tiles)
@@ -92,16 +93,16 @@ class CpuBackend:
             with ThreadPoolExecutor(self.threads) as pool:
                 yield from (plans.windows(tile).statistics(tile, pool.map) for tile in tiles)
 
-    def posterior(self, tile: Tile, rotated_targets: Array, likelihood: Likelihood) -> np.ndarray:
+    def posterior(self, tile: Tile, templates: Array, likelihood: Likelihood) -> np.ndarray:
         """Posterior weights of one tile; see :meth:`Backend.posterior`."""
-        plans = self._plans(np.asarray(rotated_targets), likelihood)
-        if isinstance(likelihood, PatchLikelihood):
-            return plans.patches(tile).posterior(tile)
-        return plans.windows(tile).posterior(tile)
+        plans = self._plans(np.asarray(templates), likelihood)
+        if likelihood.localises:
+            return plans.windows(tile).posterior(tile)
+        return plans.patches(tile).posterior(tile)
 
-    def log_odds(self, tile: Tile, rotated_targets: Array, likelihood: WindowLikelihood) -> np.ndarray:
+    def log_odds(self, tile: Tile, templates: Array, likelihood: WindowLikelihood) -> np.ndarray:
         """Log-odds of a copy at each corner; see :meth:`Backend.log_odds`."""
-        return self._plans(np.asarray(rotated_targets), likelihood).windows(tile).log_odds(tile)
+        return self._plans(np.asarray(templates), likelihood).windows(tile).log_odds(tile)
 
     def _plans(self, turned: np.ndarray, likelihood: Likelihood) -> _Plans:
         return _Plans(turned, likelihood, self.precision, self.max_memory // self.threads)
@@ -117,18 +118,20 @@ class _Plans:
         self._windows: dict[tuple[str, tuple[int, int]], WindowPlan] = {}
 
     def patches(self, tile: Tile) -> PatchPlan:
-        assert isinstance(self.likelihood, PatchLikelihood)
         key = self._needed(tile)
         if key not in self._patches:
-            self._patches[key] = PatchPlan(self.turned, self.likelihood, np.dtype(key), self.memory)
+            self._patches[key] = PatchPlan(
+                self.turned, cast(PatchLikelihood, self.likelihood), np.dtype(key), self.memory
+            )
         return self._patches[key]
 
     def windows(self, tile: Tile) -> WindowPlan:
-        assert isinstance(self.likelihood, WindowLikelihood)
         key = self._needed(tile), tile.geometry.largest_read(tile.micrograph_shape)
         if key not in self._windows:
             dtype = np.dtype(key[0])
-            self._windows[key] = WindowPlan(self.turned, self.likelihood, dtype, key[1])
+            self._windows[key] = WindowPlan(
+                self.turned, cast(WindowLikelihood, self.likelihood), dtype, key[1]
+            )
         return self._windows[key]
 
     def _needed(self, tile: Tile) -> str:

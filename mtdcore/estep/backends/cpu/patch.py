@@ -12,7 +12,7 @@ from scipy import fft
 
 from ....data.tiles import Tile
 from ....model.likelihood import PatchLikelihood
-from ...statistics import Statistics
+from ...sums import TemplateSums, by_class
 from .direct import direct_patches
 from .lanes.emitter import CELL, LANES
 from .lanes.fft import Transform, cells, fast_length
@@ -29,6 +29,7 @@ class _Found(NamedTuple):
     coverage: np.ndarray
     log_norm: float
     empty_mass: float
+    mass: np.ndarray
 
 
 class _Workspace(NamedTuple):
@@ -86,7 +87,7 @@ class PatchPlan:
         rows, columns = (s.stop // length - s.start // length for s in tile.owned)
         return weights.reshape(rows, columns, *weights.shape[1:])
 
-    def statistics(self, tile: Tile) -> Statistics:
+    def statistics(self, tile: Tile) -> TemplateSums:
         """Statistics of one tile."""
         likelihood = self.likelihood
         length, margin, sigma = likelihood.box_size, likelihood.margin, likelihood.noise_std
@@ -97,7 +98,7 @@ class PatchPlan:
         energy = float(np.einsum("ij,ij->i", pixels, pixels).sum(dtype=np.float64))
         seen = pixels.size if valid is None else int(valid.sum(dtype=np.float64))
         inner = slice(margin, margin + length)
-        return Statistics(
+        return TemplateSums(
             found.backprojection,
             found.coverage,
             log_likelihood=found.log_norm
@@ -105,6 +106,7 @@ class PatchPlan:
             - 0.5 * seen * math.log(2.0 * math.pi * sigma**2),
             energy=energy,
             expected_count=float(found.coverage[:, inner, inner].sum()) / length**2,
+            class_mass=by_class(found.mass, likelihood),
             empty_mass=found.empty_mass,
             sites=pixels.size // length**2,
             pixels=seen,
@@ -144,7 +146,13 @@ class PatchPlan:
             backprojection,
             weight_sum,
         )
-        return _Found(backprojection, patch_coverage(weight_sum, length, margin), log_norm, empty_mass)
+        return _Found(
+            backprojection,
+            patch_coverage(weight_sum, length, margin),
+            log_norm,
+            empty_mass,
+            weight_sum.sum(axis=(1, 2), dtype=np.float64),
+        )
 
     # ---------------------------------------------------------------- transforms
 
@@ -181,7 +189,8 @@ class PatchPlan:
             centre = np.argsort((self.shown + length - 1) % self.side)
             centred = weight_sum.transpose(0, 2, 1)[:, self.shown[centre]][:, :, centre]
             coverage = patch_coverage(centred, length, margin)
-        return _Found(self._frame(projected), coverage, log_norm, empty_mass)
+        mass = weight_sum[:, :, self.shown].sum(axis=(1, 2), dtype=np.float64)
+        return _Found(self._frame(projected), coverage, log_norm, empty_mass, mass)
 
     def _frame(self, spectra: np.ndarray) -> np.ndarray:
         """(K, B, B) float64: real part of the inverse transform, cropped to the frame of the statistics."""

@@ -18,7 +18,7 @@ import numpy as np
 
 from ....data.tiles import Tile
 from ....model.likelihood import WindowLikelihood
-from ...statistics import Statistics
+from ...sums import TemplateSums, by_class
 from . import kernels
 from . import window_kernels as block_kernels
 from .blocks import Block, block_side, from_cells, from_space, pairs, to_cells
@@ -105,7 +105,7 @@ class WindowPlan:
 
     # ---------------------------------------------------------------- what the backend calls
 
-    def statistics(self, tile: Tile, run: Run = map) -> Statistics:
+    def statistics(self, tile: Tile, run: Run = map) -> TemplateSums:
         """Statistics of one tile, the tasks of each phase run by ``run``."""
         likelihood, view = self.likelihood, self._view(tile)
         log_norm = self._log_partition(self._log_odds(view, run), tile, run)
@@ -115,18 +115,19 @@ class WindowPlan:
         tasks = [(k, prepared[first::slices]) for k in range(len(self.turned)) for first in range(slices)]
         frame = likelihood.box_size + 2 * likelihood.margin
         backprojection, coverage = np.zeros((2, len(self.turned), frame, frame))
-        count = 0.0
+        mass = np.zeros(len(self.turned))
         for (k, _), found in zip(tasks, run(partial(self._project, view), tasks), strict=True):
             backprojection[k] += found[0]
             coverage[k] += found[1]
-            count += found[2]
+            mass[k] += found[2]
         energy, pixels = owned_energy(tile)
-        return Statistics(
+        return TemplateSums(
             backprojection,
             coverage,
+            class_mass=by_class(mass, likelihood),
             log_likelihood=float(gain) / likelihood.neighbourhood,
             energy=energy,
-            expected_count=count,
+            expected_count=float(mass.sum()),
             empty_mass=0.0,
             sites=log_norm.size,
             pixels=pixels,

@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Self
+from typing import Self, cast
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from ...._base.typing import Array, Precision
 from ....data.tiles import Tile
 from ....errors import DeviceError, ParameterError
 from ....model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
-from ...statistics import Statistics
+from ...sums import TemplateSums
 from ..precision import needed_precision
 from .device import CupyDevice, Device, DeviceInfo, choose_device, describe_devices
 from .kernels import Kernels
@@ -49,6 +49,7 @@ class CudaBackend:
             raise ParameterError(f'precision must be "float32" or "float64"; got {precision!r}.')
         self.device, self.name, self.xp = device, device.name, device.xp
         self.precision: str = precision
+        self.threads = 1
         self._batch_bytes: int | None = None  # learnt when memory ran out
 
     @classmethod
@@ -75,6 +76,10 @@ class CudaBackend:
         with self.device.active():
             return np.asarray(array.get() if hasattr(array, "get") else array)
 
+    def alone(self) -> CudaBackend:
+        """Itself: the host works on one tile at a time."""
+        return self
+
     def synchronize(self) -> None:
         """Wait for the current stream of the device."""
         with self.device.active():
@@ -86,10 +91,10 @@ class CudaBackend:
         per_pixel = np.dtype(self.precision).itemsize * (likelihood.templates + 7)
         return min(_TILE_PIXELS, math.isqrt(int(share / per_pixel)))
 
-    def accumulate(self, tiles: Iterable[Tile], rotated_targets: Array, likelihood: Likelihood) -> Statistics:
+    def accumulate(self, tiles: Iterable[Tile], templates: Array, likelihood: Likelihood) -> TemplateSums:
         """Sum of the statistics of the tiles; see :meth:`Backend.accumulate`."""
         with self._on_device():
-            step = _EStep(self.device, self._checked(rotated_targets, likelihood), likelihood, self.precision)
+            step = _EStep(self.device, self._checked(templates, likelihood), likelihood, self.precision)
             total = step.zeros()
             energy, pixels, sites = self.xp.zeros((), dtype=np.float64), 0, 0
             groups = grouped(tiles, step.key)
@@ -102,19 +107,19 @@ class CudaBackend:
             scores = self.to_host(total.scores)
             return step.model.statistics(total.frames, scores, float(energy), pixels, sites)
 
-    def posterior(self, tile: Tile, rotated_targets: Array, likelihood: Likelihood) -> np.ndarray:
+    def posterior(self, tile: Tile, templates: Array, likelihood: Likelihood) -> np.ndarray:
         """Posterior weights of one tile; see :meth:`Backend.posterior`."""
         with self._on_device():
-            step = _EStep(self.device, self._checked(rotated_targets, likelihood), likelihood, self.precision)
+            step = _EStep(self.device, self._checked(templates, likelihood), likelihood, self.precision)
             ((group, sent),) = staged(self.device, grouped([tile], step.key))
             path = step.spectral_path(group.precision, tile)
             maps = path.weights(step.model.gather(sent, self.xp))
             return step.model.posterior(self.to_host(maps), tile)
 
-    def log_odds(self, tile: Tile, rotated_targets: Array, likelihood: WindowLikelihood) -> np.ndarray:
+    def log_odds(self, tile: Tile, templates: Array, likelihood: WindowLikelihood) -> np.ndarray:
         """Log-odds of a copy at each corner; see :meth:`Backend.log_odds`."""
         with self._on_device():
-            step = _EStep(self.device, self._checked(rotated_targets, likelihood), likelihood, self.precision)
+            step = _EStep(self.device, self._checked(templates, likelihood), likelihood, self.precision)
             ((group, sent),) = staged(self.device, grouped([tile], step.key))
             gains = step.spectral_path(group.precision, tile).log_odds(step.model.gather(sent, self.xp))
             rows, columns = (n - likelihood.box_size + 1 for n in tile.values.shape)
@@ -134,14 +139,14 @@ class CudaBackend:
             ) from error
 
     def _checked(self, turned: Array, likelihood: Likelihood) -> Array:
-        """The rotated targets in float64, or ParameterError."""
+        """The templates in float64, or ParameterError."""
         if not isinstance(turned, self.xp.ndarray):
             raise ParameterError(
-                f"rotated_targets should be an array of {self.xp.__name__} (backend.asarray makes one); got {type(turned)}."
+                f"templates should be an array of {self.xp.__name__} (backend.asarray makes one); got {type(turned)}."
             )
         expected = (likelihood.templates, likelihood.box_size, likelihood.box_size)
         if turned.shape != expected:
-            raise ParameterError(f"rotated_targets should have shape {expected}; got {turned.shape}.")
+            raise ParameterError(f"templates should have shape {expected}; got {turned.shape}.")
         return turned.astype(np.float64)
 
     def _sums(self, path: Path, items: Items) -> Sums:
@@ -184,7 +189,9 @@ class _EStep:
         self._device, self._turned, self._precision = device, turned, precision
         self.likelihood = likelihood
         self.model: Model = (
-            PatchModel(likelihood) if isinstance(likelihood, PatchLikelihood) else WindowModel(likelihood)
+            WindowModel(cast(WindowLikelihood, likelihood))
+            if likelihood.localises
+            else PatchModel(cast(PatchLikelihood, likelihood))
         )
         self._norm = float((turned**2).sum(axis=(1, 2)).max()) ** 0.5
         self._paths: dict[tuple[str, tuple[int, int]], Path] = {}
@@ -199,7 +206,8 @@ class _EStep:
         side = self.likelihood.box_size + 2 * self.likelihood.margin
         xp = self._device.xp
         frames = xp.zeros((2, self.likelihood.templates, side, side), dtype=np.float64)
-        return Sums(frames, xp.zeros(2, dtype=np.float64))
+        classes = self.likelihood.classes
+        return Sums(frames, xp.zeros(2 + (classes if classes > 1 else 0), dtype=np.float64))
 
     def path(self, precision: str, tile: Tile) -> Path:
         """The way for tiles like this one."""

@@ -14,7 +14,7 @@ import numpy as np
 from ...._base.typing import Array
 from ....data.tiles import Tile
 from ....model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
-from ...statistics import Statistics
+from ...sums import TemplateSums
 from .kernels import Kernels
 from .staging import StagedTile
 
@@ -68,8 +68,8 @@ class Model(Protocol):
         """Energy of the pixels that these tiles own, float64 on the device; ``items`` are gathered from them."""
         ...
 
-    def statistics(self, frames: Array, scores: Any, energy: float, pixels: int, sites: int) -> Statistics:
-        """Sums of an E-step: frames (2, K, B, B), host scores (2,), energy, valid pixels and sites."""
+    def statistics(self, frames: Array, scores: Any, energy: float, pixels: int, sites: int) -> TemplateSums:
+        """Sums of an E-step: frames (2, K, B, B), host scores (2,) or (2 + C,), energy, valid pixels and sites."""
         ...
 
 
@@ -143,15 +143,16 @@ class PatchModel:
         """All patches at once."""
         return _energy(items.pixels)
 
-    def statistics(self, frames: Array, scores: Any, energy: float, pixels: int, sites: int) -> Statistics:
+    def statistics(self, frames: Array, scores: Any, energy: float, pixels: int, sites: int) -> TemplateSums:
         """Log-likelihood of the valid pixels, and copies as the mean coverage of a pixel of the box."""
         like = self.likelihood
         inner = slice(like.margin, like.margin + like.box_size)
         variance = like.noise_std**2
         noise = energy / (2.0 * variance) + 0.5 * pixels * math.log(2.0 * math.pi * variance)
-        return Statistics(
+        return TemplateSums(
             backprojection=frames[0],
             coverage=frames[1],
+            class_mass=np.array(scores[2:] if like.classes > 1 else [sites // like.box_size**2 - scores[1]]),
             log_likelihood=float(scores[0]) - noise,
             energy=energy,
             expected_count=float(frames[1][:, inner, inner].sum()) / like.box_size**2,
@@ -227,12 +228,13 @@ class WindowModel:
         """Tile by tile: neighbours read the same pixels."""
         return sum(_energy(t.pixels[t.tile.owned_pixels]) for t in tiles)
 
-    def statistics(self, frames: Array, scores: Any, energy: float, pixels: int, sites: int) -> Statistics:
+    def statistics(self, frames: Array, scores: Any, energy: float, pixels: int, sites: int) -> TemplateSums:
         """Evidence against "no copies" (docs/model.md 7)."""
         like = self.likelihood
-        return Statistics(
+        return TemplateSums(
             backprojection=frames[0],
             coverage=frames[1],
+            class_mass=np.array(scores[2:] if like.classes > 1 else scores[1:]),
             log_likelihood=float(scores[0]) / like.neighbourhood,
             energy=energy,
             expected_count=float(scores[1]),

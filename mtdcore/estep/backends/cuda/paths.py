@@ -28,7 +28,8 @@ class Sums:
 
     Attributes:
         frames: (2, K, B, B) float64, back-projection and coverage.
-        scores: (2,) float64: evidence in nats, and mass of the empty poses or expected count.
+        scores: (2,) float64: evidence in nats, and mass of the empty poses or expected count; (2 + C,) with the posterior
+            mass of each class behind them, where there are several.
     """
 
     frames: Array
@@ -59,11 +60,11 @@ class DirectPath:
 
     @staticmethod
     def suits(kernels: Kernels, likelihood: Likelihood) -> bool:
-        """Whether the box is small enough; weights of classes go with the transforms."""
-        if likelihood.class_weights is not None:
+        """Whether the box is small enough; weights of templates go with the transforms."""
+        if likelihood.template_bias.any() or likelihood.classes > 1:
             return False
         size, margin = likelihood.box_size, likelihood.margin
-        return size <= DIRECT_BOX and kernels.direct_bytes(likelihood.rotations, size, margin) <= SHARED_LIMIT
+        return size <= DIRECT_BOX and kernels.direct_bytes(likelihood.templates, size, margin) <= SHARED_LIMIT
 
     def sums(self, items: Items) -> Sums:
         """See :meth:`Path.sums`."""
@@ -98,9 +99,9 @@ class SpectralPath:
         )
         lags = np.arange(-likelihood.margin, likelihood.box_size + likelihood.margin)
         self._bias = (
-            None
-            if likelihood.class_weights is None
-            else kernels.xp.asarray(likelihood.template_bias.astype(kernels.real))
+            kernels.xp.asarray(likelihood.template_bias.astype(kernels.real))
+            if likelihood.template_bias.any()
+            else None
         )
         self._rows, self._columns = (kernels.xp.asarray(lags % n) for n in torus)
         self._half = (torus[0], torus[1] // 2 + 1)
@@ -111,10 +112,13 @@ class SpectralPath:
     def sums(self, items: Items) -> Sums:
         """See :meth:`Path.sums`."""
         maps, pixels, valid = self._gains(items)
-        scores = self._model.normalise(maps, items, self._kernels)
+        scores, xp = self._model.normalise(maps, items, self._kernels), self._kernels.xp
+        if self._model.likelihood.classes > 1:
+            mass = maps.sum(axis=(1, 2, 3), dtype=np.float64)
+            scores = xp.concatenate((scores, mass.reshape(self._model.likelihood.classes, -1).sum(axis=1)))
         constant = self._constant_coverage(items)
         frames = [self._backproject(maps[cut], pixels, valid, constant) for cut in self._cuts(len(items))]
-        return Sums(self._kernels.xp.concatenate(frames, axis=1), scores)
+        return Sums(xp.concatenate(frames, axis=1), scores)
 
     def weights(self, items: Items) -> Array:
         """(K, M, N1, N2) posterior weights at each shift or corner."""

@@ -1,4 +1,4 @@
-"""Local search over angles: coarse angles say where copies are, all angles are scored there (window model).
+"""Local search over views: a coarse set says where copies are, all views are scored there (window model).
 
 The E-step of a tile at K angles costs K correlations of the whole tile, although nearly all corners can be ruled out
 with a few angles as soon as the target resembles the particle. So the posterior at ``coarse`` angles is computed
@@ -17,22 +17,21 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.ndimage import maximum_filter
 
-from ..._base.typing import Array
-from ...data.tiles import Tile
-from ...errors import ParameterError
-from ...model.likelihood import Likelihood, WindowLikelihood
-from ..statistics import Statistics
-from .base import Backend
-from .cpu import kernels
-from .cpu.backend import CpuBackend
-from .cpu.window import owned_energy
-from .ordered import ordered
+from .._base.typing import Array
+from ..data.tiles import Tile
+from ..model.likelihood import Likelihood, WindowLikelihood
+from ..model.optics import Defocused
+from ..model.views import Views
+from .backends import Backend
+from .backends.cpu import kernels
+from .backends.cpu.window import owned_energy
+from .backends.ordered import ordered
+from .sums import TemplateSums, by_class
 
 #: Corners of less coarse posterior mass than this, summed over angles, are no places of copies.
 _MASS = 1e-4
@@ -51,106 +50,65 @@ _LARGEST_EXPONENT = 600.0
 
 
 @dataclass(frozen=True)
-class LocalSearch:
-    """A backend that scores most corners at few angles; see :class:`Backend` for the contract.
-
-    It stands in for another backend, whose array library and precision it has; patches are left to it altogether.
+class Search:
+    """The templates of an E-step, and a coarse set of them that finds the places of copies.
 
     Attributes:
-        inner: the backend that correlates whole tiles.
-        coarse: number of angles that find the places. A copy half a coarse angle off should still correlate well.
+        backend: scores them.
+        templates: (T, L, L) of the backend's library.
+        few: (t, L, L) templates of the coarse views; None: all are scored everywhere.
+        coarse: views of each class that the coarse set was asked for; None as ``few``.
     """
 
-    inner: Backend
-    coarse: int
+    backend: Backend
+    templates: Array
+    few: Array | None = None
+    coarse: int | None = None
 
-    @property
-    def name(self) -> str:
-        """Name of the inner backend."""
-        return self.inner.name
+    @classmethod
+    def of(cls, backend: Backend, target: Array, likelihood: Likelihood, coarse: int | None) -> Search:
+        """Of a target; no coarse set where it would save nothing, or copies have no places."""
+        views = likelihood.views
+        templates = views.apply(target)
+        if coarse is None or not likelihood.localises or coarse * views.classes >= views.count:
+            return cls(backend, templates)
+        around = views.coarse(coarse)
+        return (
+            cls(backend, templates)
+            if around is None
+            else cls(backend, templates, around.apply(target), coarse)
+        )
 
-    @property
-    def xp(self) -> Array:
-        """Array library of the inner backend."""
-        return self.inner.xp
+    def through(self, views: Views) -> Search:
+        """As the views of one micrograph show the templates."""
+        if not isinstance(views, Defocused):
+            return self
+        few = None if self.few is None else views.seen(self.few)
+        return replace(self, templates=views.seen(self.templates), few=few)
 
-    @property
-    def precision(self) -> str:
-        """Precision of the inner backend; windows are scored in float64."""
-        return self.inner.precision
-
-    def asarray(self, array: Array) -> Array:
-        """See :meth:`Backend.asarray`."""
-        return self.inner.asarray(array)
-
-    def to_host(self, array: Array) -> np.ndarray:
-        """See :meth:`Backend.to_host`."""
-        return self.inner.to_host(array)
-
-    def synchronize(self) -> None:
-        """See :meth:`Backend.synchronize`."""
-        self.inner.synchronize()
-
-    def tile_pixels(self, likelihood: Likelihood) -> int:
-        """See :meth:`Backend.tile_pixels`."""
-        return self.inner.tile_pixels(likelihood)
-
-    def posterior(self, tile: Tile, rotated_targets: Array, likelihood: Likelihood) -> np.ndarray:
-        """At every corner and all angles, see :meth:`Backend.posterior`."""
-        return self.inner.posterior(tile, rotated_targets, likelihood)
-
-    def accumulate(self, tiles: Iterable[Tile], rotated_targets: Array, likelihood: Likelihood) -> Statistics:
-        """Sum of the statistics of the tiles, each by local search if it can; see :meth:`Backend.accumulate`."""
-        if not isinstance(likelihood, WindowLikelihood) or self.coarse >= likelihood.rotations:
-            return self.inner.accumulate(tiles, rotated_targets, likelihood)
-        total = self.inner.accumulate((), rotated_targets, likelihood)
-        threads, alone = 1, self
-        if isinstance(self.inner, CpuBackend):  # threads share out the tiles, not also the work on each
-            threads, alone = self.inner.threads, replace(self, inner=self.inner.with_threads(1))
-        work = partial(alone._statistics, turned=rotated_targets, likelihood=likelihood)
-        for part in ordered(work, tiles, threads):
+    def sums(self, tiles: Iterable[Tile], likelihood: Likelihood) -> TemplateSums:
+        """Sums of some tiles, each by local search if it can."""
+        if self.few is None:
+            return self.backend.accumulate(tiles, self.templates, likelihood)
+        total = self.backend.accumulate((), self.templates, likelihood)
+        alone = replace(
+            self, backend=self.backend.alone()
+        )  # threads share out the tiles, not also the work on each
+        for part in ordered(partial(alone._locally, likelihood=likelihood), tiles, self.backend.threads):
             total = total + part
         return total
 
-    def log_odds(self, tile: Tile, rotated_targets: Array, likelihood: WindowLikelihood) -> np.ndarray:
-        """At all angles, see :meth:`Backend.log_odds`."""
-        return self.inner.log_odds(tile, rotated_targets, likelihood)
-
-    def _statistics(self, tile: Tile, turned: Array, likelihood: WindowLikelihood) -> Statistics:
-        angles = np.rint(np.arange(self.coarse) * likelihood.rotations / self.coarse).astype(int)
-        chosen = np.add.outer(np.arange(likelihood.classes) * likelihood.rotations, angles).ravel()
-        templates = self.xp.take(turned, self.xp.asarray(chosen), axis=0)
-        coarse = replace(likelihood, rotations=self.coarse)
-        log_odds = self.inner.log_odds(tile, templates, coarse).astype(np.float64)
+    def _locally(self, tile: Tile, likelihood: Likelihood) -> TemplateSums:
+        assert isinstance(likelihood, WindowLikelihood)
+        assert self.coarse is not None
+        around = likelihood.views.coarse(self.coarse)
+        assert around is not None
+        coarse = replace(likelihood, views=around)
+        log_odds = self.backend.log_odds(tile, self.few, coarse).astype(np.float64)
         places = find_places(log_odds, tile, likelihood)
         if places is None:
-            return self.inner.accumulate([tile], turned, likelihood)
-        return local_statistics(tile, log_odds, places, turned, likelihood, self.inner)
-
-
-def search_with(
-    backend: Backend, coarse: int | Literal["auto"] | None, rotations: int, box_size: int
-) -> Backend:
-    """The backend, with local search where that is asked for and can save anything.
-
-    Args:
-        backend: correlates whole tiles.
-        coarse: number of angles that find the places; "auto": neighbours differ by four pixels at the edge of the box;
-            None: no local search.
-        rotations: number K of angles.
-        box_size: side L.
-
-    Raises:
-        ParameterError: ``coarse`` is not positive.
-    """
-    if coarse == "auto":
-        coarse = 4 * math.ceil(math.pi * box_size / 16)
-        return LocalSearch(backend, coarse) if 2 * coarse <= rotations else backend
-    if coarse is None:
-        return backend
-    if coarse < 1:
-        raise ParameterError(f'coarse_rotations must be a positive number, "auto" or None; got {coarse}.')
-    return LocalSearch(backend, coarse)
+            return self.backend.accumulate([tile], self.templates, likelihood)
+        return local_sums(tile, log_odds, places, self.templates, likelihood, self.backend)
 
 
 def find_places(log_odds: np.ndarray, tile: Tile, likelihood: WindowLikelihood) -> np.ndarray | None:
@@ -171,28 +129,28 @@ def find_places(log_odds: np.ndarray, tile: Tile, likelihood: WindowLikelihood) 
     return places if sharp and places.sum() <= _LARGEST_SHARE * places.size else None
 
 
-def local_statistics(
+def local_sums(
     tile: Tile,
     log_odds: np.ndarray,
     places: np.ndarray,
-    turned: Array,
+    templates: Array,
     likelihood: WindowLikelihood,
     backend: Backend,
-) -> Statistics:
-    """Statistics of a tile with copies at the places only, at all angles.
+) -> TemplateSums:
+    """Sums of a tile with copies at the places only, at all angles.
 
     Args:
         tile: of ``likelihood.geometry``, enlarged or not.
         log_odds: (P, Q) float64, of a copy at each corner of the pixels of the tile; right enough elsewhere, they are
             replaced at the places.
         places: (P, Q) bool, n of them true.
-        turned: (C K, L, L) templates of the backend's library.
+        templates: (T, L, L) of the backend's library.
         likelihood: bound to the measurement.
         backend: gives the array library.
     """
     xp, side = backend.xp, likelihood.box_size + 2 * likelihood.margin
     windows = _Windows.cut(tile, places, likelihood, backend)
-    at_angles = windows.log_odds(turned, likelihood, backend)
+    at_angles = windows.log_odds(templates, likelihood, backend)
     peak = xp.max(at_angles, axis=1)
     at_places = peak + xp.log(xp.sum(xp.exp(at_angles - peak[:, None]), axis=1))
     log_odds = log_odds.copy()
@@ -212,9 +170,10 @@ def local_statistics(
     )
     gain = float(log_norm[tile.owned].sum()) - likelihood.blank(tile)
     energy, pixels = owned_energy(tile)
-    return Statistics(
+    return TemplateSums(
         xp.reshape(weights @ windows.pixels, frame),
         xp.reshape(covered, frame) + 0.0,
+        class_mass=by_class(backend.to_host(mass), likelihood),
         log_likelihood=gain / likelihood.neighbourhood,
         energy=energy,
         expected_count=float(xp.sum(mass)),
@@ -265,7 +224,7 @@ class _Windows:
         valid = np.ones(tile.values.shape, bool) if tile.valid is None else tile.valid
         return cls(frames(tile.values), frames(valid))
 
-    def log_odds(self, turned: Array, likelihood: WindowLikelihood, backend: Backend) -> Array:
+    def log_odds(self, stack: Array, likelihood: WindowLikelihood, backend: Backend) -> Array:
         """(n, C K) log (lam / K) + Lambda(x, k), one matrix product (two where pixels are missing)."""
         xp, length, margin = backend.xp, likelihood.box_size, likelihood.margin
         side, inner = length + 2 * margin, slice(margin, margin + length)
@@ -273,7 +232,7 @@ class _Windows:
         def boxes(frames: Array) -> Array:
             return xp.reshape(xp.reshape(frames, (-1, side, side))[:, inner, inner], (-1, length**2))
 
-        templates = xp.matrix_transpose(xp.reshape(turned, (-1, length**2)))
+        templates = xp.matrix_transpose(xp.reshape(stack, (-1, length**2)))
         energy = xp.sum(templates**2, axis=0) if self.valid is None else boxes(self.valid) @ templates**2
         log_prior = likelihood.template_bias + likelihood.log_activity - math.log(likelihood.templates)
         gain = boxes(self.pixels) @ templates - 0.5 * energy

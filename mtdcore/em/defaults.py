@@ -1,0 +1,289 @@
+"""One page of policy: every "auto" and None of :func:`mtdcore.recover`, resolved into a :class:`Plan`.
+
+Constants that are policy rather than mathematics, with the bench that shows them:
+
+=======================  ========  ===================================================================================
+constant                 value     reason
+=======================  ========  ===================================================================================
+``SAMPLES``              16        draws from the prior that race: at SNR .03 eight lose one digit in ten (low_snr.py)
+``QUARTER``              4         the race ends, and the gauge is due, at each quarter of the iterations (ablation.py)
+``COPIES``               50        copies that are enough to find the centre of the target (continuous.py)
+``COARSE_STEP``          4         pixels between neighbouring coarse angles at the edge of the box (angles.py)
+``mstep.SEARCH_SHARE``   .6        share of the iterations that search; the others converge (ablation.py)
+``base.FLOOR``           .5        share of its start that the count keeps while the target is meaningless (ablation.py)
+=======================  ========  ===================================================================================
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..data import Measurement
+from ..data.noise import estimate_noise_std
+from ..errors import ParameterError
+from ..estep.backends import Backend, get_backend
+from ..model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
+from ..model.likelihood.base import check_whole
+from ..model.optics import Micrographs
+from ..model.priors import FlatPrior, Prior, is_flat
+from ..model.rotations import Rotations, in_plane
+from ..model.views import Classes, Views
+from ..mstep.classes import EachClass
+from ..mstep.updates import DenoisingUpdate, ExactUpdate, Update
+from ..mstep.wiener import WienerUpdate
+from .batches import OnlineEM
+from .gauge.centre import CentreGauge
+from .gauge.prior import Gauge, PriorGauge
+from .starts import Start, choose_starts
+from .state import EMState
+from .temperature import Temperature
+
+QUARTER = 4
+COPIES = 50
+COARSE_STEP = 4
+
+_LIKELIHOODS: dict[str, type[PatchLikelihood] | type[WindowLikelihood]] = {
+    "window": WindowLikelihood,
+    "patch": PatchLikelihood,
+}
+
+Box: TypeAlias = int | tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run does, nothing left open.
+
+    Attributes:
+        backend: computes.
+        coarse: views of each class that find the places of copies; None: all views are scored everywhere.
+        prior: the prior.
+        update: M-step of the target.
+        gauge: frame of the target; None: left as it is.
+        online: what an iteration reads.
+        iterations: largest number of iterations.
+        tolerance: of a target at rest.
+        learn_noise: whether the M-step updates the noise level.
+        learn_separation: whether the extent of the target sets the minimum separation.
+        executor: runs the E-step in parts elsewhere.
+        quarter: iterations of a race, and between two looks at the gauge.
+        copies: number of copies that are enough to find the centre of the target.
+    """
+
+    backend: Backend
+    coarse: int | None
+    prior: Prior
+    update: EachClass
+    gauge: Gauge | None
+    online: OnlineEM
+    iterations: int
+    tolerance: float
+    learn_noise: bool
+    learn_separation: bool
+    executor: Executor | None = None
+    copies: int = COPIES
+
+    @property
+    def quarter(self) -> int:
+        """A quarter of the iterations, 0 where there are fewer than four."""
+        return self.iterations // QUARTER
+
+
+def views_of(rotations: int | Views, box_size: Box, classes: int) -> Views:
+    """The views of a run: what ``rotations`` says of one target, for each class.
+
+    Raises:
+        ParameterError: they have another box, or classes of their own.
+    """
+    if isinstance(rotations, int | np.integer):
+        side = square(box_size)
+        check_whole("rotations", rotations, "equally spaced angles")
+        views: Views = Rotations(int(rotations), side)
+    else:
+        views, shape = rotations, box_shape(box_size)
+        if views.box_shape != shape:
+            raise ParameterError(
+                f"the views have a box of {views.box_shape} pixels, and box_size is {shape}: give the same to both."
+            )
+    check_whole("classes", classes, "targets")
+    if views.classes > 1 and classes not in (1, views.classes):
+        raise ParameterError(f"the views have {views.classes} classes, and classes={classes} was asked for.")
+    return Classes(views, classes) if classes > 1 and views.classes == 1 else views
+
+
+def box_shape(box_size: Box) -> tuple[int, int]:
+    """(h, w) in pixels of ``box_size``: a side, or both."""
+    sides = box_size if isinstance(box_size, tuple) else (box_size, box_size)
+    if len(sides) != 2:
+        raise ParameterError(f"box_size must be a side or (height, width) in pixels; got {box_size!r}.")
+    for side in sides:
+        check_whole("box_size", side, "pixels")
+    return int(sides[0]), int(sides[1])
+
+
+def square(box_size: Box) -> int:
+    """The side of a square box; rotations of another box are no permutation and leave it."""
+    height, width = box_shape(box_size)
+    if height != width:
+        raise ParameterError(
+            f"rotations need a square box; got {height} x {width} pixels: give one side, or views of this box."
+        )
+    return height
+
+
+def begin_likelihood(
+    likelihood: Literal["window", "patch"] | Likelihood,
+    source: Measurement,
+    views: Views,
+    noise_std: float | Literal["auto"],
+    min_separation: int | Literal["auto"] | None,
+    expected_count: float | None,
+    micrographs: Micrographs | Literal["each"] | None,
+) -> Likelihood:
+    """The likelihood at the start; arguments as in :func:`mtdcore.recover`."""
+    if not isinstance(likelihood, str):
+        if micrographs is not None:
+            raise ParameterError(
+                "a likelihood object holds the micrographs itself: give it to recover without them."
+            )
+        if likelihood.views != views:
+            raise ParameterError(
+                f"the likelihood has the views {likelihood.views}; recover was asked for {views} by box_size, rotations "
+                "and classes: give the same to both."
+            )
+        return likelihood
+    if likelihood not in _LIKELIHOODS:
+        raise ParameterError(
+            f'likelihood must be "window", "patch" or a likelihood object; got {likelihood!r}.'
+        )
+    if isinstance(min_separation, str):
+        # half the box at first; the extent of the target decides later
+        min_separation = (max(views.box_shape) + 1) // 2 if min_separation == "auto" else min_separation
+    sigma, optics = _noise(source, noise_std, micrographs)
+    begin = _LIKELIHOODS[likelihood].begin
+    return begin(views, sigma, source.shape, expected_count, min_separation, optics)
+
+
+def begin_state(
+    likelihood: Likelihood,
+    source: Measurement,
+    prior: Prior,
+    update: Update,
+    initial: ArrayLike | Start | None,
+    starts: int | None,
+    temperature: float | Literal["auto"] | None,
+    iterations: int,
+    seed: int,
+) -> EMState:
+    """The state before the first iteration; arguments as in :func:`mtdcore.recover`.
+
+    Starts are draws from the prior where there is one, what suits the update otherwise: random pixels, or faint ones for
+    :class:`WienerUpdate`, instead of cooled: at the noise level of a high temperature the filter leaves the mean over
+    rotations at best, an image that looks the same at all of them, which EM never leaves.
+    """
+    kind = initial
+    if kind is None:
+        kind = update.start if is_flat(prior) else "samples"
+    targets: Sequence[np.ndarray] = choose_starts(kind, starts, prior, likelihood, seed)
+    if temperature is None:
+        uniform = isinstance(kind, str) and kind == "uniform"
+        temperature = "auto" if uniform and likelihood.tempered else 1.0
+    return EMState.begin(targets, likelihood, Temperature.begin(temperature, iterations, likelihood, source))
+
+
+def begin_plan(
+    source: Measurement,
+    likelihood: Likelihood,
+    *,
+    prior: Prior | None,
+    update: Update | None,
+    gauge: Gauge | Literal["auto"] | None,
+    coarse_rotations: int | Literal["auto"] | None,
+    online: OnlineEM | None,
+    iterations: int,
+    tolerance: float,
+    learn_noise: bool,
+    learn_separation: bool,
+    backend: str | Backend,
+    executor: Executor | None,
+) -> Plan:
+    """The plan of a run; arguments as in :func:`mtdcore.recover`."""
+    prior = prior or FlatPrior()
+    update = update or default_update(prior, likelihood)
+    if gauge == "auto":
+        gauge = default_gauge(prior, update, likelihood.views)
+    online = online or OnlineEM()
+    online.check_tiles(source.tile_count(likelihood.geometry))
+    return Plan(
+        get_backend(backend),
+        coarse_views(coarse_rotations, likelihood.views),
+        prior,
+        EachClass(update),
+        gauge,
+        online,
+        iterations,
+        tolerance,
+        learn_noise,
+        learn_separation,
+        executor,
+    )
+
+
+def default_update(prior: Prior, likelihood: Likelihood) -> Update:
+    """Denoising with a prior; without, a Wiener filter where micrographs have a transfer, else the maximiser of Q."""
+    if not is_flat(prior):
+        return DenoisingUpdate()
+    optics = likelihood.micrographs
+    return WienerUpdate() if optics is not None and optics.transfer is not None else ExactUpdate()
+
+
+def default_gauge(prior: Prior, update: Update, views: Views) -> Gauge | None:
+    """By the prior for updates that follow it, in the middle of the box for those without one; None: left as it is."""
+    if update.gauge == "centre":
+        return CentreGauge()
+    rotations = in_plane(views)
+    if update.gauge == "prior" and not is_flat(prior) and rotations is not None:
+        return PriorGauge.of(prior, rotations.count, rotations.box_size)
+    return None
+
+
+def coarse_views(coarse: int | Literal["auto"] | None, views: Views) -> int | None:
+    """How many views find the places of copies; None: all views are scored everywhere.
+
+    Raises:
+        ParameterError: ``coarse`` is not positive.
+    """
+    if coarse == "auto":
+        count = COARSE_STEP * math.ceil(math.pi * max(views.box_shape) / COARSE_STEP**2)
+        return count if 2 * count * views.classes <= views.count else None
+    if coarse is not None and coarse < 1:
+        raise ParameterError(f'coarse_rotations must be a positive number, "auto" or None; got {coarse}.')
+    return coarse
+
+
+def _noise(
+    source: Measurement, noise_std: float | Literal["auto"], micrographs: Micrographs | Literal["each"] | None
+) -> tuple[float, Micrographs | None]:
+    """Common noise level, and the optics with the levels of each micrograph; "auto" estimates both."""
+    if micrographs is None:
+        return estimate_noise_std(source) if noise_std == "auto" else _number(noise_std), None
+    count = source.shape[0]
+    optics = Micrographs(np.ones(count)) if isinstance(micrographs, str) else micrographs
+    if noise_std != "auto":
+        return _number(noise_std), optics
+    levels = np.array([estimate_noise_std(one) for one in source.split(count)])
+    return float(np.sqrt(np.mean(levels**2))), replace(optics, noise=levels)
+
+
+def _number(noise_std: object) -> float:
+    try:
+        return float(noise_std)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise ParameterError(f'noise_std must be a positive number, or "auto"; got {noise_std!r}.') from None

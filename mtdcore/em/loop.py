@@ -1,0 +1,179 @@
+"""The loop of expectation-maximisation and nothing else: it runs a :class:`mtdcore.em.defaults.Plan`."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+import numpy as np
+
+from ..data import Measurement
+from ..estep.expectation import e_step, tile_cut
+from ..estep.statistics import Statistics
+from ..model.likelihood import Likelihood
+from .defaults import Plan
+from .gauge.centre import centred
+from .gauge.extent import spaced
+from .gauge.prior import Gauge
+from .state import Candidate, EMState, IterationRecord, Recovery
+
+
+def run(
+    plan: Plan, source: Measurement, state: EMState, callback: Callable[[EMState], bool | None] | None
+) -> Recovery:
+    """Iterate from a state until the target is at rest, the iterations are done, or the callback returns True."""
+    step = _Iteration(plan, source)
+    stopped: Literal["iterations", "tolerance", "callback"] = "iterations"
+    while (
+        not state.converged(plan.tolerance) and state.iteration < plan.iterations
+    ):  # a resumed run may be done
+        state = step(state)
+        if callback is not None and callback(state):
+            stopped = "callback"
+            break
+    else:
+        stopped = "tolerance" if state.converged(plan.tolerance) else "iterations"
+    final = step.statistics(source, state.target, state.likelihood)
+    return Recovery(state, final, step.average(state.target, final), stopped)
+
+
+@dataclass(frozen=True)
+class _Iteration:
+    """One iteration of a run: E-step, M-step, tied parameters, and at times the gauge."""
+
+    plan: Plan
+    source: Measurement
+
+    def __call__(self, state: EMState) -> EMState:
+        """The state after one more iteration of every candidate, or of the best one once the race is over."""
+        began = time.perf_counter()
+        carried = state.best(self._places(state))
+        gauge = self.plan.gauge if len(carried) == 1 else None
+        moved, records = zip(*(self._advance(c, state, gauge, began) for c in carried), strict=True)
+        best = max(range(len(moved)), key=lambda i: moved[i].objective)
+        slowest = max(record.step_norm for record in records)
+        passes = sum(record.passes for record in records)
+        return state.advance(moved, replace(records[best], step_norm=slowest, passes=passes))
+
+    def _places(self, state: EMState) -> int:
+        """Candidates that go on: all at first, ``quarter / n`` after n iterations, one from the first quarter on.
+
+        So every stage of the race costs about the same, and many starts little more than a few (successive halving:
+        Jamieson and Talwalkar 2016).
+        """
+        quarter = self.plan.quarter
+        if state.iteration == 0 < quarter:
+            return len(state.candidates)
+        if state.iteration >= quarter or state.at_rest(self.plan.tolerance):
+            return 1
+        return math.ceil(quarter / state.iteration)
+
+    def _advance(
+        self, candidate: Candidate, state: EMState, gauge: Gauge | None, began: float
+    ) -> tuple[Candidate, IterationRecord]:
+        iteration, heat = state.iteration, state.schedule.at(state.iteration)
+        likelihood, target = candidate.likelihood, candidate.target
+        tempered = likelihood.with_noise_std(likelihood.noise_std * math.sqrt(heat))
+        batch = self.plan.online.batch(self.source, iteration, self.plan.iterations)
+        found = self.statistics(batch, target, tempered)
+        passes = share = found.sites / likelihood.geometry.sites(self.source.shape)
+        earlier = candidate.running and candidate.running.moved(self.plan.backend.asarray)
+        running = self.plan.online.mix(earlier, found, share)
+        statistics = running.statistics
+        image = self.plan.backend.to_host(
+            self.plan.update(
+                self.plan.backend.asarray(target),
+                running.weighed,
+                self.plan.prior,
+                iteration,
+                self.plan.iterations,
+            )
+        )
+        residual = partial(statistics.residual_energy, self.plan.backend.asarray(image))
+        corners = likelihood.geometry.sites((1, *self.source.shape[1:]))
+        early = 2 * iteration < self.plan.iterations
+        learnt = residual if self.plan.learn_noise else None
+        likelihood = likelihood.updated(statistics, learnt, state.first_count, corners, early)
+        carried = running.moved(self.plan.backend.to_host) if share < 1.0 else None
+        due, settled = self._is_due(iteration, heat, image - target), share == 1.0
+        if self.plan.learn_separation and due:
+            before, likelihood = likelihood, spaced(likelihood, image)
+            settled &= likelihood is before
+        if gauge is not None and due:
+            framed, extra = self._regauge(gauge, image, likelihood, batch)
+            passes += extra * share
+            if not np.array_equal(framed, image):
+                image, carried = framed, None  # statistics of another frame are of no use
+        record = IterationRecord(
+            iteration=iteration + 1,
+            objective=statistics.log_likelihood,
+            # a part of the pixels, or another likelihood, says nothing of being at rest
+            step_norm=max(float(np.linalg.norm(image - target)), 0.0 if settled else self.plan.tolerance),
+            expected_count=statistics.expected_count,
+            noise_std=likelihood.noise_std,
+            temperature=heat,
+            seconds=time.perf_counter() - began,
+            passes=passes,
+        )
+        return Candidate(image, likelihood, statistics.log_likelihood, carried), record
+
+    def statistics(self, source: Measurement, target: np.ndarray, likelihood: Likelihood) -> Statistics:
+        """E-step at a host target, over the measurement or a part of it."""
+        plan, pixels = (
+            self.plan,
+            None if source is self.source else 0,
+        )  # parts are to be small: the smallest tiles there are
+        shown = plan.backend.asarray(target)
+        return e_step(source, shown, likelihood, plan.backend, plan.executor, pixels, plan.coarse)
+
+    def average(self, target: np.ndarray, statistics: Statistics) -> np.ndarray:
+        """Unregularised aligned average on the host; what nobody saw is that of the target."""
+        start = self.plan.backend.asarray(target)
+        return self.plan.backend.to_host(statistics.normal.solve(statistics.right, start))
+
+    def _is_due(self, iteration: int, heat: float, step: np.ndarray) -> bool:
+        """At each quarter of the iterations, and whenever the target has stopped moving."""
+        quarter = max(1, self.plan.quarter)
+        at_rest = heat == 1.0 and float(np.linalg.norm(step)) < self.plan.tolerance
+        return at_rest or (iteration > 0 and iteration % quarter == 0)
+
+    def _regauge(
+        self, gauge: Gauge, target: np.ndarray, likelihood: Likelihood, batch: Measurement
+    ) -> tuple[np.ndarray, float]:
+        """The targets in the frame of the gauge, and the passes over the batch that this took."""
+        passes, views = 1.0, likelihood.views
+        if views.classes == 1 and not views.exact:
+            target, passes = self._centred(target, likelihood, batch)
+        margin = max(1, max(views.box_shape) // 5)
+        statistics = self.statistics(batch, target, replace(likelihood, margin=margin))
+        if views.classes == 1:
+            return self._framed(gauge, target, statistics), passes
+        framed = [self._framed(gauge, t, statistics.of_class(c)) for c, t in enumerate(target)]
+        return np.stack(framed), passes
+
+    def _centred(
+        self, target: np.ndarray, likelihood: Likelihood, batch: Measurement
+    ) -> tuple[np.ndarray, float]:
+        """The target where copies at any angle put it, judged by a part of the batch, and the passes that this took."""
+        bound, enough = likelihood.bind(self.source.shape), int(likelihood.copies // self.plan.copies)
+        parts = max(1, min(enough, batch.tile_count(tile_cut(bound, self.plan.backend))))
+        part, passes = batch.split(parts)[0], 1.0
+
+        def gain(image: np.ndarray) -> float:
+            nonlocal passes
+            passes += 1.0 / parts
+            found = self.statistics(part, image, likelihood)
+            return -found.residual_energy(self.plan.backend.asarray(image)) / (2.0 * likelihood.noise_std**2)
+
+        return centred(target, gain), passes
+
+    def _framed(self, gauge: Gauge, target: np.ndarray, statistics: Statistics) -> np.ndarray:
+        copies, margin = statistics.normal.bound, statistics.margin
+        if copies <= 0.0:
+            return target
+        average = self.average(np.pad(target, margin), statistics.framed())
+        return gauge.choose(target, average, statistics.noise_std / math.sqrt(copies))

@@ -1,0 +1,63 @@
+"""The posterior of every pose at one target, tile by tile: for detections, maps, and uncertainty."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from .._base.typing import Array
+from ..data import Measurement
+from ..data.tiles import Tile
+from ..model.likelihood import Likelihood
+from .backends import Backend
+from .expectation import check_box_fits, check_target
+
+
+class Posterior:
+    """Posterior weights of any tile, each micrograph with its own noise, count and transfer.
+
+    Args:
+        target: of the shape that the views of the likelihood take, NumPy or the backend's library.
+        likelihood: bound to the measurement.
+        backend: scores the tiles.
+
+    Raises:
+        ParameterError: the target does not fit the views.
+    """
+
+    def __init__(self, target: Array, likelihood: Likelihood, backend: Backend) -> None:
+        check_target(target, likelihood)
+        self._target, self._likelihood, self._backend = backend.asarray(target), likelihood, backend
+        self._seen: tuple[int, Likelihood, Array] | None = None
+
+    def __call__(self, tile: Tile) -> np.ndarray:
+        """Weights as :meth:`mtdcore.estep.backends.Backend.posterior` gives them; tiles in order of micrographs are cheapest."""
+        if self._seen is None or (
+            self._seen[0] != tile.micrograph and self._likelihood.micrographs is not None
+        ):
+            alone = self._likelihood.of_micrograph(tile.micrograph)
+            self._seen = tile.micrograph, alone, alone.views.apply(self._target)
+        _, alone, templates = self._seen
+        return self._backend.posterior(tile, templates, alone)
+
+
+def posteriors(
+    measurement: Measurement, target: Array, likelihood: Likelihood, backend: Backend
+) -> Iterator[tuple[Tile, np.ndarray]]:
+    """(tile, posterior weights) of every tile of the likelihood's own cut.
+
+    Args:
+        measurement: what to look at.
+        target: see :class:`Posterior`.
+        likelihood: bound to the measurement here.
+        backend: scores the tiles.
+
+    Raises:
+        InputError: the micrographs are smaller than the box.
+    """
+    check_box_fits(measurement, likelihood.views)
+    bound = likelihood.bind(measurement.shape)
+    posterior = Posterior(target, bound, backend)
+    for tile in measurement.tiles(bound.geometry):
+        yield tile, posterior(tile)

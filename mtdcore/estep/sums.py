@@ -1,0 +1,100 @@
+"""What a backend sums up over tiles, template by template (docs/model.md 3 and 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .._base.typing import Array
+from ..errors import ParameterError
+from ..model.likelihood import Likelihood
+
+#: The fields that ``+`` adds.
+SUMMED = (
+    "backprojection",
+    "coverage",
+    "class_mass",
+    "log_likelihood",
+    "energy",
+    "expected_count",
+    "empty_mass",
+    "sites",
+    "pixels",
+)
+
+
+@dataclass(frozen=True)
+class TemplateSums:
+    """Sums of one E-step for each of T templates, additive over tiles.
+
+    Attributes:
+        backprojection: (T, B, B) float64 of the backend's library, B = box_size + 2 margin; posterior-weighted sum of
+            measurement pixels in the frame of each template.
+        coverage: (T, B, B) float64, posterior mass that saw each of those pixels.
+        class_mass: (C,) NumPy float64, posterior mass of the poses that show something of each class.
+        log_likelihood: nats. Patch model: log p(valid pixels | F). Window model: evidence against "no copies".
+        energy: sum of the squared valid pixels.
+        expected_count: posterior expected number of copies (patch model: mean coverage of a pixel inside the box).
+        empty_mass: posterior mass of the empty poses (patch model; 0 in the window model).
+        sites: patches (patch model) or corners (window model) that were scored.
+        pixels: valid pixels that ``energy`` sums over.
+        noise_std: noise level at which the posterior was computed.
+        box_size: side L of the templates.
+    """
+
+    backprojection: Array
+    coverage: Array
+    class_mass: np.ndarray
+    log_likelihood: float
+    energy: float
+    expected_count: float
+    empty_mass: float
+    sites: float
+    pixels: float
+    noise_std: float
+    box_size: int
+
+    @classmethod
+    def zeros(cls, templates: int, likelihood: Likelihood, xp: Any = np) -> TemplateSums:
+        """The neutral element of ``+`` for so many templates of a likelihood, in an array library."""
+        box_size, noise_std = likelihood.box_size, likelihood.noise_std
+        side = box_size + 2 * likelihood.margin
+        empty, mass = xp.zeros((templates, side, side), dtype=xp.float64), np.zeros(likelihood.classes)
+        return cls(empty, empty, mass, 0.0, 0.0, 0.0, 0.0, 0, 0, noise_std, box_size)
+
+    def __add__(self, other: TemplateSums) -> TemplateSums:
+        if not isinstance(other, TemplateSums):
+            return NotImplemented
+        mine, theirs = ((tuple(s.backprojection.shape), s.box_size, s.noise_std) for s in (self, other))
+        if mine != theirs:
+            raise ParameterError(
+                "sums add only when templates, box_size, margin and noise_std agree; got "
+                f"{mine[0]} at noise {mine[2]} and {theirs[0]} at {theirs[2]}."
+            )
+        return replace(self, **{name: getattr(self, name) + getattr(other, name) for name in SUMMED})
+
+    @property
+    def margin(self) -> int:
+        """Pixels kept around the box on each side."""
+        return int(self.backprojection.shape[-1] - self.box_size) // 2
+
+    def cropped(self) -> TemplateSums:
+        """The same sums without the margin."""
+        m = self.margin
+        if m == 0:
+            return self
+        inner = (slice(None), slice(m, -m), slice(m, -m))
+        return replace(self, backprojection=self.backprojection[inner], coverage=self.coverage[inner])
+
+    def moved(self, convert: Callable[[Array], Array]) -> TemplateSums:
+        """The same with converted arrays, for example by ``Backend.to_host``."""
+        return replace(self, backprojection=convert(self.backprojection), coverage=convert(self.coverage))
+
+
+def by_class(mass: np.ndarray, likelihood: Likelihood) -> np.ndarray:
+    """(C,) float64 sums over the templates of each class, from (T,) numbers."""
+    sums: np.ndarray = np.asarray(mass, dtype=np.float64).reshape(likelihood.classes, -1).sum(axis=1)
+    return sums

@@ -1,0 +1,276 @@
+"""What the two likelihoods share: their views, classes and noise, and the M-step of every number that both have."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import replace
+from numbers import Integral
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+
+from ...data.tiles import TileGeometry
+from ...errors import ParameterError
+from ..optics import Micrographs, check_number
+from ..views import Views
+
+#: How far from 1 the weights of classes may sum.
+_TOLERANCE = 1e-6
+
+#: While the targets are still meaningless neither the count nor the weight of a class may fall below this share of its
+#: start: otherwise EM can settle on "there are no copies" (docs/model.md 11), or on one class.
+FLOOR = 0.5
+
+#: Smallest weight of a class: one copy in a hundred thousand. A class is never given up altogether.
+_LEAST_WEIGHT = 1e-5
+
+#: Noise level of a micrograph, in units of the common one, below which it counts as damaged rather than quiet.
+_QUIETEST = 1e-3
+
+
+class Found(Protocol):
+    """The numbers of an E-step that a likelihood updates itself from; :class:`mtdcore.Statistics`."""
+
+    @property
+    def log_likelihood(self) -> float:
+        """Nats."""
+        ...
+
+    @property
+    def energy(self) -> float:
+        """Sum of the squared valid pixels."""
+        ...
+
+    @property
+    def expected_count(self) -> float:
+        """Posterior expected number of copies."""
+        ...
+
+    @property
+    def empty_mass(self) -> float:
+        """Posterior mass of the empty poses."""
+        ...
+
+    @property
+    def class_mass(self) -> np.ndarray:
+        """(C,) posterior mass of the copies of each class."""
+        ...
+
+    @property
+    def sites(self) -> float:
+        """Patches or corners that were scored."""
+        ...
+
+    @property
+    def pixels(self) -> float:
+        """Valid pixels."""
+        ...
+
+    @property
+    def noise_std(self) -> float:
+        """Noise level of the posterior."""
+        ...
+
+    @property
+    def ledger(self) -> np.ndarray | None:
+        """Rows of micrographs, see :class:`mtdcore.Statistics`."""
+        ...
+
+
+class Likelihood(ABC):
+    """A frozen observation model: views of the target, geometry, pose prior, and its numbers with their M-step.
+
+    Subclasses are frozen dataclasses with at least these fields.
+
+    Attributes:
+        views: what copies of the target look like.
+        noise_std: standard deviation of the white noise, in the units of the measurement.
+        margin: extra pixels kept around the box in the statistics (for gauge moves).
+        class_weights: share of each of C classes among the copies; None: one class.
+        micrographs: what tells the micrographs apart; None: nothing does.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    views: Views
+    noise_std: float
+    margin: int
+    class_weights: tuple[float, ...] | None
+    micrographs: Micrographs | None
+
+    #: Whether a copy has one pose, so that its place can be told.
+    localises: ClassVar[bool]
+
+    #: Whether strong signals need a falling temperature to be found from random pixels (docs/model.md 8).
+    tempered: ClassVar[bool]
+
+    @property
+    @abstractmethod
+    def geometry(self) -> TileGeometry:
+        """The cut of a measurement into tiles."""
+
+    @property
+    @abstractmethod
+    def separation(self) -> int:
+        """Smallest distance of two copies in pixels (max norm)."""
+
+    @property
+    @abstractmethod
+    def copies(self) -> float:
+        """Expected number of copies in the measurement; 0 where the model has no such number."""
+
+    @abstractmethod
+    def bind(self, shape: tuple[int, int, int]) -> Self:
+        """The model of a measurement of this (micrographs, rows, columns) shape."""
+
+    @abstractmethod
+    def of_micrograph(self, index: int) -> Self:
+        """The bound model of one micrograph alone."""
+
+    @abstractmethod
+    def with_separation(self, separation: int) -> Self:
+        """The same model with another minimum separation; itself where there is none."""
+
+    @abstractmethod
+    def updated(
+        self,
+        statistics: Found,
+        residual_energy: Callable[[], float] | None,
+        first_count: float,
+        corners: float,
+        early: bool,
+    ) -> Self:
+        """M-step of every number of the model.
+
+        Args:
+            statistics: of the E-step.
+            residual_energy: of the new target; None: the noise level is known.
+            first_count: expected number of copies at the start of the run.
+            corners: sites of one micrograph.
+            early: whether counts and weights are still held up.
+        """
+
+    @abstractmethod
+    def evidence(self, statistics: Found) -> float:
+        """Nats in favour of the target of an E-step against "no copies"."""
+
+    @property
+    def box_size(self) -> int:
+        """Side L of the square box in pixels.
+
+        Raises:
+            ParameterError: the box is no square.
+        """
+        height, width = self.views.box_shape
+        if height != width:
+            raise ParameterError(
+                f"a square box is needed here; the views have a box of {height} x {width} pixels."
+            )
+        return height
+
+    @property
+    def classes(self) -> int:
+        """Number of classes C."""
+        return self.views.classes
+
+    @property
+    def templates(self) -> int:
+        """Number of templates T, those of all classes."""
+        return self.views.count
+
+    @property
+    def template_bias(self) -> np.ndarray:
+        """(T,) float64 nats: log prior of each template, less that of equally likely ones.
+
+        The weights w_c of C classes enter as one number per template, ``log(C w_c)``.
+        """
+        bias = np.zeros(self.templates) if self.views.log_weights is None else self.views.log_weights
+        if self.class_weights is None:
+            return bias
+        shares = np.log(np.asarray(self.class_weights) * self.classes)
+        return np.asarray(bias + np.repeat(shares, self.templates // self.classes))
+
+    def with_noise_std(self, noise_std: float) -> Self:
+        """The same model at another noise level."""
+        return replace(self, noise_std=noise_std)
+
+    def _check(self) -> None:
+        if not (math.isfinite(self.noise_std) and self.noise_std > 0):
+            raise ParameterError(
+                f"noise_std must be a positive finite number in the units of the measurement; got {self.noise_std}."
+            )
+        if self.margin < 0:
+            raise ParameterError(f"margin must be zero or a positive number of pixels; got {self.margin}.")
+        weights = self.class_weights
+        if weights is None:
+            return
+        if len(weights) != self.classes or not all(0.0 < w <= 1.0 for w in weights):
+            raise ParameterError(
+                f"class weights should be numbers in (0, 1], one for each of {self.classes} classes; got {weights}."
+            )
+        if not math.isclose(sum(weights), 1.0, abs_tol=_TOLERANCE):
+            raise ParameterError(f"class weights should sum to 1; {weights} sum to {sum(weights)}.")
+
+    def _common_numbers(
+        self, statistics: Found, residual_energy: Callable[[], float] | None, corners: float, early: bool
+    ) -> Self:
+        """M-step of class weights, of what tells micrographs apart, and of the noise level."""
+        model = self
+        if model.class_weights is not None:
+            weights = shares(statistics.class_mass, FLOOR if early else 0.0)
+            model = replace(model, class_weights=weights)
+        if model.micrographs is not None and statistics.ledger is not None:
+            optics = model._entered(
+                model.micrographs, statistics.ledger, corners, residual_energy is not None
+            )
+            model = replace(model, micrographs=optics)
+        if residual_energy is None or not statistics.pixels:  # a mini-batch may lie under a mask
+            return model
+        return model.with_noise_std(math.sqrt(max(residual_energy(), 0.0) / statistics.pixels))
+
+    def _entered(
+        self, optics: Micrographs, ledger: np.ndarray, corners: float, learn_noise: bool
+    ) -> Micrographs:
+        """Noise levels after an E-step; micrographs that it did not see (mini-batches) keep theirs."""
+        seen, _, pixels, residual, _ = ledger.T
+        index = seen.astype(np.int64)
+        noise = self.noise_std * optics.noise_ratio
+        if learn_noise:
+            known = pixels > 0
+            noise[index[known]] = np.sqrt(np.maximum(residual[known] / pixels[known], 0.0))
+            noise = np.maximum(noise, _QUIETEST * self.noise_std)
+        return replace(optics, noise=noise)
+
+    def _bound_optics(self, micrographs: int) -> None:
+        check_number(self.micrographs, micrographs)
+
+
+def equal_weights(views: Views) -> tuple[float, ...] | None:
+    """Weights of classes at the start; None: there is one class."""
+    return None if views.classes == 1 else (1.0 / views.classes,) * views.classes
+
+
+def shares(mass: np.ndarray, least: float) -> tuple[float, ...]:
+    """Weights of the classes: their shares of the posterior mass, none below ``least`` / C.
+
+    Args:
+        mass: (C,) posterior mass of each class.
+        least: 0 .. 1.
+    """
+    total = mass.sum()
+    weights = mass / total if total > 0.0 else np.full(len(mass), 1.0 / len(mass))
+    floor = max(least / len(mass), _LEAST_WEIGHT)
+    low = np.zeros(len(mass), bool)
+    while (weights < floor).any():  # what the others give up may bring one of them down, too
+        low |= weights < floor
+        rest = np.where(low, 0.0, mass)
+        weights = np.where(low, floor, rest * (1.0 - floor * low.sum()) / max(rest.sum(), 1e-300))
+    return tuple(float(w) for w in weights)
+
+
+def check_whole(name: str, value: object, unit: str) -> None:
+    """Raise ParameterError unless the value is a positive whole number."""
+    if not isinstance(value, Integral) or value < 1:
+        raise ParameterError(f"{name} must be a positive number of {unit}; got {value}.")

@@ -1,0 +1,287 @@
+"""Normal operators ``N: F -> sum_t A_t^T (c_t A_t F)``: the quadratic part of what an E-step found.
+
+They add, so that statistics do; they bound their eigenvalues, which is what a step length needs; and each knows
+how ``N F = right`` is solved. Views make them (:meth:`mtdcore.model.views.Views.normal`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, Self
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from .._base.fourier import radial_filter
+from .._base.typing import Array
+
+if TYPE_CHECKING:
+    from .views import Views
+
+#: Share of the largest weight below which a pixel counts as unseen: the quotient would be rounding over rounding.
+_UNSEEN = 1e-6
+
+#: Share of the largest weight of a frequency that is added to all where there is a transfer: what hardly any of it lets
+#: through moves slowly, and solved for it would be noise over rounding.
+_DAMPING = 1e-2
+
+#: Conjugate gradients stop at this relative residual, or after so many steps.
+_TOLERANCE, _MAX_STEPS = 1e-6, 50
+
+
+class Normal(Protocol):
+    """A symmetric, non-negative operator on targets."""
+
+    @property
+    def bound(self) -> float:
+        """No eigenvalue is larger. In the window model without masks: the number of copies times the gain of the views."""
+        ...
+
+    @property
+    def exact(self) -> bool:
+        """Whether the operator is a weight for each pixel of the target."""
+        ...
+
+    def __call__(self, target: Array) -> Array:
+        """``N F``, of the shape of the target."""
+        ...
+
+    def __add__(self, other: Self) -> Self:
+        """Of the data of both; operators of one kind add."""
+        ...
+
+    def scaled(self, factor: float) -> Self:
+        """The operator times a number."""
+        ...
+
+    def moved(self, convert: Callable[[Array], Array]) -> Self:
+        """The same with converted arrays."""
+        ...
+
+    def solve(self, right: Array, start: Array) -> Array:
+        """``F`` with ``N F = right``, from a start; what was not seen keeps the values of the start."""
+        ...
+
+    def copies(self, frequencies: np.ndarray) -> np.ndarray:
+        """Copies that saw each frequency, weighed by the squared transfer; for filters that depend on frequency alone.
+
+        Args:
+            frequencies: (n,) cycles per pixel, 0 to 1/2.
+
+        Returns:
+            (n,) float64.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Diagonal:
+    """A weight for each pixel of the target: views that permute pixels.
+
+    Attributes:
+        weights: float64 of the shape of the target.
+    """
+
+    weights: Array
+
+    exact = True
+
+    @property
+    def bound(self) -> float:
+        """The largest weight."""
+        return float(array_namespace(self.weights).max(self.weights))
+
+    def __call__(self, target: Array) -> Array:
+        """See :class:`Normal`."""
+        return self.weights * target
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(self.weights + other.weights)
+
+    def scaled(self, factor: float) -> Self:
+        """See :class:`Normal`."""
+        return type(self)(self.weights * factor)
+
+    def moved(self, convert: Callable[[Array], Array]) -> Self:
+        """See :class:`Normal`."""
+        return type(self)(convert(self.weights))
+
+    def solve(self, right: Array, start: Array) -> Array:
+        """A division."""
+        xp = array_namespace(right)
+        seen = self.weights > _UNSEEN * xp.max(self.weights)
+        return xp.where(seen, right / xp.where(seen, self.weights, xp.ones_like(self.weights)), start)
+
+    def copies(self, frequencies: np.ndarray) -> np.ndarray:
+        """See :class:`Normal`."""
+        return np.full(len(frequencies), self.bound)
+
+
+@dataclass(frozen=True)
+class PerView:
+    """A weight for each pixel of each template: views that interpolate.
+
+    Attributes:
+        views: the views.
+        coverage: (T, h, w) float64.
+    """
+
+    views: Views
+    coverage: Array
+
+    exact = False
+
+    @property
+    def bound(self) -> float:
+        """The largest weights of the templates, summed, times the gain of the views."""
+        xp = array_namespace(self.coverage)
+        return self.views.gain * float(xp.sum(xp.max(self.coverage, axis=(1, 2))))
+
+    def __call__(self, target: Array) -> Array:
+        """See :class:`Normal`."""
+        return self.views.adjoint(self.coverage * self.views.apply(target))
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(self.views, self.coverage + other.coverage)
+
+    def scaled(self, factor: float) -> Self:
+        """See :class:`Normal`."""
+        return type(self)(self.views, self.coverage * factor)
+
+    def moved(self, convert: Callable[[Array], Array]) -> Self:
+        """See :class:`Normal`."""
+        return type(self)(self.views, convert(self.coverage))
+
+    def solve(self, right: Array, start: Array) -> Array:
+        """Conjugate gradients."""
+        return conjugate_gradients(self, right, start)
+
+    def copies(self, frequencies: np.ndarray) -> np.ndarray:
+        """See :class:`Normal`."""
+        return np.full(len(frequencies), self.bound)
+
+
+@dataclass(frozen=True)
+class Spectral:
+    """A weight for each frequency of each template: micrographs with a transfer H_m.
+
+    Attributes:
+        views: the views, without transfer.
+        spectrum: (T, R) NumPy float64, ``sum_m c_mt H_m^2`` at R frequencies evenly spaced from 0 to 1/2.
+    """
+
+    views: Views
+    spectrum: np.ndarray
+
+    exact = False
+
+    @property
+    def bound(self) -> float:
+        """The largest weights of the templates, summed, times the gain of the views."""
+        return self.views.gain * float(self.spectrum.max(axis=1).sum())
+
+    def __call__(self, target: Array) -> Array:
+        """See :class:`Normal`."""
+        return self.views.adjoint(radial_filter(self.views.apply(target), self.spectrum))
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(self.views, self.spectrum + other.spectrum)
+
+    def scaled(self, factor: float) -> Self:
+        """See :class:`Normal`."""
+        return type(self)(self.views, self.spectrum * factor)
+
+    def moved(self, convert: Callable[[Array], Array]) -> Self:
+        """The same: the spectrum is a host array always."""
+        return self
+
+    def solve(self, right: Array, start: Array) -> Array:
+        """Damped conjugate gradients."""
+        return conjugate_gradients(self, right, start, _DAMPING * self.bound)
+
+    def copies(self, frequencies: np.ndarray) -> np.ndarray:
+        """See :class:`Normal`."""
+        seen = self.spectrum.sum(axis=0)
+        return np.asarray(np.interp(frequencies, np.linspace(0.0, 0.5, len(seen)), seen))
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """One operator for each class.
+
+    Attributes:
+        blocks: of the classes.
+    """
+
+    blocks: tuple[Normal, ...]
+
+    @property
+    def bound(self) -> float:
+        """The largest of the classes."""
+        return max(block.bound for block in self.blocks)
+
+    @property
+    def exact(self) -> bool:
+        """See :class:`Normal`."""
+        return all(block.exact for block in self.blocks)
+
+    def __call__(self, target: Array) -> Array:
+        """See :class:`Normal`."""
+        xp = array_namespace(target)
+        return xp.stack([block(target[c, ...]) for c, block in enumerate(self.blocks)])
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(tuple(a + b for a, b in zip(self.blocks, other.blocks, strict=True)))
+
+    def scaled(self, factor: float) -> Self:
+        """See :class:`Normal`."""
+        return type(self)(tuple(block.scaled(factor) for block in self.blocks))
+
+    def moved(self, convert: Callable[[Array], Array]) -> Self:
+        """See :class:`Normal`."""
+        return type(self)(tuple(block.moved(convert) for block in self.blocks))
+
+    def solve(self, right: Array, start: Array) -> Array:
+        """Class by class."""
+        xp = array_namespace(right)
+        solved = [block.solve(right[c, ...], start[c, ...]) for c, block in enumerate(self.blocks)]
+        return xp.stack(solved)
+
+    def copies(self, frequencies: np.ndarray) -> np.ndarray:
+        """Of all classes together."""
+        return np.asarray(np.sum([block.copies(frequencies) for block in self.blocks], axis=0))
+
+
+def conjugate_gradients(
+    normal: Callable[[Array], Array],
+    right: Array,
+    start: Array,
+    damping: float = 0.0,
+    tolerance: float = _TOLERANCE,
+    max_steps: int = _MAX_STEPS,
+) -> Array:
+    """Solve ``N F = right`` from a start (Hestenes and Stiefel 1952).
+
+    Args:
+        normal: N.
+        right: of the shape of the target.
+        start: where it begins; what N does not see keeps these values.
+        damping: added to N in the steps alone.
+        tolerance: relative residual at which it stops.
+        max_steps: largest number of steps.
+    """
+    xp = array_namespace(right)
+    residual = right - normal(start)
+    direction, square = residual, float(xp.sum(residual**2))
+    stop = tolerance**2 * float(xp.sum(right**2))
+    for _ in range(max_steps):
+        if square <= stop:
+            break
+        image = normal(direction) + damping * direction
+        length = square / float(xp.sum(direction * image))
+        start = start + length * direction
+        residual = residual - length * image
+        previous, square = square, float(xp.sum(residual**2))
+        direction = residual + (square / previous) * direction
+    return start
