@@ -34,7 +34,7 @@ WRAPPED = {
     "zarr": {"data/zarr/store.py"},
     "cupy": {"estep/backends/cuda/device.py"},
     "cupyx": {"estep/backends/cuda/device.py"},
-    "safetensors": {"em/checkpoint.py"},
+    "safetensors": {"_base/records.py"},
     "pytest": {"testing.py"},
     "mtdbridge": set(),
     "mtdcli": set(),

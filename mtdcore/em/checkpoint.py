@@ -1,6 +1,6 @@
 """Checkpoints of a recovery: the state of the loop and what identifies the run, in one safetensors file.
 
-The file holds the targets, the running statistics of mini-batch EM, and a JSON header, sealed by a SHA-256 of all. JSON keeps every float64 exactly, so a
+The file holds the targets, the running statistics of mini-batch EM, and a JSON header, sealed by a SHA-256 of all. A
 resumed run continues with the same bits. The checkpoint before the last is kept as well.
 """
 
@@ -10,13 +10,13 @@ import hashlib
 import json
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .._base.files import write_whole
+from .._base.records import Damaged, seal, split, to_record, unseal
 from ..data import Measurement
 from ..data.tiles import TileGeometry
 from ..errors import CheckpointError
@@ -27,9 +27,6 @@ from .state import Candidate, EMState, IterationRecord
 from .temperature import Temperature
 
 _FORMAT = 4
-
-#: The arrays among the fields of statistics; the others are numbers and belong to the header.
-_ARRAYS = ("backprojection", "coverage", "spectrum", "ledger")
 
 #: The cut in which a measurement is read for its fingerprint.
 _PIECES = TileGeometry(side=1024, unit=1, halo=0, reach=0)
@@ -46,36 +43,28 @@ def save_checkpoint(path: str | Path, state: EMState, identity: Mapping[str, Any
     Raises:
         StorageError: the operating system refused; the checkpoint at ``path`` is still there.
     """
-    from safetensors.numpy import save
-
     path = Path(path)
-    header = json.dumps(
-        {
-            "format": _FORMAT,
-            "identity": dict(identity),
-            "candidates": [
-                {
-                    "likelihood": likelihood_record(c.likelihood),
-                    "objective": c.objective,
-                    "running": _running_record(c.running),
-                }
-                for c in state.candidates
-            ],
-            "schedule": asdict(state.schedule),
-            "first_count": state.first_count,
-            "history": [asdict(record) for record in state.history],
-        }
-    )
+    candidates: list[dict[str, Any]] = []
     arrays = {"targets": np.stack([candidate.target for candidate in state.candidates])}
     for i, candidate in enumerate(state.candidates):
-        if candidate.running is not None:
-            sums = candidate.running.statistics
-            given = {name: getattr(sums, name) for name in _ARRAYS}
-            arrays |= {f"{n}.{i}": np.ascontiguousarray(a) for n, a in given.items() if a is not None}
-    content = save(arrays, {"header": header, "sha256": _digest(header, arrays)})
+        record = {"likelihood": likelihood_record(candidate.likelihood), "objective": candidate.objective}
+        candidates.append(record | {"running": None})
+        if (running := candidate.running) is not None:
+            plain, sums = split(running.statistics)
+            candidates[i]["running"] = {"mixed": running.mixed, "worth": running.worth, "statistics": plain}
+            arrays |= {f"{name}.{i}": array for name, array in sums.items()}
+    header = {
+        "format": _FORMAT,
+        "identity": identity,
+        "candidates": candidates,
+        "schedule": state.schedule,
+        "first_count": state.first_count,
+        "history": state.history,
+    }
+    content = seal(header, arrays)
     try:
-        _read(path)
-    except _Unusable:
+        unseal(path)
+    except Damaged:
         pass  # absent or damaged: never worth the place of a previous checkpoint that may be good
     else:
         write_whole(previous_checkpoint(path), lambda file: file.write(path.read_bytes()))
@@ -92,11 +81,11 @@ def load_checkpoint(path: str | Path, identity: Mapping[str, Any]) -> EMState:
     """
     path = Path(path)
     try:
-        header, arrays = _read(path)
-    except _Unusable as damage:
+        header, arrays = unseal(path)
+    except Damaged as damage:
         try:
-            header, arrays = _read(previous_checkpoint(path))
-        except _Unusable:
+            header, arrays = unseal(previous_checkpoint(path))
+        except Damaged:
             raise CheckpointError(
                 f"{path} should be a checkpoint; it is missing or damaged ({damage}), and there is no previous one: "
                 "start again from the beginning (--force)."
@@ -109,16 +98,14 @@ def load_checkpoint(path: str | Path, identity: Mapping[str, Any]) -> EMState:
         )
     if header["format"] != _FORMAT:
         raise CheckpointError(f"{path} has format {header['format']}; this version reads format {_FORMAT}.")
-    _compare(path, header["identity"], json.loads(json.dumps(dict(identity))))
+    _compare(path, header["identity"], json.loads(json.dumps(to_record(identity))))
     return EMState(
         candidates=tuple(
             Candidate(
                 target,
                 likelihood_from_record(record["likelihood"]),
                 record["objective"],
-                _running_from_record(
-                    record["running"], {name: arrays.get(f"{name}.{i}") for name in _ARRAYS}
-                ),
+                _running(record["running"], _of(i, arrays)),
             )
             for i, (target, record) in enumerate(zip(arrays["targets"], header["candidates"], strict=True))
         ),
@@ -133,44 +120,13 @@ def previous_checkpoint(path: Path) -> Path:
     return path.with_stem(f"{path.stem}.previous")
 
 
-class _Unusable(Exception):
-    """There is no intact checkpoint in this file."""
+def _of(candidate: int, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays of one candidate, by field."""
+    ending = f".{candidate}"
+    return {name.removesuffix(ending): array for name, array in arrays.items() if name.endswith(ending)}
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Header and arrays of an intact checkpoint."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            names = file.keys()  # an open file is no mapping
-            seal, arrays = file.metadata(), {name: file.get_tensor(name) for name in names}
-        intact = seal["sha256"] == _digest(seal["header"], arrays)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise _Unusable(f"{type(error).__name__}: {error}") from error
-    if not intact:
-        raise _Unusable("its SHA-256 does not match its content")
-    return json.loads(seal["header"]), arrays
-
-
-def _digest(header: str, arrays: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 of everything in a checkpoint."""
-    digest = hashlib.sha256(header.encode())
-    for name, array in sorted(arrays.items()):
-        digest.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
-
-
-def _running_record(running: Running | None) -> dict[str, Any] | None:
-    """Running statistics without their arrays, as plain values."""
-    if running is None:
-        return None
-    sums = {f.name: getattr(running.statistics, f.name) for f in fields(Statistics) if f.name not in _ARRAYS}
-    return {"mixed": running.mixed, "worth": running.worth, "statistics": sums}
-
-
-def _running_from_record(record: dict[str, Any] | None, arrays: Mapping[str, Any]) -> Running | None:
+def _running(record: dict[str, Any] | None, arrays: Mapping[str, Any]) -> Running | None:
     if record is None:
         return None
     return Running(Statistics(**record["statistics"], **arrays), record["mixed"], record["worth"])
