@@ -20,12 +20,13 @@ from mtdcore.data.micrographs.picks import Picks
 from mtdcore.data.micrographs.table import MicrographTable
 from mtdcore.results.relion import Version, version_of, write_output_nodes
 
-from .commands.detect import write_copies, write_for_relion
-from .commands.import_ import write_stack
 from .inputs import picks
 from .inputs.frames import Frames
 from .inputs.preparing import preparation
+from .inputs.stack import write_stack
 from .main import load, run_and_exit
+from .run.copies import write_copies, write_for_relion
+from .run.finished import FinishedRun
 from .run.folder import RunFolder
 from .run.stopping import Interrupted
 from .terminal.console import log, to_json
@@ -168,17 +169,18 @@ class _Job:
     def write(self, version: Version) -> None:
         """Find the copies, and write the files that the next job reads."""
         options = self._context("detect", [self.folder.path, *self.words["detect"]]).params
-        record = self.folder.read_record()
-        found = write_copies(self.folder, record, options["threshold"], options["device"])
-        write_for_relion(self.folder, record, found, self.output)
+        run = FinishedRun.at(self.folder)
+        micrographs, *shape = run.record.measurement.shape
+        found = write_copies(run, options["threshold"], options["device"])
+        write_for_relion(run, found, self.output)
         write_output_nodes(self.output, version)
         if self.picks is not None:
-            compared = picks.agreement(found, self.picks, tuple(record["measurement"]["shape"][1:]))
+            compared = picks.agreement(found, self.picks, (shape[0], shape[1]))
             write_whole(self.output / EVALUATION, lambda file: file.write(to_json(compared).encode()))
             log(
                 "against the picks given: precision {precision:.3f}, recall {recall:.3f}".format_map(compared)
             )
-        log(f"{len(found)} picks in {record['measurement']['shape'][0]} micrographs")
+        log(f"{len(found)} picks in {micrographs} micrographs")
 
     def _picks(self, in_coords: Path) -> Picks:
         table, measurement = MicrographTable.load(self.measurement), open_measurement(self.measurement)

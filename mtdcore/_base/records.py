@@ -38,7 +38,7 @@ def to_record(value: Any) -> Any:
 def from_record(kind: type[T], record: object, *, unknown: Literal["refuse", "ignore"] = "refuse") -> T:
     """The dataclass that a record describes; every value is checked against the type of its field.
 
-    A missing entry takes the default of its field, or None where the type admits it.
+    Lists become float64 arrays where these are wanted. A missing entry takes the default of its field, or None where the type admits it.
 
     Args:
         kind: dataclass of plain values, arrays and further dataclasses.
@@ -108,6 +108,8 @@ def _fitting(hint: Any, value: Any, where: str) -> Any:
     elif hint is Path and isinstance(value, (str, Path)):
         if "\0" not in str(value):
             return Path(value)
+    elif hint is np.ndarray and isinstance(value, (list, tuple)):
+        return np.asarray(value, dtype=np.float64)
     elif hint is int and isinstance(value, bool):
         pass
     elif isinstance(hint, type) and isinstance(value, hint):

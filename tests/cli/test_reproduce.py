@@ -8,9 +8,10 @@ pytest.importorskip("safetensors")
 
 from click.testing import CliRunner
 
-from mtdcli.commands.reproduce import text_table, with_error
 from mtdcli.main import main
+from mtdcli.reproduce.tables import text_table
 from mtdcli.run.folder import RunFolder
+from mtdcli.terminal.console import with_error
 
 TINY = ["--targets", "2", "--snr", "5", "--iterations", "3", "--train-steps", "3", "--jobs", "1"]
 

@@ -48,23 +48,18 @@ def command(
     from mtdcore.errors import InputError
 
     from ..inputs.truth import errors, simulation_at, true_target
-    from ..run.folder import RunFolder
-    from .detect import accuracy, find_copies
+    from ..run.copies import accuracy, find_copies
+    from ..run.finished import FinishedRun
 
-    folder = RunFolder(run_dir)
-    record = folder.read_record()
-    parameters = record["parameters"]
-    measurement = Path(record["measurement"]["path"])
-    true = true_target(measurement, truth, parameters["box_size"])
+    run = FinishedRun.at(run_dir)
+    true = true_target(run.measurement, truth, run.parameters.box_size)
     if true is None:
-        raise InputError(f"the truth behind {measurement} is not known here; name an image with --truth.")
-    rotations, box = parameters["rotations"], (-1, *true.shape)
-    found = [
-        errors(image, true, rotations) for image in folder.read_image(folder.estimate, len(true)).reshape(box)
-    ]
+        raise InputError(f"the truth behind {run.measurement} is not known here; name an image with --truth.")
+    rotations, box = run.parameters.rotations, (-1, *true.shape)
+    found = [errors(image, true, rotations) for image in run.estimate.reshape(box)]
     nearest = min(range(len(found)), key=lambda c: found[c]["E_s"])
     estimate, average = (
-        folder.read_image(file, len(true)).reshape(box)[nearest] for file in (folder.estimate, folder.average)
+        run.image(file).reshape(box)[nearest] for file in (run.folder.estimate, run.folder.average)
     )
     result = {
         "run": str(run_dir),
@@ -72,19 +67,18 @@ def command(
         "estimate": found[nearest],
         "aligned_average": errors(average, true, rotations),
     }
-    simulation = simulation_at(measurement)
+    simulation = simulation_at(run.measurement)
     if simulation is not None:
-        result["detections"] = accuracy(find_copies(folder, record), estimate, simulation)
+        result["detections"] = accuracy(find_copies(run), estimate, simulation)
     emit(result, as_json)
 
 
 def _against_picks(run_dir: Path, file: Path, tolerance: float | None, skip_bad: bool) -> dict[str, Any]:
     from ..inputs import picks
-    from ..run.folder import RunFolder
-    from .detect import find_copies, table_of_run
+    from ..run.copies import find_copies
+    from ..run.finished import FinishedRun
 
-    folder = RunFolder(run_dir)
-    record = folder.read_record()
-    shape = tuple(record["measurement"]["shape"][1:])
-    picked = picks.read(file, table_of_run(folder, record), shape, skip_bad)
-    return picks.agreement(find_copies(folder, record), picked, shape, tolerance)
+    run = FinishedRun.at(run_dir)
+    shape = run.record.measurement.shape[1:]
+    picked = picks.read(file, run.table(), shape, skip_bad)
+    return picks.agreement(find_copies(run), picked, shape, tolerance)

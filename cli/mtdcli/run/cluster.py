@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import mtdcore as mtd
 from mtdcore._base.cores import usable_cores
 from mtdcore.errors import ParameterError
+
+from .parameters import RunParameters
 
 if TYPE_CHECKING:
     from mtdcore.estep.backends import Backend
@@ -19,9 +21,7 @@ ALL_DEVICES = "cuda:all"
 
 
 @contextmanager
-def computing(
-    parameters: Mapping[str, Any], threads: int | None
-) -> Iterator[tuple[Backend, Executor | None]]:
+def computing(parameters: RunParameters, threads: int | None) -> Iterator[tuple[Backend, Executor | None]]:
     """The backend of a run, and the executor of its E-steps while the block runs.
 
     Args:
@@ -33,8 +33,8 @@ def computing(
         ParameterError: options that exclude each other.
         DependencyError, DeviceError, StorageError: what was asked for is not there.
     """
-    device, precision = parameters["device"], parameters["precision"]
-    scheduler, workers = parameters["scheduler"], parameters["workers"]
+    device, precision = parameters.device, parameters.precision
+    scheduler, workers = parameters.scheduler, parameters.workers
     ways = [scheduler is not None, workers is not None, device == ALL_DEVICES]
     if sum(ways) > 1:
         raise ParameterError(
@@ -44,7 +44,7 @@ def computing(
         from mtdcore.estep.dask import WorkerBackend, connected, local_workers
 
         share = 1 if workers is None else max(1, usable_cores() // workers)
-        with local_workers(workers) if scheduler is None else connected(scheduler) as executor:
+        with connected(str(scheduler)) if workers is None else local_workers(workers) as executor:
             yield WorkerBackend(executor, device, precision, threads or share), executor
     elif device == ALL_DEVICES:
         from mtdcore.estep.backends.cuda.backend import device_executor

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from mtdcore._base.cores import usable_cores
 from mtdcore.errors import ParameterError
 from mtdcore.estep.backends import Precision, get_backend
 from mtdcore.model.likelihood import PatchLikelihood, WindowLikelihood
+
+from .parameters import RunParameters
 
 _MIB = 2**20
 
@@ -22,7 +21,7 @@ _PER_PIXEL, _SPECTRA, _OWN = 16, 256 * _MIB, 2 * _MIB
 _PER_CELL = 32
 
 
-def threads_within(parameters: Mapping[str, Any], shape: tuple[int, int, int]) -> int | None:
+def threads_within(parameters: RunParameters, shape: tuple[int, int, int]) -> int | None:
     """Threads to use on the CPU so that memory stays within ``max_memory``.
 
     Args:
@@ -30,22 +29,22 @@ def threads_within(parameters: Mapping[str, Any], shape: tuple[int, int, int]) -
         shape: (micrographs, H, W) of the measurement.
 
     Returns:
-        ``parameters["threads"]`` (None: all cores) where no limit is set, otherwise as many of them as fit.
+        ``parameters.threads`` (None: all cores) where no limit is set, otherwise as many of them as fit.
 
     Raises:
         ParameterError: not even one fits.
     """
-    limit, threads = parameters["max_memory"], parameters["threads"]
+    limit, threads = parameters.max_memory, parameters.threads
     if limit is None:
-        return None if threads is None else int(threads)
-    box, rotations, separation = (parameters[name] for name in ("box_size", "rotations", "min_separation"))
-    templates = rotations * parameters["classes"]
+        return threads
+    box, rotations, separation = parameters.box_size, parameters.rotations, parameters.min_separation
+    templates = rotations * parameters.classes
     likelihood = (
         PatchLikelihood(box, templates, 1.0)
-        if parameters["likelihood"] == "patch"
+        if parameters.likelihood == "patch"
         else WindowLikelihood(box, templates, 1.0, 1.0, separation if isinstance(separation, int) else None)
     )
-    shared, own = _workspace(likelihood, parameters["precision"], shape)
+    shared, own = _workspace(likelihood, parameters.precision, shape)
     fitting = int((limit - _BASE - shared) // own)
     if fitting < 1:
         least = -(-(_BASE + shared + own) // _MIB)

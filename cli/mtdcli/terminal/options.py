@@ -1,4 +1,4 @@
-"""Option types that several commands use."""
+"""Option types that several commands use, and options in groups."""
 
 from __future__ import annotations
 
@@ -83,3 +83,33 @@ class Shape(click.ParamType[tuple[int, int]]):
         if match is None:
             self.fail(f"{value!r} is no size in pixels such as 308x308", param, ctx)
         return int(match[1]), int(match[2] or match[1])
+
+
+class GroupedOption(click.Option):
+    """An option that ``--help`` lists under a heading of its own.
+
+    Args:
+        group: the heading, one of those of :class:`GroupedCommand`.
+        parameters: those of :class:`click.Option`.
+    """
+
+    def __init__(self, *parameters: Any, group: str, **named: Any) -> None:
+        super().__init__(*parameters, **named)
+        self.group = group
+
+
+class GroupedCommand(click.Command):
+    """A command whose ``--help`` lists its options in groups; an option without one belongs to the output."""
+
+    GROUPS = ("data", "target", "model", "search", "prior", "compute", "output")
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """One section for each group."""
+        for group in self.GROUPS:
+            found = [
+                p.get_help_record(ctx) for p in self.get_params(ctx) if getattr(p, "group", "output") == group
+            ]
+            lines = [line for line in found if line is not None]
+            if lines:
+                with formatter.section(f"{group.capitalize()} options"):
+                    formatter.write_dl(lines)
