@@ -6,54 +6,44 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, Self
+from types import NoneType, UnionType
+from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 import click
 
 from ..terminal.console import F
 from ..terminal.options import Bytes, CountOr, GroupedOption, NumberOr
 
-_POSITIVE = click.FloatRange(min=0, min_open=True)
-_NOT_NEGATIVE = click.FloatRange(min=0)
 _COUNT = click.IntRange(min=1)
-_FILE = click.Path(path_type=Path)
+_FROM_ZERO = click.FloatRange(min=0)
 
-#: Stands for "no such entry in the metadata of a field".
-_NOTHING: Any = object()
+#: Stands for "runs did what is the default now".
+_SAME: Any = object()
 
 
 def _option(
     group: str,
-    kind: click.ParamType[Any] | type,
     text: str,
     default: Any = None,
     *,
+    kind: click.ParamType[Any] | None = None,
     metavar: str | None = None,
-    required: bool = False,
     decides: bool = True,
-    before: Any = _NOTHING,
+    before: Any = _SAME,
 ) -> Any:
     """A field that is an option.
 
     Args:
         group: its heading in ``--help``.
-        kind: type for click; bool: a flag.
         text: its help.
-        default: its default.
+        default: its default; MISSING: it is required.
+        kind: type for click; None: as :func:`_kind` reads it from the type of the field.
         metavar: what ``--help`` shows for the value.
-        required: there is no default.
         decides: whether it may change a bit of the result; if not, a continuation may change it.
         before: what runs did before the option existed, where that is not the default.
     """
-    metadata = {
-        "group": group,
-        "kind": kind,
-        "help": text,
-        "metavar": metavar,
-        "decides": decides,
-        "before": before,
-    }
-    return field(metadata=metadata) if required else field(default=default, metadata=metadata)
+    more = {"group": group, "help": text, "kind": kind, "metavar": metavar, "decides": decides}
+    return field(default=default, metadata=more | {"before": before})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,149 +54,117 @@ class RunParameters:
     this class stands in ``run.json``.
     """
 
-    box_size: int = _option("target", _COUNT, "Side of the target image, pixels.", required=True, metavar="L")
-    rotations: int = _option(
-        "target", _COUNT, "Equally spaced rotations that a copy may have.", 4, metavar="K"
-    )
+    box_size: int = _option("target", "Side of the target image, pixels.", default=MISSING, metavar="L")
+    rotations: int = _option("target", "Equally spaced rotations that a copy may have.", 4, metavar="K")
     coarse_rotations: int | Literal["auto"] = _option(
         "search",
-        CountOr("auto"),
         "Angles that find the copies, all K are scored there (window); auto: about 0.8 L where K is at least twice that.",
         "auto",
         metavar="N|auto",
     )
     likelihood: Literal["window", "patch"] = _option(
-        "model",
-        click.Choice(["window", "patch"]),
-        "Model of the measurement: window (default method) or patch (as published).",
-        "window",
+        "model", "Model of the measurement: window (default method) or patch (as published).", "window"
     )
     min_separation: int | Literal["auto"] | None = _option(
         "model",
-        CountOr("auto"),
         "Smallest distance of two copies, pixels; auto: as close as copies of the recovered size can come. Default: the box size.",
         metavar="D|auto",
     )
     noise_std: float | Literal["auto"] = _option(
-        "model",
-        NumberOr("auto"),
-        "Standard deviation of the noise; auto: estimated.",
-        "auto",
-        metavar="S|auto",
+        "model", "Standard deviation of the noise; auto: estimated.", "auto", metavar="S|auto"
     )
     expected_count: float | None = _option(
-        "model",
-        _POSITIVE,
-        "Number of copies to start from. Default: a tenth of the area.",
-        metavar="P",
+        "model", "Number of copies to start from. Default: a tenth of the area.", metavar="P"
     )
     prior: str | None = _option(
         "prior",
-        str,
         "Learned prior: a shipped one, that of a plug-in, or a .safetensors file (extra: torch).",
         metavar="NAME|PATH",
     )
     initial: str | None = _option(
         "search",
-        str,
         "Start: random pixels in [0, 1], the same but faint, draws from the prior, a faint blob, or an image. "
         "Default: samples with a prior, faint with --update wiener, else uniform.",
         metavar="uniform|faint|samples|blob|FILE",
     )
     starts: int | None = _option(
-        "search",
-        _COUNT,
-        "Random starts that race, chosen by evidence. Default: 16 samples, or 1.",
-        metavar="N",
+        "search", "Random starts that race, chosen by evidence. Default: 16 samples, or 1.", metavar="N"
     )
     temperature: float | Literal["auto"] | None = _option(
         "search",
-        NumberOr("auto", minimum=1),
         "Start at this temperature and cool to 1. Default: auto for uniform starts of the window model, else 1.",
         metavar="T|auto",
+        kind=NumberOr("auto", minimum=1),
     )
     update: Literal["auto", "denoising", "exact", "wiener", "gradient"] = _option(
         "search",
-        click.Choice(["auto", "denoising", "exact", "wiener", "gradient"]),
         "M-step; auto: denoising with a prior, wiener without one where micrographs were whitened or have a CTF, else exact.",
         "auto",
     )
-    step: float = _option("search", _POSITIVE, "Step size of --update gradient.", 1e-3)
-    iterations: int = _option("search", _COUNT, "Largest number of iterations.", 60, metavar="N")
+    step: float = _option("search", "Step size of --update gradient.", 1e-3)
+    iterations: int = _option("search", "Largest number of iterations.", 60, metavar="N")
     batches: int = _option(
         "search",
-        _COUNT,
         "Read the measurement in so many parts, one per iteration, and all of it in the last two: fewer passes over large ones.",
         1,
         metavar="N",
     )
-    tolerance: float = _option("search", _NOT_NEGATIVE, "Stop when the estimate moves less than this.", 1e-5)
-    classes: int = _option("target", _COUNT, "Different images that the copies may show.", 1, metavar="C")
+    tolerance: float = _option(
+        "search", "Stop when the estimate moves less than this.", 1e-5, kind=_FROM_ZERO
+    )
+    classes: int = _option("target", "Different images that the copies may show.", 1, metavar="C")
     micrographs: Literal["auto", "each", "alike"] = _option(
         "model",
-        click.Choice(["auto", "each", "alike"]),
         "Noise level, number of copies and transfer (whitening, CTF) of each micrograph, or the same for all; "
         "auto: of each where a transfer is known.",
         "auto",
     )
     skip_bad: bool = _option(
         "data",
-        bool,
         "Go on without micrographs of a list, or chunks of a Zarr measurement, that are missing or damaged.",
         False,
     )
     stop_file: Path | None = _option(  # noqa: RUF009 (a field, made once)
         "compute",
-        _FILE,
         "Stop with a checkpoint, as on SIGTERM, when this file appears.",
         metavar="FILE",
         decides=False,
     )
-    seed: int = _option("search", click.IntRange(min=0), "Seed of everything random.", 0)
-    device: str = _option("compute", str, "Where to compute.", "auto", metavar="auto|cpu|cuda[:i|:all]")
+    seed: int = _option("search", "Seed of everything random.", 0, kind=click.IntRange(min=0))
+    device: str = _option("compute", "Where to compute.", "auto", metavar="auto|cpu|cuda[:i|:all]")
     precision: Literal["float32", "float64"] = _option(
-        "compute",
-        click.Choice(["float32", "float64"]),
-        "Of the correlations; sums are always float64.",
-        "float32",
+        "compute", "Of the correlations; sums are always float64.", "float32"
     )
     threads: int | None = _option(
         "compute",
-        _COUNT,
         "CPU threads; they change no bit of the result. Default: all cores.",
         metavar="N",
         decides=False,
     )
     workers: int | None = _option(
         "compute",
-        _COUNT,
         "Spread the work over this many processes of this machine (extra: dask).",
         metavar="N",
         decides=False,
     )
     scheduler: str | None = _option(
         "compute",
-        str,
         "Spread the work over the Dask cluster of this scheduler, see docs/cluster.md.",
         metavar="ADDRESS",
         decides=False,
     )
     max_memory: int | None = _option(
         "compute",
-        Bytes(),
         "Rather use fewer threads than more memory than this, e.g. 4G.",
         metavar="SIZE",
         decides=False,
+        kind=Bytes(),
     )
     defects: Literal["mask", "keep"] = _option(
-        "data",
-        click.Choice(["mask", "keep"]),
-        "Dead and hot pixels: not used, or taken as they are.",
-        "mask",
-        before="keep",
+        "data", "Dead and hot pixels: not used, or taken as they are.", "mask", before="keep"
     )
     checkpoint_every: float = _option(
-        "compute", _NOT_NEGATIVE, "Seconds between checkpoints.", 30.0, decides=False
+        "compute", "Seconds between checkpoints.", 30.0, decides=False, kind=_FROM_ZERO
     )
 
     @classmethod
@@ -218,17 +176,15 @@ class RunParameters:
         """
         from mtdcore._base.records import from_record
 
-        before = {
-            one.name: one.metadata["before"] for one in fields(cls) if one.metadata["before"] is not _NOTHING
-        }
-        found = from_record(cls, {**before, **record} if isinstance(record, Mapping) else record)
-        for one in fields(cls):
-            value, kind = getattr(found, one.name), click.types.convert_type(one.metadata["kind"])
+        old = {one.name: one.metadata["before"] for one in fields(cls) if one.metadata["before"] is not _SAME}
+        found = from_record(cls, {**old, **record} if isinstance(record, Mapping) else record)
+        for name, kind in _kinds().items():
+            value = getattr(found, name)
             try:
                 if value is not None:
                     kind.convert(value, None, None)
             except click.BadParameter as problem:
-                raise ValueError(f"{one.name}: {problem.message}") from problem
+                raise ValueError(f"{name}: {problem.message}") from problem
         return found
 
     def deciding(self) -> dict[str, Any]:
@@ -242,15 +198,40 @@ class RunParameters:
 
 def run_options(function: F) -> F:
     """The options of :class:`RunParameters`."""
+    kinds = _kinds()
     for one in reversed(fields(RunParameters)):
-        given = dict(one.metadata)
-        more: dict[str, Any] = {"help": given["help"], "group": given["group"], "metavar": given["metavar"]}
-        if given["kind"] is bool:
+        more: dict[str, Any] = {name: one.metadata[name] for name in ("help", "group", "metavar")}
+        if kinds[one.name] is click.BOOL:
             more["is_flag"] = True
         elif one.default is MISSING:
-            more |= {"type": given["kind"], "required": True}
+            more |= {"type": kinds[one.name], "required": True}
         else:
-            more |= {"type": given["kind"], "default": one.default, "show_default": one.default is not None}
+            more |= {"type": kinds[one.name], "default": one.default, "show_default": one.default is not None}
         flag = f"--{one.name.replace('_', '-')}"
         function = click.option(flag, cls=GroupedOption, **more)(function)
     return function
+
+
+def _kinds() -> dict[str, click.ParamType[Any]]:
+    """The type of every option for click."""
+    hints = get_type_hints(RunParameters)
+    return {one.name: one.metadata["kind"] or _kind(hints[one.name]) for one in fields(RunParameters)}
+
+
+def _kind(hint: Any) -> click.ParamType[Any]:
+    """Words are a choice, numbers positive, and either of them where both may stand."""
+    members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    words = [word for member in members for word in get_args(member)]
+    plain = [member for member in members if not get_args(member) and member is not NoneType]
+    if not plain:
+        return click.Choice(words)
+    if words:
+        return CountOr(*words) if plain == [int] else NumberOr(*words)
+    kinds: dict[Any, click.ParamType[Any]] = {
+        int: _COUNT,
+        float: click.FloatRange(min=0, min_open=True),
+        str: click.STRING,
+        bool: click.BOOL,
+        Path: click.Path(path_type=Path),
+    }
+    return kinds[plain[0]]
