@@ -12,9 +12,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from array_api_compat import array_namespace, device
 
-from .._base.typing import Array
+from .._base.fourier import radial_filter as radial_filter  # part of the optics for whoever imports this
 from ..errors import ParameterError
 
 
@@ -80,30 +79,3 @@ def check_number(facts: Micrographs | None, micrographs: int) -> None:
             f"the measurement has {micrographs} micrographs, the facts about them are for {len(facts)}: give one of "
             "each per micrograph, in the order of the stack."
         )
-
-
-def radial_filter(images: Array, profiles: Array) -> Array:
-    """Filter images by factors that depend on the length of the frequency alone.
-
-    Images are padded to twice their side with zeros and cropped again, so nothing wraps around; on (B, B) images the
-    map is symmetric and commutes with quarter turns and reflections.
-
-    Args:
-        images: (T, B, B) float64 of any library.
-        profiles: (R,) or (T, R) NumPy, factors as in :attr:`Micrographs.transfer`.
-
-    Returns:
-        (T, B, B) of the library of ``images``.
-    """
-    xp = array_namespace(images)
-    side = images.shape[-1]
-    rows, columns = np.fft.fftfreq(2 * side), np.fft.rfftfreq(2 * side)
-    profiles = np.asarray(profiles)
-    at = np.minimum(np.hypot(rows[:, None], columns), 0.5) * 2 * (profiles.shape[-1] - 1)
-    below = np.minimum(at.astype(np.int64), profiles.shape[-1] - 2)
-    factors = profiles[..., below] + (at - below) * (profiles[..., below + 1] - profiles[..., below])
-    padded = xp.zeros((images.shape[0], 2 * side, 2 * side), dtype=images.dtype, device=device(images))
-    inner = (slice(None), slice(0, side), slice(0, side))
-    padded[inner] = images
-    spectra = xp.fft.rfftn(padded, axes=(1, 2)) * xp.asarray(factors, device=device(images))
-    return xp.fft.irfftn(spectra, s=(2 * side, 2 * side), axes=(1, 2))[inner]

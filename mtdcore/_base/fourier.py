@@ -1,0 +1,56 @@
+"""Filters that depend on the length of the frequency alone."""
+
+from __future__ import annotations
+
+import numpy as np
+from array_api_compat import array_namespace, device
+from numpy.typing import DTypeLike
+
+from .typing import Array
+
+
+def radial_frequencies(shape: tuple[int, int], dtype: DTypeLike = np.float32) -> np.ndarray:
+    """|frequency| in cycles per pixel on the ``rfft2`` grid of an image of this shape, (H, W // 2 + 1)."""
+    rows, columns = np.fft.fftfreq(shape[0]).astype(dtype), np.fft.rfftfreq(shape[1]).astype(dtype)
+    return np.asarray(np.hypot(rows[:, None], columns[None, :]))
+
+
+def radial_factors(shape: tuple[int, int], profiles: np.ndarray, dtype: DTypeLike = np.float32) -> np.ndarray:
+    """Radial profiles on the ``rfft2`` grid of an image of this shape.
+
+    Args:
+        shape: (H, W).
+        profiles: (R,) or (T, R), values at R frequencies evenly spaced from 0 to 1/2 cycles per pixel, both included;
+            linear between them, constant beyond.
+        dtype: of frequencies and factors.
+
+    Returns:
+        (H, W // 2 + 1) or (T, H, W // 2 + 1).
+    """
+    frequencies, at = radial_frequencies(shape, dtype), np.linspace(0.0, 0.5, profiles.shape[-1])
+    if profiles.ndim == 1:
+        return np.asarray(np.interp(frequencies, at, profiles), dtype)
+    return np.array([np.interp(frequencies, at, profile) for profile in profiles], dtype)
+
+
+def radial_filter(images: Array, profiles: Array) -> Array:
+    """Filter images by factors that depend on the length of the frequency alone.
+
+    Images are padded to twice their side with zeros and cropped again, so nothing wraps around; on (B, B) images the
+    map is symmetric and commutes with quarter turns and reflections.
+
+    Args:
+        images: (T, B, B) float64 of any library.
+        profiles: (R,) or (T, R) NumPy, see :func:`radial_factors`.
+
+    Returns:
+        (T, B, B) of the library of ``images``.
+    """
+    xp = array_namespace(images)
+    side = images.shape[-1]
+    padded = xp.zeros((images.shape[0], 2 * side, 2 * side), dtype=images.dtype, device=device(images))
+    inner = (slice(None), slice(0, side), slice(0, side))
+    padded[inner] = images
+    factors = radial_factors((2 * side, 2 * side), np.asarray(profiles), np.float64)
+    spectra = xp.fft.rfftn(padded, axes=(1, 2)) * xp.asarray(factors, device=device(images))
+    return xp.fft.irfftn(spectra, s=(2 * side, 2 * side), axes=(1, 2))[inner]
