@@ -1,16 +1,21 @@
-"""The options of a run as arguments of the engine."""
+"""The options of a run as arguments of the engine: what is computed, and where."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
 import mtdcore as mtd
+from mtdcore._base.cores import usable_cores
 from mtdcore._base.optional import optional
 from mtdcore._base.plugins import plugin
 from mtdcore.em.starts import Start
+from mtdcore.errors import ParameterError
 from mtdcore.mstep.wiener import WienerUpdate
 
 from ..inputs.sources import read_image
@@ -18,7 +23,11 @@ from .parameters import RunParameters
 
 if TYPE_CHECKING:
     from mtdcore.data.micrographs.table import MicrographTable
+    from mtdcore.estep.backends import Backend
     from mtdcore.mstep.updates import Update
+
+#: The ``--device`` that spreads every E-step over all CUDA devices.
+ALL_DEVICES = "cuda:all"
 
 #: What tells the micrographs apart, as :func:`mtdcore.recover` takes it.
 Optics: TypeAlias = mtd.Micrographs | Literal["each"] | None
@@ -87,3 +96,38 @@ def _update(parameters: RunParameters) -> Update | None:
         case "wiener":
             return WienerUpdate()
     return None
+
+
+@contextmanager
+def computing(parameters: RunParameters, threads: int | None) -> Iterator[tuple[Backend, Executor | None]]:
+    """The backend of a run, and the executor of its E-steps while the block runs.
+
+    Args:
+        parameters: the options of ``mtd recover``.
+        threads: CPU threads, None: all cores; of a task where there are workers, None: those of this machine shared
+            evenly, or one on a cluster.
+
+    Raises:
+        ParameterError: options that exclude each other.
+        DependencyError, DeviceError, StorageError: what was asked for is not there.
+    """
+    device, precision = parameters.device, parameters.precision
+    scheduler, workers = parameters.scheduler, parameters.workers
+    ways = [scheduler is not None, workers is not None, device == ALL_DEVICES]
+    if sum(ways) > 1:
+        raise ParameterError(
+            f"--scheduler, --workers and --device {ALL_DEVICES} are three ways to share the work; give one of them."
+        )
+    if scheduler is not None or workers is not None:
+        from mtdcore.estep.dask import WorkerBackend, connected, local_workers
+
+        share = 1 if workers is None else max(1, usable_cores() // workers)
+        with connected(str(scheduler)) if workers is None else local_workers(workers) as executor:
+            yield WorkerBackend(executor, device, precision, threads or share), executor
+    elif device == ALL_DEVICES:
+        from mtdcore.estep.backends.cuda.backend import device_executor
+
+        with device_executor() as processes:
+            yield mtd.get_backend("cuda", precision, threads), processes
+    else:
+        yield mtd.get_backend(device, precision, threads), None

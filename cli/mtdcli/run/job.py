@@ -22,8 +22,7 @@ from ..inputs.usable import missing, open_usable, source_of
 from ..terminal.console import log
 from ..terminal.installation import machine, versions
 from ..terminal.progress import Progress
-from .arguments import Optics, arguments, named_prior, optics
-from .cluster import computing
+from .arguments import Optics, arguments, computing, named_prior, optics
 from .copies import write_copies
 from .finished import FinishedRun
 from .folder import RunFolder

@@ -20,8 +20,7 @@ from mtdcore.results.uncertainty import average_level, posterior_samples, unbias
 
 from ..terminal.console import log
 from ..terminal.progress import Progress
-from .arguments import arguments, optics
-from .cluster import computing
+from .arguments import arguments, computing, optics
 from .finished import FinishedRun
 from .memory import threads_within
 from .record import Null
