@@ -18,7 +18,7 @@ from ..terminal.console import emit, json_option
     help="True image, or picks (a RELION .star of coordinates). Default: what the measurement was simulated with.",
 )
 @click.option(
-    "--tolerance",
+    "--max-distance",
     type=click.FloatRange(min=0),
     metavar="PX",
     help="Largest distance between a copy and its pick, pixels of the measurement. Default: a sixth of the box.",
@@ -30,21 +30,26 @@ from ..terminal.console import emit, json_option
 )
 @json_option
 def command(
-    run_dir: Path, truth: Path | None, tolerance: float | None, skip_bad: bool, as_json: bool
+    run_dir: Path, truth: Path | None, max_distance: float | None, skip_bad: bool, as_json: bool
 ) -> None:
-    """Compare the estimate in RUN_DIR with the truth: the relative error E (best rotation) and the gauge-free E_s
-    (best rotation and small shift, since the data hardly fix where the image sits in its box). Where the copies are known
-    too, also precision and recall of the detected ones. Of several classes the one nearest to the truth counts.
+    """Compare the estimate in RUN_DIR with the truth.
 
-    With picks of somebody else as truth: precision and recall of the copies in the micrographs that these are about.
+    An image as truth gives two errors: the relative error E at the best rotation, and E_s at the best rotation and small
+    shift, because the data hardly fix the place of the image in its box. Of several classes the nearest one counts. A
+    simulation also gives precision and recall of the detected copies.
+
+    Picks as truth (.star) give precision and recall of the copies in the micrographs that hold picks.
     """
     if truth is not None and truth.suffix.lower() == ".star":
         emit(
-            {"run": str(run_dir), "detections": _against_picks(run_dir, truth, tolerance, skip_bad)}, as_json
+            {"run": str(run_dir), "detections": _against_picks(run_dir, truth, max_distance, skip_bad)},
+            as_json,
         )
         return
-    if skip_bad or tolerance is not None:
-        raise click.UsageError("--skip-bad and --tolerance are about picks: name them with --truth FILE.star")
+    if skip_bad or max_distance is not None:
+        raise click.UsageError(
+            "--skip-bad and --max-distance are about picks: name them with --truth FILE.star"
+        )
     from mtdcore.errors import InputError
 
     from ..inputs.truth import errors, simulation_at, true_target
@@ -73,7 +78,7 @@ def command(
     emit(result, as_json)
 
 
-def _against_picks(run_dir: Path, file: Path, tolerance: float | None, skip_bad: bool) -> dict[str, Any]:
+def _against_picks(run_dir: Path, file: Path, max_distance: float | None, skip_bad: bool) -> dict[str, Any]:
     from ..inputs import picks
     from ..run.copies import find_copies
     from ..run.finished import FinishedRun
@@ -81,4 +86,4 @@ def _against_picks(run_dir: Path, file: Path, tolerance: float | None, skip_bad:
     run = FinishedRun.at(run_dir)
     shape = run.record.measurement.shape[1:]
     picked = picks.read(file, run.table(), shape, skip_bad)
-    return picks.agreement(find_copies(run), picked, shape, tolerance)
+    return picks.agreement(find_copies(run), picked, shape, max_distance)

@@ -25,7 +25,9 @@ _COUNT = click.IntRange(min=1)
 )
 @click.option("--targets", type=_COUNT, default=10, show_default=True, help="Targets; digits: one per class.")
 @click.option("--seeds", type=_COUNT, default=1, show_default=True, help="Measurements per target and SNR.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of everything.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random numbers."
+)
 @click.option(
     "--images",
     type=click.Path(path_type=Path),
@@ -40,8 +42,10 @@ _COUNT = click.IntRange(min=1)
 )
 @click.option("--iterations", type=_COUNT, help="Iterations of every run. Default: 100 (paper), 60.")
 @click.option(
-    "--weights",
-    help="Learned prior: shipped name or .safetensors. Default: trained, or shipped (mnist).",
+    "--prior",
+    "weights",
+    metavar="NAME|PATH",
+    help="Learned prior: glyphs, mnist, or a .safetensors file. Default: trained, or shipped (mnist).",
 )
 @click.option("--train-steps", type=_COUNT, help="Steps of the training, where there is one.")
 @click.option(

@@ -17,7 +17,7 @@ _POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
 class _Rotations(click.ParamType[int | str]):
-    name = "K|continuous"
+    name = "rotations"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
         return value if value == "continuous" else click.IntRange(min=1).convert(value, param, ctx)
@@ -29,36 +29,46 @@ class _Rotations(click.ParamType[int | str]):
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="Zarr measurement to write."
 )
 @click.option(
-    "--box-size", type=click.IntRange(min=8), default=28, show_default=True, help="Side of a glyph, pixels."
+    "--box-size",
+    type=click.IntRange(min=8),
+    metavar="L",
+    default=28,
+    show_default=True,
+    help="Side of the box around a glyph, pixels.",
 )
 @click.option(
-    "--size", type=Shape(), help="Pixels of a micrograph, HxW or one number. Default: 11 boxes square."
+    "--size",
+    type=Shape(),
+    metavar="HxW",
+    help="Pixels of a micrograph, HxW or one number. Default: 11 boxes square.",
 )
 @click.option("--density", type=_POSITIVE, help="Share of the area that copies cover. Default: 0.1.")
 @click.option("--count", type=click.IntRange(min=0), help="Copies in each micrograph, instead of --density.")
 @click.option("--snr", type=_POSITIVE, help="Signal-to-noise ratio ||F||^2 / (L sigma)^2. Default: 1.")
 @click.option(
-    "--noise-std", type=click.FloatRange(min=0), help="Standard deviation of the noise, instead of --snr."
+    "--noise-std",
+    type=click.FloatRange(min=0),
+    help="Standard deviation of the noise, in units of TARGET, instead of --snr.",
 )
 @click.option(
     "--rotations",
     type=_Rotations(),
+    metavar="K|continuous",
     default="4",
     show_default=True,
-    help="Equally spaced rotations, or any angle.",
+    help="Equally spaced rotations of a copy, or any angle.",
 )
 @click.option(
-    "--separation",
-    type=_POSITIVE,
-    default=2.0,
-    show_default=True,
-    help="Smallest distance of two copies, boxes.",
+    "--min-separation",
+    type=click.IntRange(min=1),
+    metavar="D",
+    help="Smallest distance of two copies, pixels. Default: two boxes.",
 )
 @click.option(
     "--micrographs", type=click.IntRange(min=1), default=1, show_default=True, help="Number of micrographs."
 )
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same bits."
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random numbers."
 )
 @force_option
 @json_option

@@ -54,74 +54,81 @@ class RunParameters:
     this class stands in ``run.json``.
     """
 
-    box_size: int = _option("target", "Side of the target image, pixels.", default=MISSING, metavar="L")
-    rotations: int = _option("target", "Equally spaced rotations that a copy may have.", 4, metavar="K")
+    box_size: int = _option(
+        "target", "Side of the box around one copy, pixels.", default=MISSING, metavar="L"
+    )
+    rotations: int = _option("target", "Equally spaced rotations of a copy.", 4, metavar="K")
     coarse_rotations: int | Literal["auto"] = _option(
         "search",
-        "Angles that find the copies, all K are scored there (window); auto: about 0.8 L where K is at least twice that.",
+        "Rotations of the search for copies; all K are scored where it finds one (window). auto: about 0.8 L, if K is at least twice that.",
         "auto",
         metavar="N|auto",
     )
     likelihood: Literal["window", "patch"] = _option(
-        "model", "Model of the measurement: window (default method) or patch (as published).", "window"
+        "model", "Model of the measurement. window: whole copies; patch: as published.", "window"
     )
     min_separation: int | Literal["auto"] | None = _option(
         "model",
-        "Smallest distance of two copies, pixels; auto: as close as copies of the recovered size can come. Default: the box size.",
+        "Smallest distance of two copies, pixels; auto: the size of the recovered object. Default: the box size.",
         metavar="D|auto",
     )
     noise_std: float | Literal["auto"] = _option(
-        "model", "Standard deviation of the noise; auto: estimated.", "auto", metavar="S|auto"
+        "model",
+        "Standard deviation of the noise, in units of the measurement; auto: estimated.",
+        "auto",
+        metavar="S|auto",
     )
     expected_count: float | None = _option(
-        "model", "Number of copies to start from. Default: a tenth of the area.", metavar="P"
+        "model", "Number of copies at the start. Default: boxes over a tenth of the area.", metavar="P"
     )
     prior: str | None = _option(
         "prior",
-        "Learned prior: a shipped one, that of a plug-in, or a .safetensors file (extra: torch).",
+        "Learned prior: glyphs, mnist, a plug-in, or a .safetensors file (extra: torch). Default: no prior.",
         metavar="NAME|PATH",
     )
     initial: str | None = _option(
         "search",
-        "Start: random pixels in [0, 1], the same but faint, draws from the prior, a faint blob, or an image. "
-        "Default: samples with a prior, faint with --update wiener, else uniform.",
+        "Start. uniform: random pixels in [0, 1]; faint: the same at low contrast; samples: draws from the prior; blob: a blurred "
+        "spot; or an image file. Default: samples with a prior, faint with --update wiener, else uniform.",
         metavar="uniform|faint|samples|blob|FILE",
     )
     starts: int | None = _option(
-        "search", "Random starts that race, chosen by evidence. Default: 16 samples, or 1.", metavar="N"
+        "search",
+        "Random starts; the one with the most evidence goes on. Default: 16 for samples, else 1.",
+        metavar="N",
     )
     temperature: float | Literal["auto"] | None = _option(
         "search",
-        "Start at this temperature and cool to 1. Default: auto for uniform starts of the window model, else 1.",
+        "Temperature at the start; it cools to 1. Default: auto for uniform starts of the window likelihood, else 1.",
         metavar="T|auto",
         kind=NumberOr("auto", minimum=1),
     )
     update: Literal["auto", "denoising", "exact", "wiener", "gradient"] = _option(
         "search",
-        "M-step; auto: denoising with a prior, wiener without one where micrographs were whitened or have a CTF, else exact.",
+        "M-step. auto: denoising with a prior; wiener without one for whitened micrographs and those with a CTF; else exact.",
         "auto",
     )
     step: float = _option("search", "Step size of --update gradient.", 1e-3)
     iterations: int = _option("search", "Largest number of iterations.", 60, metavar="N")
     batches: int = _option(
         "search",
-        "Read the measurement in so many parts, one per iteration, and all of it in the last two: fewer passes over large ones.",
+        "Parts of the measurement: an iteration reads one, the last two read all. More parts need fewer passes over a large measurement.",
         1,
         metavar="N",
     )
     tolerance: float = _option(
-        "search", "Stop when the estimate moves less than this.", 1e-5, kind=_FROM_ZERO
+        "search", "Stop when an iteration moves the estimate by less than this.", 1e-5, kind=_FROM_ZERO
     )
-    classes: int = _option("target", "Different images that the copies may show.", 1, metavar="C")
+    classes: int = _option("target", "Number of different images among the copies.", 1, metavar="C")
     micrographs: Literal["auto", "each", "alike"] = _option(
         "model",
-        "Noise level, number of copies and transfer (whitening, CTF) of each micrograph, or the same for all; "
-        "auto: of each where a transfer is known.",
+        "each: noise level, number of copies and transfer (whitening, CTF) of every micrograph; alike: the same for all; "
+        "auto: each where a transfer is known.",
         "auto",
     )
     skip_bad: bool = _option(
         "data",
-        "Go on without micrographs of a list, or chunks of a Zarr measurement, that are missing or damaged.",
+        "Leave out missing and damaged micrographs of a list, or chunks of a Zarr measurement.",
         False,
     )
     stop_file: Path | None = _option(  # noqa: RUF009 (a field, made once)
@@ -130,38 +137,38 @@ class RunParameters:
         metavar="FILE",
         decides=False,
     )
-    seed: int = _option("search", "Seed of everything random.", 0, kind=click.IntRange(min=0))
+    seed: int = _option("search", "Seed of all random numbers.", 0, kind=click.IntRange(min=0))
     device: str = _option("compute", "Where to compute.", "auto", metavar="auto|cpu|cuda[:i|:all]")
     precision: Literal["float32", "float64"] = _option(
-        "compute", "Of the correlations; sums are always float64.", "float32"
+        "compute", "Precision of the correlations; sums are float64.", "float32"
     )
     threads: int | None = _option(
         "compute",
-        "CPU threads; they change no bit of the result. Default: all cores.",
+        "CPU threads; the result has the same bits for any number. Default: all cores.",
         metavar="N",
         decides=False,
     )
     workers: int | None = _option(
         "compute",
-        "Spread the work over this many processes of this machine (extra: dask).",
+        "Processes on this machine that share the work (extra: dask).",
         metavar="N",
         decides=False,
     )
     scheduler: str | None = _option(
         "compute",
-        "Spread the work over the Dask cluster of this scheduler, see docs/cluster.md.",
+        "Dask scheduler whose workers share the work, see docs/cluster.md (extra: dask).",
         metavar="ADDRESS",
         decides=False,
     )
     max_memory: int | None = _option(
         "compute",
-        "Rather use fewer threads than more memory than this, e.g. 4G.",
+        "Memory limit, e.g. 4G: fewer threads are used where more would exceed it.",
         metavar="SIZE",
         decides=False,
         kind=Bytes(),
     )
     defects: Literal["mask", "keep"] = _option(
-        "data", "Dead and hot pixels: not used, or taken as they are.", "mask", before="keep"
+        "data", "Dead and hot pixels: masked, or kept as they are.", "mask", before="keep"
     )
     checkpoint_every: float = _option(
         "compute", "Seconds between checkpoints.", 30.0, decides=False, kind=_FROM_ZERO

@@ -105,11 +105,9 @@ class GroupedCommand(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """One section for each group."""
+        options = [one for one in self.get_params(ctx) if isinstance(one, click.Option)]
         for group in self.GROUPS:
-            found = [
-                p.get_help_record(ctx) for p in self.get_params(ctx) if getattr(p, "group", "output") == group
-            ]
-            lines = [line for line in found if line is not None]
-            if lines:
+            found = [one.get_help_record(ctx) for one in options if getattr(one, "group", "output") == group]
+            if found:
                 with formatter.section(f"{group.capitalize()} options"):
-                    formatter.write_dl(lines)
+                    formatter.write_dl([line for line in found if line is not None])
