@@ -1,4 +1,4 @@
-"""Entry point of ``mtd``: commands imported only when they run, errors turned into one line and an exit code."""
+"""Entry point of ``mtd``: imports a command when it runs, turns an error into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class LazyGroup(click.Group):
 
 
 def run_and_exit(work: Callable[[], object], debug: bool = False) -> NoReturn:
-    """Run a command with its signals, warnings and log lines, and exit with its code, or that of its error."""
+    """Run a command with signals, warnings and log lines in place; exit with its code or that of its error."""
     before, warnings.showwarning = warnings.showwarning, _log_warning  # type: ignore[assignment]
     try:
         with listening(), _logging():
@@ -136,7 +136,7 @@ class _Lines(logging.Handler):
 
 @contextmanager
 def _logging() -> Iterator[None]:
-    """Show what the library has to say, for as long as a command runs."""
+    """Show the log of the library while a command runs."""
     logger, handler = logging.getLogger("mtdcore"), _Lines()
     before = logger.level
     logger.setLevel(logging.INFO)
@@ -154,7 +154,7 @@ def _log_warning(message: Warning | str, *where: object) -> None:
 
 
 def explain(exception: Exception) -> int:
-    """Print one line about the exception and return its exit code; what is not foreseen is raised on."""
+    """Print one line about an exception and return its exit code; an unknown exception is raised again."""
     if isinstance(exception, click.exceptions.NoArgsIsHelpError):
         exception.show()
         return exception.exit_code

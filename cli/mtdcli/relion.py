@@ -71,7 +71,7 @@ class Aborted(Exception):
 @click.option(
     "--in_coords",
     type=click.Path(path_type=Path),
-    help="Picks of somebody else, to compare with: precision and recall go to evaluation.json.",
+    help="Picks to compare with; precision and recall go to evaluation.json.",
 )
 @click.option("--j", "threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads.")
 @click.option(
@@ -128,7 +128,7 @@ class _Job:
     Attributes:
         output: its folder, as RELION names it.
         abort: the file by which RELION stops it.
-        threads: of the recovery; like the file free to change when a job goes on.
+        threads: of the recovery; may change when a job goes on, like the file.
         words: options for each command.
     """
 

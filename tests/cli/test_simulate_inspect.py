@@ -93,8 +93,6 @@ def test_inspect_takes_arrays_and_refuses_the_rest(mtd_json, mtd, tmp_path):
 
 
 def test_copies_keep_the_distance_asked_for_in_pixels(mtd, tmp_path):
-    from mtdcore.synthetic.simulate import open_simulation
-
     options = ("--box-size", 8, "--size", 80, "--count", 12, "--min-separation", 13)
     mtd("simulate", "glyph", "-o", tmp_path / "m.zarr", *options)
     corners = open_simulation(tmp_path / "m.zarr").positions[:, 1:]

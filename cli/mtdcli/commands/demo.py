@@ -29,9 +29,10 @@ from ..terminal.console import emit, force_option, json_option, log
 @force_option
 @json_option
 def command(output: Path, seed: int, force: bool, as_json: bool) -> None:
-    """Hide copies of a glyph in noise (SNR 0.5) and recover it by the published method and by the default one, for three
-    glyphs and for noise alone. Needs no data, no GPU and no PyTorch (with it, a learned prior is shown too); takes about
-    a minute.
+    """Hide copies of a glyph in noise (SNR 0.5) and recover it by the published and the default method.
+
+    Three glyphs and noise alone are tried. Needs no data and no GPU, and takes about a minute. With PyTorch a learned prior
+    is shown too.
     """
     from ..reproduce.demo import demo
     from ..run.folder import RunFolder, refuse_to_replace

@@ -20,7 +20,7 @@ _OPTIONAL = {
     "distributed": "dask",
 }
 
-#: In the place of the self-test of a device whose compute capability the kernels do not support.
+#: Result for a device whose compute capability the kernels do not support.
 _TOO_OLD = "not run: too old"
 
 
@@ -74,7 +74,7 @@ def cuda_devices() -> dict[str, Any] | str:
 
 
 def _tried(name: str) -> dict[str, Any]:
-    """The self-test of a device; whatever goes wrong there is a finding, not a crash."""
+    """The self-test of a device; its exceptions are findings."""
     try:
         return self_test(name)
     except Exception as problem:

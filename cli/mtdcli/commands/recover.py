@@ -50,11 +50,13 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Recover the target image from MEASUREMENT (.zarr, .npy, or micrographs: .star, .mrc(s), .tif) without picking its
-    copies. Micrographs are prepared as they are read, with the defaults of `mtd import`; importing them first saves time.
+    """Recover the target image from MEASUREMENT without picking its copies.
 
-    RUN_DIR receives estimate.npy, aligned_average.npy (no prior applied), run.json, history.csv,
-    detections.csv and .star (`mtd detect`) and report.html. A run that is interrupted (Ctrl-C, SIGTERM, SIGUSR1) saves a checkpoint first; --resume goes on from the last one.
+    MEASUREMENT is .zarr, .npy, or micrographs: .star, .mrc(s), .tif. Micrographs are prepared as they are read, with the
+    defaults of `mtd import`; importing them first saves time.
+
+    RUN_DIR receives estimate.npy, aligned_average.npy (no prior applied), run.json, history.csv, detections.csv and .star
+    (`mtd detect`) and report.html. An interrupted run (Ctrl-C, SIGTERM, SIGUSR1) saves a checkpoint; --resume goes on.
     """
     again, parameters = command_line(ctx), RunParameters(**options)
     with listening(), locked(output):

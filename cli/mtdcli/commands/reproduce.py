@@ -1,4 +1,4 @@
-"""``mtd reproduce``: the two experiments of arXiv:2312.08500, by the paper's method, by the default one, or by one between."""
+"""``mtd reproduce``: the two experiments of arXiv:2312.08500."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``mtd trust``: whether the measurement supports what was recovered from it."""
+"""``mtd trust``: whether the measurement supports a result."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def command(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Say whether the measurement supports what RUN_DIR recovered from it, and write that into its report.
+    """Say whether the measurement supports the image in RUN_DIR, and write the verdict into its report.
 
-    The same recovery is repeated on measurements without copies, and on two halves of the data. That takes about
-    N + 3 times as long as the recovery did. What is done is kept: after an interruption the same command goes on.
+    The recovery is repeated on N measurements without copies, and on two halves of the data. That takes about N + 3
+    times as long as the recovery. Finished repetitions are kept: after an interruption the same command goes on.
     """
     from dataclasses import replace
 

@@ -8,7 +8,7 @@ from mtdcore.results.metrics import RingCorrelation
 
 from .figures import Palette, style, to_png
 
-#: Correlation of two halves at which their sum reaches a signal-to-noise ratio that can be interpreted.
+#: Correlation of two halves at the resolution limit.
 _THRESHOLD = 1 / 7
 
 

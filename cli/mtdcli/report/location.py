@@ -51,13 +51,13 @@ def location(run: FinishedRun) -> tuple[dict[str, bytes], dict[str, str]]:
     }
     return pictures, {
         "measurement_text": f"{where}. Outlined, as {square}: the {len(centres)} copies in {run.folder.picks.name} that touch it.",
-        "posterior_text": "Probability that a copy, however turned, has its top-left corner there, on the same pixels; "
+        "posterior_text": "Probability of a copy in any rotation with its top-left corner there, on the same pixels; "
         f"the highest is {np.max(chances):.2f}. Points are enlarged, faint ones brightened.",
     }
 
 
 def _shown(likelihood: Likelihood) -> TileGeometry:
-    """The cut whose first tile is shown: of many rotations of large patches a few, since each of these has weights at 4 L^2 shifts."""
+    """The cut whose first tile is shown; smaller for patches, each of which has weights at 4 L^2 shifts and K rotations."""
     geometry = likelihood.geometry
     if geometry.reach:  # windows
         return geometry
@@ -66,7 +66,7 @@ def _shown(likelihood: Likelihood) -> TileGeometry:
 
 
 def _centres(folder: RunFolder, tile: Tile, box_size: int) -> np.ndarray:
-    """(n, 2) rows and columns, in pixels of the tile, of the middles of the detected copies that reach into it."""
+    """(n, 2) centres of the detected copies that reach into a tile, in its pixels."""
     first = [s.start for s in tile.region.read]
     corners = np.array(folder.read_picks(tile.micrograph), dtype=np.float64).reshape(-1, 2) - first
     inside = np.all((corners > -box_size) & (corners < tile.values.shape), axis=1)

@@ -1,4 +1,4 @@
-"""The page that every run folder gets."""
+"""The report of a run, ``report.html``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part of a report that says what to believe: verdict, half sets, null run, uncertainty."""
+"""The part of a report on trust: verdict, half sets, null runs, uncertainty."""
 
 from __future__ import annotations
 

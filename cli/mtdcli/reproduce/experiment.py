@@ -59,7 +59,7 @@ def reproduce(folder: RunFolder, settings: Settings, command: str) -> dict[str, 
     """Run an experiment and write its record, figures and report.
 
     Args:
-        folder: locked and empty but for weights that are trained already.
+        folder: locked; it holds at most trained weights.
         settings: what to run.
         command: command line that repeats it.
 
@@ -105,7 +105,7 @@ def reproduce(folder: RunFolder, settings: Settings, command: str) -> dict[str, 
 
 
 def _prior(experiment: Experiment, folder: RunFolder, settings: Settings) -> tuple[str, TorchPrior]:
-    """The learned prior, after its training if need be."""
+    """The learned prior; trained first where no weights are given."""
     with patiently() as stop:
         bar: Progress | None = None
 
@@ -130,7 +130,7 @@ def _prior(experiment: Experiment, folder: RunFolder, settings: Settings) -> tup
 
 
 def _run(cases: Sequence[Case], methods: Sequence[Method], jobs: int | None) -> list[Outcome]:
-    """All runs, with progress; a signal ends them after the ones in hand."""
+    """All runs, with progress; after a signal no further one starts."""
     failed = 0
     with patiently() as stop, Progress("reproduce", len(cases) * len(methods), "runs") as bar:
 

@@ -27,7 +27,7 @@ class FinishedRun:
     Attributes:
         folder: its files.
         record: what ``run.json`` says.
-        likelihood: the model at the end of the run.
+        likelihood: at the end of the run.
     """
 
     folder: RunFolder
@@ -99,7 +99,7 @@ class FinishedRun:
 
 
 def _check(record: RunRecord, likelihood: Likelihood) -> None:
-    """Raise ValueError where parts of a record contradict each other: nothing of their size is allocated then."""
+    """Raise ValueError where parts of a record contradict each other, before anything of their size is allocated."""
     parameters, side = record.parameters, max(record.measurement.shape[1:])
     same = {
         "box_size": (likelihood.box_size, parameters.box_size),

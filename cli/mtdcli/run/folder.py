@@ -60,12 +60,12 @@ class RunFolder:
         self.table = path / TABLE
 
     def null_target(self, kind: str) -> Path:
-        """What the first null run of this kind recovered, an image like ``estimate``."""
+        """The target of the first null run of this kind, an image like ``estimate``."""
         return self.path / f"null_{kind}.npy"
 
     @property
     def occupied(self) -> bool:
-        """Whether a run left anything here that a new one would replace."""
+        """Whether results or checkpoints of a run are here."""
         return self.record.exists() or self.checkpoint.exists()
 
     def clear(self) -> None:

@@ -35,7 +35,7 @@ from .stopping import Interrupted, hold_off, patiently
 def identity(
     measurement: Measurement, backend: Backend, parameters: RunParameters, micrographs: Optics = None
 ) -> dict[str, Any]:
-    """What a run depends on. Two runs with equal identities end with the same bits."""
+    """Everything the bits of a result depend on."""
     own = parameters.deciding()
     if isinstance(micrographs, mtd.Micrographs) and micrographs.transfer is not None:
         own["transfer"] = "sha256:" + hashlib.sha256(micrographs.transfer.tobytes()).hexdigest()[:16]
@@ -50,7 +50,7 @@ def identity(
 def recover(
     path: Path, folder: RunFolder, parameters: RunParameters, again: str, *, resume: bool, force: bool
 ) -> tuple[FinishedRun, dict[str, object]]:
-    """Recover the target of a measurement, and fill a run folder but for its report.
+    """Recover the target of a measurement and fill its run folder, except for the report.
 
     Args:
         path: the measurement.

@@ -1,4 +1,4 @@
-"""Does the measurement support what was recovered from it? Null runs, half sets, posterior draws (docs/trust.md)."""
+"""Evidence for a result: null runs, half sets, posterior draws (docs/trust.md)."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _repeating(run: FinishedRun, recoveries: int) -> Iterator[tuple[Measurement,
 def _without_copies(
     run: FinishedRun, measurement: Measurement, null: Null
 ) -> Callable[[int], Measurement | np.ndarray]:
-    """Makes measurements like this one that hold no copies, by seed."""
+    """A function of the seed: measurements like this one without copies."""
     if null == "phases":
         pixels = _pixels(measurement)
         valid, filled = np.isfinite(pixels), np.nan_to_num(pixels)

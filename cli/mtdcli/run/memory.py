@@ -14,10 +14,10 @@ _MIB = 2**20
 #: Interpreter, libraries, chunks and tiles read ahead (measured: about 200 MiB; a torch prior is not counted).
 _BASE = 300 * _MIB
 
-#: Window model: numbers per pixel of a tile that threads share, bytes of all spectra of templates, and numbers per thread.
+#: Window likelihood: numbers per pixel of a tile that threads share, bytes of all spectra of templates, and numbers per thread.
 _PER_PIXEL, _SPECTRA, _OWN = 16, 256 * _MIB, 2 * _MIB
 
-#: Patch model: numbers per cell of a correlation map of 32 patches, two complex ones each; a thread holds one map per rotation.
+#: Patch likelihood: numbers per cell of a correlation map of 32 patches, two complex ones each; a thread holds one map per rotation.
 _PER_CELL = 32
 
 
