@@ -21,7 +21,7 @@ BESIDE = {"synthetic": "estep"}
 #: Modules that may look at everything below the packages that use the engine.
 ROOFS = {"mtdcore", "mtdcore.testing"}
 
-#: Folders of the command line, from the ground up.
+#: Folders of the command line, from the ground up. A run opens its inputs, which know of no run.
 CLI_FLOORS = ["terminal", "inputs", "run", "report", "reproduce", "commands", "main", "relion"]
 
 #: Optional or heavy packages, and the only files of mtdcore that may name them.

@@ -30,6 +30,7 @@ from .run.finished import FinishedRun
 from .run.folder import RunFolder
 from .run.stopping import Interrupted
 from .terminal.console import log, to_json
+from .terminal.options import option
 
 ABORT = "RELION_JOB_ABORT_NOW"
 SUCCESS, FAILURE, ABORTED = (f"RELION_JOB_EXIT_{how}" for how in ("SUCCESS", "FAILURE", "ABORTED"))
@@ -66,25 +67,24 @@ class Aborted(Exception):
     },
     epilog="Further labels: the options of mtd import, mtd recover and mtd detect, with underscores instead of dashes.",
 )
-@click.option("--o", "output", required=True, type=click.Path(path_type=Path), help="Folder of the job.")
-@click.option("--in_mics", required=True, type=click.Path(path_type=Path), help="STAR list of micrographs.")
-@click.option(
+@option("--o output", "Folder of the job.", click.Path(path_type=Path), required=True)
+@option("--in_mics", "STAR list of micrographs.", click.Path(path_type=Path), required=True)
+@option(
     "--in_coords",
-    type=click.Path(path_type=Path),
-    help="Picks to compare with; precision and recall go to evaluation.json.",
+    "Picks to compare with; precision and recall go to evaluation.json.",
+    click.Path(path_type=Path),
 )
-@click.option("--j", "threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads.")
-@click.option(
+@option("--j threads", "CPU threads.", click.IntRange(1), 1)
+@option(
     "--pipeline_control",
-    type=click.Path(path_type=Path),
-    help="Where the exit files go. Default: the folder of the job.",
+    "Where the exit files go. Default: the folder of the job.",
+    click.Path(path_type=Path),
 )
-@click.option(
+@option(
     "--relion_version",
-    type=click.Choice(["auto", "4.0", "5.0"]),
-    default="auto",
-    show_default=True,
-    help="Whose names the outputs get; auto: as the STAR list says.",
+    "Whose names the outputs get; auto: as the STAR list says.",
+    click.Choice(["auto", "4.0", "5.0"]),
+    "auto",
 )
 @click.pass_context
 def command(
@@ -222,9 +222,9 @@ def _options(extra: Sequence[str]) -> dict[str, list[str]]:
         flag = "--" + label[2:].replace("_", "-")
         known = False
         for name, list_ in words.items():
-            for option in load(name).params:
-                if isinstance(option, click.Option) and option.name not in _OWN and flag in option.opts:
-                    list_ += _word(option, flag, value)
+            for one in load(name).params:
+                if isinstance(one, click.Option) and one.name not in _OWN and flag in one.opts:
+                    list_ += _word(one, flag, value)
                     known = True
         if not known:
             raise click.UsageError(

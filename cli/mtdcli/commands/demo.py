@@ -8,24 +8,12 @@ import click
 
 from ..run.lock import locked
 from ..terminal.console import emit, force_option, json_option, log
+from ..terminal.options import option
 
 
 @click.command()
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    default="mtd-demo",
-    show_default=True,
-    help="Folder to write.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Chooses glyphs, places and noise.",
-)
+@option("-o --output", "Folder to write.", click.Path(path_type=Path), "mtd-demo")
+@option("--seed", "Chooses glyphs, places and noise.", click.IntRange(min=0), 0)
 @force_option
 @json_option
 def command(output: Path, seed: int, force: bool, as_json: bool) -> None:

@@ -8,29 +8,29 @@ import click
 
 from ..run.lock import locked
 from ..terminal.console import emit, force_option, json_option
+from ..terminal.options import option
 
 
 @click.command()
 @click.argument("run_dir", type=click.Path(path_type=Path))
-@click.option(
+@option(
     "--threshold",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=0.5,
-    show_default=True,
-    help="Smallest probability of a copy.",
+    "Smallest probability of a copy.",
+    click.FloatRange(0, 1, min_open=True, max_open=True),
+    0.5,
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:i].")
-@click.option(
+@option("--device", "auto, cpu or cuda[:i].", default="auto")
+@option(
     "--relion",
-    type=click.Path(path_type=Path),
+    "Write autopick.star, a table for each micrograph and class_averages.mrcs there (extra: em).",
+    click.Path(path_type=Path),
     metavar="DIR",
-    help="Write autopick.star, a table for each micrograph and class_averages.mrcs there (extra: em).",
 )
-@click.option(
+@option(
     "--posterior-map",
-    type=click.Path(path_type=Path),
+    "Write the expected number of copies centred on each pixel as an OME-Zarr image.",
+    click.Path(path_type=Path),
     metavar="ZARR",
-    help="Write the expected number of copies centred on each pixel as an OME-Zarr image.",
 )
 @force_option
 @json_option

@@ -8,20 +8,21 @@ from typing import Any
 import click
 
 from ..terminal.console import emit, json_option
+from ..terminal.options import option
 
 
 @click.command()
 @click.argument("run_dir", type=click.Path(path_type=Path))
-@click.option(
+@option(
     "--truth",
-    type=click.Path(path_type=Path),
-    help="True image, or picks (a RELION .star of coordinates). Default: what the measurement was simulated with.",
+    "True image, or picks (a RELION .star of coordinates). Default: what the measurement was simulated with.",
+    click.Path(path_type=Path),
 )
-@click.option(
+@option(
     "--max-distance",
-    type=click.FloatRange(min=0),
+    "Largest distance between a copy and its pick, pixels of the measurement. Default: a sixth of the box.",
+    click.FloatRange(min=0),
     metavar="PX",
-    help="Largest distance between a copy and its pick, pixels of the measurement. Default: a sixth of the box.",
 )
 @click.option(
     "--skip-bad",

@@ -9,19 +9,18 @@ import click
 
 from ..inputs.preparing import preparation_options
 from ..terminal.console import emit, force_option, json_option
+from ..terminal.options import option
 
 
 @click.command()
 @click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Zarr measurement to write."
-)
-@click.option("--key", help="Arrays of an .npz file to take: a name or a pattern such as 'frames/*'.")
-@click.option(
+@option("-o --output", "Zarr measurement to write.", click.Path(path_type=Path), required=True)
+@option("--key", "Arrays of an .npz file to take: a name or a pattern such as 'frames/*'.")
+@option(
     "--pixel-size",
-    type=click.FloatRange(min=0, min_open=True),
+    "Angstrom per pixel of SOURCES, where a STAR list does not say. Trusted more than headers are.",
+    click.FloatRange(min=0, min_open=True),
     metavar="A",
-    help="Angstrom per pixel of SOURCES, where a STAR list does not say. Trusted more than headers are.",
 )
 @preparation_options
 @click.option(

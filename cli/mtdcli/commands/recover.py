@@ -11,24 +11,19 @@ from ..run.lock import locked
 from ..run.parameters import RunParameters, run_options
 from ..run.stopping import Interrupted, listening
 from ..terminal.console import command_line, emit, force_option, json_option, log
-from ..terminal.options import GroupedCommand
+from ..terminal.options import GroupedCommand, option
 
 
 @click.command(cls=GroupedCommand)
 @click.argument("measurement", type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    metavar="RUN_DIR",
-    type=click.Path(path_type=Path),
-    help="Folder for the results.",
+@option(
+    "-o --output", "Folder for the results.", click.Path(path_type=Path), required=True, metavar="RUN_DIR"
 )
 @run_options
-@click.option(
+@option(
     "--trust",
-    type=click.IntRange(min=2),
-    help="Judge the result by so many null runs and two halves, as `mtd trust` does. Default: not judged.",
+    "Judge the result by so many null runs and two halves, as `mtd trust` does. Default: not judged.",
+    click.IntRange(min=2),
     metavar="N",
 )
 @click.option(

@@ -8,11 +8,12 @@ import click
 
 from ..run.lock import locked
 from ..terminal.console import emit, json_option
+from ..terminal.options import option
 
 
 @click.command()
 @click.argument("run_dir", type=click.Path(path_type=Path))
-@click.option("--truth", type=click.Path(path_type=Path), help="True image to show beside the estimate.")
+@option("--truth", "True image to show beside the estimate.", click.Path(path_type=Path))
 @json_option
 def command(run_dir: Path, truth: Path | None, as_json: bool) -> None:
     """Write RUN_DIR/report.html again, from the files of the run and its measurement."""

@@ -9,49 +9,43 @@ import click
 
 from ..run.lock import locked
 from ..terminal.console import command_line, emit, force_option, json_option
+from ..terminal.options import option
 
 _COUNT = click.IntRange(min=1)
 
 
 @click.command()
 @click.argument("experiment", type=click.Choice(["gaussian", "mnist"]))
-@click.option(
+@option(
     "--method",
-    type=click.Choice(["paper", "patch", "best"]),
-    default="paper",
-    show_default=True,
-    help="paper: patches and gradient steps, Table I; best: whole windows and a denoiser, the defaults of `mtd recover`; "
+    "paper: patches and gradient steps, Table I; best: whole windows and a denoiser, the defaults of `mtd recover`; "
     "patch: the same with the paper's patches, empty ones counted.",
+    click.Choice(["paper", "patch", "best"]),
+    "paper",
 )
-@click.option("--targets", type=_COUNT, default=10, show_default=True, help="Targets; digits: one per class.")
-@click.option("--seeds", type=_COUNT, default=1, show_default=True, help="Measurements per target and SNR.")
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random numbers."
-)
-@click.option(
+@option("--targets", "Targets; digits: one per class.", _COUNT, 10)
+@option("--seeds", "Measurements per target and SNR.", _COUNT, 1)
+@option("--seed", "Seed of all random numbers.", click.IntRange(min=0), 0)
+@option(
     "--images",
-    type=click.Path(path_type=Path),
-    help="mnist: .npz file with train_images, test_images and test_labels. Default: procedural glyphs stand in.",
+    "mnist: .npz file with train_images, test_images and test_labels. Default: procedural glyphs stand in.",
+    click.Path(path_type=Path),
 )
-@click.option(
-    "--snr",
-    "snrs",
-    type=click.FloatRange(min=0, min_open=True),
+@option(
+    "--snr snrs",
+    "Signal-to-noise ratio; may be given several times. Default: the paper's three.",
+    click.FloatRange(min=0, min_open=True),
     multiple=True,
-    help="Signal-to-noise ratio; may be given several times. Default: the paper's three.",
 )
-@click.option("--iterations", type=_COUNT, help="Iterations of every run. Default: 100 (paper), 60.")
-@click.option(
-    "--prior",
-    "weights",
+@option("--iterations", "Iterations of every run. Default: 100 (paper), 60.", _COUNT)
+@option(
+    "--prior weights",
+    "Learned prior: glyphs, mnist, or a .safetensors file. Default: trained, or shipped (mnist).",
     metavar="NAME|PATH",
-    help="Learned prior: glyphs, mnist, or a .safetensors file. Default: trained, or shipped (mnist).",
 )
-@click.option("--train-steps", type=_COUNT, help="Steps of the training, where there is one.")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Folder to write. Default: mtd-EXPERIMENT-METHOD."
-)
-@click.option("--jobs", type=_COUNT, help="Runs at a time, of one thread each. Default: one per core.")
+@option("--train-steps", "Steps of the training, where there is one.", _COUNT)
+@option("-o --output", "Folder to write. Default: mtd-EXPERIMENT-METHOD.", click.Path(path_type=Path))
+@option("--jobs", "Runs at a time, of one thread each. Default: one per core.", _COUNT)
 @force_option
 @json_option
 @click.pass_context

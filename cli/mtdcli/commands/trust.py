@@ -10,6 +10,7 @@ import click
 from ..run.lock import locked
 from ..run.stopping import Interrupted
 from ..terminal.console import emit, json_option, log
+from ..terminal.options import option
 
 #: Null runs when no number is given: with 2 the threshold is useless, 8 find weaker signals (docs/trust.md).
 _NULL_RUNS = 4
@@ -17,24 +18,22 @@ _NULL_RUNS = 4
 
 @click.command()
 @click.argument("run_dir", type=click.Path(path_type=Path))
-@click.option(
+@option(
     "--null-runs",
-    type=click.IntRange(min=2),
-    default=_NULL_RUNS,
-    show_default=True,
+    "Recoveries from noise alone; more of them find weaker signals.",
+    click.IntRange(min=2),
+    _NULL_RUNS,
     metavar="N",
-    help="Recoveries from noise alone; more of them find weaker signals.",
 )
-@click.option(
+@option(
     "--null",
-    type=click.Choice(["white", "phases"]),
-    default="white",
-    show_default=True,
-    help="What holds no copies: white noise, or the measurement with its phases randomised (for coloured noise; in memory).",
+    "What holds no copies: white noise, or the measurement with its phases randomised (for coloured noise; in memory).",
+    click.Choice(["white", "phases"]),
+    "white",
 )
-@click.option("--halves/--no-halves", default=True, show_default=True, help="Recover two halves separately.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:i|:all].")
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads. Default: all cores.")
+@option("--halves/--no-halves", "Recover two halves separately.", default=True)
+@option("--device", "auto, cpu or cuda[:i|:all].", default="auto")
+@option("--threads", "CPU threads. Default: all cores.", click.IntRange(min=1), metavar="N")
 @json_option
 @click.pass_context
 def command(

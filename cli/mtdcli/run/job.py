@@ -170,8 +170,7 @@ class _Job:
                 if last.iteration == 1:  # every parameter has proved usable: what --force replaces may go
                     self.folder.clear()
                 bar.update(
-                    last.iteration,
-                    {"nats": f"{last.objective:.6g}", "copies": f"{last.expected_count:.4g}"},
+                    last.iteration, {"nats": f"{last.objective:.6g}", "copies": f"{last.expected_count:.4g}"}
                 )
                 stop.check()
                 if time.monotonic() - saved >= self.parameters.checkpoint_every:

@@ -127,9 +127,7 @@ class RunParameters:
         "auto",
     )
     skip_bad: bool = _option(
-        "data",
-        "Leave out missing and damaged micrographs of a list, or chunks of a Zarr measurement.",
-        False,
+        "data", "Leave out missing and damaged micrographs of a list, or chunks of a Zarr measurement.", False
     )
     stop_file: Path | None = _option(  # noqa: RUF009 (a field, made once)
         "compute",
@@ -149,10 +147,7 @@ class RunParameters:
         decides=False,
     )
     workers: int | None = _option(
-        "compute",
-        "Processes on this machine that share the work (extra: dask).",
-        metavar="N",
-        decides=False,
+        "compute", "Processes on this machine that share the work (extra: dask).", metavar="N", decides=False
     )
     scheduler: str | None = _option(
         "compute",

@@ -4,9 +4,32 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 import click
+
+from .console import F
+
+#: Stands for "no default".
+_NONE: Any = object()
+
+
+def option(
+    flags: str, text: str, kind: click.ParamType[Any] | type | None = None, default: Any = _NONE, **more: Any
+) -> Callable[[F], F]:
+    """An option of a command; ``--help`` shows its default unless that is None.
+
+    Args:
+        flags: its names, separated by blanks.
+        text: its help.
+        kind: its type.
+        default: its default.
+        more: keyword arguments of :class:`click.Option`.
+    """
+    if default is not _NONE:
+        more |= {"default": default, "show_default": default is not None}
+    return click.option(*flags.split(), type=kind, help=text, **more)
 
 
 class NumberOr(click.ParamType[float | str]):
