@@ -17,7 +17,7 @@ import torch
 
 import mtdcore as mtd
 from mtdbridge import load_prior
-from mtdcli.reproduce import digit_experiment, pixels_of
+from mtdcli.reproduce.cases import digit_experiment, pixels_of
 from mtdcore.model.priors import denoise
 from mtdcore.model.rotations import rotate
 from mtdcore.synthetic.simulate import Simulation

@@ -22,10 +22,10 @@ import numpy as np
 from scipy import fft, ndimage
 
 import mtdcore
+from mtdcore._base.fourier import radial_frequencies
 from mtdcore.data.micrographs.measurement import open_micrographs
 from mtdcore.data.micrographs.star import write_star
 from mtdcore.data.preparation.ctf import Ctf
-from mtdcore.data.preparation.fourier import radial_frequencies
 from mtdcore.data.preparation.prepare import Preparation
 from mtdcore.mstep.wiener import WienerUpdate
 from mtdcore.results.metrics import correlation

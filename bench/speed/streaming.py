@@ -66,7 +66,7 @@ def resident(field: str) -> float:
 def compared(path: Path, repeats: int, *options: str | int) -> tuple[float, float]:
     """Median seconds of an E-step from Zarr and from memory."""
     e_step, stored = e_step_of(*options), mtd.open_measurement(path)
-    everything = next(iter(stored.tiles(mtd.likelihood.TileGeometry(max(stored.shape), 1, 0, 0)))).values
+    everything = next(iter(stored.tiles(mtd.data.tiles.TileGeometry(max(stored.shape), 1, 0, 0)))).values
     seconds: dict[object, list[float]] = {"zarr": [], "memory": []}
     for _ in range(repeats + 1):
         for name, source in (("zarr", stored), ("memory", everything)):

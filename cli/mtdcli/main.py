@@ -1,4 +1,4 @@
-"""Entry point of ``mtd``: commands imported only when they run, errors turned into one line and an exit code."""
+"""Entry point of ``mtd``: imports a command when it runs, turns an error into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -16,24 +16,60 @@ import click
 from .run.stopping import Interrupted, listening
 from .terminal.console import error, log
 
-#: Command -> (module, help line). The help line stands here so that ``mtd --help`` imports no command.
+#: Command -> (module, help line, example). They stand here so that ``mtd --help`` imports no command.
 COMMANDS = {
-    "demo": ("demo", "Hide a glyph in noise and recover it: no data needed, about a minute."),
-    "doctor": ("doctor", "Versions, devices and a small self-test of this installation."),
-    "simulate": ("simulate", "Make a measurement with known truth from a glyph or an image."),
+    "demo": ("demo", "Hide a glyph in noise and recover it: no data needed, about a minute.", "mtd demo"),
+    "doctor": ("doctor", "Versions, devices and a small self-test of this installation.", "mtd doctor"),
+    "simulate": (
+        "simulate",
+        "Make a measurement with known truth from a glyph or an image.",
+        "mtd simulate glyph -o measurement.zarr --snr 0.5",
+    ),
     "import": (
         "import_",
         "Turn .star lists, .mrc, .tif, .npy, .npz or .png files into a prepared Zarr measurement.",
+        "mtd import 'micrographs/*.mrc' -o measurement.zarr --bin 4",
     ),
-    "inspect": ("inspect", "Say what a measurement or a run folder holds."),
-    "recover": ("recover", "Recover the target image from a measurement."),
-    "detect": ("detect", "Find the copies of a recovered image: tables in CSV and STAR."),
-    "trust": ("trust", "Say whether the data support a result: null runs and two halves."),
-    "evaluate": ("evaluate", "Compare the estimate of a run with the truth."),
-    "report": ("report", "Write the report of a run again."),
-    "train-prior": ("train_prior", "Train a learned prior on images (extra: torch)."),
-    "reproduce": ("reproduce", "Repeat the experiments of arXiv:2312.08500 (extra: torch)."),
+    "inspect": (
+        "inspect",
+        "Say what a measurement or a run folder holds.",
+        "mtd inspect measurement.zarr --check",
+    ),
+    "recover": (
+        "recover",
+        "Recover the target image from a measurement.",
+        "mtd recover measurement.zarr -o run --box-size 28",
+    ),
+    "detect": (
+        "detect",
+        "Find the copies of a recovered image: tables in CSV and STAR.",
+        "mtd detect run --threshold 0.3",
+    ),
+    "trust": (
+        "trust",
+        "Say whether the data support a result: null runs and two halves.",
+        "mtd trust run --null-runs 8",
+    ),
+    "evaluate": (
+        "evaluate",
+        "Compare the estimate of a run with the truth.",
+        "mtd evaluate run --truth truth.png",
+    ),
+    "report": ("report", "Write the report of a run again.", "mtd report run"),
+    "train-prior": (
+        "train_prior",
+        "Train a learned prior on images (extra: torch).",
+        "mtd train-prior images.npz -o prior.safetensors --steps 20000",
+    ),
+    "reproduce": (
+        "reproduce",
+        "Repeat the experiments of arXiv:2312.08500 (extra: torch).",
+        "mtd reproduce gaussian --targets 3",
+    ),
 }
+
+#: What ``--help`` calls a number, whole or not.
+_NUMBERS = {click.IntRange: "N", click.FloatRange: "X"}
 
 _EPILOG = """Exit codes: 0 done, 2 usage, 65 unusable input data, 69 device or dependency unavailable,
 74 input/output error, 75 output folder in use, 130/143/138 stopped by SIGINT/SIGTERM/SIGUSR1."""
@@ -53,7 +89,7 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The command table of ``--help``, without importing any of them."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+            formatter.write_dl([(name, text) for name, (_, text, _) in COMMANDS.items()])
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> NoReturn:
         """Run one command line and exit."""
@@ -63,7 +99,7 @@ class LazyGroup(click.Group):
 
 
 def run_and_exit(work: Callable[[], object], debug: bool = False) -> NoReturn:
-    """Run a command with its signals, warnings and log lines, and exit with its code, or that of its error."""
+    """Run a command with signals, warnings and log lines in place; exit with its code or that of its error."""
     before, warnings.showwarning = warnings.showwarning, _log_warning  # type: ignore[assignment]
     try:
         with listening(), _logging():
@@ -81,8 +117,13 @@ def run_and_exit(work: Callable[[], object], debug: bool = False) -> NoReturn:
 
 
 def load(name: str) -> click.Command:
-    """Import the module of one command."""
-    command: click.Command = importlib.import_module(f".commands.{COMMANDS[name][0]}", __package__).command
+    """Import the module of one command; its ``--help`` ends with an example."""
+    module, _, example = COMMANDS[name]
+    command: click.Command = importlib.import_module(f".commands.{module}", __package__).command
+    command.epilog = f"Example: {example}"
+    for option in command.params:
+        if option.metavar is None and type(option.type) in _NUMBERS:
+            option.metavar = _NUMBERS[type(option.type)]
     return command
 
 
@@ -95,7 +136,7 @@ class _Lines(logging.Handler):
 
 @contextmanager
 def _logging() -> Iterator[None]:
-    """Show what the library has to say, for as long as a command runs."""
+    """Show the log of the library while a command runs."""
     logger, handler = logging.getLogger("mtdcore"), _Lines()
     before = logger.level
     logger.setLevel(logging.INFO)
@@ -113,7 +154,7 @@ def _log_warning(message: Warning | str, *where: object) -> None:
 
 
 def explain(exception: Exception) -> int:
-    """Print one line about the exception and return its exit code; what is not foreseen is raised on."""
+    """Print one line about an exception and return its exit code; an unknown exception is raised again."""
     if isinstance(exception, click.exceptions.NoArgsIsHelpError):
         exception.show()
         return exception.exit_code

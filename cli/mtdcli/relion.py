@@ -20,15 +20,17 @@ from mtdcore.data.micrographs.picks import Picks
 from mtdcore.data.micrographs.table import MicrographTable
 from mtdcore.results.relion import Version, version_of, write_output_nodes
 
-from .commands.detect import write_copies, write_for_relion
-from .commands.import_ import write_stack
 from .inputs import picks
 from .inputs.frames import Frames
 from .inputs.preparing import preparation
+from .inputs.stack import write_stack
 from .main import load, run_and_exit
+from .run.copies import write_copies, write_for_relion
+from .run.finished import FinishedRun
 from .run.folder import RunFolder
 from .run.stopping import Interrupted
 from .terminal.console import log, to_json
+from .terminal.options import option
 
 ABORT = "RELION_JOB_ABORT_NOW"
 SUCCESS, FAILURE, ABORTED = (f"RELION_JOB_EXIT_{how}" for how in ("SUCCESS", "FAILURE", "ABORTED"))
@@ -65,25 +67,24 @@ class Aborted(Exception):
     },
     epilog="Further labels: the options of mtd import, mtd recover and mtd detect, with underscores instead of dashes.",
 )
-@click.option("--o", "output", required=True, type=click.Path(path_type=Path), help="Folder of the job.")
-@click.option("--in_mics", required=True, type=click.Path(path_type=Path), help="STAR list of micrographs.")
-@click.option(
+@option("--o output", "Folder of the job.", click.Path(path_type=Path), required=True)
+@option("--in_mics", "STAR list of micrographs.", click.Path(path_type=Path), required=True)
+@option(
     "--in_coords",
-    type=click.Path(path_type=Path),
-    help="Picks of somebody else, to compare with: precision and recall go to evaluation.json.",
+    "Picks to compare with; precision and recall go to evaluation.json.",
+    click.Path(path_type=Path),
 )
-@click.option("--j", "threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads.")
-@click.option(
+@option("--j threads", "CPU threads.", click.IntRange(1), 1)
+@option(
     "--pipeline_control",
-    type=click.Path(path_type=Path),
-    help="Where the exit files go. Default: the folder of the job.",
+    "Where the exit files go. Default: the folder of the job.",
+    click.Path(path_type=Path),
 )
-@click.option(
+@option(
     "--relion_version",
-    type=click.Choice(["auto", "4.0", "5.0"]),
-    default="auto",
-    show_default=True,
-    help="Whose names the outputs get; auto: as the STAR list says.",
+    "Whose names the outputs get; auto: as the STAR list says.",
+    click.Choice(["auto", "4.0", "5.0"]),
+    "auto",
 )
 @click.pass_context
 def command(
@@ -127,7 +128,7 @@ class _Job:
     Attributes:
         output: its folder, as RELION names it.
         abort: the file by which RELION stops it.
-        threads: of the recovery; like the file free to change when a job goes on.
+        threads: of the recovery; may change when a job goes on, like the file.
         words: options for each command.
     """
 
@@ -168,17 +169,18 @@ class _Job:
     def write(self, version: Version) -> None:
         """Find the copies, and write the files that the next job reads."""
         options = self._context("detect", [self.folder.path, *self.words["detect"]]).params
-        record = self.folder.read_record()
-        found = write_copies(self.folder, record, options["threshold"], options["device"])
-        write_for_relion(self.folder, record, found, self.output)
+        run = FinishedRun.at(self.folder)
+        micrographs, *shape = run.record.measurement.shape
+        found = write_copies(run, options["threshold"], options["device"])
+        write_for_relion(run, found, self.output)
         write_output_nodes(self.output, version)
         if self.picks is not None:
-            compared = picks.agreement(found, self.picks, tuple(record["measurement"]["shape"][1:]))
+            compared = picks.agreement(found, self.picks, (shape[0], shape[1]))
             write_whole(self.output / EVALUATION, lambda file: file.write(to_json(compared).encode()))
             log(
                 "against the picks given: precision {precision:.3f}, recall {recall:.3f}".format_map(compared)
             )
-        log(f"{len(found)} picks in {record['measurement']['shape'][0]} micrographs")
+        log(f"{len(found)} picks in {micrographs} micrographs")
 
     def _picks(self, in_coords: Path) -> Picks:
         table, measurement = MicrographTable.load(self.measurement), open_measurement(self.measurement)
@@ -220,9 +222,9 @@ def _options(extra: Sequence[str]) -> dict[str, list[str]]:
         flag = "--" + label[2:].replace("_", "-")
         known = False
         for name, list_ in words.items():
-            for option in load(name).params:
-                if isinstance(option, click.Option) and option.name not in _OWN and flag in option.opts:
-                    list_ += _word(option, flag, value)
+            for one in load(name).params:
+                if isinstance(one, click.Option) and one.name not in _OWN and flag in one.opts:
+                    list_ += _word(one, flag, value)
                     known = True
         if not known:
             raise click.UsageError(

@@ -1,42 +1,60 @@
-"""Filters whose factors depend on the length of the frequency alone."""
+"""Filters that depend on the length of the frequency alone."""
 
 from __future__ import annotations
 
 import numpy as np
 from array_api_compat import array_namespace, device
+from numpy.typing import DTypeLike
 
 from .typing import Array
+
+
+def radial_frequencies(shape: tuple[int, int], dtype: DTypeLike = np.float32) -> np.ndarray:
+    """|frequency| in cycles per pixel on the ``rfft2`` grid of an image of this shape, (H, W // 2 + 1)."""
+    rows, columns = np.fft.fftfreq(shape[0]).astype(dtype), np.fft.rfftfreq(shape[1]).astype(dtype)
+    return np.asarray(np.hypot(rows[:, None], columns[None, :]))
+
+
+def radial_factors(shape: tuple[int, int], profiles: np.ndarray, dtype: DTypeLike = np.float32) -> np.ndarray:
+    """Radial profiles on the ``rfft2`` grid of an image of this shape.
+
+    Args:
+        shape: (H, W).
+        profiles: (R,) or (T, R), values at R frequencies evenly spaced from 0 to 1/2 cycles per pixel, both included;
+            linear between them, constant beyond.
+        dtype: of frequencies and factors.
+
+    Returns:
+        (H, W // 2 + 1) or (T, H, W // 2 + 1).
+    """
+    frequencies, at = radial_frequencies(shape, dtype), np.linspace(0.0, 0.5, profiles.shape[-1])
+    if profiles.ndim == 1:
+        return np.asarray(np.interp(frequencies, at, profiles), dtype)
+    return np.array([np.interp(frequencies, at, profile) for profile in profiles], dtype)
 
 
 def radial_filter(images: Array, profiles: Array) -> Array:
     """Filter images by factors that depend on the length of the frequency alone.
 
-    Images are padded to twice their sides with zeros and cropped again, so nothing wraps around; on (h, w) images the
-    map is symmetric, and commutes with quarter turns (where h = w) and reflections.
+    Images are padded to twice their sides with zeros and cropped again, so nothing wraps around; the map is symmetric, and
+    commutes with reflections and, on square images, with quarter turns.
 
     Args:
         images: (T, h, w) float64 of any library.
-        profiles: (R,) or (T, R) NumPy, factors at R frequencies evenly spaced from 0 to 1/2 cycles per pixel, both
-            included; linear between them, constant beyond.
+        profiles: (R,) or (T, R) NumPy, see :func:`radial_factors`.
 
     Returns:
         (T, h, w) of the library of ``images``.
     """
     xp = array_namespace(images)
     height, width = images.shape[-2:]
-    rows, columns = np.fft.fftfreq(2 * height), np.fft.rfftfreq(2 * width)
-    factors = radial_profile(np.asarray(profiles), np.hypot(rows[:, None], columns))
-    padded = xp.concat([images, xp.zeros_like(images)], axis=1)
-    padded = xp.concat([padded, xp.zeros_like(padded)], axis=2)
+    wide = 2 * height, 2 * width
+    padded = xp.zeros((images.shape[0], *wide), dtype=images.dtype, device=device(images))
+    inner = (slice(None), slice(0, height), slice(0, width))
+    padded[inner] = images
+    factors = radial_factors(wide, np.asarray(profiles), np.float64)
     spectra = xp.fft.rfftn(padded, axes=(1, 2)) * like(factors, images)
-    return xp.fft.irfftn(spectra, s=(2 * height, 2 * width), axes=(1, 2))[:, :height, :width]
-
-
-def radial_profile(profiles: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
-    """(..., R) profiles at frequencies of any shape: (..., *frequencies.shape) float64; see :func:`radial_filter`."""
-    at = np.minimum(frequencies, 0.5) * 2 * (profiles.shape[-1] - 1)
-    below = np.minimum(at.astype(np.int64), profiles.shape[-1] - 2)
-    return np.asarray(profiles[..., below] + (at - below) * (profiles[..., below + 1] - profiles[..., below]))
+    return xp.fft.irfftn(spectra, s=wide, axes=(1, 2))[inner]
 
 
 def like(array: np.ndarray, other: Array) -> Array:

@@ -1,6 +1,6 @@
 """Checkpoints of a recovery: the state of the loop and what identifies the run, in one safetensors file.
 
-The file holds the targets, the running statistics of mini-batch EM, and a JSON header, sealed by a SHA-256 of all. JSON keeps every float64 exactly, so a
+The file holds the targets, the running statistics of mini-batch EM, and a JSON header, sealed by a SHA-256 of all. A
 resumed run continues with the same bits. The checkpoint before the last is kept as well.
 """
 
@@ -10,13 +10,13 @@ import hashlib
 import json
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .._base.files import write_whole
+from .._base.records import Damaged, seal, to_record, unseal
 from ..data import Measurement
 from ..data.tiles import TileGeometry
 from ..errors import CheckpointError
@@ -43,32 +43,28 @@ def save_checkpoint(path: str | Path, state: EMState, identity: Mapping[str, Any
     Raises:
         StorageError: the operating system refused; the checkpoint at ``path`` is still there.
     """
-    from safetensors.numpy import save
-
     path = Path(path)
+    candidates: list[dict[str, Any]] = []
     arrays = {"targets": np.stack([candidate.target for candidate in state.candidates])}
-    running = [_running_record(c.running, f"{i}.", arrays) for i, c in enumerate(state.candidates)]
-    header = json.dumps(
-        {
-            "format": _FORMAT,
-            "identity": dict(identity),
-            "candidates": [
-                {
-                    "likelihood": likelihood_record(c.likelihood),
-                    "objective": c.objective,
-                    "running": record,
-                }
-                for c, record in zip(state.candidates, running, strict=True)
-            ],
-            "schedule": asdict(state.schedule),
-            "first_count": state.first_count,
-            "history": [asdict(record) for record in state.history],
-        }
-    )
-    content = save(arrays, {"header": header, "sha256": _digest(header, arrays)})
+    for i, candidate in enumerate(state.candidates):
+        record = {"likelihood": likelihood_record(candidate.likelihood), "objective": candidate.objective}
+        candidates.append(record | {"running": None})
+        if (running := candidate.running) is not None:
+            plain, sums = statistics_record(running.statistics)
+            candidates[i]["running"] = {"mixed": running.mixed, "worth": running.worth, "statistics": plain}
+            arrays |= {f"{i}.{name}": array for name, array in sums.items()}
+    header = {
+        "format": _FORMAT,
+        "identity": identity,
+        "candidates": candidates,
+        "schedule": state.schedule,
+        "first_count": state.first_count,
+        "history": state.history,
+    }
+    content = seal(header, arrays)
     try:
-        _read(path)
-    except _Unusable:
+        unseal(path)
+    except Damaged:
         pass  # absent or damaged: never worth the place of a previous checkpoint that may be good
     else:
         write_whole(previous_checkpoint(path), lambda file: file.write(path.read_bytes()))
@@ -85,11 +81,11 @@ def load_checkpoint(path: str | Path, identity: Mapping[str, Any]) -> EMState:
     """
     path = Path(path)
     try:
-        header, arrays = _read(path)
-    except _Unusable as damage:
+        header, arrays = unseal(path)
+    except Damaged as damage:
         try:
-            header, arrays = _read(previous_checkpoint(path))
-        except _Unusable:
+            header, arrays = unseal(previous_checkpoint(path))
+        except Damaged:
             raise CheckpointError(
                 f"{path} should be a checkpoint; it is missing or damaged ({damage}), and there is no previous one: "
                 "start again from the beginning (--force)."
@@ -102,14 +98,14 @@ def load_checkpoint(path: str | Path, identity: Mapping[str, Any]) -> EMState:
         )
     if header["format"] != _FORMAT:
         raise CheckpointError(f"{path} has format {header['format']}; this version reads format {_FORMAT}.")
-    _compare(path, header["identity"], json.loads(json.dumps(dict(identity))))
+    _compare(path, header["identity"], json.loads(json.dumps(to_record(identity))))
     return EMState(
         candidates=tuple(
             Candidate(
                 target,
                 likelihood_from_record(record["likelihood"]),
                 record["objective"],
-                _running_from_record(record["running"], f"{i}.", arrays),
+                _running(record["running"], _of(i, arrays)),
             )
             for i, (target, record) in enumerate(zip(arrays["targets"], header["candidates"], strict=True))
         ),
@@ -124,53 +120,16 @@ def previous_checkpoint(path: Path) -> Path:
     return path.with_stem(f"{path.stem}.previous")
 
 
-class _Unusable(Exception):
-    """There is no intact checkpoint in this file."""
+def _of(candidate: int, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays of one candidate, by field."""
+    start = f"{candidate}."
+    return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Header and arrays of an intact checkpoint."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            names = file.keys()  # an open file is no mapping
-            seal, arrays = file.metadata(), {name: file.get_tensor(name) for name in names}
-        intact = seal["sha256"] == _digest(seal["header"], arrays)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise _Unusable(f"{type(error).__name__}: {error}") from error
-    if not intact:
-        raise _Unusable("its SHA-256 does not match its content")
-    return json.loads(seal["header"]), arrays
-
-
-def _digest(header: str, arrays: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 of everything in a checkpoint."""
-    digest = hashlib.sha256(header.encode())
-    for name, array in sorted(arrays.items()):
-        digest.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
-
-
-def _running_record(
-    running: Running | None, prefix: str, arrays: dict[str, np.ndarray]
-) -> dict[str, Any] | None:
-    """Running statistics as plain values; their arrays join the others under names with this prefix."""
-    if running is None:
-        return None
-    values, found = statistics_record(running.statistics)
-    arrays |= {prefix + name: array for name, array in found.items()}
-    return {"mixed": running.mixed, "worth": running.worth, "statistics": values}
-
-
-def _running_from_record(
-    record: dict[str, Any] | None, prefix: str, arrays: Mapping[str, np.ndarray]
-) -> Running | None:
+def _running(record: dict[str, Any] | None, arrays: Mapping[str, Any]) -> Running | None:
     if record is None:
         return None
-    mine = {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
-    statistics = statistics_from_record(record["statistics"], mine)
+    statistics = statistics_from_record(record["statistics"], arrays)
     return Running(statistics, record["mixed"], record["worth"])
 
 

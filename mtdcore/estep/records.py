@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .._base.files import write_whole
+from .._base.records import Damaged, seal, unseal
 from ..errors import InputError
 from ..model.likelihood.records import views_from_record, views_record
 from ..model.normal import Blocks, Diagonal, Normal, PerView, Spectral
@@ -57,22 +57,19 @@ def statistics_from_record(values: Mapping[str, Any], arrays: Mapping[str, np.nd
 
 
 def save_statistics(statistics: Statistics, path: Path) -> None:
-    """Write :func:`statistics_record` to an uncompressed ``.npz`` file."""
-    values, arrays = statistics_record(statistics)
-    text = np.array(json.dumps(values))
-    write_whole(path, lambda file: np.savez(file, allow_pickle=False, values=text, **arrays))
+    """Write :func:`statistics_record` to a sealed safetensors file."""
+    content = seal(*statistics_record(statistics))
+    write_whole(path, lambda file: file.write(content))
 
 
 def load_statistics(path: Path) -> Statistics:
     """Read what :func:`save_statistics` wrote; InputError if it is no such file."""
     try:
-        with np.load(path, allow_pickle=False) as data:
-            arrays = {name: data[name] for name in data.files}
-        return statistics_from_record(json.loads(str(arrays.pop("values"))), arrays)
-    except Exception as error:  # NumPy, zipfile and zlib share no exception type
+        return statistics_from_record(*unseal(path))
+    except (Damaged, LookupError, TypeError, ValueError) as problem:
         raise InputError(
-            f"{path} should hold statistics written by Statistics.save; it could not be read: {error}."
-        ) from error
+            f"{path} should hold statistics written by Statistics.save; it could not be read: {problem}."
+        ) from problem
 
 
 def _normal_record(normal: Normal, name: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -199,7 +199,7 @@ class Statistics:
         return self.energy + float(xp.sum(target * (self.normal(target) - 2.0 * self.right)))
 
     def save(self, path: str | Path) -> None:
-        """Write to an uncompressed ``.npz`` file.
+        """Write to a safetensors file, sealed by a SHA-256 of its content.
 
         Raises:
             StorageError: the operating system refused.

@@ -9,12 +9,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from .._base.records import load_npz, save_npz
 from ..data import ArrayMeasurement, Measurement, open_measurement
 from ..errors import InputError, ParameterError
 from ..model.rotations import Rotations, disc, rotate
@@ -165,7 +166,7 @@ def simulate(
     with creating(path, size, np.dtype(dtype), attributes, compressor, overwrite) as (array, folder):
         for place, block in blocks:
             array[place] = block.astype(dtype)
-        np.savez(folder / _TRUTH_FILE, **{k: v for k, v in asdict(truth).items() if v is not None})
+        save_npz(folder / _TRUTH_FILE, truth)
     return open_simulation(path)
 
 
@@ -181,16 +182,12 @@ def open_simulation(path: str | Path) -> Simulation:
     measurement = open_measurement(path)
     try:
         attributes: Any = StoredArray.open(Path(path)).array.attrs["mtdcore"]
-        with np.load(Path(path) / _TRUTH_FILE, allow_pickle=False) as file:
-            values: dict[str, Any] = {name: file[name] for name in file.files}
-        values["noise_std"] = float(values["noise_std"])
-        parameters = dict(attributes["parameters"])
-        values = {"rotation_indices": None} | values
-        return Simulation(**values, measurement=measurement, parameters=parameters)
-    except Exception as error:  # NumPy, zipfile and zlib share no exception type
+        truth, parameters = load_npz(Truth, Path(path) / _TRUTH_FILE), dict(attributes["parameters"])
+    except Exception as error:  # of whatever kind zarr chooses
         raise InputError(
             f"{path} should be a measurement written by simulate; its truth is unreadable: {error}."
         ) from error
+    return Simulation(**vars(truth), measurement=measurement, parameters=parameters)
 
 
 def _one(name: str, value: Any, other: str, alternative: Any) -> Any:

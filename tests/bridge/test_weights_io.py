@@ -9,7 +9,7 @@ from safetensors.torch import save
 
 from mtdbridge.priors.library import load_prior
 from mtdbridge.priors.networks import build_network
-from mtdbridge.priors.weights import MAX_HEADER_BYTES, ModelCard, load_weights, save_weights
+from mtdbridge.priors.weights import ModelCard, load_weights, save_weights
 from mtdcore.errors import DeviceError, InputError, StorageError
 
 CARD = ModelCard("mlp", {"width": 8}, 4, (0.0, 0.0), metrics={"validation": {"loss": -1.5}})
@@ -113,7 +113,7 @@ def test_damaged_files_are_refused(path):
         "inside the header": good[: 8 + header // 2],
         "inside the tensors": good[:-7],
         "padded": good + b"\0" * 16,
-        "huge header": struct.pack("<Q", MAX_HEADER_BYTES + 1) + good[8:],
+        "huge header": struct.pack("<Q", (1 << 20) + 1) + good[8:],
         "no JSON": good[:8] + b"\xff" * header + good[8 + header :],
         "nested JSON": struct.pack("<Q", 100_000) + b"[" * 100_000,
         "list": struct.pack("<Q", 2) + b"[]",

@@ -142,8 +142,8 @@ def test_wrong_coordinates(project, mtd, mtd_json, capfd, monkeypatch, kind):
 def test_marked_squares_are_found(project, mtd, mtd_json):
     np.save("start.npy", np.pad(np.ones((5, 5)), 2)[:8, :8])
     mtd("recover", "m.star", "-o", "run", "--box-size", 8, "--initial", "start.npy", "--device", "cpu")
-    found = mtd_json("evaluate", "run", "--truth", "picks.star", "--tolerance", 2)["detections"]
+    found = mtd_json("evaluate", "run", "--truth", "picks.star", "--max-distance", 2)["detections"]
     assert (found["precision"], found["recall"], found["recall_with_whole_box"]) == (1.0, 1.0, 1.0)
-    found = mtd_json("evaluate", "run", "--truth", "picks.star", "--tolerance", 0)["detections"]
+    found = mtd_json("evaluate", "run", "--truth", "picks.star", "--max-distance", 0)["detections"]
     assert found["recall"] < 1.0
-    mtd("evaluate", "run", "--tolerance", 1, code=2)
+    mtd("evaluate", "run", "--max-distance", 1, code=2)

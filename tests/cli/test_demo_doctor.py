@@ -1,16 +1,17 @@
+import subprocess
 import sys
 from importlib.util import find_spec
 
 import pytest
 
-import mtdcli.commands.demo
+import mtdcli.reproduce.demo
 
 
 @pytest.fixture
 def small(monkeypatch):
     """A demo of one glyph in a small measurement."""
-    monkeypatch.setattr(mtdcli.commands.demo, "_TARGETS", 1)
-    monkeypatch.setattr(mtdcli.commands.demo, "_SIDE", 140)
+    monkeypatch.setattr(mtdcli.reproduce.demo, "_TARGETS", 1)
+    monkeypatch.setattr(mtdcli.reproduce.demo, "_SIDE", 140)
 
 
 def test_demo_compares_methods_and_writes_its_report(mtd_json, mtd, tmp_path, small):
@@ -34,6 +35,11 @@ def test_demo_without_pytorch_leaves_the_learned_prior_out(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "mtdbridge", None)  # the import fails as it does where torch is missing
     assert [way.name for way in methods()][-1] == "window, prior"
+
+
+def test_the_demo_imports_no_pytorch():
+    code = "import sys; sys.modules['torch'] = None; import mtdcli.reproduce.demo"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_doctor_tests_this_installation(mtd_json, mtd):

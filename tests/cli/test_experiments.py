@@ -11,20 +11,11 @@ pytest.importorskip("torch")
 
 from mtdbridge import train_prior
 from mtdbridge.priors.parameterisation import VP_LEVELS
-from mtdcli.reproduce import (
-    Outcome,
-    digit_experiment,
-    gaussian_experiment,
-    learned_prior,
-    methods_of,
-    published,
-    run_all,
-    tabulate,
-)
-from mtdcli.reproduce.cases import one_per_class
-from mtdcli.reproduce.learning import paper_level
-from mtdcli.reproduce.methods import Oracle, Recover, Start, aligned_copies
-from mtdcli.reproduce.runner import run_one
+from mtdcli.reproduce.cases import digit_experiment, gaussian_experiment, one_per_class
+from mtdcli.reproduce.learning import learned_prior, paper_level
+from mtdcli.reproduce.methods import Oracle, Recover, Start, aligned_copies, methods_of
+from mtdcli.reproduce.runner import Outcome, run_all, run_one
+from mtdcli.reproduce.tables import published, tabulate
 from mtdcore.errors import InputError, ParameterError
 from mtdcore.mstep.updates import rising
 

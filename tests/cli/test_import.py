@@ -14,7 +14,7 @@ FRAMES = (1000 + 50 * np.linspace(0, 1, 80)[:, None] + 5 * RNG.normal(size=(2, 8
 
 
 def pixels(path):
-    geometry = mtdcore.model.likelihood.TileGeometry(side=200, unit=1, halo=0, reach=0)
+    geometry = mtdcore.data.tiles.TileGeometry(side=200, unit=1, halo=0, reach=0)
     tiles = mtdcore.open_measurement(path).tiles(geometry)
     return np.stack([np.where(True if t.valid is None else t.valid, t.values, np.nan) for t in tiles])
 

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from mtdcli.run import lock
 from mtdcli.run.lock import FolderInUse, locked
 
 HOLD = """
@@ -41,3 +42,33 @@ def test_a_second_process_is_refused_and_told_who_holds_the_folder(tmp_path):
 def test_the_lock_imports_no_engine():
     code = "import sys, mtdcli.commands.recover; assert not {'numpy', 'mtdcore'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_failed_command_leaves_no_folder_with_a_lone_lock(mtd, tmp_path):
+    new, mine = tmp_path / "new", tmp_path / "mine"
+    mine.mkdir()
+    for folder in (new, mine):
+        mtd("recover", tmp_path / "missing.npy", "-o", folder, "--box-size", 8, code=74)
+    assert not new.exists()
+    assert list(mine.iterdir()) == []
+
+
+def test_what_a_command_left_stays_with_its_lock(tmp_path):
+    with locked(tmp_path / "run"):
+        (tmp_path / "run" / "result").touch()
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {".lock", "result"}
+
+
+def test_a_lock_that_was_removed_while_it_was_opened_holds_nothing(tmp_path, monkeypatch):
+    """Another process may hold its successor."""
+    run = tmp_path / "run"
+    (run).mkdir()
+    flock = lock.fcntl.flock
+
+    def late(*args):
+        (run / ".lock").unlink()
+        return flock(*args)
+
+    monkeypatch.setattr(lock.fcntl, "flock", late)
+    with pytest.raises(FolderInUse, match="try again"), locked(run):
+        pass

@@ -1,5 +1,6 @@
 import logging
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -56,6 +57,16 @@ def test_every_command_has_help(name):
     result = run(name, "--help")
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith(f"Usage: main {name}")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_example_of_every_command_is_one(name):
+    """It stands in the help, and its options exist."""
+    example = COMMANDS[name][2]
+    assert run(name, "--help").stdout.rstrip().endswith(f"Example: {example}")
+    mtd, same, *words = shlex.split(example)
+    assert (mtd, same) == ("mtd", name)
+    main_module.load(name).make_context(name, words)
 
 
 def test_help_is_quick_and_imports_no_numpy():

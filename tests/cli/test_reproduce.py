@@ -8,9 +8,10 @@ pytest.importorskip("safetensors")
 
 from click.testing import CliRunner
 
-from mtdcli.commands.reproduce import text_table, with_error
 from mtdcli.main import main
+from mtdcli.reproduce.tables import text_table
 from mtdcli.run.folder import RunFolder
+from mtdcli.terminal.console import with_error
 
 TINY = ["--targets", "2", "--snr", "5", "--iterations", "3", "--train-steps", "3", "--jobs", "1"]
 
@@ -96,7 +97,7 @@ def test_nothing_is_overwritten_and_force_repeats_the_same_numbers(paper):
 
 def test_best_method_on_a_file_of_digits(digits, tmp_path):
     images, weights = digits
-    common = ["--images", images, "--weights", weights, "--targets", 2, "--snr", 1, "--snr", 2]
+    common = ["--images", images, "--prior", weights, "--targets", 2, "--snr", 1, "--snr", 2]
     result = run("mnist", "--method", "best", *common, "--iterations", 2, "--jobs", 1, "-o", tmp_path / "run")
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
@@ -119,7 +120,7 @@ def test_mistakes_are_one_line_and_an_exit_code(digits, tmp_path):
     out = ["-o", tmp_path / "run"]
     for arguments, code, message in (
         (["gaussian", "--images", images, *out], 2, "--images goes with mnist"),
-        (["gaussian", "--weights", weights, *out], 65, "boxes of 5"),
+        (["gaussian", "--prior", weights, *out], 65, "boxes of 5"),
         (["mnist", "--images", tmp_path / "none.npz", *out], 74, "none.npz"),
         (["mnist", "--images", images, "--targets", 21, *out], 65, "at least 21"),
         (["mnist", "--snr", 0, *out], 2, "snr"),

@@ -90,3 +90,11 @@ def test_inspect_takes_arrays_and_refuses_the_rest(mtd_json, mtd, tmp_path):
     assert described["noise_std_estimate"].startswith("none: ")
     mtd("inspect", tmp_path / "nothing.npy", code=74)
     mtd("inspect", tmp_path, code=65)
+
+
+def test_copies_keep_the_distance_asked_for_in_pixels(mtd, tmp_path):
+    options = ("--box-size", 8, "--size", 80, "--count", 12, "--min-separation", 13)
+    mtd("simulate", "glyph", "-o", tmp_path / "m.zarr", *options)
+    corners = open_simulation(tmp_path / "m.zarr").positions[:, 1:]
+    apart = np.abs(corners[:, None] - corners[None]).max(axis=-1)[np.triu_indices(12, 1)]
+    assert 13 <= apart.min() < 16  # two boxes, the default

@@ -26,7 +26,7 @@ def image(tmp_path):
 
 
 def first_tile(path):
-    geometry = mtdcore.model.likelihood.TileGeometry(side=100, unit=1, halo=0, reach=0)
+    geometry = mtdcore.data.tiles.TileGeometry(side=100, unit=1, halo=0, reach=0)
     return next(iter(mtdcore.open_measurement(path).tiles(geometry))).values
 
 

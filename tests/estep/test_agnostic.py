@@ -99,6 +99,6 @@ def test_priors(prior, dtype):
 
 def test_saved_statistics_are_host_arrays(tmp_path):
     host, other, _ = both(4)
-    other.save(tmp_path / "statistics.npz")
-    loaded = Statistics.load(tmp_path / "statistics.npz")
+    other.save(tmp_path / "statistics.safetensors")
+    loaded = Statistics.load(tmp_path / "statistics.safetensors")
     assert_same_bits(loaded, host)

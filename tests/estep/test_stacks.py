@@ -207,8 +207,8 @@ def test_executors_and_parts_change_no_bit(monkeypatch):
 def test_statistics_keep_what_tells_micrographs_apart(tmp_path):
     facts = Micrographs([1.0, 0.7, 1.6], transfer=LOW_PASS)
     found = e_step(pixels(), target(), WindowLikelihood(Rotations(4, 6), 0.8, 6.0, micrographs=facts), EXACT)
-    found.save(tmp_path / "s.npz")
-    loaded = Statistics.load(tmp_path / "s.npz")
+    found.save(tmp_path / "s.safetensors")
+    loaded = Statistics.load(tmp_path / "s.safetensors")
     assert_same_bits(loaded, found)
     np.testing.assert_array_equal(loaded.ledger, found.ledger)
     twice = found + found

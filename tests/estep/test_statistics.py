@@ -143,8 +143,8 @@ def test_count_is_the_coverage_of_a_pixel():
 
 
 def test_save_and_load(statistics, tmp_path):
-    statistics.save(tmp_path / "statistics.npz")
-    loaded = Statistics.load(tmp_path / "statistics.npz")
+    statistics.save(tmp_path / "statistics.safetensors")
+    loaded = Statistics.load(tmp_path / "statistics.safetensors")
     assert_same_bits(loaded, statistics)
     assert isinstance(loaded.pixels, int)
     assert_same_bits(loaded + statistics, statistics + statistics)
@@ -152,7 +152,7 @@ def test_save_and_load(statistics, tmp_path):
 
 @pytest.mark.parametrize("content", [None, b"nonsense", {"right": 1}], ids=["missing", "damaged", "other"])
 def test_files_that_hold_no_statistics(tmp_path, content):
-    path = tmp_path / "statistics.npz"
+    path = tmp_path / "statistics.safetensors"
     if isinstance(content, bytes):
         path.write_bytes(content)
     elif content:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy  # noqa: F401
 
-import mtdcli.commands.report
+import mtdcli.report.recovery
 import mtdcli.run.job
 from mtdcli.main import main
 from mtdcli.terminal.progress import Progress
@@ -87,7 +87,7 @@ def resumed_after(log: Path) -> int:
 
 def main_loop(measurement: str, work: Path, runs: int, kills: int, seed: int) -> None:
     random.seed(seed)
-    mtdcli.commands.report.write_report = lambda *_: None  # type: ignore[assignment]
+    mtdcli.report.recovery.write_report = lambda *_: None  # type: ignore[assignment]
     log, whole = work / "log", work / "whole"
     command = ["recover", measurement, *OPTIONS.split()]
     assert attempt([*command, "-o", str(whole)], log, None)[0] == 0, log.read_text()

@@ -18,10 +18,10 @@ from mtdbridge.priors.weights import ModelCard, load_weights, save_weights
 from mtdbridge.training import state as training_state
 from mtdbridge.training.images import load_images
 from mtdcli.commands.inspect import provenance
-from mtdcli.commands.report import write_report
 from mtdcli.inputs.sources import read_images
 from mtdcli.main import load
-from mtdcli.run.folder import RunFolder
+from mtdcli.report.recovery import write_report
+from mtdcli.run.finished import FinishedRun
 from mtdcore.data import open_measurement
 from mtdcore.data.micrographs.star import read_star
 from mtdcore.data.micrographs.table import MicrographTable
@@ -166,9 +166,8 @@ def make_run(path: Path) -> None:
 
 
 def read_run(path: Path) -> None:
-    folder = RunFolder(path)
     command(["inspect", path])
-    write_report(folder)
+    write_report(FinishedRun.at(path))
 
 
 def read_copies(path: Path) -> None:
@@ -193,7 +192,7 @@ KINDS = {
     "micrographs.star": Kind(make_star, tiles),
     "picks.star": Kind(make_picks, read_star),
     "c.safetensors": Kind(make_checkpoint, lambda path: load_checkpoint(path, {"seed": 0})),
-    "s.npz": Kind(_statistics, Statistics.load),
+    "s.safetensors": Kind(_statistics, Statistics.load),
     "3.zarr": Kind(make_zarr, lambda path: (tiles(path), provenance(path)), ("zarr.json",)),
     "2.zarr": Kind(lambda path: make_zarr(path, zarr_format=2), tiles, (".zarray",)),
     "chunk.zarr": Kind(make_zarr, tiles, ("c/0/1", "c/1/0")),

@@ -33,7 +33,7 @@ def made():
 
 
 def model(made, cls=WindowLikelihood, **options):
-    return cls(L, 4, made.noise_std, expected_count=float(len(made.positions)), **options)
+    return cls(Rotations(4, L), made.noise_std, expected_count=float(len(made.positions)), **options)
 
 
 def some(row, column, micrograph=None, rotation=None):

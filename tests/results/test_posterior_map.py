@@ -32,7 +32,7 @@ def test_the_mass_is_the_count_of_an_e_step_and_lies_on_the_centres():
 def test_it_is_written_as_an_image_that_opens(tmp_path):
     write_posterior_map(tmp_path / "p.zarr", MADE.measurement, MADE.target, MODEL, pixel_size=2.0)
     stored = mtdcore.open_measurement(tmp_path / "p.zarr")
-    geometry = mtdcore.model.likelihood.TileGeometry(side=100, unit=1, halo=0, reach=0)
+    geometry = mtdcore.data.tiles.TileGeometry(side=100, unit=1, halo=0, reach=0)
     read = np.stack([tile.values for tile in stored.tiles(geometry)])
     assert np.array_equal(read, np.stack(list(posterior_maps(MADE.measurement, MADE.target, MODEL))))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mtdcore._base.plugins import plugin_names
 from mtdcore.errors import InputError
 
 from .device import torch_device
@@ -38,8 +39,8 @@ def load_prior(source: str | Path, *, device: str = "cpu", box_size: int | None 
         )
     if not path.is_file():
         raise InputError(
-            f"expected one of the shipped priors {', '.join(shipped_priors())} or the path of a .safetensors file; "
-            f"got {str(source)!r}."
+            f"expected one of the shipped priors {', '.join(shipped_priors())}, the path of a .safetensors file"
+            f"{_of_plugins()}; got {str(source)!r}."
         )
     network, card = load_weights(path)
     if box_size is not None and card.box_size != box_size:
@@ -47,6 +48,11 @@ def load_prior(source: str | Path, *, device: str = "cpu", box_size: int | None 
             f"{path}: expected a prior for boxes of {box_size} pixels; this one was trained on {card.box_size}."
         )
     return TorchPrior.of(network.to(torch_device(device)), card)
+
+
+def _of_plugins() -> str:
+    names = plugin_names("mtdcore.priors")
+    return f", or with `mtd recover --prior` a plug-in: {', '.join(names)}" if names else ""
 
 
 def _folder() -> Path:

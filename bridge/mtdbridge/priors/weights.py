@@ -12,18 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as decode
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as encode
 from torch import Tensor, nn
 
 from mtdcore._base.files import write_whole
+from mtdcore._base.records import from_record
 from mtdcore.errors import InputError, MtdError, StorageError
 
 from .networks import PriorNetwork, build_network
 from .parameterisation import LevelRange, check_parameterisation
 
-MAX_HEADER_BYTES = 1 << 20
 MAX_FILE_BYTES = 1 << 30
 MAX_BOX_SIZE = 4096
 
@@ -99,17 +98,18 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
             raise InputError(f"{path}: expected at most {MAX_FILE_BYTES} bytes of weights; got {size}.")
-        blob = path.read_bytes()
+        with safe_open(path, framework="pt") as file:  # maps the file: tensors are copied out of it
+            metadata, names = file.metadata(), file.keys()
+            tensors = {name: file.get_tensor(name).clone() for name in names}
     except OSError as error:
         raise StorageError(f"{path}: the weights cannot be read: {error}.") from error
-    header = _header(path, blob)
-    try:
-        tensors = decode(blob)
-        content = json.loads(header["__metadata__"]["mtdbridge"])
     except SafetensorError as error:
         raise InputError(
-            f"{path}: this safetensors file is damaged ({error}); fetch or train it again."
+            f"{path}: expected a whole safetensors file; got another one, or a damaged one ({error}): fetch or train it "
+            "again, and make one of a .pt or .pth file with convert_checkpoint."
         ) from error
+    try:
+        content = json.loads(metadata["mtdbridge"])
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path}: these weights carry no mtdbridge card; convert them with convert_checkpoint."
@@ -141,36 +141,11 @@ def check_tensors(path: Path, tensors: dict[str, Tensor], expected: dict[str, Te
             raise InputError(f"{path}: {name!r} holds NaN or infinite weights; this training went wrong.")
 
 
-def _header(path: Path, blob: bytes) -> dict[str, Any]:
-    """The JSON header of a safetensors file, after the checks that need no library."""
-    length = int.from_bytes(blob[:8], "little")
-    if len(blob) < 8 or length > MAX_HEADER_BYTES:
-        raise InputError(
-            f"{path}: expected a safetensors file with a header of at most {MAX_HEADER_BYTES} bytes; "
-            f"got {len(blob)} bytes that start otherwise (a .pt or .pth file? use convert_checkpoint)."
-        )
-    try:
-        header: dict[str, Any] = json.loads(blob[8 : 8 + length])
-        ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path}: the header of this safetensors file is damaged or cut short.") from error
-    expected = 8 + length + max(ends, default=0)
-    if len(blob) != expected:
-        raise InputError(
-            f"{path}: expected {expected} bytes; got {len(blob)}: the file is cut short or padded."
-        )
-    return header
-
-
 def _card(path: Path, content: dict[str, Any]) -> ModelCard:
     try:
-        card = ModelCard(**content)
-        low, high = (float(level) for level in card.levels)
-        described = [dict(part) for part in (card.options, card.data, card.training, card.metrics)]
-        box_size = int(card.box_size)
-    except (TypeError, ValueError) as error:
+        card = from_record(ModelCard, content)
+    except ValueError as error:
         raise InputError(f"{path}: the card of these weights is incomplete: {error}.") from error
-    if not 1 <= box_size <= MAX_BOX_SIZE:
-        raise InputError(f"{path}: expected a box size from 1 to {MAX_BOX_SIZE}; got {box_size}.")
-    options, data, training, metrics = described
-    return ModelCard(str(card.network), options, box_size, (low, high), data, training, metrics)
+    if not 1 <= card.box_size <= MAX_BOX_SIZE:
+        raise InputError(f"{path}: expected a box size from 1 to {MAX_BOX_SIZE}; got {card.box_size}.")
+    return card

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
 import platform
 import time
 from typing import Any
@@ -11,8 +9,8 @@ from typing import Any
 import click
 
 from ..terminal.console import emit, json_option
+from ..terminal.installation import machine, version_of, versions
 
-_PACKAGES = ("mtdcore", "numpy", "scipy", "numba", "zarr", "click", "matplotlib")
 _OPTIONAL = {
     "torch": "torch",
     "cupy": "cuda12 or cuda13",
@@ -22,7 +20,7 @@ _OPTIONAL = {
     "distributed": "dask",
 }
 
-#: In the place of the self-test of a device whose compute capability the kernels do not support.
+#: Result for a device whose compute capability the kernels do not support.
 _TOO_OLD = "not run: too old"
 
 
@@ -42,7 +40,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
             "system": f"{platform.system()} {platform.release()} {platform.machine()}",
             "packages": versions(),
             "optional": {
-                name: _version(name) or f"not installed; pip install 'mtdcore[{extra}]'"
+                name: version_of(name) or f"not installed; pip install 'mtdcore[{extra}]'"
                 for name, extra in _OPTIONAL.items()
             },
             "machine": machine(),
@@ -51,25 +49,6 @@ def command(ctx: click.Context, as_json: bool) -> None:
         as_json,
     )
     ctx.exit(69 if any(not t["passed"] for t in tests if t != _TOO_OLD) else 0)
-
-
-def versions() -> dict[str, str | None]:
-    """Versions of the packages that every run uses."""
-    return {name: _version(name) for name in _PACKAGES}
-
-
-def machine() -> dict[str, Any]:
-    """Cores this process may use, threads of Numba, memory in GiB."""
-    import numba
-
-    from mtdcore._base.cores import usable_cores
-
-    pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-    return {
-        "cores": usable_cores(),
-        "numba_threads": numba.get_num_threads(),
-        "memory_gib": round(pages * page / 2**30, 1),
-    }
 
 
 def cuda_devices() -> dict[str, Any] | str:
@@ -95,7 +74,7 @@ def cuda_devices() -> dict[str, Any] | str:
 
 
 def _tried(name: str) -> dict[str, Any]:
-    """The self-test of a device; whatever goes wrong there is a finding, not a crash."""
+    """The self-test of a device; its exceptions are findings."""
     try:
         return self_test(name)
     except Exception as problem:
@@ -123,14 +102,3 @@ def self_test(name: str = "cpu") -> dict[str, Any]:
         )
         worst = max(worst, float(np.abs(found - expected).max() / np.abs(expected).max()))
     return {"passed": worst < 1e-9, "relative_difference": worst, "seconds": time.perf_counter() - started}
-
-
-def _version(name: str) -> str | None:
-    """Installed version of a package; CuPy's distributions carry the CUDA version in their names."""
-    names = ("cupy", "cupy-cuda12x", "cupy-cuda13x") if name == "cupy" else (name,)
-    for candidate in names:
-        try:
-            return importlib.metadata.version(candidate)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None

@@ -8,20 +8,21 @@ from typing import Any
 import click
 
 from ..terminal.console import emit, json_option
+from ..terminal.options import option
 
 
 @click.command()
 @click.argument("run_dir", type=click.Path(path_type=Path))
-@click.option(
+@option(
     "--truth",
-    type=click.Path(path_type=Path),
-    help="True image, or picks (a RELION .star of coordinates). Default: what the measurement was simulated with.",
+    "True image, or picks (a RELION .star of coordinates). Default: what the measurement was simulated with.",
+    click.Path(path_type=Path),
 )
-@click.option(
-    "--tolerance",
-    type=click.FloatRange(min=0),
+@option(
+    "--max-distance",
+    "Largest distance between a copy and its pick, pixels of the measurement. Default: a sixth of the box.",
+    click.FloatRange(min=0),
     metavar="PX",
-    help="Largest distance between a copy and its pick, pixels of the measurement. Default: a sixth of the box.",
 )
 @click.option(
     "--skip-bad",
@@ -30,41 +31,41 @@ from ..terminal.console import emit, json_option
 )
 @json_option
 def command(
-    run_dir: Path, truth: Path | None, tolerance: float | None, skip_bad: bool, as_json: bool
+    run_dir: Path, truth: Path | None, max_distance: float | None, skip_bad: bool, as_json: bool
 ) -> None:
-    """Compare the estimate in RUN_DIR with the truth: the relative error E (best rotation) and the gauge-free E_s
-    (best rotation and small shift, since the data hardly fix where the image sits in its box). Where the copies are known
-    too, also precision and recall of the detected ones. Of several classes the one nearest to the truth counts.
+    """Compare the estimate in RUN_DIR with the truth.
 
-    With picks of somebody else as truth: precision and recall of the copies in the micrographs that these are about.
+    An image as truth gives two errors: the relative error E at the best rotation, and E_s at the best rotation and small
+    shift, because the data hardly fix the place of the image in its box. Of several classes the nearest one counts. A
+    simulation also gives precision and recall of the detected copies.
+
+    Picks as truth (.star) give precision and recall of the copies in the micrographs that hold picks.
     """
     if truth is not None and truth.suffix.lower() == ".star":
         emit(
-            {"run": str(run_dir), "detections": _against_picks(run_dir, truth, tolerance, skip_bad)}, as_json
+            {"run": str(run_dir), "detections": _against_picks(run_dir, truth, max_distance, skip_bad)},
+            as_json,
         )
         return
-    if skip_bad or tolerance is not None:
-        raise click.UsageError("--skip-bad and --tolerance are about picks: name them with --truth FILE.star")
+    if skip_bad or max_distance is not None:
+        raise click.UsageError(
+            "--skip-bad and --max-distance are about picks: name them with --truth FILE.star"
+        )
     from mtdcore.errors import InputError
 
     from ..inputs.truth import errors, simulation_at, true_target
-    from ..run.folder import RunFolder
-    from .detect import accuracy, find_copies
+    from ..run.copies import accuracy, find_copies
+    from ..run.finished import FinishedRun
 
-    folder = RunFolder(run_dir)
-    record = folder.read_record()
-    parameters = record["parameters"]
-    measurement = Path(record["measurement"]["path"])
-    true = true_target(measurement, truth, parameters["box_size"])
+    run = FinishedRun.at(run_dir)
+    true = true_target(run.measurement, truth, run.parameters.box_size)
     if true is None:
-        raise InputError(f"the truth behind {measurement} is not known here; name an image with --truth.")
-    rotations, box = parameters["rotations"], (-1, *true.shape)
-    found = [
-        errors(image, true, rotations) for image in folder.read_image(folder.estimate, len(true)).reshape(box)
-    ]
+        raise InputError(f"the truth behind {run.measurement} is not known here; name an image with --truth.")
+    rotations, box = run.parameters.rotations, (-1, *true.shape)
+    found = [errors(image, true, rotations) for image in run.estimate.reshape(box)]
     nearest = min(range(len(found)), key=lambda c: found[c]["E_s"])
     estimate, average = (
-        folder.read_image(file, len(true)).reshape(box)[nearest] for file in (folder.estimate, folder.average)
+        run.image(file).reshape(box)[nearest] for file in (run.folder.estimate, run.folder.average)
     )
     result = {
         "run": str(run_dir),
@@ -72,19 +73,18 @@ def command(
         "estimate": found[nearest],
         "aligned_average": errors(average, true, rotations),
     }
-    simulation = simulation_at(measurement)
+    simulation = simulation_at(run.measurement)
     if simulation is not None:
-        result["detections"] = accuracy(find_copies(folder, record), estimate, simulation)
+        result["detections"] = accuracy(find_copies(run), estimate, simulation)
     emit(result, as_json)
 
 
-def _against_picks(run_dir: Path, file: Path, tolerance: float | None, skip_bad: bool) -> dict[str, Any]:
+def _against_picks(run_dir: Path, file: Path, max_distance: float | None, skip_bad: bool) -> dict[str, Any]:
     from ..inputs import picks
-    from ..run.folder import RunFolder
-    from .detect import find_copies, table_of_run
+    from ..run.copies import find_copies
+    from ..run.finished import FinishedRun
 
-    folder = RunFolder(run_dir)
-    record = folder.read_record()
-    shape = tuple(record["measurement"]["shape"][1:])
-    picked = picks.read(file, table_of_run(folder, record), shape, skip_bad)
-    return picks.agreement(find_copies(folder, record), picked, shape, tolerance)
+    run = FinishedRun.at(run_dir)
+    shape = run.record.measurement.shape[1:]
+    picked = picks.read(file, run.table(), shape, skip_bad)
+    return picks.agreement(find_copies(run), picked, shape, max_distance)

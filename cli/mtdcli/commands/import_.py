@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from ..inputs.preparing import preparation_options
-from ..terminal.console import emit, force_option, json_option, log
-from ..terminal.progress import Progress
-
-if TYPE_CHECKING:
-    from mtdcore.data.preparation.prepare import Preparation
+from ..terminal.console import emit, force_option, json_option
+from ..terminal.options import option
 
 
 @click.command()
 @click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Zarr measurement to write."
-)
-@click.option("--key", help="Arrays of an .npz file to take: a name or a pattern such as 'frames/*'.")
-@click.option(
+@option("-o --output", "Zarr measurement to write.", click.Path(path_type=Path), required=True)
+@option("--key", "Arrays of an .npz file to take: a name or a pattern such as 'frames/*'.")
+@option(
     "--pixel-size",
-    type=click.FloatRange(min=0, min_open=True),
+    "Angstrom per pixel of SOURCES, where a STAR list does not say. Trusted more than headers are.",
+    click.FloatRange(min=0, min_open=True),
     metavar="A",
-    help="Angstrom per pixel of SOURCES, where a STAR list does not say. Trusted more than headers are.",
 )
 @preparation_options
 @click.option(
@@ -53,77 +48,10 @@ def command(
     """
     from ..inputs.frames import Frames
     from ..inputs.preparing import preparation
+    from ..inputs.stack import write_stack
     from ..run.folder import refuse_to_replace
 
     refuse_to_replace(output, force)
     frames = Frames(sources, key, pixel_size, skip_bad)
     steps = preparation(frames.sources, options)
     emit({"measurement": str(output), **write_stack(frames, steps, output, force)}, as_json)
-
-
-def write_stack(frames: Any, steps: Preparation, output: Path, force: bool = False) -> dict[str, Any]:
-    """Prepare micrographs and write them as one OME-Zarr stack with their table.
-
-    Args:
-        frames: a :class:`mtdcli.inputs.frames.Frames`.
-        steps: what is done to each.
-        output: the folder to write.
-        force: replace what is there.
-
-    Returns:
-        What was written: micrographs, height, width, masked_pixels, pixel_size, skipped.
-    """
-    import dataclasses
-
-    import numpy as np
-
-    import mtdcore
-    from mtdcore.data.micrographs.table import Entry, MicrographTable
-    from mtdcore.data.zarr.store import creating
-
-    first = frames.usable[0]
-    height, width = steps.shape(first.shape)
-    pixel_size = None if first.pixel_size is None else first.pixel_size * steps.bin
-    attributes = {
-        "version": mtdcore.__version__,
-        "made_by": "import",
-        "sources": [str(source) for source in frames.sources],
-        "parameters": dataclasses.asdict(steps) | {"key": frames.key, "pixel_size": frames.pixel_size},
-    }
-    shape = (len(frames.usable), height, width)
-    entries: list[Entry] = []
-    masked = 0
-    with (
-        creating(
-            output,
-            shape,
-            np.dtype(np.float32),
-            {"mtdcore": attributes},
-            overwrite=force,
-            pixel_size=pixel_size,
-            ome=True,
-        ) as (array, folder),
-        Progress("import", shape[0], "micrographs") as bar,
-    ):
-        for micrograph, prepared in frames.prepared(steps):
-            array[len(entries)] = prepared.pixels
-            entries.append(Entry.of(micrograph, prepared, steps.bin, steps.invert))
-            masked += int(np.isnan(prepared.pixels).sum())
-            bar.update(len(entries))
-        array.resize((len(entries), height, width))  # without those that turned out unusable on reading
-        MicrographTable(tuple(entries)).save(folder)
-    scales = [entry.scale for entry in entries]
-    log(
-        f"{len(entries)} micrograph(s) of {height} x {width} pixels; pixel scale {min(scales):.4g} to {max(scales):.4g}; "
-        f"{frames.contrast}"
-    )
-    if masked:
-        log(f"{masked} of {len(entries) * height * width} pixels are masked (invalid, defective or as asked)")
-    return {
-        "micrographs": len(entries),
-        "height": height,
-        "width": width,
-        "masked_pixels": masked,
-        "pixel_size": pixel_size,
-        "skipped": frames.skipped,
-    }

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..terminal.console import emit, json_option
+
+if TYPE_CHECKING:
+    from ..run.folder import RunFolder
 
 
 @click.command()
@@ -67,12 +70,17 @@ def provenance(path: Path) -> dict[str, Any]:
     return noted if isinstance(noted, dict) else {}
 
 
-def _run(folder: Any) -> dict[str, Any]:
+def _run(folder: RunFolder) -> dict[str, Any]:
     if not folder.record.exists():
         return {
             "run": str(folder.path),
             "state": "unfinished, has a checkpoint; mtd recover --resume goes on",
         }
-    record = folder.read_record()
+    from mtdcore._base.records import to_record
+
+    from ..run.finished import FinishedRun
+
+    record = FinishedRun.at(folder).record
     names = ("command", "started", "seconds", "device", "result")
-    return {"run": str(folder.path), "state": "finished", **{name: record[name] for name in names}}
+    shown = {name: to_record(getattr(record, name)) for name in names}
+    return {"run": str(folder.path), "state": "finished", **shown}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..terminal.console import emit, force_option, json_option
-from ..terminal.options import Shape
+from ..terminal.options import Shape, option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +17,7 @@ _POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
 class _Rotations(click.ParamType[int | str]):
-    name = "K|continuous"
+    name = "rotations"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
         return value if value == "continuous" else click.IntRange(min=1).convert(value, param, ctx)
@@ -25,41 +25,34 @@ class _Rotations(click.ParamType[int | str]):
 
 @click.command()
 @click.argument("target")
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Zarr measurement to write."
+@option("-o --output", "Zarr measurement to write.", click.Path(path_type=Path), required=True)
+@option("--box-size", "Side of the box around a glyph, pixels.", click.IntRange(min=8), 28, metavar="L")
+@option(
+    "--size", "Pixels of a micrograph, HxW or one number. Default: 11 boxes square.", Shape(), metavar="HxW"
 )
-@click.option(
-    "--box-size", type=click.IntRange(min=8), default=28, show_default=True, help="Side of a glyph, pixels."
+@option("--density", "Share of the area that copies cover. Default: 0.1.", _POSITIVE)
+@option("--count", "Copies in each micrograph, instead of --density.", click.IntRange(min=0))
+@option("--snr", "Signal-to-noise ratio ||F||^2 / (L sigma)^2. Default: 1.", _POSITIVE)
+@option(
+    "--noise-std",
+    "Standard deviation of the noise, in units of TARGET, instead of --snr.",
+    click.FloatRange(min=0),
 )
-@click.option(
-    "--size", type=Shape(), help="Pixels of a micrograph, HxW or one number. Default: 11 boxes square."
-)
-@click.option("--density", type=_POSITIVE, help="Share of the area that copies cover. Default: 0.1.")
-@click.option("--count", type=click.IntRange(min=0), help="Copies in each micrograph, instead of --density.")
-@click.option("--snr", type=_POSITIVE, help="Signal-to-noise ratio ||F||^2 / (L sigma)^2. Default: 1.")
-@click.option(
-    "--noise-std", type=click.FloatRange(min=0), help="Standard deviation of the noise, instead of --snr."
-)
-@click.option(
+@option(
     "--rotations",
-    type=_Rotations(),
-    default="4",
-    show_default=True,
-    help="Equally spaced rotations, or any angle.",
+    "Equally spaced rotations of a copy, or any angle.",
+    _Rotations(),
+    "4",
+    metavar="K|continuous",
 )
-@click.option(
-    "--separation",
-    type=_POSITIVE,
-    default=2.0,
-    show_default=True,
-    help="Smallest distance of two copies, boxes.",
+@option(
+    "--min-separation",
+    "Smallest distance of two copies, pixels. Default: two boxes.",
+    click.IntRange(min=1),
+    metavar="D",
 )
-@click.option(
-    "--micrographs", type=click.IntRange(min=1), default=1, show_default=True, help="Number of micrographs."
-)
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same bits."
-)
+@option("--micrographs", "Number of micrographs.", click.IntRange(min=1), 1)
+@option("--seed", "Seed of all random numbers.", click.IntRange(min=0), 0)
 @force_option
 @json_option
 def command(

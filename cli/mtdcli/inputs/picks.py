@@ -1,4 +1,4 @@
-"""The copies of a run against picks that somebody else made."""
+"""The copies of a run against picks from elsewhere."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def agreement(
 
     Args:
         found: copies of a run.
-        picks: of somebody else.
+        picks: to compare with.
         shape: (H, W) of the measurement.
         tolerance: largest distance of a pair, pixels of the measurement; None: a sixth of the box.
     """

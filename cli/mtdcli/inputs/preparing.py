@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..terminal.console import F, log
+from ..terminal.options import option
 
 if TYPE_CHECKING:
     from mtdcore.data.preparation.prepare import Preparation
@@ -16,91 +17,64 @@ if TYPE_CHECKING:
 _POSITIVE = click.FloatRange(min=0, min_open=True)
 
 _OPTIONS = (
-    click.option(
+    option(
         "--defects",
-        type=click.Choice(["mask", "keep"]),
-        default="mask",
-        show_default=True,
-        help="Dead and hot pixels, looked for in each image as it is stored: masked, or taken as they are.",
+        "Dead and hot pixels, looked for in each image as it is stored: masked, or taken as they are.",
+        click.Choice(["mask", "keep"]),
+        "mask",
     ),
-    click.option(
+    option(
         "--invert/--no-invert",
+        "Negate the pixels, so that dark particles become bright. Default: for MRC files and STAR lists, raw micrographs.",
         default=None,
-        help="Negate the pixels, so that dark particles become bright. Default: for MRC files and STAR lists, raw micrographs.",
     ),
-    click.option(
-        "--ctf/--no-ctf",
-        "flip_phases",
+    option(
+        "--ctf/--no-ctf flip_phases",
+        "Flip phases by the CTF columns of a STAR list and model |CTF|. Default: where they are known.",
         default=None,
-        help="Flip phases by the CTF columns of a STAR list and model |CTF|. Default: where they are known.",
     ),
-    click.option(
-        "--bin", type=click.IntRange(1), default=1, show_default=True, help="Fourier binning factor."
-    ),
-    click.option(
+    option("--bin", "Fourier binning factor.", click.IntRange(1), 1),
+    option(
         "--mask-beyond",
-        type=_POSITIVE,
+        "Mask pixels further than S standard deviations from the median (dead pixels, ice).",
+        _POSITIVE,
         metavar="S",
-        help="Mask pixels further than S standard deviations from the median (dead pixels, ice).",
     ),
-    click.option(
+    option(
         "--mask-contaminants",
-        type=_POSITIVE,
+        "Mask regions whose smoothed grey value is further than S standard deviations from the median.",
+        _POSITIVE,
         metavar="S",
-        help="Mask regions whose smoothed grey value is further than S standard deviations from the median.",
     ),
-    click.option(
-        "--contaminant-width",
-        type=_POSITIVE,
-        default=10.0,
-        show_default=True,
-        help="Smoothing for that, binned pixels.",
-    ),
-    click.option(
-        "--mask-edge",
-        type=click.IntRange(0),
-        default=0,
-        show_default=True,
-        help="Mask so many binned pixels along every edge.",
-    ),
-    click.option(
+    option("--contaminant-width", "Smoothing for that, binned pixels.", _POSITIVE, 10.0),
+    option("--mask-edge", "Mask so many binned pixels along every edge.", click.IntRange(0), 0),
+    option(
         "--background",
-        type=click.Choice(["gaussian", "polynomial", "none"]),
-        default="gaussian",
-        show_default=True,
-        help="Smooth background to subtract.",
+        "Smooth background to subtract.",
+        click.Choice(["gaussian", "polynomial", "none"]),
+        "gaussian",
     ),
-    click.option(
+    option(
         "--background-width",
-        type=_POSITIVE,
-        help="Standard deviation of the Gaussian, binned pixels. Default: an eighth of the shorter side.",
+        "Standard deviation of the Gaussian, binned pixels. Default: an eighth of the shorter side.",
+        _POSITIVE,
     ),
-    click.option(
-        "--background-degree",
-        type=click.IntRange(0, 8),
-        default=2,
-        show_default=True,
-        help="Degree of the polynomial.",
+    option("--background-degree", "Degree of the polynomial.", click.IntRange(0, 8), 2),
+    option(
+        "--whiten/--no-whiten", "Divide by the radial spectrum of the noise, and model that.", default=False
     ),
-    click.option(
-        "--whiten/--no-whiten",
-        default=False,
-        show_default=True,
-        help="Divide by the radial spectrum of the noise, and model that.",
-    ),
-    click.option(
+    option(
         "--normalise/--no-normalise",
+        "Bring each image to median 0 and robust standard deviation 1.",
         default=True,
-        show_default=True,
-        help="Bring each image to median 0 and robust standard deviation 1.",
     ),
 )
 
 
 def preparation_options(function: F) -> F:
     """The options of :class:`mtdcore.data.micrographs.Preparation`."""
-    for option in reversed(_OPTIONS):
-        function = option(function)
+    for add in reversed(_OPTIONS):
+        function = add(function)
     return function
 
 

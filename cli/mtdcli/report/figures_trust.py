@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+
+from mtdcore.results.metrics import RingCorrelation
 
 from .figures import Palette, style, to_png
 
-#: Correlation of two halves at which their sum reaches a signal-to-noise ratio that can be interpreted.
+#: Correlation of two halves at the resolution limit.
 _THRESHOLD = 1 / 7
 
 
 def ring_correlations(
-    named: Sequence[tuple[str, Mapping[str, Sequence[float]]]],
+    named: Sequence[tuple[str, RingCorrelation]],
     palette: Palette,
 ) -> bytes:
     """Half-set curves over the frequency, the first one in colour, null curves grey and dashed.
 
     Args:
-        named: label and ``frequency`` (cycles per pixel) and ``correlation`` of each curve.
+        named: label and curve.
         palette: colours.
     """
     from matplotlib.figure import Figure
@@ -32,8 +34,8 @@ def ring_correlations(
     looks = [(palette.line, 2.0, "-"), (palette.text, 1.4, "--"), (palette.text, 1.4, ":")]
     for (name, curve), (color, width, dashes) in zip(named, looks, strict=False):
         axes.plot(
-            curve["frequency"],
-            curve["correlation"],
+            curve.frequency,
+            curve.correlation,
             color=color,
             linewidth=width,
             linestyle=dashes,

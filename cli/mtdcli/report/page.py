@@ -16,7 +16,7 @@ def data_uri(png: bytes) -> str:
 
 
 def write_page(path: Path, template: str, **context: Any) -> None:
-    """Render a template of ``mtdcli/templates`` to a file.
+    """Render a template of ``mtdcli/report/templates`` to a file.
 
     Every value is escaped. ``bytes`` anywhere in the context are PNG pictures and become data URIs.
     """

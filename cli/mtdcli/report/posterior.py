@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 def occupancy(tile: Tile, weights: np.ndarray, box_size: int) -> np.ndarray:
-    """(h, w) posterior probability of a copy, however turned, with its corner at each pixel of a tile.
+    """(h, w) posterior probability of a copy in any rotation with its corner at each pixel of a tile.
 
     Args:
         tile: (h, w) pixels.
-        weights: its posterior, from :meth:`mtdcore.estep.backends.Backend.posterior` of either model.
+        weights: its posterior, from :meth:`mtdcore.estep.backends.Backend.posterior` of either likelihood.
         box_size: side L.
     """
     if weights.ndim == 3:

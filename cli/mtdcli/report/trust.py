@@ -1,16 +1,19 @@
-"""The part of a report that says what to believe: verdict, half sets, null run, uncertainty."""
+"""The part of a report on trust: verdict, half sets, null runs, uncertainty."""
 
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..commands.trust import Null, findings
+import numpy as np
 
-if TYPE_CHECKING:
-    import numpy as np
+from mtdcore.results.metrics import RingCorrelation
 
-    from ..run.folder import RunFolder
+from ..run.finished import FinishedRun
+from ..run.folder import RunFolder
+from ..run.judging import findings
+from ..run.record import Null
+from . import figures
 
 #: What null runs were made of, for people.
 _NULLS: dict[Null, str] = {
@@ -19,10 +22,10 @@ _NULLS: dict[Null, str] = {
 }
 
 
-def verdict(folder: RunFolder, record: dict[str, Any]) -> dict[str, str]:
+def verdict(run: FinishedRun) -> dict[str, str]:
     """Title, text, command still to be run (or none) and kind ("yes", "no", "open") of the verdict."""
-    found = findings(folder, record)
-    command = shlex.join(["mtd", "trust", str(folder.path)])
+    found = findings(run)
+    command = shlex.join(["mtd", "trust", str(run.folder.path)])
     evidence = f"Evidence against the data being noise alone: {found['evidence_nats']:,.1f} nats."
     if "verdict" not in found:
         text = f"{evidence} Noise gives some too, and how much cannot be told without trying: this repeats the recovery on noise and on halves of the data."
@@ -37,36 +40,37 @@ def verdict(folder: RunFolder, record: dict[str, Any]) -> dict[str, str]:
     return {"kind": kind, "title": title, "text": " ".join([evidence, *tried]), "command": ""}
 
 
-def curves(folder: RunFolder) -> list[tuple[str, dict[str, list[float]]]]:
+def curves(folder: RunFolder) -> list[tuple[str, RingCorrelation]]:
     """Half-set correlations with their names, that of the data first; empty before they were computed."""
     trust = folder.read_trust()
-    if "halves" not in trust:
+    if trust.halves is None:
         return []
-    null = [(f"halves of {name}", trust.get(kind, {}).get("halves")) for kind, name in _NULLS.items()]
-    return [("halves of the data", trust["halves"]), *((name, curve) for name, curve in null if curve)]
+    null = [(f"halves of {name}", trust.null(kind).halves) for kind, name in _NULLS.items()]
+    return [
+        ("halves of the data", trust.halves),
+        *((name, curve) for name, curve in null if curve is not None),
+    ]
 
 
-def images(folder: RunFolder, side: int, limits: tuple[float, float]) -> list[dict[str, Any]]:
+def images(run: FinishedRun, limits: tuple[float, float]) -> list[dict[str, Any]]:
     """What noise gives, and how sure each pixel is.
 
     Args:
-        folder: of the run.
-        side: of the box, pixels.
+        run: finished.
         limits: values that are drawn black and white.
     """
-    from . import figures
-
+    folder = run.folder
     shown: list[tuple[str, str, np.ndarray, tuple[float, float] | None]] = []
     for kind, name in _NULLS.items():
         file = folder.null_target(kind)
         if file.exists():
-            image = folder.read_image(file, side)
+            image = run.image(file)
             text = f"What the same recovery makes of {name}, on the grey scale of the estimate."
             shown.append(("Null run", text, image if image.ndim == 2 else image[0], limits))
     if folder.posterior_std.exists():
-        std = folder.read_image(folder.posterior_std, side)
+        std = run.image(folder.posterior_std)
         text = "Of draws from the posterior, given the aligned average; on the grey scale of the estimate."
-        shown.append(("Posterior mean", text, folder.read_image(folder.posterior_mean, side), limits))
+        shown.append(("Posterior mean", text, run.image(folder.posterior_mean), limits))
         text = f"Of every pixel among those draws, black to white from {std.min():.2g} to {std.max():.2g}. Wrong answers, which the verdict is about, are not in it."
         shown.append(("Posterior standard deviation", text, std, None))
     return [

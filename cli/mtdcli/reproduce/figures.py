@@ -14,7 +14,7 @@ from ..report.figures import DARK, LIGHT, Palette, style, to_png, value_range
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from . import Outcome
+    from .runner import Outcome
 
 _MARKS = "osD^vP*X"
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mtdcore._base.files import write_whole
 
 from ..report.page import write_page
+from ..run.folder import RunFolder
 from ..terminal.console import show, with_error
 from . import figures
-
-if TYPE_CHECKING:
-    from ..run.folder import RunFolder
-    from . import Case, Experiment, Outcome
+from .cases import Case, Experiment, pixels_of
+from .runner import Outcome
 
 #: Columns that only frame the others: not among the recovered images.
 _FRAME = ("start", "oracle", "oracle + prior")
@@ -66,8 +65,6 @@ def _pictures(
     outcomes: Sequence[Outcome],
 ) -> dict[str, bytes]:
     """The figures, file name without ending -> PNG."""
-    from . import pixels_of
-
     first = [case for case in cases if case.target == 0 and case.repeat == 0]
     measured = {case.snr: pixels_of(case.simulate()) for case in first}
     rows = {

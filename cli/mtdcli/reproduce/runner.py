@@ -62,7 +62,7 @@ def run_all(
     jobs: int | None = None,
     callback: Callback | None = None,
 ) -> list[Outcome]:
-    """Run every method on every case; the same outcomes, but for their seconds, whatever the number of jobs.
+    """Run every method on every case; the number of jobs changes nothing except the seconds.
 
     A run that fails becomes an outcome with a ``failure``; the others go on.
 
@@ -123,7 +123,7 @@ def _failed(case: Case, method: Method, problem: BaseException, seconds: float) 
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Processes that are started inside find one thread allowed; libraries read these variables when they load."""
+    """Processes started inside use one thread each; libraries read these variables when they load."""
     before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
     os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
     try:
@@ -137,7 +137,7 @@ def _one_thread_each() -> Iterator[None]:
 
 
 def _prepare_worker() -> None:
-    """One thread for torch too; interrupts are the parent's business, and idle workers must not outlive it."""
+    """One thread for torch too; the parent handles interrupts, and a worker ends with it."""
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from ..terminal.console import with_error
 from .runner import Outcome
 
 
@@ -76,3 +78,27 @@ _PUBLISHED: dict[tuple[str, str], dict[float, tuple[float, float | None]]] = {
 def published(experiment: str, method: str, snr: float) -> tuple[float, float | None] | None:
     """(E, E_s) of the authors' code under the paper's settings; None where there is no figure."""
     return _PUBLISHED.get((experiment, method), {}).get(snr)
+
+
+def text_table(cells: Sequence[dict[str, Any]]) -> str:
+    """The results as aligned text: one line per method, E and E_s at every SNR."""
+    snrs = list(dict.fromkeys(cell["snr"] for cell in cells))
+    lines = [["", *(f"SNR {snr:g}: E" for snr in snrs), *(f"E_s at {snr:g}" for snr in snrs)]]
+    for method in dict.fromkeys(cell["method"] for cell in cells):
+        row = {cell["snr"]: cell for cell in cells if cell["method"] == method}
+        lines.append(
+            [
+                method,
+                *(with_error(row[snr]["error"], row[snr]["error_se"]) for snr in snrs),
+                *(with_error(row[snr]["gauge_free_error"], row[snr]["gauge_free_error_se"]) for snr in snrs),
+            ]
+        )
+        if any(cell["published_error"] is not None for cell in row.values()):
+            known = [row[snr]["published_error"] for snr in snrs]
+            free = [row[snr]["published_gauge_free_error"] for snr in snrs]
+            lines.append(["  authors' code", *("-" if v is None else f"{v:.3f}" for v in (*known, *free))])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )

@@ -1,1 +1,1 @@
-"""A run: its folder, lock, checkpoints, memory and where it computes."""
+"""A run: its parameters, folder, lock, checkpoints, results and judgement."""

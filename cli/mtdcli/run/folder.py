@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -15,14 +14,13 @@ import numpy as np
 
 from mtdcore import IterationRecord
 from mtdcore._base.files import write_whole
+from mtdcore._base.records import from_record, to_record
 from mtdcore.data.micrographs.table import TABLE
 from mtdcore.em.checkpoint import previous_checkpoint
 from mtdcore.errors import InputError, StorageError
 
 from ..terminal.console import to_json
-
-#: Entry of a JSON file that seals the others.
-_SEAL = "sha256"
+from .record import RunRecord, TrustRecord
 
 
 class RunFolder:
@@ -62,12 +60,12 @@ class RunFolder:
         self.table = path / TABLE
 
     def null_target(self, kind: str) -> Path:
-        """What the first null run of this kind recovered, an image like ``estimate``."""
+        """The target of the first null run of this kind, an image like ``estimate``."""
         return self.path / f"null_{kind}.npy"
 
     @property
     def occupied(self) -> bool:
-        """Whether a run left anything here that a new one would replace."""
+        """Whether results or checkpoints of a run are here."""
         return self.record.exists() or self.checkpoint.exists()
 
     def clear(self) -> None:
@@ -90,15 +88,18 @@ class RunFolder:
         """``run.json`` as a dictionary; InputError if this is no finished run."""
         if not self.record.exists():
             raise InputError(f"{self.path} should be a folder written by `mtd recover`; it has no run.json.")
-        record = _read_json(self.record)
-        path = record.get("measurement", {}).get("path", "")
-        if not isinstance(path, str) or "\0" in path:
-            raise InputError(f"{self.record} should name its measurement by a path; it holds {path!r}.")
-        return record
+        return _read_json(self.record)
 
-    def read_trust(self) -> dict[str, Any]:
-        """``trust.json`` as a dictionary; empty before ``mtd trust``."""
-        return _read_json(self.trust) if self.trust.exists() else {}
+    def read_trust(self) -> TrustRecord:
+        """``trust.json``; empty before ``mtd trust``."""
+        if not self.trust.exists():
+            return TrustRecord()
+        try:
+            return from_record(TrustRecord, _read_json(self.trust))
+        except ValueError as problem:
+            raise InputError(
+                f"{self.trust} should be as `mtd trust` wrote it: {problem}; remove it, and judge the run again."
+            ) from problem
 
     def read_image(self, path: Path, side: int) -> np.ndarray:
         """One of the images of this run, (side, side) float64, or (C, side, side) of C classes."""
@@ -143,11 +144,11 @@ class RunFolder:
                 f"{self.picks} should be the table that `mtd detect` wrote; it is damaged ({problem})."
             ) from problem
 
-    def write_record(self, record: Mapping[str, Any]) -> None:
+    def write_record(self, record: RunRecord | Mapping[str, Any]) -> None:
         """Write ``run.json``."""
         _write_json(self.record, record)
 
-    def write_trust(self, trust: Mapping[str, Any]) -> None:
+    def write_trust(self, trust: TrustRecord) -> None:
         """Write ``trust.json``."""
         _write_json(self.trust, trust)
 
@@ -171,27 +172,12 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} should be JSON; it is damaged ({problem}).") from problem
     if not isinstance(record, dict):
         raise InputError(f"{path} should hold a JSON object; it holds a {type(record).__name__}.")
-    if record.pop(_SEAL, None) != _digest(record):
-        raise InputError(
-            f"{path} should be as mtd wrote it, but for the path of the measurement; its {_SEAL} says it is not: restore "
-            "it, or run again with --force."
-        )
     return record
 
 
-def _write_json(path: Path, record: Mapping[str, Any]) -> None:
-    plain = json.loads(to_json(record))
-    sealed = to_json(plain | {_SEAL: _digest(plain)}) + "\n"
-    write_whole(path, lambda file: file.write(sealed.encode()))
-
-
-def _digest(record: Mapping[str, Any]) -> str:
-    """SHA-256 of a record, however it is laid out. The measurement may move: its path is left out."""
-    measurement = record.get("measurement")
-    if isinstance(measurement, dict):
-        kept = {name: value for name, value in measurement.items() if name != "path"}
-        record = {**record, "measurement": kept}
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+def _write_json(path: Path, record: object) -> None:
+    text = to_json(to_record(record)) + "\n"
+    write_whole(path, lambda file: file.write(text.encode()))
 
 
 def refuse_to_replace(path: Path, force: bool) -> None:

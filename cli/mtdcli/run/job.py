@@ -6,55 +6,37 @@ import hashlib
 import time
 from collections.abc import Mapping
 from concurrent.futures import Executor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
-
-import numpy as np
+from typing import Any
 
 import mtdcore as mtd
-from mtdcore._base.optional import optional
-from mtdcore.em.checkpoint import fingerprint, save_checkpoint
-from mtdcore.em.starts import Start
-from mtdcore.mstep.wiener import WienerUpdate
+from mtdcore.data import Measurement
+from mtdcore.em.checkpoint import fingerprint, load_checkpoint, save_checkpoint
+from mtdcore.errors import StorageError
+from mtdcore.estep.backends import Backend
+from mtdcore.results import uncertainty
 
-from ..inputs.sources import read_image
+from ..inputs.opening import table_of
+from ..inputs.usable import missing, open_usable, source_of
+from ..terminal.console import log
+from ..terminal.installation import machine, versions
 from ..terminal.progress import Progress
+from .arguments import Optics, arguments, computing, named_prior, optics
+from .copies import write_copies
+from .finished import FinishedRun
+from .folder import RunFolder
+from .memory import threads_within
+from .parameters import RunParameters
+from .record import MeasurementRecord, ResultRecord, RunRecord
 from .stopping import Interrupted, hold_off, patiently
-
-if TYPE_CHECKING:
-    from mtdcore.data import Measurement
-    from mtdcore.data.micrographs.table import MicrographTable
-    from mtdcore.estep.backends import Backend
-    from mtdcore.mstep.updates import Update
-
-    from .folder import RunFolder
-
-#: Parameters that a continuation may change, because they change no bit of the result.
-_FREE = ("threads", "workers", "scheduler", "max_memory", "checkpoint_every", "stop_file")
-
-
-def facts(table: MicrographTable | None, asked: str) -> mtd.Micrographs | Literal["each"] | None:
-    """What the model is told about the micrographs: the option ``--micrographs`` and what is known of them."""
-    if asked == "alike":
-        return None
-    transfer = None if table is None else table.transfer
-    if transfer is None:
-        return "each" if asked == "each" else None
-    return mtd.Micrographs(np.ones(len(transfer)), transfer=transfer)
 
 
 def identity(
-    measurement: Measurement,
-    backend: Backend,
-    parameters: Mapping[str, Any],
-    micrographs: mtd.Micrographs | Literal["each"] | None = None,
+    measurement: Measurement, backend: Backend, parameters: RunParameters, micrographs: Optics = None
 ) -> dict[str, Any]:
-    """What a run depends on. Two runs with equal identities end with the same bits."""
-    own = {name: value for name, value in parameters.items() if name not in _FREE}
-    for name in ("prior", "initial"):  # a file counts by its content
-        if own[name] is not None and Path(own[name]).is_file():
-            own[name] = "sha256:" + hashlib.sha256(Path(own[name]).read_bytes()).hexdigest()[:16]
+    """Everything the bits of a result depend on."""
+    own = parameters.deciding()
     if isinstance(micrographs, mtd.Micrographs) and micrographs.transfer is not None:
         own["transfer"] = "sha256:" + hashlib.sha256(micrographs.transfer.tobytes()).hexdigest()[:16]
     return {
@@ -65,125 +47,152 @@ def identity(
     }
 
 
-def run(
-    measurement: Measurement,
-    folder: RunFolder,
-    backend: Backend,
-    parameters: Mapping[str, Any],
-    owner: Mapping[str, Any],
-    state: mtd.EMState | None,
-    micrographs: mtd.Micrographs | Literal["each"] | None = None,
-    executor: Executor | None = None,
-) -> mtd.Recovery:
-    """Run (or continue) a recovery with progress and checkpoints.
+def recover(
+    path: Path, folder: RunFolder, parameters: RunParameters, again: str, *, resume: bool, force: bool
+) -> tuple[FinishedRun, dict[str, object]]:
+    """Recover the target of a measurement and fill its run folder, except for the report.
 
     Args:
-        measurement: open measurement.
-        folder: locked run folder.
-        backend: where to compute.
-        parameters: the options of ``mtd recover``.
-        owner: the :func:`identity` that goes into checkpoints.
-        state: state to continue from; None: start.
-        micrographs: what tells the micrographs apart.
-        executor: of the E-steps; None: the backend alone.
+        path: the measurement.
+        folder: locked by the caller.
+        parameters: how.
+        again: command line that repeats the run, for its record.
+        resume: go on from the checkpoint, where there is one.
+        force: replace what is in the folder.
+
+    Returns:
+        The run, and its summary.
 
     Raises:
-        Interrupted: a signal came; a checkpoint is in the folder.
+        StorageError: the folder holds a run, and neither ``resume`` nor ``force`` is given.
+        CheckpointError: the checkpoint is of another run, or damaged.
+        Interrupted: a signal came; after the first iteration a checkpoint is in the folder.
     """
-    saved = time.monotonic()
-    unsaved: mtd.EMState | None = None
-    done = 0 if state is None else state.iteration
-    with (
-        patiently(parameters["stop_file"], done) as stop,
-        Progress("recover", parameters["iterations"], "iterations") as bar,
-    ):
+    started, clock = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.perf_counter()
+    if folder.occupied and not (resume or force):
+        raise StorageError(f"{folder.path} holds a run already; --resume continues it, --force replaces it.")
+    measurement = open_usable(path, parameters.skip_bad, parameters.defects)
+    table = table_of(path, source_of(measurement))
+    micrographs, height, width = measurement.shape
+    threads = threads_within(parameters, measurement.shape)
+    told = optics(table, parameters.micrographs)
+    with computing(parameters, threads) as (backend, executor):
+        owner = identity(measurement, backend, parameters, told)
+        state = None
+        if resume and folder.occupied and not force:
+            state = load_checkpoint(folder.checkpoint, owner)
+            log(f"going on after iteration {state.iteration}")
+        log(f"{path}: {micrographs} micrograph(s) of {height} x {width} pixels, backend {backend.name}")
+        job = _Job(folder, parameters, owner, backend, executor)
+        recovery = job.run(measurement, told, state)
+    unused = micrographs * recovery.likelihood.geometry.unused_pixels((height, width))
+    if unused:
+        log(f"{unused} pixels at the far edges fill no whole patch and were not used")
+    _save_images(folder, recovery)
+    if table is not None:
+        table.save(folder.path)
+    share = data_share(recovery, named_prior(parameters.prior))
+    record = RunRecord(
+        command=again,
+        started=started,
+        seconds=time.perf_counter() - clock,
+        measurement=MeasurementRecord(
+            path=path.absolute(),
+            shape=measurement.shape,
+            dtype=str(measurement.dtype),
+            fingerprint=owner["measurement"],
+            unused_pixels=unused,
+            **missing(measurement, round(recovery.statistics.pixels) + unused),
+        ),
+        parameters=parameters,
+        device=backend.name,
+        result=ResultRecord(**recovery.summary(), data_share=share),  # type: ignore[arg-type]
+        versions=versions(),
+        machine=machine(),
+    )
+    folder.write_record(record)
+    run = FinishedRun.at(folder)
+    write_copies(run, device=parameters.device.removesuffix(":all"))
+    return run, recovery.summary()
 
-        def after(current: mtd.EMState) -> None:
-            nonlocal saved, unsaved
-            unsaved, last = current, current.history[-1]
-            stop.iteration = last.iteration
-            if last.iteration == 1:  # every parameter has proved usable: what --force replaces may go
-                folder.clear()
-            bar.update(
-                last.iteration, {"nats": f"{last.objective:.6g}", "copies": f"{last.expected_count:.4g}"}
-            )
-            stop.check()
-            if time.monotonic() - saved >= parameters["checkpoint_every"]:
-                save_checkpoint(folder.checkpoint, current, owner)
-                saved, unsaved = time.monotonic(), None
 
-        try:
-            recovery = mtd.recover(
-                measurement,
-                **arguments(parameters, micrographs),
-                backend=backend,
-                executor=executor,
-                callback=after,
-                state=state,
-            )
-            # The last state, so that --resume of a finished run finds nothing to do.
-            save_checkpoint(folder.checkpoint, recovery.state, owner)
-            unsaved = None
-            stop.check()
-        except Interrupted:
-            hold_off()
-            if unsaved is not None:
-                save_checkpoint(folder.checkpoint, unsaved, owner)
-            raise
-        return recovery
+def data_share(recovery: mtd.Recovery, prior: mtd.Prior | None) -> float | None:
+    """Share of the answer that comes from the data, 1 without a prior; None: several classes, or no copies."""
+    if recovery.likelihood.classes > 1 or not recovery.expected_count > 0:
+        return None
+    if prior is None:
+        return 1.0
+    return uncertainty.data_share(recovery.aligned_average, uncertainty.average_level(recovery), prior)
 
 
-def save(folder: RunFolder, recovery: mtd.Recovery) -> None:
-    """Write the images and the history of a finished run."""
+def _save_images(folder: RunFolder, recovery: mtd.Recovery) -> None:
     folder.write_image(folder.estimate, recovery.target)
     folder.write_image(folder.average, recovery.aligned_average)
     folder.write_history([asdict(record) for record in recovery.history])
 
 
-def arguments(
-    parameters: Mapping[str, Any], micrographs: mtd.Micrographs | Literal["each"] | None = None
-) -> dict[str, Any]:
-    """Options of ``mtd recover``, and what tells the micrographs apart, as arguments of :func:`mtdcore.recover`."""
-    same = (
-        "box_size", "rotations", "coarse_rotations", "noise_std", "likelihood", "min_separation", "expected_count",
-        "iterations", "tolerance", "temperature", "seed", "starts", "classes",
-    )  # fmt: skip
-    initial = parameters["initial"]
-    return {
-        **{name: parameters[name] for name in same},
-        "initial": initial if initial in (None, *get_args(Start)) else read_image(Path(initial)),
-        "prior": prior(parameters["prior"]),
-        "micrographs": micrographs,
-        "update": _update(parameters),
-        "online": mtd.OnlineEM(parameters["batches"], seed=parameters["seed"]),
-    }
+@dataclass
+class _Job:
+    """The iterations of a run, with progress and checkpoints.
 
-
-def _update(parameters: Mapping[str, Any]) -> Update | None:
-    match parameters["update"]:
-        case "gradient":
-            return mtd.GradientAscent(parameters["step"])
-        case "exact":
-            return mtd.ExactUpdate()
-        case "denoising":
-            return mtd.DenoisingUpdate()
-        case "wiener":
-            return WienerUpdate()
-    return None
-
-
-def prior(name: str | None) -> mtd.Prior | None:
-    """The learned prior of this name or file; None: no prior.
-
-    Raises:
-        DependencyError: PyTorch is not installed.
+    Attributes:
+        folder: locked run folder.
+        parameters: how.
+        owner: the :func:`identity` that goes into checkpoints.
+        backend: where to compute.
+        executor: of the E-steps; None: the backend alone.
     """
-    if name is None:
-        return None
-    torch = optional("torch", "torch")
-    from mtdbridge import load_prior
 
-    # This process is ours to configure: on one small image more threads only wait for each other.
-    torch.set_num_threads(1)
-    loaded: mtd.Prior = load_prior(name)
-    return loaded
+    folder: RunFolder
+    parameters: RunParameters
+    owner: Mapping[str, Any]
+    backend: Backend
+    executor: Executor | None
+
+    def run(self, measurement: Measurement, micrographs: Optics, state: mtd.EMState | None) -> mtd.Recovery:
+        """Start, or go on from a state.
+
+        Raises:
+            Interrupted: a signal came; a checkpoint is in the folder.
+        """
+        saved = time.monotonic()
+        unsaved: mtd.EMState | None = None
+        done = 0 if state is None else state.iteration
+        with (
+            patiently(self.parameters.stop_file, done) as stop,
+            Progress("recover", self.parameters.iterations, "iterations") as bar,
+        ):
+
+            def after(current: mtd.EMState) -> None:
+                nonlocal saved, unsaved
+                unsaved, last = current, current.history[-1]
+                stop.iteration = last.iteration
+                if last.iteration == 1:  # every parameter has proved usable: what --force replaces may go
+                    self.folder.clear()
+                bar.update(
+                    last.iteration, {"nats": f"{last.objective:.6g}", "copies": f"{last.expected_count:.4g}"}
+                )
+                stop.check()
+                if time.monotonic() - saved >= self.parameters.checkpoint_every:
+                    save_checkpoint(self.folder.checkpoint, current, self.owner)
+                    saved, unsaved = time.monotonic(), None
+
+            try:
+                recovery = mtd.recover(
+                    measurement,
+                    **arguments(self.parameters, micrographs),
+                    backend=self.backend,
+                    executor=self.executor,
+                    callback=after,
+                    state=state,
+                )
+                # The last state, so that --resume of a finished run finds nothing to do.
+                save_checkpoint(self.folder.checkpoint, recovery.state, self.owner)
+                unsaved = None
+                stop.check()
+            except Interrupted:
+                hold_off()
+                if unsaved is not None:
+                    save_checkpoint(self.folder.checkpoint, unsaved, self.owner)
+                raise
+            return recovery

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from mtdcore._base.cores import usable_cores
 from mtdcore.errors import ParameterError
 from mtdcore.estep.backends import Precision, get_backend
-from mtdcore.model.likelihood import PatchLikelihood, WindowLikelihood
+from mtdcore.model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
 from mtdcore.model.rotations import Rotations
+
+from .parameters import RunParameters
 
 _MIB = 2**20
 
 #: Interpreter, libraries, chunks and tiles read ahead (measured: about 200 MiB; a torch prior is not counted).
 _BASE = 300 * _MIB
 
-#: Window model: numbers per pixel of a tile that threads share, bytes of all spectra of templates, and numbers per thread.
+#: Window likelihood: numbers per pixel of a tile that threads share, bytes of all spectra of templates, and numbers per thread.
 _PER_PIXEL, _SPECTRA, _OWN = 16, 256 * _MIB, 2 * _MIB
 
-#: Patch model: numbers per cell of a correlation map of 32 patches, two complex ones each; a thread holds one map per rotation.
+#: Patch likelihood: numbers per cell of a correlation map of 32 patches, two complex ones each; a thread holds one map per rotation.
 _PER_CELL = 32
 
 
-def threads_within(parameters: Mapping[str, Any], shape: tuple[int, int, int]) -> int | None:
+def threads_within(parameters: RunParameters, shape: tuple[int, int, int]) -> int | None:
     """Threads to use on the CPU so that memory stays within ``max_memory``.
 
     Args:
@@ -31,24 +30,24 @@ def threads_within(parameters: Mapping[str, Any], shape: tuple[int, int, int]) -
         shape: (micrographs, H, W) of the measurement.
 
     Returns:
-        ``parameters["threads"]`` (None: all cores) where no limit is set, otherwise as many of them as fit.
+        ``parameters.threads`` (None: all cores) where no limit is set, otherwise as many of them as fit.
 
     Raises:
         ParameterError: not even one fits.
     """
-    limit, threads = parameters["max_memory"], parameters["threads"]
+    limit, threads = parameters.max_memory, parameters.threads
     if limit is None:
-        return None if threads is None else int(threads)
-    box, rotations, separation = (parameters[name] for name in ("box_size", "rotations", "min_separation"))
-    templates = rotations * parameters["classes"]
+        return threads
+    box, rotations, separation = parameters.box_size, parameters.rotations, parameters.min_separation
+    templates = rotations * parameters.classes
     likelihood = (
         PatchLikelihood(Rotations(templates, box), 1.0)
-        if parameters["likelihood"] == "patch"
+        if parameters.likelihood == "patch"
         else WindowLikelihood(
             Rotations(templates, box), 1.0, 1.0, separation if isinstance(separation, int) else None
         )
     )
-    shared, own = _workspace(likelihood, parameters["precision"], shape)
+    shared, own = _workspace(likelihood, parameters.precision, shape)
     fitting = int((limit - _BASE - shared) // own)
     if fitting < 1:
         least = -(-(_BASE + shared + own) // _MIB)
@@ -58,9 +57,7 @@ def threads_within(parameters: Mapping[str, Any], shape: tuple[int, int, int]) -
     return min(fitting, threads or usable_cores())
 
 
-def _workspace(
-    likelihood: PatchLikelihood | WindowLikelihood, precision: Precision, shape: tuple[int, int, int]
-) -> tuple[int, int]:
+def _workspace(likelihood: Likelihood, precision: Precision, shape: tuple[int, int, int]) -> tuple[int, int]:
     """Bytes that threads share, and that each of them needs."""
     number = 8 if precision == "float64" else 4
     pixels = get_backend("cpu", precision).tile_pixels(likelihood)

@@ -11,18 +11,18 @@ from types import FrameType
 
 from ..terminal.console import log
 
-#: Signals that are obeyed; SIGUSR1 is what clusters send some time before they take a node away.
+#: Signals that stop a command; clusters send SIGUSR1 some time before they take a node away.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
-#: Seconds that a signal waits for the work in hand; then that is given up.
+#: Seconds between a signal and the end of the current work.
 _PATIENCE = 15.0
 
-#: Seconds from one exception to the next: those raised in a destructor are lost.
+#: Seconds between two exceptions: one raised in a destructor is lost.
 _AGAIN = 2.0
 
 
 class Interrupted(BaseException):
-    """The command was asked to stop. Like KeyboardInterrupt no Exception, so that nothing takes it for a damaged file.
+    """The command was asked to stop. A BaseException, like KeyboardInterrupt: no reader takes it for a damaged file.
 
     Attributes:
         signum: the signal that asked.
@@ -61,7 +61,7 @@ class Stop:
             raise Interrupted(self.signum or signal.SIGTERM, self.iteration)
 
 
-#: What the handlers tell; like them, one of the process.
+#: Informed by the signal handlers; one per process, as they are.
 _listener: Stop | None = None
 
 
@@ -90,7 +90,7 @@ def listening() -> Iterator[Stop]:
 
 @contextmanager
 def patiently(file: Path | None = None, iteration: int = 0) -> Iterator[Stop]:
-    """Listen, and give whoever polls :class:`Stop` the time to end well: after ``_PATIENCE`` seconds the block is left."""
+    """Listen, and let the code that polls :class:`Stop` end well; after ``_PATIENCE`` seconds the block is left."""
     with listening() as stop:
         stop.file, stop.iteration, stop.patience = file, iteration, _PATIENCE
         try:
@@ -100,7 +100,7 @@ def patiently(file: Path | None = None, iteration: int = 0) -> Iterator[Stop]:
 
 
 def hold_off() -> None:
-    """Put off the exception of a signal that has come for ``_PATIENCE`` seconds: what follows an interruption is in hand."""
+    """Delay the exception of an earlier signal by ``_PATIENCE`` seconds: an interruption is being handled."""
     signal.setitimer(signal.ITIMER_REAL, _PATIENCE, _AGAIN)
 
 

@@ -1,12 +1,35 @@
-"""Option types that several commands use."""
+"""Option types that several commands use, and options in groups."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 import click
+
+from .console import F
+
+#: Stands for "no default".
+_NONE: Any = object()
+
+
+def option(
+    flags: str, text: str, kind: click.ParamType[Any] | type | None = None, default: Any = _NONE, **more: Any
+) -> Callable[[F], F]:
+    """An option of a command; ``--help`` shows its default unless that is None.
+
+    Args:
+        flags: its names, separated by blanks.
+        text: its help.
+        kind: its type.
+        default: its default.
+        more: keyword arguments of :class:`click.Option`.
+    """
+    if default is not _NONE:
+        more |= {"default": default, "show_default": default is not None}
+    return click.option(*flags.split(), type=kind, help=text, **more)
 
 
 class NumberOr(click.ParamType[float | str]):
@@ -83,3 +106,31 @@ class Shape(click.ParamType[tuple[int, int]]):
         if match is None:
             self.fail(f"{value!r} is no size in pixels such as 308x308", param, ctx)
         return int(match[1]), int(match[2] or match[1])
+
+
+class GroupedOption(click.Option):
+    """An option that ``--help`` lists under a heading of its own.
+
+    Args:
+        group: the heading, one of those of :class:`GroupedCommand`.
+        parameters: those of :class:`click.Option`.
+    """
+
+    def __init__(self, *parameters: Any, group: str, **named: Any) -> None:
+        super().__init__(*parameters, **named)
+        self.group = group
+
+
+class GroupedCommand(click.Command):
+    """A command whose ``--help`` lists its options in groups; an option without one belongs to the output."""
+
+    GROUPS = ("data", "target", "model", "search", "prior", "compute", "output")
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """One section for each group."""
+        options = [one for one in self.get_params(ctx) if isinstance(one, click.Option)]
+        for group in self.GROUPS:
+            found = [one.get_help_record(ctx) for one in options if getattr(one, "group", "output") == group]
+            if found:
+                with formatter.section(f"{group.capitalize()} options"):
+                    formatter.write_dl([line for line in found if line is not None])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import fft
 
+from ..._base.fourier import radial_factors
 from ...errors import ParameterError
 from .ctf import Ctf
 
@@ -58,12 +59,6 @@ def flip_signs(ctf: Ctf, shape: tuple[int, int], pixel_size: float) -> np.ndarra
     return np.where(ctf.grid(shape, pixel_size) > 0, np.float32(-1.0), np.float32(1.0))
 
 
-def radial_frequencies(shape: tuple[int, int]) -> np.ndarray:
-    """|frequency| in cycles per pixel on the ``rfft2`` grid of an image of this shape, (H, W // 2 + 1) float32."""
-    rows = fft.fftfreq(shape[0]).astype(np.float32)[:, None]
-    return np.asarray(np.hypot(rows, fft.rfftfreq(shape[1]).astype(np.float32)[None, :]))
-
-
 def filter_radially(image: np.ndarray, curve: np.ndarray) -> np.ndarray:
     """The image with every frequency multiplied by a radial curve.
 
@@ -75,6 +70,6 @@ def filter_radially(image: np.ndarray, curve: np.ndarray) -> np.ndarray:
     Returns:
         (H, W) of the dtype of ``image``.
     """
-    at = np.linspace(0.0, 0.5, len(curve))
-    gain = np.interp(radial_frequencies(image.shape), at, curve).astype(np.float32)
-    return np.asarray(fft.irfft2(fft.rfft2(image) * gain, image.shape), image.dtype)
+    height, width = image.shape
+    factors = radial_factors((height, width), curve)
+    return np.asarray(fft.irfft2(fft.rfft2(image) * factors, image.shape), image.dtype)

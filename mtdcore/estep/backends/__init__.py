@@ -1,9 +1,10 @@
-"""Backends: the reference definition, the CPU and CUDA, chosen by name."""
+"""Backends: the reference definition, the CPU, CUDA and those of plug-ins, chosen by name."""
 
 from __future__ import annotations
 
 import logging
 
+from ..._base.plugins import plugin, plugin_names
 from ..._base.typing import Precision
 from ...errors import DependencyError, DeviceError, ParameterError
 from .base import Backend
@@ -23,13 +24,14 @@ def get_backend(
 
     Args:
         name: "cpu", "cuda", "cuda:1", "reference", or "auto": the first CUDA device if there is a usable one,
-            the CPU otherwise.
+            the CPU otherwise. Any other name is that of a plug-in, up to its first colon: the function behind the entry
+            point ``mtdcore.backends`` is called with the whole name, the precision and the threads.
         precision: dtype of the correlations.
         threads: tiles worked on at once on the CPU; None: all available cores.
 
     Raises:
-        ParameterError: unknown name.
-        DeviceError, DependencyError: the CUDA device or CuPy is missing.
+        ParameterError: unknown name; the message lists those there are.
+        DeviceError, DependencyError: the CUDA device, CuPy or what a plug-in needs is missing.
     """
     if not isinstance(name, str):
         return name
@@ -48,9 +50,13 @@ def get_backend(
         from .cuda.backend import CudaBackend
 
         return CudaBackend.open(int(index) if index else None, precision)
-    raise ParameterError(
-        f'backend must be "auto", "cpu", "cuda", "cuda:<index>" or "reference"; got {name!r}.'
-    )
+    own = plugin("mtdcore.backends", kind)
+    if own is not None:
+        made: Backend = own(name, precision, threads)
+        return made
+    known = ["auto", "cpu", "cuda", "cuda:<index>", "reference", *plugin_names("mtdcore.backends")]
+    listed = ", ".join(f'"{each}"' for each in known)
+    raise ParameterError(f"backend must be one of {listed}; got {name!r}.")
 
 
 def _first_usable(precision: Precision, threads: int | None) -> Backend:

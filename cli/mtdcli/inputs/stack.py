@@ -1,0 +1,78 @@
+"""Prepared micrographs as one stack on disk."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtdcore import __version__
+from mtdcore.data.micrographs.table import Entry, MicrographTable
+from mtdcore.data.preparation.prepare import Preparation
+from mtdcore.data.zarr.store import creating
+
+from ..terminal.console import log
+from ..terminal.progress import Progress
+from .frames import Frames
+
+
+def write_stack(frames: Frames, steps: Preparation, output: Path, force: bool = False) -> dict[str, Any]:
+    """Prepare micrographs and write them as one OME-Zarr stack with their table.
+
+    Args:
+        frames: the micrographs.
+        steps: what is done to each.
+        output: the folder to write.
+        force: replace what is there.
+
+    Returns:
+        What was written: micrographs, height, width, masked_pixels, pixel_size, skipped.
+    """
+    first = frames.usable[0]
+    height, width = steps.shape(first.shape)
+    pixel_size = None if first.pixel_size is None else first.pixel_size * steps.bin
+    attributes = {
+        "version": __version__,
+        "made_by": "import",
+        "sources": [str(source) for source in frames.sources],
+        "parameters": asdict(steps) | {"key": frames.key, "pixel_size": frames.pixel_size},
+    }
+    shape = (len(frames.usable), height, width)
+    entries: list[Entry] = []
+    masked = 0
+    with (
+        creating(
+            output,
+            shape,
+            np.dtype(np.float32),
+            {"mtdcore": attributes},
+            overwrite=force,
+            pixel_size=pixel_size,
+            ome=True,
+        ) as (array, folder),
+        Progress("import", shape[0], "micrographs") as bar,
+    ):
+        for micrograph, prepared in frames.prepared(steps):
+            array[len(entries)] = prepared.pixels
+            entries.append(Entry.of(micrograph, prepared, steps.bin, steps.invert))
+            masked += int(np.isnan(prepared.pixels).sum())
+            bar.update(len(entries))
+        array.resize((len(entries), height, width))  # without those that turned out unusable on reading
+        MicrographTable(tuple(entries)).save(folder)
+    scales = [entry.scale for entry in entries]
+    log(
+        f"{len(entries)} micrograph(s) of {height} x {width} pixels; pixel scale {min(scales):.4g} to {max(scales):.4g}; "
+        f"{frames.contrast}"
+    )
+    if masked:
+        log(f"{masked} of {len(entries) * height * width} pixels are masked (invalid, defective or as asked)")
+    return {
+        "micrographs": len(entries),
+        "height": height,
+        "width": width,
+        "masked_pixels": masked,
+        "pixel_size": pixel_size,
+        "skipped": frames.skipped,
+    }

@@ -1,0 +1,110 @@
+"""The report of a run, ``report.html``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..inputs.truth import errors, true_target
+from ..run.finished import FinishedRun
+from ..run.folder import RunFolder
+from ..run.record import RunRecord
+from ..terminal.console import show
+from . import figures, trust
+from .figures_trust import ring_correlations
+from .location import location
+from .page import write_page
+
+
+def write_report(run: FinishedRun, truth_file: Path | None = None) -> None:
+    """Write ``report.html`` of a finished run.
+
+    Args:
+        run: in a folder locked by the caller.
+        truth_file: true image; None: the one of the simulation, if the measurement is one.
+    """
+    folder, parameters, result = run.folder, run.parameters, run.record.result
+    side, share = parameters.box_size, result.data_share
+    truth = true_target(run.measurement, truth_file, side)
+    micrographs, height, width = run.record.measurement.shape
+    pictures, texts = location(run)
+    limits = figures.value_range(run.estimate if truth is None else truth)
+    halves = trust.curves(folder)
+    for name, palette in (("halves", figures.LIGHT), ("halves_dark", figures.DARK)) if halves else ():
+        pictures[name] = ring_correlations(halves, palette)
+    write_page(
+        folder.page,
+        "report.html.j2",
+        title=f"One image from {run.measurement.name}",
+        subtitle=f"{micrographs} micrograph{'s' * (micrographs > 1)} of {height} x {width} pixels, box {side}, "
+        f"{parameters.rotations} rotations, {parameters.likelihood} likelihood, prior: {parameters.prior or 'none'}",
+        facts=[
+            ("copies expected", f"{result.expected_count:.1f}"),
+            ("noise standard deviation", f"{result.noise_std:.4g}"),
+            ("evidence, nats", f"{result.evidence_nats:,.1f}"),
+            *([("decided by the data", f"{share:.0%}")] if parameters.prior and share is not None else []),
+            ("iterations", f"{result.iterations}"),
+            ("stopped by", result.stopped),
+            ("seconds", f"{run.record.seconds:.1f}"),
+        ],
+        verdict=trust.verdict(run),
+        images=_images(run, truth, limits),
+        doubts=trust.images(run, limits),
+        pictures={**pictures, **_convergence(folder)},
+        **texts,
+        parameters=_table(run.record),
+        command=run.record.command,
+    )
+
+
+def _images(run: FinishedRun, truth: np.ndarray | None, limits: tuple[float, float]) -> list[dict[str, Any]]:
+    """Estimate, aligned average and truth on one grey scale; the first two of every class."""
+    parameters, result = run.parameters, run.record.result
+    box, copies = (-1, parameters.box_size, parameters.box_size), result.expected_count
+    estimates, averages = (run.image(file).reshape(box) for file in (run.folder.estimate, run.folder.average))
+    source = "what the data and the prior say together" if parameters.prior else "no prior was used"
+    alone = "The data alone: the average of all copies, no prior applied."
+    if len(estimates) == 1 and copies > 0:
+        alone += f" Its noise has a standard deviation of {result.noise_std / copies**0.5:.2g}."
+    shown = []
+    for number, (estimate, average) in enumerate(zip(estimates, averages, strict=True), start=1):
+        which = f", class {number}" if len(estimates) > 1 else ""
+        shown += [
+            (f"Estimate{which}", estimate, f"The answer: {source}."),
+            (f"Aligned average{which}", average, alone),
+        ]
+    if truth is not None:
+        found = min(
+            (errors(image, truth, parameters.rotations) for image in estimates), key=lambda e: e["E_s"]
+        )
+        text = f"Error of the estimate: E = {found['E']:.3f}; E_s = {found['E_s']:.3f} when up to {found['max_shift']} pixels of shift are forgiven."
+        shown.append(("Truth", truth, text))
+    return [{"title": t, "text": text, "data": figures.picture(image, limits)} for t, image, text in shown]
+
+
+def _convergence(folder: RunFolder) -> dict[str, bytes]:
+    history = folder.read_history()
+    if not history["iteration"]:
+        return {}
+    return {
+        "curves": figures.curves(history, figures.LIGHT),
+        "curves_dark": figures.curves(history, figures.DARK),
+    }
+
+
+def _table(record: RunRecord) -> list[tuple[str, str]]:
+    measurement = record.measurement
+    rows = {
+        "measurement": measurement.path,
+        "fingerprint": measurement.fingerprint,
+        "unused pixels": measurement.unused_pixels,
+        "masked pixels": measurement.masked_pixels,
+        **({"bad chunks": measurement.bad_chunks} if measurement.bad_chunks else {}),
+        **{name.replace("_", " "): value for name, value in vars(record.parameters).items()},
+        "device": record.device,
+        "started": record.started,
+        **record.versions,
+    }
+    return [(name, show(value)) for name, value in rows.items()]

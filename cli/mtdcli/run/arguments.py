@@ -1,0 +1,133 @@
+"""The options of a run as arguments of the engine: what is computed, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+import numpy as np
+
+import mtdcore as mtd
+from mtdcore._base.cores import usable_cores
+from mtdcore._base.optional import optional
+from mtdcore._base.plugins import plugin
+from mtdcore.em.starts import Start
+from mtdcore.errors import ParameterError
+from mtdcore.mstep.wiener import WienerUpdate
+
+from ..inputs.sources import read_image
+from .parameters import RunParameters
+
+if TYPE_CHECKING:
+    from mtdcore.data.micrographs.table import MicrographTable
+    from mtdcore.estep.backends import Backend
+    from mtdcore.mstep.updates import Update
+
+#: The ``--device`` that spreads every E-step over all CUDA devices.
+ALL_DEVICES = "cuda:all"
+
+#: What tells the micrographs apart, as :func:`mtdcore.recover` takes it.
+Optics: TypeAlias = mtd.Micrographs | Literal["each"] | None
+
+
+def optics(table: MicrographTable | None, asked: Literal["auto", "each", "alike"]) -> Optics:
+    """What the likelihood is told about the micrographs.
+
+    Args:
+        table: what is known of them; None: nothing.
+        asked: the option ``--micrographs``.
+    """
+    transfer = None if table is None else table.transfer
+    if asked == "alike" or transfer is None:
+        return "each" if asked == "each" else None
+    return mtd.Micrographs(np.ones(len(transfer)), transfer=transfer)
+
+
+def arguments(parameters: RunParameters, micrographs: Optics = None) -> dict[str, Any]:
+    """The options and what tells the micrographs apart, as arguments of :func:`mtdcore.recover`."""
+    same = (
+        "box_size", "rotations", "coarse_rotations", "noise_std", "likelihood", "min_separation", "expected_count",
+        "iterations", "tolerance", "temperature", "seed", "starts", "classes",
+    )  # fmt: skip
+    initial = parameters.initial
+    return {
+        **{name: getattr(parameters, name) for name in same},
+        "initial": initial if initial is None or initial in get_args(Start) else read_image(Path(initial)),
+        "prior": named_prior(parameters.prior),
+        "micrographs": micrographs,
+        "update": _update(parameters),
+        "online": mtd.OnlineEM(parameters.batches, seed=parameters.seed),
+    }
+
+
+def named_prior(name: str | None) -> mtd.Prior | None:
+    """The prior of this name: of a plug-in (entry point ``mtdcore.priors``), shipped, or a file; None: no prior.
+
+    Raises:
+        DependencyError: PyTorch is not installed, or the plug-in cannot be loaded.
+        InputError: there is no such prior; the message lists those there are.
+    """
+    if name is None:
+        return None
+    own = plugin("mtdcore.priors", name)
+    if own is not None:
+        made: mtd.Prior = own(name)
+        return made
+    torch = optional("torch", "torch")
+    from mtdbridge import load_prior
+
+    # This process is ours to configure: on one small image more threads only wait for each other.
+    torch.set_num_threads(1)
+    loaded: mtd.Prior = load_prior(name)
+    return loaded
+
+
+def _update(parameters: RunParameters) -> Update | None:
+    match parameters.update:
+        case "gradient":
+            return mtd.GradientAscent(parameters.step)
+        case "exact":
+            return mtd.ExactUpdate()
+        case "denoising":
+            return mtd.DenoisingUpdate()
+        case "wiener":
+            return WienerUpdate()
+    return None
+
+
+@contextmanager
+def computing(parameters: RunParameters, threads: int | None) -> Iterator[tuple[Backend, Executor | None]]:
+    """The backend of a run, and the executor of its E-steps while the block runs.
+
+    Args:
+        parameters: the options of ``mtd recover``.
+        threads: CPU threads, None: all cores; of a task where there are workers, None: those of this machine shared
+            evenly, or one on a cluster.
+
+    Raises:
+        ParameterError: options that exclude each other.
+        DependencyError, DeviceError, StorageError: what was asked for is not there.
+    """
+    device, precision = parameters.device, parameters.precision
+    scheduler, workers = parameters.scheduler, parameters.workers
+    ways = [scheduler is not None, workers is not None, device == ALL_DEVICES]
+    if sum(ways) > 1:
+        raise ParameterError(
+            f"--scheduler, --workers and --device {ALL_DEVICES} are three ways to share the work; give one of them."
+        )
+    if scheduler is not None or workers is not None:
+        from mtdcore.estep.dask import WorkerBackend, connected, local_workers
+
+        share = 1 if workers is None else max(1, usable_cores() // workers)
+        with connected(str(scheduler)) if workers is None else local_workers(workers) as executor:
+            yield WorkerBackend(executor, device, precision, threads or share), executor
+    elif device == ALL_DEVICES:
+        from mtdcore.estep.backends.cuda.backend import device_executor
+
+        with device_executor() as processes:
+            yield mtd.get_backend("cuda", precision, threads), processes
+    else:
+        yield mtd.get_backend(device, precision, threads), None

@@ -1,0 +1,103 @@
+"""The copies of a finished run: found, written as tables, compared with the truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from mtdcore import WindowLikelihood
+from mtdcore.model.likelihood.window import localised
+from mtdcore.results import detections
+from mtdcore.results.detections import Detections
+from mtdcore.results.matching import match
+from mtdcore.results.metrics import align, forgiven_shift
+from mtdcore.synthetic.simulate import Truth
+
+from .finished import FinishedRun
+from .folder import refuse_to_replace
+
+#: Largest distance between a detection and its copy, pixels: one step along rows, columns or both.
+TOLERANCE = 1.5
+
+#: Smallest expected count that copies are looked for with.
+_FEWEST = 1e-3
+
+
+def find_copies(run: FinishedRun, threshold: float = 0.5, device: str = "auto") -> Detections:
+    """Detect the estimate of a run in its measurement, with the run's noise level, count and separation.
+
+    A run of the patch likelihood is read with the window likelihood, in which a copy has one pose.
+    """
+    measurement = run.open()
+    return detections.detect(measurement, run.estimate, window_likelihood(run), device, threshold)
+
+
+def write_copies(run: FinishedRun, threshold: float = 0.5, device: str = "auto") -> Detections:
+    """Find the copies (:func:`find_copies`) and write the tables of the folder, locked by the caller."""
+    found, table, folder = find_copies(run, threshold, device), run.table(), run.folder
+    found.to_csv(folder.picks)
+    found.to_json(folder.picks_json)
+    found.to_star(folder.picks_star, table.names, table.bin)
+    return found
+
+
+def write_for_relion(run: FinishedRun, found: Detections, output: Path) -> None:
+    """Write class averages on the grey scale of the micrographs and a table of picks for each micrograph.
+
+    Args:
+        run: finished.
+        found: its copies.
+        output: folder, as RELION's tables should name it.
+    """
+    from mtdcore.results.relion import write_class_averages, write_picks
+
+    table, shares = run.table(), run.likelihood.class_weights or (1.0,)
+    write_class_averages(output, run.estimate, shares, table.scale, table.pixel_size)
+    write_picks(output, found, table)
+
+
+def write_map(run: FinishedRun, path: Path, device: str, force: bool) -> None:
+    """Write the expected number of copies centred on each pixel as an OME-Zarr image.
+
+    Raises:
+        StorageError: something is at ``path``, and ``force`` is not given.
+    """
+    from mtdcore.results.posterior_map import write_posterior_map
+
+    refuse_to_replace(path, force)
+    write_posterior_map(
+        path,
+        run.open(),
+        run.estimate,
+        window_likelihood(run),
+        device,
+        pixel_size=run.table().pixel_size,
+        overwrite=force,
+    )
+
+
+def window_likelihood(run: FinishedRun) -> WindowLikelihood:
+    """The window likelihood that the copies of a run are read with."""
+    return localised(run.likelihood, max(run.record.result.expected_count, _FEWEST))
+
+
+def accuracy(found: Detections, estimate: np.ndarray, simulation: Truth) -> dict[str, float | int]:
+    """Precision and recall against the copies of a simulation.
+
+    The estimate may sit turned and shifted in its box; its copies are compared in the frame of the truth.
+
+    Args:
+        found: copies of the estimate.
+        estimate: (L, L).
+        simulation: the truth.
+    """
+    frame = align(estimate, simulation.target, found.rotations, forgiven_shift(found.box_size))
+    matched = match(found.in_frame_of(frame), simulation.positions, TOLERANCE)
+    return {
+        "count": matched.detections,
+        "copies": matched.copies,
+        "precision": matched.precision,
+        "recall": matched.recall,
+        "tolerance": TOLERANCE,
+    }

@@ -1,0 +1,239 @@
+"""The options of ``mtd recover``, each stated once: as fields of one frozen dataclass. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
+
+import click
+
+from ..terminal.console import F
+from ..terminal.options import Bytes, CountOr, GroupedOption, NumberOr
+
+_COUNT = click.IntRange(min=1)
+_FROM_ZERO = click.FloatRange(min=0)
+
+#: Stands for "runs did what is the default now".
+_SAME: Any = object()
+
+
+def _option(
+    group: str,
+    text: str,
+    default: Any = None,
+    *,
+    kind: click.ParamType[Any] | None = None,
+    metavar: str | None = None,
+    decides: bool = True,
+    before: Any = _SAME,
+) -> Any:
+    """A field that is an option.
+
+    Args:
+        group: its heading in ``--help``.
+        text: its help.
+        default: its default; MISSING: it is required.
+        kind: type for click; None: as :func:`_kind` reads it from the type of the field.
+        metavar: what ``--help`` shows for the value.
+        decides: whether it may change a bit of the result; if not, a continuation may change it.
+        before: what runs did before the option existed, where that is not the default.
+    """
+    more = {"group": group, "help": text, "kind": kind, "metavar": metavar, "decides": decides}
+    return field(default=default, metadata=more | {"before": before})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunParameters:
+    """How a recovery is run. A new option is one more field here, and what it does in ``run/arguments.py``.
+
+    The name of a field is that of its option, its metadata are what ``--help`` says. Only plain values: the record of
+    this class stands in ``run.json``.
+    """
+
+    box_size: int = _option(
+        "target", "Side of the box around one copy, pixels.", default=MISSING, metavar="L"
+    )
+    rotations: int = _option("target", "Equally spaced rotations of a copy.", 4, metavar="K")
+    coarse_rotations: int | Literal["auto"] = _option(
+        "search",
+        "Rotations of the search for copies; all K are scored where it finds one (window). auto: about 0.8 L, if K is at least twice that.",
+        "auto",
+        metavar="N|auto",
+    )
+    likelihood: Literal["window", "patch"] = _option(
+        "model", "Model of the measurement. window: whole copies; patch: as published.", "window"
+    )
+    min_separation: int | Literal["auto"] | None = _option(
+        "model",
+        "Smallest distance of two copies, pixels; auto: the size of the recovered object. Default: the box size.",
+        metavar="D|auto",
+    )
+    noise_std: float | Literal["auto"] = _option(
+        "model",
+        "Standard deviation of the noise, in units of the measurement; auto: estimated.",
+        "auto",
+        metavar="S|auto",
+    )
+    expected_count: float | None = _option(
+        "model", "Number of copies at the start. Default: boxes over a tenth of the area.", metavar="P"
+    )
+    prior: str | None = _option(
+        "prior",
+        "Learned prior: glyphs, mnist, a plug-in, or a .safetensors file (extra: torch). Default: no prior.",
+        metavar="NAME|PATH",
+    )
+    initial: str | None = _option(
+        "search",
+        "Start. uniform: random pixels in [0, 1]; faint: the same at low contrast; samples: draws from the prior; blob: a blurred "
+        "spot; or an image file. Default: samples with a prior, faint with --update wiener, else uniform.",
+        metavar="uniform|faint|samples|blob|FILE",
+    )
+    starts: int | None = _option(
+        "search",
+        "Random starts; the one with the most evidence goes on. Default: 16 for samples, else 1.",
+        metavar="N",
+    )
+    temperature: float | Literal["auto"] | None = _option(
+        "search",
+        "Temperature at the start; it cools to 1. Default: auto for uniform starts of the window likelihood, else 1.",
+        metavar="T|auto",
+        kind=NumberOr("auto", minimum=1),
+    )
+    update: Literal["auto", "denoising", "exact", "wiener", "gradient"] = _option(
+        "search",
+        "M-step. auto: denoising with a prior; wiener without one for whitened micrographs and those with a CTF; else exact.",
+        "auto",
+    )
+    step: float = _option("search", "Step size of --update gradient.", 1e-3)
+    iterations: int = _option("search", "Largest number of iterations.", 60, metavar="N")
+    batches: int = _option(
+        "search",
+        "Parts of the measurement: an iteration reads one, the last two read all. More parts need fewer passes over a large measurement.",
+        1,
+        metavar="N",
+    )
+    tolerance: float = _option(
+        "search", "Stop when an iteration moves the estimate by less than this.", 1e-5, kind=_FROM_ZERO
+    )
+    classes: int = _option("target", "Number of different images among the copies.", 1, metavar="C")
+    micrographs: Literal["auto", "each", "alike"] = _option(
+        "model",
+        "each: noise level, number of copies and transfer (whitening, CTF) of every micrograph; alike: the same for all; "
+        "auto: each where a transfer is known.",
+        "auto",
+    )
+    skip_bad: bool = _option(
+        "data", "Leave out missing and damaged micrographs of a list, or chunks of a Zarr measurement.", False
+    )
+    stop_file: Path | None = _option(  # noqa: RUF009 (a field, made once)
+        "compute",
+        "Stop with a checkpoint, as on SIGTERM, when this file appears.",
+        metavar="FILE",
+        decides=False,
+    )
+    seed: int = _option("search", "Seed of all random numbers.", 0, kind=click.IntRange(min=0))
+    device: str = _option("compute", "Where to compute.", "auto", metavar="auto|cpu|cuda[:i|:all]")
+    precision: Literal["float32", "float64"] = _option(
+        "compute", "Precision of the correlations; sums are float64.", "float32"
+    )
+    threads: int | None = _option(
+        "compute",
+        "CPU threads; the result has the same bits for any number. Default: all cores.",
+        metavar="N",
+        decides=False,
+    )
+    workers: int | None = _option(
+        "compute", "Processes on this machine that share the work (extra: dask).", metavar="N", decides=False
+    )
+    scheduler: str | None = _option(
+        "compute",
+        "Dask scheduler whose workers share the work, see docs/cluster.md (extra: dask).",
+        metavar="ADDRESS",
+        decides=False,
+    )
+    max_memory: int | None = _option(
+        "compute",
+        "Memory limit, e.g. 4G: fewer threads are used where more would exceed it.",
+        metavar="SIZE",
+        decides=False,
+        kind=Bytes(),
+    )
+    defects: Literal["mask", "keep"] = _option(
+        "data", "Dead and hot pixels: masked, or kept as they are.", "mask", before="keep"
+    )
+    checkpoint_every: float = _option(
+        "compute", "Seconds between checkpoints.", 30.0, decides=False, kind=_FROM_ZERO
+    )
+
+    @classmethod
+    def from_record(cls, record: object) -> Self:
+        """The parameters of a run, of this version or an older one.
+
+        Raises:
+            ValueError: an option is unknown here, or has a value that it cannot have.
+        """
+        from mtdcore._base.records import from_record
+
+        old = {one.name: one.metadata["before"] for one in fields(cls) if one.metadata["before"] is not _SAME}
+        found = from_record(cls, {**old, **record} if isinstance(record, Mapping) else record)
+        for name, kind in _kinds().items():
+            value = getattr(found, name)
+            try:
+                if value is not None:
+                    kind.convert(value, None, None)
+            except click.BadParameter as problem:
+                raise ValueError(f"{name}: {problem.message}") from problem
+        return found
+
+    def deciding(self) -> dict[str, Any]:
+        """What may change a bit of the result, by name; a file counts by its content."""
+        own = {one.name: getattr(self, one.name) for one in fields(self) if one.metadata["decides"]}
+        for name in ("prior", "initial"):
+            if own[name] is not None and Path(own[name]).is_file():
+                own[name] = "sha256:" + hashlib.sha256(Path(own[name]).read_bytes()).hexdigest()[:16]
+        return own
+
+
+def run_options(function: F) -> F:
+    """The options of :class:`RunParameters`."""
+    kinds = _kinds()
+    for one in reversed(fields(RunParameters)):
+        more: dict[str, Any] = {name: one.metadata[name] for name in ("help", "group", "metavar")}
+        if kinds[one.name] is click.BOOL:
+            more["is_flag"] = True
+        elif one.default is MISSING:
+            more |= {"type": kinds[one.name], "required": True}
+        else:
+            more |= {"type": kinds[one.name], "default": one.default, "show_default": one.default is not None}
+        flag = f"--{one.name.replace('_', '-')}"
+        function = click.option(flag, cls=GroupedOption, **more)(function)
+    return function
+
+
+def _kinds() -> dict[str, click.ParamType[Any]]:
+    """The type of every option for click."""
+    hints = get_type_hints(RunParameters)
+    return {one.name: one.metadata["kind"] or _kind(hints[one.name]) for one in fields(RunParameters)}
+
+
+def _kind(hint: Any) -> click.ParamType[Any]:
+    """Words are a choice, numbers positive, and either of them where both may stand."""
+    members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    words = [word for member in members for word in get_args(member)]
+    plain = [member for member in members if not get_args(member) and member is not NoneType]
+    if not plain:
+        return click.Choice(words)
+    if words:
+        return CountOr(*words) if plain == [int] else NumberOr(*words)
+    kinds: dict[Any, click.ParamType[Any]] = {
+        int: _COUNT,
+        float: click.FloatRange(min=0, min_open=True),
+        str: click.STRING,
+        bool: click.BOOL,
+        Path: click.Path(path_type=Path),
+    }
+    return kinds[plain[0]]

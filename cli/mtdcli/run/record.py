@@ -1,0 +1,119 @@
+"""What ``run.json`` and ``trust.json`` hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from mtdcore.results.metrics import RingCorrelation
+
+from .parameters import RunParameters
+
+#: What holds no copies: white noise, or the measurement with its phases randomised.
+Null: TypeAlias = Literal["white", "phases"]
+
+
+@dataclass(frozen=True)
+class MeasurementRecord:
+    """The measurement of a run.
+
+    Attributes:
+        path: where it lay.
+        shape: (micrographs, H, W).
+        dtype: of its pixels.
+        fingerprint: hash of its pixels, see :func:`mtdcore.em.checkpoint.fingerprint`.
+        unused_pixels: pixels at the edges that fill no patch.
+        masked_pixels: pixels that are invalid, defective or in bad chunks.
+        bad_chunks: chunks that were skipped.
+    """
+
+    path: Path
+    shape: tuple[int, int, int]
+    dtype: str
+    fingerprint: str
+    unused_pixels: int
+    masked_pixels: int = 0
+    bad_chunks: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ResultRecord:
+    """What a run found, see :class:`mtdcore.Recovery`.
+
+    Attributes:
+        likelihood: record of the last likelihood.
+        data_share: share of the answer that comes from the data; None: unknown.
+    """
+
+    iterations: int
+    stopped: str
+    noise_std: float
+    residual_std: float
+    expected_count: float
+    evidence_nats: float
+    pixels: float
+    likelihood: dict[str, Any]
+    data_share: float | None = None
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Everything that ``run.json`` says of a finished run.
+
+    Attributes:
+        command: command line that repeats it.
+        started: local time, ISO 8601.
+        seconds: wall time.
+        measurement: what was read.
+        parameters: how.
+        device: name of the backend.
+        result: what was found.
+        versions: of the packages.
+        machine: cores, threads, memory.
+        format: of this record.
+    """
+
+    command: str
+    started: str
+    seconds: float
+    measurement: MeasurementRecord
+    parameters: RunParameters
+    device: str
+    result: ResultRecord
+    versions: dict[str, str | None]
+    machine: dict[str, Any]
+    format: Literal[1] = 1
+
+
+@dataclass
+class NullRecord:
+    """Null runs of one kind.
+
+    Attributes:
+        evidence: nats of each.
+        halves: correlation of two halves of the first; None: not computed.
+    """
+
+    evidence: list[float] = field(default_factory=list)
+    halves: RingCorrelation | None = None
+
+
+@dataclass
+class TrustRecord:
+    """What ``mtd trust`` has computed so far.
+
+    Attributes:
+        white: null runs on white noise.
+        phases: null runs on the measurement with random phases.
+        halves: correlation of two halves of the data; None: not computed.
+    """
+
+    white: NullRecord = field(default_factory=NullRecord)
+    phases: NullRecord = field(default_factory=NullRecord)
+    halves: RingCorrelation | None = None
+
+    def null(self, kind: Null) -> NullRecord:
+        """The null runs of this kind."""
+        found: NullRecord = getattr(self, kind)
+        return found
