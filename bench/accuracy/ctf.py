@@ -42,7 +42,7 @@ def project(
     """The STAR list of the files written; the glyph in its box; corners and rotations of its copies."""
     rng = np.random.default_rng(seed)
     glyph = np.pad(mtdcore.synthetic.glyphs.glyphs(1, GLYPH, seed)[0], (BOX - GLYPH) // 2)
-    sim = mtdcore.synthetic.simulate(
+    sim = mtdcore.simulate(
         glyph,
         side=SIDE,
         density=0.25,

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from mtdcore import open_measurement
+from mtdcore import open_measurement, simulate
 from mtdcore.data.noise import default_expected_count, estimate_noise_std, excess_energy
 from mtdcore.errors import InputError
-from mtdcore.synthetic import simulate
 
 
 def noise(*shape, std=2.0):

@@ -13,12 +13,12 @@ from mtdcore import (
     open_measurement,
     recover,
     relative_error,
+    simulate,
 )
 from mtdcore.data.binned import BinnedMeasurement
 from mtdcore.em.coarse import BinnedPrior, fine_start, recover_coarse, recover_coarse_first
 from mtdcore.errors import ParameterError
 from mtdcore.model.priors import denoise
-from mtdcore.synthetic import simulate
 from mtdcore.testing import assert_same_bits
 
 CPU = get_backend("cpu", threads=1)

@@ -20,9 +20,9 @@ from mtdcore import (
     get_backend,
     recover,
     relative_error,
+    simulate,
 )
 from mtdcore.errors import InputError, ParameterError
-from mtdcore.synthetic import simulate
 from mtdcore.testing import assert_same_bits
 
 EXACT = get_backend("cpu", precision="float64", threads=1)

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
-from mtdcore import WindowLikelihood, get_backend, recover
+from mtdcore import WindowLikelihood, get_backend, recover, simulate
 from mtdcore.em.checkpoint import load_checkpoint, save_checkpoint
 from mtdcore.em.gauge.extent import closest_separation, diameter, spaced
 from mtdcore.model.likelihood import PatchLikelihood
-from mtdcore.synthetic import simulate
 
 EXACT = get_backend("cpu", threads=1)
 SIDE = 20

@@ -15,11 +15,11 @@ from mtdcore import (
     open_measurement,
     recover,
     relative_error,
+    simulate,
 )
 from mtdcore.em.checkpoint import load_checkpoint, save_checkpoint
 from mtdcore.errors import ParameterError
 from mtdcore.results.halves import HalfMeasurement
-from mtdcore.synthetic import simulate
 from mtdcore.testing import assert_same_bits
 
 CPU = get_backend("cpu", threads=1)

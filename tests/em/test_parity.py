@@ -18,8 +18,8 @@ from mtdcore import (
     PatchLikelihood,
     get_backend,
     recover,
+    simulate,
 )
-from mtdcore.synthetic import simulate
 
 VECTORS = Path(__file__).with_name("parity.npz")
 PUBLISHED = Path(__file__).parents[3] / "shared" / "reference"

@@ -5,10 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from mtdcore import PatchLikelihood, WindowLikelihood, open_measurement
+from mtdcore import PatchLikelihood, WindowLikelihood, open_measurement, simulate
 from mtdcore.em.temperature import Temperature
 from mtdcore.errors import ParameterError
-from mtdcore.synthetic import simulate
 
 WINDOW = WindowLikelihood(8, 4, 0.5, 25.0)
 

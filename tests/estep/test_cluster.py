@@ -8,10 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mtdcore import PatchLikelihood, WindowLikelihood, e_step, get_backend, recover
+from mtdcore import PatchLikelihood, WindowLikelihood, e_step, get_backend, recover, simulate
 from mtdcore.errors import InputError, StorageError
 from mtdcore.estep.backends.cpu.backend import CpuBackend
-from mtdcore.synthetic import simulate
 from mtdcore.testing import assert_same_bits
 
 pytest.importorskip("distributed")
@@ -80,11 +79,11 @@ class _Deadly(CpuBackend):
         super().__init__(threads=1)
         self.file = file
 
-    def accumulate(self, tiles, rotated_targets, likelihood):
+    def accumulate(self, tiles, templates, likelihood):
         try:
             os.unlink(self.file)
         except FileNotFoundError:
-            return super().accumulate(tiles, rotated_targets, likelihood)
+            return super().accumulate(tiles, templates, likelihood)
         os.kill(os.getpid(), signal.SIGKILL)
 
 

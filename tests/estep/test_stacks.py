@@ -15,11 +15,11 @@ from mtdcore import (
     get_backend,
     recover,
     relative_error,
+    simulate,
 )
 from mtdcore.em.checkpoint import load_checkpoint, save_checkpoint
 from mtdcore.errors import ParameterError
 from mtdcore.model.optics import radial_filter
-from mtdcore.synthetic import simulate
 from mtdcore.testing import assert_same_bits, assert_same_statistics
 
 EXACT = get_backend("cpu", precision="float64", threads=1)

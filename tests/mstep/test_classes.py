@@ -15,12 +15,12 @@ from mtdcore import (
     get_backend,
     recover,
     relative_error,
+    simulate,
 )
 from mtdcore.em.checkpoint import load_checkpoint, save_checkpoint
 from mtdcore.em.starts import choose_starts
 from mtdcore.errors import ParameterError
 from mtdcore.mstep.classes import EachClass, shares
-from mtdcore.synthetic import simulate
 from mtdcore.testing import assert_same_bits
 
 EXACT = get_backend("cpu", precision="float64", threads=1)

@@ -22,7 +22,7 @@ TRANSFER = np.concatenate([np.linspace(0.05, 0.3, 17), np.ones(16)])
 
 def statistics(noise, count=40):
     """Statistics at the truth, of one micrograph seen through the transfer."""
-    clean = mtdcore.synthetic.simulate(
+    clean = mtdcore.simulate(
         TARGET, side=200, count=count, noise_std=0.0, separation=1, dtype="float64"
     )
     seen = filter_radially(clean.measurement.array[0], TRANSFER) + noise * RNG.normal(size=(200, 200))
@@ -107,7 +107,7 @@ def test_recover_takes_it_where_micrographs_have_a_transfer():
 def test_cold_starts_find_what_two_transfers_show(seed):
     """Neither a hot start (all four rotations over one another) nor one whose object stays at the edge of the box gets there."""
     box, glyph = 20, np.pad(mtdcore.synthetic.glyphs.glyphs(1, L, seed)[0], 4)
-    sim = mtdcore.synthetic.simulate(
+    sim = mtdcore.simulate(
         glyph, side=128, count=22, noise_std=0.0, separation=1, micrographs=2, seed=seed, dtype="float64"
     )
     frequency = np.linspace(0.0, 0.5, 33)

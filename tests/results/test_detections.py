@@ -6,13 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mtdcore import Micrographs, PatchLikelihood, WindowLikelihood, get_backend
+from mtdcore import Micrographs, PatchLikelihood, WindowLikelihood, get_backend, simulate
 from mtdcore.data.preparation.fourier import filter_radially
 from mtdcore.errors import InputError, ParameterError
 from mtdcore.results.detections import Detections, detect
 from mtdcore.results.matching import match
 from mtdcore.results.metrics import align
-from mtdcore.synthetic import simulate
 from mtdcore.testing import SmallTileWindowLikelihood
 
 L = 9

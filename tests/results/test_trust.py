@@ -16,6 +16,7 @@ from mtdcore import (
     get_backend,
     open_measurement,
     recover,
+    simulate,
 )
 from mtdcore.data.tiles import TileGeometry
 from mtdcore.errors import ParameterError
@@ -27,7 +28,6 @@ from mtdcore.results.nulls import (
     null_runs,
     phase_randomised,
 )
-from mtdcore.synthetic import simulate
 
 EXACT = get_backend("cpu", precision="float64", threads=1)
 MEAN = np.random.default_rng(0).integers(0, 5, size=(5, 5)).astype(float)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mtdcore import FlatPrior, GaussianPrior, Micrographs, get_backend, recover
+from mtdcore import FlatPrior, GaussianPrior, Micrographs, get_backend, recover, simulate
 from mtdcore.errors import InputError, ParameterError
 from mtdcore.results.metrics import align
 from mtdcore.results.uncertainty import (
@@ -15,7 +15,6 @@ from mtdcore.results.uncertainty import (
     posterior_samples,
     unbiased_average,
 )
-from mtdcore.synthetic import simulate
 
 EXACT = get_backend("cpu", precision="float64", threads=1)
 MEAN = np.random.default_rng(0).integers(0, 5, size=(5, 5)).astype(float)
