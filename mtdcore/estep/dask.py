@@ -25,6 +25,7 @@ from ..data.tiles import Tile
 from ..errors import DependencyError, DeviceError, StorageError
 from ..model.likelihood import Likelihood, WindowLikelihood
 from .backends import Backend, get_backend
+from .backends.library import ALL, HostArrays
 from .statistics import Statistics
 
 T = TypeVar("T")
@@ -87,7 +88,7 @@ class DaskExecutor(SummingExecutor):
         return result
 
 
-class WorkerBackend:
+class WorkerBackend(HostArrays):
     """A backend that each worker opens for itself; this process computes with NumPy.
 
     Args:
@@ -101,8 +102,6 @@ class WorkerBackend:
         DeviceError: they lack the device.
     """
 
-    xp = np
-
     def __init__(
         self, executor: DaskExecutor, name: str = "auto", precision: Precision = "float32", threads: int = 1
     ) -> None:
@@ -113,36 +112,40 @@ class WorkerBackend:
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_executor": None}
 
-    def asarray(self, array: Array) -> np.ndarray:
-        """A float64 NumPy array."""
-        return np.asarray(array, dtype=np.float64)
-
-    def to_host(self, array: Array) -> np.ndarray:
-        """The array itself."""
-        return np.asarray(array)
-
-    def synchronize(self) -> None:
-        """Nothing to wait for."""
-
     def tile_pixels(self, likelihood: Likelihood) -> int:
         """What suits the device of a worker."""
         return self._ask(_tile_pixels_on_worker, self, likelihood) if self._executor else 0
 
-    def accumulate(self, tiles: Iterable[Tile], rotated_targets: Array, likelihood: Likelihood) -> Statistics:
+    def accumulate(self, tiles: Iterable[Tile], templates: Array, likelihood: Likelihood) -> Statistics:
         """On a worker: by its own backend, the statistics on the host."""
         backend = self.opened()
-        found = backend.accumulate(tiles, backend.asarray(rotated_targets), likelihood)
+        found = backend.accumulate(tiles, backend.asarray(templates), likelihood)
         return found.moved(backend.to_host)
 
-    def posterior(self, tile: Tile, rotated_targets: Array, likelihood: Likelihood) -> np.ndarray:
+    def posterior(self, tile: Tile, templates: Array, likelihood: Likelihood) -> np.ndarray:
         """As :meth:`accumulate`."""
         backend = self.opened()
-        return backend.posterior(tile, backend.asarray(rotated_targets), likelihood)
+        return backend.posterior(tile, backend.asarray(templates), likelihood)
 
-    def log_odds(self, tile: Tile, rotated_targets: Array, likelihood: WindowLikelihood) -> np.ndarray:
+    def log_odds(
+        self, tile: Tile, templates: Array, likelihood: WindowLikelihood, part: slice = ALL
+    ) -> np.ndarray:
         """As :meth:`accumulate`."""
         backend = self.opened()
-        return backend.log_odds(tile, backend.asarray(rotated_targets), likelihood)
+        return backend.log_odds(tile, backend.asarray(templates), likelihood, part)
+
+    def project(
+        self,
+        tile: Tile,
+        templates: Array,
+        likelihood: WindowLikelihood,
+        log_norm: np.ndarray,
+        part: slice = ALL,
+    ) -> Statistics:
+        """As :meth:`accumulate`."""
+        backend = self.opened()
+        found = backend.project(tile, backend.asarray(templates), likelihood, log_norm, part)
+        return found.moved(backend.to_host)
 
     def opened(self) -> Backend:
         """The backend of this process."""

@@ -1,15 +1,42 @@
 """Every backend against the written definition."""
 
+import array_api_strict
 import pytest
 
 from mtdcore import get_backend
 from mtdcore.errors import ParameterError
+from mtdcore.estep.backends.array.backend import ArrayBackend
 from mtdcore.testing import BackendConformance, Case, assert_same_bits
 
 
 class TestCpuBackend(BackendConformance):
     def make_backend(self, precision):
         return get_backend("cpu", precision=precision, threads=1)
+
+
+class TestArrayBackend(BackendConformance):
+    def make_backend(self, precision):
+        return get_backend("array", precision=precision)
+
+
+class TestArrayBackendInSmallChunks(BackendConformance):
+    """A template, and a patch, at a time: scores are computed twice."""
+
+    def make_backend(self, precision):
+        return ArrayBackend(precision=precision, max_memory=1)
+
+
+class TestStrictArrays(BackendConformance):
+    """The library that has nothing but the standard."""
+
+    def make_backend(self, precision):
+        return ArrayBackend(array_api_strict, precision)
+
+
+class TestTorchOnTheCpu(BackendConformance):
+    def make_backend(self, precision):
+        pytest.importorskip("torch")
+        return get_backend("torch", precision=precision)
 
 
 @pytest.mark.parametrize("threads", [2, 3])

@@ -80,10 +80,10 @@ class _Wide(CpuBackend):
     def tile_pixels(self, likelihood):
         return 100
 
-    def accumulate(self, tiles, rotated_targets, likelihood):
+    def accumulate(self, tiles, templates, likelihood):
         tiles = list(tiles)
         self.seen += len(tiles)
-        return super().accumulate(tiles, rotated_targets, likelihood)
+        return super().accumulate(tiles, templates, likelihood)
 
 
 @BOTH

@@ -1,9 +1,12 @@
-"""Backends: the reference definition, the CPU and CUDA, chosen by name."""
+"""Backends: the reference definition, array libraries, the CPU and CUDA, chosen by name."""
 
 from __future__ import annotations
 
 import logging
 
+import numpy as np
+
+from ..._base.optional import optional
 from ..._base.typing import Precision
 from ...errors import DependencyError, DeviceError, ParameterError
 from .base import Backend
@@ -22,14 +25,14 @@ def get_backend(
     """The backend of this name; a backend object is returned as it is.
 
     Args:
-        name: "cpu", "cuda", "cuda:1", "reference", or "auto": the first CUDA device if there is a usable one,
-            the CPU otherwise.
+        name: "cpu", "cuda", "cuda:1", "reference"; "array" (NumPy in array-API terms), "torch", "torch:cuda:1" and the
+            like; or "auto": the first CUDA device if there is a usable one, the CPU otherwise.
         precision: dtype of the correlations.
         threads: tiles worked on at once on the CPU; None: all available cores.
 
     Raises:
         ParameterError: unknown name.
-        DeviceError, DependencyError: the CUDA device or CuPy is missing.
+        DeviceError, DependencyError: the device, CuPy or torch is missing.
     """
     if not isinstance(name, str):
         return name
@@ -44,12 +47,18 @@ def get_backend(
 
         return CpuBackend(precision, threads)
     kind, _, index = name.partition(":")
+    if name == "array" or kind == "torch":
+        from .array.backend import ArrayBackend
+
+        library = optional("torch", "torch") if kind == "torch" else np
+        return ArrayBackend(library, precision, index or None)
     if kind == "cuda" and (name == "cuda" or index.isdecimal()):
         from .cuda.backend import CudaBackend
 
-        return CudaBackend.open(int(index) if index else None, precision)
+        return CudaBackend.open(int(index) if index else None, precision)  # type: ignore[return-value]
     raise ParameterError(
-        f'backend must be "auto", "cpu", "cuda", "cuda:<index>" or "reference"; got {name!r}.'
+        'backend must be "auto", "cpu", "cuda", "cuda:<index>", "array", "torch", "torch:<device>" or "reference"; '
+        f"got {name!r}."
     )
 
 
@@ -59,7 +68,7 @@ def _first_usable(precision: Precision, threads: int | None) -> Backend:
     from .cuda.backend import CudaBackend
 
     try:
-        return CudaBackend.open(None, precision)
+        return CudaBackend.open(None, precision)  # type: ignore[return-value]
     except (DependencyError, DeviceError) as reason:
         _log.debug("using the CPU: %s", reason)
         return CpuBackend(precision, threads)

@@ -20,6 +20,7 @@ from functools import partial
 from typing import Literal
 
 import numpy as np
+from array_api_compat import device
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.ndimage import maximum_filter
 
@@ -29,9 +30,10 @@ from ...errors import ParameterError
 from ...model.likelihood import Likelihood, WindowLikelihood
 from ..statistics import Statistics
 from .base import Backend
-from .cpu import kernels
+from .collect import window_sums
+from .competition import log_partition
 from .cpu.backend import CpuBackend
-from .cpu.window import owned_energy
+from .library import ALL
 from .ordered import ordered
 
 #: Corners of less coarse posterior mass than this, summed over angles, are no places of copies.
@@ -45,9 +47,6 @@ _REACH = 1
 
 #: Largest share of places among the corners: above, correlations of the whole tile are cheaper.
 _LARGEST_SHARE = 0.02
-
-#: Logarithm below which float64 sums over a neighbourhood cannot overflow.
-_LARGEST_EXPONENT = 600.0
 
 
 @dataclass(frozen=True)
@@ -95,31 +94,45 @@ class LocalSearch:
         """See :meth:`Backend.tile_pixels`."""
         return self.inner.tile_pixels(likelihood)
 
-    def posterior(self, tile: Tile, rotated_targets: Array, likelihood: Likelihood) -> np.ndarray:
+    def posterior(self, tile: Tile, templates: Array, likelihood: Likelihood) -> np.ndarray:
         """At every corner and all angles, see :meth:`Backend.posterior`."""
-        return self.inner.posterior(tile, rotated_targets, likelihood)
+        return self.inner.posterior(tile, templates, likelihood)
 
-    def accumulate(self, tiles: Iterable[Tile], rotated_targets: Array, likelihood: Likelihood) -> Statistics:
+    def accumulate(self, tiles: Iterable[Tile], templates: Array, likelihood: Likelihood) -> Statistics:
         """Sum of the statistics of the tiles, each by local search if it can; see :meth:`Backend.accumulate`."""
         if not isinstance(likelihood, WindowLikelihood) or self.coarse >= likelihood.rotations:
-            return self.inner.accumulate(tiles, rotated_targets, likelihood)
-        total = self.inner.accumulate((), rotated_targets, likelihood)
+            return self.inner.accumulate(tiles, templates, likelihood)
+        total = self.inner.accumulate((), templates, likelihood)
         threads, alone = 1, self
         if isinstance(self.inner, CpuBackend):  # threads share out the tiles, not also the work on each
             threads, alone = self.inner.threads, replace(self, inner=self.inner.with_threads(1))
-        work = partial(alone._statistics, turned=rotated_targets, likelihood=likelihood)
+        work = partial(alone._statistics, turned=templates, likelihood=likelihood)
         for part in ordered(work, tiles, threads):
             total = total + part
         return total
 
-    def log_odds(self, tile: Tile, rotated_targets: Array, likelihood: WindowLikelihood) -> np.ndarray:
+    def log_odds(
+        self, tile: Tile, templates: Array, likelihood: WindowLikelihood, part: slice = ALL
+    ) -> np.ndarray:
         """At all angles, see :meth:`Backend.log_odds`."""
-        return self.inner.log_odds(tile, rotated_targets, likelihood)
+        return self.inner.log_odds(tile, templates, likelihood, part)
+
+    def project(
+        self,
+        tile: Tile,
+        templates: Array,
+        likelihood: WindowLikelihood,
+        log_norm: np.ndarray,
+        part: slice = ALL,
+    ) -> Statistics:
+        """At every corner, see :meth:`Backend.project`."""
+        return self.inner.project(tile, templates, likelihood, log_norm, part)
 
     def _statistics(self, tile: Tile, turned: Array, likelihood: WindowLikelihood) -> Statistics:
         angles = np.rint(np.arange(self.coarse) * likelihood.rotations / self.coarse).astype(int)
         chosen = np.add.outer(np.arange(likelihood.classes) * likelihood.rotations, angles).ravel()
-        templates = self.xp.take(turned, self.xp.asarray(chosen), axis=0)
+        where = self.xp.asarray(chosen, device=device(turned))
+        templates = self.xp.take(turned, where, axis=0)
         coarse = replace(likelihood, rotations=self.coarse)
         log_odds = self.inner.log_odds(tile, templates, coarse).astype(np.float64)
         places = find_places(log_odds, tile, likelihood)
@@ -210,32 +223,14 @@ def local_statistics(
         if windows.valid is None
         else weights @ windows.valid
     )
-    gain = float(log_norm[tile.owned].sum()) - likelihood.blank(tile)
-    energy, pixels = owned_energy(tile)
-    return Statistics(
+    return window_sums(
+        tile,
+        likelihood,
+        float(log_norm[tile.owned].sum()),
         xp.reshape(weights @ windows.pixels, frame),
         xp.reshape(covered, frame) + 0.0,
-        log_likelihood=gain / likelihood.neighbourhood,
-        energy=energy,
-        expected_count=float(xp.sum(mass)),
-        empty_mass=0.0,
-        sites=int(owned.sum()),
-        pixels=pixels,
-        noise_std=likelihood.noise_std,
-        box_size=likelihood.box_size,
+        float(xp.sum(mass)),
     )
-
-
-def log_partition(log_odds: np.ndarray, likelihood: WindowLikelihood) -> np.ndarray:
-    """(P, Q) log(1 + S) at every corner, from its (P, Q) float64 log-odds (docs/model.md 7)."""
-    reach = likelihood.separation - 1
-    logarithmic = bool(log_odds.max() > _LARGEST_EXPONENT)
-    odds = log_odds if logarithmic else np.exp(log_odds)
-    down = kernels.slide_sum(odds, reach, logarithmic)
-    across = kernels.slide_sum(np.ascontiguousarray(down.T), reach, logarithmic)
-    log_norm = np.ascontiguousarray(across.T)
-    kernels.log_partition(log_norm, logarithmic)
-    return log_norm
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from scipy import fft
 from ....data.tiles import Tile
 from ....model.likelihood import PatchLikelihood
 from ...statistics import Statistics
+from ..collect import inside, patch_sums
 from .direct import direct_patches
 from .lanes.emitter import CELL, LANES
 from .lanes.fft import Transform, cells, fast_length
@@ -88,28 +89,22 @@ class PatchPlan:
 
     def statistics(self, tile: Tile) -> Statistics:
         """Statistics of one tile."""
-        likelihood = self.likelihood
-        length, margin, sigma = likelihood.box_size, likelihood.margin, likelihood.noise_std
+        length = self.likelihood.box_size
         pixels, valid = self._pixels(tile)
         direct = length <= DIRECT_BOX and valid is None
         found = self._direct(pixels) if direct else self._transformed(pixels, valid)
         # rows in the precision of the pixels, their sum in float64: no float64 copy
         energy = float(np.einsum("ij,ij->i", pixels, pixels).sum(dtype=np.float64))
         seen = pixels.size if valid is None else int(valid.sum(dtype=np.float64))
-        inner = slice(margin, margin + length)
-        return Statistics(
+        return patch_sums(
+            self.likelihood,
+            pixels.size // length**2,
+            (energy, seen),
+            found.log_norm,
             found.backprojection,
             found.coverage,
-            log_likelihood=found.log_norm
-            - energy / (2.0 * sigma**2)
-            - 0.5 * seen * math.log(2.0 * math.pi * sigma**2),
-            energy=energy,
-            expected_count=float(found.coverage[:, inner, inner].sum()) / length**2,
-            empty_mass=found.empty_mass,
-            sites=pixels.size // length**2,
-            pixels=seen,
-            noise_std=sigma,
-            box_size=length,
+            float(found.coverage[inside(self.likelihood)].sum()),
+            found.empty_mass,
         )
 
     def _pixels(self, tile: Tile) -> tuple[np.ndarray, np.ndarray | None]:
