@@ -19,9 +19,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
 def micrographs(count=3):
     target = np.zeros((16, 16))
     target[4:12, 5:9] = target[8:12, 5:13] = 3.0
-    made = mtdcore.simulate(
-        target, side=96, count=3, noise_std=1.0, micrographs=count, separation=1
-    )
+    made = mtdcore.simulate(target, side=96, count=3, noise_std=1.0, micrographs=count, separation=1)
     return target, list(made.measurement.array)
 
 

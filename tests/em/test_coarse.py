@@ -21,7 +21,6 @@ from mtdcore.errors import ParameterError
 from mtdcore.model.priors import denoise
 from mtdcore.testing import assert_same_bits
 
-CPU = get_backend("cpu", threads=1)
 SHAPE = (2, 71, 90)
 
 
@@ -101,8 +100,8 @@ def made():
     return simulate(target, side=260, count=60, snr=1.0, separation=1)
 
 
-def test_starts_the_fine_recovery_where_it_belongs(made):
-    options = {"noise_std": made.noise_std, "initial": "blob", "iterations": 12, "backend": CPU}
+def test_starts_the_fine_recovery_where_it_belongs(made, single):
+    options = {"noise_std": made.noise_std, "initial": "blob", "iterations": 12, "backend": single}
     coarse = recover_coarse(open_measurement(made.measurement), 2, 12, 12, options)
     assert coarse.target.shape == (6, 6)
     assert coarse.noise_std == made.noise_std / 2
@@ -114,14 +113,14 @@ def test_starts_the_fine_recovery_where_it_belongs(made):
     assert_same_bits(found.statistics, expected.statistics)
 
 
-def test_a_state_needs_no_start(made):
+def test_a_state_needs_no_start(made, single):
     states = []
     options = {
         "noise_std": made.noise_std,
         "box_size": 12,
         "initial": "blob",
         "iterations": 4,
-        "backend": CPU,
+        "backend": single,
     }
     whole = recover_coarse_first(made.measurement, coarse_iterations=3, callback=states.append, **options)
     again = recover_coarse_first(made.measurement, state=states[1], **options)

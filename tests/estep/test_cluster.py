@@ -16,8 +16,6 @@ from mtdcore.testing import assert_same_bits
 pytest.importorskip("distributed")
 from mtdcore.estep.dask import WorkerBackend, connected, local_workers
 
-CPU = get_backend("cpu", threads=1)
-
 
 @pytest.fixture(scope="module")
 def workers():
@@ -47,16 +45,16 @@ def kill(executor, which=0):
         pytest.param(PatchLikelihood(6, 4, 0.7, 0.5), marks=pytest.mark.slow),
     ],
 )
-def test_same_bits_as_without(workers, store, model, monkeypatch):
+def test_same_bits_as_without(workers, store, model, monkeypatch, single):
     monkeypatch.setattr("mtdcore.estep.expectation.PART_TILES", 1)
     monkeypatch.setattr("mtdcore.estep.expectation.LEAST_TILES", 1)
     path, made = store
     remote = WorkerBackend(workers, "cpu")
     there = e_step(str(path), made.target, model, remote, workers)
-    assert_same_bits(there, e_step(str(path), made.target, model, CPU))
+    assert_same_bits(there, e_step(str(path), made.target, model, single))
 
 
-def test_micrographs_and_classes_travel(workers, store, monkeypatch):
+def test_micrographs_and_classes_travel(workers, store, monkeypatch, single):
     from mtdcore import Micrographs
 
     monkeypatch.setattr("mtdcore.estep.expectation.PART_TILES", 1)
@@ -66,7 +64,7 @@ def test_micrographs_and_classes_travel(workers, store, monkeypatch):
     model = WindowLikelihood(6, 4, 0.7, 200.0, class_weights=(0.6, 0.4), micrographs=facts)
     targets = np.stack([made.target, made.target.T])
     there = e_step(str(path), targets, model, WorkerBackend(workers, "cpu"), workers)
-    here = e_step(str(path), targets, model, CPU)
+    here = e_step(str(path), targets, model, single)
     assert_same_bits(there, here)
     np.testing.assert_array_equal(there.ledger, here.ledger)
     np.testing.assert_array_equal(there.spectrum, here.spectrum)
@@ -87,7 +85,7 @@ class _Deadly(CpuBackend):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_worker_that_dies_at_work_is_replaced(workers, store, tmp_path, monkeypatch):
+def test_a_worker_that_dies_at_work_is_replaced(workers, store, tmp_path, monkeypatch, single):
     monkeypatch.setattr("mtdcore.estep.expectation.PART_TILES", 1)
     monkeypatch.setattr("mtdcore.estep.expectation.LEAST_TILES", 1)
     path, made = store
@@ -95,11 +93,11 @@ def test_a_worker_that_dies_at_work_is_replaced(workers, store, tmp_path, monkey
     (tmp_path / "once").touch()
     there = e_step(str(path), made.target, model, _Deadly(tmp_path / "once"), workers)
     assert not (tmp_path / "once").exists()
-    assert_same_bits(there, e_step(str(path), made.target, model, CPU))
+    assert_same_bits(there, e_step(str(path), made.target, model, single))
 
 
 @pytest.mark.slow
-def test_a_worker_killed_in_every_iteration(workers, store, tmp_path, monkeypatch):
+def test_a_worker_killed_in_every_iteration(workers, store, tmp_path, monkeypatch, single):
     monkeypatch.setattr("mtdcore.estep.expectation.PART_TILES", 1)
     monkeypatch.setattr("mtdcore.estep.expectation.LEAST_TILES", 1)
     path, made = store
@@ -113,7 +111,7 @@ def test_a_worker_killed_in_every_iteration(workers, store, tmp_path, monkeypatc
     next_one(None)
     deadly = _Deadly(tmp_path / "once")
     there = recover(str(path), backend=deadly, executor=workers, callback=next_one, **options)
-    here = recover(str(path), backend=CPU, **options)
+    here = recover(str(path), backend=single, **options)
     assert deaths == [True] * 11
     np.testing.assert_array_equal(there.target, here.target)
     assert_same_bits(there.statistics, here.statistics)
@@ -130,12 +128,12 @@ def test_tasks_are_small(store):
 
 
 @pytest.mark.slow
-def test_the_cut_is_that_of_the_workers(workers):
+def test_the_cut_is_that_of_the_workers(workers, single):
     wide = WindowLikelihood(96, 4, 1.0, 9.0)
     remote = WorkerBackend(workers, "auto")
     assert remote.name == get_backend("auto").name
     if remote.name == "cpu":
-        assert remote.tile_pixels(wide) == CPU.tile_pixels(wide) > 0
+        assert remote.tile_pixels(wide) == single.tile_pixels(wide) > 0
     again = pickle.loads(pickle.dumps(remote))
     assert again.opened().name == remote.name
 
@@ -164,9 +162,9 @@ def test_nobody_at_the_address(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_scheduler_of_somebody_else(workers, store):
+def test_a_scheduler_of_somebody_else(workers, store, single):
     path, made = store
     model = WindowLikelihood(6, 4, 0.7, 200.0)
     with connected(workers.client.scheduler.address) as executor:
         there = e_step(str(path), made.target, model, WorkerBackend(executor, "cpu"), executor)
-    assert_same_bits(there, e_step(str(path), made.target, model, CPU))
+    assert_same_bits(there, e_step(str(path), made.target, model, single))

@@ -22,9 +22,7 @@ TRANSFER = np.concatenate([np.linspace(0.05, 0.3, 17), np.ones(16)])
 
 def statistics(noise, count=40):
     """Statistics at the truth, of one micrograph seen through the transfer."""
-    clean = mtdcore.simulate(
-        TARGET, side=200, count=count, noise_std=0.0, separation=1, dtype="float64"
-    )
+    clean = mtdcore.simulate(TARGET, side=200, count=count, noise_std=0.0, separation=1, dtype="float64")
     seen = filter_radially(clean.measurement.array[0], TRANSFER) + noise * RNG.normal(size=(200, 200))
     facts = mtdcore.Micrographs(np.ones(1), transfer=TRANSFER[None])
     return mtdcore.e_step(

@@ -10,7 +10,6 @@ from mtdcore.errors import DependencyError, DeviceError
 from mtdcore.estep.backends.cuda.backend import CudaBackend
 from mtdcore.testing import BackendConformance, Precision
 
-
 #: What the CUDA backend does not do yet: templates in parts, and checks that all backends share.
 _MISSING = {
     "test_parts_make_up_the_whole",
