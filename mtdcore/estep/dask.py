@@ -25,7 +25,7 @@ from ..data.tiles import Tile
 from ..errors import DependencyError, DeviceError, StorageError
 from ..model.likelihood import Likelihood, WindowLikelihood
 from .backends import Backend, get_backend
-from .backends.library import ALL, HostArrays
+from .backends.library import ALL, HostArrays, checked
 from .statistics import Statistics
 
 T = TypeVar("T")
@@ -119,20 +119,22 @@ class WorkerBackend(HostArrays):
     def accumulate(self, tiles: Iterable[Tile], templates: Array, likelihood: Likelihood) -> Statistics:
         """On a worker: by its own backend, the statistics on the host."""
         backend = self.opened()
-        found = backend.accumulate(tiles, backend.asarray(templates), likelihood)
+        held = backend.asarray(checked(templates, likelihood, np))
+        found = backend.accumulate(tiles, held, likelihood)
         return found.moved(backend.to_host)
 
     def posterior(self, tile: Tile, templates: Array, likelihood: Likelihood) -> np.ndarray:
         """As :meth:`accumulate`."""
         backend = self.opened()
-        return backend.posterior(tile, backend.asarray(templates), likelihood)
+        return backend.posterior(tile, backend.asarray(checked(templates, likelihood, np)), likelihood)
 
     def log_odds(
         self, tile: Tile, templates: Array, likelihood: WindowLikelihood, part: slice = ALL
     ) -> np.ndarray:
         """As :meth:`accumulate`."""
         backend = self.opened()
-        return backend.log_odds(tile, backend.asarray(templates), likelihood, part)
+        held = backend.asarray(checked(templates, likelihood, np, part))
+        return backend.log_odds(tile, held, likelihood, part)
 
     def project(
         self,
@@ -144,7 +146,8 @@ class WorkerBackend(HostArrays):
     ) -> Statistics:
         """As :meth:`accumulate`."""
         backend = self.opened()
-        found = backend.project(tile, backend.asarray(templates), likelihood, log_norm, part)
+        held = backend.asarray(checked(templates, likelihood, np, part))
+        found = backend.project(tile, held, likelihood, log_norm, part)
         return found.moved(backend.to_host)
 
     def opened(self) -> Backend:

@@ -1,6 +1,7 @@
 """Every backend against the written definition."""
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations, pairwise, product
 
 import array_api_strict
@@ -11,6 +12,8 @@ from mtdcore import e_step, get_backend
 from mtdcore.errors import DeviceError, ParameterError
 from mtdcore.estep.backends.array.backend import ArrayBackend
 from mtdcore.estep.backends.competition import log_norm
+from mtdcore.estep.backends.local import LocalSearch
+from mtdcore.estep.dask import WorkerBackend
 from mtdcore.testing import BackendConformance, Case, assert_same_bits, assert_same_statistics, covering
 
 
@@ -42,6 +45,21 @@ class TestTorchOnTheCpu(BackendConformance):
     def make_backend(self, precision):
         pytest.importorskip("torch")
         return get_backend("torch", precision=precision)
+
+
+class TestLocalSearchAtAllAngles(BackendConformance):
+    """Few angles, so that every tile is left to the inner backend."""
+
+    def make_backend(self, precision):
+        return LocalSearch(get_backend("cpu", precision=precision, threads=1), coarse=12)
+
+
+class TestWorkerBackend(BackendConformance):
+    """A worker that is this process."""
+
+    def make_backend(self, precision):
+        with ThreadPoolExecutor(1) as worker:
+            return WorkerBackend(worker, "cpu", precision)
 
 
 @pytest.mark.parametrize("threads", [2, 3])

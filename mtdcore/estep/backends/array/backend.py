@@ -80,7 +80,8 @@ class ArrayBackend:
         return np.asarray(to_device(array, "cpu") if elsewhere else array)
 
     def synchronize(self) -> None:
-        """Results are asked for where they are needed: nothing to wait for."""
+        """Fetch a number, which comes after all that was asked of the device before."""
+        self.to_host(self.xp.zeros((), device=self.device))
 
     def tile_pixels(self, likelihood: Likelihood) -> int:
         """Any tile will do: what the likelihood asks for bounds the memory of one template."""
