@@ -3,7 +3,7 @@ import pytest
 from click.testing import CliRunner
 
 from mtdcli.main import main
-from mtdcore import Statistics
+from mtdcore import Statistics, get_backend
 from mtdcore.model.normal import Diagonal
 
 
@@ -30,3 +30,15 @@ def random_statistics():
         return Statistics(right, Diagonal(weights), class_mass=rng.uniform(size=1), **values)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def exact():
+    """The CPU backend in float64."""
+    return get_backend("cpu", precision="float64", threads=1)
+
+
+@pytest.fixture(scope="session")
+def single():
+    """The CPU backend in float32."""
+    return get_backend("cpu", precision="float32", threads=1)

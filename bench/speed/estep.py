@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import scipy
-from rivals import FFTS, torch_patch, torch_window, transform_pairs, vectorised_patch, vectorised_window
+from rivals import FFTS, transform_pairs, vectorised_patch, vectorised_window
 
 import mtdcore as mtd
 from mtdcore._base.cores import usable_cores
@@ -96,12 +96,14 @@ def rival(name: str, case: Case, threads: int) -> Callable[[], Any]:
     likelihood = case.likelihood().bind((1, *image.shape))
     if name == "reference":
         return lambda: mtd.e_step(image, target, likelihood, "reference")
+    if name == "torch":
+        import torch
+
+        torch.set_num_threads(threads)
+        return lambda: mtd.e_step(image, target, likelihood, "torch")
     turned = Rotations(case.rotations, case.box_size).apply(target)
-    functions = {
-        "scipy": {"patch": vectorised_patch, "window": vectorised_window},
-        "torch": {"patch": torch_patch, "window": torch_window},
-    }
-    return partial(functions[name][case.model], image, turned, likelihood, threads)
+    function = {"patch": vectorised_patch, "window": vectorised_window}[case.model]
+    return partial(function, image, turned, likelihood, threads)
 
 
 def contestants(case: Case, threads: int, rivals: bool) -> dict[str, Callable[[], Any]]:
@@ -219,7 +221,9 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--case", action="append", help="substring of a case name; may be repeated")
-    parser.add_argument("--rivals", action="store_true", help="also whole-array scipy and torch versions")
+    parser.add_argument(
+        "--rivals", action="store_true", help="also whole arrays by scipy, and the array backend on torch"
+    )
     parser.add_argument(
         "--memory", action="store_true", help="also peak memory, each in a process of its own"
     )

@@ -1,4 +1,7 @@
-"""The same E-steps as one would first write them: whole arrays, no tiles. Oracles of speed, not of correctness."""
+"""The same E-steps as one would first write them: whole arrays, no tiles, one global shift before ``exp``.
+
+Oracles of speed, not of correctness; torch competes as the backend that it is (``get_backend("torch")``).
+"""
 
 from __future__ import annotations
 
@@ -92,50 +95,3 @@ def vectorised_window(image, turned, likelihood, threads):
         weights = np.exp(scores - np.logaddexp(0.0, np.log(np.maximum(total, 1e-30)) + scores.max()))
         projected = fft.irfft2(spectrum * fft.rfft2(weights, s=shape).conj(), s=shape)
     return projected[:, :length, :length], weights.sum(axis=(1, 2))
-
-
-def torch_patch(image, turned, likelihood, threads):
-    """:func:`vectorised_patch` with torch.fft."""
-    import torch
-
-    torch.set_num_threads(threads)
-    length, count = likelihood.box_size, image.shape[0] // likelihood.box_size
-    torus = (2 * length, 2 * length)
-    cut = torch.from_numpy(image[: count * length, : count * length]).reshape(count, length, count, length)
-    patches = cut.swapaxes(1, 2).reshape(-1, length, length)
-    images = torch.from_numpy(turned.astype(image.dtype))
-    spectra = torch.fft.rfft2(patches, s=torus)
-    scores = torch.fft.irfft2(spectra[:, None] * torch.fft.rfft2(images, s=torus).conj(), s=torus)
-    box = torch.fft.rfft2(torch.ones(length, length), s=torus)
-    scores -= 0.5 * torch.fft.irfft2(box * torch.fft.rfft2(images**2, s=torus).conj(), s=torus)
-    weights = torch.softmax((scores / likelihood.noise_std**2).flatten(1), dim=1).reshape(scores.shape)
-    spectra_w = torch.fft.rfft2(weights).conj()
-    projected = torch.fft.irfft2((spectra[:, None] * spectra_w).sum(dim=0), s=torus)
-    covered = torch.fft.irfft2(box * spectra_w.sum(dim=0), s=torus)
-    return projected[:, :length, :length], covered[:, :length, :length]
-
-
-def torch_window(image, turned, likelihood, threads):
-    """The same with torch.fft and pooling."""
-    import torch
-
-    torch.set_num_threads(threads)
-    length, reach = likelihood.box_size, 2 * likelihood.separation - 1
-    shape, corners = image.shape, tuple(n - likelihood.box_size + 1 for n in image.shape)
-    pixels, images = torch.from_numpy(image), torch.from_numpy(turned.astype(image.dtype))
-    spectrum = torch.fft.rfft2(pixels)
-    scores = torch.fft.irfft2(spectrum * torch.fft.rfft2(images, s=shape).conj(), s=shape)
-    scores = scores[:, : corners[0], : corners[1]]
-    scores = (scores - 0.5 * (images**2).sum(dim=(1, 2))[:, None, None]) / likelihood.noise_std**2
-    scores = scores + (likelihood.log_activity - math.log(len(turned)))
-    odds = torch.exp(scores - scores.max()).sum(dim=0)[None, None]
-    rows = torch.nn.functional.avg_pool2d(
-        odds, (reach, 1), stride=1, padding=(reach // 2, 0), divisor_override=1
-    )
-    total = torch.nn.functional.avg_pool2d(
-        rows, (1, reach), stride=1, padding=(0, reach // 2), divisor_override=1
-    )
-    norm = torch.logaddexp(torch.zeros(()), torch.log(total[0, 0].clamp(min=1e-30)) + scores.max())
-    weights = torch.exp(scores - norm)
-    projected = torch.fft.irfft2(spectrum * torch.fft.rfft2(weights, s=shape).conj(), s=shape)
-    return projected[:, :length, :length], weights.sum(dim=(1, 2))

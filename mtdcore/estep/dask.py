@@ -26,6 +26,7 @@ from ..data.tiles import Tile
 from ..errors import DependencyError, DeviceError, StorageError
 from ..model.likelihood import Likelihood, WindowLikelihood
 from .backends import Backend, get_backend
+from .backends.library import ALL, HostArrays, checked
 from .sums import TemplateSums
 
 T = TypeVar("T")
@@ -88,7 +89,7 @@ class DaskExecutor(SummingExecutor):
         return result
 
 
-class WorkerBackend:
+class WorkerBackend(HostArrays):
     """A backend that each worker opens for itself; this process computes with NumPy.
 
     Args:
@@ -102,28 +103,15 @@ class WorkerBackend:
         DeviceError: they lack the device.
     """
 
-    xp = np
-
     def __init__(
         self, executor: DaskExecutor, name: str = "auto", precision: Precision = "float32", threads: int = 1
     ) -> None:
-        self.precision, self.threads = precision, threads
+        self.precision, self._threads = precision, threads
         self._executor: DaskExecutor | None = executor
         self.name = self._ask(_name_on_worker, name, precision)
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_executor": None}
-
-    def asarray(self, array: Array) -> np.ndarray:
-        """A float64 NumPy array."""
-        return np.asarray(array, dtype=np.float64)
-
-    def to_host(self, array: Array) -> np.ndarray:
-        """The array itself."""
-        return np.asarray(array)
-
-    def synchronize(self) -> None:
-        """Nothing to wait for."""
 
     def tile_pixels(self, likelihood: Likelihood) -> int:
         """What suits the device of a worker."""
@@ -132,23 +120,46 @@ class WorkerBackend:
     def accumulate(self, tiles: Iterable[Tile], templates: Array, likelihood: Likelihood) -> TemplateSums:
         """On a worker: by its own backend, the sums on the host."""
         backend = self.opened()
-        found = backend.accumulate(tiles, backend.asarray(templates), likelihood)
+        held = backend.asarray(checked(templates, likelihood, np))
+        found = backend.accumulate(tiles, held, likelihood)
         return found.moved(backend.to_host)
 
     def posterior(self, tile: Tile, templates: Array, likelihood: Likelihood) -> np.ndarray:
         """As :meth:`accumulate`."""
         backend = self.opened()
-        return backend.posterior(tile, backend.asarray(templates), likelihood)
+        return backend.posterior(tile, backend.asarray(checked(templates, likelihood, np)), likelihood)
 
-    def log_odds(self, tile: Tile, templates: Array, likelihood: WindowLikelihood) -> np.ndarray:
+    def log_odds(
+        self, tile: Tile, templates: Array, likelihood: WindowLikelihood, part: slice = ALL
+    ) -> np.ndarray:
         """As :meth:`accumulate`."""
         backend = self.opened()
-        return backend.log_odds(tile, backend.asarray(templates), likelihood)
+        held = backend.asarray(checked(templates, likelihood, np, part))
+        return backend.log_odds(tile, held, likelihood, part)
+
+    def project(
+        self,
+        tile: Tile,
+        templates: Array,
+        likelihood: WindowLikelihood,
+        log_norm: np.ndarray,
+        part: slice = ALL,
+    ) -> TemplateSums:
+        """As :meth:`accumulate`."""
+        backend = self.opened()
+        held = backend.asarray(checked(templates, likelihood, np, part))
+        found = backend.project(tile, held, likelihood, log_norm, part)
+        return found.moved(backend.to_host)
+
+    @property
+    def threads(self) -> int:
+        """Of each worker."""
+        return self._threads
 
     def alone(self) -> WorkerBackend:
-        """The same backend on one thread."""
+        """The same backend on one thread of each worker."""
         other = copy(self)
-        other.threads = 1
+        other._threads = 1
         return other
 
     def opened(self) -> Backend:

@@ -28,10 +28,10 @@ from ..model.likelihood import Likelihood, WindowLikelihood
 from ..model.optics import Defocused
 from ..model.views import Views
 from .backends import Backend
-from .backends.cpu import kernels
-from .backends.cpu.window import owned_energy
+from .backends.collect import window_sums
+from .backends.competition import log_partition
 from .backends.ordered import ordered
-from .sums import TemplateSums, by_class
+from .sums import TemplateSums
 
 #: Corners of less coarse posterior mass than this, summed over angles, are no places of copies.
 _MASS = 1e-4
@@ -44,9 +44,6 @@ _REACH = 1
 
 #: Largest share of places among the corners: above, correlations of the whole tile are cheaper.
 _LARGEST_SHARE = 0.02
-
-#: Logarithm below which float64 sums over a neighbourhood cannot overflow.
-_LARGEST_EXPONENT = 600.0
 
 
 @dataclass(frozen=True)
@@ -168,33 +165,14 @@ def local_sums(
         if windows.valid is None
         else weights @ windows.valid
     )
-    gain = float(log_norm[tile.owned].sum()) - likelihood.blank(tile)
-    energy, pixels = owned_energy(tile)
-    return TemplateSums(
+    return window_sums(
+        tile,
+        likelihood,
+        float(log_norm[tile.owned].sum()),
         xp.reshape(weights @ windows.pixels, frame),
         xp.reshape(covered, frame) + 0.0,
-        class_mass=by_class(backend.to_host(mass), likelihood),
-        log_likelihood=gain / likelihood.neighbourhood,
-        energy=energy,
-        expected_count=float(xp.sum(mass)),
-        empty_mass=0.0,
-        sites=int(owned.sum()),
-        pixels=pixels,
-        noise_std=likelihood.noise_std,
-        box_size=likelihood.box_size,
+        backend.to_host(mass),
     )
-
-
-def log_partition(log_odds: np.ndarray, likelihood: WindowLikelihood) -> np.ndarray:
-    """(P, Q) log(1 + S) at every corner, from its (P, Q) float64 log-odds (docs/model.md 7)."""
-    reach = likelihood.separation - 1
-    logarithmic = bool(log_odds.max() > _LARGEST_EXPONENT)
-    odds = log_odds if logarithmic else np.exp(log_odds)
-    down = kernels.slide_sum(odds, reach, logarithmic)
-    across = kernels.slide_sum(np.ascontiguousarray(down.T), reach, logarithmic)
-    log_norm = np.ascontiguousarray(across.T)
-    kernels.log_partition(log_norm, logarithmic)
-    return log_norm
 
 
 @dataclass(frozen=True)

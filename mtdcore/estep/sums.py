@@ -94,7 +94,9 @@ class TemplateSums:
         return replace(self, backprojection=convert(self.backprojection), coverage=convert(self.coverage))
 
 
-def by_class(mass: np.ndarray, likelihood: Likelihood) -> np.ndarray:
-    """(C,) float64 sums over the templates of each class, from (T,) numbers."""
-    sums: np.ndarray = np.asarray(mass, dtype=np.float64).reshape(likelihood.classes, -1).sum(axis=1)
+def by_class(mass: np.ndarray, likelihood: Likelihood, part: slice = slice(None)) -> np.ndarray:
+    """(C,) float64 sums over the templates of each class, from (t,) numbers of a part of the templates."""
+    whole = np.zeros(likelihood.templates)
+    whole[part] = mass
+    sums: np.ndarray = whole.reshape(likelihood.classes, -1).sum(axis=1)
     return sums

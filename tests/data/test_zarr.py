@@ -226,8 +226,9 @@ def test_memory_does_not_grow_with_the_measurement(tmp_path):
     script = """
 import resource, sys
 from mtdcore.model.likelihood import WindowLikelihood
+from mtdcore.model.rotations import Rotations
 from mtdcore.data import open_measurement
-for tile in open_measurement(sys.argv[1]).tiles(WindowLikelihood(28, 4, 1.0, 10).geometry):
+for tile in open_measurement(sys.argv[1]).tiles(WindowLikelihood(Rotations(4, 28), 1.0, 10).geometry):
     pass
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

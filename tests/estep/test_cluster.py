@@ -18,8 +18,6 @@ from mtdcore.testing import assert_same_bits
 pytest.importorskip("distributed")
 from mtdcore.estep.dask import WorkerBackend, connected, local_workers
 
-CPU = get_backend("cpu", threads=1)
-
 
 @pytest.fixture(scope="module")
 def workers():
@@ -49,16 +47,16 @@ def kill(executor, which=0):
         pytest.param(PatchLikelihood(Rotations(4, 6), 0.7, 0.5), marks=pytest.mark.slow),
     ],
 )
-def test_same_bits_as_without(workers, store, model, monkeypatch):
+def test_same_bits_as_without(workers, store, model, monkeypatch, single):
     monkeypatch.setattr("mtdcore.estep.expectation.PART_TILES", 1)
     monkeypatch.setattr("mtdcore.estep.expectation.LEAST_TILES", 1)
     path, made = store
     remote = WorkerBackend(workers, "cpu")
     there = e_step(str(path), made.target, model, remote, workers)
-    assert_same_bits(there, e_step(str(path), made.target, model, CPU))
+    assert_same_bits(there, e_step(str(path), made.target, model, single))
 
 
-def test_micrographs_and_classes_travel(workers, store, monkeypatch):
+def test_micrographs_and_classes_travel(workers, store, monkeypatch, single):
     from mtdcore import Micrographs
 
     monkeypatch.setattr("mtdcore.estep.expectation.PART_TILES", 1)
@@ -70,7 +68,7 @@ def test_micrographs_and_classes_travel(workers, store, monkeypatch):
     )
     targets = np.stack([made.target, made.target.T])
     there = e_step(str(path), targets, model, WorkerBackend(workers, "cpu"), workers)
-    here = e_step(str(path), targets, model, CPU)
+    here = e_step(str(path), targets, model, single)
     assert_same_bits(there, here)
     np.testing.assert_array_equal(there.ledger, here.ledger)
     np.testing.assert_array_equal(there.spectrum, here.spectrum)
@@ -83,15 +81,15 @@ class _Deadly(CpuBackend):
         super().__init__(threads=1)
         self.file = file
 
-    def accumulate(self, tiles, rotated_targets, likelihood):
+    def accumulate(self, tiles, templates, likelihood):
         try:
             os.unlink(self.file)
         except FileNotFoundError:
-            return super().accumulate(tiles, rotated_targets, likelihood)
+            return super().accumulate(tiles, templates, likelihood)
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_worker_that_dies_at_work_is_replaced(workers, store, tmp_path, monkeypatch):
+def test_a_worker_that_dies_at_work_is_replaced(workers, store, tmp_path, monkeypatch, single):
     monkeypatch.setattr("mtdcore.estep.expectation.PART_TILES", 1)
     monkeypatch.setattr("mtdcore.estep.expectation.LEAST_TILES", 1)
     path, made = store
@@ -99,11 +97,11 @@ def test_a_worker_that_dies_at_work_is_replaced(workers, store, tmp_path, monkey
     (tmp_path / "once").touch()
     there = e_step(str(path), made.target, model, _Deadly(tmp_path / "once"), workers)
     assert not (tmp_path / "once").exists()
-    assert_same_bits(there, e_step(str(path), made.target, model, CPU))
+    assert_same_bits(there, e_step(str(path), made.target, model, single))
 
 
 @pytest.mark.slow
-def test_a_worker_killed_in_every_iteration(workers, store, tmp_path, monkeypatch):
+def test_a_worker_killed_in_every_iteration(workers, store, tmp_path, monkeypatch, single):
     monkeypatch.setattr("mtdcore.estep.expectation.PART_TILES", 1)
     monkeypatch.setattr("mtdcore.estep.expectation.LEAST_TILES", 1)
     path, made = store
@@ -117,7 +115,7 @@ def test_a_worker_killed_in_every_iteration(workers, store, tmp_path, monkeypatc
     next_one(None)
     deadly = _Deadly(tmp_path / "once")
     there = recover(str(path), backend=deadly, executor=workers, callback=next_one, **options)
-    here = recover(str(path), backend=CPU, **options)
+    here = recover(str(path), backend=single, **options)
     assert deaths == [True] * 11
     np.testing.assert_array_equal(there.target, here.target)
     assert_same_bits(there.statistics, here.statistics)
@@ -134,12 +132,12 @@ def test_tasks_are_small(store):
 
 
 @pytest.mark.slow
-def test_the_cut_is_that_of_the_workers(workers):
+def test_the_cut_is_that_of_the_workers(workers, single):
     wide = WindowLikelihood(Rotations(4, 96), 1.0, 9.0)
     remote = WorkerBackend(workers, "auto")
     assert remote.name == get_backend("auto").name
     if remote.name == "cpu":
-        assert remote.tile_pixels(wide) == CPU.tile_pixels(wide) > 0
+        assert remote.tile_pixels(wide) == single.tile_pixels(wide) > 0
     again = pickle.loads(pickle.dumps(remote))
     assert again.opened().name == remote.name
 
@@ -168,9 +166,9 @@ def test_nobody_at_the_address(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_scheduler_of_somebody_else(workers, store):
+def test_a_scheduler_of_somebody_else(workers, store, single):
     path, made = store
     model = WindowLikelihood(Rotations(4, 6), 0.7, 200.0)
     with connected(workers.client.scheduler.address) as executor:
         there = e_step(str(path), made.target, model, WorkerBackend(executor, "cpu"), executor)
-    assert_same_bits(there, e_step(str(path), made.target, model, CPU))
+    assert_same_bits(there, e_step(str(path), made.target, model, single))

@@ -151,7 +151,7 @@ import numpy as np
 import mtdcore as mtd
 
 target = np.random.default_rng(1).normal(size=(8, 8))
-likelihood = mtd.WindowLikelihood(8, 2, 1.0, 5.0)
+likelihood = mtd.WindowLikelihood(mtd.Rotations(2, 8), 1.0, 5.0)
 def step(executor=None):
     found = mtd.e_step(sys.argv[1], target, likelihood, mtd.get_backend("cpu", threads=2), executor)
     return found.right.tobytes(), found.log_likelihood

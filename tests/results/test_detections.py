@@ -6,9 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mtdcore import Micrographs, PatchLikelihood, WindowLikelihood, get_backend, simulate
+from mtdcore import Micrographs, PatchLikelihood, WindowLikelihood, simulate
 from mtdcore.data.preparation.fourier import filter_radially
 from mtdcore.errors import InputError, ParameterError
+from mtdcore.estep.backends.cpu.backend import CpuBackend
 from mtdcore.model.rotations import Rotations
 from mtdcore.model.views import Classes
 from mtdcore.results.detections import Detections, detect
@@ -17,7 +18,6 @@ from mtdcore.results.metrics import align
 from mtdcore.testing import SmallTileWindowLikelihood
 
 L = 9
-EXACT = get_backend("cpu", precision="float64", threads=1)
 
 
 def target(seed=0):
@@ -63,13 +63,13 @@ def test_every_copy_is_found_where_it_is_and_as_it_is_turned(made):
 
 @pytest.mark.parametrize("snr", [0.15, 1.0])
 @pytest.mark.parametrize("separation", [4, L])
-def test_tiles_do_not_show(snr, separation):
+def test_tiles_do_not_show(snr, separation, exact):
     """Tiles of four corners a side cut through every neighbourhood; the detections are those of one tile."""
     made = simulate(
         target(), side=48, count=8, snr=snr, min_separation=separation, dtype="float64", seed=int(10 * snr)
     )
     whole, cut = (
-        detect(made.measurement, made.target, model(made, cls, min_separation=separation), EXACT, 0.2)
+        detect(made.measurement, made.target, model(made, cls, min_separation=separation), exact, 0.2)
         for cls in (WindowLikelihood, SmallTileWindowLikelihood)
     )
     assert len(whole) > 3
@@ -89,12 +89,12 @@ def test_detections_keep_the_minimum_separation(separation):
     assert apart[~np.eye(len(found), dtype=bool)].min() >= separation
 
 
-def test_probability_is_the_posterior_mass_of_the_neighbourhood(made):
+def test_probability_is_the_posterior_mass_of_the_neighbourhood(made, exact):
     likelihood = model(made, min_separation=5).bind(made.measurement.shape)
-    found = detect(made.measurement, made.target, likelihood, EXACT, 0.05, reach=2)
+    found = detect(made.measurement, made.target, likelihood, exact, 0.05, reach=2)
     (tile,) = (t for t in made.measurement.tiles(likelihood.geometry) if t.micrograph == 1)
     turned = np.stack([np.rot90(made.target, k) for k in range(4)])
-    weights = EXACT.posterior(tile, turned, likelihood)
+    weights = exact.posterior(tile, turned, likelihood)
     here = np.flatnonzero(found.micrograph == 1)
     assert len(here) > 3
     for i in here:
@@ -246,3 +246,30 @@ def test_each_micrograph_is_searched_through_its_own_transfer_and_noise():
     recalls = [match(detect(stack, made.target, m).only(1), second, 1.0).recall for m in (alike, told)]
     assert recalls[0] < 0.5
     assert recalls[1] > 0.9
+
+
+class Posterior(CpuBackend):
+    """A posterior that is given: mass of each corner of one micrograph."""
+
+    def __init__(self, mass):
+        super().__init__("float64", threads=1)
+        self.mass = mass
+
+    def posterior(self, tile, templates, likelihood):
+        return self.mass[None][(slice(None), *tile.region.owned)]
+
+
+@pytest.mark.parametrize("reach", [None, 1, 50])
+@pytest.mark.parametrize("separation", [1, 2, 3, 4, 5, 8])
+def test_two_copies_at_the_minimum_separation_share_no_mass(separation, reach):
+    """Whatever the reach asked for: each corner between them counts for one copy at most."""
+    mass = np.zeros((60 - L + 1, 60 - L + 1))
+    mass[20:30, 20:40] = 0.001
+    mass[25, 25] = mass[25, 25 + separation] = 0.6
+    likelihood = WindowLikelihood(Rotations(1, L), 1.0, 2.0, min_separation=separation)
+    found = detect(np.zeros((60, 60)), target(), likelihood, Posterior(mass), 0.5, reach)
+    assert sorted(found.column) == [25, 25 + separation]
+    widest = (separation - 1) // 2
+    used = min(widest, 1 if reach is None else reach)
+    assert found.probability == pytest.approx(0.6 + 0.001 * ((2 * used + 1) ** 2 - 1), rel=1e-12)
+    assert found.probability.sum() <= mass.sum()

@@ -1,9 +1,12 @@
-"""Backends: the reference definition, the CPU, CUDA and those of plug-ins, chosen by name."""
+"""Backends: the reference definition, array libraries, the CPU and CUDA, chosen by name."""
 
 from __future__ import annotations
 
 import logging
 
+import numpy as np
+
+from ..._base.optional import optional
 from ..._base.plugins import plugin, plugin_names
 from ..._base.typing import Precision
 from ...errors import DependencyError, DeviceError, ParameterError
@@ -23,15 +26,14 @@ def get_backend(
     """The backend of this name; a backend object is returned as it is.
 
     Args:
-        name: "cpu", "cuda", "cuda:1", "reference", or "auto": the first CUDA device if there is a usable one,
-            the CPU otherwise. Any other name is that of a plug-in, up to its first colon: the function behind the entry
-            point ``mtdcore.backends`` is called with the whole name, the precision and the threads.
+        name: "cpu", "cuda", "cuda:1", "reference"; "array" (NumPy in array-API terms), "torch", "torch:cuda:1" and the
+            like; or "auto": the first CUDA device if there is a usable one, the CPU otherwise.
         precision: dtype of the correlations.
         threads: tiles worked on at once on the CPU; None: all available cores.
 
     Raises:
-        ParameterError: unknown name; the message lists those there are.
-        DeviceError, DependencyError: the CUDA device, CuPy or what a plug-in needs is missing.
+        ParameterError: unknown name.
+        DeviceError, DependencyError: the device, CuPy or torch is missing.
     """
     if not isinstance(name, str):
         return name
@@ -46,6 +48,11 @@ def get_backend(
 
         return CpuBackend(precision, threads)
     kind, _, index = name.partition(":")
+    if name == "array" or kind == "torch":
+        from .array.backend import ArrayBackend
+
+        library = optional("torch", "torch") if kind == "torch" else np
+        return ArrayBackend(library, precision, index or None)
     if kind == "cuda" and (name == "cuda" or index.isdecimal()):
         from .cuda.backend import CudaBackend
 
@@ -54,8 +61,8 @@ def get_backend(
     if own is not None:
         made: Backend = own(name, precision, threads)
         return made
-    known = ["auto", "cpu", "cuda", "cuda:<index>", "reference", *plugin_names("mtdcore.backends")]
-    listed = ", ".join(f'"{each}"' for each in known)
+    shipped = ["auto", "cpu", "cuda", "cuda:<index>", "array", "torch", "torch:<device>", "reference"]
+    listed = ", ".join(f'"{each}"' for each in [*shipped, *plugin_names("mtdcore.backends")])
     raise ParameterError(f"backend must be one of {listed}; got {name!r}.")
 
 

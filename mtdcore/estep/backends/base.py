@@ -11,10 +11,11 @@ from ..._base.typing import Array
 from ...data.tiles import Tile
 from ...model.likelihood import Likelihood, WindowLikelihood
 from ..sums import TemplateSums
+from .library import ALL
 
 
 class Backend(Protocol):
-    """Scores tiles against rotated targets and sums their statistics."""
+    """Scores tiles against templates and sums their statistics."""
 
     @property
     def name(self) -> str:
@@ -41,7 +42,11 @@ class Backend(Protocol):
         ...
 
     def asarray(self, array: Array) -> Array:
-        """A host array as a float64 array of this backend's library."""
+        """A host array as a float64 array of this backend's library; its own arrays in float64.
+
+        Raises:
+            ParameterError: an array of a third library: nothing is converted in silence.
+        """
         ...
 
     def to_host(self, array: Array) -> np.ndarray:
@@ -67,25 +72,82 @@ class Backend(Protocol):
         Returns:
             Sums whose arrays belong to this backend's library; zeros for no tiles. The same bits for any
             number of threads.
+
+        Raises:
+            ParameterError: templates of another library or shape.
         """
         ...
 
     def posterior(self, tile: Tile, templates: Array, likelihood: Likelihood) -> np.ndarray:
         """Posterior weights of one tile, on the host.
 
+        Args:
+            tile: as for :meth:`accumulate`.
+            templates: likewise.
+            likelihood: likewise.
+
         Returns:
             Patch model: (patch rows, patch columns, T, 2L, 2L), shifts l as in docs/model.md 3.
             Window model: (T, owned rows, owned columns), one weight per template and corner.
+
+        Raises:
+            ParameterError: templates of another library or shape.
         """
         ...
 
-    def log_odds(self, tile: Tile, templates: Array, likelihood: WindowLikelihood) -> np.ndarray:
-        """Log of sum_t (lam / T) exp(Lambda(x, t)) at every corner x of the pixels of a tile, on the host.
+    def log_odds(
+        self, tile: Tile, templates: Array, likelihood: WindowLikelihood, part: slice = ALL
+    ) -> np.ndarray:
+        """Log of sum_k (lam / K) exp(Lambda(x, k)) at every corner x of the pixels of a tile, on the host.
 
-        See docs/model.md 7.
+        See docs/model.md 7. The sum is over the templates given. Where these are a part of all of them, the prior
+        (``lam / K``, ``template_bias``) is still that of all, so the log-odds of the parts add up by ``logaddexp``.
+
+        Args:
+            tile: as for :meth:`accumulate`.
+            templates: (t, L, L) array of this backend's library.
+            likelihood: of all templates, bound to the measurement.
+            part: which t of ``likelihood.templates`` these are: neighbours, in order.
 
         Returns:
             (P, Q) floating point: corners of the halo too, none of them in competition with others yet.
+
+        Raises:
+            ParameterError: not the window model, or templates of another library or shape.
+        """
+        ...
+
+    def project(
+        self,
+        tile: Tile,
+        templates: Array,
+        likelihood: WindowLikelihood,
+        log_norm: np.ndarray,
+        part: slice = ALL,
+    ) -> TemplateSums:
+        """The second half of :meth:`accumulate` for one tile: sums of the posterior ``exp(log a_k(x) - log_norm(x))``.
+
+        Thousands of templates are scored in parts::
+
+            odds = reduce(np.logaddexp, (backend.log_odds(tile, made(p), likelihood, p) for p in parts))
+            norm = competition.log_norm(odds, tile, likelihood)
+            sums = [backend.project(tile, made(p), likelihood, norm, p) for p in parts]
+
+        Args:
+            tile: as for :meth:`accumulate`.
+            templates: (t, L, L) array of this backend's library.
+            likelihood: of all templates, bound to the measurement.
+            log_norm: (owned rows, owned columns) floating-point NumPy array, log(1 + S) of all templates at the corners
+                that the tile owns (:func:`.competition.log_norm`).
+            part: which t of ``likelihood.templates`` these are: neighbours, in order.
+
+        Returns:
+            Sums of the t templates: backprojection, coverage and expected count are theirs and those of the parts
+            make up those of all. Evidence, energy, sites and pixels are those of the tile, the same in every part: count
+            them once.
+
+        Raises:
+            ParameterError: not the window model, or templates or ``log_norm`` of another library or shape.
         """
         ...
 

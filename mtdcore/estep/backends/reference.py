@@ -28,30 +28,14 @@ from ..._base.typing import Array
 from ...data.tiles import Tile
 from ...model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
 from ..sums import TemplateSums, by_class
+from .library import ALL, HostArrays, checked, checked_norm, window_model
 
 
-class ReferenceBackend:
+class ReferenceBackend(HostArrays):
     """Plain loops on the CPU in float64; see :class:`Backend` for the contract."""
 
     name = "reference"
-    xp = np
     precision = "float64"
-    threads = 1
-
-    def alone(self) -> ReferenceBackend:
-        """Itself."""
-        return self
-
-    def asarray(self, array: Array) -> np.ndarray:
-        """A float64 NumPy array."""
-        return np.asarray(array, dtype=np.float64)
-
-    def to_host(self, array: Array) -> np.ndarray:
-        """The array itself."""
-        return np.asarray(array)
-
-    def synchronize(self) -> None:
-        """Nothing to wait for."""
 
     def tile_pixels(self, likelihood: Likelihood) -> int:
         """Any tile will do."""
@@ -59,7 +43,7 @@ class ReferenceBackend:
 
     def accumulate(self, tiles: Iterable[Tile], templates: Array, likelihood: Likelihood) -> TemplateSums:
         """Sum of the statistics of the tiles; see :meth:`Backend.accumulate`."""
-        turned = np.asarray(templates, dtype=np.float64)
+        turned = _float64(templates, likelihood)
         total = TemplateSums.zeros(len(turned), likelihood)
         for tile in tiles:
             total = total + _accumulate(tile, turned, likelihood)
@@ -67,15 +51,34 @@ class ReferenceBackend:
 
     def posterior(self, tile: Tile, templates: Array, likelihood: Likelihood) -> np.ndarray:
         """Posterior weights of one tile; see :meth:`Backend.posterior`."""
-        turned = np.asarray(templates, dtype=np.float64)
+        turned = _float64(templates, likelihood)
         if likelihood.localises:
-            return _window_posterior(tile, turned, cast(WindowLikelihood, likelihood))[0]
+            return _window_posterior(tile, turned, cast(WindowLikelihood, likelihood))
         return _patch_posterior(tile, turned, cast(PatchLikelihood, likelihood))[0]
 
-    def log_odds(self, tile: Tile, templates: Array, likelihood: WindowLikelihood) -> np.ndarray:
+    def log_odds(
+        self, tile: Tile, templates: Array, likelihood: WindowLikelihood, part: slice = ALL
+    ) -> np.ndarray:
         """Log-odds of a copy at each corner; see :meth:`Backend.log_odds`."""
-        turned = np.asarray(templates, dtype=np.float64)
-        return np.asarray(logsumexp(_window_log_odds(tile, turned, likelihood), axis=0))
+        turned = _float64(templates, window_model(likelihood), part)
+        return np.asarray(logsumexp(_window_log_odds(tile, turned, likelihood, part), axis=0))
+
+    def project(
+        self,
+        tile: Tile,
+        templates: Array,
+        likelihood: WindowLikelihood,
+        log_norm: np.ndarray,
+        part: slice = ALL,
+    ) -> TemplateSums:
+        """Statistics of some templates; see :meth:`Backend.project`."""
+        turned = _float64(templates, window_model(likelihood), part)
+        log_odds = _window_log_odds(tile, turned, likelihood, part)
+        return _project(tile, log_odds, likelihood, checked_norm(log_norm, tile), part)
+
+
+def _float64(templates: Array, likelihood: Likelihood, part: slice = ALL) -> np.ndarray:
+    return np.asarray(checked(templates, likelihood, np, part), dtype=np.float64)
 
 
 def _accumulate(tile: Tile, turned: np.ndarray, likelihood: Likelihood) -> TemplateSums:
@@ -173,10 +176,28 @@ def _frame(shift: list[int], length: int, margin: int) -> tuple[tuple[slice, sli
 
 
 def _accumulate_windows(tile: Tile, turned: np.ndarray, likelihood: WindowLikelihood) -> TemplateSums:
+    log_odds = _window_log_odds(tile, turned, likelihood)
+    return _project(tile, log_odds, likelihood, _log_norm(tile, log_odds, likelihood))
+
+
+def _window_posterior(tile: Tile, turned: np.ndarray, likelihood: WindowLikelihood) -> np.ndarray:
+    """w(x, k) at the owned corners."""
+    log_odds = _window_log_odds(tile, turned, likelihood)
+    return _weights(tile, log_odds, _log_norm(tile, log_odds, likelihood))
+
+
+def _project(
+    tile: Tile,
+    log_odds: np.ndarray,
+    likelihood: WindowLikelihood,
+    log_norm: np.ndarray,
+    part: slice = ALL,
+) -> TemplateSums:
+    """Statistics at the owned corners, given the log(1 + S) there."""
     length, margin = likelihood.box_size, likelihood.margin
-    zero = TemplateSums.zeros(len(turned), likelihood)
+    zero = TemplateSums.zeros(len(log_odds), likelihood)
     backprojection, coverage = zero.backprojection.copy(), zero.coverage.copy()
-    weights, evidence = _window_posterior(tile, turned, likelihood)
+    weights = _weights(tile, log_odds, log_norm)
     pixels, valid = _pixels(tile)
     pixels = np.pad(np.where(valid, pixels, 0.0), margin)
     valid = np.pad(valid, margin)
@@ -187,28 +208,30 @@ def _accumulate_windows(tile: Tile, turned: np.ndarray, likelihood: WindowLikeli
         backprojection[k] += weight * pixels[window]
         coverage[k] += weight * valid[window]
     energy, count = _owned_energy(tile)
+    nothing = np.full(log_odds.shape[1:], likelihood.log_activity)
+    evidence = (log_norm - _log_norm(tile, nothing[None], likelihood)).sum() / likelihood.neighbourhood
     return replace(
         zero,
         backprojection=backprojection,
         coverage=coverage,
-        class_mass=by_class(weights.sum(axis=(1, 2)), likelihood),
-        log_likelihood=evidence,
+        class_mass=by_class(weights.sum(axis=(1, 2)), likelihood, part),
+        log_likelihood=float(evidence),
         energy=energy,
         expected_count=float(weights.sum()),
-        sites=weights[0].size,
+        sites=log_norm.size,
         pixels=count,
     )
 
 
-def _window_posterior(
-    tile: Tile, turned: np.ndarray, likelihood: WindowLikelihood
-) -> tuple[np.ndarray, float]:
-    """w(x, k) at the owned corners and their share of the evidence in nats."""
+def _weights(tile: Tile, log_odds: np.ndarray, log_norm: np.ndarray) -> np.ndarray:
+    return np.asarray(np.exp(log_odds[(slice(None), *tile.owned)] - log_norm))
+
+
+def _log_norm(tile: Tile, log_odds: np.ndarray, likelihood: WindowLikelihood) -> np.ndarray:
+    """log(1 + S) at the owned corners."""
     reach = likelihood.separation - 1
-    log_odds = _window_log_odds(tile, turned, likelihood)
     owned_rows, owned_columns = (range(s.start, s.stop) for s in tile.owned)
-    weights = np.empty((len(turned), len(owned_rows), len(owned_columns)))
-    evidence = 0.0
+    log_norm = np.empty((len(owned_rows), len(owned_columns)))
     for i, row in enumerate(owned_rows):
         for j, column in enumerate(owned_columns):
             near = log_odds[
@@ -217,14 +240,14 @@ def _window_posterior(
                 max(0, column - reach) : column + reach + 1,
             ]
             log_competition = logsumexp(near)
-            weights[:, i, j] = np.exp(log_odds[:, row, column] - np.logaddexp(0.0, log_competition))
-            log_blank = likelihood.log_activity + math.log(near[0].size)
-            evidence += np.logaddexp(0.0, log_competition) - np.logaddexp(0.0, log_blank)
-    return weights, float(evidence) / likelihood.neighbourhood
+            log_norm[i, j] = np.logaddexp(0.0, log_competition)
+    return log_norm
 
 
-def _window_log_odds(tile: Tile, turned: np.ndarray, likelihood: WindowLikelihood) -> np.ndarray:
-    """(K, P, Q) log a_k = log (lam / K) + Lambda(x, k) at every corner of the pixels of a tile."""
+def _window_log_odds(
+    tile: Tile, turned: np.ndarray, likelihood: WindowLikelihood, part: slice = ALL
+) -> np.ndarray:
+    """(t, P, Q) log a_k = log (lam / K) + Lambda(x, k) at every corner of the pixels of a tile."""
     length = likelihood.box_size
     pixels, valid = _pixels(tile)
     shape = (len(turned), pixels.shape[0] - length + 1, pixels.shape[1] - length + 1)
@@ -233,7 +256,7 @@ def _window_log_odds(tile: Tile, turned: np.ndarray, likelihood: WindowLikelihoo
         window = (slice(row, row + length), slice(column, column + length))
         gain = (turned[k] * (pixels[window] - 0.5 * turned[k])).sum(where=valid[window])
         ratio[k, row, column] = gain / likelihood.noise_std**2
-    log_prior = likelihood.template_bias + likelihood.log_activity - math.log(len(turned))
+    log_prior = likelihood.template_bias[part] + likelihood.log_activity - math.log(likelihood.templates)
     return ratio + log_prior[:, None, None]
 
 

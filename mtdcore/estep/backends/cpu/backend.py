@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import cast
 
 import numpy as np
@@ -14,10 +15,11 @@ from ....data.tiles import Tile
 from ....errors import ParameterError
 from ....model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
 from ...sums import TemplateSums
+from ..library import ALL, HostArrays, checked, checked_norm, window_model
 from ..ordered import ordered
 from ..precision import needed_precision
 from .patch import PatchPlan
-from .window import WindowPlan
+from .window import Run, WindowPlan
 
 #: Halo of a window tile, both sides together, above which larger tiles pay; sides of tiles in pixels.
 _LARGE_HALO, _TILE_PIXELS, _LARGE_TILE_PIXELS = 160, 1024, 1536
@@ -25,7 +27,7 @@ _LARGE_HALO, _TILE_PIXELS, _LARGE_TILE_PIXELS = 160, 1024, 1536
 _GIB = 1 << 30
 
 
-class CpuBackend:
+class CpuBackend(HostArrays):
     """NumPy arrays, Numba kernels; see :class:`Backend` for the contract.
 
     Args:
@@ -37,7 +39,6 @@ class CpuBackend:
     """
 
     name = "cpu"
-    xp = np
 
     def __init__(
         self,
@@ -53,22 +54,16 @@ class CpuBackend:
             raise ParameterError(f"max_memory must be a positive number of bytes; got {max_memory}.")
         self.precision: Precision = precision
         self.max_memory = max_memory
-        self.threads = threads or usable_cores()
+        self._threads = threads or usable_cores()
+
+    @property
+    def threads(self) -> int:
+        """Tasks worked on at once."""
+        return self._threads
 
     def alone(self) -> CpuBackend:
         """The same backend on one thread."""
         return CpuBackend(self.precision, 1, self.max_memory)
-
-    def asarray(self, array: Array) -> np.ndarray:
-        """A float64 NumPy array."""
-        return np.asarray(array, dtype=np.float64)
-
-    def to_host(self, array: Array) -> np.ndarray:
-        """The array itself."""
-        return np.asarray(array)
-
-    def synchronize(self) -> None:
-        """Nothing to wait for."""
 
     def tile_pixels(self, likelihood: Likelihood) -> int:
         """Large tiles, of which halos and incomplete groups of patches are a small part."""
@@ -77,9 +72,9 @@ class CpuBackend:
 
     def accumulate(self, tiles: Iterable[Tile], templates: Array, likelihood: Likelihood) -> TemplateSums:
         """Sum of the statistics of the tiles; see :meth:`Backend.accumulate`."""
-        turned = np.asarray(templates)
-        total = TemplateSums.zeros(len(turned), likelihood)
-        for part in self._statistics(tiles, self._plans(turned, likelihood)):
+        plans = self._plans(templates, likelihood)
+        total = TemplateSums.zeros(len(plans.turned), likelihood)
+        for part in self._statistics(tiles, plans):
             total = total + part
         return total
 
@@ -87,32 +82,60 @@ class CpuBackend:
         """Statistics of each tile in order: threads share out tiles of patches, and the work on each tile of windows."""
         if not plans.likelihood.localises:
             yield from ordered(lambda tile: plans.patches(tile).statistics(tile), tiles, self.threads)
-        elif self.threads == 1:
-            yield from (plans.windows(tile).statistics(tile) for tile in tiles)
         else:
-            with ThreadPoolExecutor(self.threads) as pool:
-                yield from (plans.windows(tile).statistics(tile, pool.map) for tile in tiles)
+            with self._running() as run:
+                yield from (plans.windows(tile).statistics(tile, run) for tile in tiles)
 
     def posterior(self, tile: Tile, templates: Array, likelihood: Likelihood) -> np.ndarray:
         """Posterior weights of one tile; see :meth:`Backend.posterior`."""
-        plans = self._plans(np.asarray(templates), likelihood)
+        plans = self._plans(templates, likelihood)
         if likelihood.localises:
             return plans.windows(tile).posterior(tile)
         return plans.patches(tile).posterior(tile)
 
-    def log_odds(self, tile: Tile, templates: Array, likelihood: WindowLikelihood) -> np.ndarray:
+    def log_odds(
+        self, tile: Tile, templates: Array, likelihood: WindowLikelihood, part: slice = ALL
+    ) -> np.ndarray:
         """Log-odds of a copy at each corner; see :meth:`Backend.log_odds`."""
-        return self._plans(np.asarray(templates), likelihood).windows(tile).log_odds(tile)
+        plan = self._plans(templates, window_model(likelihood), part).windows(tile)
+        with self._running() as run:
+            return plan.log_odds(tile, run)
 
-    def _plans(self, turned: np.ndarray, likelihood: Likelihood) -> _Plans:
-        return _Plans(turned, likelihood, self.precision, self.max_memory // self.threads)
+    def project(
+        self,
+        tile: Tile,
+        templates: Array,
+        likelihood: WindowLikelihood,
+        log_norm: np.ndarray,
+        part: slice = ALL,
+    ) -> TemplateSums:
+        """Statistics of some templates; see :meth:`Backend.project`."""
+        plan = self._plans(templates, window_model(likelihood), part).windows(tile)
+        with self._running() as run:
+            return plan.project(tile, checked_norm(log_norm, tile), run)
+
+    @contextmanager
+    def _running(self) -> Iterator[Run]:
+        """A map over the tasks of one tile of windows."""
+        if self.threads == 1:
+            yield map
+        else:
+            with ThreadPoolExecutor(self.threads) as pool:
+                yield pool.map
+
+    def _plans(self, templates: Array, likelihood: Likelihood, part: slice = ALL) -> _Plans:
+        turned = checked(templates, likelihood, np, part)
+        return _Plans(turned, likelihood, self.precision, self.max_memory // self.threads, part)
 
 
 class _Plans:
     """The plan of an E-step in each precision, made when a tile first needs it."""
 
-    def __init__(self, turned: np.ndarray, likelihood: Likelihood, precision: str, memory: int) -> None:
+    def __init__(
+        self, turned: np.ndarray, likelihood: Likelihood, precision: str, memory: int, part: slice
+    ) -> None:
         self.turned, self.likelihood, self.precision, self.memory = turned, likelihood, precision, memory
+        self.part = part
         self.norm = float(np.sqrt(np.square(turned).sum(axis=(1, 2)).max()))
         self._patches: dict[str, PatchPlan] = {}
         self._windows: dict[tuple[str, tuple[int, int]], WindowPlan] = {}
@@ -130,7 +153,7 @@ class _Plans:
         if key not in self._windows:
             dtype = np.dtype(key[0])
             self._windows[key] = WindowPlan(
-                self.turned, cast(WindowLikelihood, self.likelihood), dtype, key[1]
+                self.turned, cast(WindowLikelihood, self.likelihood), dtype, key[1], self.part
             )
         return self._windows[key]
 

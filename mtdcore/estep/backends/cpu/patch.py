@@ -12,7 +12,8 @@ from scipy import fft
 
 from ....data.tiles import Tile
 from ....model.likelihood import PatchLikelihood
-from ...sums import TemplateSums, by_class
+from ...sums import TemplateSums
+from ..collect import inside, patch_sums
 from .direct import direct_patches
 from .lanes.emitter import CELL, LANES
 from .lanes.fft import Transform, cells, fast_length
@@ -89,29 +90,23 @@ class PatchPlan:
 
     def statistics(self, tile: Tile) -> TemplateSums:
         """Statistics of one tile."""
-        likelihood = self.likelihood
-        length, margin, sigma = likelihood.box_size, likelihood.margin, likelihood.noise_std
+        length = self.likelihood.box_size
         pixels, valid = self._pixels(tile)
         direct = length <= DIRECT_BOX and valid is None
         found = self._direct(pixels) if direct else self._transformed(pixels, valid)
         # rows in the precision of the pixels, their sum in float64: no float64 copy
         energy = float(np.einsum("ij,ij->i", pixels, pixels).sum(dtype=np.float64))
         seen = pixels.size if valid is None else int(valid.sum(dtype=np.float64))
-        inner = slice(margin, margin + length)
-        return TemplateSums(
+        return patch_sums(
+            self.likelihood,
+            pixels.size // length**2,
+            (energy, seen),
+            found.log_norm,
             found.backprojection,
             found.coverage,
-            log_likelihood=found.log_norm
-            - energy / (2.0 * sigma**2)
-            - 0.5 * seen * math.log(2.0 * math.pi * sigma**2),
-            energy=energy,
-            expected_count=float(found.coverage[:, inner, inner].sum()) / length**2,
-            class_mass=by_class(found.mass, likelihood),
-            empty_mass=found.empty_mass,
-            sites=pixels.size // length**2,
-            pixels=seen,
-            noise_std=sigma,
-            box_size=length,
+            float(found.coverage[inside(self.likelihood)].sum()),
+            found.mass,
+            found.empty_mass,
         )
 
     def _pixels(self, tile: Tile) -> tuple[np.ndarray, np.ndarray | None]:
@@ -146,13 +141,8 @@ class PatchPlan:
             backprojection,
             weight_sum,
         )
-        return _Found(
-            backprojection,
-            patch_coverage(weight_sum, length, margin),
-            log_norm,
-            empty_mass,
-            weight_sum.sum(axis=(1, 2), dtype=np.float64),
-        )
+        mass = weight_sum.sum(axis=(1, 2))
+        return _Found(backprojection, patch_coverage(weight_sum, length, margin), log_norm, empty_mass, mass)
 
     # ---------------------------------------------------------------- transforms
 

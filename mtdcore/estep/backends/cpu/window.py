@@ -18,7 +18,9 @@ import numpy as np
 
 from ....data.tiles import Tile
 from ....model.likelihood import WindowLikelihood
-from ...sums import TemplateSums, by_class
+from ...sums import TemplateSums
+from ..collect import window_sums
+from ..library import ALL
 from . import kernels
 from . import window_kernels as block_kernels
 from .blocks import Block, block_side, from_cells, from_space, pairs, to_cells
@@ -76,10 +78,11 @@ class WindowPlan:
     """What one E-step prepares once and every tile uses: templates, energies, activity.
 
     Args:
-        turned: (K, L, L) templates.
-        likelihood: bound to the measurement.
+        turned: (t, L, L) templates.
+        likelihood: of all templates, bound to the measurement.
         dtype: of the correlations.
         largest_read: height and width of the largest tile.
+        part: the t templates among those of the likelihood.
     """
 
     def __init__(
@@ -88,11 +91,14 @@ class WindowPlan:
         likelihood: WindowLikelihood,
         dtype: np.dtype,
         largest_read: tuple[int, int],
+        part: slice = ALL,
     ) -> None:
-        self.likelihood, self.dtype = likelihood, dtype
+        self.likelihood, self.dtype, self.part = likelihood, dtype, part
         self.turned = turned / likelihood.noise_std**2
         self.energies = 0.5 * turned**2 / likelihood.noise_std**2
-        self.log_rate = likelihood.log_activity - math.log(len(turned)) + likelihood.template_bias
+        self.log_rate = (
+            likelihood.log_activity - math.log(likelihood.templates) + likelihood.template_bias[part]
+        )
         length, margin, halo = likelihood.box_size, likelihood.margin, likelihood.geometry.halo
         rows, columns = (n - length + 1 for n in largest_read)
         owned = max(1, rows - 2 * halo), max(1, columns - 2 * halo)
@@ -107,33 +113,12 @@ class WindowPlan:
 
     def statistics(self, tile: Tile, run: Run = map) -> TemplateSums:
         """Statistics of one tile, the tasks of each phase run by ``run``."""
-        likelihood, view = self.likelihood, self._view(tile)
-        log_norm = self._log_partition(self._log_odds(view, run), tile, run)
-        gain = log_norm.sum(dtype=np.float64) - likelihood.blank(tile)
-        prepared = list(run(partial(self._prepare, view, log_norm), self._owned_pairs(tile)))
-        slices = min(len(prepared), max(1, _TASKS // len(self.turned)))
-        tasks = [(k, prepared[first::slices]) for k in range(len(self.turned)) for first in range(slices)]
-        frame = likelihood.box_size + 2 * likelihood.margin
-        backprojection, coverage = np.zeros((2, len(self.turned), frame, frame))
-        mass = np.zeros(len(self.turned))
-        for (k, _), found in zip(tasks, run(partial(self._project, view), tasks), strict=True):
-            backprojection[k] += found[0]
-            coverage[k] += found[1]
-            mass[k] += found[2]
-        energy, pixels = owned_energy(tile)
-        return TemplateSums(
-            backprojection,
-            coverage,
-            class_mass=by_class(mass, likelihood),
-            log_likelihood=float(gain) / likelihood.neighbourhood,
-            energy=energy,
-            expected_count=float(mass.sum()),
-            empty_mass=0.0,
-            sites=log_norm.size,
-            pixels=pixels,
-            noise_std=likelihood.noise_std,
-            box_size=likelihood.box_size,
-        )
+        view = self._view(tile)
+        return self._sums(view, self._log_partition(self._log_odds(view, run), tile, run), run)
+
+    def project(self, tile: Tile, log_norm: np.ndarray, run: Run = map) -> TemplateSums:
+        """The same for a log(1 + S) that more templates than these went into."""
+        return self._sums(self._view(tile), log_norm.astype(self.dtype), run)
 
     def posterior(self, tile: Tile) -> np.ndarray:
         """(K, owned rows, owned columns) weights."""
@@ -151,9 +136,9 @@ class WindowPlan:
             self._free.append(space)
         return weights
 
-    def log_odds(self, tile: Tile) -> np.ndarray:
+    def log_odds(self, tile: Tile, run: Run = map) -> np.ndarray:
         """(P, Q) log-odds of a copy at every corner of the pixels of the tile, before they compete."""
-        return self._log_odds(self._view(tile))
+        return self._log_odds(self._view(tile), run)
 
     # ---------------------------------------------------------------- phases
 
@@ -216,6 +201,21 @@ class WindowPlan:
             for _ in run(task, range(0, length, _STRIP)):
                 pass
         return log_norm
+
+    def _sums(self, view: _View, log_norm: np.ndarray, run: Run) -> TemplateSums:
+        """Weights and their back-projection, templates apart."""
+        prepared = list(run(partial(self._prepare, view, log_norm), self._owned_pairs(view.tile)))
+        slices = min(len(prepared), max(1, _TASKS // len(self.turned)))
+        tasks = [(k, prepared[first::slices]) for k in range(len(self.turned)) for first in range(slices)]
+        frame = self.likelihood.box_size + 2 * self.likelihood.margin
+        backprojection, coverage = np.zeros((2, len(self.turned), frame, frame))
+        mass = np.zeros(len(self.turned))
+        for (k, _), found in zip(tasks, run(partial(self._project, view), tasks), strict=True):
+            backprojection[k] += found[0]
+            coverage[k] += found[1]
+            mass[k] += found[2]
+        total = float(log_norm.sum(dtype=np.float64))
+        return window_sums(view.tile, self.likelihood, total, backprojection, coverage, mass, self.part)
 
     def _prepare(self, view: _View, log_norm: np.ndarray, pair: Sequence[Block]) -> _Pair:
         margin, space = self.likelihood.margin, self._workspace()
@@ -325,15 +325,3 @@ def _inside(block: Block, top: int = 0, left: int = 0) -> tuple[slice, slice]:
     return slice(rows.start - top, rows.stop - top) if rows else slice(0), slice(
         columns.start - left, columns.stop - left
     ) if columns else slice(0)
-
-
-def owned_energy(tile: Tile) -> tuple[float, int]:
-    """Energy and number of the valid pixels that this tile alone counts."""
-    cut = tile.owned_pixels
-    values = np.asarray(tile.values[cut])
-    kept = None if tile.valid is None else tile.valid[cut]
-    if kept is not None:
-        values = np.where(kept, values, values.dtype.type(0))
-    # rows in the precision of the tile, their sum in float64: no float64 copy of the tile
-    energy = np.einsum("ij,ij->i", values, values).sum(dtype=np.float64)
-    return float(energy), values.size if kept is None else int(kept.sum())

@@ -16,6 +16,8 @@ from ....data.tiles import Tile
 from ....errors import DeviceError, ParameterError
 from ....model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
 from ...sums import TemplateSums
+from ..array.backend import ArrayBackend
+from ..library import ALL, checked, host, window_model
 from ..precision import needed_precision
 from .device import CupyDevice, Device, DeviceInfo, choose_device, describe_devices
 from .kernels import Kernels
@@ -48,8 +50,7 @@ class CudaBackend:
         if precision not in ("float32", "float64"):
             raise ParameterError(f'precision must be "float32" or "float64"; got {precision!r}.')
         self.device, self.name, self.xp = device, device.name, device.xp
-        self.precision: str = precision
-        self.threads = 1
+        self.precision: Precision = precision
         self._batch_bytes: int | None = None  # learnt when memory ran out
 
     @classmethod
@@ -69,15 +70,21 @@ class CudaBackend:
     def asarray(self, array: Array) -> Array:
         """A float64 array on the device."""
         with self.device.active():
-            return self.xp.asarray(array, dtype=np.float64)
+            own = isinstance(array, self.xp.ndarray)
+            return self.xp.asarray(array if own else host(array), dtype=np.float64)
 
     def to_host(self, array: Array) -> np.ndarray:
         """A NumPy copy of an array of the device."""
         with self.device.active():
             return np.asarray(array.get() if hasattr(array, "get") else array)
 
+    @property
+    def threads(self) -> int:
+        """The host works on one tile at a time."""
+        return 1
+
     def alone(self) -> CudaBackend:
-        """Itself: the host works on one tile at a time."""
+        """Itself."""
         return self
 
     def synchronize(self) -> None:
@@ -94,7 +101,7 @@ class CudaBackend:
     def accumulate(self, tiles: Iterable[Tile], templates: Array, likelihood: Likelihood) -> TemplateSums:
         """Sum of the statistics of the tiles; see :meth:`Backend.accumulate`."""
         with self._on_device():
-            step = _EStep(self.device, self._checked(templates, likelihood), likelihood, self.precision)
+            step = _EStep(self.device, self._held(templates, likelihood), likelihood, self.precision)
             total = step.zeros()
             energy, pixels, sites = self.xp.zeros((), dtype=np.float64), 0, 0
             groups = grouped(tiles, step.key)
@@ -110,21 +117,43 @@ class CudaBackend:
     def posterior(self, tile: Tile, templates: Array, likelihood: Likelihood) -> np.ndarray:
         """Posterior weights of one tile; see :meth:`Backend.posterior`."""
         with self._on_device():
-            step = _EStep(self.device, self._checked(templates, likelihood), likelihood, self.precision)
+            step = _EStep(self.device, self._held(templates, likelihood), likelihood, self.precision)
             ((group, sent),) = staged(self.device, grouped([tile], step.key))
             path = step.spectral_path(group.precision, tile)
             maps = path.weights(step.model.gather(sent, self.xp))
             return step.model.posterior(self.to_host(maps), tile)
 
-    def log_odds(self, tile: Tile, templates: Array, likelihood: WindowLikelihood) -> np.ndarray:
+    def log_odds(
+        self, tile: Tile, templates: Array, likelihood: WindowLikelihood, part: slice = ALL
+    ) -> np.ndarray:
         """Log-odds of a copy at each corner; see :meth:`Backend.log_odds`."""
         with self._on_device():
-            step = _EStep(self.device, self._checked(templates, likelihood), likelihood, self.precision)
+            if part != ALL:
+                return self._arrays.log_odds(tile, templates, likelihood, part)
+            window_model(likelihood)
+            step = _EStep(self.device, self._held(templates, likelihood), likelihood, self.precision)
             ((group, sent),) = staged(self.device, grouped([tile], step.key))
             gains = step.spectral_path(group.precision, tile).log_odds(step.model.gather(sent, self.xp))
             rows, columns = (n - likelihood.box_size + 1 for n in tile.values.shape)
             log_rate = likelihood.log_activity - math.log(likelihood.templates)
             return self.to_host(gains[0, :rows, :columns]) + log_rate
+
+    def project(
+        self,
+        tile: Tile,
+        templates: Array,
+        likelihood: WindowLikelihood,
+        log_norm: np.ndarray,
+        part: slice = ALL,
+    ) -> TemplateSums:
+        """Sums of some templates; see :meth:`Backend.project`."""
+        with self._on_device():
+            return self._arrays.project(tile, templates, likelihood, log_norm, part)
+
+    @property
+    def _arrays(self) -> ArrayBackend:
+        """The same sums in array-API terms, on the same device."""
+        return ArrayBackend(self.xp, self.precision)
 
     @contextmanager
     def _on_device(self) -> Iterator[None]:
@@ -138,16 +167,9 @@ class CudaBackend:
                 "smaller tiles, fewer rotations, or the cpu backend."
             ) from error
 
-    def _checked(self, turned: Array, likelihood: Likelihood) -> Array:
-        """The templates in float64, or ParameterError."""
-        if not isinstance(turned, self.xp.ndarray):
-            raise ParameterError(
-                f"templates should be an array of {self.xp.__name__} (backend.asarray makes one); got {type(turned)}."
-            )
-        expected = (likelihood.templates, likelihood.box_size, likelihood.box_size)
-        if turned.shape != expected:
-            raise ParameterError(f"templates should have shape {expected}; got {turned.shape}.")
-        return turned.astype(np.float64)
+    def _held(self, templates: Array, likelihood: Likelihood) -> Array:
+        """The templates in float64."""
+        return checked(templates, likelihood, self.xp).astype(np.float64)
 
     def _sums(self, path: Path, items: Items) -> Sums:
         """Sums over all items, in batches that fit; halves the batch when memory runs out."""

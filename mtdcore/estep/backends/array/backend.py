@@ -1,0 +1,141 @@
+"""The E-step of both models in array-API terms: any array library with an FFT is a backend.
+
+Templates, and patches, go in chunks that bound the memory; scores that do not fit are computed twice. Chunks follow from
+shapes and from ``max_memory``, never from what else runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from typing import Any, Self
+
+import numpy as np
+from array_api_compat import array_namespace, is_cupy_array, is_torch_array, to_device
+
+from ...._base.typing import Array, Precision
+from ....data.tiles import Tile
+from ....errors import DeviceError, ParameterError
+from ....model.likelihood import Likelihood, WindowLikelihood
+from ...sums import TemplateSums
+from ..library import ALL, checked_norm, host, window_model
+from .patches import Patches
+from .scored import EStep
+from .windows import Windows
+
+#: Bytes of a chunk of scores with their spectra, unless one template of one tile or patch takes more.
+_CHUNK_BYTES = 1 << 28
+
+
+class ArrayBackend:
+    """Arrays of any library that follows the array API; see :class:`Backend` for the contract.
+
+    Args:
+        xp: the library, for instance ``numpy`` or ``torch``; it needs the ``fft`` extension.
+        precision: dtype of the correlations, raised to float64 where the signal is so strong that rounding alone would
+            move log-weights by more than 0.01 nats.
+        device: where arrays are, in the terms of the library ("cuda:0"); None: its default.
+        max_memory: bytes that a chunk of scores may take.
+
+    Raises:
+        ParameterError: an argument outside its domain, or a library without transforms.
+        DeviceError: the library does not have this device.
+    """
+
+    def __init__(
+        self,
+        xp: Array = np,
+        precision: Precision = "float32",
+        device: str | None = None,
+        max_memory: int = _CHUNK_BYTES,
+    ) -> None:
+        if precision not in ("float32", "float64"):
+            raise ParameterError(f'precision must be "float32" or "float64"; got {precision!r}.')
+        if max_memory < 1:
+            raise ParameterError(f"max_memory must be a positive number of bytes; got {max_memory}.")
+        try:
+            self.xp = array_namespace(xp.asarray(0.0, device=device))
+        except Exception as error:  # libraries share no exception type
+            raise DeviceError(f"{xp.__name__} should have a device {device!r}; it says: {error}.") from error
+        if not hasattr(self.xp, "fft"):
+            raise ParameterError(f"the array library should have an FFT; {xp.__name__} has none.")
+        library = xp.__name__.rpartition(".")[2]
+        self.name = ("array" if library == "numpy" else library) + (f":{device}" if device else "")
+        self.precision: str = precision
+        self.device, self.max_memory = device, max_memory
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Modules do not travel, their names do."""
+        return _opened, (type(self), self.xp.__name__, self.precision, self.device, self.max_memory)
+
+    def asarray(self, array: Array) -> Array:
+        """A float64 array of this library; see :meth:`Backend.asarray`."""
+        if isinstance(array, type(self.xp.zeros(()))):
+            return self.xp.asarray(array, dtype=self.xp.float64, device=self.device)
+        return self.moved(host(array))
+
+    def to_host(self, array: Array) -> np.ndarray:
+        """A NumPy array of the same values."""
+        elsewhere = is_torch_array(array) or is_cupy_array(array)
+        return np.asarray(to_device(array, "cpu") if elsewhere else array)
+
+    threads = 1
+
+    def alone(self) -> Self:
+        """Itself: the library has threads of its own."""
+        return self
+
+    def synchronize(self) -> None:
+        """Fetch a number, which comes after all that was asked of the device before."""
+        self.to_host(self.xp.zeros((), device=self.device))
+
+    def tile_pixels(self, likelihood: Likelihood) -> int:
+        """Any tile will do: what the likelihood asks for bounds the memory of one template."""
+        return 0
+
+    def accumulate(self, tiles: Iterable[Tile], templates: Array, likelihood: Likelihood) -> TemplateSums:
+        """Sum of the statistics of the tiles; see :meth:`Backend.accumulate`."""
+        step = EStep(self, templates, likelihood)
+        zeros = TemplateSums.zeros(len(step.bias), likelihood)
+        total = zeros.moved(self.asarray)
+        for tile in tiles:
+            total = total + _scored(step, tile).statistics()
+        return total
+
+    def posterior(self, tile: Tile, templates: Array, likelihood: Likelihood) -> np.ndarray:
+        """Posterior weights of one tile; see :meth:`Backend.posterior`."""
+        return _scored(EStep(self, templates, likelihood), tile).posterior()
+
+    def log_odds(
+        self, tile: Tile, templates: Array, likelihood: WindowLikelihood, part: slice = ALL
+    ) -> np.ndarray:
+        """Log-odds of a copy at each corner; see :meth:`Backend.log_odds`."""
+        scored = Windows(EStep(self, templates, window_model(likelihood), part), tile)
+        return self.to_host(scored.log_odds())
+
+    def project(
+        self,
+        tile: Tile,
+        templates: Array,
+        likelihood: WindowLikelihood,
+        log_norm: np.ndarray,
+        part: slice = ALL,
+    ) -> TemplateSums:
+        """Statistics of some templates; see :meth:`Backend.project`."""
+        scored = Windows(EStep(self, templates, window_model(likelihood), part), tile)
+        return scored.statistics(self.moved(checked_norm(log_norm, tile), scored.precision))
+
+    def moved(self, array: np.ndarray, dtype: str = "float64") -> Array:
+        """A copy of a host array in this library, of this dtype."""
+        return self.xp.asarray(np.array(array, dtype=dtype, order="C"), device=self.device)
+
+
+def _opened(
+    kind: type[ArrayBackend], library: str, precision: Precision, device: str | None, max_memory: int
+) -> ArrayBackend:
+    return kind(importlib.import_module(library), precision, device, max_memory)
+
+
+def _scored(step: EStep, tile: Tile) -> Windows | Patches:
+    """A tile with its scores."""
+    return Windows(step, tile) if step.likelihood.localises else Patches(step, tile)

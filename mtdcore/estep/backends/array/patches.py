@@ -1,0 +1,100 @@
+"""Patch E-step in array-API terms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import cast
+
+import numpy as np
+
+from ...._base.typing import Array
+from ....data.tiles import Tile
+from ....model.likelihood import PatchLikelihood
+from ...sums import TemplateSums
+from ..collect import inside, owned_energy, patch_sums
+from .scored import COPIES, Chunks, EStep, Scored
+from .sums import correlate, log_sum, torus
+
+
+class Patches(Scored):
+    """Patches of one tile (docs/model.md 3); shifts l lie at index l + L - 1 of (2L - 1)^2 arrays."""
+
+    def __init__(self, step: EStep, tile: Tile) -> None:
+        super().__init__(step, tile)
+        self.likelihood = like = cast(PatchLikelihood, step.likelihood)
+        self.shape = tuple(s.stop // like.box_size - s.start // like.box_size for s in tile.owned)
+        self.empty_poses = (4 * like.box_size - 1) * like.templates
+        self.shifts = 2 * like.box_size - 1
+        self.pixels = math.prod(torus((like.box_size,) * 2, like.box_size - 1 + like.margin))
+        per_patch = COPIES * np.dtype(self.precision).itemsize * self.pixels * like.templates
+        self.batch = max(1, self.backend.max_memory // per_patch)
+
+    def _cut(self, pixels: np.ndarray, first: int) -> Array:
+        """(n, 1, L, L) of the patches from the first on."""
+        (rows, columns), length = self.shape, self.likelihood.box_size
+        blocks = pixels[self.tile.owned].reshape(rows, length, columns, length).swapaxes(1, 2)
+        chosen = blocks.reshape(rows * columns, 1, length, length)[first : first + self.batch]
+        return self.backend.moved(chosen, self.precision)
+
+    def batches(self) -> Iterator[tuple[Array, Array, Array, Chunks]]:
+        """(n, 1, L, L) patches, validity (of one patch where all are alike), log normaliser less empty pose, scores."""
+        like, xp = self.likelihood, self.xp
+        log_empty = like.log_prior[0] + math.log(self.empty_poses)
+        for first in range(0, math.prod(self.shape), self.batch):
+            image = self._cut(self.values, first)
+            seen = xp.ones_like(image[:1, ...]) if self.valid is None else self._cut(self.valid, first)
+
+            def score(part: slice, image: Array = image, seen: Array = seen) -> Array:
+                place = (1 - like.box_size,) * 2, (self.shifts,) * 2, like.box_size - 1
+                gain = correlate(image, self.templates[part, ...], *place)
+                lost = correlate(seen, self.energies[part, ...], *place)
+                return gain - lost + self.prior(like.log_prior[1], part)
+
+            scores = self.chunks(score, self.pixels * image.shape[0])
+            log_norm = xp.full(
+                (image.shape[0], 1, 1, 1), log_empty, dtype=self.dtype, device=self.backend.device
+            )
+            for _, found in scores:
+                log_norm = xp.logaddexp(log_norm, log_sum(found, (1, 2, 3)))
+            yield image, seen, log_norm, scores
+
+    def posterior(self) -> np.ndarray:
+        """(patch rows, patch columns, K, 2L, 2L)."""
+        like, whole = self.likelihood, []
+        shown = np.delete(np.arange(2 * like.box_size), like.box_size)
+        order = np.roll(np.arange(self.shifts), like.box_size)  # 0 .. L - 1, then 1 - L .. -1
+        for _, _, log_norm, scores in self.batches():
+            empty = self.backend.to_host(self.xp.exp(like.log_prior[0] - log_norm))
+            weights = np.broadcast_to(empty, (len(empty), like.templates, *(2 * like.box_size,) * 2)).copy()
+            for part, found in scores:
+                centred = self.backend.to_host(self.xp.exp(found - log_norm))
+                here = np.ix_(np.arange(len(weights)), np.arange(like.templates)[part], shown, shown)
+                weights[here] = centred[..., order, :][..., order]
+            whole.append(weights)
+        return np.concatenate(whole).reshape(*self.shape, *weights.shape[1:])
+
+    def statistics(self) -> TemplateSums:
+        """Sums over the patches."""
+        like, xp = self.likelihood, self.xp
+        side, away = like.box_size + 2 * like.margin, like.margin + like.box_size - 1
+        place = (-away, -away), (side, side), away
+        log_empty = like.log_prior[0] + math.log(self.empty_poses)
+        sums = self.backend.asarray(np.zeros((2, like.templates, side, side)))
+        evidence = empty = 0.0
+        mass = np.zeros(like.templates)
+        for image, seen, log_norm, scores in self.batches():
+            found = []
+            for part, score in scores:
+                w = xp.exp(score - log_norm)
+                found.append(
+                    (correlate(image, w, *place, summed=True), correlate(seen, w, *place, summed=True))
+                )
+                mass[part] += self.masses(w, axes=(0, 2, 3))
+            sums = sums + xp.stack([self.joined(pieces) for pieces in zip(*found, strict=True)])
+            evidence += self.sum64(log_norm)
+            empty += self.sum64(xp.exp(log_empty - log_norm))
+        shown = self.sum64(sums[1, ...][inside(like)])
+        energy = owned_energy(self.tile)
+        sites = math.prod(self.shape)
+        return patch_sums(like, sites, energy, evidence, sums[0, ...], sums[1, ...], shown, mass, empty)

@@ -1,0 +1,86 @@
+"""Window E-step in array-API terms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import reduce
+from typing import cast
+
+import numpy as np
+
+from ...._base.typing import Array
+from ....data.tiles import Tile
+from ....model.likelihood import WindowLikelihood
+from ...sums import TemplateSums
+from ..collect import window_sums
+from .scored import EStep, Scored
+from .sums import correlate, log_sum, slide_log_sum, torus
+
+
+class Windows(Scored):
+    """Windows of one tile (docs/model.md 7)."""
+
+    def __init__(self, step: EStep, tile: Tile) -> None:
+        super().__init__(step, tile)
+        self.likelihood = like = cast(WindowLikelihood, step.likelihood)
+        self.log_rate = like.log_activity - math.log(like.templates)
+        self.image = self.backend.moved(self.values, self.precision)
+        self.seen = None if self.valid is None else self.backend.moved(self.valid, self.precision)
+        self.corners = tuple(n - like.box_size + 1 for n in tile.values.shape)
+        self.scores = self.chunks(self._score, math.prod(torus(tile.values.shape, like.margin)))
+
+    def _score(self, part: slice) -> Array:
+        """(t, P, Q) log a_k at every corner."""
+        energy = self.energies[part, ...]
+        gain = correlate(self.image, self.templates[part, ...], (0, 0), self.corners)
+        if self.seen is None:
+            lost = self.xp.sum(energy, axis=(1, 2), keepdims=True)
+        else:
+            lost = correlate(self.seen, energy, (0, 0), self.corners)
+        return gain - lost + self.prior(self.log_rate, part)
+
+    def log_odds(self) -> Array:
+        """(P, Q) of a copy at each corner."""
+        return reduce(self.xp.logaddexp, (log_sum(found, 0)[0, ...] for _, found in self.scores))
+
+    def log_norm(self) -> Array:
+        """log(1 + S) at the owned corners."""
+        xp, reach, odds = self.xp, self.likelihood.separation - 1, self.log_odds()
+        for _ in range(2):
+            odds = xp.permute_dims(slide_log_sum(odds, reach), (1, 0))
+        return xp.logaddexp(odds[self.tile.owned], xp.zeros_like(odds[self.tile.owned]))
+
+    def weights(self, log_norm: Array) -> Iterator[Array]:
+        """(t, owned rows, owned columns) posterior of some templates, then of the next."""
+        for _, found in self.scores:
+            yield self.xp.exp(found[(slice(None), *self.tile.owned)] - log_norm)
+
+    def posterior(self) -> np.ndarray:
+        """(K, owned rows, owned columns)."""
+        return np.concatenate([self.backend.to_host(w) for w in self.weights(self.log_norm())])
+
+    def statistics(self, log_norm: Array | None = None) -> TemplateSums:
+        """Sums over the owned corners.
+
+        Args:
+            log_norm: log(1 + S) there; None: that of these templates.
+        """
+        like, xp = self.likelihood, self.xp
+        log_norm = self.log_norm() if log_norm is None else log_norm
+        side = like.box_size + 2 * like.margin
+        firsts = tuple(s.start - like.margin for s in self.tile.owned)
+        projected, covered, masses = [], [], []
+        seen = self.seen
+        if seen is None and like.margin:
+            seen = xp.ones_like(self.image)
+        for weights in self.weights(log_norm):
+            masses.append(self.masses(weights, axes=(1, 2)))
+            projected.append(correlate(self.image, weights, firsts, (side, side), like.margin))
+            if seen is None:
+                mass = xp.sum(weights, axis=(1, 2), keepdims=True, dtype=xp.float64)
+                covered.append(xp.broadcast_to(mass, (weights.shape[0], side, side)) + 0.0)
+            else:
+                covered.append(correlate(seen, weights, firsts, (side, side), like.margin))
+        frames, mass = (self.joined(projected), self.joined(covered)), np.concatenate(masses)
+        return window_sums(self.tile, like, self.sum64(log_norm), *frames, mass, self.part)

@@ -1,0 +1,51 @@
+"""Competition between the corners of a tile, on the host (window model, docs/model.md 7).
+
+Where templates come in parts, this is what happens between the two halves of an E-step: the log-odds of all parts,
+joined by ``numpy.logaddexp``, become the ``log_norm`` that :meth:`Backend.project` divides by.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...data.tiles import Tile
+from ...model.likelihood import WindowLikelihood
+from .cpu import kernels
+
+#: Logarithm below which float64 sums over a neighbourhood cannot overflow.
+_LARGEST_EXPONENT = 600.0
+
+
+def log_partition(log_odds: np.ndarray, likelihood: WindowLikelihood) -> np.ndarray:
+    """log(1 + S) at every corner.
+
+    Args:
+        log_odds: (P, Q) float64, of a copy at each corner of the pixels of a tile, all templates together.
+        likelihood: bound to the measurement.
+
+    Returns:
+        (P, Q) float64; right at the corners whose whole neighbourhood is in the tile or beyond the micrograph.
+    """
+    reach = likelihood.separation - 1
+    logarithmic = bool(log_odds.max() > _LARGEST_EXPONENT)
+    odds = log_odds if logarithmic else np.exp(log_odds)
+    down = kernels.slide_sum(odds, reach, logarithmic)
+    across = kernels.slide_sum(np.ascontiguousarray(down.T), reach, logarithmic)
+    log_norm = np.ascontiguousarray(across.T)
+    kernels.log_partition(log_norm, logarithmic)
+    return log_norm
+
+
+def log_norm(log_odds: np.ndarray, tile: Tile, likelihood: WindowLikelihood) -> np.ndarray:
+    """log(1 + S) at the corners that a tile owns, as :meth:`Backend.project` takes it.
+
+    Args:
+        log_odds: (P, Q) floating point, of a copy at each corner of the pixels of the tile, all templates together.
+        tile: the tile.
+        likelihood: bound to the measurement.
+
+    Returns:
+        (owned rows, owned columns) float64.
+    """
+    everywhere = log_partition(np.ascontiguousarray(log_odds, dtype=np.float64), likelihood)
+    return np.ascontiguousarray(everywhere[tile.owned])

@@ -1,0 +1,34 @@
+"""Conformance tests that ship with the package: one class for each thing that can be plugged in.
+
+Subclass, say how to make the object, and pytest runs the contract on it::
+
+    class TestMyBackend(BackendConformance):
+        def make_backend(self, precision):
+            return MyBackend(precision)
+
+pytest is needed to import this package, not to import mtdcore.
+"""
+
+from __future__ import annotations
+
+from .backends import BackendConformance
+from .cases import Case, SmallTilePatchLikelihood, SmallTileWindowLikelihood
+from .compare import assert_same_bits, assert_same_statistics
+from .matrix import covering, matrix
+from .measurements import MeasurementConformance
+from .priors import PriorConformance
+from .views import ViewsConformance
+
+__all__ = [
+    "BackendConformance",
+    "Case",
+    "MeasurementConformance",
+    "PriorConformance",
+    "SmallTilePatchLikelihood",
+    "SmallTileWindowLikelihood",
+    "ViewsConformance",
+    "assert_same_bits",
+    "assert_same_statistics",
+    "covering",
+    "matrix",
+]

@@ -1,0 +1,266 @@
+"""What a backend must do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from .._base.typing import Precision
+from ..data import ArrayMeasurement
+from ..errors import ParameterError
+from ..estep.backends import Backend
+from ..estep.backends.competition import log_norm
+from ..estep.backends.reference import ReferenceBackend
+from ..estep.sums import TemplateSums
+from ..model.likelihood import WindowLikelihood
+from .cases import BOXES, MASKS, MODELS, PRECISIONS, TILES, TWO_BOXES, Case, Model, defined
+from .compare import assert_same_bits, assert_same_statistics
+from .matrix import matrix
+
+
+class _Foreign:
+    """An array of a library that nobody has: NumPy converts it if nobody looks."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self._values, self.shape, self.ndim, self.dtype = values, values.shape, values.ndim, values.dtype
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self._values, dtype=dtype)
+
+    def __array_namespace__(self, api_version: str | None = None) -> Any:
+        return np
+
+
+class BackendConformance(ABC):
+    """A backend equals the reference backend.
+
+    By default any two levels of the factors meet in some case; every case runs with those marked ``slow``, a mark to be
+    registered in the configuration of pytest.
+
+    Attributes:
+        rtol: largest deviation, relative to the largest value of an array, at each precision.
+    """
+
+    rtol: dict[str, float] = {"float32": 2e-4, "float64": 1e-10}  # noqa: RUF012
+
+    @abstractmethod
+    def make_backend(self, precision: Precision) -> Backend:
+        """The backend under test."""
+
+    @pytest.fixture(params=PRECISIONS)
+    def backend(self, request: pytest.FixtureRequest) -> Backend:
+        """The backend at each precision."""
+        return self.make_backend(request.param)
+
+    def on_host(self, backend: Backend, sums: TemplateSums) -> TemplateSums:
+        """The same statistics as NumPy arrays."""
+        return sums.moved(backend.to_host)
+
+    def assert_right(self, backend: Backend, case: Case, small_tiles: bool = False) -> None:
+        """The statistics of a case are those of the reference, which does each micrograph in one tile."""
+        found = self.on_host(backend, case.accumulate(backend, backend.precision, small_tiles))
+        assert_same_statistics(found, defined(case), self.rtol[backend.precision])
+
+    @matrix(
+        "backend, model, box_size, rotations, margin, masked, tiles",
+        PRECISIONS,
+        MODELS,
+        BOXES,
+        (1, 3, 4),
+        (0, 1, 2),
+        MASKS,
+        TILES,
+        allowed=lambda _, model, box, count, margin, *rest: margin <= box // 2 and (box < 9 or margin != 1),
+    )
+    def test_statistics_equal_the_reference(
+        self,
+        backend: Backend,
+        model: Model,
+        box_size: int,
+        rotations: int,
+        margin: int,
+        masked: bool,
+        tiles: str,
+    ) -> None:
+        """Also across the cut into tiles."""
+        self.assert_right(backend, Case(model, box_size, rotations, margin, masked), tiles == "many tiles")
+
+    @matrix("backend, model, box_size, masked", PRECISIONS, MODELS, TWO_BOXES, MASKS)
+    def test_posterior_equals_the_reference(
+        self, backend: Backend, model: Model, box_size: int, masked: bool
+    ) -> None:
+        """Weights of every pose of one tile of many."""
+        case = Case(model, box_size, rotations=3, masked=masked)
+        tile, likelihood = case.second_tile(backend.precision)
+        found = backend.posterior(tile, backend.asarray(case.templates()), likelihood)
+        expected = ReferenceBackend().posterior(tile, case.templates(), likelihood)
+        assert isinstance(found, np.ndarray)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=self.rtol[backend.precision])
+
+    @matrix("backend, box_size, masked", PRECISIONS, TWO_BOXES, MASKS)
+    def test_log_odds_equal_the_reference(self, backend: Backend, box_size: int, masked: bool) -> None:
+        """At every corner of one tile of many, halo included."""
+        case = Case("window", box_size, rotations=3, masked=masked)
+        tile, likelihood = case.second_tile(backend.precision)
+        likelihood = cast(WindowLikelihood, likelihood)
+        found = backend.log_odds(tile, backend.asarray(case.templates()), likelihood)
+        expected = ReferenceBackend().log_odds(tile, case.templates(), likelihood)
+        assert isinstance(found, np.ndarray)
+        tolerance = self.rtol[backend.precision] * np.abs(expected).max()
+        np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
+
+    @matrix(
+        "backend, model, box_size, margin, masked, weights",
+        PRECISIONS,
+        MODELS[2:],
+        TWO_BOXES,
+        (0, 2),
+        MASKS,
+        (None, (0.6, 0.3, 0.1)),
+    )
+    def test_parts_make_up_the_whole(
+        self,
+        backend: Backend,
+        model: Model,
+        box_size: int,
+        margin: int,
+        masked: bool,
+        weights: tuple[float, ...] | None,
+    ) -> None:
+        """Templates scored in two parts, the log-odds joined, each part projected."""
+        case = Case(model, box_size, 3, margin, masked, class_weights=weights)
+        tile, likelihood = case.second_tile(backend.precision)
+        likelihood = cast(WindowLikelihood, likelihood)
+        parts = [(part, backend.asarray(case.templates()[part])) for part in (slice(0, 2), slice(2, None))]
+        first, second = (backend.log_odds(tile, held, likelihood, part) for part, held in parts)
+        norm = log_norm(np.logaddexp(first, second), tile, likelihood)
+        sums = [
+            self.on_host(backend, backend.project(tile, held, likelihood, norm, part)) for part, held in parts
+        ]
+        whole = replace(
+            sums[0],
+            backprojection=np.concatenate([each.backprojection for each in sums]),
+            coverage=np.concatenate([each.coverage for each in sums]),
+            expected_count=sum(each.expected_count for each in sums),
+            class_mass=np.sum([each.class_mass for each in sums], axis=0),
+        )
+        expected = ReferenceBackend().accumulate([tile], case.templates(), likelihood)
+        assert_same_statistics(whole, expected, self.rtol[backend.precision])
+        for each in sums:
+            assert (each.log_likelihood, each.sites) == (sums[0].log_likelihood, expected.sites)
+
+    def test_patches_do_not_come_in_parts(self, backend: Backend) -> None:
+        """The patch model is refused where only the window model has a meaning."""
+        case = Case("patch", 4, 3)
+        tile, likelihood = case.second_tile(backend.precision)
+        held, patches = backend.asarray(case.templates()), cast(WindowLikelihood, likelihood)
+        with pytest.raises(ParameterError, match="window model"):
+            backend.log_odds(tile, held, patches)
+        with pytest.raises(ParameterError, match="window model"):
+            backend.project(tile, held, patches, np.zeros((4, 4)))
+
+    @pytest.mark.parametrize("model", ["patch", "window"])
+    def test_arrays_of_another_library_are_refused(self, backend: Backend, model: Model) -> None:
+        """Never converted in silence: neither templates, nor what becomes templates."""
+        case = Case(model, 4, 3)
+        tile, likelihood = case.second_tile(backend.precision)
+        strangers: list[Any] = [_Foreign(case.templates()), case.templates().tolist()]
+        if not isinstance(backend.asarray(case.templates()), np.ndarray):
+            strangers.append(case.templates())
+        with pytest.raises(ParameterError):
+            backend.asarray(strangers[0])
+        for strange in strangers:
+            with pytest.raises(ParameterError, match="templates should be an array of"):
+                backend.accumulate([tile], strange, likelihood)
+            with pytest.raises(ParameterError, match="templates should be an array of"):
+                backend.posterior(tile, strange, likelihood)
+            if likelihood.localises:
+                likelihood = cast(WindowLikelihood, likelihood)
+                with pytest.raises(ParameterError, match="templates should be an array of"):
+                    backend.log_odds(tile, strange, likelihood)
+                with pytest.raises(ParameterError, match="templates should be an array of"):
+                    backend.project(tile, strange, likelihood, np.zeros((4, 4)))
+
+    def test_arrays_of_another_shape_are_refused(self, backend: Backend) -> None:
+        """Templates that are too few or too large, a norm of other corners."""
+        case = Case("window", 4, 3)
+        tile, likelihood = case.second_tile(backend.precision)
+        likelihood = cast(WindowLikelihood, likelihood)
+        held = backend.asarray(case.templates())
+        for wrong, part in (
+            (held[:2, ...], slice(None)),
+            (held[:, 1:, 1:], slice(None)),
+            (held, slice(0, 2)),
+        ):
+            with pytest.raises(ParameterError, match="templates should have shape"):
+                backend.log_odds(tile, wrong, likelihood, part)
+        with pytest.raises(ParameterError, match="log_norm should be"):
+            backend.project(tile, held, likelihood, np.zeros((1, 1)))
+
+    @matrix("backend, model, box_size, masked", PRECISIONS, MODELS, TWO_BOXES, MASKS)
+    def test_classes(self, backend: Backend, model: Model, box_size: int, masked: bool) -> None:
+        """Templates of several classes, some expected more often than others."""
+        self.assert_right(backend, Case(model, box_size, 2, 1, masked, class_weights=(0.6, 0.3, 0.1)))
+
+    @matrix("backend, model", PRECISIONS, ("patch", "window"))
+    def test_no_tiles(self, backend: Backend, model: Model) -> None:
+        """The neutral element."""
+        case = Case(model, 4, rotations=3, margin=1)
+        found = backend.accumulate([], backend.asarray(case.templates()), case.likelihood())
+        assert_same_bits(self.on_host(backend, found), TemplateSums.zeros(3, case.likelihood()))
+
+    @matrix("backend, model, box_size", PRECISIONS, MODELS, TWO_BOXES)
+    def test_all_pixels_invalid(self, backend: Backend, model: Model, box_size: int) -> None:
+        """A tile that shows nothing says nothing."""
+        case = Case(model, box_size, rotations=3)
+        likelihood = case.likelihood()
+        blank = ArrayMeasurement(np.full(case.shape, np.nan, dtype=backend.precision))
+        turned = backend.asarray(case.templates())
+        found = self.on_host(
+            backend, backend.accumulate(blank.tiles(likelihood.geometry), turned, likelihood)
+        )
+        assert np.isfinite(found.expected_count)
+        assert found.pixels == found.energy == 0
+        np.testing.assert_allclose(found.backprojection, 0, atol=1e-5)
+        np.testing.assert_allclose(found.coverage, 0, atol=1e-5)
+        np.testing.assert_allclose(found.log_likelihood, 0, atol=1e-3)
+
+    @matrix("backend, model, box_size, noise_std", PRECISIONS, MODELS, TWO_BOXES, (1e-3, 1e3))
+    def test_extreme_noise_levels(
+        self, backend: Backend, model: Model, box_size: int, noise_std: float
+    ) -> None:
+        """Log-weights of a million nats, and of a millionth."""
+        self.assert_right(backend, Case(model, box_size, rotations=4, noise_std=noise_std))
+
+    @matrix("backend, model", PRECISIONS, ("patch", "window"))
+    def test_same_bits_again_from_inputs_that_are_not_written_to(
+        self, backend: Backend, model: Model
+    ) -> None:
+        """No dependence on time, threads or what ran before; read-only pixels, masks and targets are fine."""
+        case = Case(model, 9, rotations=4, margin=2, masked=True)
+        likelihood = case.likelihood(small_tiles=True)
+        tiles = list(case.measurement(backend.precision).tiles(likelihood.geometry))
+        before = [tile.values.copy() for tile in tiles]
+        turned = case.templates()
+        for array in (turned, *(a for tile in tiles for a in (tile.values, tile.valid) if a is not None)):
+            array.flags.writeable = False
+        first, second = (backend.accumulate(tiles, backend.asarray(turned), likelihood) for _ in range(2))
+        assert_same_bits(self.on_host(backend, first), self.on_host(backend, second))
+        for tile, values in zip(tiles, before, strict=True):
+            np.testing.assert_array_equal(tile.values, values)
+
+    def test_arrays_belong_to_the_library(self, backend: Backend) -> None:
+        """Host arrays come back unchanged; statistics are float64 of the backend's library."""
+        image = np.arange(6.0).reshape(2, 3)
+        held = backend.asarray(image)
+        np.testing.assert_array_equal(backend.to_host(held), image)
+        assert type(backend.asarray(held)) is type(held)
+        found = Case("window", 4, 3).accumulate(backend, backend.precision)
+        backend.synchronize()
+        for array in (found.backprojection, found.coverage):
+            assert type(array) is type(held)
+            assert array.dtype == backend.xp.float64
