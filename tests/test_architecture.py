@@ -1,6 +1,7 @@
 """The house: imports go one way, in no circle, and heavy packages stay where they are wrapped."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -172,3 +173,24 @@ def test_importing_mtdcore_imports_nothing_optional():
     )
     assert "mtdcore" in loaded
     assert not loaded & set(WRAPPED)
+
+
+#: What nothing outside its own folder may ask for by type: the thing itself should do what differs.
+KINDS = {
+    "model": r"(Patch|Window)?Likelihood|\w*Prior|Rotations|Shifted|Classes|Defocused|Projections",
+    "mstep": r"\w*(Update|Ascent)",
+    "estep/backends": r"\w*Backend",
+}
+
+
+@pytest.mark.parametrize("home", KINDS)
+def test_kinds_are_not_asked_for_outside_their_folder(home):
+    pattern = re.compile(rf"isinstance\([^\n]*\b({KINDS[home]})\b")
+    asking = [
+        f"{module}: {line.strip()}"
+        for module, path in FILES.items()
+        if PACKAGES["mtdcore"] / home not in path.parents
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if pattern.search(line)
+    ]
+    assert asking == []

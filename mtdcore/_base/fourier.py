@@ -40,11 +40,11 @@ def radial_filter(images: Array, profiles: Array) -> Array:
     commutes with reflections and, on square images, with quarter turns.
 
     Args:
-        images: (T, h, w) float64 of any library.
+        images: (T, h, w) floating-point array of any library.
         profiles: (R,) or (T, R) NumPy, see :func:`radial_factors`.
 
     Returns:
-        (T, h, w) of the library of ``images``.
+        (T, h, w) of the library and dtype of ``images``.
     """
     xp = array_namespace(images)
     height, width = images.shape[-2:]
@@ -53,7 +53,7 @@ def radial_filter(images: Array, profiles: Array) -> Array:
     inner = (slice(None), slice(0, height), slice(0, width))
     padded[inner] = images
     factors = radial_factors(wide, np.asarray(profiles), np.float64)
-    spectra = xp.fft.rfftn(padded, axes=(1, 2)) * like(factors, images)
+    spectra = xp.fft.rfftn(padded, axes=(1, 2)) * xp.astype(like(factors, images), images.dtype)
     return xp.fft.irfftn(spectra, s=wide, axes=(1, 2))[inner]
 
 

@@ -20,7 +20,7 @@ from .._base.records import Damaged, seal, to_record, unseal
 from ..data import Measurement
 from ..data.tiles import TileGeometry
 from ..errors import CheckpointError
-from ..estep.records import statistics_from_record, statistics_record
+from ..estep.statistics import Statistics
 from ..model.likelihood.records import likelihood_from_record, likelihood_record
 from .batches import Running
 from .state import Candidate, EMState, IterationRecord
@@ -50,7 +50,7 @@ def save_checkpoint(path: str | Path, state: EMState, identity: Mapping[str, Any
         record = {"likelihood": likelihood_record(candidate.likelihood), "objective": candidate.objective}
         candidates.append(record | {"running": None})
         if (running := candidate.running) is not None:
-            plain, sums = statistics_record(running.statistics)
+            plain, sums = running.statistics.record()
             candidates[i]["running"] = {"mixed": running.mixed, "worth": running.worth, "statistics": plain}
             arrays |= {f"{i}.{name}": array for name, array in sums.items()}
     header = {
@@ -129,7 +129,7 @@ def _of(candidate: int, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarra
 def _running(record: dict[str, Any] | None, arrays: Mapping[str, Any]) -> Running | None:
     if record is None:
         return None
-    statistics = statistics_from_record(record["statistics"], arrays)
+    statistics = Statistics.from_record(record["statistics"], arrays)
     return Running(statistics, record["mixed"], record["worth"])
 
 

@@ -43,13 +43,13 @@ def accumulate(
         return Statistics.of(search.sums(tiles, likelihood), views)
     total = None
     for micrograph, group in groupby(tiles, key=lambda tile: tile.micrograph):
-        alone = likelihood.of_micrograph(micrograph)
-        seen = search.through(alone.views)
-        sums = seen.sums(group, alone)
+        transfer = None if optics.transfer is None else optics.transfer[micrograph]
+        seen = search.through(transfer)
+        sums = seen.sums(group, likelihood.of_micrograph(micrograph))
         weight = 1.0 / float(optics.noise_ratio[micrograph]) ** 2
-        found = _weighed(sums, target, seen.templates, views, alone.views, weight)
-        ledger = np.array([[micrograph, sums.sites, sums.pixels, found[1], sums.expected_count]])
-        one = replace(found[0], noise_std=likelihood.noise_std, ledger=ledger)
+        found, residual = _weighed(sums, target, seen.templates, views, transfer, weight)
+        ledger = np.array([[micrograph, sums.sites, sums.pixels, residual, sums.expected_count]])
+        one = replace(found, noise_std=likelihood.noise_std, ledger=ledger)
         total = one if total is None else total + one
     if total is None:  # a part without tiles
         nothing = search.sums((), replace(likelihood, micrographs=None))
@@ -58,7 +58,12 @@ def accumulate(
 
 
 def _weighed(
-    sums: TemplateSums, target: Array, seen: Array, views: Views, through: Views, weight: float
+    sums: TemplateSums,
+    target: Array,
+    seen: Array,
+    views: Views,
+    transfer: np.ndarray | None,
+    weight: float,
 ) -> tuple[Statistics, float]:
     """Statistics of one micrograph on the scale of all, and its residual energy at the target of the E-step.
 
@@ -70,16 +75,17 @@ def _weighed(
         target: of the E-step.
         seen: (T, L, L) templates through the transfer of the micrograph.
         views: without the transfer.
-        through: with it.
+        transfer: (R,) of the micrograph; None: it has none.
         weight: of the micrograph, ``sigma^2 / sigma_m^2``.
     """
     xp, inner = array_namespace(seen), sums.cropped()
     residual = sums.energy + float(xp.sum(seen * (inner.coverage * seen - 2.0 * inner.backprojection)))
-    plain = Statistics.of(sums, views if not isinstance(through, Defocused) else through)
+    through = views if transfer is None else Defocused(views, transfer)
+    plain = Statistics.of(sums, through)
     energy = plain.energy
-    if isinstance(through, Defocused):
+    if transfer is not None:
         copies = np.array([float(xp.mean(inner.coverage[k, ...])) for k in range(inner.coverage.shape[0])])
-        spectrum = np.outer(copies, through.transfer**2)
+        spectrum = np.outer(copies, transfer**2)
         whole = _linearised(inner, target, seen, views, through, spectrum)
         energy = residual + float(xp.sum(target * (2.0 * whole.right - whole.normal(target))))
         frame = None

@@ -17,15 +17,16 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import cast
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.ndimage import maximum_filter
 
+from .._base.fourier import radial_filter
 from .._base.typing import Array
 from ..data.tiles import Tile
 from ..model.likelihood import Likelihood, WindowLikelihood
-from ..model.optics import Defocused
 from ..model.views import Views
 from .backends import Backend
 from .backends.collect import window_sums
@@ -76,12 +77,12 @@ class Search:
             else cls(backend, templates, around.apply(target), coarse)
         )
 
-    def through(self, views: Views) -> Search:
-        """As the views of one micrograph show the templates."""
-        if not isinstance(views, Defocused):
+    def through(self, transfer: np.ndarray | None) -> Search:
+        """As a micrograph with this transfer, (R,), shows the templates."""
+        if transfer is None:
             return self
-        few = None if self.few is None else views.seen(self.few)
-        return replace(self, templates=views.seen(self.templates), few=few)
+        few = None if self.few is None else radial_filter(self.few, transfer)
+        return replace(self, templates=radial_filter(self.templates, transfer), few=few)
 
     def sums(self, tiles: Iterable[Tile], likelihood: Likelihood) -> TemplateSums:
         """Sums of some tiles, each by local search if it can."""
@@ -96,11 +97,8 @@ class Search:
         return total
 
     def _locally(self, tile: Tile, likelihood: Likelihood) -> TemplateSums:
-        assert isinstance(likelihood, WindowLikelihood)
-        assert self.coarse is not None
-        around = likelihood.views.coarse(self.coarse)
-        assert around is not None
-        coarse = replace(likelihood, views=around)
+        likelihood = cast(WindowLikelihood, likelihood)  # it localises, see Search.of
+        coarse = replace(likelihood, views=cast(Views, likelihood.views.coarse(cast(int, self.coarse))))
         log_odds = self.backend.log_odds(tile, self.few, coarse).astype(np.float64)
         places = find_places(log_odds, tile, likelihood)
         if places is None:

@@ -6,20 +6,25 @@ They do not depend on which views were scored: iterations, batches and workers m
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace
 
+from .._base.files import write_whole
+from .._base.records import Damaged, seal, unseal
 from .._base.typing import Array
-from ..errors import ParameterError
+from ..errors import InputError, ParameterError
 from ..model.normal import Blocks, Normal
+from ..model.records import host, normal_from_record, normal_record
 from ..model.views import Views
 from .sums import TemplateSums
 
-#: The numbers that an E-step computes and that ``+`` adds.
+#: The numbers that are saved, and those that ``+`` adds.
+_NUMBERS = ("log_likelihood", "energy", "expected_count", "empty_mass", "sites", "pixels", "noise_std")
 _SUMMED = ("log_likelihood", "energy", "expected_count", "class_mass", "empty_mass", "sites", "pixels")
 
 
@@ -198,15 +203,45 @@ class Statistics:
         xp = array_namespace(target)
         return self.energy + float(xp.sum(target * (self.normal(target) - 2.0 * self.right)))
 
+    def record(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """(JSON-able values, host arrays by name), whatever the array library."""
+        arrays = {"class_mass": self.class_mass}
+        if self.ledger is not None:
+            arrays["ledger"] = self.ledger
+        values: dict[str, Any] = {name: getattr(self, name) for name in _NUMBERS}
+        for name, part in (("target", self.quadratic), ("frame", self.frame)):
+            if part is not None:
+                arrays[f"{name}.right"] = host(part.right)
+                values[name] = normal_record(part.normal, f"{name}.normal", arrays)
+        return values, {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+    @classmethod
+    def from_record(cls, values: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Statistics:
+        """The statistics of which :meth:`record` made these, with NumPy arrays."""
+        parts = {
+            name: Quadratic(
+                arrays[f"{name}.right"], normal_from_record(values[name], f"{name}.normal", arrays)
+            )
+            for name in ("target", "frame")
+            if name in values
+        }
+        return cls(
+            parts["target"].right,
+            parts["target"].normal,
+            **{name: values[name] for name in _NUMBERS},
+            class_mass=arrays["class_mass"],
+            frame=parts.get("frame"),
+            ledger=arrays.get("ledger"),
+        )
+
     def save(self, path: str | Path) -> None:
         """Write to a safetensors file, sealed by a SHA-256 of its content.
 
         Raises:
             StorageError: the operating system refused.
         """
-        from .records import save_statistics
-
-        save_statistics(self, Path(path))
+        content = seal(*self.record())
+        write_whole(Path(path), lambda file: file.write(content))
 
     @classmethod
     def load(cls, path: str | Path) -> Statistics:
@@ -215,9 +250,12 @@ class Statistics:
         Raises:
             InputError: it is no such file.
         """
-        from .records import load_statistics
-
-        return load_statistics(Path(path))
+        try:
+            return cls.from_record(*unseal(Path(path)))
+        except (Damaged, LookupError, TypeError, ValueError) as problem:
+            raise InputError(
+                f"{path} should hold statistics written by Statistics.save; it could not be read: {problem}."
+            ) from problem
 
 
 def _entered(first: np.ndarray | None, second: np.ndarray | None) -> np.ndarray | None:

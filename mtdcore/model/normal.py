@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import Protocol, Self
 
 import numpy as np
 from array_api_compat import array_namespace
 
 from .._base.fourier import radial_filter
 from .._base.typing import Array
-
-if TYPE_CHECKING:
-    from .views import Views
 
 #: Share of the largest weight below which a pixel counts as unseen: the quotient would be rounding over rounding.
 _UNSEEN = 1e-6
@@ -28,6 +25,23 @@ _DAMPING = 1e-2
 
 #: Conjugate gradients stop at this relative residual, or after so many steps.
 _TOLERANCE, _MAX_STEPS = 1e-6, 50
+
+
+class LinearMaps(Protocol):
+    """What an operator needs of its views; :class:`mtdcore.model.views.Views`."""
+
+    @property
+    def gain(self) -> float:
+        """Largest squared norm of a view."""
+        ...
+
+    def apply(self, target: Array) -> Array:
+        """Templates of a target."""
+        ...
+
+    def adjoint(self, stack: Array) -> Array:
+        """The exact adjoint of :meth:`apply`."""
+        ...
 
 
 class Normal(Protocol):
@@ -127,7 +141,7 @@ class PerView:
         coverage: (T, h, w) float64.
     """
 
-    views: Views
+    views: LinearMaps
     coverage: Array
 
     exact = False
@@ -171,7 +185,7 @@ class Spectral:
         spectrum: (T, R) NumPy float64, ``sum_m c_mt H_m^2`` at R frequencies evenly spaced from 0 to 1/2.
     """
 
-    views: Views
+    views: LinearMaps
     spectrum: np.ndarray
 
     exact = False

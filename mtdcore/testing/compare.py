@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..estep.records import statistics_record
 from ..estep.statistics import Statistics
 from ..estep.sums import SUMMED, TemplateSums
 
@@ -32,6 +31,6 @@ def _numbers(found: TemplateSums | Statistics) -> dict[str, np.ndarray]:
     """Every sum by its name."""
     if isinstance(found, TemplateSums):
         return {name: np.asarray(getattr(found, name)) for name in SUMMED}
-    values, arrays = statistics_record(found)
+    values, arrays = found.record()
     numbers = {name: np.asarray(value) for name, value in values.items() if isinstance(value, int | float)}
     return arrays | numbers

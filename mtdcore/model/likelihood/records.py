@@ -1,4 +1,4 @@
-"""Likelihoods and their views as plain values, for checkpoints and run folders."""
+"""Likelihoods as plain values, for checkpoints and run folders."""
 
 from __future__ import annotations
 
@@ -6,18 +6,13 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-import numpy as np
-
-from ..optics import Defocused, Micrographs
-from ..rotations import Rotations
-from ..shifts import Shifted
-from ..views import Classes, Views
+from ..optics import Micrographs
+from ..records import views_from_record, views_record
 from .base import Likelihood
 from .patch import PatchLikelihood
 from .window import WindowLikelihood
 
 _LIKELIHOODS = {kind.__name__: kind for kind in (PatchLikelihood, WindowLikelihood)}
-_VIEWS = {kind.__name__: kind for kind in (Rotations, Shifted, Classes, Defocused)}
 
 
 def likelihood_record(likelihood: Likelihood) -> dict[str, Any]:
@@ -39,24 +34,3 @@ def likelihood_from_record(record: Mapping[str, Any]) -> Likelihood:
     if values.get("micrographs") is not None:
         values["micrographs"] = Micrographs(**values["micrographs"])
     return _LIKELIHOODS[record["model"]](**values)
-
-
-def views_record(views: Views) -> dict[str, Any]:
-    """Views as JSON-able values: their class under "view", then their attributes."""
-    values: dict[str, Any] = {"view": type(views).__name__}
-    for field in fields(views):  # type: ignore[arg-type]
-        value = getattr(views, field.name)
-        if field.name == "views":
-            value = views_record(value)
-        values[field.name] = value.tolist() if isinstance(value, np.ndarray) else value
-    return values
-
-
-def views_from_record(record: Mapping[str, Any]) -> Views:
-    """The views of which :func:`views_record` made this record."""
-    values = {name: value for name, value in record.items() if name != "view"}
-    if "views" in values:
-        values["views"] = views_from_record(values["views"])
-    if "transfer" in values:
-        values["transfer"] = np.array(values["transfer"])
-    return _VIEWS[record["view"]](**values)

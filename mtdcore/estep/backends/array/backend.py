@@ -54,7 +54,8 @@ class ArrayBackend:
         if max_memory < 1:
             raise ParameterError(f"max_memory must be a positive number of bytes; got {max_memory}.")
         try:
-            self.xp = array_namespace(xp.asarray(0.0, device=device))
+            self.xp = array_namespace(xp.zeros(()))  # CuPy's own asarray knows no device
+            self.xp.asarray(0.0, device=device)
         except Exception as error:  # libraries share no exception type
             raise DeviceError(f"{xp.__name__} should have a device {device!r}; it says: {error}.") from error
         if not hasattr(self.xp, "fft"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -14,11 +14,29 @@ from ....model.likelihood import Likelihood
 from ..library import ALL, checked
 from ..precision import needed_precision
 
-if TYPE_CHECKING:
-    from .backend import ArrayBackend
-
 #: Arrays of the size of the scores that exist at once: their spectra (two), scores, and what becomes of them.
 COPIES = 6
+
+
+class Library(Protocol):
+    """What the sums need of :class:`.backend.ArrayBackend`."""
+
+    xp: Array
+    precision: Any
+    device: str | None
+    max_memory: int
+
+    def asarray(self, array: Array) -> Array:
+        """A float64 array of the library."""
+        ...
+
+    def to_host(self, array: Array) -> np.ndarray:
+        """A NumPy array of the same values."""
+        ...
+
+    def moved(self, array: np.ndarray, dtype: str = "float64") -> Array:
+        """A copy of a host array in the library, of this dtype."""
+        ...
 
 
 class EStep:
@@ -31,9 +49,7 @@ class EStep:
         part: the t templates among them.
     """
 
-    def __init__(
-        self, backend: ArrayBackend, templates: Array, likelihood: Likelihood, part: slice = ALL
-    ) -> None:
+    def __init__(self, backend: Library, templates: Array, likelihood: Likelihood, part: slice = ALL) -> None:
         self.backend, self.likelihood, xp = backend, likelihood, backend.xp
         self.templates = xp.astype(checked(templates, likelihood, xp, part), xp.float64)
         self.norm = math.sqrt(float(xp.max(xp.sum(self.templates**2, axis=(1, 2)))))

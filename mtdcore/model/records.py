@@ -1,0 +1,76 @@
+"""Views and normal operators as plain values and arrays, for checkpoints, run folders and files of statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+from .normal import Blocks, Diagonal, Normal, PerView, Spectral
+from .optics import Defocused
+from .rotations import Rotations
+from .shifts import Shifted
+from .views import Classes, Views
+
+_VIEWS: dict[str, type[Any]] = {kind.__name__: kind for kind in (Rotations, Shifted, Classes, Defocused)}
+
+#: Normal operators of one target, and their array.
+_NORMALS: dict[str, tuple[Any, str]] = {
+    "Diagonal": (Diagonal, "weights"),
+    "PerView": (PerView, "coverage"),
+    "Spectral": (Spectral, "spectrum"),
+}
+
+
+def views_record(views: Views) -> dict[str, Any]:
+    """Views as JSON-able values: their class under "view", then their attributes."""
+    values: dict[str, Any] = {"view": type(views).__name__}
+    for field in fields(views):  # type: ignore[arg-type]
+        value = getattr(views, field.name)
+        if field.name == "views":
+            value = views_record(value)
+        values[field.name] = value.tolist() if isinstance(value, np.ndarray) else value
+    return values
+
+
+def views_from_record(record: Mapping[str, Any]) -> Views:
+    """The views of which :func:`views_record` made this record."""
+    values = {name: value for name, value in record.items() if name != "view"}
+    if "views" in values:
+        values["views"] = views_from_record(values["views"])
+    if "transfer" in values:
+        values["transfer"] = np.array(values["transfer"])
+    made: Views = _VIEWS[record["view"]](**values)
+    return made
+
+
+def normal_record(normal: Normal, name: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """A normal operator as JSON-able values; its arrays, on the host, join the others under this name."""
+    if isinstance(normal, Blocks):
+        blocks = [normal_record(block, f"{name}.{c}", arrays) for c, block in enumerate(normal.blocks)]
+        return {"normal": "Blocks", "blocks": blocks}
+    kind = type(normal).__name__
+    arrays[name] = host(getattr(normal, _NORMALS[kind][1]))
+    views = getattr(normal, "views", None)
+    return {"normal": kind} if views is None else {"normal": kind, "views": views_record(views)}
+
+
+def normal_from_record(values: Mapping[str, Any], name: str, arrays: Mapping[str, np.ndarray]) -> Normal:
+    """The operator of which :func:`normal_record` made these."""
+    if values["normal"] == "Blocks":
+        return Blocks(
+            tuple(normal_from_record(v, f"{name}.{c}", arrays) for c, v in enumerate(values["blocks"]))
+        )
+    kind, _ = _NORMALS[values["normal"]]
+    views = (views_from_record(values["views"]),) if "views" in values else ()
+    made: Normal = kind(*views, arrays[name])
+    return made
+
+
+def host(array: Any) -> np.ndarray:
+    """An array of any library as a NumPy array."""
+    return np.asarray(
+        array.get() if hasattr(array, "get") else array
+    )  # CuPy's arrays become NumPy's by get() alone
