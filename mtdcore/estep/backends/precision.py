@@ -29,11 +29,12 @@ def needed_precision(precision: str, largest_norm: float, noise_std: float, tile
     """
     if precision == "float64":
         return precision
-    level = max(_level(tile.values[::_ROWS]) for tile in tiles)
-    rounding = np.finfo(np.float32).eps * (largest_norm + 5.0 * level) * largest_norm / noise_std**2
+    height = max(level(tile) for tile in tiles)
+    rounding = np.finfo(np.float32).eps * (largest_norm + 5.0 * height) * largest_norm / noise_std**2
     return "float32" if rounding < _TOLERANCE else "float64"
 
 
-def _level(values: np.ndarray) -> float:
-    """Root mean square."""
+def level(tile: Tile) -> float:
+    """Root mean square of the pixels of a tile, from some of its rows."""
+    values = tile.values[::_ROWS]
     return float(np.sqrt(np.einsum("ij,ij->", values, values) / values.size))

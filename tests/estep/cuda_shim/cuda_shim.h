@@ -14,6 +14,7 @@
 using std::exp;
 using std::log;
 using std::log1p;
+inline float fmaxf(float a, float b) { return a > b ? a : b; }
 
 struct Dim {
     unsigned x, y, z;

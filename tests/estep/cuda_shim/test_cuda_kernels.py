@@ -156,9 +156,9 @@ def test_grids_too_small_for_the_work(kernels: Kernels, monkeypatch: pytest.Monk
 
 def test_every_kernel_is_wrapped_and_tested() -> None:
     names = set(re.findall(r"__global__ void(?: __launch_bounds__\(\d+\))?\s+(\w+)", _cuda_kernels.source()))
-    launched = set(re.findall(r'_launch\(\s*"(\w+)"', Path(_cuda_kernels.__file__).read_text()))
+    launched = set(re.findall(r'_(?:launch|rows)\(\s*"(\w+)"', Path(_cuda_kernels.__file__).read_text()))
     host = set(re.findall(r"KERNEL\((\w+)\)", Path(__file__).with_name("shim.cpp").read_text())) - {"name"}
-    assert len(names) == 8
+    assert len(names) == 11
     assert names == launched == host
 
 

@@ -21,6 +21,8 @@ from ..library import ALL, checked, host, window_model
 from ..precision import needed_precision
 from .device import CupyDevice, Device, DeviceInfo, choose_device, describe_devices
 from .kernels import Kernels
+from .matrix import MatrixPath, exact_enough
+from .matrix import faster as matrix_is_faster
 from .models import Items, Model, PatchModel, WindowModel
 from .paths import DirectPath, Path, SpectralPath, Sums
 from .staging import grouped, staged
@@ -216,12 +218,22 @@ class _EStep:
             else PatchModel(cast(PatchLikelihood, likelihood))
         )
         self._norm = float((turned**2).sum(axis=(1, 2)).max()) ** 0.5
-        self._paths: dict[tuple[str, tuple[int, int]], Path] = {}
+        self._paths: dict[tuple[str, object], Path] = {}
 
     def key(self, tile: Tile) -> tuple[str, object]:
-        """Tiles of one key may be worked on together."""
+        """Tiles of one key may be worked on together: precision, torus, and whether they go through matrices."""
         precision = needed_precision(self._precision, self._norm, self.likelihood.noise_std, [tile])
-        return precision, self.model.torus(tile)
+        return precision, (self.model.torus(tile), precision == "float32" and self._suits_matrices(tile))
+
+    def _suits_matrices(self, tile: Tile) -> bool:
+        """Whether products of matrices are faster for this tile, and right enough."""
+        model, like = self.model, self.likelihood
+        return (
+            isinstance(model, WindowModel)
+            and matrix_is_faster(like.box_size, like.templates)
+            and model.sees_valid_pixels_only(tile)
+            and exact_enough(self._norm, like.box_size, like.noise_std, [tile])
+        )
 
     def zeros(self) -> Sums:
         """The sums of no tile."""
@@ -233,10 +245,12 @@ class _EStep:
 
     def path(self, precision: str, tile: Tile) -> Path:
         """The way for tiles like this one."""
-        key = precision, self.model.torus(tile)
+        key = self.key(tile)
         if key not in self._paths:
             kernels = self._kernels(precision)
-            if isinstance(self.model, PatchModel) and DirectPath.suits(kernels, self.likelihood):
+            if isinstance(self.model, WindowModel) and precision == "float32" and self._suits_matrices(tile):
+                self._paths[key] = MatrixPath(self._device, kernels, self._turned, self.model)
+            elif isinstance(self.model, PatchModel) and DirectPath.suits(kernels, self.likelihood):
                 self._paths[key] = DirectPath(kernels, self._turned, self.model)
             else:
                 self._paths[key] = self.spectral_path(precision, tile)

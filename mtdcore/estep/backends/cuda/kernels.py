@@ -24,13 +24,20 @@ _SCRATCH = 16 * (_THREADS // 32)
 #: Shared memory that every device gives a block without being asked.
 SHARED_LIMIT = 48 << 10
 
+#: Columns of :meth:`Kernels.cut_windows` that hold no pixel.
+ZEROS, ONES = -(1 << 30), -(1 << 30) - 1
+
+#: The text of the kernels, in order: the second file builds on the first.
+_SOURCES = ("kernels", "kernels_matrix")
+
 #: Largest extent of a grid in y and z.
 _GRID_LIMIT = 65535
 
 
 def source() -> str:
     """CUDA C++ text of the kernels; compile with ``-DREAL=float`` or ``-DREAL=double``."""
-    return Path(__file__).with_name("kernels.cu").read_text(encoding="utf-8")
+    here = Path(__file__)
+    return "\n".join(here.with_name(f"{name}.cu").read_text(encoding="utf-8") for name in _SOURCES)
 
 
 class Kernels:
@@ -146,18 +153,40 @@ class Kernels:
             raise ParameterError(f"the minimum separation must be at least 1 pixel; got {separation}.")
         log_prior = self.real.type(log_activity - math.log(rotations))
         layers = min(items, _GRID_LIMIT)
-        odds, along, competition = (self.xp.empty((items, rows, columns), dtype=self.real) for _ in range(3))
+        odds = self.xp.empty((items, rows, columns), dtype=self.real)
         grid = (self._grid(packs), layers, 1)
         self._launch("window_odds", grid, (maps, corners, odds, log_prior), (rotations, items, rows, columns))
+        normaliser, sums = self.compete(odds, corners, log_activity, separation)
+        grid = (self._grid(packs), layers, min(rotations, max(1, self._blocks // layers)))
+        self._launch("window_weights", grid, (maps, normaliser, log_prior), (rotations, items, packs))
+        return sums
+
+    def compete(
+        self, odds: Array, corners: Array, log_activity: float, separation: int
+    ) -> tuple[Array, Array]:
+        """The competition between corners.
+
+        Args:
+            odds: (M, N1, N2) real, log-odds A(x) of a copy at each corner, log 0 where there is none.
+            corners: as in :meth:`window_posterior`.
+            log_activity: log lambda.
+            separation: minimum separation d in pixels.
+
+        Returns:
+            (M, N1, N2) log(1 + S) at owned corners and infinity elsewhere, and the sums of :meth:`window_posterior`.
+        """
+        items, rows, columns = odds.shape
+        self._check("odds", odds, self.real, (items, rows, columns))
+        self._check("corners", corners, np.dtype(np.int32), (items, 6))
+        layers = min(items, _GRID_LIMIT)
+        along, competition = (self.xp.empty((items, rows, columns), dtype=self.real) for _ in range(2))
         self._slide(odds, along, separation, axis=1)
         self._slide(along, competition, separation, axis=2)
         grid = (min(self._grid(rows * columns), max(1, self._blocks // layers)), layers, 1)
         sums = self.xp.empty((items, grid[0], 2), dtype=np.float64)
         arguments = (odds, competition, corners, sums, self.real.type(log_activity))
         self._launch("window_normaliser", grid, arguments, (separation, items, rows, columns), _SCRATCH)
-        grid = (self._grid(packs), layers, min(rotations, max(1, self._blocks // layers)))
-        self._launch("window_weights", grid, (maps, competition, log_prior), (rotations, items, packs))
-        return sums
+        return competition, sums
 
     def _slide(self, values: Array, out: Array, separation: int, axis: int) -> None:
         items, rows, columns = values.shape
@@ -224,6 +253,90 @@ class Kernels:
             "patch_direct", (blocks, 1, 1), arguments, (rotations, items, box, margin), shared, threads
         )
         return sums, evidence, empty
+
+    def cut_windows(
+        self,
+        pixels: Array,
+        offsets: Array,
+        part: tuple[int, int],
+        corner_columns: int,
+        factor: float,
+        posterior: tuple[Array, Array, Array] | None = None,
+    ) -> Array:
+        """Windows of consecutive corners of a tile as rows of a matrix.
+
+        Args:
+            pixels: (N1, N2) float32, every window inside.
+            offsets: (P,) int32, P a multiple of 8: the pixel of each column as an offset from that of the corner,
+                or :data:`ZEROS`, or :data:`ONES`.
+            part: first corner and number of corners, in row-major order.
+            corner_columns: number of corners in a row.
+            factor: what pixels (not ones) are multiplied by.
+            posterior: log-odds (R, C) and normaliser (R, C) at the corners, float32, and the log of their largest
+                ratio (1,): a row is multiplied by the posterior of a copy at its corner over the largest one.
+
+        Returns:
+            (corners, P) float16.
+        """
+        first, count = part
+        self._check("pixels", pixels, np.dtype(np.float32), pixels.shape)
+        self._check("offsets", offsets, np.dtype(np.int32), offsets.shape)
+        packs = self._packs(offsets.shape, 8)
+        null: Any = np.uintp(0)
+        odds, normaliser, top = posterior or (null, null, null)
+        if posterior is not None:
+            self._check("odds", odds, np.dtype(np.float32), odds.shape)
+            self._check("normaliser", normaliser, np.dtype(np.float32), odds.shape)
+            self._check("top", top, np.dtype(np.float32), (1,))
+        out = self.xp.empty((count, offsets.shape[0]), dtype=np.float16)
+        arrays = (pixels, offsets, odds, normaliser, top, out)
+        strides = (pixels.shape[1], 0 if posterior is None else odds.shape[1])
+        grid = (min(self._grid(count * packs), 64 * self._blocks), 1, 1)
+        sizes = (count, first, corner_columns, *strides, packs)
+        self._launch("cut_windows", grid, (*arrays, np.float32(factor)), sizes)
+        return out
+
+    def row_log_sums(
+        self, scores: Array, shift: Array, odds: Array, log_prior: float, first: int, corner_columns: int
+    ) -> None:
+        """Log-odds of a copy at consecutive corners from their scores.
+
+        Args:
+            scores: (corners, T) float32, T a multiple of 4.
+            shift: (T,) float32, added to each row; -1e30 for columns that are no template.
+            odds: (R, C) float32, written at the corners.
+            log_prior: added to the log-sum.
+            first: first corner, in row-major order.
+            corner_columns: number of corners in a row.
+        """
+        self._rows("row_log_sums", scores, shift, (odds,), odds, log_prior, first, corner_columns)
+
+    def row_shares(
+        self, scores: Array, shift: Array, odds: Array, log_prior: float, first: int, corner_columns: int
+    ) -> Array:
+        """(corners, T) float16: posterior of each template given a copy there; see :meth:`row_log_sums`."""
+        shares = self.xp.empty(scores.shape, dtype=np.float16)
+        self._rows("row_shares", scores, shift, (odds, shares), odds, log_prior, first, corner_columns)
+        return shares
+
+    def _rows(
+        self,
+        name: str,
+        scores: Array,
+        shift: Array,
+        written: tuple[Array, ...],
+        odds: Array,
+        log_prior: float,
+        first: int,
+        corner_columns: int,
+    ) -> None:
+        count, width = scores.shape
+        self._check("scores", scores, np.dtype(np.float32), (count, width))
+        self._check("shift", shift, np.dtype(np.float32), (width,))
+        self._check("odds", odds, np.dtype(np.float32), odds.shape)
+        sizes = (count, first, corner_columns, odds.shape[1], self._packs((width,), 4))
+        grid = (min(-(-count // (_THREADS // 32)), 64 * self._blocks), 1, 1)
+        self._launch(name, grid, (scores, shift, *written, np.float32(log_prior)), sizes)
 
     def _grid(self, elements: int) -> int:
         return max(1, -(-elements // _THREADS))

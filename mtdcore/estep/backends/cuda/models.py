@@ -192,7 +192,7 @@ class WindowModel:
     def gather(self, tiles: list[StagedTile], xp: Array) -> Items:
         """Tiles on the torus; what lies outside the micrograph is invalid, if it can be seen at all."""
         shape = (len(tiles), *self.torus(tiles[0].tile))
-        masked = not all(self._sees_valid_pixels_only(t.tile) for t in tiles)
+        masked = not all(self.sees_valid_pixels_only(t.tile) for t in tiles)
         pixels = xp.zeros(shape, dtype=tiles[0].pixels.dtype)
         valid = xp.zeros(shape, dtype=np.uint8) if masked else None
         corners = np.empty((len(tiles), 6), dtype=np.int32)
@@ -206,7 +206,7 @@ class WindowModel:
             corners[m] = rows - reach, columns - reach, top, bottom, left, right
         return Items(pixels, valid, xp.asarray(corners))
 
-    def _sees_valid_pixels_only(self, tile: Tile) -> bool:
+    def sees_valid_pixels_only(self, tile: Tile) -> bool:
         """Whether the frames of its windows, margin included, hold no invalid pixel and stay in the micrograph."""
         margin, reach = self.likelihood.margin, tile.geometry.reach
         return tile.valid is None and all(
