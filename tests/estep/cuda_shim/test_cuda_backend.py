@@ -12,6 +12,7 @@ import pytest
 from mtdcore.errors import DeviceError, ParameterError
 from mtdcore.estep.backends.cuda import paths as _cuda_paths
 from mtdcore.estep.backends.cuda.backend import CudaBackend
+from mtdcore.estep.backends.cuda.models import fast_length
 from mtdcore.estep.backends.reference import ReferenceBackend
 from mtdcore.testing import Case, assert_same_statistics
 
@@ -122,13 +123,23 @@ def test_batches_are_bounded_by_free_memory(host_device: Any, monkeypatch: pytes
     assert sizes == [4, 1, 1, 1, 1]
 
 
-def test_the_wanted_tile_grows_with_the_card_and_shrinks_with_the_rotations(host_device: Any) -> None:
+def test_the_wanted_tile_is_a_power_of_two_that_suits_halo_and_card(host_device: Any) -> None:
     backend = CudaBackend(host_device)
-    few, many = Case("window", 4, 4).likelihood(), Case("window", 4, 360).likelihood()
-    host_device.memory = 8 << 30
-    assert 256 < backend.tile_pixels(many) < backend.tile_pixels(few) == 2048
+    few, many = Case("window", 64, 4).likelihood(), Case("window", 64, 360).likelihood()
     host_device.memory = 140 << 30
-    assert backend.tile_pixels(many) == 2048
+    assert backend.tile_pixels(few) == backend.tile_pixels(many) == 1024
+    assert backend.tile_pixels(Case("window", 12, 4).likelihood()) == 512
+    assert backend.tile_pixels(Case("window", 64, 4, margin=3).likelihood()) == 1024 - 3
+    assert backend.tile_pixels(Case("window", 128, 4).likelihood()) == 2048
+    host_device.memory = 8 << 30
+    assert backend.tile_pixels(many) == 512
+    assert backend.tile_pixels(few) == 1024
+
+
+def test_the_torus_is_a_power_of_two_where_one_is_near() -> None:
+    assert [fast_length(n) for n in (3, 55, 63, 200, 390, 700, 790, 1000, 1024, 1400, 1600, 2049, 3100)] == [
+        4, 56, 64, 200, 512, 700, 1024, 1024, 1024, 1400, 2048, 2100, 4096,
+    ]  # fmt: skip
 
 
 def test_a_worker_opens_the_device_once(host_device: Any, monkeypatch: pytest.MonkeyPatch) -> None:

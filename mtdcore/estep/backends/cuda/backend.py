@@ -35,8 +35,15 @@ _LOG = logging.getLogger("mtdcore.cuda")
 #: Share of the free memory that a batch may take; transforms, templates and other libraries live in the rest.
 _MEMORY_SHARE = 0.6
 
-#: Largest side of a tile worth asking for, and how many tiles a batch should hold: see docs/gpu.md.
-_TILE_PIXELS, _TILES = 2048, 8
+#: Sides of a torus, and the largest halo (pixels, both sides together) up to which each is leaner than the next: see
+#: docs/gpu.md. Powers of two, whose transforms are twice as fast as others.
+_TORUS = ((512, 40), (1024, 300), (2048, 800), (4096, math.inf))
+
+#: Side of the largest tile whose windows are worth scoring together.
+_LARGEST_TILE = 2048
+
+#: Tiles that a batch should hold, so that the transforms of templates and of sums are shared.
+_TILES = 8
 
 
 class CudaBackend:
@@ -95,10 +102,21 @@ class CudaBackend:
             self.device.synchronize()
 
     def tile_pixels(self, likelihood: Likelihood) -> int:
-        """Large against the halo and the work of the host, small enough for a batch of several tiles."""
+        """A power of two with the margin left free, large against the halo, small enough for a batch of several tiles."""
+        margin = likelihood.margin if isinstance(likelihood, WindowLikelihood) else 0
+        halo = 2 * likelihood.geometry.halo + likelihood.geometry.reach
+        if isinstance(likelihood, WindowLikelihood) and matrix_is_faster(
+            likelihood.box_size, likelihood.templates
+        ):
+            # scores are held between the two products
+            held = _MEMORY_SHARE * self.device.total_bytes() / (5 * likelihood.templates)
+            return min(_LARGEST_TILE, math.isqrt(int(held)))
         share = _MEMORY_SHARE * self.device.total_bytes() / _TILES
         per_pixel = np.dtype(self.precision).itemsize * (likelihood.templates + 7)
-        return min(_TILE_PIXELS, math.isqrt(int(share / per_pixel)))
+        side = next(side for side, most in _TORUS if halo <= most)
+        while side > _TORUS[0][0] and side**2 * per_pixel > share:
+            side //= 2
+        return side - margin
 
     def accumulate(self, tiles: Iterable[Tile], templates: Array, likelihood: Likelihood) -> TemplateSums:
         """Sum of the statistics of the tiles; see :meth:`Backend.accumulate`."""

@@ -235,7 +235,7 @@ class CupyDevice:
         self.blocks = _BLOCKS_PER_MULTIPROCESSOR * int(self._device.attributes["MultiProcessorCount"])
         with self._device:
             self._copies = self._cupy.cuda.Stream(non_blocking=True)
-        self._plan = functools.lru_cache(maxsize=16)(self._make_plan)
+        self._plan = functools.lru_cache(maxsize=32)(self._make_plan)
 
     def active(self) -> AbstractContextManager[Any]:
         """Makes this the current device of the thread."""

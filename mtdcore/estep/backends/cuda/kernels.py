@@ -30,6 +30,12 @@ ZEROS, ONES = -(1 << 30), -(1 << 30) - 1
 #: The text of the kernels, in order: the second file builds on the first.
 _SOURCES = ("kernels", "kernels_matrix")
 
+#: Shared memory of a block of ``slide_log_sum``, so that a multiprocessor holds several.
+_SLIDE_SHARED = 36 << 10
+
+#: A pointer to nothing.
+_NULL: Any = np.uintp(0)
+
 #: Largest extent of a grid in y and z.
 _GRID_LIMIT = 65535
 
@@ -58,53 +64,64 @@ class Kernels:
         self.complex = np.result_type(self.real, np.complex64)
 
     def correlate_spectra(
-        self, pixels: Array, valid: Array, targets: Array, squares: Array, out: Array
+        self, pixels: Array, valid: Array | None, targets: Array, squares: Array | None, out: Array
     ) -> None:
         """Spectra of the gains, ``out[k, m] = pixels[m] conj(targets[k]) - valid[m] conj(squares[k])``.
 
         Args:
             pixels: (M, N1, N2 / 2 + 1) complex.
-            valid: the same, or (1, ...) shared by all items.
+            valid: the same, or (1, ...) shared by all items; None, like ``squares``: without the second term.
             targets: (K, N1, N2 / 2 + 1) complex.
             squares: the same.
             out: (K, M, N1, N2 / 2 + 1) complex, written.
         """
         rotations, items, *plane = out.shape
         self._check("pixels", pixels, self.complex, (items, *plane))
-        self._check("valid", valid, self.complex, (1 if valid.shape[0] == 1 else items, *plane))
         self._check("targets", targets, self.complex, (rotations, *plane))
-        self._check("squares", squares, self.complex, (rotations, *plane))
+        masks = self._check_valid(valid, items, plane)
+        if squares is not None:
+            self._check("squares", squares, self.complex, (rotations, *plane))
+        second = (_NULL, _NULL) if valid is None or squares is None else (valid, squares)
         self._check("out", out, self.complex, (rotations, items, *plane))
         packs = self._packs(plane, 2)
         columns, rows = self._grid(packs), min(rotations, _GRID_LIMIT)
         depth = min(max(1, self._blocks // (columns * rows)), items, _GRID_LIMIT)
-        sizes = (rotations, items, valid.shape[0], packs)
+        arrays = (pixels, second[0], targets, second[1], out)
         self._launch(
-            "correlate_spectra", (columns, rows, depth), (pixels, valid, targets, squares, out), sizes
+            "correlate_spectra", (columns, rows, depth), arrays, (rotations, items, masks, packs)
         )
 
-    def backproject_spectra(self, pixels: Array, valid: Array, weights: Array) -> Array:
+    def backproject_spectra(self, pixels: Array, valid: Array | None, weights: Array) -> Array:
         """Spectra of back-projection and coverage, summed over items in G groups.
 
         Args:
             pixels: (M, N1, N2 / 2 + 1) complex.
-            valid: the same, or (1, ...) shared by all items.
+            valid: the same, or (1, ...) shared by all items; None: no coverage.
             weights: (K, M, N1, N2 / 2 + 1) complex.
 
         Returns:
-            (2, G, K, N1, N2 / 2 + 1) complex; the sums over G are left to the caller, in float64.
+            (2, G, K, N1, N2 / 2 + 1) complex, (1, ...) without coverage; the sums over G are left to the caller, in
+            float64.
         """
         rotations, items, *plane = weights.shape
         self._check("pixels", pixels, self.complex, (items, *plane))
-        self._check("valid", valid, self.complex, (1 if valid.shape[0] == 1 else items, *plane))
+        masks = self._check_valid(valid, items, plane)
         self._check("weights", weights, self.complex, (rotations, items, *plane))
         packs = self._packs(plane, 2)
         columns, rows = self._grid(packs), min(rotations, _GRID_LIMIT)
         groups = min(max(1, self._blocks // (columns * rows)), -(-items // 16), _GRID_LIMIT)
-        sums = self.xp.empty((2, groups, rotations, *plane), dtype=self.complex)
-        sizes = (rotations, items, valid.shape[0], packs)
-        self._launch("backproject_spectra", (columns, rows, groups), (pixels, valid, weights, sums), sizes)
+        sums = self.xp.empty((1 if valid is None else 2, groups, rotations, *plane), dtype=self.complex)
+        arrays = (pixels, _NULL if valid is None else valid, weights, sums)
+        self._launch("backproject_spectra", (columns, rows, groups), arrays, (rotations, items, masks, packs))
         return sums
+
+    def _check_valid(self, valid: Array | None, items: int, plane: list[int]) -> int:
+        """Number of spectra of validity."""
+        if valid is None:
+            return 1
+        masks = int(valid.shape[0])
+        self._check("valid", valid, self.complex, (1 if masks == 1 else items, *plane))
+        return masks
 
     def patch_posterior(
         self, maps: Array, box_size: int, log_shown: float, log_empty: float
@@ -192,10 +209,40 @@ class Kernels:
         items, rows, columns = values.shape
         along_rows = (columns, 1, rows, columns)  # lines, their stride, length, stride along the line
         lines, line_stride, length, stride = along_rows if axis == 1 else (rows, columns, columns, 1)
-        blocks = -(-length // (2 * separation - 1))
-        sizes = (items, np.int64(rows * columns), lines, line_stride, length, stride, separation)
-        grid = (self._grid(lines * blocks), min(items, _GRID_LIMIT), 1)
-        self._launch("slide_log_sum", grid, (values, out), sizes)
+        together, spans, shared = self._slide_blocks(lines, length, separation, line_stride == 1)
+        window = 2 * separation - 1
+        sizes = (items, np.int64(rows * columns), lines, line_stride, length, stride, separation, together, spans)
+        blocks = -(-lines // together) * -(-length // (spans * window))
+        grid = (blocks, min(items, _GRID_LIMIT), 1)
+        threads = min(_THREADS, max(64, -(-together * spans // 32) * 32))
+        self._launch("slide_log_sum", grid, (values, out), sizes, shared, threads)
+
+    def _slide_blocks(
+        self, lines: int, length: int, separation: int, across: bool
+    ) -> tuple[int, int, int]:
+        """Lines and spans that a block of :meth:`_slide` takes, and its bytes of shared memory.
+
+        As few spans as fill the line, as many threads as fit: those are lines times spans.
+        """
+        window, whole = 2 * separation - 1, -(-length // (2 * separation - 1))
+
+        def shared(together: int, spans: int) -> int:
+            extents = (spans + 1) * window - 1, spans * window
+            return self.real.itemsize * sum(together * (n if across else n | 1) for n in extents)
+
+        def fits(together: int, spans: int) -> bool:
+            return shared(together, spans) <= _SLIDE_SHARED
+
+        together, spans = (32, 1) if across else (1, whole)
+        while together > 1 and not fits(together, spans):
+            together //= 2
+        while spans > 1 and not fits(together, spans):
+            spans -= 1
+        while across and spans < whole and together * (spans + 1) <= _THREADS and fits(together, spans + 1):
+            spans += 1
+        while not across and 2 * together <= lines and 2 * together * spans <= _THREADS and fits(2 * together, spans):
+            together *= 2
+        return together, spans, shared(together, spans)
 
     def direct_bytes(self, rotations: int, box_size: int, margin: int) -> int:
         """Shared memory of one block of :meth:`patch_direct`."""
@@ -245,7 +292,7 @@ class Kernels:
         sums = self.xp.empty((blocks, 2, rotations, side, side), dtype=np.float64)
         evidence = self.xp.empty(items, dtype=np.float64)
         empty = self.xp.empty(items, dtype=np.float64)
-        mask: Any = np.uintp(0) if valid is None else valid
+        mask = _NULL if valid is None else valid
         arrays = (pixels, mask, targets, squares, sums, evidence, empty)
         arguments = (*arrays, self.real.type(log_shown), self.real.type(log_empty))
         threads = min(_THREADS, -(-rotations * box**2 // 32) * 32)
@@ -282,8 +329,7 @@ class Kernels:
         self._check("pixels", pixels, np.dtype(np.float32), pixels.shape)
         self._check("offsets", offsets, np.dtype(np.int32), offsets.shape)
         packs = self._packs(offsets.shape, 8)
-        null: Any = np.uintp(0)
-        odds, normaliser, top = posterior or (null, null, null)
+        odds, normaliser, top = posterior or (_NULL, _NULL, _NULL)
         if posterior is not None:
             self._check("odds", odds, np.dtype(np.float32), odds.shape)
             self._check("normaliser", normaliser, np.dtype(np.float32), odds.shape)
@@ -369,4 +415,7 @@ class Kernels:
         threads: int = _THREADS,
     ) -> None:
         integers = tuple(n if isinstance(n, np.integer) else np.int32(n) for n in sizes)
-        self._function(name)(grid, (threads, 1, 1), (*arguments, *integers), shared_mem=shared)
+        function = self._function(name)
+        if shared > SHARED_LIMIT:  # a device gives more to those who ask
+            function.max_dynamic_shared_size_bytes = shared  # type: ignore[attr-defined]
+        function(grid, (threads, 1, 1), (*arguments, *integers), shared_mem=shared)

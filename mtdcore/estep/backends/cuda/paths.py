@@ -18,6 +18,9 @@ from .models import Items, Model, PatchModel
 #: Largest box for the fused kernel: its work grows as L^4 (predicted crossover; not measured yet).
 DIRECT_BOX = 8
 
+#: Spectra of all templates are kept when they take no more than this share of the free memory.
+_KEPT_SHARE = 0.1
+
 #: Bytes of spectra in flight: enough to fill the device and to hide a launch, small beside the maps.
 _CHUNK_BYTES = 256 << 20
 
@@ -28,8 +31,7 @@ class Sums:
 
     Attributes:
         frames: (2, K, B, B) float64, back-projection and coverage.
-        scores: (2,) float64: evidence in nats, and mass of the empty poses or expected count; (2 + C,) with the posterior
-            mass of each class behind them, where there are several.
+        scores: (2,) float64: evidence in nats, and mass of the empty poses or expected count.
     """
 
     frames: Array
@@ -60,11 +62,11 @@ class DirectPath:
 
     @staticmethod
     def suits(kernels: Kernels, likelihood: Likelihood) -> bool:
-        """Whether the box is small enough; weights of templates go with the transforms."""
-        if likelihood.template_bias.any() or likelihood.classes > 1:
+        """Whether the box is small enough; weights of classes go with the transforms."""
+        if likelihood.class_weights is not None:
             return False
         size, margin = likelihood.box_size, likelihood.margin
-        return size <= DIRECT_BOX and kernels.direct_bytes(likelihood.templates, size, margin) <= SHARED_LIMIT
+        return size <= DIRECT_BOX and kernels.direct_bytes(likelihood.rotations, size, margin) <= SHARED_LIMIT
 
     def sums(self, items: Items) -> Sums:
         """See :meth:`Path.sums`."""
@@ -98,11 +100,11 @@ class SpectralPath:
             (a / math.prod(torus)).astype(kernels.real) for a in templates(turned, likelihood.noise_std)
         )
         lags = np.arange(-likelihood.margin, likelihood.box_size + likelihood.margin)
-        self._bias = (
-            kernels.xp.asarray(likelihood.template_bias.astype(kernels.real))
-            if likelihood.template_bias.any()
-            else None
-        )
+        bias = kernels.xp.asarray(likelihood.template_bias)
+        self._bias = None if likelihood.class_weights is None else bias.astype(kernels.real)
+        energy = (turned**2).sum(axis=(1, 2)) / (2.0 * likelihood.noise_std**2)
+        self._level = (bias - energy).astype(kernels.real)  # of the gains where energies are the same everywhere
+        self._transformed: tuple[Array, Array | None] | None = None
         self._rows, self._columns = (kernels.xp.asarray(lags % n) for n in torus)
         self._half = (torus[0], torus[1] // 2 + 1)
         self._spectrum_bytes = math.prod(self._half) * kernels.complex.itemsize
@@ -112,13 +114,9 @@ class SpectralPath:
     def sums(self, items: Items) -> Sums:
         """See :meth:`Path.sums`."""
         maps, pixels, valid = self._gains(items)
-        scores, xp = self._model.normalise(maps, items, self._kernels), self._kernels.xp
-        if self._model.likelihood.classes > 1:
-            mass = maps.sum(axis=(1, 2, 3), dtype=np.float64)
-            scores = xp.concatenate((scores, mass.reshape(self._model.likelihood.classes, -1).sum(axis=1)))
-        constant = self._constant_coverage(items)
-        frames = [self._backproject(maps[cut], pixels, valid, constant) for cut in self._cuts(len(items))]
-        return Sums(xp.concatenate(frames, axis=1), scores)
+        scores = self._model.normalise(maps, items, self._kernels)
+        frames = [self._backproject(maps[cut], pixels, valid) for cut in self._cuts(len(items))]
+        return Sums(self._kernels.xp.concatenate(frames, axis=1), scores)
 
     def weights(self, items: Items) -> Array:
         """(K, M, N1, N2) posterior weights at each shift or corner."""
@@ -137,36 +135,49 @@ class SpectralPath:
         """Whether the whole torus is valid: energies and coverages are then the same at every shift."""
         return items.valid is None and tuple(items.pixels.shape[1:]) == self._torus
 
-    def _gains(self, items: Items) -> tuple[Array, Array, Array]:
-        """Maps (K, M, N1, N2) of the gains and the spectra of pixels and validity."""
+    def _gains(self, items: Items) -> tuple[Array, Array, Array | None]:
+        """Maps (K, M, N1, N2) of the gains and the spectra of pixels and validity (None: constant coverage)."""
+        constant = self._constant_coverage(items)
         pixels = self._spectra(items.pixels)
-        box = self._kernels.xp.ones((1, *items.pixels.shape[1:]), dtype=np.uint8)
-        valid = self._spectra(box if items.valid is None else items.valid)
+        valid, level = None, self._level
+        if not constant:
+            box = self._kernels.xp.ones((1, *items.pixels.shape[1:]), dtype=np.uint8)
+            valid, level = self._spectra(box if items.valid is None else items.valid), self._bias
         maps = self._empty((len(self._targets), len(items), *self._torus))
         for cut in self._cuts(len(items)):
-            targets = self._spectra(self._targets[cut])
-            if self._constant_coverage(items):
-                squares = self._kernels.xp.zeros_like(targets)
-                squares[:, 0, 0] = self._squares[cut].sum(axis=(1, 2))  # nothing else meets a constant
-            else:
-                squares = self._spectra(self._squares[cut])
+            targets, squares = self._template_spectra(cut, constant)
             spectra = self._empty((len(targets), len(items), *self._half), complex_=True)
             self._kernels.correlate_spectra(pixels, valid, targets, squares, spectra)
-            if self._bias is not None:  # a constant on the map
-                spectra[:, :, 0, 0] += self._bias[cut, None]
+            if level is not None:  # a constant on the map
+                spectra[:, :, 0, 0] += level[cut, None]
             self._device.irfft2(_flat(spectra), _flat(maps[cut]))
         return maps, pixels, valid
 
-    def _backproject(self, weights: Array, pixels: Array, valid: Array, constant: bool) -> Array:
+    def _template_spectra(self, cut: slice, constant: bool) -> tuple[Array, Array | None]:
+        """Spectra of some templates and of their squares (None: constant coverage).
+
+        Kept from batch to batch of an E-step where all of them take a small share of the memory.
+        """
+        count = len(self._targets)
+        if self._transformed is None or (self._transformed[1] is None) != constant:
+            self._transformed = None
+            if (2 - constant) * count * self._spectrum_bytes > _KEPT_SHARE * self._device.free_bytes():
+                return self._spectra(self._targets[cut]), None if constant else self._spectra(self._squares[cut])
+            squares = None if constant else self._spectra(self._squares)
+            self._transformed = self._spectra(self._targets), squares
+        targets, squares = self._transformed
+        return targets[cut], None if squares is None else squares[cut]
+
+    def _backproject(self, weights: Array, pixels: Array, valid: Array | None) -> Array:
         """(2, k, B, B) float64 frames of some rotations."""
         spectra = self._empty((*weights.shape[:2], *self._half), complex_=True)
         self._device.rfft2(_flat(weights), _flat(spectra))
         sums = self._kernels.backproject_spectra(pixels, valid, spectra)
-        if not constant:
-            return self._frames(sums)
-        seen = self._frames(sums[:1])
-        mass = sums[1:, :, :, 0, 0].real.astype(np.float64).sum(axis=1) / math.prod(self._torus)
-        return self._kernels.xp.concatenate((seen, self._kernels.xp.ones_like(seen) * mass[..., None, None]))
+        seen = self._frames(sums)
+        if valid is not None:
+            return seen
+        mass = spectra[:, :, 0, 0].real.astype(np.float64).sum(axis=1)
+        return self._kernels.xp.concatenate((seen, self._kernels.xp.ones_like(seen) * mass[:, None, None]))
 
     def _frames(self, sums: Array) -> Array:
         """(S, k, B, B) float64 from spectra (S, G, k, ...) of partial sums."""
