@@ -66,6 +66,14 @@ def test_rows(host_device: Any, bench: ModuleType, name: str, side: int, kernels
     assert found["times_faster_than_numpy"] > 0
 
 
+def test_a_row_of_many_templates(host_device: Any, bench: ModuleType) -> None:
+    case = replace(bench._window(6, 136, 24), name="tiny")
+    found = bench.row(CudaBackend(host_device), case, repeats=1, bandwidth=1e9)
+    assert found["path"] == "MatrixPath"
+    assert {"products", "sums", "cut_windows", "row_log_sums", "row_shares"} < set(found["kernels"])
+    assert found["times_faster_than_transforms"] > 0
+
+
 def test_the_simple_patch_step_computes_the_same(host_device: Any, bench: ModuleType) -> None:
     likelihood = bench.CASES["patch-5-4"].likelihood
     rng = np.random.default_rng(0)
