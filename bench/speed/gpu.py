@@ -16,7 +16,6 @@ import json
 import math
 import statistics
 import subprocess
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -346,8 +345,13 @@ def main() -> None:
         found = row(backend, CASES[name], options.repeats, bandwidth)
         backend.device.release()
         report["rows"].append(found)
-        path.write_text(json.dumps(report, indent=1) + "\n")  # a run that is cut short leaves what it measured
-        print(f"{name}: {found['units_per_second']:.3g} {found['unit']}/s resident ({found['path']})", flush=True)
+        path.write_text(
+            json.dumps(report, indent=1) + "\n"
+        )  # a run that is cut short leaves what it measured
+        print(
+            f"{name}: {found['units_per_second']:.3g} {found['unit']}/s resident ({found['path']})",
+            flush=True,
+        )
     print(f"wrote {path}")
 
 

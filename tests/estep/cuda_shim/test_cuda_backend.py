@@ -18,7 +18,7 @@ from mtdcore.testing import Case, assert_same_statistics
 
 _PATCH = Case("patch tied", 9, 2, margin=2, masked=True)
 _WINDOW = Case("window overlapping", 6, 3, margin=1, masked=True)
-_DIRECT = Case("patch", 4, 3)
+_DIRECT, _SMALL = Case("patch", 4, 3, margin=1), Case("patch", 4, 3)
 
 
 def _assert_right(backend: CudaBackend, case: Case) -> None:
@@ -37,7 +37,12 @@ def test_one_rotation_at_a_time(
 
 @pytest.mark.parametrize(
     ("case", "kernel"),
-    [(_DIRECT, "patch_direct"), (_PATCH, "patch_posterior"), (_WINDOW, "window_weights")],
+    [
+        (_DIRECT, "patch_direct"),
+        (_SMALL, "patch_small_4"),
+        (_PATCH, "patch_posterior"),
+        (_WINDOW, "window_weights"),
+    ],
     ids=str,
 )
 def test_the_path_follows_from_the_box(host_device: Any, case: Case, kernel: str) -> None:
@@ -45,7 +50,7 @@ def test_the_path_follows_from_the_box(host_device: Any, case: Case, kernel: str
     host_device.kernel = lambda name, precision: launched.append(name) or compiled(name, precision)
     _assert_right(CudaBackend(host_device), case)
     assert kernel in launched
-    assert ("correlate_spectra" in launched) == (kernel != "patch_direct")
+    assert ("correlate_spectra" in launched) == (case.box_size > 8 or case is _WINDOW)
 
 
 def test_many_rotations_of_a_small_box_take_the_transforms(host_device: Any) -> None:

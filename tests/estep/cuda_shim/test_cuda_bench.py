@@ -33,7 +33,7 @@ def bench() -> ModuleType:
 @pytest.mark.parametrize(
     ("name", "side", "kernels"),
     [
-        ("patch-5-4", 40, {"patch_direct"}),
+        ("patch-5-4", 40, {"patch_small_5"}),
         (
             "patch-28-4",
             84,

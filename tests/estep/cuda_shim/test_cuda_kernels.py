@@ -19,6 +19,13 @@ from mtdcore.estep.backends.cuda import kernels as _cuda_kernels
 from mtdcore.estep.backends.cuda.kernels import Kernels
 
 
+def kernel_names() -> set[str]:
+    """Names of the kernels, those that a macro makes among them."""
+    source = _cuda_kernels.source()
+    plain = re.findall(r'^extern "C" __global__ void(?: __launch_bounds__\(\d+\))?\s+(\w+)', source, re.M)
+    return {*plain, *re.findall(r"^PATCH_SMALL\((\w+),", source, re.M)}
+
+
 def _close(kernels: Kernels, found: np.ndarray, expected: np.ndarray, factor: float = 1.0) -> None:
     tolerance = factor * (2e-6 if kernels.real == np.float32 else 1e-13)
     assert np.isfinite(found).all()
@@ -102,6 +109,26 @@ def test_window_posterior(kernels: Kernels, separation: int, scale: float) -> No
     _close(kernels, found, sums)
 
 
+@pytest.mark.parametrize(("box", "rotations"), [(3, 1), (4, 3), (5, 4), (3, 32)])
+def test_patch_small_equals_patch_direct(shims: Any, box: int, rotations: int) -> None:
+    shims["float32"].order = 7
+    kernels = Kernels(np, shims["float32"].function, "float32", blocks=6)
+    rng = np.random.default_rng(box)
+    patches = rng.normal(size=(16 * (128 // rotations) + 5, box, box)).astype(np.float32)
+    targets = rng.normal(size=(rotations, box, box)).astype(np.float32)
+    arguments = targets, targets**2 / 2
+    sums, evidence, empty = kernels.patch_small(patches, *arguments, -3.0, -1.0)
+    assert len(sums) == 2
+    direct = Kernels(np, shims["float64"].function, "float64", blocks=6)
+    shims["float64"].order = 0
+    wide = [a.astype(float) for a in arguments]
+    expected = direct.patch_direct(patches.astype(float), None, *wide, 0, -3.0, -1.0)
+    for found, right in zip(
+        (sums.sum(axis=0), evidence, empty), (expected[0].sum(axis=0), *expected[1:]), strict=True
+    ):
+        _close(kernels, found, right, factor=3.0)
+
+
 @pytest.mark.parametrize(("box", "rotations", "margin"), [(1, 1, 0), (2, 3, 1), (5, 4, 0), (4, 1, 2)])
 @pytest.mark.parametrize("masked", [False, True])
 def test_patch_direct(kernels: Kernels, box: int, rotations: int, margin: int, masked: bool) -> None:
@@ -155,10 +182,12 @@ def test_grids_too_small_for_the_work(kernels: Kernels, monkeypatch: pytest.Monk
 
 
 def test_every_kernel_is_wrapped_and_tested() -> None:
-    names = set(re.findall(r"__global__ void(?: __launch_bounds__\(\d+\))?\s+(\w+)", _cuda_kernels.source()))
-    launched = set(re.findall(r'_(?:launch|rows)\(\s*"(\w+)"', Path(_cuda_kernels.__file__).read_text()))
+    names = kernel_names()
+    launched = set(_cuda_kernels._SMALL_BOXES.values()) | set(
+        re.findall(r'_(?:launch|rows)\(\s*"(\w+)"', Path(_cuda_kernels.__file__).read_text())
+    )
     host = set(re.findall(r"KERNEL\((\w+)\)", Path(__file__).with_name("shim.cpp").read_text())) - {"name"}
-    assert len(names) == 11
+    assert len(names) == 14
     assert names == launched == host
 
 

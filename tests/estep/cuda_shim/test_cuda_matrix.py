@@ -87,7 +87,9 @@ def test_margins_inside_the_micrograph(host_device: Any, used: list[int]) -> Non
     "case", [replace(CASES[0], masked=True), replace(CASES[0], noise_std=0.02), Case("patch", 4, 4)], ids=str
 )
 def test_what_does_not_suit_takes_the_transforms(host_device: Any, used: list[int], case: Case) -> None:
-    assert_same_statistics(case.accumulate(CudaBackend(host_device)), case.accumulate(ReferenceBackend()), 2e-4)
+    assert_same_statistics(
+        case.accumulate(CudaBackend(host_device)), case.accumulate(ReferenceBackend()), 2e-4
+    )
     assert not used
 
 

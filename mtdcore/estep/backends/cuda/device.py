@@ -284,13 +284,16 @@ class CupyDevice:
         self._multiply(False, True, p, t, n, y, p, x, t, out, p)
 
     def _multiply(self, first_turned: bool, second_turned: bool, *rest: Any) -> None:
-        """cublasGemmEx by columns: ``c (m, n) = op(a) op(b)``, float16 in, float32 out and between."""
+        """CublasGemmEx by columns: ``c (m, n) = op(a) op(b)``, float16 in, float32 out and between."""
         from cupy.cuda import device as cupy_device
         from cupy_backends.cuda.libs import cublas
 
         m, n, k, a, a_stride, b, b_stride, c, c_stride = rest
         turned = cublas.CUBLAS_OP_N, cublas.CUBLAS_OP_T
-        one, zero = np.ones(1, np.float32), np.zeros(1, np.float32)  # of the host, read before the call returns
+        one, zero = (
+            np.ones(1, np.float32),
+            np.zeros(1, np.float32),
+        )  # of the host, read before the call returns
         cublas.gemmEx(
             cupy_device.get_cublas_handle(),
             turned[first_turned],

@@ -24,11 +24,15 @@ _SCRATCH = 16 * (_THREADS // 32)
 #: Shared memory that every device gives a block without being asked.
 SHARED_LIMIT = 48 << 10
 
+#: Kernels by box, threads of a block and patches of a thread, as ``kernels_small.cu`` has them.
+_SMALL_BOXES = {3: "patch_small_3", 4: "patch_small_4", 5: "patch_small_5"}
+_SMALL_THREADS, _SMALL_RUN = 128, 16
+
 #: Columns of :meth:`Kernels.cut_windows` that hold no pixel.
 ZEROS, ONES = -(1 << 30), -(1 << 30) - 1
 
-#: The text of the kernels, in order: the second file builds on the first.
-_SOURCES = ("kernels", "kernels_matrix")
+#: The text of the kernels, in order: the other files build on the first.
+_SOURCES = ("kernels", "kernels_matrix", "kernels_small")
 
 #: Shared memory of a block of ``slide_log_sum``, so that a multiprocessor holds several.
 _SLIDE_SHARED = 36 << 10
@@ -87,9 +91,7 @@ class Kernels:
         columns, rows = self._grid(packs), min(rotations, _GRID_LIMIT)
         depth = min(max(1, self._blocks // (columns * rows)), items, _GRID_LIMIT)
         arrays = (pixels, second[0], targets, second[1], out)
-        self._launch(
-            "correlate_spectra", (columns, rows, depth), arrays, (rotations, items, masks, packs)
-        )
+        self._launch("correlate_spectra", (columns, rows, depth), arrays, (rotations, items, masks, packs))
 
     def backproject_spectra(self, pixels: Array, valid: Array | None, weights: Array) -> Array:
         """Spectra of back-projection and coverage, summed over items in G groups.
@@ -211,15 +213,23 @@ class Kernels:
         lines, line_stride, length, stride = along_rows if axis == 1 else (rows, columns, columns, 1)
         together, spans, shared = self._slide_blocks(lines, length, separation, line_stride == 1)
         window = 2 * separation - 1
-        sizes = (items, np.int64(rows * columns), lines, line_stride, length, stride, separation, together, spans)
+        sizes = (
+            items,
+            np.int64(rows * columns),
+            lines,
+            line_stride,
+            length,
+            stride,
+            separation,
+            together,
+            spans,
+        )
         blocks = -(-lines // together) * -(-length // (spans * window))
         grid = (blocks, min(items, _GRID_LIMIT), 1)
         threads = min(_THREADS, max(64, -(-together * spans // 32) * 32))
         self._launch("slide_log_sum", grid, (values, out), sizes, shared, threads)
 
-    def _slide_blocks(
-        self, lines: int, length: int, separation: int, across: bool
-    ) -> tuple[int, int, int]:
+    def _slide_blocks(self, lines: int, length: int, separation: int, across: bool) -> tuple[int, int, int]:
         """Lines and spans that a block of :meth:`_slide` takes, and its bytes of shared memory.
 
         As few spans as fill the line, as many threads as fit: those are lines times spans.
@@ -240,7 +250,12 @@ class Kernels:
             spans -= 1
         while across and spans < whole and together * (spans + 1) <= _THREADS and fits(together, spans + 1):
             spans += 1
-        while not across and 2 * together <= lines and 2 * together * spans <= _THREADS and fits(2 * together, spans):
+        while (
+            not across
+            and 2 * together <= lines
+            and 2 * together * spans <= _THREADS
+            and fits(2 * together, spans)
+        ):
             together *= 2
         return together, spans, shared(together, spans)
 
@@ -299,6 +314,34 @@ class Kernels:
         self._launch(
             "patch_direct", (blocks, 1, 1), arguments, (rotations, items, box, margin), shared, threads
         )
+        return sums, evidence, empty
+
+    def suits_small(self, rotations: int, box_size: int, margin: int) -> bool:
+        """Whether :meth:`patch_small` takes these."""
+        return self.real == np.float32 and box_size in _SMALL_BOXES and margin == 0 and rotations <= 32
+
+    def patch_small(
+        self, pixels: Array, targets: Array, squares: Array, log_shown: float, log_empty: float
+    ) -> tuple[Array, Array, Array]:
+        """:meth:`patch_direct` of boxes that fit in registers: float32, every pixel valid, no margin."""
+        rotations, box, _ = targets.shape
+        items = pixels.shape[0]
+        if not self.suits_small(rotations, box, 0):
+            raise ParameterError(
+                f"boxes in registers: 3 to 5 pixels and 32 rotations; got {box} and {rotations}."
+            )
+        self._check("pixels", pixels, self.real, (items, box, box))
+        self._check("targets", targets, self.real, (rotations, box, box))
+        self._check("squares", squares, self.real, (rotations, box, box))
+        blocks = -(-items // (_SMALL_RUN * (_SMALL_THREADS // rotations)))
+        sums = self.xp.empty((blocks, 2, rotations, box, box), dtype=np.float64)
+        evidence = self.xp.empty(items, dtype=np.float64)
+        empty = self.xp.empty(items, dtype=np.float64)
+        arrays = (pixels, targets, squares, sums, evidence, empty)
+        arguments = (*arrays, self.real.type(log_shown), self.real.type(log_empty))
+        reals = rotations * (2 * box - 1) ** 2 + 2 * box**2 * _SMALL_THREADS
+        shared = 16 * _SMALL_THREADS + self.real.itemsize * reals
+        self._launch(_SMALL_BOXES[box], (blocks, 1, 1), arguments, (rotations, items), shared, _SMALL_THREADS)
         return sums, evidence, empty
 
     def cut_windows(

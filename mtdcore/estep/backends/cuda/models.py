@@ -18,7 +18,6 @@ from ...sums import TemplateSums
 from .kernels import Kernels
 from .staging import StagedTile
 
-
 #: From this power of two on, one up to so many times longer than needed is still faster (both sides of a square).
 _LARGE, _NEAR = 512, 1.34
 

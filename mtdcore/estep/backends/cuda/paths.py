@@ -70,16 +70,23 @@ class DirectPath:
 
     def sums(self, items: Items) -> Sums:
         """See :meth:`Path.sums`."""
-        model = self._model
-        partial, evidence, empty = self._kernels.patch_direct(
+        model, like = self._model, self._model.likelihood
+        if items.valid is None and self._kernels.suits_small(like.rotations, like.box_size, like.margin):
+            priors = model.log_shown, model.log_empty
+            found = self._kernels.patch_small(items.pixels, self._targets, self._squares, *priors)
+            return self._added(*found)
+        found = self._kernels.patch_direct(
             items.pixels,
             items.valid,
             self._targets,
             self._squares,
-            model.likelihood.margin,
+            like.margin,
             model.log_shown,
             model.log_empty,
         )
+        return self._added(*found)
+
+    def _added(self, partial: Array, evidence: Array, empty: Array) -> Sums:
         return Sums(partial.sum(axis=0), self._kernels.xp.stack((evidence.sum(), empty.sum())))
 
 
@@ -103,7 +110,9 @@ class SpectralPath:
         bias = kernels.xp.asarray(likelihood.template_bias)
         self._bias = None if likelihood.class_weights is None else bias.astype(kernels.real)
         energy = (turned**2).sum(axis=(1, 2)) / (2.0 * likelihood.noise_std**2)
-        self._level = (bias - energy).astype(kernels.real)  # of the gains where energies are the same everywhere
+        self._level = (bias - energy).astype(
+            kernels.real
+        )  # of the gains where energies are the same everywhere
         self._transformed: tuple[Array, Array | None] | None = None
         self._rows, self._columns = (kernels.xp.asarray(lags % n) for n in torus)
         self._half = (torus[0], torus[1] // 2 + 1)
@@ -162,7 +171,9 @@ class SpectralPath:
         if self._transformed is None or (self._transformed[1] is None) != constant:
             self._transformed = None
             if (2 - constant) * count * self._spectrum_bytes > _KEPT_SHARE * self._device.free_bytes():
-                return self._spectra(self._targets[cut]), None if constant else self._spectra(self._squares[cut])
+                return self._spectra(self._targets[cut]), None if constant else self._spectra(
+                    self._squares[cut]
+                )
             squares = None if constant else self._spectra(self._squares)
             self._transformed = self._spectra(self._targets), squares
         targets, squares = self._transformed
