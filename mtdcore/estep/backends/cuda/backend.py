@@ -24,6 +24,8 @@ from .kernels import Kernels
 from .matrix import MatrixPath, exact_enough
 from .matrix import faster as matrix_is_faster
 from .models import Items, Model, PatchModel, WindowModel
+from .patches import PatchMatrixPath
+from .patches import faster as patch_matrix_is_faster
 from .paths import DirectPath, Path, SpectralPath, Sums
 from .staging import grouped, staged
 from .workers import device_executor, sees_one_device
@@ -236,22 +238,37 @@ class _EStep:
             else PatchModel(cast(PatchLikelihood, likelihood))
         )
         self._norm = float((turned**2).sum(axis=(1, 2)).max()) ** 0.5
-        self._paths: dict[tuple[str, object], Path] = {}
+        self._paths: dict[tuple[str, tuple[object, bool]], Path] = {}
 
-    def key(self, tile: Tile) -> tuple[str, object]:
+    def key(self, tile: Tile) -> tuple[str, tuple[object, bool]]:
         """Tiles of one key may be worked on together: precision, torus, and whether they go through matrices."""
         precision = needed_precision(self._precision, self._norm, self.likelihood.noise_std, [tile])
         return precision, (self.model.torus(tile), precision == "float32" and self._suits_matrices(tile))
 
+    def _matrix_path(self, kernels: Kernels) -> Path:
+        """For tiles that suit it."""
+        if isinstance(self.model, PatchModel):
+            return PatchMatrixPath(self._device, kernels, self._turned, self.model)
+        assert isinstance(self.model, WindowModel)
+        return MatrixPath(self._device, kernels, self._turned, self.model)
+
     def _suits_matrices(self, tile: Tile) -> bool:
         """Whether products of matrices are faster for this tile, and right enough."""
         model, like = self.model, self.likelihood
-        return (
-            isinstance(model, WindowModel)
-            and matrix_is_faster(like.box_size, like.templates)
-            and model.sees_valid_pixels_only(tile)
-            and exact_enough(self._norm, like.box_size, like.noise_std, [tile])
-        )
+        if isinstance(model, WindowModel):
+            suits = matrix_is_faster(like.box_size, like.templates) and model.sees_valid_pixels_only(tile)
+        else:
+            assert isinstance(model, PatchModel)
+            suits = tile.valid is None and self._patches_suit(model, tile)
+        return suits and exact_enough(self._norm, like.box_size, like.noise_std, [tile])
+
+    def _patches_suit(self, model: PatchModel, tile: Tile) -> bool:
+        """Whether the patches of a micrograph are many enough, and no kernel of their own is faster."""
+        like = model.likelihood
+        if DirectPath.suits(self._kernels("float32"), like):
+            return False
+        patches = math.prod(n // like.box_size for n in tile.micrograph_shape)
+        return patch_matrix_is_faster(like, patches, math.prod(model.torus(tile)), self._device.total_bytes())
 
     def zeros(self) -> Sums:
         """The sums of no tile."""
@@ -266,8 +283,8 @@ class _EStep:
         key = self.key(tile)
         if key not in self._paths:
             kernels = self._kernels(precision)
-            if isinstance(self.model, WindowModel) and precision == "float32" and self._suits_matrices(tile):
-                self._paths[key] = MatrixPath(self._device, kernels, self._turned, self.model)
+            if key[1][1]:
+                self._paths[key] = self._matrix_path(kernels)
             elif isinstance(self.model, PatchModel) and DirectPath.suits(kernels, self.likelihood):
                 self._paths[key] = DirectPath(kernels, self._turned, self.model)
             else:

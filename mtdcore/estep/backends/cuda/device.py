@@ -67,11 +67,14 @@ class Device(Protocol):
         ...
 
     def products(self, x: Array, y: Array, out: Array) -> None:
-        """``out = x y^T``: (n, p) and (t, p) float16 into (n, t) float32, summed in float32; p, t multiples of 8."""
+        """``out = x y^T``: (n, p) and (t, p) float16 into (n, t) float32, summed in float32; p, t multiples of 8.
+
+        Each may be some columns of a wider matrix, from a multiple of 8 on.
+        """
         ...
 
     def sums(self, x: Array, y: Array, out: Array) -> None:
-        """``out = x^T y``: (n, t) and (n, p) float16 into (t, p) float32, summed in float32; p, t multiples of 8."""
+        """``out = x^T y``: (n, t) and (n, p) float16 into (t, p) float32; otherwise like :meth:`products`."""
         ...
 
     def pinned(self, size: int) -> np.ndarray:
@@ -276,12 +279,12 @@ class CupyDevice:
         """See :meth:`Device.products`."""
         (n, p), t = x.shape, y.shape[0]
         # cuBLAS counts by columns: to it, these arrays are their own transposes, and out^T = y x^T
-        self._multiply(True, False, t, n, p, y, p, x, p, out, t)
+        self._multiply(True, False, t, n, p, y, _stride(y), x, _stride(x), out, _stride(out))
 
     def sums(self, x: Array, y: Array, out: Array) -> None:
         """See :meth:`Device.sums`."""
         (n, t), p = x.shape, y.shape[1]
-        self._multiply(False, True, p, t, n, y, p, x, t, out, p)
+        self._multiply(False, True, p, t, n, y, _stride(y), x, _stride(x), out, _stride(out))
 
     def _multiply(self, first_turned: bool, second_turned: bool, *rest: Any) -> None:
         """CublasGemmEx by columns: ``c (m, n) = op(a) op(b)``, float16 in, float32 out and between."""
@@ -354,6 +357,11 @@ class CupyDevice:
     def synchronize(self) -> None:
         """Wait for the current stream."""
         self._cupy.cuda.get_current_stream().synchronize()
+
+
+def _stride(matrix: Array) -> int:
+    """Numbers from one row to the next."""
+    return int(matrix.strides[0]) // int(matrix.itemsize)
 
 
 @functools.cache

@@ -28,11 +28,14 @@ SHARED_LIMIT = 48 << 10
 _SMALL_BOXES = {3: "patch_small_3", 4: "patch_small_4", 5: "patch_small_5"}
 _SMALL_THREADS, _SMALL_RUN = 128, 16
 
+#: Threads of a block of ``patch_rows``.
+_ROW_THREADS = 512
+
 #: Columns of :meth:`Kernels.cut_windows` that hold no pixel.
 ZEROS, ONES = -(1 << 30), -(1 << 30) - 1
 
 #: The text of the kernels, in order: the other files build on the first.
-_SOURCES = ("kernels", "kernels_matrix", "kernels_small")
+_SOURCES = ("kernels", "kernels_matrix", "kernels_patches", "kernels_small")
 
 #: Shared memory of a block of ``slide_log_sum``, so that a multiprocessor holds several.
 _SLIDE_SHARED = 36 << 10
@@ -426,6 +429,62 @@ class Kernels:
         sizes = (count, first, corner_columns, odds.shape[1], self._packs((width,), 4))
         grid = (min(-(-count // (_THREADS // 32)), 64 * self._blocks), 1, 1)
         self._launch(name, grid, (scores, shift, *written, np.float32(log_prior)), sizes)
+
+    def patch_rows(
+        self, scores: Array, shift: Array, log_empty: float, factor: float
+    ) -> tuple[Array, Array, Array]:
+        """Posterior weights of patches from their scores.
+
+        Args:
+            scores: (patches, T) float32, T a multiple of 4.
+            shift: (T,) float32, added to each row; -1e30 for columns that are no pose.
+            log_empty: log prior of all empty poses together.
+            factor: what weights are multiplied by.
+
+        Returns:
+            (patches, T) float16, log-evidence and posterior mass of the empty poses (patches,) float64.
+        """
+        items, width = scores.shape
+        self._check("scores", scores, np.dtype(np.float32), (items, width))
+        self._check("shift", shift, np.dtype(np.float32), (width,))
+        weights = self.xp.empty(scores.shape, dtype=np.float16)
+        evidence, empty = (self.xp.empty(items, dtype=np.float64) for _ in range(2))
+        packs, scratch = self._packs((width,), 4), 16 * (_ROW_THREADS // 32)
+        kept = min(packs, (SHARED_LIMIT - scratch) // 16)
+        arguments = (scores, shift, weights, evidence, empty, np.float32(log_empty), np.float32(factor))
+        grid, shared = (min(items, 8 * self._blocks), 1, 1), scratch + 16 * kept
+        self._launch("patch_rows", grid, arguments, (items, packs, kept), shared, _ROW_THREADS)
+        return weights, evidence, empty
+
+    def patch_frames(
+        self,
+        product: Array,
+        rows: tuple[int, int],
+        shape: tuple[int, int, int],
+        columns: tuple[int, int],
+        factors: tuple[float, float],
+    ) -> Array:
+        """Back-projection and coverage from the products of weights and patches.
+
+        Args:
+            product: (poses, W) float32, poses in the order (row of shifts, rotation, column of shifts).
+            rows: first row of shifts, and number of rows.
+            shape: number of rotations, box and margin.
+            columns: the column of ``product`` at which the first pixel of a patch would lie, and that of ones.
+            factors: what back-projections and coverages are multiplied by.
+
+        Returns:
+            (2, K, B, B) float64.
+        """
+        (first, count), (rotations, box, margin) = rows, shape
+        poses, width = product.shape
+        self._check("product", product, np.dtype(np.float32), (poses, width))
+        padded, side = poses // (count * rotations), box + 2 * margin
+        frames = self.xp.empty((count, 2, rotations, side, side), dtype=np.float64)
+        scales = np.float32(factors[1]), np.float32(factors[0])
+        sizes = (first, rotations, box, margin, padded, width, *columns)
+        self._launch("patch_frames", (count, rotations, 1), (product, frames, *scales), sizes)
+        return frames.sum(axis=0)
 
     def _grid(self, elements: int) -> int:
         return max(1, -(-elements // _THREADS))
