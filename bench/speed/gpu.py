@@ -97,7 +97,6 @@ PASSES = {
     "patch_posterior": {0: 3},  # maps: read for the sum, read and written for the weights
     "slide_log_sum": {0: 2, 1: 3},
     "window_normaliser": {1: 2},
-    "window_weights": {0: 2},
 }
 
 

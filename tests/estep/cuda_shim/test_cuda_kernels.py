@@ -51,10 +51,24 @@ def test_spectral_products(kernels: Kernels, rotations: int, items: int, shared:
     kernels.correlate_spectra(pixels, valid, targets, squares, gains)
     _close(kernels, gains, pixels * targets[:, None].conj() - valid * squares[:, None].conj())
 
-    sums = kernels.backproject_spectra(pixels, valid, weights)
+    level = rng.normal(size=rotations).astype(kernels.real)
+    kernels.correlate_spectra(pixels, None, targets, None, gains, level)
+    expected = pixels * targets[:, None].conj()
+    expected[:, :, 0, 0] += level[:, None]
+    _close(kernels, gains, expected)
+
+    before = sums, mass = kernels.backproject_spectra(pixels, valid, weights)
     assert (sums.shape[1] > 1) == (items > 16)
     seen, covered = ((a[None] * weights.conj()).sum(axis=1, dtype=complex) for a in (pixels, valid))
     _close(kernels, sums.sum(axis=1), np.stack([seen, covered]))
+    kernels.backproject_spectra(pixels, valid, weights, before)
+    _close(kernels, sums.sum(axis=1), 2 * np.stack([seen, covered]))
+
+    before = sums, mass = kernels.backproject_spectra(pixels, None, weights)
+    for times in (1, 2):
+        _close(kernels, sums.sum(axis=1), times * seen[None])
+        _close(kernels, mass.sum(axis=0), times * weights[:, :, 0, 0].real.sum(axis=1))
+        kernels.backproject_spectra(pixels, None, weights, before)
 
 
 @pytest.mark.parametrize(("box", "side", "rotations"), [(1, 4, 1), (2, 4, 3), (3, 8, 2), (5, 12, 4)])
@@ -104,9 +118,13 @@ def test_window_posterior(kernels: Kernels, separation: int, scale: float) -> No
     maps = (scale * rng.normal(size=(rotations, 2, rows, columns))).astype(kernels.real)
     corners = np.array([[15, 20, 3, 11, 0, 20], [18, 7, 0, 18, 2, 5]], np.int32)
     weights, sums = _windows(maps.astype(float), corners, -4.0, separation)
-    found = kernels.window_posterior(maps, corners, -4.0, separation).sum(axis=1)
-    _close(kernels, maps, weights, factor=max(1.0, scale))
-    _close(kernels, found, sums)
+    normaliser, found = kernels.window_posterior(maps, corners, -4.0, separation)
+    out = np.full_like(maps, np.nan)
+    kernels.window_weights(maps, normaliser, -4.0 - math.log(rotations), out)
+    _close(kernels, out, weights, factor=max(1.0, scale))
+    kernels.window_weights(maps, normaliser, -4.0 - math.log(rotations), maps)
+    np.testing.assert_array_equal(maps, out)
+    _close(kernels, found.sum(axis=1), sums)
 
 
 @pytest.mark.parametrize(("box", "rotations"), [(3, 1), (4, 3), (5, 4), (3, 32)])
@@ -187,7 +205,7 @@ def test_every_kernel_is_wrapped_and_tested() -> None:
         re.findall(r'_(?:launch|rows)\(\s*"(\w+)"', Path(_cuda_kernels.__file__).read_text())
     )
     host = set(re.findall(r"KERNEL\((\w+)\)", Path(__file__).with_name("shim.cpp").read_text())) - {"name"}
-    assert len(names) == 14
+    assert len(names) == 16
     assert names == launched == host
 
 

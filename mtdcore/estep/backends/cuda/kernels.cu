@@ -111,11 +111,13 @@ __device__ inline Complex times_conjugate(Complex a, Complex b) {
 }
 
 // gain_hat_k = M_hat conj(target_hat_k) - valid_hat conj(square_hat_k): score and energy in one inverse transform.
-// `square_hat` null: energies are the same everywhere, and left to the caller.
+// `square_hat` null: energies are the same everywhere, and in `level`, which is added to gain_hat_k(0): a constant on the
+// map. Null: none.
 // A thread keeps its frequencies of rotation blockIdx.y in registers and walks over the items.
 extern "C" __global__ void correlate_spectra(const ComplexPack* pixels_hat, const ComplexPack* valid_hat,
                                              const ComplexPack* target_hat, const ComplexPack* square_hat,
-                                             ComplexPack* gain_hat, int rotations, int items, int masks, int packs) {
+                                             const real* level, ComplexPack* gain_hat, int rotations, int items,
+                                             int masks, int packs) {
     for (int k = blockIdx.y; k < rotations; k += gridDim.y) {
         THREAD_STRIDE(f, packs) {
             const ComplexPack target = target_hat[offset(k) * packs + f];
@@ -130,6 +132,7 @@ extern "C" __global__ void correlate_spectra(const ComplexPack* pixels_hat, cons
                     const Complex energy = times_conjugate(valid.v[j], square.v[j]);
                     out.v[j] = {score.re - energy.re, score.im - energy.im};
                 }
+                if (level != nullptr && f == 0) out.v[0].re += level[k];
                 gain_hat[(offset(k) * items + m) * packs + f] = out;
             }
         }
@@ -139,16 +142,28 @@ extern "C" __global__ void correlate_spectra(const ComplexPack* pixels_hat, cons
 // sums[0] = sum_m M_hat conj(w_hat_mk), sums[1] = sum_m valid_hat conj(w_hat_mk), one partial sum per group of items
 // (blockIdx.z): back-projection and coverage before their inverse transform. Runs of 16 terms are summed in `real`,
 // the runs in float64: float64 arithmetic is slow on many cards, and 16 terms lose nothing that the data have.
-// `valid_hat` null: sums[0] alone.
+// `valid_hat` null: sums[0], and mass (groups, K), the sum of all weights, which is the coverage everywhere.
+// `more`: on top of what sums and mass hold.
 extern "C" __global__ void backproject_spectra(const ComplexPack* pixels_hat, const ComplexPack* valid_hat,
-                                               const ComplexPack* weight_hat, ComplexPack* sums, int rotations,
-                                               int items, int masks, int packs) {
+                                               const ComplexPack* weight_hat, ComplexPack* sums, double* mass,
+                                               int rotations, int items, int masks, int packs, int more) {
     const int RUN = 16;
     const int groups = gridDim.z;
     const int first = int(offset(items) * blockIdx.z / groups), last = int(offset(items) * (blockIdx.z + 1) / groups);
     for (int k = blockIdx.y; k < rotations; k += gridDim.y) {
         THREAD_STRIDE(f, packs) {
-            double total[8] = {};
+            const offset here = (offset(blockIdx.z) * rotations + k) * packs + f;
+            const offset there = here + offset(groups) * rotations * packs;  // of the coverage
+            double total[8] = {}, weighed = 0;
+            if (more) {
+                const ComplexPack seen = sums[here], covered = valid_hat != nullptr ? sums[there] : ComplexPack{};
+                for (int j = 0; j < 2; ++j) {
+                    total[4 * j] = seen.v[j].re;
+                    total[4 * j + 1] = seen.v[j].im;
+                    total[4 * j + 2] = covered.v[j].re;
+                    total[4 * j + 3] = covered.v[j].im;
+                }
+            }
             for (int start = first; start < last; start += RUN) {
                 real run[8] = {};
                 const int stop = start + RUN < last ? start + RUN : last;
@@ -158,6 +173,7 @@ extern "C" __global__ void backproject_spectra(const ComplexPack* pixels_hat, co
                     const ComplexPack pixels = pixels_hat[offset(m) * packs + f];
                     ComplexPack valid = {};
                     if (valid_hat != nullptr) valid = valid_hat[offset(masks == 1 ? 0 : m) * packs + f];
+                    if (f == 0) weighed += weight.v[0].re;
                     for (int j = 0; j < 2; ++j) {
                         const Complex seen = times_conjugate(pixels.v[j], weight.v[j]);
                         const Complex covered = times_conjugate(valid.v[j], weight.v[j]);
@@ -174,9 +190,13 @@ extern "C" __global__ void backproject_spectra(const ComplexPack* pixels_hat, co
                 seen.v[j] = {real(total[4 * j]), real(total[4 * j + 1])};
                 covered.v[j] = {real(total[4 * j + 2]), real(total[4 * j + 3])};
             }
-            const offset here = (offset(blockIdx.z) * rotations + k) * packs + f;
             sums[here] = seen;
-            if (valid_hat != nullptr) sums[here + offset(groups) * rotations * packs] = covered;
+            if (valid_hat != nullptr) {
+                sums[there] = covered;
+            } else if (f == 0) {
+                double* mine = &mass[offset(blockIdx.z) * rotations + k];
+                *mine = weighed + (more ? *mine : 0.0);
+            }
         }
     }
 }
@@ -349,18 +369,18 @@ extern "C" __global__ void __launch_bounds__(256)
     }
 }
 
-// w(x, k) = exp(Lambda(x, k) + log(lambda / K) - log(1 + S(x))), in place.
-extern "C" __global__ void window_weights(Pack* maps, const Pack* normaliser, real log_prior, int rotations, int items,
-                                          int packs) {
+// w(x, k) = exp(Lambda(x, k) + log(lambda / K) - log(1 + S(x))); `weights` may be `maps`.
+extern "C" __global__ void window_weights(const Pack* maps, const Pack* normaliser, Pack* weights, real log_prior,
+                                          int rotations, int items, int packs) {
     for (int m = blockIdx.y; m < items; m += gridDim.y) {
         THREAD_STRIDE(p, packs) {
             const Pack norm = normaliser[offset(m) * packs + p];
             for (int k = blockIdx.z; k < rotations; k += gridDim.z) {
-                Pack* here = &maps[(offset(k) * items + m) * packs + p];
-                const Pack gain = *here;
+                const offset here = (offset(k) * items + m) * packs + p;
+                const Pack gain = maps[here];
                 Pack weight;
                 for (int j = 0; j < 4; ++j) weight.v[j] = exp(gain.v[j] + log_prior - norm.v[j]);
-                *here = weight;
+                weights[here] = weight;
             }
         }
     }

@@ -71,7 +71,13 @@ class Kernels:
         self.complex = np.result_type(self.real, np.complex64)
 
     def correlate_spectra(
-        self, pixels: Array, valid: Array | None, targets: Array, squares: Array | None, out: Array
+        self,
+        pixels: Array,
+        valid: Array | None,
+        targets: Array,
+        squares: Array | None,
+        out: Array,
+        level: Array | None = None,
     ) -> None:
         """Spectra of the gains, ``out[k, m] = pixels[m] conj(targets[k]) - valid[m] conj(squares[k])``.
 
@@ -81,6 +87,7 @@ class Kernels:
             targets: (K, N1, N2 / 2 + 1) complex.
             squares: the same.
             out: (K, M, N1, N2 / 2 + 1) complex, written.
+            level: (K,) real, added to the frequency 0 of each rotation.
         """
         rotations, items, *plane = out.shape
         self._check("pixels", pixels, self.complex, (items, *plane))
@@ -93,20 +100,25 @@ class Kernels:
         packs = self._packs(plane, 2)
         columns, rows = self._grid(packs), min(rotations, _GRID_LIMIT)
         depth = min(max(1, self._blocks // (columns * rows)), items, _GRID_LIMIT)
-        arrays = (pixels, second[0], targets, second[1], out)
+        if level is not None:
+            self._check("level", level, self.real, (rotations,))
+        arrays = (pixels, second[0], targets, second[1], _NULL if level is None else level, out)
         self._launch("correlate_spectra", (columns, rows, depth), arrays, (rotations, items, masks, packs))
 
-    def backproject_spectra(self, pixels: Array, valid: Array | None, weights: Array) -> Array:
+    def backproject_spectra(
+        self, pixels: Array, valid: Array | None, weights: Array, before: tuple[Array, Array] | None = None
+    ) -> tuple[Array, Array]:
         """Spectra of back-projection and coverage, summed over items in G groups.
 
         Args:
             pixels: (M, N1, N2 / 2 + 1) complex.
-            valid: the same, or (1, ...) shared by all items; None: no coverage.
+            valid: the same, or (1, ...) shared by all items; None: no spectra of coverage.
             weights: (K, M, N1, N2 / 2 + 1) complex.
+            before: what an earlier call for other items returned, which is then added to.
 
         Returns:
-            (2, G, K, N1, N2 / 2 + 1) complex, (1, ...) without coverage; the sums over G are left to the caller, in
-            float64.
+            (2, G, K, N1, N2 / 2 + 1) complex, (1, ...) without coverage, and without coverage the sums of all weights
+            (G, K) float64; the sums over G are left to the caller, in float64.
         """
         rotations, items, *plane = weights.shape
         self._check("pixels", pixels, self.complex, (items, *plane))
@@ -114,11 +126,20 @@ class Kernels:
         self._check("weights", weights, self.complex, (rotations, items, *plane))
         packs = self._packs(plane, 2)
         columns, rows = self._grid(packs), min(rotations, _GRID_LIMIT)
-        groups = min(max(1, self._blocks // (columns * rows)), -(-items // 16), _GRID_LIMIT)
-        sums = self.xp.empty((1 if valid is None else 2, groups, rotations, *plane), dtype=self.complex)
-        arrays = (pixels, _NULL if valid is None else valid, weights, sums)
-        self._launch("backproject_spectra", (columns, rows, groups), arrays, (rotations, items, masks, packs))
-        return sums
+        kinds = 1 if valid is None else 2
+        if before is None:
+            groups = min(max(1, self._blocks // (columns * rows)), -(-items // 16), _GRID_LIMIT)
+            sums = self.xp.empty((kinds, groups, rotations, *plane), dtype=self.complex)
+            mass = self.xp.empty((groups, rotations), dtype=np.float64)
+        else:
+            sums, mass = before
+            groups = sums.shape[1]
+            self._check("before", sums, self.complex, (kinds, groups, rotations, *plane))
+            self._check("before", mass, np.dtype(np.float64), (groups, rotations))
+        arrays = (pixels, _NULL if valid is None else valid, weights, sums, mass)
+        sizes = (rotations, items, masks, packs, before is not None)
+        self._launch("backproject_spectra", (columns, rows, groups), arrays, sizes)
+        return sums, mass
 
     def _check_valid(self, valid: Array | None, items: int, plane: list[int]) -> int:
         """Number of spectra of validity."""
@@ -154,18 +175,21 @@ class Kernels:
         self._launch("patch_posterior", grid, arguments, (rotations, items, side, box_size), _SCRATCH)
         return evidence, empty
 
-    def window_posterior(self, maps: Array, corners: Array, log_activity: float, separation: int) -> Array:
-        """Gains to posterior weights in place, each corner competing with its neighbours.
+    def window_posterior(
+        self, maps: Array, corners: Array, log_activity: float, separation: int
+    ) -> tuple[Array, Array]:
+        """The posterior of a copy at each corner, which competes with its neighbours; :meth:`window_weights` goes on.
 
         Args:
-            maps: (K, M, N1, N2) real, Lambda at every corner; becomes w at owned corners and 0 elsewhere.
+            maps: (K, M, N1, N2) real, Lambda at every corner.
             corners: (M, 6) int32 per tile: rows and columns of corners, then first and last owned row, first
                 and last owned column (half-open).
             log_activity: log lambda.
             separation: minimum separation d in pixels.
 
         Returns:
-            (M, G, 2) float64 partial sums: log(1 + S) - log(1 + S_0) over owned corners, and the sum of w.
+            (M, N1, N2) real, log(1 + S) at owned corners and infinity elsewhere, and (M, G, 2) float64 partial sums:
+            log(1 + S) - log(1 + S_0) over owned corners, and the sum of w.
         """
         rotations, items, rows, columns = maps.shape
         self._check("maps", maps, self.real, (rotations, items, rows, columns))
@@ -174,14 +198,28 @@ class Kernels:
         if separation < 1 or line_packs < 1:
             raise ParameterError(f"the minimum separation must be at least 1 pixel; got {separation}.")
         log_prior = self.real.type(log_activity - math.log(rotations))
-        layers = min(items, _GRID_LIMIT)
         odds = self.xp.empty((items, rows, columns), dtype=self.real)
-        grid = (self._grid(packs), layers, 1)
+        grid = (self._grid(packs), min(items, _GRID_LIMIT), 1)
         self._launch("window_odds", grid, (maps, corners, odds, log_prior), (rotations, items, rows, columns))
-        normaliser, sums = self.compete(odds, corners, log_activity, separation)
+        return self.compete(odds, corners, log_activity, separation)
+
+    def window_weights(self, maps: Array, normaliser: Array, log_prior: float, out: Array) -> None:
+        """Gains to posterior weights.
+
+        Args:
+            maps: (k, M, N1, N2) real, some of those of :meth:`window_posterior`.
+            normaliser: (M, N1, N2) real, of these items.
+            log_prior: log(lambda / K), K the number of all rotations.
+            out: like ``maps``, or the same; becomes w at owned corners and 0 elsewhere.
+        """
+        rotations, items, *plane = maps.shape
+        self._check("maps", maps, self.real, (rotations, items, *plane))
+        self._check("normaliser", normaliser, self.real, (items, *plane))
+        self._check("out", out, self.real, (rotations, items, *plane))
+        packs, layers = self._packs(plane, 4), min(items, _GRID_LIMIT)
         grid = (self._grid(packs), layers, min(rotations, max(1, self._blocks // layers)))
-        self._launch("window_weights", grid, (maps, normaliser, log_prior), (rotations, items, packs))
-        return sums
+        arguments = (maps, normaliser, out, self.real.type(log_prior))
+        self._launch("window_weights", grid, arguments, (rotations, items, packs))
 
     def compete(
         self, odds: Array, corners: Array, log_activity: float, separation: int

@@ -59,8 +59,15 @@ class Model(Protocol):
         """The items of these tiles."""
         ...
 
-    def normalise(self, maps: Array, items: Items, kernels: Kernels) -> Array:
-        """Gains (K, M, N1, N2) to weights in place; returns (2,) float64: evidence, and empty mass or count."""
+    def normalise(self, maps: Array, items: Items, kernels: Kernels) -> tuple[Array, Array | None]:
+        """From gains (K, M, N1, N2): (2,) float64, evidence, and empty mass or count; and the normalisers (M, N1, N2).
+
+        No normalisers: gains have become weights in place, and :meth:`weigh` has nothing to do.
+        """
+        ...
+
+    def weigh(self, maps: Array, normaliser: Array, out: Array, kernels: Kernels) -> None:
+        """Weights of some gains (k, m, N1, N2) and the normalisers of their items; ``out`` may be ``maps``."""
         ...
 
     def posterior(self, maps: Array, tile: Tile) -> np.ndarray:
@@ -128,12 +135,15 @@ class PatchModel:
         valid = [self._patches(m[t.tile.owned]) for m, t in zip(masks, tiles, strict=True)]
         return Items(xp.concatenate(pixels), xp.concatenate(valid))
 
-    def normalise(self, maps: Array, items: Items, kernels: Kernels) -> Array:
+    def normalise(self, maps: Array, items: Items, kernels: Kernels) -> tuple[Array, Array | None]:
         """Log-sum-exp over all poses of a patch."""
         evidence, empty = kernels.patch_posterior(
             maps, self.likelihood.box_size, self.log_shown, self.log_empty
         )
-        return kernels.xp.stack((evidence.sum(), empty.sum()))
+        return kernels.xp.stack((evidence.sum(), empty.sum())), None
+
+    def weigh(self, maps: Array, normaliser: Array, out: Array, kernels: Kernels) -> None:
+        """See :meth:`normalise`: maps are weights."""
 
     def posterior(self, maps: Array, tile: Tile) -> np.ndarray:
         """Shifts l of docs/model.md 3: the empty ones share the empty mass of their patch evenly."""
@@ -223,11 +233,16 @@ class WindowModel:
             for owned, length in zip(tile.region.owned, tile.micrograph_shape, strict=True)
         )
 
-    def normalise(self, maps: Array, items: Items, kernels: Kernels) -> Array:
+    def normalise(self, maps: Array, items: Items, kernels: Kernels) -> tuple[Array, Array | None]:
         """Competition of corners closer than the minimum separation."""
         like = self.likelihood
-        sums = kernels.window_posterior(maps, items.corners, like.log_activity, like.separation)
-        return sums.sum(axis=(0, 1))
+        normaliser, sums = kernels.window_posterior(maps, items.corners, like.log_activity, like.separation)
+        return sums.sum(axis=(0, 1)), normaliser
+
+    def weigh(self, maps: Array, normaliser: Array, out: Array, kernels: Kernels) -> None:
+        """Posterior of a template at each owned corner."""
+        log_prior = self.likelihood.log_activity - math.log(self.likelihood.templates)
+        kernels.window_weights(maps, normaliser, log_prior, out)
 
     def posterior(self, maps: Array, tile: Tile) -> np.ndarray:
         """Weights of the owned corners."""

@@ -21,8 +21,9 @@ DIRECT_BOX = 8
 #: Spectra of all templates are kept when they take no more than this share of the free memory.
 _KEPT_SHARE = 0.1
 
-#: Bytes of spectra in flight: enough to fill the device and to hide a launch, small beside the maps.
-_CHUNK_BYTES = 256 << 20
+#: Bytes of spectra in flight: enough to fill the device and to hide a launch; what a kernel leaves in the cache of the
+#: device, the next one reads there.
+_CHUNK_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -123,14 +124,16 @@ class SpectralPath:
     def sums(self, items: Items) -> Sums:
         """See :meth:`Path.sums`."""
         maps, pixels, valid = self._gains(items)
-        scores = self._model.normalise(maps, items, self._kernels)
-        frames = [self._backproject(maps[cut], pixels, valid) for cut in self._cuts(len(items))]
+        scores, normaliser = self._model.normalise(maps, items, self._kernels)
+        frames = [self._backproject(maps, cut, normaliser, pixels, valid) for cut in self._cuts(len(items))]
         return Sums(self._kernels.xp.concatenate(frames, axis=1), scores)
 
     def weights(self, items: Items) -> Array:
         """(K, M, N1, N2) posterior weights at each shift or corner."""
         maps, _, _ = self._gains(items)
-        self._model.normalise(maps, items, self._kernels)
+        _, normaliser = self._model.normalise(maps, items, self._kernels)
+        if normaliser is not None:
+            self._model.weigh(maps, normaliser, maps, self._kernels)
         return maps
 
     def log_odds(self, items: Items) -> Array:
@@ -153,13 +156,15 @@ class SpectralPath:
             box = self._kernels.xp.ones((1, *items.pixels.shape[1:]), dtype=np.uint8)
             valid, level = self._spectra(box if items.valid is None else items.valid), self._bias
         maps = self._empty((len(self._targets), len(items), *self._torus))
+        chunk = self._chunk(len(items), complex_=True)
         for cut in self._cuts(len(items)):
             targets, squares = self._template_spectra(cut, constant)
-            spectra = self._empty((len(targets), len(items), *self._half), complex_=True)
-            self._kernels.correlate_spectra(pixels, valid, targets, squares, spectra)
-            if level is not None:  # a constant on the map
-                spectra[:, :, 0, 0] += level[cut, None]
-            self._device.irfft2(_flat(spectra), _flat(maps[cut]))
+            bias = None if level is None else level[cut]
+            for some in self._ranges(len(items)):
+                own = valid if valid is None or len(valid) == 1 else valid[some]
+                spectra = _part(chunk, len(targets), some)
+                self._kernels.correlate_spectra(pixels[some], own, targets, squares, spectra, bias)
+                self._device.irfft2(_flat(spectra), _flat(maps[cut, some]))
         return maps, pixels, valid
 
     def _template_spectra(self, cut: slice, constant: bool) -> tuple[Array, Array | None]:
@@ -179,16 +184,30 @@ class SpectralPath:
         targets, squares = self._transformed
         return targets[cut], None if squares is None else squares[cut]
 
-    def _backproject(self, weights: Array, pixels: Array, valid: Array | None) -> Array:
+    def _backproject(
+        self, maps: Array, cut: slice, normaliser: Array | None, pixels: Array, valid: Array | None
+    ) -> Array:
         """(2, k, B, B) float64 frames of some rotations."""
-        spectra = self._empty((*weights.shape[:2], *self._half), complex_=True)
-        self._device.rfft2(_flat(weights), _flat(spectra))
-        sums = self._kernels.backproject_spectra(pixels, valid, spectra)
+        kernels, items, found = self._kernels, len(pixels), None
+        chunk = self._chunk(items, complex_=True)
+        scratch = None if normaliser is None else self._chunk(items)
+        for some in self._ranges(items):
+            weights = maps[cut, some]
+            if normaliser is not None:
+                weighed = _part(scratch, len(weights), some)
+                self._model.weigh(weights, normaliser[some], weighed, kernels)
+                weights = weighed
+            spectra = _part(chunk, len(weights), some)
+            self._device.rfft2(_flat(weights), _flat(spectra))
+            own = valid if valid is None or len(valid) == 1 else valid[some]
+            found = kernels.backproject_spectra(pixels[some], own, spectra, found)
+        assert found is not None
+        sums, mass = found
         seen = self._frames(sums)
         if valid is not None:
             return seen
-        mass = spectra[:, :, 0, 0].real.astype(np.float64).sum(axis=1)
-        return self._kernels.xp.concatenate((seen, self._kernels.xp.ones_like(seen) * mass[:, None, None]))
+        covered = kernels.xp.ones_like(seen) * mass.sum(axis=0)[:, None, None]
+        return kernels.xp.concatenate((seen, covered))
 
     def _frames(self, sums: Array) -> Array:
         """(S, k, B, B) float64 from spectra (S, G, k, ...) of partial sums."""
@@ -212,6 +231,17 @@ class SpectralPath:
         step = max(1, _CHUNK_BYTES // (items * self._spectrum_bytes))
         return (slice(k, min(k + step, rotations)) for k in range(0, rotations, step))
 
+    def _ranges(self, items: int) -> Iterator[slice]:
+        """Items whose spectra exist at one time: all, unless they are too many for a single rotation."""
+        step = max(1, min(items, _CHUNK_BYTES // self._spectrum_bytes))
+        return (slice(m, min(m + step, items)) for m in range(0, items, step))
+
+    def _chunk(self, items: int, complex_: bool = False) -> Array:
+        """Planes in flight, spectra or maps, one after another."""
+        cut, some = next(self._cuts(items)), next(self._ranges(items))
+        count = (cut.stop - cut.start) * (some.stop - some.start)
+        return self._empty((count, *(self._half if complex_ else self._torus)), complex_)
+
     def _empty(self, shape: tuple[int, ...], complex_: bool = False) -> Array:
         dtype = self._kernels.complex if complex_ else self._kernels.real
         return self._kernels.xp.empty(shape, dtype=dtype)
@@ -225,3 +255,9 @@ def templates(turned: Array, noise_std: float) -> tuple[Array, Array]:
 def _flat(planes: Array) -> Array:
     """(batch, N1, N2) view."""
     return planes.reshape(-1, *planes.shape[-2:])
+
+
+def _part(chunk: Array, rotations: int, items: slice) -> Array:
+    """(k, m, N1, N2) view of the first planes of a chunk."""
+    count = items.stop - items.start
+    return chunk[: rotations * count].reshape(rotations, count, *chunk.shape[1:])
