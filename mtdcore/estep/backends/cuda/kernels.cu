@@ -277,12 +277,27 @@ extern "C" __global__ void window_odds(const Pack* maps, const Corners* corners,
     }
 }
 
+// A sum of exponentials as (largest exponent, sum over it): one exponential a term and no branch. Nothing is -1e30,
+// whose differences are numbers.
+struct NearSum {
+    real max, sum;
+};
+
+#define NOTHING_NEAR real(-1e30)
+
+__device__ inline void add(NearSum& total, real value) {
+    const real apart = value - total.max, smaller = exp(-fabs(apart));
+    total.sum = apart > 0 ? total.sum * smaller + real(1) : total.sum + smaller;
+    total.max = apart > 0 ? value : total.max;
+}
+
 // Along one axis: out(x) = log sum_{|x' - x| < d} exp(in(x')), O(1) per position (van Herk): the axis is cut into
 // spans as long as the window, so that every window is the end of one span and the start of the next. A block takes
 // `lines` neighbouring lines and `spans` spans of each through shared memory, with loads and stores along whichever
-// axis is contiguous. A thread owns one span of one line: it walks back over its inputs (suffix sums), then forward
-// over the next ones (prefix sums). Neighbouring threads take neighbouring lines (stride 1 in shared memory) or
-// neighbouring spans (stride 2 d - 1, odd): no two of a warp meet in a bank.
+// axis is contiguous. A thread owns one span of one line: it walks back over it (suffix sums), then forward over the
+// next one (prefix sums, in place); all threads bring the two together on the way out. Neighbouring threads take
+// neighbouring lines (stride 1 in shared memory) or neighbouring spans (stride 2 d - 1, odd): no two of a warp meet in
+// a bank.
 extern "C" __global__ void __launch_bounds__(256)
     slide_log_sum(const real* in, real* out, int items, offset item_stride, int line_count, int line_stride, int length,
                   int stride, int separation, int lines, int spans) {
@@ -291,44 +306,51 @@ extern "C" __global__ void __launch_bounds__(256)
     const bool across = line_stride == 1;  // lines are neighbours in memory
     const int x_step = across ? lines : 1, in_step = across ? 1 : extent | 1, out_step = across ? 1 : owned | 1;
     real* inputs = reinterpret_cast<real*>(memory);
-    real* outputs = inputs + (across ? extent * lines : lines * in_step);
+    real* suffixes = inputs + (across ? extent * lines : lines * in_step);
     const int groups = (line_count + lines - 1) / lines, stretches = (length + owned - 1) / owned;
     for (int m = blockIdx.y; m < items; m += gridDim.y) {
         for (int b = blockIdx.x; b < groups * stretches; b += gridDim.x) {
             const int group = b % groups, first_line = group * lines, first = (b / groups) * owned;
             const offset origin = offset(m) * item_stride + offset(first_line) * line_stride;
-            __syncthreads();  // the outputs of the previous stretch are written
+            __syncthreads();  // the sums of the previous stretch are written
             for (int i = threadIdx.x; i < lines * extent; i += blockDim.x) {
                 const int line = across ? i % lines : i / extent, x = across ? i / lines : i % extent;
                 const int source = first + x - (separation - 1);
                 const bool there = source >= 0 && source < length && first_line + line < line_count;
-                inputs[x * x_step + line * in_step] =
-                    there ? in[origin + offset(line) * line_stride + offset(source) * stride] : log_zero();
+                const real value = there ? in[origin + offset(line) * line_stride + offset(source) * stride] : log_zero();
+                inputs[x * x_step + line * in_step] = value > NOTHING_NEAR ? value : NOTHING_NEAR;
             }
             __syncthreads();
             for (int i = threadIdx.x; i < lines * spans; i += blockDim.x) {
                 const int line = across ? i % lines : i / spans, span = across ? i / lines : i % spans;
                 const real* from = inputs + line * in_step + span * window * x_step;
-                real* to = outputs + line * out_step + span * window * x_step;
-                LogSum suffix = nothing();
+                real* to = suffixes + line * out_step + span * window * x_step;
+                NearSum suffix = {NOTHING_NEAR, 0};
                 for (int x = window - 1; x >= 0; --x) {
                     add(suffix, from[x * x_step]);
-                    to[x * x_step] = suffix.sum > 0 ? value(suffix) : log_zero();
+                    to[x * x_step] = suffix.max + log(suffix.sum);
                 }
-                LogSum prefix = nothing();
-                for (int x = 1; x < window; ++x) {
-                    add(prefix, from[(x + window - 1) * x_step]);
-                    LogSum both = prefix;
-                    add(both, to[x * x_step]);
-                    to[x * x_step] = both.sum > 0 ? value(both) : log_zero();
+            }
+            __syncthreads();  // the inputs have been read
+            for (int i = threadIdx.x; i < lines * spans; i += blockDim.x) {
+                const int line = across ? i % lines : i / spans, span = across ? i / lines : i % spans;
+                real* own = inputs + line * in_step + (span + 1) * window * x_step;
+                NearSum prefix = {NOTHING_NEAR, 0};
+                for (int x = 0; x < window - 1; ++x) {
+                    add(prefix, own[x * x_step]);
+                    own[x * x_step] = prefix.max + log(prefix.sum);
                 }
             }
             __syncthreads();
             for (int i = threadIdx.x; i < lines * owned; i += blockDim.x) {
                 const int line = across ? i % lines : i / owned, x = across ? i / lines : i % owned;
                 if (first + x < length && first_line + line < line_count) {
-                    out[origin + offset(line) * line_stride + offset(first + x) * stride] =
-                        outputs[x * x_step + line * out_step];
+                    real near = suffixes[x * x_step + line * out_step];
+                    if (x % window != 0) {  // else the window is a span
+                        const real next = inputs[(x + window - 1) * x_step + line * in_step], apart = next - near;
+                        near = (apart > 0 ? next : near) + log1p(exp(-fabs(apart)));
+                    }
+                    out[origin + offset(line) * line_stride + offset(first + x) * stride] = near;
                 }
             }
         }
