@@ -8,6 +8,7 @@ from functools import partial
 from .._base.summing import map_sum
 from .._base.typing import Array
 from ..data import Measurement, open_measurement
+from ..data.measurement import Tiles
 from ..data.tiles import TileGeometry
 from ..errors import InputError, ParameterError
 from ..model.likelihood import Likelihood
@@ -96,4 +97,9 @@ def _part(
     backend: Backend,
     coarse: int | None,
 ) -> Statistics:
+<<<<<<< HEAD
     return accumulate(backend, measurement.tiles(cut), backend.asarray(target), likelihood, coarse)
+=======
+    turned = templates(backend.asarray(target), RotationSet(likelihood.rotations, likelihood.box_size))
+    return accumulate(backend, Tiles(measurement, cut), turned, likelihood)
+>>>>>>> da37c51 (CUDA: tiles stay on the device between E-steps as long as they fit)

@@ -27,6 +27,7 @@ from .models import Items, Model, PatchModel, WindowModel
 from .patches import PatchMatrixPath
 from .patches import faster as patch_matrix_is_faster
 from .paths import DirectPath, Path, SpectralPath, Sums
+from .resident import Resident
 from .staging import grouped, staged
 from .workers import device_executor, sees_one_device
 
@@ -63,6 +64,7 @@ class CudaBackend:
         self.device, self.name, self.xp = device, device.name, device.xp
         self.precision: Precision = precision
         self._batch_bytes: int | None = None  # learnt when memory ran out
+        self._resident = Resident()
 
     @classmethod
     def open(cls, index: int | None = None, precision: Precision = "float32") -> Self:
@@ -126,8 +128,7 @@ class CudaBackend:
             step = _EStep(self.device, self._held(templates, likelihood), likelihood, self.precision)
             total = step.zeros()
             energy, pixels, sites = self.xp.zeros((), dtype=np.float64), 0, 0
-            groups = grouped(tiles, step.key)
-            for group, sent in staged(self.device, groups):
+            for group, sent in self._resident.groups(self.device, tiles, step.key):
                 path, items = step.path(group.precision, group.tiles[0]), step.model.gather(sent, self.xp)
                 total = total + self._sums(path, items)
                 energy = energy + step.model.energy(sent, items)
@@ -214,6 +215,7 @@ class CudaBackend:
         return total
 
     def _halved(self, limit: int, cause: str) -> int:
+        self._resident.clear()
         self.device.release()
         if limit == 1:
             raise MemoryError(cause)

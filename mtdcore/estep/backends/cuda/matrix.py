@@ -16,7 +16,6 @@ import numpy as np
 
 from ...._base.typing import Array
 from ....data.tiles import Tile
-from ..precision import level
 from .device import Device
 from .kernels import ONES, ZEROS, Kernels
 from .models import Items, WindowModel
@@ -67,9 +66,9 @@ def exact_enough(largest_norm: float, box_size: int, noise_std: float, tiles: Se
         tiles: tiles that are scored together.
     """
     for tile in tiles:
-        if max(tile.values.max(), -tile.values.min()) > _LARGEST_PIXEL * noise_std:
+        if tile.peak > _LARGEST_PIXEL * noise_std:
             return False
-        height = math.hypot(level(tile), largest_norm / box_size)
+        height = math.hypot(tile.level, largest_norm / box_size)
         if math.sqrt(2.0) * _HALF_ROUNDING * largest_norm * height / noise_std**2 > _TOLERANCE:
             return False
     return True
