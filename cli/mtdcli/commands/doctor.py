@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import os
 import platform
 import time
 from typing import Any
@@ -9,8 +11,8 @@ from typing import Any
 import click
 
 from ..terminal.console import emit, json_option
-from ..terminal.installation import machine, version_of, versions
 
+_PACKAGES = ("mtdcore", "numpy", "scipy", "numba", "zarr", "click", "matplotlib")
 _OPTIONAL = {
     "torch": "torch",
     "cupy": "cuda12 or cuda13",
@@ -20,8 +22,16 @@ _OPTIONAL = {
     "distributed": "dask",
 }
 
-#: Result for a device whose compute capability the kernels do not support.
+#: In the place of the self-test of a device whose compute capability the kernels do not support.
 _TOO_OLD = "not run: too old"
+
+#: E-steps that are timed on a card, one for each way through it (docs/gpu.md): model, box, templates, side in pixels.
+_TIMED: dict[str, tuple[str, int, int, int]] = {
+    "patches in registers": ("patch", 5, 4, 2048),
+    "patches as matrices": ("patch", 28, 4, 2048),
+    "windows by transforms": ("window", 28, 4, 2048),
+    "windows as matrices": ("window", 28, 256, 1024),
+}
 
 
 @click.command()
@@ -30,7 +40,8 @@ _TOO_OLD = "not run: too old"
 def command(ctx: click.Context, as_json: bool) -> None:
     """Versions, devices and a small self-test of each: its backend against the reference definition.
 
-    Exit code 69 if a self-test fails.
+    Of each card also how many poses (templates at pixels) an E-step scores in a second, for every way it may take; an H100
+    does 1e10 and more. Exit code 69 if a self-test fails.
     """
     test, cuda = self_test(), cuda_devices()
     tests = [test] if isinstance(cuda, str) else [test, *(device["self_test"] for device in cuda.values())]
@@ -40,7 +51,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
             "system": f"{platform.system()} {platform.release()} {platform.machine()}",
             "packages": versions(),
             "optional": {
-                name: version_of(name) or f"not installed; pip install 'mtdcore[{extra}]'"
+                name: _version(name) or f"not installed; pip install 'mtdcore[{extra}]'"
                 for name, extra in _OPTIONAL.items()
             },
             "machine": machine(),
@@ -49,6 +60,25 @@ def command(ctx: click.Context, as_json: bool) -> None:
         as_json,
     )
     ctx.exit(69 if any(not t["passed"] for t in tests if t != _TOO_OLD) else 0)
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of the packages that every run uses."""
+    return {name: _version(name) for name in _PACKAGES}
+
+
+def machine() -> dict[str, Any]:
+    """Cores this process may use, threads of Numba, memory in GiB."""
+    import numba
+
+    from mtdcore._base.cores import usable_cores
+
+    pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    return {
+        "cores": usable_cores(),
+        "numba_threads": numba.get_num_threads(),
+        "memory_gib": round(pages * page / 2**30, 1),
+    }
 
 
 def cuda_devices() -> dict[str, Any] | str:
@@ -60,21 +90,28 @@ def cuda_devices() -> dict[str, Any] | str:
         found = describe_devices()
     except MtdError as problem:
         return f"not available: {problem}"
-    return {
-        f"cuda:{device.index}": {
-            "name": device.name,
-            "compute_capability": "{}.{}".format(*device.compute_capability),
-            "memory_gib": round(device.memory / 2**30, 1),
-            "driver": f"CUDA {device.driver // 1000}.{device.driver % 1000 // 10}",
-            "nvrtc": "{}.{}".format(*device.nvrtc),
-            "self_test": _tried(f"cuda:{device.index}") if device.usable else _TOO_OLD,
-        }
-        for device in found
+    return {f"cuda:{device.index}": _described(device) for device in found}
+
+
+def _described(device: Any) -> dict[str, Any]:
+    """One device; its speed where it computes rightly."""
+    name = f"cuda:{device.index}"
+    test = _tried(name) if device.usable else _TOO_OLD
+    facts = {
+        "name": device.name,
+        "compute_capability": "{}.{}".format(*device.compute_capability),
+        "memory_gib": round(device.memory / 2**30, 1),
+        "driver": f"CUDA {device.driver // 1000}.{device.driver % 1000 // 10}",
+        "nvrtc": "{}.{}".format(*device.nvrtc),
+        "self_test": test,
     }
+    if test != _TOO_OLD and test["passed"]:
+        facts["pixel_poses_per_second"] = speeds(name)
+    return facts
 
 
 def _tried(name: str) -> dict[str, Any]:
-    """The self-test of a device; its exceptions are findings."""
+    """The self-test of a device; whatever goes wrong there is a finding, not a crash."""
     try:
         return self_test(name)
     except Exception as problem:
@@ -90,15 +127,59 @@ def self_test(name: str = "cpu") -> dict[str, Any]:
     target = mtd.datasets.glyphs(1, box_size=8)[0].astype(np.float64)
     simulation = mtd.simulate(target, side=24, count=2, snr=1.0, separation=1, seed=0)
     likelihoods = (
-        mtd.PatchLikelihood(views=mtd.Rotations(2, 8), noise_std=simulation.noise_std),
-        mtd.WindowLikelihood(views=mtd.Rotations(2, 8), noise_std=simulation.noise_std, expected_count=2),
+        mtd.PatchLikelihood(box_size=8, rotations=2, noise_std=simulation.noise_std),
+        mtd.WindowLikelihood(box_size=8, rotations=2, noise_std=simulation.noise_std, expected_count=2),
     )
     tested, defining = (mtd.get_backend(each, precision="float64") for each in (name, "reference"))
     started, worst = time.perf_counter(), 0.0
     for likelihood in likelihoods:
         found, expected = (
-            engine.to_host(mtd.e_step(simulation.measurement, target, likelihood, backend=engine).right)
+            engine.to_host(
+                mtd.e_step(simulation.measurement, target, likelihood, backend=engine).backprojection
+            )
             for engine in (tested, defining)
         )
         worst = max(worst, float(np.abs(found - expected).max() / np.abs(expected).max()))
     return {"passed": worst < 1e-9, "relative_difference": worst, "seconds": time.perf_counter() - started}
+
+
+def speeds(name: str) -> dict[str, float]:
+    """Pixel-poses per second of an E-step on noise, the best of three, for each way it may take."""
+    import numpy as np
+
+    import mtdcore as mtd
+
+    engine, found = mtd.get_backend(name), {}
+    for way, (model, box_size, templates, side) in _TIMED.items():
+        noise = np.random.default_rng(0).normal(size=(side, side)).astype(np.float32)
+        measurement = mtd.open_measurement(noise)
+        likelihood = _likelihood(model, box_size, templates)
+        target = np.full((box_size, box_size), 1.0 / box_size)
+        seconds = []
+        for _ in range(3):
+            started = time.perf_counter()
+            mtd.e_step(measurement, target, likelihood, backend=engine)
+            engine.synchronize()
+            seconds.append(time.perf_counter() - started)
+        found[way] = float(f"{side**2 * templates / min(seconds):.3g}")
+    return found
+
+
+def _likelihood(model: str, box_size: int, rotations: int) -> Any:
+    """At noise level 1."""
+    import mtdcore as mtd
+
+    if model == "patch":
+        return mtd.PatchLikelihood(box_size=box_size, rotations=rotations, noise_std=1.0)
+    return mtd.WindowLikelihood(box_size=box_size, rotations=rotations, noise_std=1.0, expected_count=100.0)
+
+
+def _version(name: str) -> str | None:
+    """Installed version of a package; CuPy's distributions carry the CUDA version in their names."""
+    names = ("cupy", "cupy-cuda12x", "cupy-cuda13x") if name == "cupy" else (name,)
+    for candidate in names:
+        try:
+            return importlib.metadata.version(candidate)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
