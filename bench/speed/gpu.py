@@ -34,7 +34,7 @@ from mtdcore.estep.backends.cuda.models import Items
 from mtdcore.estep.backends.cuda.paths import SpectralPath, templates
 from mtdcore.estep.backends.cuda.staging import grouped, staged
 from mtdcore.model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
-from mtdcore.model.rotations import RotationSet
+from mtdcore.model.rotations import Rotations
 
 
 @dataclass(frozen=True)
@@ -47,24 +47,26 @@ class Case:
 
     def templates(self, backend: CudaBackend) -> Any:
         """(K, L, L) rotations of noise; views of something else where they are thousands."""
-        rng, size, count = np.random.default_rng(1), self.likelihood.box_size, self.likelihood.rotations
+        rng, size, count = np.random.default_rng(1), self.likelihood.box_size, self.likelihood.templates
         if count > _ROTATIONS:
             return backend.asarray(rng.normal(size=(count, size, size)) * (_NORM / size))
-        return RotationSet(count, size).apply(backend.asarray(rng.normal(size=(size, size)) * (_NORM / size)))
+        return Rotations(count, size).apply(backend.asarray(rng.normal(size=(size, size)) * (_NORM / size)))
 
     def units(self, sites: int) -> float:
         """What the rate counts: patch-rotations, or pixel-poses."""
         area = sites if isinstance(self.likelihood, PatchLikelihood) else self.side**2
-        return area * self.likelihood.rotations
+        return area * self.likelihood.templates
 
 
 def _window(box_size: int, templates: int, side: int) -> Case:
-    model = WindowLikelihood(box_size, templates, 1.0, expected_count=0.2 * (side / box_size) ** 2)
+    model = WindowLikelihood(Rotations(templates, box_size), 1.0, expected_count=0.2 * (side / box_size) ** 2)
     return Case(f"window-{box_size}-{templates}", model, side)
 
 
 def _patch(box_size: int, rotations: int) -> Case:
-    return Case(f"patch-{box_size}-{rotations}", PatchLikelihood(box_size, rotations, 1.0, 0.5), 4096)
+    return Case(
+        f"patch-{box_size}-{rotations}", PatchLikelihood(Rotations(rotations, box_size), 1.0, 0.5), 4096
+    )
 
 
 #: Norm of the templates in noise levels; more templates than this are no rotations.
@@ -280,7 +282,7 @@ def row(backend: CudaBackend, case: Case, repeats: int, bandwidth: float) -> dic
             result["times_faster_than_transforms"] = transforms / resident
         if isinstance(path, SpectralPath):
             batch = items[: max(1, min(len(items), 4096))]
-            pairs = seconds(backend, transforms_alone(backend, path, batch, likelihood.rotations), repeats)
+            pairs = seconds(backend, transforms_alone(backend, path, batch, likelihood.templates), repeats)
             result["ratio_to_transforms"] = resident / (pairs * len(items) / len(batch))
         if isinstance(likelihood, PatchLikelihood):
             batch = items.pixels[:2048]
@@ -288,7 +290,7 @@ def row(backend: CudaBackend, case: Case, repeats: int, bandwidth: float) -> dic
             priors = step.model.log_shown, step.model.log_empty
             rival = _times_faster(backend, resident, repeats, simple_patch_step, [batch, *images], priors)
             result |= {name: times * len(items) / len(batch) for name, times in rival.items()}
-        elif likelihood.rotations <= _ROTATIONS:
+        elif likelihood.templates <= _ROTATIONS:
             arrays = [a.astype(np.float32) for a in (backend.asarray(noise), turned)]
             result |= _times_faster(backend, resident, repeats, simple_window_step, arrays, (likelihood,))
     return result

@@ -97,9 +97,4 @@ def _part(
     backend: Backend,
     coarse: int | None,
 ) -> Statistics:
-<<<<<<< HEAD
-    return accumulate(backend, measurement.tiles(cut), backend.asarray(target), likelihood, coarse)
-=======
-    turned = templates(backend.asarray(target), RotationSet(likelihood.rotations, likelihood.box_size))
-    return accumulate(backend, Tiles(measurement, cut), turned, likelihood)
->>>>>>> da37c51 (CUDA: tiles stay on the device between E-steps as long as they fit)
+    return accumulate(backend, Tiles(measurement, cut), backend.asarray(target), likelihood, coarse)

@@ -4,12 +4,8 @@ from importlib.util import find_spec
 
 import pytest
 
-<<<<<<< HEAD
-import mtdcli.reproduce.demo
-=======
-import mtdcli.commands.demo
 import mtdcli.commands.doctor
->>>>>>> 92ed3e7 (mtd doctor times an E-step of every way through a card)
+import mtdcli.reproduce.demo
 
 
 @pytest.fixture

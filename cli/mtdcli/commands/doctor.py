@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
 import platform
 import time
 from typing import Any
@@ -11,8 +9,8 @@ from typing import Any
 import click
 
 from ..terminal.console import emit, json_option
+from ..terminal.installation import machine, version_of, versions
 
-_PACKAGES = ("mtdcore", "numpy", "scipy", "numba", "zarr", "click", "matplotlib")
 _OPTIONAL = {
     "torch": "torch",
     "cupy": "cuda12 or cuda13",
@@ -22,7 +20,7 @@ _OPTIONAL = {
     "distributed": "dask",
 }
 
-#: In the place of the self-test of a device whose compute capability the kernels do not support.
+#: Result for a device whose compute capability the kernels do not support.
 _TOO_OLD = "not run: too old"
 
 #: E-steps that are timed on a card, one for each way through it (docs/gpu.md): model, box, templates, side in pixels.
@@ -51,7 +49,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
             "system": f"{platform.system()} {platform.release()} {platform.machine()}",
             "packages": versions(),
             "optional": {
-                name: _version(name) or f"not installed; pip install 'mtdcore[{extra}]'"
+                name: version_of(name) or f"not installed; pip install 'mtdcore[{extra}]'"
                 for name, extra in _OPTIONAL.items()
             },
             "machine": machine(),
@@ -60,25 +58,6 @@ def command(ctx: click.Context, as_json: bool) -> None:
         as_json,
     )
     ctx.exit(69 if any(not t["passed"] for t in tests if t != _TOO_OLD) else 0)
-
-
-def versions() -> dict[str, str | None]:
-    """Versions of the packages that every run uses."""
-    return {name: _version(name) for name in _PACKAGES}
-
-
-def machine() -> dict[str, Any]:
-    """Cores this process may use, threads of Numba, memory in GiB."""
-    import numba
-
-    from mtdcore._base.cores import usable_cores
-
-    pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-    return {
-        "cores": usable_cores(),
-        "numba_threads": numba.get_num_threads(),
-        "memory_gib": round(pages * page / 2**30, 1),
-    }
 
 
 def cuda_devices() -> dict[str, Any] | str:
@@ -111,7 +90,7 @@ def _described(device: Any) -> dict[str, Any]:
 
 
 def _tried(name: str) -> dict[str, Any]:
-    """The self-test of a device; whatever goes wrong there is a finding, not a crash."""
+    """The self-test of a device; its exceptions are findings."""
     try:
         return self_test(name)
     except Exception as problem:
@@ -127,16 +106,14 @@ def self_test(name: str = "cpu") -> dict[str, Any]:
     target = mtd.datasets.glyphs(1, box_size=8)[0].astype(np.float64)
     simulation = mtd.simulate(target, side=24, count=2, snr=1.0, separation=1, seed=0)
     likelihoods = (
-        mtd.PatchLikelihood(box_size=8, rotations=2, noise_std=simulation.noise_std),
-        mtd.WindowLikelihood(box_size=8, rotations=2, noise_std=simulation.noise_std, expected_count=2),
+        mtd.PatchLikelihood(views=mtd.Rotations(2, 8), noise_std=simulation.noise_std),
+        mtd.WindowLikelihood(views=mtd.Rotations(2, 8), noise_std=simulation.noise_std, expected_count=2),
     )
     tested, defining = (mtd.get_backend(each, precision="float64") for each in (name, "reference"))
     started, worst = time.perf_counter(), 0.0
     for likelihood in likelihoods:
         found, expected = (
-            engine.to_host(
-                mtd.e_step(simulation.measurement, target, likelihood, backend=engine).backprojection
-            )
+            engine.to_host(mtd.e_step(simulation.measurement, target, likelihood, backend=engine).right)
             for engine in (tested, defining)
         )
         worst = max(worst, float(np.abs(found - expected).max() / np.abs(expected).max()))
@@ -153,7 +130,12 @@ def speeds(name: str) -> dict[str, float]:
     for way, (model, box_size, templates, side) in _TIMED.items():
         noise = np.random.default_rng(0).normal(size=(side, side)).astype(np.float32)
         measurement = mtd.open_measurement(noise)
-        likelihood = _likelihood(model, box_size, templates)
+        views = mtd.Rotations(templates, box_size)
+        likelihood = (
+            mtd.PatchLikelihood(views=views, noise_std=1.0)
+            if model == "patch"
+            else mtd.WindowLikelihood(views=views, noise_std=1.0, expected_count=100.0)
+        )
         target = np.full((box_size, box_size), 1.0 / box_size)
         seconds = []
         for _ in range(3):
@@ -163,23 +145,3 @@ def speeds(name: str) -> dict[str, float]:
             seconds.append(time.perf_counter() - started)
         found[way] = float(f"{side**2 * templates / min(seconds):.3g}")
     return found
-
-
-def _likelihood(model: str, box_size: int, rotations: int) -> Any:
-    """At noise level 1."""
-    import mtdcore as mtd
-
-    if model == "patch":
-        return mtd.PatchLikelihood(box_size=box_size, rotations=rotations, noise_std=1.0)
-    return mtd.WindowLikelihood(box_size=box_size, rotations=rotations, noise_std=1.0, expected_count=100.0)
-
-
-def _version(name: str) -> str | None:
-    """Installed version of a package; CuPy's distributions carry the CUDA version in their names."""
-    names = ("cupy", "cupy-cuda12x", "cupy-cuda13x") if name == "cupy" else (name,)
-    for candidate in names:
-        try:
-            return importlib.metadata.version(candidate)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mtdcore import e_step, get_backend
+from mtdcore import get_backend
+from mtdcore.data.array import ArrayMeasurement
 from mtdcore.estep.backends.cuda.backend import CudaBackend
 from mtdcore.model.rotations import Rotations
 
@@ -98,5 +99,6 @@ def test_the_simple_window_step_computes_the_same(bench: ModuleType, library: st
     found = bench.simple_window_step(
         *(xp.asarray(np.ascontiguousarray(a)) for a in (image, turned)), likelihood
     )
-    expected = e_step(image, target, likelihood, get_backend("cpu", "float64")).backprojection
+    tiles = ArrayMeasurement(image).tiles(likelihood.geometry)
+    expected = get_backend("cpu", "float64").accumulate(tiles, turned, likelihood).backprojection
     np.testing.assert_allclose(np.stack([np.asarray(a) for a in found]), expected, atol=1e-10)

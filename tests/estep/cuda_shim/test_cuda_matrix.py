@@ -16,7 +16,7 @@ from mtdcore.estep.backends.cuda.backend import CudaBackend
 from mtdcore.estep.backends.cuda.matrix import MatrixPath, exact_enough, faster
 from mtdcore.estep.backends.reference import ReferenceBackend
 from mtdcore.model.likelihood import WindowLikelihood
-from mtdcore.model.rotations import RotationSet
+from mtdcore.model.rotations import Rotations
 from mtdcore.testing import Case, assert_same_statistics
 
 #: A weight may be off by as much as its logarithm.
@@ -120,10 +120,10 @@ def test_it_equals_the_transforms_on_a_device() -> None:
     for box, count, norm in ((24, 200, 0.5), (24, 130, 8.0), (33, 300, 12.0)):
         target = rng.normal(size=(box, box))
         target *= norm / np.linalg.norm(target)
-        like = WindowLikelihood(box, count, 1.0, 20.0, box // 2).bind(measurement.shape)
+        like = WindowLikelihood(Rotations(count, box), 1.0, 20.0, box // 2).bind(measurement.shape)
         sums = []
         for backend in (single, double):
-            turned = RotationSet(count, box).apply(backend.asarray(target))
+            turned = Rotations(count, box).apply(backend.asarray(target))
             found = backend.accumulate(measurement.tiles(like.geometry), turned, like)
             sums.append(found.moved(backend.to_host))
         assert_same_statistics(sums[0], sums[1], _ROUNDING)

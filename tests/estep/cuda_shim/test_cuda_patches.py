@@ -17,7 +17,7 @@ from mtdcore.estep.backends.cuda.patches import Layout, PatchMatrixPath, faster
 from mtdcore.estep.backends.cuda.paths import DirectPath
 from mtdcore.estep.backends.reference import ReferenceBackend
 from mtdcore.model.likelihood import PatchLikelihood
-from mtdcore.model.rotations import RotationSet
+from mtdcore.model.rotations import Rotations
 from mtdcore.testing import Case, assert_same_statistics
 
 #: A weight may be off by as much as its logarithm.
@@ -96,10 +96,10 @@ def test_groups_cover_every_row_of_shifts_and_see_what_it_shows() -> None:
 
 
 def test_the_rule() -> None:
-    assert faster(PatchLikelihood(28, 4, 1.0, 0.5), 21000, 56**2, 80 << 30)
-    assert not faster(PatchLikelihood(28, 4, 1.0, 0.5), 121, 56**2, 80 << 30)
-    assert not faster(PatchLikelihood(96, 4, 1.0, 0.5), 21000, 192**2, 80 << 30)
-    assert not faster(PatchLikelihood(28, 4, 1.0, 0.5), 21000, 56**2, 500 << 20)
+    assert faster(PatchLikelihood(Rotations(4, 28), 1.0, 0.5), 21000, 56**2, 80 << 30)
+    assert not faster(PatchLikelihood(Rotations(4, 28), 1.0, 0.5), 121, 56**2, 80 << 30)
+    assert not faster(PatchLikelihood(Rotations(4, 96), 1.0, 0.5), 21000, 192**2, 80 << 30)
+    assert not faster(PatchLikelihood(Rotations(4, 28), 1.0, 0.5), 21000, 56**2, 500 << 20)
 
 
 @pytest.mark.gpu
@@ -114,10 +114,10 @@ def test_it_equals_the_transforms_on_a_device(used: list[int]) -> None:
     for box, count, norm in ((9, 4, 2.0), (24, 4, 0.5), (28, 4, 8.0), (33, 5, 12.0)):
         target = rng.normal(size=(box, box))
         target *= norm / np.linalg.norm(target)
-        like = PatchLikelihood(box, count, 1.0, 0.5).bind(measurement.shape)
+        like = PatchLikelihood(Rotations(count, box), 1.0, 0.5).bind(measurement.shape)
         sums = []
         for backend in (single, double):
-            turned = RotationSet(count, box).apply(backend.asarray(target))
+            turned = Rotations(count, box).apply(backend.asarray(target))
             found = backend.accumulate(measurement.tiles(like.geometry), turned, like)
             sums.append(found.moved(backend.to_host))
         assert_same_statistics(sums[0], sums[1], _ROUNDING)

@@ -29,7 +29,7 @@ def uploads(host_device: Any) -> list[int]:
 def _accumulate(backend: CudaBackend, case: Case, measurement: ArrayMeasurement) -> Any:
     likelihood = case.likelihood()
     return backend.accumulate(
-        Tiles(measurement, likelihood.geometry), backend.asarray(case.turned()), likelihood
+        Tiles(measurement, likelihood.geometry), backend.asarray(case.templates()), likelihood
     )
 
 

@@ -142,7 +142,7 @@ extern "C" __global__ void correlate_spectra(const ComplexPack* pixels_hat, cons
 // sums[0] = sum_m M_hat conj(w_hat_mk), sums[1] = sum_m valid_hat conj(w_hat_mk), one partial sum per group of items
 // (blockIdx.z): back-projection and coverage before their inverse transform. Runs of 16 terms are summed in `real`,
 // the runs in float64: float64 arithmetic is slow on many cards, and 16 terms lose nothing that the data have.
-// `valid_hat` null: sums[0], and mass (groups, K), the sum of all weights, which is the coverage everywhere.
+// mass (groups, K) is the sum of all weights. `valid_hat` null: sums[0] alone, the mass is the coverage everywhere.
 // `more`: on top of what sums and mass hold.
 extern "C" __global__ void backproject_spectra(const ComplexPack* pixels_hat, const ComplexPack* valid_hat,
                                                const ComplexPack* weight_hat, ComplexPack* sums, double* mass,
@@ -191,9 +191,8 @@ extern "C" __global__ void backproject_spectra(const ComplexPack* pixels_hat, co
                 covered.v[j] = {real(total[4 * j + 2]), real(total[4 * j + 3])};
             }
             sums[here] = seen;
-            if (valid_hat != nullptr) {
-                sums[there] = covered;
-            } else if (f == 0) {
+            if (valid_hat != nullptr) sums[there] = covered;
+            if (f == 0) {
                 double* mine = &mass[offset(blockIdx.z) * rotations + k];
                 *mine = weighed + (more ? *mine : 0.0);
             }

@@ -117,8 +117,8 @@ class Kernels:
             before: what an earlier call for other items returned, which is then added to.
 
         Returns:
-            (2, G, K, N1, N2 / 2 + 1) complex, (1, ...) without coverage, and without coverage the sums of all weights
-            (G, K) float64; the sums over G are left to the caller, in float64.
+            (2, G, K, N1, N2 / 2 + 1) complex, (1, ...) without coverage, and the sums of all weights (G, K) float64; the
+            sums over G are left to the caller, in float64.
         """
         rotations, items, *plane = weights.shape
         self._check("pixels", pixels, self.complex, (items, *plane))

@@ -19,7 +19,7 @@ from ....data.tiles import Tile
 from .device import Device
 from .kernels import ONES, ZEROS, Kernels
 from .models import Items, WindowModel
-from .paths import Sums
+from .paths import Sums, with_classes
 
 #: Bytes of windows, scores and shares of one chunk.
 _CHUNK_BYTES = 1 << 30
@@ -145,7 +145,8 @@ class MatrixPath:
         area, shape = self._side**2, (self._count, self._side, self._side)
         seen = (frames[: self._count, :area] * like.noise_std).reshape(shape)
         covered = xp.ones_like(seen) * frames[: self._count, area, None, None]
-        return Sums(xp.stack((seen, covered)), sums.sum(axis=(0, 1)))
+        mass = frames[: self._count, area]
+        return Sums(xp.stack((seen, covered)), with_classes(sums.sum(axis=(0, 1)), mass, like))
 
     def _scores(self, pixels: Array, first: int, count: int, columns: int) -> Array:
         """(count, T) float32 scores of consecutive corners."""

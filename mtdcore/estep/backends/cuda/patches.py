@@ -18,7 +18,7 @@ from ....model.likelihood import PatchLikelihood
 from .device import Device
 from .kernels import Kernels
 from .models import Items, PatchModel
-from .paths import Sums
+from .paths import Sums, with_classes
 
 #: Bytes of scores and weights in flight: the sums by shift and pixel are read once per chunk.
 _CHUNK_BYTES = 2 << 30
@@ -117,7 +117,9 @@ class PatchMatrixPath:
         xp, step = self._kernels.xp, max(1, _CHUNK_BYTES // self.bytes_per_item)
         side = self._layout.box + 2 * self._layout.margin
         frames = xp.zeros((2, self._layout.rotations, side, side), dtype=np.float64)
-        scores = xp.zeros(2, dtype=np.float64)
+        scores = with_classes(
+            xp.zeros(2, dtype=np.float64), xp.zeros(self._layout.rotations), self._model.likelihood
+        )
         for start in range(0, len(items), step):
             seen, found = self._chunk(self._patches(items.pixels[start : start + step]))
             frames += seen
@@ -140,15 +142,19 @@ class PatchMatrixPath:
         )
         del scores
         shape = sizes.rotations, sizes.box, sizes.margin
-        total = None
+        total = mass = None
         for rows, poses, seen in cuts:
             product = xp.empty((poses.stop - poses.start, seen.stop - seen.start), dtype=np.float32)
             self._device.sums(weights[:, poses], patches[:, seen], product)
             ones = 0 if seen.start == 0 else _BORDER + sizes.box**2 - seen.start
             factors = sigma / _WEIGHT_SCALE, 1.0 / _WEIGHT_SCALE
             part = self._kernels.patch_frames(product, rows, shape, (_BORDER - seen.start, ones), factors)
-            total = part if total is None else total + part
-        return total, xp.stack((evidence.sum(), empty.sum()))
+            weighed = (
+                product[:, ones].reshape(rows[1], shape[0], -1).sum(axis=(0, 2), dtype=np.float64)
+                * factors[1]
+            )
+            total, mass = (part, weighed) if total is None else (total + part, mass + weighed)
+        return total, with_classes(xp.stack((evidence.sum(), empty.sum())), mass, self._model.likelihood)
 
     def _patches(self, pixels: Array) -> Array:
         """(n, width) float16: a one and zeros, the pixels in noise levels, a one and zeros."""

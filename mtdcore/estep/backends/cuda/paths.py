@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from array_api_compat import array_namespace
 
 from ...._base.typing import Array
 from ....model.likelihood import Likelihood
@@ -67,12 +68,12 @@ class DirectPath:
         if likelihood.class_weights is not None:
             return False
         size, margin = likelihood.box_size, likelihood.margin
-        return size <= DIRECT_BOX and kernels.direct_bytes(likelihood.rotations, size, margin) <= SHARED_LIMIT
+        return size <= DIRECT_BOX and kernels.direct_bytes(likelihood.templates, size, margin) <= SHARED_LIMIT
 
     def sums(self, items: Items) -> Sums:
         """See :meth:`Path.sums`."""
         model, like = self._model, self._model.likelihood
-        if items.valid is None and self._kernels.suits_small(like.rotations, like.box_size, like.margin):
+        if items.valid is None and self._kernels.suits_small(like.templates, like.box_size, like.margin):
             priors = model.log_shown, model.log_empty
             found = self._kernels.patch_small(items.pixels, self._targets, self._squares, *priors)
             return self._added(*found)
@@ -109,7 +110,7 @@ class SpectralPath:
         )
         lags = np.arange(-likelihood.margin, likelihood.box_size + likelihood.margin)
         bias = kernels.xp.asarray(likelihood.template_bias)
-        self._bias = None if likelihood.class_weights is None else bias.astype(kernels.real)
+        self._bias = bias.astype(kernels.real) if likelihood.template_bias.any() else None
         energy = (turned**2).sum(axis=(1, 2)) / (2.0 * likelihood.noise_std**2)
         self._level = (bias - energy).astype(
             kernels.real
@@ -124,9 +125,14 @@ class SpectralPath:
     def sums(self, items: Items) -> Sums:
         """See :meth:`Path.sums`."""
         maps, pixels, valid = self._gains(items)
+        xp, like = self._kernels.xp, self._model.likelihood
         scores, normaliser = self._model.normalise(maps, items, self._kernels)
-        frames = [self._backproject(maps, cut, normaliser, pixels, valid) for cut in self._cuts(len(items))]
-        return Sums(self._kernels.xp.concatenate(frames, axis=1), scores)
+        found = [self._backproject(maps, cut, normaliser, pixels, valid) for cut in self._cuts(len(items))]
+        frames, mass = (
+            xp.concatenate(parts, axis=-3 if i == 0 else 0)
+            for i, parts in enumerate(zip(*found, strict=True))
+        )
+        return Sums(frames, with_classes(scores, mass, like))
 
     def weights(self, items: Items) -> Array:
         """(K, M, N1, N2) posterior weights at each shift or corner."""
@@ -186,8 +192,8 @@ class SpectralPath:
 
     def _backproject(
         self, maps: Array, cut: slice, normaliser: Array | None, pixels: Array, valid: Array | None
-    ) -> Array:
-        """(2, k, B, B) float64 frames of some rotations."""
+    ) -> tuple[Array, Array]:
+        """(2, k, B, B) float64 frames of some rotations, and their posterior mass (k,) float64."""
         kernels, items, found = self._kernels, len(pixels), None
         chunk = self._chunk(items, complex_=True)
         scratch = None if normaliser is None else self._chunk(items)
@@ -203,11 +209,11 @@ class SpectralPath:
             found = kernels.backproject_spectra(pixels[some], own, spectra, found)
         assert found is not None
         sums, mass = found
-        seen = self._frames(sums)
-        if valid is not None:
-            return seen
-        covered = kernels.xp.ones_like(seen) * mass.sum(axis=0)[:, None, None]
-        return kernels.xp.concatenate((seen, covered))
+        seen, mass = self._frames(sums), mass.sum(axis=0)
+        if valid is None:
+            covered = kernels.xp.ones_like(seen) * mass[:, None, None]
+            seen = kernels.xp.concatenate((seen, covered))
+        return seen, mass
 
     def _frames(self, sums: Array) -> Array:
         """(S, k, B, B) float64 from spectra (S, G, k, ...) of partial sums."""
@@ -250,6 +256,13 @@ class SpectralPath:
 def templates(turned: Array, noise_std: float) -> tuple[Array, Array]:
     """R_k F / sigma^2 and (R_k F)^2 / (2 sigma^2), (K, L, L) float64."""
     return turned / noise_std**2, turned**2 / (2.0 * noise_std**2)
+
+
+def with_classes(scores: Array, mass: Array, likelihood: Likelihood) -> Array:
+    """Scores (2,), and behind them the posterior mass of each class where there are several, from that of templates."""
+    if likelihood.classes == 1:
+        return scores
+    return array_namespace(scores).concat((scores, mass.reshape(likelihood.classes, -1).sum(axis=1)))
 
 
 def _flat(planes: Array) -> Array:

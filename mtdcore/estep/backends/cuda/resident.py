@@ -59,7 +59,9 @@ class Resident:
             if copies is not None:
                 keys += [key(tile) for tile in group.tiles]
                 size += sum(t.pixels.nbytes + (0 if t.valid is None else t.valid.nbytes) for t in sent)
-                copies = self._copied(device, group, sent, copies) if self._fits(device, identity, size) else None
+                copies = (
+                    self._copied(device, group, sent, copies) if self._fits(device, identity, size) else None
+                )
             yield group, sent
         if copies:
             self._kept[identity] = _Kept(copies, keys, size)
@@ -74,7 +76,11 @@ class Resident:
         return sum(kept.bytes for kept in self._kept.values()) <= room
 
     def _copied(
-        self, device: Device, group: Group, sent: list[StagedTile], copies: list[tuple[Group, list[StagedTile]]]
+        self,
+        device: Device,
+        group: Group,
+        sent: list[StagedTile],
+        copies: list[tuple[Group, list[StagedTile]]],
     ) -> list[tuple[Group, list[StagedTile]]] | None:
         try:
             own = [
