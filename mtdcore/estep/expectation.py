@@ -59,7 +59,9 @@ def e_step(
     check_box_fits(source, likelihood.views)
     bound = likelihood.bind(source.shape)
     cut = tile_cut(bound, engine) if tile_pixels is None else bound.geometry.enlarged(tile_pixels)
-    together = max(LEAST_TILES, PART_TILES * bound.geometry.side**2 // cut.side**2)
+    # a backend that has work to do once per call, whatever the number of tiles, asks for more of them
+    least = getattr(engine, "tiles_together", LEAST_TILES)
+    together = max(least, PART_TILES * bound.geometry.side**2 // cut.side**2)
     parts = source.split(max(1, -(-source.tile_count(cut) // together)))
     work = partial(_part, cut=cut, target=target, likelihood=bound, backend=engine, coarse=coarse)
     return map_sum(work, parts, executor)

@@ -49,6 +49,10 @@ _LARGEST_TILE = 2048
 _TILES = 8
 
 
+#: Tiles of one call, which shares the transforms of templates and of sums: a micrograph of 4096 x 4096 or so.
+_TOGETHER = 40
+
+
 class CudaBackend:
     """CuPy arrays on one device; see :class:`Backend` for the contract.
 
@@ -63,6 +67,7 @@ class CudaBackend:
             raise ParameterError(f'precision must be "float32" or "float64"; got {precision!r}.')
         self.device, self.name, self.xp = device, device.name, device.xp
         self.precision: Precision = precision
+        self.tiles_together = _TOGETHER
         self._batch_bytes: int | None = None  # learnt when memory ran out
         self._resident = Resident()
 
