@@ -45,6 +45,9 @@ _TORUS = ((512, 40), (1024, 300), (2048, 800), (4096, math.inf))
 #: Side of the largest tile whose windows are worth scoring together.
 _LARGEST_TILE = 2048
 
+#: Side of a tile of patches, which may be any: they meet again in batches.
+_PATCH_TILE = 1024
+
 #: Tiles that a batch should hold, so that the transforms of templates and of sums are shared.
 _TILES = 8
 
@@ -112,11 +115,11 @@ class CudaBackend:
 
     def tile_pixels(self, likelihood: Likelihood) -> int:
         """A power of two with the margin left free, large against the halo, small enough for a batch of several tiles."""
-        margin = likelihood.margin if isinstance(likelihood, WindowLikelihood) else 0
+        if not likelihood.localises:
+            return _PATCH_TILE
+        margin = likelihood.margin
         halo = 2 * likelihood.geometry.halo + likelihood.geometry.reach
-        if isinstance(likelihood, WindowLikelihood) and matrix_is_faster(
-            likelihood.box_size, likelihood.templates
-        ):
+        if matrix_is_faster(likelihood.box_size, likelihood.templates):
             # scores are held between the two products
             held = _MEMORY_SHARE * self.device.total_bytes() / (5 * likelihood.templates)
             return min(_LARGEST_TILE, math.isqrt(int(held)))
