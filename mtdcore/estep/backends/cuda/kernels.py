@@ -49,8 +49,8 @@ _GRID_LIMIT = 65535
 
 def source() -> str:
     """CUDA C++ text of the kernels; compile with ``-DREAL=float`` or ``-DREAL=double``."""
-    here = Path(__file__)
-    return "\n".join(here.with_name(f"{name}.cu").read_text(encoding="utf-8") for name in _SOURCES)
+    folder = Path(__file__).with_name("source")
+    return "\n".join((folder / f"{name}.cu").read_text(encoding="utf-8") for name in _SOURCES)
 
 
 class Kernels:
