@@ -75,16 +75,16 @@ def cuda_devices() -> dict[str, Any] | str:
 def _described(device: Any) -> dict[str, Any]:
     """One device; its speed where it computes rightly."""
     name = f"cuda:{device.index}"
-    test = _tried(name) if device.usable else _TOO_OLD
-    facts = {
+    test = _tried(name) if device.usable else None
+    facts: dict[str, Any] = {
         "name": device.name,
         "compute_capability": "{}.{}".format(*device.compute_capability),
         "memory_gib": round(device.memory / 2**30, 1),
         "driver": f"CUDA {device.driver // 1000}.{device.driver % 1000 // 10}",
         "nvrtc": "{}.{}".format(*device.nvrtc),
-        "self_test": test,
+        "self_test": test or _TOO_OLD,
     }
-    if test != _TOO_OLD and test["passed"]:
+    if test is not None and test["passed"]:
         facts["pixel_poses_per_second"] = speeds(name)
     return facts
 
