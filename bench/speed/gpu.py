@@ -2,7 +2,7 @@
 
     python bench/speed/gpu.py [--device 0] [--case NAME ...] [--repeats 20] [-o bench/results]
 
-Writes ``<device>-<date>.json``: one row per case, each with the seconds of every kernel and the share of the measured copy
+Takes less than three minutes and writes ``<device>-<date>.json`` after every row: one row per case, each with the seconds of every kernel and the share of the measured copy
 bandwidth that the bytes it has to move amount to. Rates count poses: a pixel-pose is one rotation at one
 pixel of the measurement, a patch-rotation one rotation of one patch with all its shifts.
 """
@@ -16,7 +16,6 @@ import json
 import math
 import statistics
 import subprocess
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ import numpy as np
 from mtdcore.data import ArrayMeasurement
 from mtdcore.estep.backends.cuda.backend import CudaBackend, _EStep, describe_devices
 from mtdcore.estep.backends.cuda.kernels import Kernels
+from mtdcore.estep.backends.cuda.matrix import MatrixPath
 from mtdcore.estep.backends.cuda.models import Items
 from mtdcore.estep.backends.cuda.paths import SpectralPath, templates
 from mtdcore.estep.backends.cuda.staging import grouped, staged
@@ -45,19 +45,52 @@ class Case:
     likelihood: Likelihood
     side: int
 
+    def templates(self, backend: CudaBackend) -> Any:
+        """(K, L, L) rotations of noise; views of something else where they are thousands."""
+        rng, size, count = np.random.default_rng(1), self.likelihood.box_size, self.likelihood.templates
+        if count > _ROTATIONS:
+            return backend.asarray(rng.normal(size=(count, size, size)) * (_NORM / size))
+        return Rotations(count, size).apply(backend.asarray(rng.normal(size=(size, size)) * (_NORM / size)))
+
     def units(self, sites: int) -> float:
         """What the rate counts: patch-rotations, or pixel-poses."""
         area = sites if isinstance(self.likelihood, PatchLikelihood) else self.side**2
-        return area * self.likelihood.rotations
+        return area * self.likelihood.templates
 
+
+def _window(box_size: int, templates: int, side: int) -> Case:
+    model = WindowLikelihood(Rotations(templates, box_size), 1.0, expected_count=0.2 * (side / box_size) ** 2)
+    return Case(f"window-{box_size}-{templates}", model, side)
+
+
+def _patch(box_size: int, rotations: int) -> Case:
+    return Case(
+        f"patch-{box_size}-{rotations}", PatchLikelihood(Rotations(rotations, box_size), 1.0, 0.5), 4096
+    )
+
+
+#: Norm of the templates in noise levels; more templates than this are no rotations.
+_NORM, _ROTATIONS = 6.0, 512
+
+#: Seconds that the repetitions of one figure may take.
+_PATIENCE = 1.0
 
 CASES = {
     case.name: case
     for case in (
-        Case("patch-5-4", PatchLikelihood(Rotations(4, 5), 1.0, 0.5), 4096),
-        Case("patch-28-4", PatchLikelihood(Rotations(4, 28), 1.0, 0.5), 4096),
-        Case("window-28-4", WindowLikelihood(Rotations(4, 28), 1.0, expected_count=1000), 4096),
-        Case("window-96-360", WindowLikelihood(Rotations(360, 96), 1.0, expected_count=100), 4096),
+        _window(28, 4608, 1024),
+        _window(96, 360, 4096),
+        _window(28, 4, 4096),
+        _patch(28, 4),
+        _patch(5, 4),
+        _window(24, 4608, 1024),
+        _window(32, 4608, 1024),
+        _window(48, 4608, 1024),
+        _window(28, 1024, 1024),
+        _window(28, 256, 1024),
+        _window(28, 128, 1024),
+        _window(64, 1024, 1024),
+        _window(64, 36, 4096),
     )
 }
 
@@ -66,7 +99,6 @@ PASSES = {
     "patch_posterior": {0: 3},  # maps: read for the sum, read and written for the weights
     "slide_log_sum": {0: 2, 1: 3},
     "window_normaliser": {1: 2},
-    "window_weights": {0: 2},
 }
 
 
@@ -90,6 +122,7 @@ class Meter:
     def watching(self) -> Iterator[None]:
         """Every launch and transform inside is measured."""
         launch, forward, inverse = Kernels._launch, self.device.rfft2, self.device.irfft2
+        products, sums = self.device.products, self.device.sums
 
         def metered(kernels: Kernels, name: str, grid: Any, arguments: Any, sizes: Any, *rest: Any) -> None:
             passes = PASSES.get(name, {})
@@ -103,17 +136,24 @@ class Meter:
         self.device.irfft2 = lambda a, out: self.measure(
             "irfft2", a.nbytes + out.nbytes, lambda: inverse(a, out)
         )
+        self.device.products = lambda x, y, out: self.measure(
+            "products", x.nbytes + y.nbytes + out.nbytes, lambda: products(x, y, out)
+        )
+        self.device.sums = lambda x, y, out: self.measure(
+            "sums", x.nbytes + y.nbytes + out.nbytes, lambda: sums(x, y, out)
+        )
         try:
             yield
         finally:
             Kernels._launch = launch  # type: ignore[method-assign]
+            self.device.products, self.device.sums = products, sums
             self.device.rfft2, self.device.irfft2 = forward, inverse
 
 
 def seconds(backend: CudaBackend, work: Callable[[], Any], repeats: int) -> float:
     """Median wall time with the device idle before and after; one run first, for plans and compilation."""
-    times = []
-    for _ in range(repeats + 1):
+    times: list[float] = []
+    while len(times) <= repeats and (len(times) < 3 or sum(times) < _PATIENCE):
         backend.synchronize()
         start = time.perf_counter()
         work()
@@ -195,14 +235,13 @@ def simple_window_step(image: Any, turned: Any, likelihood: WindowLikelihood) ->
 def row(backend: CudaBackend, case: Case, repeats: int, bandwidth: float) -> dict[str, Any]:
     """All figures of one case."""
     rng = np.random.default_rng(0)
-    side, size = case.side, case.likelihood.box_size
+    side = case.side
     noise = rng.normal(size=(side, side)).astype(np.float32)
     measurement = ArrayMeasurement(noise[None])
     likelihood = case.likelihood.bind(measurement.shape)
     cut = likelihood.geometry.enlarged(backend.tile_pixels(likelihood))
     tiles = list(measurement.tiles(cut))
-    target = backend.asarray(rng.normal(size=(size, size)) / size)
-    turned = Rotations(likelihood.rotations, size).apply(target)
+    turned = case.templates(backend)
     with backend.device.active():
         step = _EStep(backend.device, turned, likelihood, backend.precision)
         ((group, sent),) = staged(
@@ -222,22 +261,12 @@ def row(backend: CudaBackend, case: Case, repeats: int, bandwidth: float) -> dic
             "resident_seconds": resident,
             "streamed_seconds": streamed,
             "upload_seconds": upload,
+            "path": type(path).__name__,
+            "torus": list(items.pixels.shape[1:]),
+            "tiles": len(tiles),
         }
-        if isinstance(path, SpectralPath):
-            batch = items[: max(1, min(len(items), 4096))]
-            pairs = seconds(backend, transforms_alone(backend, path, batch, likelihood.rotations), repeats)
-            result["ratio_to_transforms"] = resident / (pairs * len(items) / len(batch))
-        if isinstance(likelihood, PatchLikelihood):
-            batch = items.pixels[:2048]
-            images = (a.astype(np.float32) for a in templates(turned, likelihood.noise_std))
-            priors = step.model.log_shown, step.model.log_empty
-            rival = _times_faster(backend, resident, repeats, simple_patch_step, [batch, *images], priors)
-            result |= {name: times * len(items) / len(batch) for name, times in rival.items()}
-        else:
-            arrays = [a.astype(np.float32) for a in (backend.asarray(noise), turned)]
-            result |= _times_faster(backend, resident, repeats, simple_window_step, arrays, (likelihood,))
         meter = Meter(backend.device)
-        with meter.watching():
+        with meter.watching():  # before anything clears the plans
             backend._sums(path, items)
         result["kernels"] = {
             name: {
@@ -247,6 +276,23 @@ def row(backend: CudaBackend, case: Case, repeats: int, bandwidth: float) -> dic
             }
             for name in meter.seconds
         }
+        if isinstance(path, MatrixPath):
+            other = step.spectral_path(group.precision, tiles[0])
+            transforms = seconds(backend, lambda: backend._sums(other, items), repeats)
+            result["times_faster_than_transforms"] = transforms / resident
+        if isinstance(path, SpectralPath):
+            batch = items[: max(1, min(len(items), 4096))]
+            pairs = seconds(backend, transforms_alone(backend, path, batch, likelihood.templates), repeats)
+            result["ratio_to_transforms"] = resident / (pairs * len(items) / len(batch))
+        if isinstance(likelihood, PatchLikelihood):
+            batch = items.pixels[:2048]
+            images = (a.astype(np.float32) for a in templates(turned, likelihood.noise_std))
+            priors = step.model.log_shown, step.model.log_empty
+            rival = _times_faster(backend, resident, repeats, simple_patch_step, [batch, *images], priors)
+            result |= {name: times * len(items) / len(batch) for name, times in rival.items()}
+        elif likelihood.templates <= _ROTATIONS:
+            arrays = [a.astype(np.float32) for a in (backend.asarray(noise), turned)]
+            result |= _times_faster(backend, resident, repeats, simple_window_step, arrays, (likelihood,))
     return result
 
 
@@ -294,13 +340,20 @@ def main() -> None:
         "copy_bandwidth": bandwidth,
         "rows": [],
     }
-    for name in options.case:
-        report["rows"].append(row(backend, CASES[name], options.repeats, bandwidth))
-        json.dump(report["rows"][-1], sys.stdout, indent=1)
     options.output.mkdir(parents=True, exist_ok=True)
     path = options.output / f"{info.name.replace(' ', '-')}-{today}.json"
-    path.write_text(json.dumps(report, indent=1) + "\n")
-    print(f"\nwrote {path}")
+    for name in options.case:
+        found = row(backend, CASES[name], options.repeats, bandwidth)
+        backend.device.release()
+        report["rows"].append(found)
+        path.write_text(
+            json.dumps(report, indent=1) + "\n"
+        )  # a run that is cut short leaves what it measured
+        print(
+            f"{name}: {found['units_per_second']:.3g} {found['unit']}/s resident ({found['path']})",
+            flush=True,
+        )
+    print(f"wrote {path}")
 
 
 if __name__ == "__main__":

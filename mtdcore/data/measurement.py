@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from typing import Protocol, Self, TypeAlias
+from uuid import uuid4
 
 import numpy as np
 
@@ -56,6 +58,28 @@ class Measurement(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Tiles:
+    """The tiles of a measurement, which can be gone through again.
+
+    Attributes:
+        measurement: their source.
+        geometry: the cut.
+    """
+
+    measurement: Measurement
+    geometry: TileGeometry
+
+    def __iter__(self) -> Iterator[Tile]:
+        return self.measurement.tiles(self.geometry)
+
+    @property
+    def identity(self) -> tuple[Hashable, ...] | None:
+        """Equal only where the tiles are, so that copies of them can be used again; None: nothing is known."""
+        source = getattr(self.measurement, "identity", None)
+        return None if source is None else (*source, self.geometry)
+
+
 #: Called with a micrograph and regions of it in order; yields the pixels that each reads, in any real dtype, NaN where
 #: a pixel cannot be read. An array that owns its memory is given away, any other is copied.
 Reader: TypeAlias = Callable[[int, Sequence[Region]], Iterator[np.ndarray]]
@@ -87,6 +111,12 @@ class TiledMeasurement(ABC):
         self._dtype = lossless if lossless == np.float32 else np.dtype(np.float64)
         self._mask = None if mask is None else self._stack_mask(np.asarray(mask))
         self._parts: tuple[tuple[int, int], ...] = ()
+        self._name = uuid4().hex
+
+    @property
+    def identity(self) -> tuple[Hashable, ...]:
+        """Of the pixels, which do not change while a measurement is in use; copies and parts know their origin."""
+        return self._name, self._parts
 
     @property
     def shape(self) -> tuple[int, int, int]:

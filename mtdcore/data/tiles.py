@@ -10,13 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
+
+import numpy as np
 
 from .._base.typing import Array
 
 #: Sites along one axis below which a tile is not cut for sharing.
 _SMALLEST_SHARE = 256
+
+#: The level of a tile is estimated from one in so many rows: it need not be exact, and all would cost a pass.
+_LEVEL_ROWS = 8
 
 
 class Region(NamedTuple):
@@ -45,6 +51,17 @@ class Tile:
     micrograph: int
     micrograph_shape: tuple[int, int]
     geometry: TileGeometry
+
+    @cached_property
+    def level(self) -> float:
+        """Root mean square of the pixels, from some of the rows."""
+        values = self.values[::_LEVEL_ROWS]
+        return float(np.sqrt(np.einsum("ij,ij->", values, values) / values.size))
+
+    @cached_property
+    def peak(self) -> float:
+        """Largest absolute pixel."""
+        return float(max(self.values.max(), -self.values.min()))
 
     @property
     def owned(self) -> tuple[slice, slice]:

@@ -8,6 +8,7 @@ from functools import partial
 from .._base.summing import map_sum
 from .._base.typing import Array
 from ..data import Measurement, open_measurement
+from ..data.measurement import Tiles
 from ..data.tiles import TileGeometry
 from ..errors import InputError, ParameterError
 from ..model.likelihood import Likelihood
@@ -58,7 +59,9 @@ def e_step(
     check_box_fits(source, likelihood.views)
     bound = likelihood.bind(source.shape)
     cut = tile_cut(bound, engine) if tile_pixels is None else bound.geometry.enlarged(tile_pixels)
-    together = max(LEAST_TILES, PART_TILES * bound.geometry.side**2 // cut.side**2)
+    # a backend that has work to do once per call, whatever the number of tiles, asks for more of them
+    least = getattr(engine, "tiles_together", LEAST_TILES)
+    together = max(least, PART_TILES * bound.geometry.side**2 // cut.side**2)
     parts = source.split(max(1, -(-source.tile_count(cut) // together)))
     work = partial(_part, cut=cut, target=target, likelihood=bound, backend=engine, coarse=coarse)
     return map_sum(work, parts, executor)
@@ -96,4 +99,4 @@ def _part(
     backend: Backend,
     coarse: int | None,
 ) -> Statistics:
-    return accumulate(backend, measurement.tiles(cut), backend.asarray(target), likelihood, coarse)
+    return accumulate(backend, Tiles(measurement, cut), backend.asarray(target), likelihood, coarse)

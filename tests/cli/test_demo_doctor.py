@@ -4,6 +4,7 @@ from importlib.util import find_spec
 
 import pytest
 
+import mtdcli.commands.doctor
 import mtdcli.reproduce.demo
 
 
@@ -72,11 +73,17 @@ def test_doctor_tests_every_card(mtd_json, mtd, monkeypatch):
         cuda.DeviceInfo(0, "Old card", (7, 0), 8 << 30, 13020, (13, 5)),
         cuda.DeviceInfo(1, "New card", (9, 0), 80 << 30, 13020, (13, 5)),
     ]
+    timed = mtdcli.commands.doctor._TIMED
+    small = {way: (model, 5, 4, 64) for way, (model, *_) in timed.items()}
+    monkeypatch.setattr(mtdcli.commands.doctor, "_TIMED", small)
     monkeypatch.setattr(cuda, "describe_devices", lambda: cards)
-    monkeypatch.setattr(cuda.CudaBackend, "open", lambda index, precision: CpuBackend(precision))
+    monkeypatch.setattr(cuda.CudaBackend, "open", lambda index, precision="float32": CpuBackend(precision))
     old, new = mtd_json("doctor")["devices"]["cuda"].values()
     assert (old["name"], old["self_test"]) == ("Old card", "not run: too old")
     assert new["self_test"]["passed"]
+    assert list(new["pixel_poses_per_second"]) == list(timed)
+    assert all(speed > 0 for speed in new["pixel_poses_per_second"].values())
+    assert "pixel_poses_per_second" not in old
     assert (new["compute_capability"], new["memory_gib"], new["driver"], new["nvrtc"]) == (
         "9.0", 80.0, "CUDA 13.2", "13.5",
     )  # fmt: skip

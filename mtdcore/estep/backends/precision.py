@@ -11,9 +11,6 @@ from ...data.tiles import Tile
 #: Rounding in float32 may move a log-weight by this much (nats) before the E-step is done in float64.
 _TOLERANCE = 0.01
 
-#: The level of a tile is estimated from one in so many rows: it need not be exact, and all would cost a pass.
-_ROWS = 8
-
 
 def needed_precision(precision: str, largest_norm: float, noise_std: float, tiles: Sequence[Tile]) -> str:
     """float64 when float32 rounding of the scores of these tiles would be felt, ``precision`` otherwise.
@@ -29,11 +26,6 @@ def needed_precision(precision: str, largest_norm: float, noise_std: float, tile
     """
     if precision == "float64":
         return precision
-    level = max(_level(tile.values[::_ROWS]) for tile in tiles)
-    rounding = np.finfo(np.float32).eps * (largest_norm + 5.0 * level) * largest_norm / noise_std**2
+    height = max(tile.level for tile in tiles)
+    rounding = np.finfo(np.float32).eps * (largest_norm + 5.0 * height) * largest_norm / noise_std**2
     return "float32" if rounding < _TOLERANCE else "float64"
-
-
-def _level(values: np.ndarray) -> float:
-    """Root mean square."""
-    return float(np.sqrt(np.einsum("ij,ij->", values, values) / values.size))

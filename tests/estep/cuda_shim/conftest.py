@@ -102,6 +102,18 @@ class HostDevice:
         out[...] = np.fft.irfft2(spectra, s=out.shape[1:], norm="forward")
         spectra[...] = np.nan  # cuFFT may leave anything here
 
+    def products(self, x: Any, y: Any, out: Any) -> None:
+        x, y, out = (getattr(a, "raw", a) for a in (x, y, out))
+        assert x.dtype == y.dtype == np.float16
+        assert all(a.shape[1] % 8 == 0 for a in (x, y, out))
+        out[...] = x.astype(np.float32) @ y.astype(np.float32).T
+
+    def sums(self, x: Any, y: Any, out: Any) -> None:
+        x, y, out = (getattr(a, "raw", a) for a in (x, y, out))
+        assert x.dtype == y.dtype == np.float16
+        assert all(a.shape[1] % 8 == 0 for a in (x, y, out))
+        out[...] = x.astype(np.float32).T @ y.astype(np.float32)
+
     def pinned(self, size: int) -> np.ndarray:
         return np.full(size, 0xFF, np.uint8)
 
@@ -156,9 +168,10 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Shim]]
 
 
 @pytest.fixture(scope="session")
-def shims(build: Callable[..., list[Shim]]) -> dict[str, Shim]:
-    """The kernels of ``kernels.cu`` on the host, by precision."""
-    kernels = Path(_cuda_kernels.__file__).with_name("kernels.cu")
+def shims(build: Callable[..., list[Shim]], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Shim]:
+    """The kernels on the host, by precision."""
+    kernels = tmp_path_factory.mktemp("kernels") / "kernels.cu"
+    kernels.write_text(_cuda_kernels.source(), encoding="utf-8")
     return dict(zip(_REAL, build(*((kernels, precision) for precision in _REAL)), strict=True))
 
 

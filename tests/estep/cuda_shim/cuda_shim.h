@@ -12,8 +12,10 @@
 #define DYNAMIC_SHARED(name) unsigned char* name = shim::shared()
 
 using std::exp;
+using std::fabs;
 using std::log;
 using std::log1p;
+inline float fmaxf(float a, float b) { return a > b ? a : b; }
 
 struct Dim {
     unsigned x, y, z;

@@ -154,6 +154,9 @@ static const std::map<std::string, shim::Kernel> registry = {
 #define KERNEL(name) {#name, shim::wrap(name)}
     KERNEL(correlate_spectra), KERNEL(backproject_spectra), KERNEL(patch_posterior),   KERNEL(window_odds),
     KERNEL(slide_log_sum),     KERNEL(window_normaliser),   KERNEL(window_weights), KERNEL(patch_direct),
+    KERNEL(cut_windows),       KERNEL(row_log_sums),        KERNEL(row_shares),
+    KERNEL(patch_rows),        KERNEL(patch_frames),
+    KERNEL(patch_small_3),     KERNEL(patch_small_4),       KERNEL(patch_small_5),
 };
 
 static std::string message;

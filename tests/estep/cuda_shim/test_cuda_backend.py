@@ -12,12 +12,13 @@ import pytest
 from mtdcore.errors import DeviceError, ParameterError
 from mtdcore.estep.backends.cuda import paths as _cuda_paths
 from mtdcore.estep.backends.cuda.backend import CudaBackend
+from mtdcore.estep.backends.cuda.models import fast_length
 from mtdcore.estep.backends.reference import ReferenceBackend
 from mtdcore.testing import Case, assert_same_statistics
 
 _PATCH = Case("patch tied", 9, 2, margin=2, masked=True)
 _WINDOW = Case("window overlapping", 6, 3, margin=1, masked=True)
-_DIRECT = Case("patch", 4, 3)
+_DIRECT, _SMALL = Case("patch", 4, 3, margin=1), Case("patch", 4, 3)
 
 
 def _assert_right(backend: CudaBackend, case: Case) -> None:
@@ -36,7 +37,12 @@ def test_one_rotation_at_a_time(
 
 @pytest.mark.parametrize(
     ("case", "kernel"),
-    [(_DIRECT, "patch_direct"), (_PATCH, "patch_posterior"), (_WINDOW, "window_weights")],
+    [
+        (_DIRECT, "patch_direct"),
+        (_SMALL, "patch_small_4"),
+        (_PATCH, "patch_posterior"),
+        (_WINDOW, "window_weights"),
+    ],
     ids=str,
 )
 def test_the_path_follows_from_the_box(host_device: Any, case: Case, kernel: str) -> None:
@@ -44,7 +50,7 @@ def test_the_path_follows_from_the_box(host_device: Any, case: Case, kernel: str
     host_device.kernel = lambda name, precision: launched.append(name) or compiled(name, precision)
     _assert_right(CudaBackend(host_device), case)
     assert kernel in launched
-    assert ("correlate_spectra" in launched) == (kernel != "patch_direct")
+    assert ("correlate_spectra" in launched) == (case.box_size > 8 or case is _WINDOW)
 
 
 def test_many_rotations_of_a_small_box_take_the_transforms(host_device: Any) -> None:
@@ -122,13 +128,23 @@ def test_batches_are_bounded_by_free_memory(host_device: Any, monkeypatch: pytes
     assert sizes == [4, 1, 1, 1, 1]
 
 
-def test_the_wanted_tile_grows_with_the_card_and_shrinks_with_the_rotations(host_device: Any) -> None:
+def test_the_wanted_tile_is_a_power_of_two_that_suits_halo_and_card(host_device: Any) -> None:
     backend = CudaBackend(host_device)
-    few, many = Case("window", 4, 4).likelihood(), Case("window", 4, 360).likelihood()
-    host_device.memory = 8 << 30
-    assert 256 < backend.tile_pixels(many) < backend.tile_pixels(few) == 2048
+    few, many = Case("window", 64, 4).likelihood(), Case("window", 64, 360).likelihood()
     host_device.memory = 140 << 30
-    assert backend.tile_pixels(many) == 2048
+    assert backend.tile_pixels(few) == backend.tile_pixels(many) == 1024
+    assert backend.tile_pixels(Case("window", 12, 4).likelihood()) == 512
+    assert backend.tile_pixels(Case("window", 64, 4, margin=3).likelihood()) == 1024 - 3
+    assert backend.tile_pixels(Case("window", 128, 4).likelihood()) == 2048
+    host_device.memory = 8 << 30
+    assert backend.tile_pixels(many) == 512
+    assert backend.tile_pixels(few) == 1024
+
+
+def test_the_torus_is_a_power_of_two_where_one_is_near() -> None:
+    assert [fast_length(n) for n in (3, 55, 63, 200, 390, 700, 790, 1000, 1024, 1400, 1600, 2049, 3100)] == [
+        4, 56, 64, 200, 512, 700, 1024, 1024, 1024, 1400, 2048, 2100, 4096,
+    ]  # fmt: skip
 
 
 def test_a_worker_opens_the_device_once(host_device: Any, monkeypatch: pytest.MonkeyPatch) -> None:

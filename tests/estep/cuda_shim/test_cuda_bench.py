@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mtdcore import e_step, get_backend
+from mtdcore import get_backend
+from mtdcore.data.array import ArrayMeasurement
 from mtdcore.estep.backends.cuda.backend import CudaBackend
 from mtdcore.model.rotations import Rotations
 
@@ -33,7 +34,7 @@ def bench() -> ModuleType:
 @pytest.mark.parametrize(
     ("name", "side", "kernels"),
     [
-        ("patch-5-4", 40, {"patch_direct"}),
+        ("patch-5-4", 40, {"patch_small_5"}),
         (
             "patch-28-4",
             84,
@@ -66,6 +67,14 @@ def test_rows(host_device: Any, bench: ModuleType, name: str, side: int, kernels
     assert found["times_faster_than_numpy"] > 0
 
 
+def test_a_row_of_many_templates(host_device: Any, bench: ModuleType) -> None:
+    case = replace(bench._window(6, 136, 24), name="tiny")
+    found = bench.row(CudaBackend(host_device), case, repeats=1, bandwidth=1e9)
+    assert found["path"] == "MatrixPath"
+    assert {"products", "sums", "cut_windows", "row_log_sums", "row_shares"} < set(found["kernels"])
+    assert found["times_faster_than_transforms"] > 0
+
+
 def test_the_simple_patch_step_computes_the_same(host_device: Any, bench: ModuleType) -> None:
     likelihood = bench.CASES["patch-5-4"].likelihood
     rng = np.random.default_rng(0)
@@ -90,5 +99,6 @@ def test_the_simple_window_step_computes_the_same(bench: ModuleType, library: st
     found = bench.simple_window_step(
         *(xp.asarray(np.ascontiguousarray(a)) for a in (image, turned)), likelihood
     )
-    expected = e_step(image, target, likelihood, get_backend("cpu", "float64")).backprojection
+    tiles = ArrayMeasurement(image).tiles(likelihood.geometry)
+    expected = get_backend("cpu", "float64").accumulate(tiles, turned, likelihood).backprojection
     np.testing.assert_allclose(np.stack([np.asarray(a) for a in found]), expected, atol=1e-10)

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from mtdcore._base.typing import Precision
 from mtdcore.errors import DependencyError, DeviceError
 from mtdcore.estep.backends.cuda.backend import CudaBackend
-from mtdcore.testing import BackendConformance, Precision
+from mtdcore.testing import BackendConformance
 
 
 class TestCudaBackendOnTheHost(BackendConformance):

@@ -19,6 +19,13 @@ from mtdcore.estep.backends.cuda import kernels as _cuda_kernels
 from mtdcore.estep.backends.cuda.kernels import Kernels
 
 
+def kernel_names() -> set[str]:
+    """Names of the kernels, those that a macro makes among them."""
+    source = _cuda_kernels.source()
+    plain = re.findall(r'^extern "C" __global__ void(?: __launch_bounds__\(\d+\))?\s+(\w+)', source, re.M)
+    return {*plain, *re.findall(r"^PATCH_SMALL\((\w+),", source, re.M)}
+
+
 def _close(kernels: Kernels, found: np.ndarray, expected: np.ndarray, factor: float = 1.0) -> None:
     tolerance = factor * (2e-6 if kernels.real == np.float32 else 1e-13)
     assert np.isfinite(found).all()
@@ -44,10 +51,24 @@ def test_spectral_products(kernels: Kernels, rotations: int, items: int, shared:
     kernels.correlate_spectra(pixels, valid, targets, squares, gains)
     _close(kernels, gains, pixels * targets[:, None].conj() - valid * squares[:, None].conj())
 
-    sums = kernels.backproject_spectra(pixels, valid, weights)
+    level = rng.normal(size=rotations).astype(kernels.real)
+    kernels.correlate_spectra(pixels, None, targets, None, gains, level)
+    expected = pixels * targets[:, None].conj()
+    expected[:, :, 0, 0] += level[:, None]
+    _close(kernels, gains, expected)
+
+    before = sums, mass = kernels.backproject_spectra(pixels, valid, weights)
     assert (sums.shape[1] > 1) == (items > 16)
     seen, covered = ((a[None] * weights.conj()).sum(axis=1, dtype=complex) for a in (pixels, valid))
     _close(kernels, sums.sum(axis=1), np.stack([seen, covered]))
+    kernels.backproject_spectra(pixels, valid, weights, before)
+    _close(kernels, sums.sum(axis=1), 2 * np.stack([seen, covered]))
+
+    before = sums, mass = kernels.backproject_spectra(pixels, None, weights)
+    for times in (1, 2):
+        _close(kernels, sums.sum(axis=1), times * seen[None])
+        _close(kernels, mass.sum(axis=0), times * weights[:, :, 0, 0].real.sum(axis=1))
+        kernels.backproject_spectra(pixels, None, weights, before)
 
 
 @pytest.mark.parametrize(("box", "side", "rotations"), [(1, 4, 1), (2, 4, 3), (3, 8, 2), (5, 12, 4)])
@@ -97,9 +118,34 @@ def test_window_posterior(kernels: Kernels, separation: int, scale: float) -> No
     maps = (scale * rng.normal(size=(rotations, 2, rows, columns))).astype(kernels.real)
     corners = np.array([[15, 20, 3, 11, 0, 20], [18, 7, 0, 18, 2, 5]], np.int32)
     weights, sums = _windows(maps.astype(float), corners, -4.0, separation)
-    found = kernels.window_posterior(maps, corners, -4.0, separation).sum(axis=1)
-    _close(kernels, maps, weights, factor=max(1.0, scale))
-    _close(kernels, found, sums)
+    normaliser, found = kernels.window_posterior(maps, corners, -4.0, separation)
+    out = np.full_like(maps, np.nan)
+    kernels.window_weights(maps, normaliser, -4.0 - math.log(rotations), out)
+    _close(kernels, out, weights, factor=max(1.0, scale))
+    kernels.window_weights(maps, normaliser, -4.0 - math.log(rotations), maps)
+    np.testing.assert_array_equal(maps, out)
+    _close(kernels, found.sum(axis=1), sums)
+
+
+@pytest.mark.parametrize(("box", "rotations"), [(3, 1), (4, 3), (5, 4), (3, 32)])
+@pytest.mark.parametrize("order", [7])
+def test_patch_small_equals_patch_direct(shims: Any, box: int, rotations: int, order: int) -> None:
+    shims["float32"].order = order
+    kernels = Kernels(np, shims["float32"].function, "float32", blocks=6)
+    rng = np.random.default_rng(box)
+    patches = rng.normal(size=(16 * (128 // rotations) + 5, box, box)).astype(np.float32)
+    targets = rng.normal(size=(rotations, box, box)).astype(np.float32)
+    arguments = targets, targets**2 / 2
+    sums, evidence, empty = kernels.patch_small(patches, *arguments, -3.0, -1.0)
+    assert len(sums) == 2
+    direct = Kernels(np, shims["float64"].function, "float64", blocks=6)
+    shims["float64"].order = 0
+    wide = [a.astype(float) for a in arguments]
+    expected = direct.patch_direct(patches.astype(float), None, *wide, 0, -3.0, -1.0)
+    for found, right in zip(
+        (sums.sum(axis=0), evidence, empty), (expected[0].sum(axis=0), *expected[1:]), strict=True
+    ):
+        _close(kernels, found, right, factor=3.0)
 
 
 @pytest.mark.parametrize(("box", "rotations", "margin"), [(1, 1, 0), (2, 3, 1), (5, 4, 0), (4, 1, 2)])
@@ -155,10 +201,12 @@ def test_grids_too_small_for_the_work(kernels: Kernels, monkeypatch: pytest.Monk
 
 
 def test_every_kernel_is_wrapped_and_tested() -> None:
-    names = set(re.findall(r"__global__ void(?: __launch_bounds__\(\d+\))?\s+(\w+)", _cuda_kernels.source()))
-    launched = set(re.findall(r'_launch\(\s*"(\w+)"', Path(_cuda_kernels.__file__).read_text()))
+    names = kernel_names()
+    launched = set(_cuda_kernels._SMALL_BOXES.values()) | set(
+        re.findall(r'_(?:launch|rows)\(\s*"(\w+)"', Path(_cuda_kernels.__file__).read_text())
+    )
     host = set(re.findall(r"KERNEL\((\w+)\)", Path(__file__).with_name("shim.cpp").read_text())) - {"name"}
-    assert len(names) == 8
+    assert len(names) == 16
     assert names == launched == host
 
 
@@ -183,26 +231,34 @@ def test_arguments_are_checked_before_the_launch(kernels: Kernels) -> None:
 
 
 @pytest.mark.slow
-def test_removing_any_barrier_is_noticed(build: Callable[..., list[Any]], tmp_path: Path) -> None:
+def test_removing_any_barrier_is_noticed(
+    build: Callable[..., list[Any]], shims: dict[str, Any], tmp_path: Path
+) -> None:
     """The host build is a judge of races, not only of formulas."""
     source, barrier = _cuda_kernels.source(), "__syncthreads();"
+    small = source.index("all in registers")  # these kernels exist in float32 only
     mutants = []
     for found in re.finditer(re.escape(barrier), source):
-        mutants.append(tmp_path / f"without_{len(mutants)}.cu")
-        mutants[-1].write_text(source[: found.start()] + source[found.end() :])
+        precision = "float32" if found.start() > small else "float64"
+        mutants.append((tmp_path / f"without_{len(mutants)}.cu", precision))
+        mutants[-1][0].write_text(source[: found.start()] + source[found.end() :])
     assert len(mutants) >= 6
-    for shim in build(*((mutant, "float64") for mutant in mutants)):
-        assert not all(_passes(shim, order) for order in (0, 1, 7))
+    for shim, (_, precision) in zip(build(*mutants), mutants, strict=True):
+        assert not all(_passes({**shims, precision: shim}, order, precision) for order in (0, 1, 7))
 
 
-def _passes(shim: Any, order: int) -> bool:
-    shim.order = order
-    kernels = Kernels(np, shim.function, "float64", blocks=6)
+def _passes(shims: dict[str, Any], order: int, precision: str) -> bool:
+    shims[precision].order = order
+    kernels = Kernels(np, shims[precision].function, precision, blocks=6)
     with pytest.MonkeyPatch.context() as patch, np.errstate(all="ignore"):
         try:
-            test_patch_posterior(kernels, 3, 8, 2, 1.0)
-            test_patch_direct(kernels, 5, 4, 0, False)
-            test_grids_too_small_for_the_work(kernels, patch)
+            if precision == "float32":
+                test_patch_small_equals_patch_direct(shims, 4, 3, order)
+            else:
+                test_patch_posterior(kernels, 3, 8, 2, 1.0)
+                test_patch_direct(kernels, 5, 4, 0, False)
+                test_window_posterior(kernels, 5, 1.0)
+                test_grids_too_small_for_the_work(kernels, patch)
         except AssertionError:
             return False
     return True

@@ -14,7 +14,7 @@ from mtdcore.estep.backends.cuda import kernels as _cuda_kernels
 from mtdcore.estep.backends.cuda.device import OLDEST
 
 _REAL = {"float32": "float", "float64": "double"}
-_KERNEL = r"__global__ void(?: __launch_bounds__\(\d+\))?\s+(\w+)"
+_KERNEL = r'^extern "C" __global__ void(?: __launch_bounds__\(\d+\))?\s+(\w+)|^PATCH_SMALL\((\w+),'
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_every_kernel_compiles(nvrtc: ctypes.CDLL, architecture: int | str, prec
     if number not in supported:
         pytest.skip(f"this NVRTC no longer compiles for sm_{number}")
     code, report = _compile(nvrtc, number, precision)
-    kernels = set(re.findall(_KERNEL, _cuda_kernels.source()))
+    kernels = {a or b for a, b in re.findall(_KERNEL, _cuda_kernels.source(), re.M)}
     assert set(re.findall(r"Compiling entry function '(\w+)' for 'sm_" + str(number), report)) == kernels
     assert all(name.encode() in code for name in kernels)
     print(f"sm_{number} {precision}: {', '.join(sorted(kernels))}")
@@ -75,5 +75,5 @@ def test_nothing_spills_to_local_memory(nvrtc: ctypes.CDLL, precision: str) -> N
     """Stack frames and spills are device memory in disguise: traffic that no byte count would show."""
     _, report = _compile(nvrtc, 90, precision)
     frames = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", report)
-    assert len(frames) == len(re.findall(_KERNEL, _cuda_kernels.source()))
+    assert len(frames) == len(re.findall(_KERNEL, _cuda_kernels.source(), re.M))
     assert set(frames) == {("0", "0", "0")}

@@ -93,6 +93,28 @@ def test_recover(backend: CudaBackend, made: Simulation, way: str) -> None:
     np.testing.assert_allclose(found.evidence, expected.evidence, rtol=1e-6, atol=1e-4)
 
 
+def test_recover_with_many_angles(backend: CudaBackend, made: Simulation) -> None:
+    """In single precision they go through matrices of half precision; the image hardly tells."""
+    single = CudaBackend(backend.device, "float32")
+    found, expected = (
+        recover(
+            made.measurement,
+            box_size=_BOX,
+            rotations=128,
+            coarse_rotations=None,
+            noise_std=made.noise_std,
+            initial=_target(),
+            iterations=2,
+            backend=engine,
+        )
+        for engine in (single, get_backend("cpu", precision="float64", threads=1))
+    )
+    np.testing.assert_allclose(
+        found.target, expected.target, rtol=0, atol=0.02 * np.abs(expected.target).max()
+    )
+    assert found.evidence == pytest.approx(expected.evidence, rel=0.01)
+
+
 @pytest.mark.parametrize("rotations", [4, 7])
 def test_what_follows_a_recovery(backend: CudaBackend, made: Simulation, rotations: int) -> None:
     def results(engine: Any) -> tuple[Any, ...]:

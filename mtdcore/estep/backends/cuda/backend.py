@@ -21,8 +21,13 @@ from ..library import ALL, checked, host, window_model
 from ..precision import needed_precision
 from .device import CupyDevice, Device, DeviceInfo, choose_device, describe_devices
 from .kernels import Kernels
+from .matrix import MatrixPath, exact_enough
+from .matrix import faster as matrix_is_faster
 from .models import Items, Model, PatchModel, WindowModel
+from .patches import PatchMatrixPath
+from .patches import faster as patch_matrix_is_faster
 from .paths import DirectPath, Path, SpectralPath, Sums
+from .resident import Resident
 from .staging import grouped, staged
 from .workers import device_executor, sees_one_device
 
@@ -33,8 +38,22 @@ _LOG = logging.getLogger("mtdcore.cuda")
 #: Share of the free memory that a batch may take; transforms, templates and other libraries live in the rest.
 _MEMORY_SHARE = 0.6
 
-#: Largest side of a tile worth asking for, and how many tiles a batch should hold: see docs/gpu.md.
-_TILE_PIXELS, _TILES = 2048, 8
+#: Sides of a torus, and the largest halo (pixels, both sides together) up to which each is leaner than the next: see
+#: docs/gpu.md. Powers of two, whose transforms are twice as fast as others.
+_TORUS = ((512, 40), (1024, 300), (2048, 800), (4096, math.inf))
+
+#: Side of the largest tile whose windows are worth scoring together.
+_LARGEST_TILE = 2048
+
+#: Side of a tile of patches, which may be any: they meet again in batches.
+_PATCH_TILE = 1024
+
+#: Tiles that a batch should hold, so that the transforms of templates and of sums are shared.
+_TILES = 8
+
+
+#: Tiles of one call, which shares the transforms of templates and of sums: a micrograph of 4096 x 4096 or so.
+_TOGETHER = 40
 
 
 class CudaBackend:
@@ -51,7 +70,9 @@ class CudaBackend:
             raise ParameterError(f'precision must be "float32" or "float64"; got {precision!r}.')
         self.device, self.name, self.xp = device, device.name, device.xp
         self.precision: Precision = precision
+        self.tiles_together = _TOGETHER
         self._batch_bytes: int | None = None  # learnt when memory ran out
+        self._resident = Resident()
 
     @classmethod
     def open(cls, index: int | None = None, precision: Precision = "float32") -> Self:
@@ -93,10 +114,21 @@ class CudaBackend:
             self.device.synchronize()
 
     def tile_pixels(self, likelihood: Likelihood) -> int:
-        """Large against the halo and the work of the host, small enough for a batch of several tiles."""
+        """A power of two with the margin left free, large against the halo, small enough for a batch of several tiles."""
+        if not likelihood.localises:
+            return _PATCH_TILE
+        margin = likelihood.margin
+        halo = 2 * likelihood.geometry.halo + likelihood.geometry.reach
+        if matrix_is_faster(likelihood.box_size, likelihood.templates):
+            # scores are held between the two products
+            held = _MEMORY_SHARE * self.device.total_bytes() / (5 * likelihood.templates)
+            return min(_LARGEST_TILE, math.isqrt(int(held)))
         share = _MEMORY_SHARE * self.device.total_bytes() / _TILES
         per_pixel = np.dtype(self.precision).itemsize * (likelihood.templates + 7)
-        return min(_TILE_PIXELS, math.isqrt(int(share / per_pixel)))
+        side = next(side for side, most in _TORUS if halo <= most)
+        while side > _TORUS[0][0] and side**2 * per_pixel > share:
+            side //= 2
+        return side - margin
 
     def accumulate(self, tiles: Iterable[Tile], templates: Array, likelihood: Likelihood) -> TemplateSums:
         """Sum of the statistics of the tiles; see :meth:`Backend.accumulate`."""
@@ -104,8 +136,7 @@ class CudaBackend:
             step = _EStep(self.device, self._held(templates, likelihood), likelihood, self.precision)
             total = step.zeros()
             energy, pixels, sites = self.xp.zeros((), dtype=np.float64), 0, 0
-            groups = grouped(tiles, step.key)
-            for group, sent in staged(self.device, groups):
+            for group, sent in self._resident.groups(self.device, tiles, step.key):
                 path, items = step.path(group.precision, group.tiles[0]), step.model.gather(sent, self.xp)
                 total = total + self._sums(path, items)
                 energy = energy + step.model.energy(sent, items)
@@ -192,6 +223,7 @@ class CudaBackend:
         return total
 
     def _halved(self, limit: int, cause: str) -> int:
+        self._resident.clear()
         self.device.release()
         if limit == 1:
             raise MemoryError(cause)
@@ -216,12 +248,37 @@ class _EStep:
             else PatchModel(cast(PatchLikelihood, likelihood))
         )
         self._norm = float((turned**2).sum(axis=(1, 2)).max()) ** 0.5
-        self._paths: dict[tuple[str, tuple[int, int]], Path] = {}
+        self._paths: dict[tuple[str, tuple[object, bool]], Path] = {}
 
-    def key(self, tile: Tile) -> tuple[str, object]:
-        """Tiles of one key may be worked on together."""
+    def key(self, tile: Tile) -> tuple[str, tuple[object, bool]]:
+        """Tiles of one key may be worked on together: precision, torus, and whether they go through matrices."""
         precision = needed_precision(self._precision, self._norm, self.likelihood.noise_std, [tile])
-        return precision, self.model.torus(tile)
+        return precision, (self.model.torus(tile), precision == "float32" and self._suits_matrices(tile))
+
+    def _matrix_path(self, kernels: Kernels) -> Path:
+        """For tiles that suit it."""
+        if isinstance(self.model, PatchModel):
+            return PatchMatrixPath(self._device, kernels, self._turned, self.model)
+        assert isinstance(self.model, WindowModel)
+        return MatrixPath(self._device, kernels, self._turned, self.model)
+
+    def _suits_matrices(self, tile: Tile) -> bool:
+        """Whether products of matrices are faster for this tile, and right enough."""
+        model, like = self.model, self.likelihood
+        if isinstance(model, WindowModel):
+            suits = matrix_is_faster(like.box_size, like.templates) and model.sees_valid_pixels_only(tile)
+        else:
+            assert isinstance(model, PatchModel)
+            suits = tile.valid is None and self._patches_suit(model, tile)
+        return suits and exact_enough(self._norm, like.box_size, like.noise_std, [tile])
+
+    def _patches_suit(self, model: PatchModel, tile: Tile) -> bool:
+        """Whether the patches of a micrograph are many enough, and no kernel of their own is faster."""
+        like = model.likelihood
+        if DirectPath.suits(self._kernels("float32"), like):
+            return False
+        patches = math.prod(n // like.box_size for n in tile.micrograph_shape)
+        return patch_matrix_is_faster(like, patches, math.prod(model.torus(tile)), self._device.total_bytes())
 
     def zeros(self) -> Sums:
         """The sums of no tile."""
@@ -233,10 +290,12 @@ class _EStep:
 
     def path(self, precision: str, tile: Tile) -> Path:
         """The way for tiles like this one."""
-        key = precision, self.model.torus(tile)
+        key = self.key(tile)
         if key not in self._paths:
             kernels = self._kernels(precision)
-            if isinstance(self.model, PatchModel) and DirectPath.suits(kernels, self.likelihood):
+            if key[1][1]:
+                self._paths[key] = self._matrix_path(kernels)
+            elif isinstance(self.model, PatchModel) and DirectPath.suits(kernels, self.likelihood):
                 self._paths[key] = DirectPath(kernels, self._turned, self.model)
             else:
                 self._paths[key] = self.spectral_path(precision, tile)

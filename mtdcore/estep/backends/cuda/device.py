@@ -20,6 +20,9 @@ _LOG = logging.getLogger("mtdcore.cuda")
 #: Oldest compute capability the kernels are compiled for.
 OLDEST = (7, 5)
 
+#: CUDA_R_16F, CUDA_R_32F, CUBLAS_COMPUTE_32F and CUBLAS_GEMM_DEFAULT of the CUDA headers.
+_HALF, _FLOAT, _SUMMED_IN_FLOAT, _ANY_ALGORITHM = 2, 0, 68, -1
+
 #: Blocks of 256 threads that one multiprocessor holds.
 _BLOCKS_PER_MULTIPROCESSOR = 8
 
@@ -61,6 +64,17 @@ class Device(Protocol):
 
     def irfft2(self, spectra: Array, out: Array) -> None:
         """The way back, unnormalised; may overwrite ``spectra``."""
+        ...
+
+    def products(self, x: Array, y: Array, out: Array) -> None:
+        """``out = x y^T``: (n, p) and (t, p) float16 into (n, t) float32, summed in float32; p, t multiples of 8.
+
+        Each may be some columns of a wider matrix, from a multiple of 8 on.
+        """
+        ...
+
+    def sums(self, x: Array, y: Array, out: Array) -> None:
+        """``out = x^T y``: (n, t) and (n, p) float16 into (t, p) float32; otherwise like :meth:`products`."""
         ...
 
     def pinned(self, size: int) -> np.ndarray:
@@ -224,7 +238,7 @@ class CupyDevice:
         self.blocks = _BLOCKS_PER_MULTIPROCESSOR * int(self._device.attributes["MultiProcessorCount"])
         with self._device:
             self._copies = self._cupy.cuda.Stream(non_blocking=True)
-        self._plan = functools.lru_cache(maxsize=16)(self._make_plan)
+        self._plan = functools.lru_cache(maxsize=32)(self._make_plan)
 
     def active(self) -> AbstractContextManager[Any]:
         """Makes this the current device of the thread."""
@@ -260,6 +274,50 @@ class CupyDevice:
             if "ALLOC_FAILED" in str(error):
                 raise MemoryError(f"cuFFT has no memory for {batch} transforms") from error
             raise
+
+    def products(self, x: Array, y: Array, out: Array) -> None:
+        """See :meth:`Device.products`."""
+        (n, p), t = x.shape, y.shape[0]
+        # cuBLAS counts by columns: to it, these arrays are their own transposes, and out^T = y x^T
+        self._multiply(True, False, t, n, p, y, _stride(y), x, _stride(x), out, _stride(out))
+
+    def sums(self, x: Array, y: Array, out: Array) -> None:
+        """See :meth:`Device.sums`."""
+        (n, t), p = x.shape, y.shape[1]
+        self._multiply(False, True, p, t, n, y, _stride(y), x, _stride(x), out, _stride(out))
+
+    def _multiply(self, first_turned: bool, second_turned: bool, *rest: Any) -> None:
+        """CublasGemmEx by columns: ``c (m, n) = op(a) op(b)``, float16 in, float32 out and between."""
+        from cupy.cuda import device as cupy_device
+        from cupy_backends.cuda.libs import cublas
+
+        m, n, k, a, a_stride, b, b_stride, c, c_stride = rest
+        turned = cublas.CUBLAS_OP_N, cublas.CUBLAS_OP_T
+        one, zero = (
+            np.ones(1, np.float32),
+            np.zeros(1, np.float32),
+        )  # of the host, read before the call returns
+        cublas.gemmEx(
+            cupy_device.get_cublas_handle(),
+            turned[first_turned],
+            turned[second_turned],
+            m,
+            n,
+            k,
+            one.ctypes.data,
+            a.data.ptr,
+            _HALF,
+            a_stride,
+            b.data.ptr,
+            _HALF,
+            b_stride,
+            zero.ctypes.data,
+            c.data.ptr,
+            _FLOAT,
+            c_stride,
+            _SUMMED_IN_FLOAT,
+            _ANY_ALGORITHM,
+        )
 
     def pinned(self, size: int) -> np.ndarray:
         """See :meth:`Device.pinned`."""
@@ -299,6 +357,11 @@ class CupyDevice:
     def synchronize(self) -> None:
         """Wait for the current stream."""
         self._cupy.cuda.get_current_stream().synchronize()
+
+
+def _stride(matrix: Array) -> int:
+    """Numbers from one row to the next."""
+    return int(matrix.strides[0]) // int(matrix.itemsize)
 
 
 @functools.cache

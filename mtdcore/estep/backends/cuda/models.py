@@ -18,6 +18,9 @@ from ...sums import TemplateSums
 from .kernels import Kernels
 from .staging import StagedTile
 
+#: From this power of two on, one up to so many times longer than needed is still faster (both sides of a square).
+_LARGE, _NEAR = 512, 1.34
+
 
 @dataclass(frozen=True)
 class Items:
@@ -56,8 +59,15 @@ class Model(Protocol):
         """The items of these tiles."""
         ...
 
-    def normalise(self, maps: Array, items: Items, kernels: Kernels) -> Array:
-        """Gains (K, M, N1, N2) to weights in place; returns (2,) float64: evidence, and empty mass or count."""
+    def normalise(self, maps: Array, items: Items, kernels: Kernels) -> tuple[Array, Array | None]:
+        """From gains (K, M, N1, N2): (2,) float64, evidence, and empty mass or count; and the normalisers (M, N1, N2).
+
+        No normalisers: gains have become weights in place, and :meth:`weigh` has nothing to do.
+        """
+        ...
+
+    def weigh(self, maps: Array, normaliser: Array, out: Array, kernels: Kernels) -> None:
+        """Weights of some gains (k, m, N1, N2) and the normalisers of their items; ``out`` may be ``maps``."""
         ...
 
     def posterior(self, maps: Array, tile: Tile) -> np.ndarray:
@@ -74,11 +84,17 @@ class Model(Protocol):
 
 
 def fast_length(least: int) -> int:
-    """Smallest multiple of 4 with no prime factor above 7 that is at least this."""
+    """Length of a transform: the next power of two where it is near, else a multiple of 4 without factors above 7.
+
+    From 1024 up, transforms of powers of two take little more than half the time of others of that size (docs/gpu.md).
+    """
+    power = 4
+    while power < least:
+        power *= 2
     length = max(4, -(-least // 4) * 4)
     while not _smooth(length):
         length += 4
-    return length
+    return power if power <= length * (_NEAR if power >= _LARGE else 1.0) else length
 
 
 def _energy(pixels: Array) -> Array:
@@ -119,12 +135,15 @@ class PatchModel:
         valid = [self._patches(m[t.tile.owned]) for m, t in zip(masks, tiles, strict=True)]
         return Items(xp.concatenate(pixels), xp.concatenate(valid))
 
-    def normalise(self, maps: Array, items: Items, kernels: Kernels) -> Array:
+    def normalise(self, maps: Array, items: Items, kernels: Kernels) -> tuple[Array, Array | None]:
         """Log-sum-exp over all poses of a patch."""
         evidence, empty = kernels.patch_posterior(
             maps, self.likelihood.box_size, self.log_shown, self.log_empty
         )
-        return kernels.xp.stack((evidence.sum(), empty.sum()))
+        return kernels.xp.stack((evidence.sum(), empty.sum())), None
+
+    def weigh(self, maps: Array, normaliser: Array, out: Array, kernels: Kernels) -> None:
+        """See :meth:`normalise`: maps are weights."""
 
     def posterior(self, maps: Array, tile: Tile) -> np.ndarray:
         """Shifts l of docs/model.md 3: the empty ones share the empty mass of their patch evenly."""
@@ -192,7 +211,7 @@ class WindowModel:
     def gather(self, tiles: list[StagedTile], xp: Array) -> Items:
         """Tiles on the torus; what lies outside the micrograph is invalid, if it can be seen at all."""
         shape = (len(tiles), *self.torus(tiles[0].tile))
-        masked = not all(self._sees_valid_pixels_only(t.tile) for t in tiles)
+        masked = not all(self.sees_valid_pixels_only(t.tile) for t in tiles)
         pixels = xp.zeros(shape, dtype=tiles[0].pixels.dtype)
         valid = xp.zeros(shape, dtype=np.uint8) if masked else None
         corners = np.empty((len(tiles), 6), dtype=np.int32)
@@ -206,7 +225,7 @@ class WindowModel:
             corners[m] = rows - reach, columns - reach, top, bottom, left, right
         return Items(pixels, valid, xp.asarray(corners))
 
-    def _sees_valid_pixels_only(self, tile: Tile) -> bool:
+    def sees_valid_pixels_only(self, tile: Tile) -> bool:
         """Whether the frames of its windows, margin included, hold no invalid pixel and stay in the micrograph."""
         margin, reach = self.likelihood.margin, tile.geometry.reach
         return tile.valid is None and all(
@@ -214,11 +233,16 @@ class WindowModel:
             for owned, length in zip(tile.region.owned, tile.micrograph_shape, strict=True)
         )
 
-    def normalise(self, maps: Array, items: Items, kernels: Kernels) -> Array:
+    def normalise(self, maps: Array, items: Items, kernels: Kernels) -> tuple[Array, Array | None]:
         """Competition of corners closer than the minimum separation."""
         like = self.likelihood
-        sums = kernels.window_posterior(maps, items.corners, like.log_activity, like.separation)
-        return sums.sum(axis=(0, 1))
+        normaliser, sums = kernels.window_posterior(maps, items.corners, like.log_activity, like.separation)
+        return sums.sum(axis=(0, 1)), normaliser
+
+    def weigh(self, maps: Array, normaliser: Array, out: Array, kernels: Kernels) -> None:
+        """Posterior of a template at each owned corner."""
+        log_prior = self.likelihood.log_activity - math.log(self.likelihood.templates)
+        kernels.window_weights(maps, normaliser, log_prior, out)
 
     def posterior(self, maps: Array, tile: Tile) -> np.ndarray:
         """Weights of the owned corners."""

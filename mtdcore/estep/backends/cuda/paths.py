@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from array_api_compat import array_namespace
 
 from ...._base.typing import Array
 from ....model.likelihood import Likelihood
@@ -18,8 +19,12 @@ from .models import Items, Model, PatchModel
 #: Largest box for the fused kernel: its work grows as L^4 (predicted crossover; not measured yet).
 DIRECT_BOX = 8
 
-#: Bytes of spectra in flight: enough to fill the device and to hide a launch, small beside the maps.
-_CHUNK_BYTES = 256 << 20
+#: Spectra of all templates are kept when they take no more than this share of the free memory.
+_KEPT_SHARE = 0.1
+
+#: Bytes of spectra in flight: enough to fill the device and to hide a launch; what a kernel leaves in the cache of the
+#: device, the next one reads there.
+_CHUNK_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,7 @@ class Sums:
 
     Attributes:
         frames: (2, K, B, B) float64, back-projection and coverage.
-        scores: (2,) float64: evidence in nats, and mass of the empty poses or expected count; (2 + C,) with the posterior
-            mass of each class behind them, where there are several.
+        scores: (2,) float64: evidence in nats, and mass of the empty poses or expected count.
     """
 
     frames: Array
@@ -60,24 +64,31 @@ class DirectPath:
 
     @staticmethod
     def suits(kernels: Kernels, likelihood: Likelihood) -> bool:
-        """Whether the box is small enough; weights of templates go with the transforms."""
-        if likelihood.template_bias.any() or likelihood.classes > 1:
+        """Whether the box is small enough; weights of classes go with the transforms."""
+        if likelihood.class_weights is not None:
             return False
         size, margin = likelihood.box_size, likelihood.margin
         return size <= DIRECT_BOX and kernels.direct_bytes(likelihood.templates, size, margin) <= SHARED_LIMIT
 
     def sums(self, items: Items) -> Sums:
         """See :meth:`Path.sums`."""
-        model = self._model
-        partial, evidence, empty = self._kernels.patch_direct(
+        model, like = self._model, self._model.likelihood
+        if items.valid is None and self._kernels.suits_small(like.templates, like.box_size, like.margin):
+            priors = model.log_shown, model.log_empty
+            found = self._kernels.patch_small(items.pixels, self._targets, self._squares, *priors)
+            return self._added(*found)
+        found = self._kernels.patch_direct(
             items.pixels,
             items.valid,
             self._targets,
             self._squares,
-            model.likelihood.margin,
+            like.margin,
             model.log_shown,
             model.log_empty,
         )
+        return self._added(*found)
+
+    def _added(self, partial: Array, evidence: Array, empty: Array) -> Sums:
         return Sums(partial.sum(axis=0), self._kernels.xp.stack((evidence.sum(), empty.sum())))
 
 
@@ -98,11 +109,13 @@ class SpectralPath:
             (a / math.prod(torus)).astype(kernels.real) for a in templates(turned, likelihood.noise_std)
         )
         lags = np.arange(-likelihood.margin, likelihood.box_size + likelihood.margin)
-        self._bias = (
-            kernels.xp.asarray(likelihood.template_bias.astype(kernels.real))
-            if likelihood.template_bias.any()
-            else None
-        )
+        bias = kernels.xp.asarray(likelihood.template_bias)
+        self._bias = bias.astype(kernels.real) if likelihood.template_bias.any() else None
+        energy = (turned**2).sum(axis=(1, 2)) / (2.0 * likelihood.noise_std**2)
+        self._level = (bias - energy).astype(
+            kernels.real
+        )  # of the gains where energies are the same everywhere
+        self._transformed: tuple[Array, Array | None] | None = None
         self._rows, self._columns = (kernels.xp.asarray(lags % n) for n in torus)
         self._half = (torus[0], torus[1] // 2 + 1)
         self._spectrum_bytes = math.prod(self._half) * kernels.complex.itemsize
@@ -112,18 +125,21 @@ class SpectralPath:
     def sums(self, items: Items) -> Sums:
         """See :meth:`Path.sums`."""
         maps, pixels, valid = self._gains(items)
-        scores, xp = self._model.normalise(maps, items, self._kernels), self._kernels.xp
-        if self._model.likelihood.classes > 1:
-            mass = maps.sum(axis=(1, 2, 3), dtype=np.float64)
-            scores = xp.concatenate((scores, mass.reshape(self._model.likelihood.classes, -1).sum(axis=1)))
-        constant = self._constant_coverage(items)
-        frames = [self._backproject(maps[cut], pixels, valid, constant) for cut in self._cuts(len(items))]
-        return Sums(xp.concatenate(frames, axis=1), scores)
+        xp, like = self._kernels.xp, self._model.likelihood
+        scores, normaliser = self._model.normalise(maps, items, self._kernels)
+        found = [self._backproject(maps, cut, normaliser, pixels, valid) for cut in self._cuts(len(items))]
+        frames, mass = (
+            xp.concatenate(parts, axis=-3 if i == 0 else 0)
+            for i, parts in enumerate(zip(*found, strict=True))
+        )
+        return Sums(frames, with_classes(scores, mass, like))
 
     def weights(self, items: Items) -> Array:
         """(K, M, N1, N2) posterior weights at each shift or corner."""
         maps, _, _ = self._gains(items)
-        self._model.normalise(maps, items, self._kernels)
+        _, normaliser = self._model.normalise(maps, items, self._kernels)
+        if normaliser is not None:
+            self._model.weigh(maps, normaliser, maps, self._kernels)
         return maps
 
     def log_odds(self, items: Items) -> Array:
@@ -137,36 +153,67 @@ class SpectralPath:
         """Whether the whole torus is valid: energies and coverages are then the same at every shift."""
         return items.valid is None and tuple(items.pixels.shape[1:]) == self._torus
 
-    def _gains(self, items: Items) -> tuple[Array, Array, Array]:
-        """Maps (K, M, N1, N2) of the gains and the spectra of pixels and validity."""
+    def _gains(self, items: Items) -> tuple[Array, Array, Array | None]:
+        """Maps (K, M, N1, N2) of the gains and the spectra of pixels and validity (None: constant coverage)."""
+        constant = self._constant_coverage(items)
         pixels = self._spectra(items.pixels)
-        box = self._kernels.xp.ones((1, *items.pixels.shape[1:]), dtype=np.uint8)
-        valid = self._spectra(box if items.valid is None else items.valid)
+        valid, level = None, self._level
+        if not constant:
+            box = self._kernels.xp.ones((1, *items.pixels.shape[1:]), dtype=np.uint8)
+            valid, level = self._spectra(box if items.valid is None else items.valid), self._bias
         maps = self._empty((len(self._targets), len(items), *self._torus))
+        chunk = self._chunk(len(items), complex_=True)
         for cut in self._cuts(len(items)):
-            targets = self._spectra(self._targets[cut])
-            if self._constant_coverage(items):
-                squares = self._kernels.xp.zeros_like(targets)
-                squares[:, 0, 0] = self._squares[cut].sum(axis=(1, 2))  # nothing else meets a constant
-            else:
-                squares = self._spectra(self._squares[cut])
-            spectra = self._empty((len(targets), len(items), *self._half), complex_=True)
-            self._kernels.correlate_spectra(pixels, valid, targets, squares, spectra)
-            if self._bias is not None:  # a constant on the map
-                spectra[:, :, 0, 0] += self._bias[cut, None]
-            self._device.irfft2(_flat(spectra), _flat(maps[cut]))
+            targets, squares = self._template_spectra(cut, constant)
+            bias = None if level is None else level[cut]
+            for some in self._ranges(len(items)):
+                own = valid if valid is None or len(valid) == 1 else valid[some]
+                spectra = _part(chunk, len(targets), some)
+                self._kernels.correlate_spectra(pixels[some], own, targets, squares, spectra, bias)
+                self._device.irfft2(_flat(spectra), _flat(maps[cut, some]))
         return maps, pixels, valid
 
-    def _backproject(self, weights: Array, pixels: Array, valid: Array, constant: bool) -> Array:
-        """(2, k, B, B) float64 frames of some rotations."""
-        spectra = self._empty((*weights.shape[:2], *self._half), complex_=True)
-        self._device.rfft2(_flat(weights), _flat(spectra))
-        sums = self._kernels.backproject_spectra(pixels, valid, spectra)
-        if not constant:
-            return self._frames(sums)
-        seen = self._frames(sums[:1])
-        mass = sums[1:, :, :, 0, 0].real.astype(np.float64).sum(axis=1) / math.prod(self._torus)
-        return self._kernels.xp.concatenate((seen, self._kernels.xp.ones_like(seen) * mass[..., None, None]))
+    def _template_spectra(self, cut: slice, constant: bool) -> tuple[Array, Array | None]:
+        """Spectra of some templates and of their squares (None: constant coverage).
+
+        Kept from batch to batch of an E-step where all of them take a small share of the memory.
+        """
+        count = len(self._targets)
+        if self._transformed is None or (self._transformed[1] is None) != constant:
+            self._transformed = None
+            if (2 - constant) * count * self._spectrum_bytes > _KEPT_SHARE * self._device.free_bytes():
+                return self._spectra(self._targets[cut]), None if constant else self._spectra(
+                    self._squares[cut]
+                )
+            squares = None if constant else self._spectra(self._squares)
+            self._transformed = self._spectra(self._targets), squares
+        targets, squares = self._transformed
+        return targets[cut], None if squares is None else squares[cut]
+
+    def _backproject(
+        self, maps: Array, cut: slice, normaliser: Array | None, pixels: Array, valid: Array | None
+    ) -> tuple[Array, Array]:
+        """(2, k, B, B) float64 frames of some rotations, and their posterior mass (k,) float64."""
+        kernels, items, found = self._kernels, len(pixels), None
+        chunk = self._chunk(items, complex_=True)
+        scratch = None if normaliser is None else self._chunk(items)
+        for some in self._ranges(items):
+            weights = maps[cut, some]
+            if normaliser is not None:
+                weighed = _part(scratch, len(weights), some)
+                self._model.weigh(weights, normaliser[some], weighed, kernels)
+                weights = weighed
+            spectra = _part(chunk, len(weights), some)
+            self._device.rfft2(_flat(weights), _flat(spectra))
+            own = valid if valid is None or len(valid) == 1 else valid[some]
+            found = kernels.backproject_spectra(pixels[some], own, spectra, found)
+        assert found is not None
+        sums, mass = found
+        seen, mass = self._frames(sums), mass.sum(axis=0)
+        if valid is None:
+            covered = kernels.xp.ones_like(seen) * mass[:, None, None]
+            seen = kernels.xp.concatenate((seen, covered))
+        return seen, mass
 
     def _frames(self, sums: Array) -> Array:
         """(S, k, B, B) float64 from spectra (S, G, k, ...) of partial sums."""
@@ -190,6 +237,17 @@ class SpectralPath:
         step = max(1, _CHUNK_BYTES // (items * self._spectrum_bytes))
         return (slice(k, min(k + step, rotations)) for k in range(0, rotations, step))
 
+    def _ranges(self, items: int) -> Iterator[slice]:
+        """Items whose spectra exist at one time: all, unless they are too many for a single rotation."""
+        step = max(1, min(items, _CHUNK_BYTES // self._spectrum_bytes))
+        return (slice(m, min(m + step, items)) for m in range(0, items, step))
+
+    def _chunk(self, items: int, complex_: bool = False) -> Array:
+        """Planes in flight, spectra or maps, one after another."""
+        cut, some = next(self._cuts(items)), next(self._ranges(items))
+        count = (cut.stop - cut.start) * (some.stop - some.start)
+        return self._empty((count, *(self._half if complex_ else self._torus)), complex_)
+
     def _empty(self, shape: tuple[int, ...], complex_: bool = False) -> Array:
         dtype = self._kernels.complex if complex_ else self._kernels.real
         return self._kernels.xp.empty(shape, dtype=dtype)
@@ -200,6 +258,19 @@ def templates(turned: Array, noise_std: float) -> tuple[Array, Array]:
     return turned / noise_std**2, turned**2 / (2.0 * noise_std**2)
 
 
+def with_classes(scores: Array, mass: Array, likelihood: Likelihood) -> Array:
+    """Scores (2,), and behind them the posterior mass of each class where there are several, from that of templates."""
+    if likelihood.classes == 1:
+        return scores
+    return array_namespace(scores).concat((scores, mass.reshape(likelihood.classes, -1).sum(axis=1)))
+
+
 def _flat(planes: Array) -> Array:
     """(batch, N1, N2) view."""
     return planes.reshape(-1, *planes.shape[-2:])
+
+
+def _part(chunk: Array, rotations: int, items: slice) -> Array:
+    """(k, m, N1, N2) view of the first planes of a chunk."""
+    count = items.stop - items.start
+    return chunk[: rotations * count].reshape(rotations, count, *chunk.shape[1:])

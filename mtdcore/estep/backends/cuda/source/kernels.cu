@@ -111,23 +111,28 @@ __device__ inline Complex times_conjugate(Complex a, Complex b) {
 }
 
 // gain_hat_k = M_hat conj(target_hat_k) - valid_hat conj(square_hat_k): score and energy in one inverse transform.
+// `square_hat` null: energies are the same everywhere, and in `level`, which is added to gain_hat_k(0): a constant on the
+// map. Null: none.
 // A thread keeps its frequencies of rotation blockIdx.y in registers and walks over the items.
 extern "C" __global__ void correlate_spectra(const ComplexPack* pixels_hat, const ComplexPack* valid_hat,
                                              const ComplexPack* target_hat, const ComplexPack* square_hat,
-                                             ComplexPack* gain_hat, int rotations, int items, int masks, int packs) {
+                                             const real* level, ComplexPack* gain_hat, int rotations, int items,
+                                             int masks, int packs) {
     for (int k = blockIdx.y; k < rotations; k += gridDim.y) {
         THREAD_STRIDE(f, packs) {
             const ComplexPack target = target_hat[offset(k) * packs + f];
-            const ComplexPack square = square_hat[offset(k) * packs + f];
+            ComplexPack square = {};
+            if (square_hat != nullptr) square = square_hat[offset(k) * packs + f];
             for (int m = blockIdx.z; m < items; m += gridDim.z) {
                 const ComplexPack pixels = pixels_hat[offset(m) * packs + f];
-                const ComplexPack valid = valid_hat[offset(masks == 1 ? 0 : m) * packs + f];
-                ComplexPack out;
+                ComplexPack valid = {}, out;
+                if (square_hat != nullptr) valid = valid_hat[offset(masks == 1 ? 0 : m) * packs + f];
                 for (int j = 0; j < 2; ++j) {
                     const Complex score = times_conjugate(pixels.v[j], target.v[j]);
                     const Complex energy = times_conjugate(valid.v[j], square.v[j]);
                     out.v[j] = {score.re - energy.re, score.im - energy.im};
                 }
+                if (level != nullptr && f == 0) out.v[0].re += level[k];
                 gain_hat[(offset(k) * items + m) * packs + f] = out;
             }
         }
@@ -137,15 +142,28 @@ extern "C" __global__ void correlate_spectra(const ComplexPack* pixels_hat, cons
 // sums[0] = sum_m M_hat conj(w_hat_mk), sums[1] = sum_m valid_hat conj(w_hat_mk), one partial sum per group of items
 // (blockIdx.z): back-projection and coverage before their inverse transform. Runs of 16 terms are summed in `real`,
 // the runs in float64: float64 arithmetic is slow on many cards, and 16 terms lose nothing that the data have.
+// mass (groups, K) is the sum of all weights. `valid_hat` null: sums[0] alone, the mass is the coverage everywhere.
+// `more`: on top of what sums and mass hold.
 extern "C" __global__ void backproject_spectra(const ComplexPack* pixels_hat, const ComplexPack* valid_hat,
-                                               const ComplexPack* weight_hat, ComplexPack* sums, int rotations,
-                                               int items, int masks, int packs) {
+                                               const ComplexPack* weight_hat, ComplexPack* sums, double* mass,
+                                               int rotations, int items, int masks, int packs, int more) {
     const int RUN = 16;
     const int groups = gridDim.z;
     const int first = int(offset(items) * blockIdx.z / groups), last = int(offset(items) * (blockIdx.z + 1) / groups);
     for (int k = blockIdx.y; k < rotations; k += gridDim.y) {
         THREAD_STRIDE(f, packs) {
-            double total[8] = {};
+            const offset here = (offset(blockIdx.z) * rotations + k) * packs + f;
+            const offset there = here + offset(groups) * rotations * packs;  // of the coverage
+            double total[8] = {}, weighed = 0;
+            if (more) {
+                const ComplexPack seen = sums[here], covered = valid_hat != nullptr ? sums[there] : ComplexPack{};
+                for (int j = 0; j < 2; ++j) {
+                    total[4 * j] = seen.v[j].re;
+                    total[4 * j + 1] = seen.v[j].im;
+                    total[4 * j + 2] = covered.v[j].re;
+                    total[4 * j + 3] = covered.v[j].im;
+                }
+            }
             for (int start = first; start < last; start += RUN) {
                 real run[8] = {};
                 const int stop = start + RUN < last ? start + RUN : last;
@@ -153,7 +171,9 @@ extern "C" __global__ void backproject_spectra(const ComplexPack* pixels_hat, co
                 for (int m = start; m < stop; ++m) {
                     const ComplexPack weight = weight_hat[(offset(k) * items + m) * packs + f];
                     const ComplexPack pixels = pixels_hat[offset(m) * packs + f];
-                    const ComplexPack valid = valid_hat[offset(masks == 1 ? 0 : m) * packs + f];
+                    ComplexPack valid = {};
+                    if (valid_hat != nullptr) valid = valid_hat[offset(masks == 1 ? 0 : m) * packs + f];
+                    if (f == 0) weighed += weight.v[0].re;
                     for (int j = 0; j < 2; ++j) {
                         const Complex seen = times_conjugate(pixels.v[j], weight.v[j]);
                         const Complex covered = times_conjugate(valid.v[j], weight.v[j]);
@@ -170,9 +190,12 @@ extern "C" __global__ void backproject_spectra(const ComplexPack* pixels_hat, co
                 seen.v[j] = {real(total[4 * j]), real(total[4 * j + 1])};
                 covered.v[j] = {real(total[4 * j + 2]), real(total[4 * j + 3])};
             }
-            const offset here = (offset(blockIdx.z) * rotations + k) * packs + f;
             sums[here] = seen;
-            sums[here + offset(groups) * rotations * packs] = covered;
+            if (valid_hat != nullptr) sums[there] = covered;
+            if (f == 0) {
+                double* mine = &mass[offset(blockIdx.z) * rotations + k];
+                *mine = weighed + (more ? *mine : 0.0);
+            }
         }
     }
 }
@@ -253,32 +276,81 @@ extern "C" __global__ void window_odds(const Pack* maps, const Corners* corners,
     }
 }
 
+// A sum of exponentials as (largest exponent, sum over it): one exponential a term and no branch. Nothing is -1e30,
+// whose differences are numbers.
+struct NearSum {
+    real max, sum;
+};
+
+#define NOTHING_NEAR real(-1e30)
+
+__device__ inline void add(NearSum& total, real value) {
+    const real apart = value - total.max, smaller = exp(-fabs(apart));
+    total.sum = apart > 0 ? total.sum * smaller + real(1) : total.sum + smaller;
+    total.max = apart > 0 ? value : total.max;
+}
+
 // Along one axis: out(x) = log sum_{|x' - x| < d} exp(in(x')), O(1) per position (van Herk): the axis is cut into
-// blocks as long as the window, so that every window is the end of one block and the start of the next. A thread owns
-// one block of one line: it walks back over its block (suffix sums), then forward over the next one (prefix sums).
-// Neighbouring threads take neighbouring lines: coalesced when line_stride is 1, served by L1 otherwise.
-extern "C" __global__ void slide_log_sum(const real* in, real* out, int items, offset item_stride, int lines,
-                                         int line_stride, int length, int stride, int separation) {
-    const int window = 2 * separation - 1;
-    const int blocks = (length + window - 1) / window;
+// spans as long as the window, so that every window is the end of one span and the start of the next. A block takes
+// `lines` neighbouring lines and `spans` spans of each through shared memory, with loads and stores along whichever
+// axis is contiguous. A thread owns one span of one line: it walks back over it (suffix sums), then forward over the
+// next one (prefix sums, in place); all threads bring the two together on the way out. Neighbouring threads take
+// neighbouring lines (stride 1 in shared memory) or neighbouring spans (stride 2 d - 1, odd): no two of a warp meet in
+// a bank.
+extern "C" __global__ void __launch_bounds__(256)
+    slide_log_sum(const real* in, real* out, int items, offset item_stride, int line_count, int line_stride, int length,
+                  int stride, int separation, int lines, int spans) {
+    DYNAMIC_SHARED(memory);
+    const int window = 2 * separation - 1, owned = spans * window, extent = owned + window - 1;
+    const bool across = line_stride == 1;  // lines are neighbours in memory
+    const int x_step = across ? lines : 1, in_step = across ? 1 : extent | 1, out_step = across ? 1 : owned | 1;
+    real* inputs = reinterpret_cast<real*>(memory);
+    real* suffixes = inputs + (across ? extent * lines : lines * in_step);
+    const int groups = (line_count + lines - 1) / lines, stretches = (length + owned - 1) / owned;
     for (int m = blockIdx.y; m < items; m += gridDim.y) {
-        THREAD_STRIDE(i, lines * blocks) {
-            const int block = i / lines, line = i - block * lines;
-            const offset origin = offset(m) * item_stride + offset(line) * line_stride;
-            const int first = block * window;  // the outputs of this thread: first .. first + window - 1
-            LogSum suffix = nothing();
-            for (int x = first + window - 1; x >= first; --x) {
-                const int source = x - (separation - 1);
-                if (source >= 0 && source < length) add(suffix, in[origin + offset(source) * stride]);
-                if (x < length) out[origin + offset(x) * stride] = suffix.sum > 0 ? value(suffix) : log_zero();
+        for (int b = blockIdx.x; b < groups * stretches; b += gridDim.x) {
+            const int group = b % groups, first_line = group * lines, first = (b / groups) * owned;
+            const offset origin = offset(m) * item_stride + offset(first_line) * line_stride;
+            __syncthreads();  // the sums of the previous stretch are written
+            for (int i = threadIdx.x; i < lines * extent; i += blockDim.x) {
+                const int line = across ? i % lines : i / extent, x = across ? i / lines : i % extent;
+                const int source = first + x - (separation - 1);
+                const bool there = source >= 0 && source < length && first_line + line < line_count;
+                const real value = there ? in[origin + offset(line) * line_stride + offset(source) * stride] : log_zero();
+                inputs[x * x_step + line * in_step] = value > NOTHING_NEAR ? value : NOTHING_NEAR;
             }
-            LogSum prefix = nothing();
-            for (int x = first + 1; x < first + window && x < length; ++x) {
-                const int source = x + separation - 1;
-                if (source < length) add(prefix, in[origin + offset(source) * stride]);
-                LogSum both = prefix;
-                add(both, out[origin + offset(x) * stride]);
-                out[origin + offset(x) * stride] = both.sum > 0 ? value(both) : log_zero();
+            __syncthreads();
+            for (int i = threadIdx.x; i < lines * spans; i += blockDim.x) {
+                const int line = across ? i % lines : i / spans, span = across ? i / lines : i % spans;
+                const real* from = inputs + line * in_step + span * window * x_step;
+                real* to = suffixes + line * out_step + span * window * x_step;
+                NearSum suffix = {NOTHING_NEAR, 0};
+                for (int x = window - 1; x >= 0; --x) {
+                    add(suffix, from[x * x_step]);
+                    to[x * x_step] = suffix.max + log(suffix.sum);
+                }
+            }
+            __syncthreads();  // the inputs have been read
+            for (int i = threadIdx.x; i < lines * spans; i += blockDim.x) {
+                const int line = across ? i % lines : i / spans, span = across ? i / lines : i % spans;
+                real* own = inputs + line * in_step + (span + 1) * window * x_step;
+                NearSum prefix = {NOTHING_NEAR, 0};
+                for (int x = 0; x < window - 1; ++x) {
+                    add(prefix, own[x * x_step]);
+                    own[x * x_step] = prefix.max + log(prefix.sum);
+                }
+            }
+            __syncthreads();
+            for (int i = threadIdx.x; i < lines * owned; i += blockDim.x) {
+                const int line = across ? i % lines : i / owned, x = across ? i / lines : i % owned;
+                if (first + x < length && first_line + line < line_count) {
+                    real near = suffixes[x * x_step + line * out_step];
+                    if (x % window != 0) {  // else the window is a span
+                        const real next = inputs[(x + window - 1) * x_step + line * in_step], apart = next - near;
+                        near = (apart > 0 ? next : near) + log1p(exp(-fabs(apart)));
+                    }
+                    out[origin + offset(line) * line_stride + offset(first + x) * stride] = near;
+                }
             }
         }
     }
@@ -318,18 +390,18 @@ extern "C" __global__ void __launch_bounds__(256)
     }
 }
 
-// w(x, k) = exp(Lambda(x, k) + log(lambda / K) - log(1 + S(x))), in place.
-extern "C" __global__ void window_weights(Pack* maps, const Pack* normaliser, real log_prior, int rotations, int items,
-                                          int packs) {
+// w(x, k) = exp(Lambda(x, k) + log(lambda / K) - log(1 + S(x))); `weights` may be `maps`.
+extern "C" __global__ void window_weights(const Pack* maps, const Pack* normaliser, Pack* weights, real log_prior,
+                                          int rotations, int items, int packs) {
     for (int m = blockIdx.y; m < items; m += gridDim.y) {
         THREAD_STRIDE(p, packs) {
             const Pack norm = normaliser[offset(m) * packs + p];
             for (int k = blockIdx.z; k < rotations; k += gridDim.z) {
-                Pack* here = &maps[(offset(k) * items + m) * packs + p];
-                const Pack gain = *here;
+                const offset here = (offset(k) * items + m) * packs + p;
+                const Pack gain = maps[here];
                 Pack weight;
                 for (int j = 0; j < 4; ++j) weight.v[j] = exp(gain.v[j] + log_prior - norm.v[j]);
-                *here = weight;
+                weights[here] = weight;
             }
         }
     }
