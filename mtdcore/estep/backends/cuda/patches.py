@@ -24,7 +24,7 @@ from .paths import Sums, with_classes
 _CHUNK_BYTES = 2 << 30
 
 #: Groups of rows of shifts.
-_GROUPS = 8
+_GROUPS = 2
 
 #: Columns before and after the pixels of a patch: ones, whose products are the weights' own sums, and zeros.
 _BORDER = 8

@@ -22,9 +22,9 @@ DIRECT_BOX = 8
 #: Spectra of all templates are kept when they take no more than this share of the free memory.
 _KEPT_SHARE = 0.1
 
-#: Bytes of spectra in flight: enough to fill the device and to hide a launch; what a kernel leaves in the cache of the
-#: device, the next one reads there.
-_CHUNK_BYTES = 32 << 20
+#: Bytes of spectra in flight: enough to fill the device and to hide launches. Smaller chunks, which would stay in the cache of
+#: the device, were slower (docs/gpu.md).
+_CHUNK_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
