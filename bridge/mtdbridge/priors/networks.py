@@ -232,14 +232,17 @@ NETWORKS: dict[str, Callable[..., PriorNetwork]] = {
 
 
 def build_network(name: str, box_size: int, **options: Any) -> PriorNetwork:
-    """The network ``name`` ("mlp", "unet" or "denoiser") for L x L images.
+    """The network ``name`` ("mlp", "unet", "denoiser" or "multiscale") for boxes of L pixels.
 
     Raises:
         ParameterError: the name or an option is unknown.
     """
-    if name not in NETWORKS:
-        raise ParameterError(f"network must be one of {', '.join(sorted(NETWORKS))}; got {name!r}.")
+    from .multiscale import MultiscaleDenoiser
+
+    networks = {**NETWORKS, "multiscale": MultiscaleDenoiser}
+    if name not in networks:
+        raise ParameterError(f"network must be one of {', '.join(sorted(networks))}; got {name!r}.")
     try:
-        return NETWORKS[name](box_size, **options)
+        return networks[name](box_size, **options)
     except TypeError as error:
         raise ParameterError(f"the network {name!r} does not take these options: {error}.") from error

@@ -152,11 +152,12 @@ class ProteinBatches:
 
     def _padded(self, structures: Tensor) -> tuple[Tensor, Tensor]:
         """Points (B, N, 3) and weights (B, N) of these structures; weight 0 where one has fewer points."""
-        sizes, first = self._sizes[structures], self._first[structures]
-        index = torch.arange(int(sizes.max()))
+        longest = int(self._sizes[structures].max())
+        sizes, first = (v[structures].to(self.device) for v in (self._sizes, self._first))
+        index = torch.arange(longest, device=self.device)
         inside = index < sizes[:, None]
-        rows = (first[:, None] + index * inside).to(self.device)
-        return self._points[rows], self._weights[rows] * inside.to(self.device)
+        rows = first[:, None] + index * inside
+        return self._points[rows], self._weights[rows] * inside
 
 
 def validation_drawings(batches: ProteinBatches, side: int, count: int, seed: int) -> Tensor:
