@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from mtdbridge.multiscale import MultiscaleDenoiser, pad_evenly, squared_distance
-from mtdbridge.networks import build_network
-from mtdbridge.parameterisation import denoise, smoothed_score
+from mtdbridge.priors.multiscale import MultiscaleDenoiser, pad_evenly, squared_distance
+from mtdbridge.priors.networks import build_network
+from mtdbridge.priors.parameterisation import denoise, smoothed_score
 from mtdcore.errors import ParameterError
 
 
@@ -45,7 +45,7 @@ def test_untrained_it_is_the_linear_denoiser_of_white_data(dimension):
 def test_the_padding_keeps_the_middle_in_the_middle(dimension):
     """A kernel without a handedness sees a mirrored box as the mirror of the box, whatever is padded."""
     net = network(dimension)
-    for name, parameter in net.named_parameters():
+    for parameter in net.parameters():
         if parameter.dim() > 2:
             with torch.no_grad():
                 parameter.copy_((parameter + parameter.flip(-1)) / 2)

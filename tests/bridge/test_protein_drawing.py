@@ -97,7 +97,9 @@ def test_transfer_is_one_at_zero_and_zero_at_the_limit():
 
 def test_rotations_are_proper_and_cover_the_sphere():
     turns = random_rotations(2000, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(turns @ turns.transpose(1, 2), torch.eye(3).expand(2000, 3, 3), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        turns @ turns.transpose(1, 2), torch.eye(3).expand(2000, 3, 3), rtol=0, atol=1e-5
+    )
     torch.testing.assert_close(torch.linalg.det(turns), torch.ones(2000), rtol=0, atol=1e-4)
     axis = turns[:, :, 0]
     assert axis.mean(0).abs().max() < 0.06
@@ -150,7 +152,8 @@ def test_validation_drawings_are_the_same_every_time_and_visit_all():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"dimension": 4}, {"fill": (0.8, 0.5)}, {"band": (1.0, 3.0)}, {"falloff": (-1, 2)}, {"jitter": -1}]
+    "wrong",
+    [{"dimension": 4}, {"fill": (0.8, 0.5)}, {"band": (1.0, 3.0)}, {"falloff": (-1, 2)}, {"jitter": -1}],
 )
 def test_options_out_of_their_domain_are_refused(wrong):
     with pytest.raises(ParameterError):

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from mtdcore._base.typing import Array
 from mtdcore.errors import InputError, ParameterError
 
+from .blocks import PriorNetwork
 from .dlpack import from_torch, normalise, shared_stream, to_torch, with_room
-from .networks import PriorNetwork
 from .parameterisation import LevelRange, Parameterisation, check_parameterisation, smoothed_score
 from .weights import ModelCard
 

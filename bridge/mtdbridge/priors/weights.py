@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from mtdcore._base.files import write_whole
 from mtdcore.errors import InputError, MtdError, StorageError
 
-from .networks import PriorNetwork, build_network
+from .blocks import PriorNetwork
+from .networks import build_network
 from .parameterisation import LevelRange, check_parameterisation
 
 MAX_HEADER_BYTES = 1 << 20

@@ -122,7 +122,9 @@ class ProteinBatches:
         falloff = _uniform(options.falloff, count, generator)
         turns = random_rotations(count, generator)
         if options.mirror:
-            turns = turns * torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)[:, None, None]
+            turns = (
+                turns * torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)[:, None, None]
+            )
         shift = torch.nn.functional.normalize(torch.randn(count, dimension, generator=generator), dim=1)
         shift *= options.jitter * side * torch.rand(count, 1, generator=generator) ** (1 / dimension)
         amplitude = torch.exp(options.spread * torch.randn(count, generator=generator))
@@ -143,11 +145,11 @@ class ProteinBatches:
     def _groups(self, sizes: Tensor, side: int) -> list[Tensor]:
         """Rows of the batch with about as many points each, few enough for the memory."""
         per_point = side ** (self.options.dimension - 1)
-        groups = []
-        for power in torch.log2(sizes).ceil().unique().tolist():
-            rows = torch.nonzero(torch.log2(sizes).ceil() == power)[:, 0]
-            at_once = max(1, _MOST_VALUES // (int(2**power) * per_point))
-            groups += list(rows.split(at_once))
+        powers = torch.log2(sizes).ceil().int()
+        groups: list[Tensor] = []
+        for power in sorted(set(powers.tolist())):
+            rows = torch.nonzero(powers == power)[:, 0]
+            groups += torch.split(rows, max(1, _MOST_VALUES // (2**power * per_point)))
         return groups
 
     def _padded(self, structures: Tensor) -> tuple[Tensor, Tensor]:

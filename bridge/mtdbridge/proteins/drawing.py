@@ -63,7 +63,8 @@ def draw(points: Tensor, weights: Tensor, side: int, band: Tensor, falloff: Tens
     spectrum = spectrum.view(-1, *frequency.shape) * transfer(
         frequency, band.view(shape), falloff.view(shape)
     )
-    return torch.fft.irfftn(spectrum, s=(side,) * dimension, dim=tuple(range(1, dimension + 1)))
+    density: Tensor = torch.fft.irfftn(spectrum, s=(side,) * dimension, dim=tuple(range(1, dimension + 1)))
+    return density
 
 
 def random_rotations(count: int, generator: torch.Generator) -> Tensor:

@@ -22,7 +22,7 @@ class TrainingPlan:
         drawing: the distribution of the drawings.
         boxes: smallest and largest side; every whole number between is drawn equally often.
         box_size: the side that the weights file names.
-        channels: of the network, see :class:`mtdbridge.multiscale.MultiscaleDenoiser`.
+        channels: of the network, see :class:`mtdbridge.priors.multiscale.MultiscaleDenoiser`.
         pixels: pixels in a batch, padding included.
         steps: most optimiser steps; None: as many as ``seconds`` allow.
         seconds: wall-clock time of the whole training, validation included; None: as long as ``steps`` take.
@@ -56,8 +56,13 @@ class TrainingPlan:
                 f"expected a positive number of steps or seconds; got {self.steps} and {self.seconds}."
             )
         if not (4 <= self.boxes[0] <= self.box_size <= self.boxes[1]):
-            raise ParameterError(f"expected 4 <= smallest <= box_size <= largest; got {self.boxes}, {self.box_size}.")
-        if not 0 < self.levels[0] < self.levels[1] < math.inf or min(self.level_median, self.level_spread) <= 0:
+            raise ParameterError(
+                f"expected 4 <= smallest <= box_size <= largest; got {self.boxes}, {self.box_size}."
+            )
+        if (
+            not 0 < self.levels[0] < self.levels[1] < math.inf
+            or min(self.level_median, self.level_spread) <= 0
+        ):
             raise ParameterError(f"levels must satisfy 0 < lowest < highest; got {self.levels}.")
         if not (0 < self.learning_rate < 1 and 0 <= self.ema_decay < 1):
             raise ParameterError(
@@ -69,7 +74,7 @@ class TrainingPlan:
     def count(self, side: int) -> int:
         """Drawings per batch for boxes of ``side`` pixels; the same for all sides of one padded size."""
         padded = side + -side % (1 << (len(self.channels) - 1))
-        return max(1, self.pixels // padded**self.drawing.dimension)
+        return max(1, self.pixels // int(padded**self.drawing.dimension))
 
     def done(self, step: int, seconds: float) -> float:
         """Progress in [0, 1] after ``step`` steps and so many seconds."""

@@ -37,9 +37,7 @@ class Structures:
 
     def __post_init__(self) -> None:
         count = len(self.offset) - 1
-        sizes = np.diff(self.offset)
-        if count < 1 or sizes.min(initial=1) < 1 or self.offset[0] != 0 or self.offset[-1] != len(self.points):
-            raise InputError(f"expected structures of at least one point each; got the offsets {self.offset}.")
+        _check_offsets(self.offset, len(self.points))
         if self.points.shape != (len(self.weights), 3) or {len(self.names), len(self.part)} != {count}:
             raise InputError(
                 f"expected (N, 3) points, (N,) weights and {count} names and parts; got "
@@ -148,12 +146,20 @@ def centred(
     part: NDArray[np.integer],
 ) -> Structures:
     """Structures with the centre of mass of each at 0; arrays as in :class:`Structures`, points anywhere."""
-    offset = np.asarray(offset, dtype=np.int64)
+    starts: NDArray[np.int64] = np.asarray(offset, dtype=np.int64)
+    _check_offsets(starts, len(points))
     weight = np.asarray(weights, dtype=np.float64)
     points = np.asarray(points, dtype=np.float64)
-    mass = np.add.reduceat(weight, offset[:-1])
-    centre = np.add.reduceat(points * weight[:, None], offset[:-1]) / mass[:, None]
-    points = points - np.repeat(centre, np.diff(offset), axis=0)
+    mass = np.add.reduceat(weight, starts[:-1])
+    centre = np.add.reduceat(points * weight[:, None], starts[:-1]) / mass[:, None]
+    points = points - np.repeat(centre, np.diff(starts), axis=0)
     return Structures(
-        points.astype(np.float32), weight.astype(np.float32), offset, names, np.asarray(part, dtype=np.int8)
+        points.astype(np.float32), weight.astype(np.float32), starts, names, np.asarray(part, dtype=np.int8)
     )
+
+
+def _check_offsets(offset: NDArray[np.int64], count: int) -> None:
+    if len(offset) < 2 or offset[0] != 0 or offset[-1] != count or np.diff(offset).min() < 1:
+        raise InputError(
+            f"expected offsets from 0 to {count} of structures of at least one point each; got {offset}."
+        )

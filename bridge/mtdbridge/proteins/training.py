@@ -7,7 +7,6 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,13 @@ from torch import Tensor, nn
 
 from mtdcore.errors import InputError
 
-from ..losses import preconditioned_denoising
-from ..multiscale import MultiscaleDenoiser
-from ..validation import denoising_errors
-from ..weights_io import ModelCard, load_weights, save_weights
+from ..priors.multiscale import MultiscaleDenoiser
+from ..priors.weights import ModelCard, load_weights, save_weights
+from ..training.losses import preconditioned_denoising
+from ..training.validation import denoising_errors
 from .batches import ProteinBatches, validation_drawings
 from .plans import TrainingPlan
+from .speed import adam, laid_out, name_of
 from .structures import Structures
 
 VALIDATION_LEVELS = (0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 4.0)
@@ -73,9 +73,9 @@ class ProteinTraining:
             model = MultiscaleDenoiser(plan.box_size, dimension, plan.boxes, channels=plan.channels)
         if start is not None:
             model.load_state_dict(load_weights(start)[0].state_dict())
-        self.model = _laid_out(model.to(self._device), plan)
+        self.model = laid_out(model.to(self._device), plan)
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
-        self._optimizer = _adam(self.model, plan.learning_rate)
+        self._optimizer = adam(self.model, plan.learning_rate)
         self._random = torch.Generator().manual_seed(plan.seed)
         self._noise = torch.Generator(self._device).manual_seed(plan.seed + 1)
         self._held_out = self._validation(structures, validation_count)
@@ -93,7 +93,7 @@ class ProteinTraining:
                 "validation_count": int((structures.part == 1).sum()),
                 "scale": "root mean square 1 over the box",
             },
-            training={**asdict(plan), "device": _name_of(self._device), "torch": torch.__version__},
+            training={**asdict(plan), "device": name_of(self._device), "torch": torch.__version__},
         )
 
     def run(self, report: Report | None = None) -> None:
@@ -154,7 +154,9 @@ class ProteinTraining:
         card = self.card()
         save_weights(self._output.with_suffix(".full.safetensors"), self.average, card)
         save_weights(self._output, copy.deepcopy(self.average).half(), card)
-        text = json.dumps({"training": card.training, "data": card.data, **card.metrics}, indent=1, default=str)
+        text = json.dumps(
+            {"training": card.training, "data": card.data, **card.metrics}, indent=1, default=str
+        )
         self._output.with_suffix(".json").write_text(text)
 
     def _note(self, loss: float, started: float, report: Report | None) -> bool:
@@ -181,7 +183,7 @@ class ProteinTraining:
             side = int(torch.randint(low, high + 1, (), generator=self._random))
             count = self.plan.count(side)
             drawn = self._batches(side, count * _DRAWN_AHEAD, self._random)
-            yield from drawn.split(count)
+            yield from torch.split(drawn, count)
 
     def _advance(self, clean: Tensor, seconds: float) -> Tensor:
         """One optimiser step; returns the loss."""
@@ -215,7 +217,7 @@ class ProteinTraining:
         self._slower /= 2
         self.model.load_state_dict(good["model"])
         self.average.load_state_dict(good["average"])
-        self._optimizer = _adam(self.model, self.plan.learning_rate)
+        self._optimizer = adam(self.model, self.plan.learning_rate)
         return good
 
     def _validation(self, structures: Structures, count: int | None) -> dict[int, Tensor]:
@@ -228,45 +230,3 @@ class ProteinTraining:
         sides = [n for n in _VALIDATION_SIDES[drawing.dimension] if low <= n <= high] or [self.plan.box_size]
         count = count or _VALIDATION_COUNT[drawing.dimension]
         return {side: validation_drawings(batches, side, count, self.plan.seed) for side in sides}
-
-
-def _laid_out(model: MultiscaleDenoiser, plan: TrainingPlan) -> MultiscaleDenoiser:
-    """The network with its weights in the memory layout that trains faster; torch follows the weights."""
-    last = torch.channels_last if model.dimension == 2 else torch.channels_last_3d
-    device = next(model.parameters()).device
-    if device.type != "cuda":
-        return model.to(memory_format=last)
-    times: list[tuple[float, torch.memory_format]] = []
-    for layout in (torch.contiguous_format, last):
-        with suppress(RuntimeError):
-            times.append((_seconds_of_a_step(model.to(memory_format=layout), plan), layout))
-    return model.to(memory_format=min(times, key=lambda pair: pair[0])[1] if times else torch.contiguous_format)
-
-
-def _seconds_of_a_step(model: MultiscaleDenoiser, plan: TrainingPlan) -> float:
-    """Time of one forward and backward pass on a batch of noise, on a GPU."""
-    count, parameter = plan.count(plan.box_size), next(model.parameters())
-    noisy = torch.randn((count,) + (plan.box_size,) * model.dimension, device=parameter.device)
-    level, taken = torch.ones(count, device=parameter.device), math.inf
-    for _ in range(4):
-        torch.cuda.synchronize()
-        begun = time.monotonic()
-        with torch.autocast("cuda", torch.bfloat16, enabled=plan.precision == "bfloat16"):
-            loss = model(noisy, level).square().mean()
-        torch.autograd.backward(loss)
-        torch.cuda.synchronize()
-        taken = min(taken, time.monotonic() - begun)
-        model.zero_grad(set_to_none=True)
-    return taken
-
-
-def _adam(model: nn.Module, rate: float) -> torch.optim.Adam:
-    """Adam, in one kernel per step where torch has one for these weights."""
-    if next(model.parameters()).is_cuda:
-        with suppress(RuntimeError, TypeError):
-            return torch.optim.Adam(model.parameters(), lr=rate, betas=(0.9, 0.99), fused=True)
-    return torch.optim.Adam(model.parameters(), lr=rate, betas=(0.9, 0.99))
-
-
-def _name_of(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

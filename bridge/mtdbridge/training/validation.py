@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..priors.networks import PriorNetwork
+from ..priors.blocks import PriorNetwork
 from ..priors.parameterisation import LevelRange, denoise
 
 VALIDATION_LEVELS = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0)

@@ -1,6 +1,6 @@
 """One denoiser for images and volumes of any box: a U-Net over as many resolutions as it has channel counts.
 
-``D(y; s)`` with the preconditioning of :class:`mtdbridge.networks.DenoisingUNet`. The network is fully convolutional;
+``D(y; s)`` with the preconditioning of :class:`mtdbridge.priors.networks.DenoisingUNet`. The network is fully convolutional;
 a second input channel holds the squared distance from the centre of the box over its half side, so that a voxel knows
 where it lies in a box of any size. Boxes are padded with zeros, evenly on both sides, to a multiple of the coarsest
 resolution.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 
 from mtdcore.errors import ParameterError
 
-from .networks import PriorNetwork, _LevelFeatures
+from .blocks import LevelFeatures, PriorNetwork
 
 _CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -74,8 +75,8 @@ class MultiscaleDenoiser(PriorNetwork):
         self.dimension, self.boxes = dimension, (low, high)
         self.data_mean, self.data_std = data_mean, data_std
         convolution, transposed = _CONVOLUTION[dimension], _TRANSPOSED[dimension]
-        steps = list(zip(channels, channels[1:], strict=False))
-        self.embed = nn.Sequential(_LevelFeatures(embedding), nn.Linear(embedding, embedding), nn.SiLU())
+        steps = list(pairwise(channels))
+        self.embed = nn.Sequential(LevelFeatures(embedding), nn.Linear(embedding, embedding), nn.SiLU())
         self.first = convolution(2, channels[0], 3, padding=1)
         self.before = nn.ModuleList(_Block(dimension, width, embedding) for width in channels)
         self.down = nn.ModuleList(convolution(a, b, 2, stride=2) for a, b in steps)
@@ -113,7 +114,7 @@ class MultiscaleDenoiser(PriorNetwork):
         for block, up in zip(reversed(self.after), reversed(self.up), strict=True):
             x = block(up(x) + passed.pop(), code)
         out: Tensor = self.last(F.silu(x))
-        return out[(slice(None), 0, *crop)]
+        return out[:, 0][(slice(None), *crop)]
 
 
 class _Block(nn.Module):
@@ -144,7 +145,8 @@ def squared_distance(shape: Sequence[int], device: torch.device | None = None) -
 
 def pad_evenly(x: Tensor, multiple: int) -> tuple[Tensor, tuple[slice, ...]]:
     """Zero-pad all axes of (B, C, ...) but the first two to a multiple; also the slices that undo it."""
-    pads, crop = [], []
+    pads: list[tuple[int, int]] = []
+    crop: list[slice] = []
     for n in x.shape[2:]:
         extra = -n % multiple
         pads.append((extra // 2, extra - extra // 2))
