@@ -2,7 +2,8 @@
 
 ``D(y; s)`` with the preconditioning of :class:`mtdbridge.priors.networks.DenoisingUNet`. The network is fully convolutional;
 a second input channel holds the squared distance from the centre of the box over its half side, so that a voxel knows
-where it lies in a box of any size. Boxes are padded with zeros, evenly on both sides, to a multiple of the coarsest
+where it lies in a box of any size; the mean of the features at every resolution joins the noise level in steering the way back up,
+so that the filter adapts to the band limit and the size of what it sees. Boxes are padded with zeros, evenly on both sides, to a multiple of the coarsest
 resolution.
 """
 
@@ -80,11 +81,12 @@ class MultiscaleDenoiser(PriorNetwork):
         self.first = convolution(2, channels[0], 3, padding=1)
         self.before = nn.ModuleList(_Block(dimension, width, embedding) for width in channels)
         self.down = nn.ModuleList(convolution(a, b, 2, stride=2) for a, b in steps)
+        self.gather = nn.Linear(sum(channels), embedding)
         self.coarsest = _Block(dimension, channels[-1], embedding)
         self.up = nn.ModuleList(transposed(b, a, 2, stride=2) for a, b in steps)
         self.after = nn.ModuleList(_Block(dimension, width, embedding) for width in channels[:-1])
         self.last = convolution(channels[0], 1, 3, padding=1)
-        for parameter in self.last.parameters():
+        for parameter in (*self.last.parameters(), *self.gather.parameters()):
             nn.init.zeros_(parameter)
 
     def forward(self, noisy: Tensor, level: Tensor) -> Tensor:
@@ -104,12 +106,14 @@ class MultiscaleDenoiser(PriorNetwork):
         code = self.embed(log_ratio)
         distance = squared_distance(x.shape[1:], x.device).to(x.dtype).expand_as(x)
         stack, crop = pad_evenly(torch.stack((x, distance), dim=1), 1 << len(self.down))
-        x, passed = self.first(stack), []
+        x, passed, means = self.first(stack), [], []
         for block, down in zip(self.before, [*self.down, None], strict=True):
             x = block(x, code)
+            means.append(x.flatten(2).mean(2))
             if down is not None:
                 passed.append(x)
                 x = down(x)
+        code = code + self.gather(torch.cat(means, dim=1))
         x = self.coarsest(x, code)
         for block, up in zip(reversed(self.after), reversed(self.up), strict=True):
             x = block(up(x) + passed.pop(), code)
