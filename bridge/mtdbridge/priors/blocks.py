@@ -17,9 +17,13 @@ class PriorNetwork(nn.Module):
     Attributes:
         parameterisation: what the output means.
         options: keyword arguments that build the same architecture, JSON-able.
+        dimension: 2 for images, 3 for volumes.
+        boxes: smallest and largest side it knows; None: the one of its weights.
     """
 
     parameterisation: ClassVar[Parameterisation]
+    dimension: int = 2
+    boxes: tuple[int, int] | None = None
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
