@@ -16,7 +16,7 @@ from .._base.typing import Array
 from ..data import Measurement, open_measurement
 from ..data.binned import BinnedMeasurement
 from ..errors import ParameterError
-from ..model.priors import FlatPrior, Prior, denoise, is_flat
+from ..model.priors import FlatPrior, Prior, centre_of, denoise, is_flat
 from .recover import recover
 from .state import Recovery
 
@@ -42,7 +42,7 @@ class BinnedPrior:
     @property
     def centre(self) -> tuple[float, float] | None:
         """(row, column) where the prior has its images, in blocks; None if it does not say."""
-        centre = getattr(self.prior, "centre", None)
+        centre = centre_of(self.prior, self.box_size)
         if centre is None:
             return None
         row, column = ((c + self._before + 0.5) / self.factor - 0.5 for c in centre)

@@ -19,7 +19,8 @@ class Prior(Protocol):
 
     A prior may also have an attribute ``centre``, (row, column) in pixels: where the centres of mass of its images lie
     (the middle of L pixels is (L - 1) / 2). The gauge puts the target there. Without it, or where it is None, the centre is
-    that of a few samples, which costs denoiser calls.
+    that of a few samples, which costs denoiser calls. A prior of several boxes has a method ``centre_in(box_size)`` instead
+    (:func:`centre_of` asks for either).
     """
 
     def score(self, images: Array, noise_std: float) -> Array:
@@ -41,6 +42,13 @@ def denoise(prior: Prior, images: Array, level: float) -> Array:
     Tweedie's formula ``D(y; s) = y + s^2 score(y, s)`` (docs/model.md 5); shapes as in :meth:`Prior.score`.
     """
     return images + level**2 * prior.score(images, level)
+
+
+def centre_of(prior: Prior, box_size: int) -> tuple[float, ...] | None:
+    """(row, column), for volumes (z, y, x): where a prior has its images in a box of ``box_size`` pixels; None if it does not say."""
+    asked = getattr(prior, "centre_in", None)
+    centre = getattr(prior, "centre", None) if asked is None else asked(box_size)
+    return None if centre is None else tuple(float(c) for c in centre)
 
 
 @dataclass(frozen=True)

@@ -71,10 +71,20 @@ class TorchPrior:
         )
 
     @property
-    def centre(self) -> tuple[float, float] | None:
-        """(row, column) mean centre of mass of the training images, where recovered images are put; None if unknown."""
+    def centre(self) -> tuple[float, ...] | None:
+        """Where recovered images are put in boxes of ``box_size`` pixels, see :meth:`centre_in`."""
+        return self.centre_in(self.box_size)
+
+    def centre_in(self, box_size: int) -> tuple[float, ...] | None:
+        """(row, column), for volumes (z, y, x): the mean centre of mass of the training data in a box of ``box_size`` pixels.
+
+        That of the card where it names one, the middle for a network of several boxes, which is trained about the
+        middle of each; None if unknown.
+        """
         centre = self.card.data.get("centre") if self.card else None
-        return None if centre is None else (float(centre[0]), float(centre[1]))
+        if centre is None and self.boxes[0] < self.boxes[1]:
+            centre = [(box_size - 1) / 2] * self.dimension
+        return None if centre is None else tuple(float(c) for c in centre)
 
     def to(self, device: str | torch.device) -> TorchPrior:
         """Move the network; returns itself."""
