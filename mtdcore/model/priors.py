@@ -52,6 +52,31 @@ def centre_of(prior: Prior, box_size: int) -> tuple[float, ...] | None:
 
 
 @dataclass(frozen=True)
+class ScaledPrior:
+    """A prior in other units: ``scale`` times an image of ``prior``, ``D_scale(y; s) = scale D(y / scale; s / scale)``.
+
+    Attributes:
+        prior: over images in units of its own.
+        scale: alpha > 0, one of those units in units of the measurement.
+    """
+
+    prior: Prior
+    scale: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.scale) and self.scale > 0):
+            raise ParameterError(f"the scale of a prior must be positive and finite; got {self.scale}.")
+
+    def score(self, images: Array, noise_std: float) -> Array:
+        """``score(x / alpha, s / alpha) / alpha``, see :meth:`Prior.score`."""
+        return self.prior.score(images / self.scale, noise_std / self.scale) / self.scale
+
+    def centre_in(self, box_size: int) -> tuple[float, ...] | None:
+        """See :func:`centre_of`: units do not move an image."""
+        return centre_of(self.prior, box_size)
+
+
+@dataclass(frozen=True)
 class FlatPrior:
     """No preference: the score is zero and the denoiser the identity."""
 
