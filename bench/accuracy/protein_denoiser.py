@@ -63,7 +63,9 @@ class Linear:
         counts = np.bincount(shell)
         power = (np.bincount(shell, np.square(flat).mean(axis=0)) / counts)[shell]
         low = np.flatnonzero(frequency <= full)
-        variances, vectors = np.linalg.eigh(flat[:, low].T @ flat[:, low] / len(flat)) if len(low) else (low, low)
+        variances, vectors = (
+            np.linalg.eigh(flat[:, low].T @ flat[:, low] / len(flat)) if len(low) else (low, low)
+        )
         return cls(mean, low, vectors, np.maximum(variances, 0), power)
 
     def __call__(self, noisy: np.ndarray, level: float) -> np.ndarray:
@@ -107,10 +109,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("structures", type=Path)
-    parser.add_argument("--prior", default="", help="shipped prior or weights; none: the linear denoisers only")
+    parser.add_argument(
+        "--prior", default="", help="shipped prior or weights; none: the linear denoisers only"
+    )
     parser.add_argument("--dimension", type=int, default=2, help="without a prior")
     parser.add_argument("--sides", default="28")
-    parser.add_argument("--fit", type=int, default=20_000, help="drawings that the linear denoisers are fitted to")
+    parser.add_argument(
+        "--fit", type=int, default=20_000, help="drawings that the linear denoisers are fitted to"
+    )
     parser.add_argument("--count", type=int, default=161, help="drawings measured per side")
     parser.add_argument("--full", type=float, default=0.3)
     parser.add_argument("--part", choices=["validation", "test"], default="test")

@@ -26,7 +26,7 @@ from .batches import Running
 from .state import Candidate, EMState, IterationRecord
 from .temperature import Temperature
 
-_FORMAT = 5
+_FORMAT = 6
 
 #: The cut in which a measurement is read for its fingerprint.
 _PIECES = TileGeometry(side=1024, unit=1, halo=0, reach=0)
@@ -57,6 +57,7 @@ def save_checkpoint(path: str | Path, state: EMState, identity: Mapping[str, Any
                     "likelihood": likelihood_record(c.likelihood),
                     "objective": c.objective,
                     "running": record,
+                    "scales": c.scales,
                 }
                 for c, record in zip(state.candidates, running, strict=True)
             ],
@@ -110,6 +111,7 @@ def load_checkpoint(path: str | Path, identity: Mapping[str, Any]) -> EMState:
                 likelihood_from_record(record["likelihood"]),
                 record["objective"],
                 _running_from_record(record["running"], f"{i}.", arrays),
+                None if record["scales"] is None else tuple(record["scales"]),
             )
             for i, (target, record) in enumerate(zip(arrays["targets"], header["candidates"], strict=True))
         ),

@@ -16,7 +16,7 @@ from .._base.typing import Array
 from ..data import Measurement, open_measurement
 from ..data.binned import BinnedMeasurement
 from ..errors import ParameterError
-from ..model.priors import FlatPrior, Prior, centre_of, denoise, is_flat
+from ..model.priors import FlatPrior, Prior, centre_of, denoise, has_own_units, is_flat
 from .recover import recover
 from .state import Recovery
 
@@ -38,6 +38,11 @@ class BinnedPrior:
     prior: Prior
     factor: int
     box_size: int
+
+    @property
+    def own_units(self) -> bool:
+        """Whether the images have units of their own: means have those of pixels."""
+        return has_own_units(self.prior)
 
     @property
     def centre(self) -> tuple[float, float] | None:

@@ -21,6 +21,9 @@ class Prior(Protocol):
     (the middle of L pixels is (L - 1) / 2). The gauge puts the target there. Without it, or where it is None, the centre is
     that of a few samples, which costs denoiser calls. A prior of several boxes has a method ``centre_in(box_size)`` instead
     (:func:`centre_of` asks for either).
+
+    Where an attribute ``own_units`` is true, the images have units of their own, as those that a network was trained on:
+    ``recover`` then finds how many units of the measurement are one of them.
     """
 
     def score(self, images: Array, noise_std: float) -> Array:
@@ -42,6 +45,16 @@ def denoise(prior: Prior, images: Array, level: float) -> Array:
     Tweedie's formula ``D(y; s) = y + s^2 score(y, s)`` (docs/model.md 5); shapes as in :meth:`Prior.score`.
     """
     return images + level**2 * prior.score(images, level)
+
+
+def unit_of(prior: Prior) -> float:
+    """The scale of a prior in other units (:class:`ScaledPrior`), 1 of any other."""
+    return float(getattr(prior, "scale", 1.0))
+
+
+def has_own_units(prior: Prior) -> bool:
+    """Whether the images of a prior have units of their own."""
+    return bool(getattr(prior, "own_units", False))
 
 
 def centre_of(prior: Prior, box_size: int) -> tuple[float, ...] | None:

@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from .priors import Prior, denoise
+from .priors import Prior, denoise, unit_of
 
-#: Lowest level of a chain, where the denoiser's answer is taken as it is.
+#: Lowest level of a chain in units of the prior, where the denoiser's answer is taken as it is.
 _LAST_LEVEL = 0.02
 
 
@@ -22,14 +22,14 @@ def sample_prior(
         prior: the prior.
         count: number of images B.
         box_size: side L in pixels.
-        level: start of the chain, well above the spread of the images.
-        steps: levels from there down to 0.02, spaced geometrically.
+        level: start of the chain in units of the prior (:func:`mtdcore.model.priors.unit_of`), well above the spread of the images.
+        steps: levels from there down to 0.02 of those units, spaced geometrically.
         seed: of the noise.
 
     Returns:
         (B, L, L) float64.
     """
-    noise = np.random.default_rng(seed)
+    noise, level = np.random.default_rng(seed), level * unit_of(prior)
     start = level * noise.standard_normal((count, box_size, box_size))
     return sample_from(prior, start, level, steps=steps, noise=noise)
 
@@ -46,13 +46,13 @@ def sample_from(
         prior: the prior.
         images: (B, L, L) float64 noisy images.
         level: their noise level.
-        steps: levels, spaced geometrically down to 0.02.
+        steps: levels, spaced geometrically down to 0.02 units of the prior.
         noise: source of randomness.
 
     Returns:
         (B, L, L) float64.
     """
-    levels = np.geomspace(level, min(_LAST_LEVEL, level / 2), steps)
+    levels = np.geomspace(level, min(_LAST_LEVEL * unit_of(prior), level / 2), steps)
     for now, following in pairwise(levels):
         keep = (following / now) ** 2
         spread = following * math.sqrt(1.0 - keep)

@@ -18,6 +18,7 @@ import numpy as np
 from array_api_compat import array_namespace, device
 
 from .._base.typing import Array
+from ..estep.statistics import Statistics
 from ..model.priors import Prior, denoise
 
 #: Random directions in which the divergence is measured (Hutchinson 1990), the same in every call: the slope is a function.
@@ -29,8 +30,32 @@ _STEP = 0.1
 #: Slopes asked for in one search, after the first; its first step, in nats of the scale.
 _EVALUATIONS, _FIRST_STEP = 8, 0.1
 
-#: Relative precision at which the search stops.
-_PRECISION = 0.005
+#: Relative precision at which a search stops, and the one inside the loop of EM: the next iteration begins where it ended.
+_PRECISION, _PRECISION_OF_A_STEP = 0.005, 0.03
+
+
+#: Largest factor by which one M-step changes the scale: an average that comes from wrong poses is no reason to go far.
+_REACH = 1.5
+
+
+def observed_scale(prior: Prior, target: Array, statistics: Statistics, scale: float) -> float:
+    """The scale after one E-step, judged by the average that a denoising M-step starts from.
+
+    That is ``target + sigma^2 grad Q(target) / c`` at the level ``sigma / sqrt(c)``, c the bound of the normal operator
+    (:class:`mtdcore.mstep.updates.DenoisingUpdate`).
+
+    Args:
+        prior: in units of its own.
+        target: at which the statistics were computed, one class.
+        statistics: of that class; same array library.
+        scale: before; kept where nothing was seen.
+    """
+    bound = statistics.normal.bound
+    if bound <= 0.0:
+        return scale
+    variance = statistics.noise_std**2 / bound
+    average = target + variance * statistics.gradient(target)
+    return fitted_scale(prior, average, math.sqrt(variance), scale, _REACH, _PRECISION_OF_A_STEP)
 
 
 def scale_slope(prior: Prior, image: Array, level: float, scale: float) -> float:
@@ -54,7 +79,14 @@ def scale_slope(prior: Prior, image: Array, level: float, scale: float) -> float
     return pull - divergence
 
 
-def fitted_scale(prior: Prior, image: Array, level: float, scale: float, reach: float = 2.0) -> float:
+def fitted_scale(
+    prior: Prior,
+    image: Array,
+    level: float,
+    scale: float,
+    reach: float = 2.0,
+    precision: float = _PRECISION,
+) -> float:
     """The scale nearest to ``scale`` at which the density of a noisy image is largest.
 
     Uphill from ``scale`` in doubling steps until the slope changes its sign, then between the last two by regula falsi
@@ -66,9 +98,10 @@ def fitted_scale(prior: Prior, image: Array, level: float, scale: float, reach: 
         level: as in :func:`scale_slope`.
         scale: where the search begins.
         reach: largest factor by which the result differs from that.
+        precision: relative distance of two candidates at which the search ends.
 
     Returns:
-        alpha, to about half a percent; ``scale`` where the slope is no number.
+        alpha; ``scale`` where the slope is no number.
     """
     start, left = math.log(scale), _EVALUATIONS
     slope = scale_slope(prior, image, level, scale)
@@ -89,7 +122,7 @@ def fitted_scale(prior: Prior, image: Array, level: float, scale: float, reach: 
         below, slope = beyond, other
     while True:
         best = (below * other - beyond * slope) / (other - slope)
-        if not left or min(abs(best - below), abs(best - beyond)) < _PRECISION:
+        if not left or min(abs(best - below), abs(best - beyond)) < precision:
             return math.exp(best)
         found, left = scale_slope(prior, image, level, math.exp(best)), left - 1
         if found == 0.0:

@@ -71,6 +71,11 @@ class TorchPrior:
         )
 
     @property
+    def own_units(self) -> bool:
+        """Whether ``recover`` may find the units of its images: not of a plain score, which knows no noise."""
+        return self.parameterisation != "score"
+
+    @property
     def centre(self) -> tuple[float, ...] | None:
         """Where recovered images are put in boxes of ``box_size`` pixels, see :meth:`centre_in`."""
         return self.centre_in(self.box_size)

@@ -151,7 +151,8 @@ def data_share(recovery: Recovery, parameters: Mapping[str, Any]) -> float | Non
     known = prior(parameters["prior"])
     if known is None:
         return 1.0
-    return uncertainty.data_share(recovery.aligned_average, uncertainty.average_level(recovery), known)
+    level = uncertainty.average_level(recovery)
+    return uncertainty.data_share(recovery.aligned_average, level, recovery.in_units(known))
 
 
 def findings(folder: RunFolder, record: dict[str, Any]) -> dict[str, Any]:
@@ -273,6 +274,7 @@ def _draw(
 ) -> None:
     """Posterior mean and standard deviation of the target, as images; without a prior they say nothing new."""
     import mtdcore as mtd
+    from mtdcore.em.scale import in_units
     from mtdcore.model.likelihood.records import likelihood_from_record
     from mtdcore.results.uncertainty import average_level, posterior_samples, unbiased_average
 
@@ -290,6 +292,7 @@ def _draw(
         average, level = unbiased_average(measurement, found, options["backend"])
     else:
         average, level = found.aligned_average, average_level(found)
-    drawn = posterior_samples(average, level, prior, _DRAWS, steps=_STEPS)
+    known = in_units(prior, record["result"].get("prior_scales"))
+    drawn = posterior_samples(average, level, known, _DRAWS, steps=_STEPS)
     folder.write_image(folder.posterior_mean, drawn.mean)
     folder.write_image(folder.posterior_std, drawn.std)
