@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
+from array_api_compat import array_namespace
 
 from .._base.typing import Array
 from ..estep.statistics import Statistics
@@ -28,6 +29,10 @@ _FIRST_ENERGY = 25.0
 
 #: While the target is still meaningless its scale stays above this share of the first one: a blank target stays blank.
 _LEAST_SHARE = 1 / 3
+
+#: Largest ratio of the norms of a target and of a typical image of the prior, either way, in the prior's units. Of images it
+#: never saw a network makes anything: a ring under the prior of proteins led the scale down, and the target up, to no copies.
+_SPREAD = 1.5
 
 #: Samples that give the norm of the prior's images.
 _SAMPLES = 4
@@ -77,6 +82,9 @@ class OwnUnits:
         for c, scale in enumerate(scales):
             image, mine = (target, statistics) if single else (target[c, ...], statistics.of_class(c))
             fitted = observed_scale(prior, image, mine, scale)
+            own = math.sqrt(float(array_namespace(image).sum(image**2))) / self.norm
+            if own > 0.0:
+                fitted = min(max(fitted, own / _SPREAD), own * _SPREAD)
             found.append(max(fitted, _LEAST_SHARE * first) if early else fitted)
         return tuple(found)
 

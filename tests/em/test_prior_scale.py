@@ -3,7 +3,18 @@
 import numpy as np
 import pytest
 
-from mtdcore import GaussianPrior, GradientAscent, recover, relative_error, simulate
+from mtdcore import (
+    GaussianPrior,
+    GradientAscent,
+    Rotations,
+    WindowLikelihood,
+    e_step,
+    get_backend,
+    open_measurement,
+    recover,
+    relative_error,
+    simulate,
+)
 from mtdcore.em.coarse import BinnedPrior
 from mtdcore.em.gauge.prior import centre_of_mass
 from mtdcore.em.scale import OwnUnits, in_units
@@ -135,3 +146,21 @@ def test_units():
     assert in_units(PRIOR, (1.0, 4.0), 1) == ScaledPrior(PRIOR, 4.0)
     assert has_own_units(BinnedPrior(PRIOR, 2, SIDE))
     assert not has_own_units(GaussianPrior(0.0))
+
+
+@pytest.mark.parametrize("strength", [0.02, 50.0])
+def test_a_prior_that_knows_nothing_of_the_target_cannot_lead_the_scale_away(made, strength):
+    """Its norm in units of the prior stays within a factor of 1.5 of a typical image's."""
+
+    class Astray(Own):
+        def score(self, images, noise_std):
+            clean = strength * images  # pulls the scale to 0 or to infinity, whatever the images are
+            return (clean - images) / noise_std**2
+
+    prior, units = Astray(bars(), 0.2), OwnUnits(4.0)
+    likelihood = WindowLikelihood(Rotations(4, SIDE), made.noise_std, 25.0)
+    statistics = e_step(open_measurement(made.measurement), TARGET, likelihood, get_backend("reference"))
+    own, scales = np.linalg.norm(TARGET) / 4.0, (1.0,)
+    for _ in range(12):
+        scales = units.fitted(TARGET, statistics, prior, scales, early=False)
+    assert scales[0] == pytest.approx(own / 1.5 if strength > 1 else own * 1.5)
