@@ -11,7 +11,7 @@ from mtdcore.em.coarse import BinnedPrior
 from mtdcore.em.gauge.prior import PriorGauge
 from mtdcore.errors import InputError
 from mtdcore.model.priors import Prior, centre_of, denoise
-from mtdcore.model.sampling import sample_prior
+from mtdcore.model.sampling import sample_from, sample_prior
 from mtdcore.testing import PriorConformance
 
 NAMES = {2: "proteins-2d", 3: "proteins-3d"}
@@ -112,6 +112,20 @@ def test_better_than_the_best_filter_fitted_to_what_it_denoises(dimension, side)
         learned = denoise(prior, noisy, level)
         error = [np.linalg.norm(found - clean) / np.linalg.norm(clean) for found in (learned, linear)]
         assert error[0] < 0.8 * error[1], (level, error)
+
+
+def test_volumes_are_drawn_from_the_prior_and_from_a_posterior():
+    """Unconditional ones have its scale and lie in the ball; those of a posterior lie about the denoised volume, and spread."""
+    prior = load_prior("proteins-3d")
+    drawn = sample_prior(prior, 2, 16, steps=32, seed=3, dimension=3)
+    assert drawn.shape == (2, 16, 16, 16)
+    assert (np.abs(np.sqrt(np.square(drawn).mean((1, 2, 3))) - 1.0) < 0.4).all()
+    clean, random = coils(1, 16, 3, seed=4).astype(np.float64), np.random.default_rng(0)
+    noisy = np.repeat(clean + 0.5 * random.standard_normal(clean.shape), 4, axis=0)
+    posterior = sample_from(prior, noisy, 0.5, steps=12, noise=random)
+    mean, best = posterior.mean(0), denoise(prior, noisy[:1], 0.5)[0]
+    assert np.linalg.norm(mean - best) < np.linalg.norm(noisy[0] - clean[0]) / 4
+    assert 0.02 < posterior.std(0).mean() < 0.5
 
 
 def test_samples_of_images_are_of_the_scale_of_its_drawings():
