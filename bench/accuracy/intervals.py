@@ -46,7 +46,7 @@ def held(target: np.ndarray, prior: mtd.Prior, snr: float, seed: int) -> tuple[f
         made.measurement, box_size=side, noise_std=made.noise_std, prior=prior, initial=_start(prior)
     )
     average, level = unbiased_average(made.measurement, found)
-    draws = posterior_samples(average, level, prior, DRAWS[side], seed)
+    draws = posterior_samples(average, level, found.in_units(prior), DRAWS[side], seed)
     frame = align(draws.mean, target, rotations=4, max_shift=forgiven_shift(side))
     turned = np.rot90(draws.images, frame.rotation, axes=(1, 2))
     inside = PosteriorSamples(ndimage.shift(turned, (0, *frame.shift), order=0))

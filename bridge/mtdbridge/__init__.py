@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .priors.library import shipped_priors as shipped_priors
     from .priors.networks import build_network as build_network
     from .priors.torch_prior import TorchPrior as TorchPrior
+    from .proteins.train import train_protein_prior as train_protein_prior
     from .training.draws import Augmentation as Augmentation
     from .training.options import Pace as Pace
     from .training.options import TrainingProgress as TrainingProgress
@@ -41,6 +42,7 @@ _HOMES = {
     "Pace": "training.options",
     "TrainingProgress": "training.options",
     "train_prior": "training.train",
+    "train_protein_prior": "proteins.train",
 }
 
 __all__ = sorted(_HOMES)

@@ -26,7 +26,7 @@ from .batches import Running
 from .state import Candidate, EMState, IterationRecord
 from .temperature import Temperature
 
-_FORMAT = 5
+_FORMAT = 6
 
 #: The cut in which a measurement is read for its fingerprint.
 _PIECES = TileGeometry(side=1024, unit=1, halo=0, reach=0)
@@ -48,7 +48,7 @@ def save_checkpoint(path: str | Path, state: EMState, identity: Mapping[str, Any
     arrays = {"targets": np.stack([candidate.target for candidate in state.candidates])}
     for i, candidate in enumerate(state.candidates):
         record = {"likelihood": likelihood_record(candidate.likelihood), "objective": candidate.objective}
-        candidates.append(record | {"running": None})
+        candidates.append(record | {"running": None, "scales": candidate.scales})
         if (running := candidate.running) is not None:
             plain, sums = running.statistics.record()
             candidates[i]["running"] = {"mixed": running.mixed, "worth": running.worth, "statistics": plain}
@@ -106,6 +106,7 @@ def load_checkpoint(path: str | Path, identity: Mapping[str, Any]) -> EMState:
                 likelihood_from_record(record["likelihood"]),
                 record["objective"],
                 _running(record["running"], _of(i, arrays)),
+                None if record["scales"] is None else tuple(record["scales"]),
             )
             for i, (target, record) in enumerate(zip(arrays["targets"], header["candidates"], strict=True))
         ),

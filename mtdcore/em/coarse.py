@@ -16,7 +16,7 @@ from .._base.typing import Array
 from ..data import Measurement, open_measurement
 from ..data.binned import BinnedMeasurement
 from ..errors import ParameterError
-from ..model.priors import FlatPrior, Prior, denoise, is_flat
+from ..model.priors import FlatPrior, Prior, centre_of, denoise, has_own_units, is_flat
 from .recover import recover
 from .state import Recovery
 
@@ -40,9 +40,14 @@ class BinnedPrior:
     box_size: int
 
     @property
+    def own_units(self) -> bool:
+        """Whether the images have units of their own: means have those of pixels."""
+        return has_own_units(self.prior)
+
+    @property
     def centre(self) -> tuple[float, float] | None:
         """(row, column) where the prior has its images, in blocks; None if it does not say."""
-        centre = getattr(self.prior, "centre", None)
+        centre = centre_of(self.prior, self.box_size)
         if centre is None:
             return None
         row, column = ((c + self._before + 0.5) / self.factor - 0.5 for c in centre)

@@ -32,7 +32,7 @@ from ..estep.backends import Backend, get_backend
 from ..model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
 from ..model.likelihood.base import check_whole
 from ..model.optics import Micrographs
-from ..model.priors import FlatPrior, Prior, is_flat
+from ..model.priors import FlatPrior, Prior, has_own_units, is_flat
 from ..model.rotations import Rotations, in_plane
 from ..model.views import Classes, Views
 from ..mstep.classes import EachClass
@@ -41,6 +41,7 @@ from ..mstep.wiener import WienerUpdate
 from .batches import OnlineEM
 from .gauge.centre import CentreGauge
 from .gauge.prior import Gauge, PriorGauge
+from .scale import OwnUnits, in_units
 from .starts import Start, choose_starts
 from .state import EMState
 from .temperature import Temperature
@@ -65,6 +66,7 @@ class Plan:
         backend: computes.
         coarse: views of each class that find the places of copies; None: all views are scored everywhere.
         prior: the prior.
+        units: those of the prior, where its scale is to be found; None: it has those of the measurement.
         update: M-step of the target.
         gauge: frame of the target; None: left as it is.
         online: what an iteration reads.
@@ -89,6 +91,7 @@ class Plan:
     learn_separation: bool
     executor: Executor | None = None
     copies: int = COPIES
+    units: OwnUnits | None = None
 
     @property
     def quarter(self) -> int:
@@ -175,6 +178,7 @@ def begin_state(
     likelihood: Likelihood,
     source: Measurement,
     prior: Prior,
+    prior_scale: Literal["auto"] | None,
     update: Update,
     initial: ArrayLike | Start | None,
     starts: int | None,
@@ -191,11 +195,14 @@ def begin_state(
     kind = initial
     if kind is None:
         kind = update.start if is_flat(prior) else "samples"
-    targets: Sequence[np.ndarray] = choose_starts(kind, starts, prior, likelihood, seed)
+    units = own_units(prior, prior_scale, update, likelihood)
+    scales = None if units is None else (units.first(likelihood.noise_std),)
+    targets: Sequence[np.ndarray] = choose_starts(kind, starts, in_units(prior, scales), likelihood, seed)
     if temperature is None:
         uniform = isinstance(kind, str) and kind == "uniform"
         temperature = "auto" if uniform and likelihood.tempered else 1.0
-    return EMState.begin(targets, likelihood, Temperature.begin(temperature, iterations, likelihood, source))
+    schedule = Temperature.begin(temperature, iterations, likelihood, source)
+    return EMState.begin(targets, likelihood, schedule, units)
 
 
 def begin_plan(
@@ -203,6 +210,7 @@ def begin_plan(
     likelihood: Likelihood,
     *,
     prior: Prior | None,
+    prior_scale: Literal["auto"] | None,
     update: Update | None,
     gauge: Gauge | Literal["auto"] | None,
     coarse_rotations: int | Literal["auto"] | None,
@@ -233,7 +241,19 @@ def begin_plan(
         learn_noise,
         learn_separation,
         executor,
+        units=own_units(prior, prior_scale, update, likelihood),
     )
+
+
+def own_units(
+    prior: Prior, prior_scale: Literal["auto"] | None, update: Update, likelihood: Likelihood
+) -> OwnUnits | None:
+    """The units of a prior whose scale the run finds; None: the prior has those of the measurement.
+
+    By default a scale is found where the prior has units of its own and the update tells them.
+    """
+    known = prior_scale is None and not (has_own_units(prior) and update.fits_scale)
+    return None if is_flat(prior) or known else OwnUnits.of(prior, likelihood.box_size)
 
 
 def default_update(prior: Prior, likelihood: Likelihood) -> Update:

@@ -19,6 +19,7 @@ from .defaults import Plan
 from .gauge.centre import centred
 from .gauge.extent import spaced
 from .gauge.prior import Gauge
+from .scale import Scales
 from .state import Candidate, EMState, IterationRecord, Recovery
 
 
@@ -84,27 +85,25 @@ class _Iteration:
         earlier = candidate.running and candidate.running.moved(self.plan.backend.asarray)
         running = self.plan.online.mix(earlier, found, share)
         statistics = running.statistics
-        image = self.plan.backend.to_host(
-            self.plan.update(
-                self.plan.backend.asarray(target),
-                running.weighed,
-                self.plan.prior,
-                iteration,
-                self.plan.iterations,
-            )
+        early = 2 * iteration < self.plan.iterations
+        shown, plan, scales = self.plan.backend.asarray(target), self.plan, candidate.scales
+        if plan.units is not None and scales is not None:
+            scales = plan.units.fitted(shown, running.weighed, plan.prior, scales, early)
+        image = plan.backend.to_host(
+            plan.update(shown, running.weighed, plan.prior, iteration, plan.iterations, scales)
         )
         residual = partial(statistics.residual_energy, self.plan.backend.asarray(image))
         corners = likelihood.geometry.sites((1, *self.source.shape[1:]))
-        early = 2 * iteration < self.plan.iterations
         learnt = residual if self.plan.learn_noise else None
         likelihood = likelihood.updated(statistics, learnt, state.first_count, corners, early)
         carried = running.moved(self.plan.backend.to_host) if share < 1.0 else None
-        due, settled = self._is_due(iteration, heat, image - target), share == 1.0
+        moved = float(np.linalg.norm(image - target)) / likelihood.noise_std
+        due, settled = self._is_due(iteration, heat, moved), share == 1.0
         if self.plan.learn_separation and due:
             before, likelihood = likelihood, spaced(likelihood, image)
             settled &= likelihood is before
         if gauge is not None and due:
-            framed, extra = self._regauge(gauge, image, likelihood, batch)
+            framed, extra = self._regauge(gauge, image, likelihood, batch, scales)
             passes += extra * share
             if not np.array_equal(framed, image):
                 image, carried = framed, None  # statistics of another frame are of no use
@@ -112,14 +111,17 @@ class _Iteration:
             iteration=iteration + 1,
             objective=statistics.log_likelihood,
             # a part of the pixels, or another likelihood, says nothing of being at rest
-            step_norm=max(float(np.linalg.norm(image - target)), 0.0 if settled else self.plan.tolerance),
+            step_norm=max(
+                float(np.linalg.norm(image - target)),
+                0.0 if settled else self.plan.tolerance * likelihood.noise_std,
+            ),
             expected_count=statistics.expected_count,
             noise_std=likelihood.noise_std,
             temperature=heat,
             seconds=time.perf_counter() - began,
             passes=passes,
         )
-        return Candidate(image, likelihood, statistics.log_likelihood, carried), record
+        return Candidate(image, likelihood, statistics.log_likelihood, carried, scales), record
 
     def statistics(self, source: Measurement, target: np.ndarray, likelihood: Likelihood) -> Statistics:
         """E-step at a host target, over the measurement or a part of it."""
@@ -135,14 +137,14 @@ class _Iteration:
         start = self.plan.backend.asarray(target)
         return self.plan.backend.to_host(statistics.normal.solve(statistics.right, start))
 
-    def _is_due(self, iteration: int, heat: float, step: np.ndarray) -> bool:
-        """At each quarter of the iterations, and whenever the target has stopped moving."""
+    def _is_due(self, iteration: int, heat: float, moved: float) -> bool:
+        """At each quarter of the iterations, and whenever the target has stopped moving, by ``moved`` noise levels."""
         quarter = max(1, self.plan.quarter)
-        at_rest = heat == 1.0 and float(np.linalg.norm(step)) < self.plan.tolerance
+        at_rest = heat == 1.0 and moved < self.plan.tolerance
         return at_rest or (iteration > 0 and iteration % quarter == 0)
 
     def _regauge(
-        self, gauge: Gauge, target: np.ndarray, likelihood: Likelihood, batch: Measurement
+        self, gauge: Gauge, target: np.ndarray, likelihood: Likelihood, batch: Measurement, scales: Scales
     ) -> tuple[np.ndarray, float]:
         """The targets in the frame of the gauge, and the passes over the batch that this took."""
         passes, views = 1.0, likelihood.views
@@ -151,8 +153,9 @@ class _Iteration:
         margin = max(1, max(views.box_shape) // 5)
         statistics = self.statistics(batch, target, replace(likelihood, margin=margin))
         if views.classes == 1:
-            return self._framed(gauge, target, statistics), passes
-        framed = [self._framed(gauge, t, statistics.of_class(c)) for c, t in enumerate(target)]
+            return self._framed(gauge, target, statistics, scales[0] if scales else 1.0), passes
+        units = scales or (1.0,) * views.classes
+        framed = [self._framed(gauge, t, statistics.of_class(c), units[c]) for c, t in enumerate(target)]
         return np.stack(framed), passes
 
     def _centred(
@@ -171,9 +174,13 @@ class _Iteration:
 
         return centred(target, gain), passes
 
-    def _framed(self, gauge: Gauge, target: np.ndarray, statistics: Statistics) -> np.ndarray:
+    def _framed(self, gauge: Gauge, target: np.ndarray, statistics: Statistics, unit: float) -> np.ndarray:
+        """The target of one class in the frame of the gauge, which is asked in the units of the prior."""
         copies, margin = statistics.normal.bound, statistics.margin
         if copies <= 0.0:
             return target
         average = self.average(np.pad(target, margin), statistics.framed())
-        return gauge.choose(target, average, statistics.noise_std / math.sqrt(copies))
+        level = statistics.noise_std / math.sqrt(copies)
+        asked = target / unit
+        chosen = gauge.choose(asked, average / unit, level / unit)
+        return target if np.array_equal(chosen, asked) else unit * chosen

@@ -9,11 +9,12 @@ from typing import Literal
 from numpy.typing import ArrayLike
 
 from ..data import Measurement, open_measurement
+from ..errors import ParameterError
 from ..estep.backends import Backend
 from ..estep.expectation import check_box_fits
 from ..model.likelihood import Likelihood
 from ..model.optics import Micrographs
-from ..model.priors import FlatPrior, Prior
+from ..model.priors import FlatPrior, Prior, ScaledPrior
 from ..model.views import Views
 from ..mstep.updates import Update
 from .batches import OnlineEM
@@ -32,6 +33,7 @@ def recover(
     coarse_rotations: int | Literal["auto"] | None = "auto",
     noise_std: float | Literal["auto"] = "auto",
     prior: Prior | None = None,
+    prior_scale: float | Literal["auto"] | None = None,
     likelihood: Literal["window", "patch"] | Likelihood = "window",
     min_separation: int | Literal["auto"] | None = None,
     expected_count: float | None = None,
@@ -63,6 +65,9 @@ def recover(
         noise_std: standard deviation of the noise in the units of the measurement; "auto": estimated, then
             updated by every M-step.
         prior: prior over targets; None: flat.
+        prior_scale: units of the measurement in one unit of the prior's images; "auto": found for each class by the
+            likelihood (:mod:`mtdcore.mstep.scale`); None: "auto" where the prior has units of its own, as learned ones have,
+            and the update denoises, else 1.
         likelihood: "window" (docs/model.md 7), "patch" (docs/model.md 3, uniform pose prior as in the paper), or a
             likelihood object of this box and these rotations, whose tied parameters are the start; it then decides
             noise, count and separation.
@@ -83,7 +88,7 @@ def recover(
             (docs/model.md 9); "auto": by the prior for denoising updates, in the middle of the box for
             :class:`WienerUpdate`, else None: left as it is.
         iterations: largest number of iterations.
-        tolerance: stop when ``||F_next - F||`` falls below this and the gauge is settled.
+        tolerance: stop when ``||F_next - F||`` falls below so many noise levels and the gauge is settled.
         temperature: run at noise variance ``T sigma^2``, T falling geometrically from this to 1 over the first
             60 % of the iterations; "auto": a start that leaves about 10 nats per copy (docs/model.md 8); None: "auto"
             for uniform starts of the window model, which need it where the signal is strong, 1 otherwise.
@@ -100,6 +105,10 @@ def recover(
     """
     source = open_measurement(measurement)
     prior = prior or FlatPrior()
+    if isinstance(prior_scale, int | float):
+        prior, prior_scale = ScaledPrior(prior, float(prior_scale)), None
+    elif prior_scale not in (None, "auto"):
+        raise ParameterError(f'prior_scale must be a positive number, "auto" or None; got {prior_scale!r}.')
     if state is None:
         views = views_of(rotations, box_size, classes)
         check_box_fits(source, views)
@@ -107,12 +116,15 @@ def recover(
             likelihood, source, views, noise_std, min_separation, expected_count, micrographs
         )
         update = update or default_update(prior, begun)
-        state = begin_state(begun, source, prior, update, initial, starts, temperature, iterations, seed)
+        state = begin_state(
+            begun, source, prior, prior_scale, update, initial, starts, temperature, iterations, seed
+        )
     check_box_fits(source, state.likelihood.views)
     plan = begin_plan(
         source,
         state.likelihood,
         prior=prior,
+        prior_scale=prior_scale,
         update=update,
         gauge=gauge,
         coarse_rotations=coarse_rotations,

@@ -20,7 +20,9 @@ from ..errors import StorageError
 from ..estep.statistics import Statistics
 from ..model.likelihood import Likelihood
 from ..model.likelihood.records import likelihood_record
+from ..model.priors import Prior
 from .batches import Running
+from .scale import OwnUnits, Scales, in_units
 from .temperature import Temperature
 
 
@@ -58,12 +60,14 @@ class Candidate:
         likelihood: the model with its current tied parameters and noise level.
         objective: nats of the last E-step, at the target before its last update; -inf before the first.
         running: what mini-batch EM remembers of earlier parts; None: nothing.
+        scales: units of the measurement in one unit of the prior, for each class; None: the prior has the same units.
     """
 
     target: np.ndarray
     likelihood: Likelihood
     objective: float = -math.inf
     running: Running | None = None
+    scales: Scales = None
 
 
 @dataclass(frozen=True)
@@ -83,9 +87,17 @@ class EMState:
     history: tuple[IterationRecord, ...] = ()
 
     @classmethod
-    def begin(cls, targets: Sequence[np.ndarray], likelihood: Likelihood, schedule: Temperature) -> EMState:
-        """The state before the first iteration."""
-        candidates = tuple(Candidate(target, likelihood) for target in targets)
+    def begin(
+        cls,
+        targets: Sequence[np.ndarray],
+        likelihood: Likelihood,
+        schedule: Temperature,
+        units: OwnUnits | None = None,
+    ) -> EMState:
+        """The state before the first iteration; ``units`` are those of a prior whose scale is to be found."""
+        noise = likelihood.noise_std
+        scales = [None if units is None else units.shown(target, noise) for target in targets]
+        candidates = tuple(Candidate(t, likelihood, scales=s) for t, s in zip(targets, scales, strict=True))
         return cls(candidates, schedule, likelihood.copies)
 
     @property
@@ -114,9 +126,11 @@ class EMState:
         return len(self.history)
 
     def at_rest(self, tolerance: float) -> bool:
-        """Whether the last iteration moved every candidate by less than ``tolerance`` at temperature 1."""
+        """Whether the last iteration moved every candidate by less than ``tolerance`` noise levels at temperature 1."""
         last = self.history[-1:]
-        return any(record.step_norm < tolerance and record.temperature == 1.0 for record in last)
+        return any(
+            record.step_norm < tolerance * record.noise_std and record.temperature == 1.0 for record in last
+        )
 
     def converged(self, tolerance: float) -> bool:
         """Whether the race is over and the target at rest."""
@@ -152,6 +166,15 @@ class Recovery:
     def likelihood(self) -> Likelihood:
         """The model with its final tied parameters."""
         return self.state.likelihood
+
+    @property
+    def prior_scales(self) -> tuple[float, ...] | None:
+        """Units of the measurement in one unit of the prior, for each class; None: the prior has the same units."""
+        return self.state.leader.scales
+
+    def in_units(self, prior: Prior, index: int = 0) -> Prior:
+        """The prior of the run, for one class, in the units of the measurement."""
+        return in_units(prior, self.prior_scales, index)
 
     @property
     def history(self) -> list[IterationRecord]:
@@ -198,6 +221,7 @@ class Recovery:
             "residual_std": self.residual_std,
             "expected_count": self.expected_count,
             "evidence_nats": self.evidence,
+            "prior_scales": None if self.prior_scales is None else list(self.prior_scales),
             "pixels": self.statistics.pixels,
             "likelihood": likelihood_record(self.likelihood),
         }

@@ -19,7 +19,11 @@ class Prior(Protocol):
 
     A prior may also have an attribute ``centre``, (row, column) in pixels: where the centres of mass of its images lie
     (the middle of L pixels is (L - 1) / 2). The gauge puts the target there. Without it, or where it is None, the centre is
-    that of a few samples, which costs denoiser calls.
+    that of a few samples, which costs denoiser calls. A prior of several boxes has a method ``centre_in(box_size)`` instead
+    (:func:`centre_of` asks for either).
+
+    Where an attribute ``own_units`` is true, the images have units of their own, as those that a network was trained on:
+    ``recover`` then finds how many units of the measurement are one of them.
     """
 
     def score(self, images: Array, noise_std: float) -> Array:
@@ -41,6 +45,48 @@ def denoise(prior: Prior, images: Array, level: float) -> Array:
     Tweedie's formula ``D(y; s) = y + s^2 score(y, s)`` (docs/model.md 5); shapes as in :meth:`Prior.score`.
     """
     return images + level**2 * prior.score(images, level)
+
+
+def unit_of(prior: Prior) -> float:
+    """The scale of a prior in other units (:class:`ScaledPrior`), 1 of any other."""
+    return float(getattr(prior, "scale", 1.0))
+
+
+def has_own_units(prior: Prior) -> bool:
+    """Whether the images of a prior have units of their own."""
+    return bool(getattr(prior, "own_units", False))
+
+
+def centre_of(prior: Prior, box_size: int) -> tuple[float, ...] | None:
+    """(row, column), for volumes (z, y, x): where a prior has its images in a box of ``box_size`` pixels; None if it does not say."""
+    asked = getattr(prior, "centre_in", None)
+    centre = getattr(prior, "centre", None) if asked is None else asked(box_size)
+    return None if centre is None else tuple(float(c) for c in centre)
+
+
+@dataclass(frozen=True)
+class ScaledPrior:
+    """A prior in other units: ``scale`` times an image of ``prior``, ``D_scale(y; s) = scale D(y / scale; s / scale)``.
+
+    Attributes:
+        prior: over images in units of its own.
+        scale: alpha > 0, one of those units in units of the measurement.
+    """
+
+    prior: Prior
+    scale: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.scale) and self.scale > 0):
+            raise ParameterError(f"the scale of a prior must be positive and finite; got {self.scale}.")
+
+    def score(self, images: Array, noise_std: float) -> Array:
+        """``score(x / alpha, s / alpha) / alpha``, see :meth:`Prior.score`."""
+        return self.prior.score(images / self.scale, noise_std / self.scale) / self.scale
+
+    def centre_in(self, box_size: int) -> tuple[float, ...] | None:
+        """See :func:`centre_of`: units do not move an image."""
+        return centre_of(self.prior, box_size)
 
 
 @dataclass(frozen=True)

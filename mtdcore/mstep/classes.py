@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from array_api_compat import array_namespace
 
 from .._base.typing import Array
 from ..estep.statistics import Statistics
-from ..model.priors import Prior
+from ..model.priors import Prior, ScaledPrior
 from .updates import Update
 
 #: Expected copies below which a class is empty: less than one image is no data to change a target by.
@@ -29,14 +30,24 @@ class EachClass:
     update: Update
 
     def __call__(
-        self, target: Array, statistics: Statistics, prior: Prior, iteration: int, iterations: int
+        self,
+        target: Array,
+        statistics: Statistics,
+        prior: Prior,
+        iteration: int,
+        iterations: int,
+        scales: Sequence[float] | None = None,
     ) -> Array:
-        """See :class:`Update`; the target of C classes has C in front."""
+        """See :class:`Update`; the target of C classes has C in front.
+
+        With ``scales``, one per class, the prior has units of its own.
+        """
+        priors = [prior] * statistics.classes if scales is None else [ScaledPrior(prior, s) for s in scales]
         if statistics.classes == 1:
-            return self.update(target, statistics, prior, iteration, iterations)
+            return self.update(target, statistics, priors[0], iteration, iterations)
         moved = []
         for c in range(statistics.classes):
             mine, image = statistics.of_class(c), target[c, ...]
             occupied = mine.expected_count >= _EMPTY
-            moved.append(self.update(image, mine, prior, iteration, iterations) if occupied else image)
+            moved.append(self.update(image, mine, priors[c], iteration, iterations) if occupied else image)
         return array_namespace(target).stack(moved)

@@ -39,6 +39,11 @@ class Update(Protocol):
         ...
 
     @property
+    def fits_scale(self) -> bool:
+        """Whether it denoises at the level of its average, which is what tells the scale of a prior."""
+        ...
+
+    @property
     def gauge(self) -> Frame:
         """How the frame of the target is chosen by default: by the prior, in the middle of the box, or not at all."""
         ...
@@ -81,6 +86,7 @@ class GradientAscent:
     prior_level: float = 0.0
 
     uses_prior: ClassVar[bool] = True
+    fits_scale: ClassVar[bool] = False
     gauge: ClassVar[Frame] = None
     start: ClassVar[Random] = "uniform"
 
@@ -113,6 +119,7 @@ class ExactUpdate:
     """
 
     uses_prior: ClassVar[bool] = False
+    fits_scale: ClassVar[bool] = False
     gauge: ClassVar[Frame] = None
     start: ClassVar[Random] = "uniform"
 
@@ -147,6 +154,7 @@ class DenoisingUpdate:
     relaxation: float = 2.0
 
     uses_prior: ClassVar[bool] = True
+    fits_scale: ClassVar[bool] = True
     gauge: ClassVar[Frame] = "prior"
     start: ClassVar[Random] = "uniform"
 

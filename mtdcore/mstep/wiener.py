@@ -51,6 +51,7 @@ class WienerUpdate:
     steps: int = 20
 
     uses_prior: ClassVar[bool] = False
+    fits_scale: ClassVar[bool] = False
     gauge: ClassVar[Frame] = "centre"
     start: ClassVar[Random] = "faint"
 

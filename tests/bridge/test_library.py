@@ -1,3 +1,4 @@
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,7 @@ class TestMnist(PriorConformance):
 
 
 def test_the_shipped_priors_are_there():
-    assert shipped_priors() == ["glyphs", "mnist"]
+    assert shipped_priors() == ["glyphs", "mnist", "proteins-2d", "proteins-3d"]
 
 
 @pytest.mark.parametrize("name", ["glyphs", "mnist"])
@@ -67,6 +68,19 @@ def test_shipped_priors_are_small_finished_and_documented(name):
     assert prior.card.data["sha256"] in figures
     for level, error in prior.card.metrics["validation"].items():
         assert f"{error:.3f}" in figures, f"{name} at {level}"
+
+
+@pytest.mark.parametrize("name", ["proteins-2d", "proteins-3d"])
+def test_the_priors_of_proteins_are_small_finished_and_documented(name):
+    prior, path = load_prior(name), WEIGHTS / f"{name}.safetensors"
+    assert path.stat().st_size <= 4_000_000
+    assert prior.card.training["complete"]
+    figures = (WEIGHTS / "README.md").read_text()
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in figures
+    assert prior.card.data["sha256"] in figures
+    for side, errors in prior.card.metrics["validation"].items():
+        row = f"| {name}, {side} | " + " | ".join(f"{error:.3f}" for error in errors.values()) + " |"
+        assert row in figures
 
 
 def test_the_glyph_prior_denoises_glyphs_it_never_saw():

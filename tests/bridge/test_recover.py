@@ -35,6 +35,7 @@ def test_a_network_and_the_same_analytic_prior_recover_the_same_image():
         "iterations": 6,
         "seed": 1,
         "initial": "blob",
+        "prior_scale": 1.0,
     }
     network = TorchPrior(GaussianDenoiser(), "denoiser", 28, levels=(1e-3, 100.0))
     one, two = (

@@ -84,7 +84,7 @@ def test_wrong_cards_are_refused(path, network):
         "no mtdbridge card": None,
         "incomplete": {"network": "mlp"},
         "unknown_key": good | {"unknown_key": 1},
-        "one of denoiser, mlp, unet": good | {"network": "os.system"},
+        "one of denoiser, mlp, multiscale, unet": good | {"network": "os.system"},
         "level 0 only": good | {"levels": [0.1, 2.0]},
         "box size": good | {"box_size": 10**9},
         "expected shape": good | {"box_size": 5},

@@ -113,3 +113,51 @@ def test_images_that_are_not_there(tmp_path):
     result = run(tmp_path / "none.npz", "-o", tmp_path / "w.safetensors")
     assert result.exit_code == 74
     assert "none.npz" in result.stderr
+
+
+@pytest.fixture(scope="module")
+def structures(tmp_path_factory):
+    path = tmp_path_factory.mktemp("structures") / "clouds.npz"
+    xyz = np.random.default_rng(0).standard_normal((160, 3)) * 25
+    parts = np.array([0, 0, 0, 1], np.int8)
+    np.savez(path, xyz=xyz, weight=np.ones(160), offset=np.arange(5) * 40, split=parts)
+    return path
+
+
+def test_training_on_proteins(structures, tmp_path, monkeypatch):
+    from mtdbridge import load_prior
+    from mtdbridge.proteins import plans, train, training
+
+    small = plans.TrainingPlan(boxes=(8, 12), box_size=12, channels=(4, 6), pixels=600, seconds=None, steps=1)
+    monkeypatch.setitem(plans.PLANS, "proteins-2d", small)
+    monkeypatch.setitem(training._VALIDATION_COUNT, 2, 2)
+    monkeypatch.setattr(train, "_ON_A_CPU", {})
+    output = tmp_path / "p.safetensors"
+    result = run("--proteins", structures, "-o", output, "--steps", 3, "--seed", 1, "--json")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert told["steps_done"] == 3
+    assert set(told["validation"]) == {"12"}
+    prior = load_prior(output, box_size=10)
+    assert prior.score(np.zeros((2, 10, 10), np.float32), 0.5).shape == (2, 10, 10)
+    assert (tmp_path / "p.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--flip"], "--proteins does not take --flip"),
+        (["--resume"], "--proteins does not take --resume"),
+        (["images.npy"], "either IMAGES or --proteins"),
+    ],
+)
+def test_options_that_proteins_do_not_take(structures, tmp_path, more, message):
+    result = run("--proteins", structures, "-o", tmp_path / "p.safetensors", *more)
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+def test_options_that_only_proteins_take(images, tmp_path):
+    result = run(images, "-o", tmp_path / "p.safetensors", "--minutes", 1)
+    assert result.exit_code == 2
+    assert "go with --proteins" in result.output

@@ -32,7 +32,7 @@ def state(random_statistics):
         rng = np.random.default_rng(0)
         record = IterationRecord(1, -1 / 3, 0.1 + 0.2, 1e-300, np.pi, 2.0, 0.5)
         candidates = (
-            Candidate(rng.normal(size=(4, 4)), likelihood),
+            Candidate(rng.normal(size=(4, 4)), likelihood, scales=(1 / 7,)),
             Candidate(
                 rng.normal(size=(4, 4)), likelihood, 1 / 3, Running(random_statistics(rng, 4), 7, 1 / 3)
             ),
@@ -58,6 +58,7 @@ def test_a_checkpoint_gives_the_same_bits_back(tmp_path, likelihood, state):
     assert_same_bits(one.statistics, other.statistics)
     assert (one.mixed, one.worth) == (other.mixed, other.worth)
     assert after.candidates[0].running is None
+    assert [saved.scales for saved in after.candidates] == [(1 / 7,), None]
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)

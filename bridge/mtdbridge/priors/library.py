@@ -21,10 +21,10 @@ def load_prior(source: str | Path, *, device: str = "cpu", box_size: int | None 
     """A prior from shipped or own weights.
 
     Args:
-        source: the name of a shipped prior ("mnist", "glyphs"), or the path of a .safetensors file written by
+        source: the name of a shipped prior ("mnist", "glyphs", "proteins-2d", "proteins-3d"), or the path of a .safetensors file written by
             :func:`mtdbridge.train_prior`.
         device: where the network starts; it follows the arrays that it is given.
-        box_size: the box it must fit; None: any.
+        box_size: the box it must fit; None: any. A prior of several boxes is then about this one.
 
     Raises:
         InputError: there is no such prior, its weights are damaged, or it is for another box.
@@ -43,11 +43,15 @@ def load_prior(source: str | Path, *, device: str = "cpu", box_size: int | None 
             f"{_of_plugins()}; got {str(source)!r}."
         )
     network, card = load_weights(path)
-    if box_size is not None and card.box_size != box_size:
+    low, high = network.boxes or (card.box_size, card.box_size)
+    if box_size is not None and not low <= box_size <= high:
+        trained = f"{low}" if low == high else f"{low} to {high}"
         raise InputError(
-            f"{path}: expected a prior for boxes of {box_size} pixels; this one was trained on {card.box_size}."
+            f"{path}: expected a prior for boxes of {box_size} pixels; this one was trained on {trained}."
         )
-    return TorchPrior.of(network.to(torch_device(device)), card)
+    prior = TorchPrior.of(network.to(torch_device(device)), card)
+    prior.box_size = box_size or card.box_size
+    return prior
 
 
 def _of_plugins() -> str:

@@ -1,4 +1,4 @@
-"""The three networks of the bridge: the paper's MLP and its U-Net, and the denoiser of docs/model.md 8.
+"""The networks of the bridge: the paper's MLP and its U-Net, and the denoisers of docs/model.md 8.
 
 All take images (B, L, L) and return (B, L, L). What the output means is the network's *parameterisation*,
 which :mod:`mtdbridge.priors.parameterisation` translates into the score of the smoothed density:
@@ -9,6 +9,7 @@ network     called as                    output
 mlp         ``net(x)``                   score of the density itself, level 0 (implicit score matching)
 unet        ``net(x_t, t)``              score of the VP process at time t (denoising score matching)
 denoiser    ``net(y, level)``            posterior mean of the clean image (EDM loss)
+multiscale  ``net(y, level)``            the same for images and volumes of any box, :mod:`mtdbridge.priors.multiscale`
 ==========  ===========================  ========================================================
 """
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,22 +26,8 @@ from torch.nn import functional as F
 from mtdcore.errors import ParameterError
 
 from . import sde
-from .parameterisation import Parameterisation
-
-
-class PriorNetwork(nn.Module):
-    """A network that knows what its output means and how to be built again.
-
-    Attributes:
-        parameterisation: what the output means.
-        options: keyword arguments that build the same architecture, JSON-able.
-    """
-
-    parameterisation: ClassVar[Parameterisation]
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__()
-        self.options: dict[str, Any] = options
+from .blocks import LevelFeatures, PriorNetwork
+from .multiscale import MultiscaleDenoiser
 
 
 class ScoreMLP(PriorNetwork):
@@ -140,7 +127,7 @@ class DenoisingUNet(PriorNetwork):
         super().__init__(data_mean=data_mean, data_std=data_std, channels=list(channels), embedding=embedding)
         self.data_mean, self.data_std = data_mean, data_std
         c1, c2, c3 = channels
-        self.embed = nn.Sequential(_LevelFeatures(embedding), nn.Linear(embedding, embedding), nn.SiLU())
+        self.embed = nn.Sequential(LevelFeatures(embedding), nn.Linear(embedding, embedding), nn.SiLU())
         self.first = nn.Conv2d(1, c1, 3, padding=1)
         self.fine = _Residual(c1, embedding)
         self.down2 = nn.Conv2d(c1, c2, 2, stride=2)
@@ -180,21 +167,6 @@ class DenoisingUNet(PriorNetwork):
         return out[:, 0, :side, :side]
 
 
-class _LevelFeatures(nn.Module):
-    """Cosine and sine features of the logarithm of the noise level."""
-
-    frequencies: Tensor
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        frequencies = torch.exp(torch.linspace(math.log(0.2), math.log(6.0), width // 2))
-        self.register_buffer("frequencies", frequencies, persistent=False)
-
-    def forward(self, value: Tensor) -> Tensor:
-        phase = value[:, None] * self.frequencies
-        return torch.cat((phase.cos(), phase.sin()), dim=1)
-
-
 class _Residual(nn.Module):
     """Two 3 x 3 convolutions around a channel-wise affine map of the noise level; starts as the identity."""
 
@@ -228,11 +200,12 @@ NETWORKS: dict[str, Callable[..., PriorNetwork]] = {
     "mlp": ScoreMLP,
     "unet": ScoreUNet,
     "denoiser": DenoisingUNet,
+    "multiscale": MultiscaleDenoiser,
 }
 
 
 def build_network(name: str, box_size: int, **options: Any) -> PriorNetwork:
-    """The network ``name`` ("mlp", "unet" or "denoiser") for L x L images.
+    """The network ``name`` ("mlp", "unet", "denoiser" or "multiscale") for boxes of L pixels.
 
     Raises:
         ParameterError: the name or an option is unknown.

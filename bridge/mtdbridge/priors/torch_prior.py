@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from mtdcore._base.typing import Array
 from mtdcore.errors import InputError, ParameterError
 
+from .blocks import PriorNetwork
 from .dlpack import from_torch, normalise, shared_stream, to_torch, with_room
-from .networks import PriorNetwork
 from .parameterisation import LevelRange, Parameterisation, check_parameterisation, smoothed_score
 from .weights import ModelCard
 
@@ -26,9 +26,11 @@ class TorchPrior:
     Args:
         network: the model; see :mod:`mtdbridge.priors.parameterisation` for how it is called.
         parameterisation: "score", "vp-score", "epsilon" or "denoiser": what its output means.
-        box_size: side L of the images in pixels.
+        box_size: side L of the images in pixels; of most of them, for a network of several boxes.
         levels: lowest and highest noise level it was trained on, in the units of the images; outside it is never
             asked (see :func:`mtdbridge.priors.parameterisation.smoothed_score`). (0, 0) for "score".
+        dimension: 2 for images, 3 for volumes.
+        boxes: smallest and largest side that the network knows; None: ``box_size`` only.
         card: where the weights come from; None if unknown.
 
     Raises:
@@ -42,6 +44,8 @@ class TorchPrior:
         box_size: int,
         *,
         levels: LevelRange,
+        dimension: int = 2,
+        boxes: tuple[int, int] | None = None,
         card: ModelCard | None = None,
     ) -> None:
         check_parameterisation(parameterisation, levels)
@@ -49,18 +53,43 @@ class TorchPrior:
         self.parameterisation = parameterisation
         self.box_size = box_size
         self.levels = levels
+        self.dimension = dimension
+        self.boxes = boxes or (box_size, box_size)
         self.card = card
 
     @classmethod
     def of(cls, network: PriorNetwork, card: ModelCard) -> TorchPrior:
         """The prior of a network of this package and its card."""
-        return cls(network, network.parameterisation, card.box_size, levels=card.levels, card=card)
+        return cls(
+            network,
+            network.parameterisation,
+            card.box_size,
+            levels=card.levels,
+            dimension=network.dimension,
+            boxes=network.boxes,
+            card=card,
+        )
 
     @property
-    def centre(self) -> tuple[float, float] | None:
-        """(row, column) mean centre of mass of the training images, where recovered images are put; None if unknown."""
+    def own_units(self) -> bool:
+        """Whether ``recover`` may find the units of its images: not of a plain score, which knows no noise."""
+        return self.parameterisation != "score"
+
+    @property
+    def centre(self) -> tuple[float, ...] | None:
+        """Where recovered images are put in boxes of ``box_size`` pixels, see :meth:`centre_in`."""
+        return self.centre_in(self.box_size)
+
+    def centre_in(self, box_size: int) -> tuple[float, ...] | None:
+        """(row, column), for volumes (z, y, x): the mean centre of mass of the training data in a box of ``box_size`` pixels.
+
+        That of the card where it names one, the middle for a network of several boxes, which is trained about the
+        middle of each; None if unknown.
+        """
         centre = self.card.data.get("centre") if self.card else None
-        return None if centre is None else (float(centre[0]), float(centre[1]))
+        if centre is None and self.boxes[0] < self.boxes[1]:
+            centre = [(box_size - 1) / 2] * self.dimension
+        return None if centre is None else tuple(float(c) for c in centre)
 
     def to(self, device: str | torch.device) -> TorchPrior:
         """Move the network; returns itself."""
@@ -68,16 +97,16 @@ class TorchPrior:
         return self
 
     def score(self, images: Array, noise_std: float) -> Array:
-        """Gradient of the log density of *image + N(0, noise_std^2)*.
+        """Gradient of the log density of *image + N(0, noise_std^2)*, or of a volume.
 
         The network follows the array: it is moved to the array's device if it lies elsewhere.
 
         Args:
-            images: (B, L, L) floating-point array of NumPy, CuPy or torch.
+            images: (B, L, L) or (B, L, L, L) floating-point array of NumPy, CuPy or torch.
             noise_std: level s >= 0, in the units of the images.
 
         Returns:
-            (B, L, L) of the same library, dtype and device.
+            The same shape, library, dtype and device.
 
         Raises:
             ParameterError: the level is negative, not finite, or unknown to the network.
@@ -86,10 +115,13 @@ class TorchPrior:
         """
         if not (math.isfinite(noise_std) and noise_std >= 0):
             raise ParameterError(f"the level must be finite and at least 0; got {noise_std}.")
-        side = (self.box_size, self.box_size)
-        if len(images.shape) != 3 or tuple(images.shape[1:]) != side:
+        sides, (low, high) = set(images.shape[1:]), self.boxes
+        if len(images.shape) != 1 + self.dimension or len(sides) != 1 or not low <= min(sides) <= high:
+            shape = ", ".join(["B"] + [str(low) if low == high else "L"] * self.dimension)
+            known = "" if low == high else f" with L from {low} to {high}"
             raise InputError(
-                f"this prior knows images of shape (B, {side[0]}, {side[1]}); got {tuple(images.shape)}."
+                f"this prior knows {'images' if self.dimension == 2 else 'volumes'} of shape ({shape}){known}; "
+                f"got {tuple(images.shape)}."
             )
         with torch.no_grad(), shared_stream(images):
             shared = to_torch(normalise(images))

@@ -20,7 +20,8 @@ from mtdcore._base.files import write_whole
 from mtdcore._base.records import from_record
 from mtdcore.errors import InputError, MtdError, StorageError
 
-from .networks import PriorNetwork, build_network
+from .blocks import PriorNetwork
+from .networks import build_network
 from .parameterisation import LevelRange, check_parameterisation
 
 MAX_FILE_BYTES = 1 << 30

@@ -69,12 +69,13 @@ def preconditioned_denoising(
     The weight makes every level count the same at the start of training (Karras et al. 2022, table 1).
 
     Args:
-        denoiser: the network, called with noisy images (B, L, L) and levels (B,).
-        images: (B, L, L) clean images.
+        denoiser: the network, called with noisy images (B, L, L) or volumes (B, L, L, L) and levels (B,).
+        images: clean images or volumes.
         level: (B,) noise standard deviations s > 0.
-        noise: (B, L, L) unit normal.
+        noise: unit normal, as many as there are pixels.
         data_std: standard deviation of the pixels of the data.
     """
-    weight = 1 / data_std**2 + 1 / level**2
-    error = (denoiser(images + level[:, None, None] * noise, level) - images).square()
-    return (weight[:, None, None] * error).mean()
+    spread = level.view((-1,) + (1,) * (images.dim() - 1))
+    weight = 1 / data_std**2 + 1 / spread**2
+    error = (denoiser(images + spread * noise, level) - images).square()
+    return (weight * error).mean()

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..priors.networks import PriorNetwork
+from ..priors.blocks import PriorNetwork
 from ..priors.parameterisation import LevelRange, denoise
 
 VALIDATION_LEVELS = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0)
-_BATCH = 250
 
 
 @torch.no_grad()
@@ -21,21 +20,23 @@ def denoising_errors(
     trained: LevelRange,
     generator: torch.Generator,
     levels: Sequence[float] = VALIDATION_LEVELS,
+    batch: int = 250,
 ) -> dict[str, float]:
     """Mean over the images of ``||D(x + s n; s) - x|| / ||x||`` for every level s.
 
     Args:
         network: any network but a plain score, on any device.
-        images: (N, L, L) clean CPU images.
+        images: (N, L, L) clean CPU images, or volumes.
         trained: levels that the network was trained on.
         generator: CPU generator of the noise.
         levels: noise levels in the units of the images.
+        batch: images denoised at once.
     """
     device = next(network.parameters()).device
     errors = {}
     for level in levels:
         noisy = images + level * torch.randn(images.shape, generator=generator)
-        batches = [noisy[start : start + _BATCH].to(device) for start in range(0, len(noisy), _BATCH)]
+        batches = [noisy[start : start + batch].to(device) for start in range(0, len(noisy), batch)]
         clean = torch.cat(
             [denoise(network, network.parameterisation, y, level, trained).cpu() for y in batches]
         )

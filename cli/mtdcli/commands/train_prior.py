@@ -35,8 +35,26 @@ def _option(flag: str, kind: Any, default: Any, text: str, **more: Any) -> Calla
     return click.option(flag, type=kind, default=default, show_default=default is not None, help=text, **more)
 
 
+#: Options of a training on images that one on proteins takes too.
+_OF_PROTEINS = ("steps", "learning_rate", "ema_decay", "precision", "seed", "device")
+
+
 @click.command()
-@click.argument("images")
+@click.argument("images", required=False)
+@_option(
+    "--proteins",
+    click.Path(exists=True, path_type=Path),
+    None,
+    "Instead of IMAGES: structures, an .npz or a folder of PDB and mmCIF files.",
+    metavar="NPZ|FOLDER",
+)
+@click.option("--volumes", is_flag=True, help="--proteins: densities instead of projections.")
+@_option(
+    "--minutes",
+    _POSITIVE,
+    None,
+    "--proteins: wall-clock time of the training. Default: 60, or as long as --steps take.",
+)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="Weights file (.safetensors)."
 )
@@ -95,7 +113,10 @@ def _option(flag: str, kind: Any, default: Any, text: str, **more: Any) -> Calla
 def command(
     ctx: click.Context,
     /,
-    images: str,
+    images: str | None,
+    proteins: Path | None,
+    volumes: bool,
+    minutes: float | None,
     output: Path,
     resume: bool,
     force: bool,
@@ -104,6 +125,9 @@ def command(
     **parameters: Any,
 ) -> None:
     """Train a learned prior on IMAGES: an .npz, .npy, .idx(.gz) or .zarr file of square images, or glyphs[:COUNT].
+
+    With --proteins: on projections or densities of protein structures, drawn as the training needs them; --steps,
+    --learning-rate, --precision, --seed, --device and --threads then count as well.
 
     OUTPUT receives the weights with their description, OUTPUT with .html instead the report: loss, denoising error per
     noise level, and images drawn from the prior. The averaged weights can be used from the first minutes on.
@@ -114,14 +138,26 @@ def command(
         raise ParameterError(f"expected an output that ends in .safetensors; got {output.name}.")
     if output.exists() and not (resume or force):
         raise StorageError(f"{output} exists already; --resume continues its training, --force replaces it.")
-    from mtdbridge import Augmentation, Pace, train_prior
-
-    from ..report.prior import write_prior_report
-
+    if (images is None) == (proteins is None):
+        raise click.UsageError("expected either IMAGES or --proteins.")
     if threads is not None:
         import torch
 
         torch.set_num_threads(threads)
+    if proteins is not None:
+        chosen = {name: value for name, value in parameters.items() if _given(ctx, name)}
+        if resume or chosen.keys() - set(_OF_PROTEINS):
+            flags = sorted("--" + name.replace("_", "-") for name in chosen.keys() - set(_OF_PROTEINS))
+            raise click.UsageError(f"--proteins does not take {', '.join(flags) or '--resume'}.")
+        _train_on_proteins(ctx, proteins, output, volumes, minutes, chosen, as_json)
+        return
+    if volumes or minutes is not None:
+        raise click.UsageError("--volumes and --minutes go with --proteins.")
+    assert images is not None
+    from mtdbridge import Augmentation, Pace, train_prior
+
+    from ..report.prior import write_prior_report
+
     augmentation = Augmentation(
         *(parameters.pop(name) for name in ("shift", "shift_fraction", "flip", "rotate"))
     )
@@ -152,3 +188,48 @@ def command(
     assert prior.card is not None
     done = {name: prior.card.training[name] for name in ("steps_done", "images_seen", "seconds")}
     emit({"weights": str(output), "report": str(report), **done, **prior.card.metrics["validation"]}, as_json)
+
+
+def _given(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+
+
+def _train_on_proteins(
+    ctx: click.Context,
+    proteins: Path,
+    output: Path,
+    volumes: bool,
+    minutes: float | None,
+    chosen: dict[str, Any],
+    as_json: bool,
+) -> None:
+    """Train on structures for a time or a number of steps, and say what it reached."""
+    from mtdbridge import train_protein_prior
+
+    if minutes is None and "steps" not in chosen:
+        minutes = 60.0
+    total = 100
+    with patiently() as stop, Progress("train", total) as bar:
+
+        def after(entry: dict[str, Any]) -> bool:
+            by_clock = 0.0 if minutes is None else entry["seconds"] / (60 * minutes)
+            by_step = entry["step"] / chosen["steps"] if "steps" in chosen else 0.0
+            done = min(total, int(total * max(by_clock, by_step)))
+            bar.update(done, {"loss": f"{entry['loss'] or 0:.4g}", "drawings": f"{entry['drawings']}"})
+            return stop.signum is not None
+
+        prior = train_protein_prior(
+            proteins,
+            output=output,
+            plan="proteins-3d" if volumes else "proteins-2d",
+            callback=after,
+            seconds=None if minutes is None else 60 * minutes,
+            **chosen,
+        )
+    if stop.signum is not None:
+        log(f"stopped; what was learned so far stands in {output}")
+        ctx.exit(128 + stop.signum)
+    assert prior.card is not None
+    done = {name: prior.card.training[name] for name in ("steps_done", "images_seen", "seconds_done")}
+    files = {"weights": str(output), "curves": str(output.with_suffix(".json"))}
+    emit({**files, **done, "validation": prior.card.metrics["validation"]}, as_json)

@@ -122,7 +122,8 @@ def data_share(recovery: mtd.Recovery, prior: mtd.Prior | None) -> float | None:
         return None
     if prior is None:
         return 1.0
-    return uncertainty.data_share(recovery.aligned_average, uncertainty.average_level(recovery), prior)
+    level = uncertainty.average_level(recovery)
+    return uncertainty.data_share(recovery.aligned_average, level, recovery.in_units(prior))
 
 
 def _save_images(folder: RunFolder, recovery: mtd.Recovery) -> None:

@@ -13,6 +13,7 @@ from mtdcore.data import Measurement
 from mtdcore.data.micrographs.table import MicrographTable
 from mtdcore.data.tiles import TileGeometry
 from mtdcore.em.checkpoint import fingerprint
+from mtdcore.em.scale import in_units
 from mtdcore.errors import InputError
 from mtdcore.results.halves import half_recoveries, half_set_correlation
 from mtdcore.results.nulls import Verdict, evidence_threshold, null_measurement, phase_randomised
@@ -143,6 +144,7 @@ def _draw(run: FinishedRun, measurement: Measurement, options: dict[str, Any]) -
         average, level = unbiased_average(measurement, found, options["backend"])
     else:
         average, level = found.aligned_average, average_level(found)
-    drawn = posterior_samples(average, level, prior, _DRAWS, steps=_STEPS)
+    known = in_units(prior, run.record.result.prior_scales)
+    drawn = posterior_samples(average, level, known, _DRAWS, steps=_STEPS)
     folder.write_image(folder.posterior_mean, drawn.mean)
     folder.write_image(folder.posterior_std, drawn.std)

@@ -44,6 +44,7 @@ class ResultRecord:
     Attributes:
         likelihood: record of the last likelihood.
         data_share: share of the answer that comes from the data; None: unknown.
+        prior_scales: of the prior, one for each class; None: it has none.
     """
 
     iterations: int
@@ -55,6 +56,7 @@ class ResultRecord:
     pixels: float
     likelihood: dict[str, Any]
     data_share: float | None = None
+    prior_scales: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ...model.priors import Prior
+from ...model.priors import Prior, centre_of
 from ...model.rotations import Rotations, disc, rotate
 from ...model.sampling import sample_prior
 
@@ -78,11 +78,11 @@ class PriorGauge:
 
     @classmethod
     def of(cls, prior: Prior, rotations: int, box_size: int) -> PriorGauge:
-        """The gauge of a prior: its ``centre`` attribute where it has one, the centre of samples otherwise."""
-        centre = getattr(prior, "centre", None)
+        """The gauge of a prior: the centre that it names (:func:`mtdcore.model.priors.centre_of`), else that of samples."""
+        centre = centre_of(prior, box_size)
         if centre is None:
             masses = [centre_of_mass(image) for image in sample_prior(prior, _SAMPLES, box_size)]
-            centre = np.mean(masses, axis=0)
+            centre = tuple(np.mean(masses, axis=0))
         return cls(prior, rotations, (float(centre[0]), float(centre[1])))
 
     def choose(self, target: np.ndarray, average: np.ndarray, level: float) -> np.ndarray:

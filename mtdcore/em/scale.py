@@ -1,0 +1,94 @@
+"""The units of a prior that has its own: one scale per class, begun from the noise and fitted in every iteration.
+
+Nothing in it depends on the units of the measurement: copies begin so faint that one is worth a few nats, whatever the
+noise level is in numbers, and the statistics decide from there (:mod:`mtdcore.mstep.scale`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from .._base.typing import Array
+from ..estep.statistics import Statistics
+from ..model.priors import Prior, ScaledPrior
+from ..model.sampling import sample_prior
+from ..mstep.scale import observed_scale
+
+#: One scale per class; None: the prior has the units of the measurement.
+Scales: TypeAlias = tuple[float, ...] | None
+
+#: ``||F||^2 / sigma^2`` of the starts, twice the nats that a copy is worth: enough to find copies of that strength,
+#: little enough for stronger ones to pull it up.
+_FIRST_ENERGY = 25.0
+
+#: While the target is still meaningless its scale stays above this share of the first one: a blank target stays blank.
+_LEAST_SHARE = 1 / 3
+
+#: Largest ratio of the norms of a target and of a typical image of the prior, either way, in the prior's units. Of images it
+#: never saw a network makes anything: a ring under the prior of proteins led the scale down, and the target up, to no copies.
+_SPREAD = 1.5
+
+#: Samples that give the norm of the prior's images.
+_SAMPLES = 4
+
+
+@dataclass(frozen=True)
+class OwnUnits:
+    """The units of a prior.
+
+    Attributes:
+        norm: root mean square norm of its images, in its own units.
+    """
+
+    norm: float
+
+    @classmethod
+    def of(cls, prior: Prior, box_size: int) -> OwnUnits:
+        """The units of a prior, from a few samples."""
+        samples = sample_prior(prior, _SAMPLES, box_size)
+        return cls(float(np.sqrt(np.mean(np.square(samples).sum(axis=(1, 2))))))
+
+    def first(self, noise_std: float) -> float:
+        """The scale at which an image of the prior makes a faint copy."""
+        return math.sqrt(_FIRST_ENERGY) * noise_std / self.norm
+
+    def shown(self, targets: np.ndarray, noise_std: float) -> tuple[float, ...]:
+        """The scales that given targets, (L, L) or (C, L, L), have."""
+        stack = np.reshape(targets, (-1, *targets.shape[-2:]))
+        least = _LEAST_SHARE * self.first(noise_std)
+        return tuple(max(least, float(np.linalg.norm(target)) / self.norm) for target in stack)
+
+    def fitted(
+        self, target: Array, statistics: Statistics, prior: Prior, scales: Sequence[float], early: bool
+    ) -> tuple[float, ...]:
+        """The scales after an E-step.
+
+        Args:
+            target: at which the statistics were computed, with C in front for several classes; same library.
+            statistics: of the E-step.
+            prior: in units of its own.
+            scales: before.
+            early: whether the target may still be meaningless.
+        """
+        first = self.first(statistics.noise_std)
+        single = statistics.classes == 1
+        found = []
+        for c, scale in enumerate(scales):
+            image, mine = (target, statistics) if single else (target[c, ...], statistics.of_class(c))
+            fitted = observed_scale(prior, image, mine, scale)
+            own = math.sqrt(float(array_namespace(image).sum(image**2))) / self.norm
+            if own > 0.0:
+                fitted = min(max(fitted, own / _SPREAD), own * _SPREAD)
+            found.append(max(fitted, _LEAST_SHARE * first) if early else fitted)
+        return tuple(found)
+
+
+def in_units(prior: Prior, scales: Scales, index: int = 0) -> Prior:
+    """The prior of one class in the units of the measurement."""
+    return prior if scales is None else ScaledPrior(prior, scales[index])
