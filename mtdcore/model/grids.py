@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 
 import numpy as np
+import scipy.fft
 
 
 def radii(side: int) -> np.ndarray:
@@ -56,11 +57,16 @@ def shell_mean(values: np.ndarray, side: int) -> np.ndarray:
     return np.asarray(np.bincount(shells(side).ravel(), (values * twice).ravel()) / total)
 
 
+def shell_sizes(side: int) -> np.ndarray:
+    """(n,) number of frequencies of ``fftn`` in each shell."""
+    return _counts(side)[1]
+
+
 def filtered(volume: np.ndarray, gains: np.ndarray) -> np.ndarray:
     """A volume times a gain at each frequency of ``rfftn``, or for each shell."""
     side = len(volume)
     transfer = gains[shells(side)] if gains.ndim == 1 else gains
-    return np.asarray(np.fft.irfftn(np.fft.rfftn(volume) * transfer, s=volume.shape, axes=(0, 1, 2)))
+    return np.asarray(scipy.fft.irfftn(scipy.fft.rfftn(volume) * transfer, s=volume.shape))
 
 
 def low_passed(volume: np.ndarray, band: float) -> np.ndarray:

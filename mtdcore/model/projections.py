@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy.fft
@@ -56,10 +57,17 @@ class Toeplitz:
         """(n,) mean eigenvalue at the frequencies of each shell: how much the views saw of it."""
         return shell_mean(self.weights, self.side)
 
-    @property
+    @cached_property
     def weights(self) -> np.ndarray:
-        """(L, L, L // 2 + 1) float64 eigenvalues, not negative, of the periodic convolution nearest to this one."""
-        return np.asarray(np.maximum(self.spectrum[::2, ::2, : self.side + 1 : 2], 0.0))
+        """(L, L, L // 2 + 1) float64 eigenvalues, not negative, of the periodic convolution that is nearest to this one.
+
+        In the Frobenius norm (Chan, SIAM J. Sci. Stat. Comput. 9 (1988) 766): each lag counts as often as it occurs in the box.
+        """
+        side, shape = self.side, self.spectrum.shape[:2] + self.spectrum.shape[:1]
+        often = np.maximum(1.0 - np.abs(np.fft.fftfreq(2 * side) * 2.0), 0.0)
+        lags = scipy.fft.irfftn(self.spectrum, s=shape) * often[:, None, None] * often[:, None] * often
+        folded = lags.reshape(2, side, 2, side, 2, side).sum(axis=(0, 2, 4))
+        return np.asarray(np.maximum(scipy.fft.rfftn(folded).real, 0.0))
 
     def __call__(self, volume: np.ndarray) -> np.ndarray:
         """(L, L, L) -> (L, L, L) float64."""
