@@ -22,6 +22,7 @@ from .._base.typing import Array
 from ..data import Measurement
 from ..data.tiles import Tile, TileGeometry
 from ..errors import ParameterError
+from ..model.grids import shifted
 from ..model.likelihood import WindowLikelihood
 from ..model.projections import Projections, Toeplitz
 from .backends.cpu.window import owned_energy
@@ -71,14 +72,23 @@ class VolumeStatistics:
     pixels: float
     local: float
 
+    @property
+    def numbers(self) -> list[float]:
+        """The sums that are numbers, in order."""
+        return [getattr(self, name) for name in _NUMBERS]
+
     def scaled(self, factor: float) -> VolumeStatistics:
         """Every sum times a factor."""
         return VolumeStatistics(
-            self.right * factor, self.normal.scaled(factor), *(getattr(self, n) * factor for n in _NUMBERS)
+            self.right * factor, self.normal.scaled(factor), *(n * factor for n in self.numbers)
         )
 
+    def moved(self, shift: np.ndarray) -> VolumeStatistics:
+        """Those of the volume shifted by (x, y, z) voxels: the normal operator knows nothing of where it lies."""
+        return replace(self, right=shifted(self.right, shift))
+
     def __add__(self, other: VolumeStatistics) -> VolumeStatistics:
-        numbers = (getattr(self, n) + getattr(other, n) for n in _NUMBERS)
+        numbers = (a + b for a, b in zip(self.numbers, other.numbers, strict=True))
         return VolumeStatistics(self.right + other.right, self.normal + other.normal, *numbers)
 
     def residual_energy(self, volume: np.ndarray) -> float:

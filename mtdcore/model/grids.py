@@ -9,6 +9,7 @@ import functools
 
 import numpy as np
 import scipy.fft
+from scipy.ndimage import affine_transform
 
 
 def radii(side: int) -> np.ndarray:
@@ -96,3 +97,32 @@ def _spread(low: np.ndarray, part: np.ndarray, values: np.ndarray, size: int) ->
     below = np.bincount(low.ravel(), ((1.0 - part) * values).ravel(), size)
     above = np.bincount(low.ravel() + 1, (part * values).ravel(), size)
     return np.asarray(below + above)
+
+
+def shifted(volume: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """Band-limited shift by (x, y, z) voxels; what leaves the box comes in at the other side."""
+    side = len(volume)
+    line, half = np.fft.fftfreq(side), np.fft.rfftfreq(side)
+    turns = line[:, None, None] * shift[2] + line[:, None] * shift[1] + half * shift[0]
+    spectrum = scipy.fft.rfftn(volume) * np.exp(-2j * np.pi * turns)
+    return np.asarray(scipy.fft.irfftn(spectrum, s=volume.shape))
+
+
+def moved(
+    volume: np.ndarray,
+    rotation: np.ndarray,
+    shift: np.ndarray | tuple[float, ...] = (0, 0, 0),
+    order: int = 3,
+) -> np.ndarray:
+    """The volume turned by a rotation about its centre and then shifted by (x, y, z) voxels; zeros move in.
+
+    Args:
+        volume: (L, L, L).
+        rotation: (3, 3), acting on (x, y, z).
+        shift: in voxels.
+        order: of the interpolating spline, 1 to 5.
+    """
+    centre = np.full(3, len(volume) // 2)
+    inverse = rotation.T[::-1, ::-1]  # axes (z, y, x)
+    offset = centre - inverse @ (centre + np.asarray(shift)[::-1])
+    return np.asarray(affine_transform(volume, inverse, offset, order=order, mode="constant"))

@@ -98,6 +98,10 @@ class Projections:
     With a symmetry, views are of the volume averaged over the group: of a symmetric volume, each of its partners is the same
     image, so that statistics of T views tell as much as those of ``T |G|``.
 
+    Attributes:
+        rotations: (T, 3, 3) float64.
+        partners: (|G|, 3, 3) elements of the group.
+
     Raises:
         ParameterError: a box, rotations, a symmetry or a band that make no sense.
     """
@@ -110,7 +114,7 @@ class Projections:
                 f"projections need a box of at least 2 voxels and a band in (0, 0.5]; got {box_size} and {band}."
             )
         self.box_size, self.symmetry, self.band = int(box_size), symmetry, float(band)
-        self._group = so3.group(symmetry)
+        self.partners = so3.group(symmetry)
         rotations = (
             so3.view_set(int(views), symmetry) if np.ndim(views) == 0 else np.array(views, dtype=np.float64)  # type: ignore[arg-type]
         )
@@ -167,7 +171,7 @@ class Projections:
         volume = _host(target)
         self._check(volume, self.target_shape, "a volume")
         volume = volume * ball(self.box_size)
-        rotations, order = self.rotations[part], len(self._group)
+        rotations, order = self.rotations[part], len(self.partners)
         images = np.empty((len(rotations), *self.box_shape))
         for chunk in _chunks(len(rotations), max(1, _CHUNK // order)):
             slices = transform(volume, self._frequencies(rotations[chunk]))
@@ -181,7 +185,7 @@ class Projections:
         """(t, L, L) images -> (L, L, L): ``sum_t A_t^T stack_t``, the exact adjoint of :meth:`apply`."""
         images, rotations = _host(stack), self.rotations[part]
         self._check(images, (len(rotations), *self.box_shape), "a stack")
-        spread, order = Spreading(self.box_size), len(self._group)
+        spread, order = Spreading(self.box_size), len(self.partners)
         for chunk in _chunks(len(rotations), max(1, _CHUNK // order)):
             spectrum = scipy.fft.rfft2(images[chunk])[:, self._rows, self._columns]
             slices = spectrum * (self._phase.conj() * self._twice / order)
@@ -192,7 +196,7 @@ class Projections:
         """(t,) expected copies per view -> the operator ``V -> sum_t A_t^T c_t A_t V`` on volumes of the symmetry."""
         copies, rotations = np.asarray(coverage, np.float64), self.rotations[part]
         self._check(copies, (len(rotations),), "copies")
-        side, order = self.box_size, len(self._group)
+        side, order = self.box_size, len(self.partners)
         spread = Spreading(2 * side - 1)  # the lags between two voxels of the box
         for chunk in _chunks(len(rotations), max(1, _CHUNK // order)):
             weights = np.repeat(copies[chunk] / order, order)[:, None] * self._twice
@@ -217,7 +221,7 @@ class Projections:
 
     def symmetrised(self, volume: np.ndarray) -> np.ndarray:
         """The average of an (L, L, L) volume over its group, band-limited: what the views are of."""
-        side, order = self.box_size, len(self._group)
+        side, order = self.box_size, len(self.partners)
         if order == 1:
             return volume
         line = np.fft.fftfreq(side)
@@ -226,7 +230,7 @@ class Projections:
         twice = np.where(points[:, 2] == 0, 1.0, 2.0) / side**3
         spread = Spreading(side)
         values = sum(
-            transform(volume, np.ascontiguousarray((points[:, ::-1] @ g)[:, ::-1])) for g in self._group
+            transform(volume, np.ascontiguousarray((points[:, ::-1] @ g)[:, ::-1])) for g in self.partners
         )
         spread.add(values * twice / order, points)
         return spread.volume()
@@ -236,9 +240,9 @@ class Projections:
 
     def _frequencies(self, rotations: np.ndarray) -> np.ndarray:
         """(t |G| m, 3) frequencies (z, y, x) of the slices of these views and their partners."""
-        partners = np.einsum("tij,gjk->tgik", rotations, self._group).reshape(-1, 3, 3)
+        every = np.einsum("tij,gjk->tgik", rotations, self.partners).reshape(-1, 3, 3)
         # R^T (fx, fy, 0): the first two rows of R, weighed
-        points = np.einsum("mi,tij->tmj", self._plane, partners[:, :2])
+        points = np.einsum("mi,tij->tmj", self._plane, every[:, :2])
         return np.ascontiguousarray(points[..., ::-1].reshape(-1, 3))
 
     def _check(self, array: np.ndarray, shape: tuple[int, ...], name: str) -> None:

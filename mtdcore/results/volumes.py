@@ -12,13 +12,12 @@ from typing import Literal
 
 import numpy as np
 import scipy.fft
-from scipy.ndimage import affine_transform
 from scipy.optimize import minimize
 from scipy.spatial.transform import Rotation
 
 from ..errors import ParameterError
 from ..model import so3
-from ..model.grids import ball, shell_mean, spherical_mean
+from ..model.grids import ball, moved, shell_mean, spherical_mean
 from ..model.projections import Projections
 from .metrics import RingCorrelation
 
@@ -74,9 +73,9 @@ def align_volumes(
     refined = [_refined(volume, wanted, c, order=1) for c in _distinct(found)[:_CANDIDATES]]
     best = _refined(volume, wanted, max(refined, key=lambda c: c[0]), order=3)
     _, mirrored, rotation, shift = best
-    moved = moved_volume(mirror_volume(volume) if mirrored else volume, rotation, shift)
+    brought = moved(mirror_volume(volume) if mirrored else volume, rotation, shift)
     x, y, z = shift
-    return VolumeAlignment(moved, rotation, (x, y, z), mirrored, cosine(moved * support, wanted))
+    return VolumeAlignment(brought, rotation, (x, y, z), mirrored, cosine(brought * support, wanted))
 
 
 def shape_correlation(volume: np.ndarray, reference: np.ndarray, diameter: float | None = None) -> float:
@@ -128,19 +127,6 @@ def orientation_information(volume: np.ndarray, noise_std: float, views: int = 6
     return float(np.sum(np.var(images, axis=0))) / (2.0 * noise_std**2)
 
 
-def moved_volume(
-    volume: np.ndarray,
-    rotation: np.ndarray,
-    shift: np.ndarray | tuple[float, ...] = (0, 0, 0),
-    order: int = 3,
-) -> np.ndarray:
-    """The volume turned by a rotation about its centre and then shifted by (x, y, z) voxels; zeros move in."""
-    centre = np.full(3, len(volume) // 2)
-    inverse = rotation.T[::-1, ::-1]  # axes (z, y, x)
-    offset = centre - inverse @ (centre + np.asarray(shift)[::-1])
-    return np.asarray(affine_transform(volume, inverse, offset, order=order, mode="constant"))
-
-
 def mirror_volume(volume: np.ndarray) -> np.ndarray:
     """The other hand: the volume reflected through its centre voxel."""
     flipped = volume[::-1, ::-1, ::-1]
@@ -171,7 +157,7 @@ def _candidates(volume: np.ndarray, wanted: np.ndarray, hands: str, rotations: i
     found: list[_Candidate] = []
     mirrors = (False, True) if hands == "both" else (False,)
     for mirrored, rotation in itertools.product(mirrors, so3.spiral(rotations)):
-        turned = moved_volume(mirror_volume(low) if mirrored else low, rotation, order=1)
+        turned = moved(mirror_volume(low) if mirrored else low, rotation, order=1)
         scores = scipy.fft.irfftn(scipy.fft.rfftn(turned, s=(2 * small,) * 3) * spectrum, s=(2 * small,) * 3)
         at = np.array(np.unravel_index(int(scores.argmax()), scores.shape))
         lag = np.where(at < small, at, at - 2 * small)
@@ -198,11 +184,11 @@ def _refined(volume: np.ndarray, wanted: np.ndarray, start: _Candidate, order: i
     source = mirror_volume(volume) if mirrored else volume
     inside = wanted != 0
 
-    def moved(step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def place(step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return Rotation.from_rotvec(step[:3]).as_matrix() @ rotation, shift + step[3:]
 
     def cost(step: np.ndarray) -> float:
-        return -cosine(moved_volume(source, *moved(step), order=order) * inside, wanted)
+        return -cosine(moved(source, *place(step), order=order) * inside, wanted)
 
     scale = 1.0 if order == 1 else 0.3
     edges = scale * np.diag([_TURN] * 3 + [_STEP] * 3)
@@ -210,7 +196,7 @@ def _refined(volume: np.ndarray, wanted: np.ndarray, start: _Candidate, order: i
     best = minimize(
         cost, np.zeros(6), method="Nelder-Mead", options={"maxfev": _EVALUATIONS, "initial_simplex": simplex}
     )
-    return (-float(best.fun), mirrored, *moved(best.x))
+    return (-float(best.fun), mirrored, *place(best.x))
 
 
 def _cropped(volume: np.ndarray, side: int) -> np.ndarray:
