@@ -242,7 +242,7 @@ class Projections:
         """(t |G| m, 3) frequencies (z, y, x) of the slices of these views and their partners."""
         every = np.einsum("tij,gjk->tgik", rotations, self.partners).reshape(-1, 3, 3)
         # R^T (fx, fy, 0): the first two rows of R, weighed
-        points = np.einsum("mi,tij->tmj", self._plane, every[:, :2])
+        points = self._plane @ every[:, :2]
         return np.ascontiguousarray(points[..., ::-1].reshape(-1, 3))
 
     def _check(self, array: np.ndarray, shape: tuple[int, ...], name: str) -> None:
