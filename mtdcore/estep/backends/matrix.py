@@ -207,6 +207,15 @@ class Scores:
             found.append(peak + xp.log(xp.sum(xp.exp(scores - peak), axis=0)))
         return xp.concat(found)
 
+    def best(self, features: Array) -> np.ndarray:
+        """(n,) int64 on the host: the template of the highest score at each window."""
+        xp = self.xp
+        found = [
+            xp.argmax(self._filters @ features[:, b] + self._bias, axis=0)
+            for b in self._blocks(features.shape[1])
+        ]
+        return np.asarray([int(index) for block in found for index in block], np.int64)
+
     def project(self, features: Array, log_norm: Array) -> tuple[Array, Array]:
         """Posterior-weighted sums: (T, r) features and (T,) copies, float64.
 

@@ -15,11 +15,11 @@ import scipy.fft
 from scipy.optimize import minimize
 from scipy.spatial.transform import Rotation
 
-from ..errors import ParameterError
-from ..model import so3
-from ..model.grids import ball, moved, shell_mean, spherical_mean
-from ..model.projections import Projections
-from .metrics import RingCorrelation
+from ...errors import ParameterError
+from ...model import so3
+from ...model.grids import ball, moved, shell_mean, spherical_mean
+from ...model.projections import Projections
+from ..metrics import RingCorrelation
 
 #: Coarse candidates that are refined, and evaluations of each: first coarsely interpolated, then well.
 _CANDIDATES, _EVALUATIONS = 3, 200
