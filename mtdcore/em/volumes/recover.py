@@ -199,7 +199,11 @@ class _Iteration:
         running = Running.mix(candidate.running, found, share)
         sums = running.statistics
         volume, spectrum = candidate.volume, candidate.spectrum
-        if sums.expected_count >= 1.0:  # fewer copies say nothing of the volume
+        if (
+            sums.expected_count < 1.0
+        ):  # so few say nothing of the volume, but that it may be too strong for the data
+            volume = 0.5 * volume if 2 * iteration < plan.iterations else volume
+        else:
             sigma = candidate.noise_std * math.sqrt(heat / running.worth)
             volume, spectrum = VolumeUpdate()(
                 volume,
