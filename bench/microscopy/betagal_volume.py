@@ -18,15 +18,18 @@ from scipy.ndimage import gaussian_filter, uniform_filter
 
 from mtdcore.em.volumes.plan import VolumePlan
 from mtdcore.em.volumes.recover import recover_volume
-from mtdcore.model.grids import ball
+from mtdcore.model.grids import ball, filtered, low_passed
 from mtdcore.results.volumes import align_volumes, fourier_shell_correlation, shape_correlation
 from mtdcore.results.volumes.maps import write_map
 
-BOX, SEPARATION, VOXEL = 32, 17, 7.08
+BOX, SEPARATION, DIAMETER, VOXEL = 32, 17, 28.0, 7.08
 
 
-def prepared(picture: np.ndarray, side: int) -> np.ndarray:
-    """Bright particles, no background, the most even crop, white noise of standard deviation 1."""
+def prepared(picture: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Bright particles, no background, the most even crop, white noise of standard deviation 1; and the filter that made it white.
+
+    The filter is given by its amplitudes at 0, 1/64, 2/64, ... cycles per pixel.
+    """
     flat = -picture.astype(np.float64)
     flat -= gaussian_filter(flat, 24)
     variance = uniform_filter(flat**2, 48)
@@ -56,7 +59,8 @@ def prepared(picture: np.ndarray, side: int) -> np.ndarray:
     radial = np.maximum(radial, radial[12])
     f = np.fft.fftfreq(side)
     noise = np.interp(np.hypot(f[:, None], f) * 64, np.arange(len(radial)), radial)
-    return np.fft.ifft2(np.fft.fft2(crop) / np.sqrt(noise)).real.astype(np.float32)
+    white = np.fft.ifft2(np.fft.fft2(crop) / np.sqrt(noise)).real.astype(np.float32)
+    return white, 1.0 / np.sqrt(radial)
 
 
 def reference(data: np.lib.npyio.NpzFile) -> np.ndarray:
@@ -84,7 +88,8 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args()
     data = np.load(options.data)
-    pixels = np.stack([prepared(data[f"micrograph/{i:02d}"], options.side) for i in options.pictures])
+    both = [prepared(data[f"micrograph/{i:02d}"], options.side) for i in options.pictures]
+    pixels = np.stack([white for white, _ in both])
     plan = VolumePlan(
         BOX,
         options.symmetry,
@@ -105,15 +110,20 @@ def main() -> None:
         box_size=BOX,
         noise_std=1.0,
         min_separation=SEPARATION,
-        diameter=28.0,
+        diameter=DIAMETER,
         plan=plan,
         starts=options.starts,
         callback=said,
     )
     seconds = time.process_time() - began
-    # Only now the known structure.
-    wanted = reference(data)
-    aligned = align_volumes(found.volume, wanted)
+    # The volume is that of filtered pictures: what the filter did is undone, where the run saw anything.
+    amplitude = np.mean([white for _, white in both], axis=0)
+    shell = np.arange(29) / BOX
+    undone = np.interp(shell * 64, np.arange(len(amplitude)), 1.0 / amplitude)
+    volume = low_passed(filtered(found.volume, undone), plan.last_band) * ball(BOX, DIAMETER)
+    # Only now the known structure, as far as the run saw.
+    wanted = low_passed(reference(data), plan.last_band)
+    aligned = align_volumes(volume, wanted)
     inside = aligned.volume * ball(BOX)
     curve = fourier_shell_correlation(inside, wanted).correlation
     print(

@@ -24,7 +24,8 @@ from ..data.tiles import Tile, TileGeometry
 from ..errors import ParameterError
 from ..model.grids import shifted
 from ..model.likelihood import WindowLikelihood
-from ..model.projections import Projections, Toeplitz
+from ..model.projections import Projections
+from ..model.toeplitz import Toeplitz
 from .backends.cpu.window import owned_energy
 from .backends.local import log_partition
 from .backends.matrix import Basis, Features, Scores

@@ -9,8 +9,6 @@ it at the angles of ``so3.to_euler(R_t)`` into the same image.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import scipy.fft
@@ -21,69 +19,13 @@ from .._base.gridding import Spreading, transform
 from .._base.typing import Array
 from ..errors import ParameterError
 from . import so3
-from .grids import ball, shell_mean
+from .grids import ball
+from .toeplitz import Toeplitz
 
 #: Slices worked on at once: their frequencies take 24 bytes a sample.
 _CHUNK = 256
 
 _ALL = slice(None)
-
-
-@dataclass(frozen=True, eq=False)
-class Toeplitz:
-    """The normal operator ``V -> sum_t A_t^T c_t A_t V``: a convolution, since slices know nothing of where V lies.
-
-    Attributes:
-        spectrum: (2L, 2L, L + 1) float64, the kernel's ``rfftn`` on the doubled grid, where the convolution does not wrap.
-    """
-
-    spectrum: np.ndarray
-
-    @property
-    def side(self) -> int:
-        """L in voxels."""
-        return len(self.spectrum) // 2
-
-    @property
-    def bound(self) -> float:
-        """No eigenvalue is larger: the largest sum of absolute values of a row (Schur's test)."""
-        side, shape = self.side, self.spectrum.shape[:2] + self.spectrum.shape[:1]
-        lags = np.abs(scipy.fft.irfftn(self.spectrum, s=shape))
-        sums = Toeplitz(scipy.fft.rfftn(lags).real)(np.ones((side, side, side)))
-        return float(sums.max())
-
-    @property
-    def shell_weights(self) -> np.ndarray:
-        """(n,) mean eigenvalue at the frequencies of each shell: how much the views saw of it."""
-        return shell_mean(self.weights, self.side)
-
-    @cached_property
-    def weights(self) -> np.ndarray:
-        """(L, L, L // 2 + 1) float64 eigenvalues, not negative, of the periodic convolution that is nearest to this one.
-
-        In the Frobenius norm (Chan, SIAM J. Sci. Stat. Comput. 9 (1988) 766): each lag counts as often as it occurs in the box.
-        """
-        side, shape = self.side, self.spectrum.shape[:2] + self.spectrum.shape[:1]
-        often = np.maximum(1.0 - np.abs(np.fft.fftfreq(2 * side) * 2.0), 0.0)
-        lags = scipy.fft.irfftn(self.spectrum, s=shape) * often[:, None, None] * often[:, None] * often
-        folded = lags.reshape(2, side, 2, side, 2, side).sum(axis=(0, 2, 4))
-        return np.asarray(np.maximum(scipy.fft.rfftn(folded).real, 0.0))
-
-    def __call__(self, volume: np.ndarray) -> np.ndarray:
-        """(L, L, L) -> (L, L, L) float64."""
-        side = self.side
-        mask, shape = ball(side), self.spectrum.shape[:2] + self.spectrum.shape[:1]
-        product = self.spectrum * scipy.fft.rfftn(volume * mask, s=shape)
-        return np.asarray(scipy.fft.irfftn(product, s=shape)[:side, :side, :side] * mask)
-
-    def __add__(self, other: Toeplitz) -> Toeplitz:
-        if not isinstance(other, Toeplitz):
-            return NotImplemented
-        return Toeplitz(self.spectrum + other.spectrum)
-
-    def scaled(self, factor: float) -> Toeplitz:
-        """The operator of so many times the copies."""
-        return Toeplitz(self.spectrum * factor)
 
 
 class Projections:
@@ -142,6 +84,11 @@ class Projections:
         return len(self.rotations)
 
     @property
+    def classes(self) -> int:
+        """One volume."""
+        return 1
+
+    @property
     def box_shape(self) -> tuple[int, int]:
         """(L, L)."""
         return self.box_size, self.box_size
@@ -192,9 +139,17 @@ class Projections:
             spread.add(np.repeat(slices, order, axis=0).ravel(), self._frequencies(rotations[chunk]))
         return _like(spread.volume() * ball(self.box_size), stack)
 
-    def normal(self, coverage: ArrayLike, part: slice = _ALL) -> Toeplitz:
-        """(t,) expected copies per view -> the operator ``V -> sum_t A_t^T c_t A_t V`` on volumes of the symmetry."""
-        copies, rotations = np.asarray(coverage, np.float64), self.rotations[part]
+    def normal(self, coverage: Array, part: slice = _ALL) -> Toeplitz:
+        """The operator ``V -> sum_t A_t^T c_t A_t V`` on volumes of the symmetry.
+
+        Args:
+            coverage: (t,) expected copies per view, or (t, L, L) posterior mass that saw each pixel. A slice has one weight, so
+                that the mean over pixels is taken: exact where windows are whole, as in the window model without masks.
+            part: which of the T views.
+        """
+        copies, rotations = _host(coverage), self.rotations[part]
+        if copies.ndim == 3:
+            copies = copies.mean(axis=(1, 2))
         self._check(copies, (len(rotations),), "copies")
         side, order = self.box_size, len(self.partners)
         spread = Spreading(2 * side - 1)  # the lags between two voxels of the box

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .._base.conjugate_gradients import conjugate_gradients
 from ..model.grids import ball, filtered, shell_sizes, shells
 from ..model.priors import Prior, denoise
-from ..model.projections import Toeplitz
-from .conjugate_gradients import conjugate_gradients
+from ..model.toeplitz import Toeplitz
 from .envelope import EnvelopePrior
 
 
@@ -29,9 +29,9 @@ class VolumeUpdate:
         denoisings: calls of the denoiser in one M-step.
     """
 
-    rounds: int = 1
-    steps: int = 20
-    tolerance: float = 1e-3
+    rounds: int = 2
+    steps: int = 40
+    tolerance: float = 1e-4
     denoisings: int = 4
 
     def __call__(

@@ -195,3 +195,17 @@ def test_shells_and_spheres(side):
     smooth = np.exp(-(radii(side) ** 2) / 8)
     assert np.abs(spherical_mean(smooth) - smooth).max() < 0.04
     assert np.abs(spherical_mean(volume)).mean() < 0.5 * np.abs(volume).mean()
+
+
+def test_solving_undoes_the_normal_operator():
+    views = Projections(12, 60, band=0.45)
+    normal = views.normal(np.full(views.count, 0.5))
+    volume = blobs(12, CENTRES / 2, 1.4) * ball(12)
+    found = normal.solve(normal(volume), np.zeros_like(volume))
+    assert np.linalg.norm(found - volume) < 0.1 * np.linalg.norm(volume)
+    np.testing.assert_allclose(normal.solve(normal(volume), volume), volume)
+    assert normal.moved(lambda array: array) is normal
+    copies = normal.copies(np.array([0.0, 0.2, 0.4]))
+    assert copies[0] > copies[1] > copies[2] > 0
+    masks = views.normal(np.full((views.count, 12, 12), 0.5))
+    np.testing.assert_allclose(masks.spectrum, normal.spectrum)
