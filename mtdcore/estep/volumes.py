@@ -1,6 +1,6 @@
 """The E-step of volumes: thousands of views by matrix products, scored in full only where copies may be.
 
-A few coarse, band-limited views find the *places*; all views are scored there (docs/model.md 18, and
+A few coarse, band-limited views find the *places*; all views are scored there (docs/model.md 14, and
 :mod:`mtdcore.estep.backends.local` for in-plane rotations). Where the posterior is not sharp, all views are scored at every corner.
 Sums of one E-step are kept in the basis of its templates and taken back to the volume once.
 """

@@ -1,4 +1,4 @@
-"""Micrographs of a volume: projections in random directions at random places, plus white noise (docs/model.md 2 and 18)."""
+"""Micrographs of a volume: projections in random directions at random places, plus white noise (docs/model.md 2 and 14)."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def recover_volume(
     callback: Callable[[VolumeState], bool | None] | None = None,
     state: VolumeState | None = None,
 ) -> VolumeRecovery:
-    """Recover a volume from a measurement of its projections, without picking them (docs/model.md 18).
+    """Recover a volume from a measurement of its projections, without picking them (docs/model.md 14).
 
     Args:
         measurement: anything :func:`mtdcore.open_measurement` takes; white noise, particles bright.

@@ -2,7 +2,7 @@
 
 Templates of a band limit lie in a small space of images: r = pi (band L)^2 functions, the sines and cosines of the box. Every window
 of a tile is described by its r coefficients there (its *features*); scores are one product, T r multiplications a window where
-transforms take T log(pixels); the right side is a second one (docs/model.md 7 and 18).
+transforms take T log(pixels); the right side is a second one (docs/model.md 7 and 14).
 
 Features come row by row: a sliding transform along columns, then, for each column frequency, a banded matrix along rows that
 makes sixteen rows of windows at once. Only blocks of windows exist at any time. Any array library with ``matmul`` and ``take`` will do.

@@ -79,7 +79,7 @@ def align_volumes(
 
 
 def shape_correlation(volume: np.ndarray, reference: np.ndarray, diameter: float | None = None) -> float:
-    """Cosine between the parts of two aligned volumes that are not spherically symmetric (docs/model.md 18)."""
+    """Cosine between the parts of two aligned volumes that are not spherically symmetric (docs/model.md 14)."""
     volume, reference = _pair(volume, reference)
     support = ball(len(volume), diameter)
     return cosine(aspherical(volume) * support, aspherical(reference) * support)
@@ -114,7 +114,7 @@ def fourier_shell_correlation(
 
 
 def orientation_information(volume: np.ndarray, noise_std: float, views: int = 600) -> float:
-    """J, nats per copy that tell the orientation: ``1/2 sum Var_views(A_t V) / sigma^2`` (docs/model.md 18).
+    """J, nats per copy that tell the orientation: ``1/2 sum Var_views(A_t V) / sigma^2`` (docs/model.md 14).
 
     At J of 4 and more a volume comes back as from known poses; below about 1.4 only its spherical mean does.
 
