@@ -74,14 +74,15 @@ def view_set(count: int, symmetry: str = "C1") -> np.ndarray:
         symmetry: see :func:`group`.
 
     Returns:
-        (about T, 3, 3) float64.
+        (about T, 3, 3) float64, at least one.
     """
     elements = group(symmetry)
     full = spiral(count * len(elements))
     if len(elements) == 1:
         return full
     traces = np.einsum("tij,gji->tg", full, elements)  # the trace falls with the angle
-    return np.asarray(full[traces.argmax(axis=1) == 0])
+    kept = full[traces.argmax(axis=1) == 0]
+    return np.asarray(kept if len(kept) else full[:1])
 
 
 def group(symmetry: str) -> np.ndarray:

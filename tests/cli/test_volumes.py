@@ -153,3 +153,10 @@ def test_help_names_the_other_command(mtd):
 
 def test_a_folder_without_a_volume_is_refused(mtd, tmp_path):
     assert "run.json" in mtd("evaluate", "--volume", tmp_path, code=65).stderr
+
+
+def test_the_demo_makes_a_page(mtd_json, tmp_path):
+    result = mtd_json("demo", "--volume", "-o", tmp_path / "demo", "--iterations", 6)
+    assert (tmp_path / "demo" / "run" / "report.html").exists()
+    assert 0 < result["correlation"] <= 1
+    assert result["copies"] > 0

@@ -185,3 +185,18 @@ def test_bad_arguments_are_refused(small, bad):
 def test_a_box_that_does_not_fit_is_refused(small):
     with pytest.raises(mtd.errors.InputError):
         recover_volume(small, box_size=500)
+
+
+def test_a_run_with_symmetry_ends_symmetric():
+    side = 10
+    every = np.concatenate([np.array([[2.6, 0.4, 1.2], [1.2, 1.4, 2.2]]) @ g.T for g in so3.group("C2")])
+    pixels, sigma = simulated(Gaussians.of(every, 1.0), side, 60, 3.0, 1)
+    plan = VolumePlan(
+        side, "C2", iterations=12, last_band=0.4, first_views=80, last_views=160, coarse_views=50, cooling=0.2
+    )
+    found = recover_volume(pixels, box_size=side, noise_std=sigma, plan=plan)
+    views = Projections(side, 10, "C2")
+    gap = (views.symmetrised(found.volume) - found.volume) * ball(side, 7.0)
+    assert np.linalg.norm(gap) < 0.1 * np.linalg.norm(found.volume)
+    assert found.history[-1].views < 0.7 * found.history[5].views
+    assert found.expected_count == pytest.approx(60, rel=0.15)

@@ -23,6 +23,19 @@ def command(run_dir: Path, truth: Path | None, as_json: bool) -> None:
     """Compare the volume in RUN_DIR with the truth, after alignment over rotation, shift and hand: correlation, shape (the
     correlation without spherical means, which any two particles share), shell correlation.
     """
+    emit(compare(run_dir, truth), as_json)
+
+
+def compare(run_dir: Path, truth: Path | None) -> dict[str, Any]:
+    """Scores of the volume in a run folder.
+
+    Args:
+        run_dir: of ``mtd recover --volume``.
+        truth: an MRC map; None: the truth beside the simulated measurement.
+
+    Raises:
+        InputError: no such folder, or no truth of its box.
+    """
     import numpy as np
 
     from mtdcore.errors import InputError
@@ -52,4 +65,4 @@ def command(run_dir: Path, truth: Path | None, as_json: bool) -> None:
         "resolution_pixels": curve.resolution(0.5),
         "shell_correlation": [round(float(c), 4) for c in curve.correlation],
     }
-    emit(result, as_json)
+    return result

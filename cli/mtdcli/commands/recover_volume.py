@@ -139,7 +139,7 @@ def command(
     again = f"{command_line(ctx)} --volume"
     with listening(), locked(output):
         try:
-            result = _recover(measurement, output, resume, force, parameters, again)
+            result = recover(measurement, output, resume, force, parameters, again)
         except Interrupted as interruption:
             begun = interruption.iteration or not force
             log(f"{interruption}; continue with: {again} {'--resume' if begun else '--force'}")
@@ -147,9 +147,19 @@ def command(
     emit(result, as_json)
 
 
-def _recover(
+def recover(
     path: Path, output: Path, resume: bool, force: bool, parameters: dict[str, Any], again: str
 ) -> dict[str, Any]:
+    """Run, save and report; what the command prints.
+
+    Args:
+        path: of the measurement.
+        output: run folder, locked.
+        resume: go on from its checkpoint.
+        force: replace what is there.
+        parameters: the options of ``mtd recover --volume``.
+        again: the command line that repeats it.
+    """
     from mtdcore.errors import StorageError
     from mtdcore.results.nulls import evidence_threshold
     from mtdcore.results.volumes import orientation_information

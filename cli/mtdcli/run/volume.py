@@ -19,6 +19,7 @@ from mtdcore.em.volumes.plan import default_separation
 from mtdcore.em.volumes.recover import recover_volume
 from mtdcore.em.volumes.state import VolumeRecord, VolumeState, load_volume_checkpoint, save_volume_checkpoint
 from mtdcore.estep.volumes import Search
+from mtdcore.model import so3
 from mtdcore.model.likelihood import WindowLikelihood
 from mtdcore.model.projections import Projections
 from mtdcore.results.volumes.copies import VolumeCopies, find_copies
@@ -159,9 +160,7 @@ def copies(measurement: Measurement, found: VolumeRecovery, parameters: Mapping[
     """The copies of a recovered volume with their poses."""
     box, plan = parameters["box_size"], found.plan
     separation = parameters["min_separation"] or default_separation(box, parameters["diameter"])
-    views = Projections(
-        box, _POSES // len(Projections(box, 1, plan.symmetry).partners), plan.symmetry, plan.last_band
-    )
+    views = Projections(box, _POSES // len(so3.group(plan.symmetry)), plan.symmetry, plan.last_band)
     coarse = views.coarse(max(40, plan.coarse_views), min(plan.coarse_band, plan.last_band))
     likelihood = WindowLikelihood(
         box_size=box,

@@ -9,6 +9,7 @@ import numpy as np
 
 from ...errors import ParameterError
 from ...estep.volumes import Search
+from ...model import so3
 from ...model.projections import Projections
 
 #: Band at the end, cycles per voxel, by box: small boxes hold objects whose detail is nearer to the voxel.
@@ -89,7 +90,7 @@ class VolumePlan:
         band = min(0.5, self.band(iteration))
         coarse = self.coarse_views
         if symmetry != "C1":
-            order = len(Projections(self.box_size, 1, symmetry).partners)
+            order = len(so3.group(symmetry))
             views, coarse = max(1, views // order), max(40, coarse // order)
         seed = int(np.random.SeedSequence([self.seed, iteration]).generate_state(1)[0])
         every = Projections(self.box_size, views, symmetry, band).turned(seed)
