@@ -10,8 +10,6 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 import mtdcore as mtd
 from mtdcore._base.files import write_whole
 from mtdcore.em.checkpoint import fingerprint
@@ -22,6 +20,7 @@ from mtdcore.estep.volumes import Search
 from mtdcore.model import so3
 from mtdcore.model.likelihood import WindowLikelihood
 from mtdcore.model.projections import Projections
+from mtdcore.results.nulls import null_measurement
 from mtdcore.results.volumes.copies import VolumeCopies, find_copies
 from mtdcore.results.volumes.maps import read_map, write_map
 
@@ -175,13 +174,9 @@ def copies(measurement: Measurement, found: VolumeRecovery, parameters: Mapping[
 def null_evidence(
     measurement: Measurement, found: VolumeRecovery, parameters: Mapping[str, Any], runs: int
 ) -> list[float]:
-    """Nats of the same run on white noise of the same size and level."""
-    evidence = []
-    for i in range(runs):
-        rng = np.random.default_rng([parameters["seed"], 7919, i])
-        noise = found.noise_std * rng.standard_normal(measurement.shape).astype(np.float32)
-        evidence.append(recover_volume(noise, **arguments(parameters)).evidence)
-    return evidence
+    """Nats of the same run on white noise in the place of every valid pixel."""
+    nulls = (null_measurement(measurement, found.noise_std, parameters["seed"] + i) for i in range(runs))
+    return [recover_volume(null, **arguments(parameters)).evidence for null in nulls]
 
 
 def save(folder: VolumeFolder, found: VolumeRecovery, pixel_size: float | None) -> None:
