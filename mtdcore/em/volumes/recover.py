@@ -34,6 +34,9 @@ _LEAST_EXCESS = 1e-3
 #: Parts of the measurement that an iteration reads one of, where it has as many tiles.
 _PARTS = 8
 
+#: Shells of frequency at first, at least: one alone shows where a copy is, but nothing of how it lies.
+_SHELLS = 2
+
 #: Every so many iterations the volume is centred.
 _CENTRED = 3
 
@@ -93,9 +96,15 @@ def recover_volume(
     check_box_fits(source, box_size)
     if plan is None:
         top = last_band(box_size) if band is None else band
-        first = min(VolumePlan.first_views, views)
         plan = VolumePlan(
-            box_size, symmetry, iterations, last_band=top, first_views=first, last_views=views, seed=seed
+            box_size,
+            symmetry,
+            iterations,
+            first_band=max(VolumePlan.first_band, _SHELLS / box_size),
+            last_band=top,
+            first_views=min(VolumePlan.first_views, views),
+            last_views=views,
+            seed=seed,
         )
     if starts < 1:
         raise ParameterError(f"a run has at least one start; got {starts}.")
