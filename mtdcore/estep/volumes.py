@@ -26,8 +26,8 @@ from ..model.grids import shifted
 from ..model.likelihood import WindowLikelihood
 from ..model.projections import Projections
 from ..model.toeplitz import Toeplitz
-from .backends.cpu.window import owned_energy
-from .backends.local import log_partition
+from .backends.collect import owned_energy
+from .backends.competition import log_partition
 from .backends.matrix import Basis, Features, Scores
 
 #: Corners of less coarse posterior mass than this are no places; places reach one pixel further.
@@ -322,4 +322,4 @@ def _host(array: Array) -> np.ndarray:
 
 def with_views(likelihood: WindowLikelihood, views: Projections) -> WindowLikelihood:
     """The same model with the views of one E-step."""
-    return replace(likelihood, rotations=views.count)
+    return replace(likelihood, views=views)

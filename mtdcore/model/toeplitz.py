@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 import scipy.fft
@@ -62,23 +63,23 @@ class Toeplitz:
         folded = lags.reshape(2, side, 2, side, 2, side).sum(axis=(0, 2, 4))
         return np.asarray(np.maximum(scipy.fft.rfftn(folded).real, 0.0))
 
-    def __call__(self, volume: np.ndarray) -> np.ndarray:
+    def __call__(self, target: Array) -> np.ndarray:
         """(L, L, L) -> (L, L, L) float64."""
         side = self.side
         mask, shape = ball(side), self.spectrum.shape[:2] + self.spectrum.shape[:1]
-        product = self.spectrum * scipy.fft.rfftn(volume * mask, s=shape)
+        product = self.spectrum * scipy.fft.rfftn(np.asarray(target) * mask, s=shape)
         return np.asarray(scipy.fft.irfftn(product, s=shape)[:side, :side, :side] * mask)
 
-    def __add__(self, other: Toeplitz) -> Toeplitz:
+    def __add__(self, other: Self) -> Self:
         if not isinstance(other, Toeplitz):
             return NotImplemented
-        return Toeplitz(self.spectrum + other.spectrum)
+        return type(self)(self.spectrum + other.spectrum)
 
-    def scaled(self, factor: float) -> Toeplitz:
+    def scaled(self, factor: float) -> Self:
         """The operator of so many times the copies."""
-        return Toeplitz(self.spectrum * factor)
+        return type(self)(self.spectrum * factor)
 
-    def moved(self, convert: Callable[[Array], Array]) -> Toeplitz:
+    def moved(self, convert: Callable[[Array], Array]) -> Self:
         """The same: the kernel is a host array always."""
         return self
 

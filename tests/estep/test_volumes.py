@@ -32,10 +32,7 @@ def micrographs(copies=6, side=46, count=2, seed=0):
 
 
 def likelihood(views, separation=7):
-    model = WindowLikelihood(
-        box_size=SIDE, rotations=views.count, noise_std=SIGMA, expected_count=12.0, min_separation=separation
-    )
-    return with_views(model, views)
+    return with_views(WindowLikelihood(Projections(SIDE, 1), SIGMA, 12.0, separation), views)
 
 
 def test_it_is_the_window_model_of_the_reference():

@@ -8,7 +8,7 @@ from mtdcore.data.micrographs.star import read_star
 from mtdcore.em.volumes.plan import VolumePlan
 from mtdcore.em.volumes.recover import recover_volume
 from mtdcore.errors import InputError, ParameterError, StorageError
-from mtdcore.estep.volumes import Search, with_views
+from mtdcore.estep.volumes import Search
 from mtdcore.model import so3
 from mtdcore.model.grids import ball
 from mtdcore.model.likelihood import WindowLikelihood
@@ -70,10 +70,7 @@ def test_copies_have_their_places_and_the_angles_of_relion(specimen, tmp_path):
     pytest.importorskip("gemmi")
     pixels, sigma, positions, rotations = specimen
     views = Projections(SIDE, 2000, band=0.42)
-    model = with_views(
-        WindowLikelihood(box_size=SIDE, rotations=1, noise_std=sigma, expected_count=16.0, min_separation=9),
-        views,
-    )
+    model = WindowLikelihood(views, sigma, 16.0, 9)
     volume = chain(SIDE).volume(SIDE) * ball(SIDE)
     found = find_copies(pixels, volume, model, Search(views, views.coarse(200, 0.3)))
     assert len(found) == 16
@@ -102,10 +99,7 @@ def test_copies_have_their_places_and_the_angles_of_relion(specimen, tmp_path):
 def test_noise_has_no_copies(specimen):
     noise = np.random.default_rng(2).standard_normal((60, 60)).astype(np.float32)
     views = Projections(SIDE, 100, band=0.4)
-    model = with_views(
-        WindowLikelihood(box_size=SIDE, rotations=1, noise_std=1.0, expected_count=3.0, min_separation=9),
-        views,
-    )
+    model = WindowLikelihood(views, 1.0, 3.0, 9)
     volume = chain(SIDE).volume(SIDE) * 2 / specimen[1]
     found = find_copies(noise, volume, model, Search(views))
     assert len(found) == 0

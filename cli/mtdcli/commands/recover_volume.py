@@ -167,16 +167,16 @@ def recover(
     from mtdcore.results.volumes.maps import write_map
 
     from ..inputs.opening import table_of
-    from ..inputs.usable import open_for, source_of
+    from ..inputs.usable import open_usable, source_of
     from ..report.volume import write_volume_report
     from ..run import volume as job
-    from .doctor import machine, versions
+    from ..terminal.installation import machine, versions
 
     folder = job.VolumeFolder(output)
     started, clock = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.perf_counter()
     if folder.occupied and not (resume or force):
         raise StorageError(f"{folder.path} holds a run already; --resume continues it, --force replaces it.")
-    measurement = open_for(path, parameters)
+    measurement = open_usable(path, parameters["skip_bad"], parameters["defects"])
     table = table_of(path, source_of(measurement))
     pixel_size = None if table is None else table.entries[0].pixel_size
     log(

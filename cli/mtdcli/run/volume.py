@@ -161,13 +161,7 @@ def copies(measurement: Measurement, found: VolumeRecovery, parameters: Mapping[
     separation = parameters["min_separation"] or default_separation(box, parameters["diameter"])
     views = Projections(box, _POSES // len(so3.group(plan.symmetry)), plan.symmetry, plan.last_band)
     coarse = views.coarse(max(40, plan.coarse_views), min(plan.coarse_band, plan.last_band))
-    likelihood = WindowLikelihood(
-        box_size=box,
-        rotations=1,
-        noise_std=found.noise_std,
-        expected_count=max(found.expected_count, 1.0),
-        min_separation=separation,
-    )
+    likelihood = WindowLikelihood(views, found.noise_std, max(found.expected_count, 1.0), separation)
     return find_copies(measurement, found.volume, likelihood, Search(views, coarse))
 
 

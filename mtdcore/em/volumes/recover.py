@@ -20,6 +20,7 @@ from ...estep.volumes import Search, VolumeStatistics, volume_cut, volume_e_step
 from ...model.grids import ball, moved, shifted
 from ...model.likelihood import WindowLikelihood
 from ...model.priors import Prior
+from ...model.projections import Projections
 from ...mstep.volumes import VolumeUpdate
 from ..batches import OnlineEM
 from .gauge import find_axes, off_centre
@@ -93,7 +94,7 @@ def recover_volume(
         InputError: the measurement is smaller than the box, or holds nothing usable.
     """
     source = open_measurement(measurement)
-    check_box_fits(source, box_size)
+    check_box_fits(source, Projections(box_size, 1))
     if plan is None:
         top = last_band(box_size) if band is None else band
         plan = VolumePlan(
@@ -152,9 +153,8 @@ def _begin(
 
 
 def _likelihood(box_size: int, sigma: float, count: float, separation: int) -> WindowLikelihood:
-    return WindowLikelihood(
-        box_size=box_size, rotations=1, noise_std=sigma, expected_count=count, min_separation=separation
-    )
+    """The window model of a box, before its views are known."""
+    return WindowLikelihood(Projections(box_size, 1), sigma, count, separation)
 
 
 @dataclass(frozen=True)
