@@ -18,8 +18,14 @@ from scipy.ndimage import gaussian_filter, uniform_filter
 
 from mtdcore.em.volumes.plan import VolumePlan
 from mtdcore.em.volumes.recover import recover_volume
-from mtdcore.model.grids import ball, filtered, low_passed
-from mtdcore.results.volumes import align_volumes, fourier_shell_correlation, shape_correlation
+from mtdcore.model.grids import ball, filtered, low_passed, moved, shell_mean
+from mtdcore.results.volumes import (
+    align_volumes,
+    cosine,
+    fourier_shell_correlation,
+    mirror_volume,
+    shape_correlation,
+)
 from mtdcore.results.volumes.maps import write_map
 
 BOX, SEPARATION, DIAMETER, VOXEL = 32, 17, 28.0, 7.08
@@ -76,6 +82,13 @@ def reference(data: np.lib.npyio.NpzFile) -> np.ndarray:
     return np.fft.fftshift(np.fft.ifftn(small).real) * ball(BOX)
 
 
+def even(volume: np.ndarray) -> np.ndarray:
+    """The shells that the run saw, each of the same power, without the mean."""
+    power = shell_mean(np.abs(np.fft.rfftn(volume)) ** 2, BOX)
+    seen = (np.arange(len(power)) > 0) & (np.arange(len(power)) <= 7)
+    return filtered(volume, np.where(seen, 1.0 / np.sqrt(np.maximum(power, 1e-12 * power.max())), 0.0))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
@@ -123,8 +136,10 @@ def main() -> None:
     volume = low_passed(filtered(found.volume, undone), plan.last_band) * ball(BOX, DIAMETER)
     # Only now the known structure, as far as the run saw.
     wanted = low_passed(reference(data), plan.last_band)
-    aligned = align_volumes(volume, wanted)
-    inside = aligned.volume * ball(BOX)
+    # Aligned with equal shells: left as they are, the first two decide, where any elongated blob fits.
+    aligned = align_volumes(even(volume), even(wanted))
+    placed = moved(mirror_volume(volume) if aligned.mirrored else volume, aligned.rotation, aligned.shift)
+    inside = placed * ball(BOX)
     curve = fourier_shell_correlation(inside, wanted).correlation
     print(
         json.dumps(
@@ -134,8 +149,8 @@ def main() -> None:
                 "copies": round(found.expected_count),
                 "evidence": round(found.evidence),
                 "cpu_seconds": round(seconds),
-                "correlation": round(aligned.correlation, 3),
-                "shape": round(shape_correlation(aligned.volume, wanted), 3),
+                "correlation": round(cosine(inside, wanted), 3),
+                "shape": round(shape_correlation(inside, wanted), 3),
                 "mirrored": aligned.mirrored,
                 "fsc": [round(float(c), 2) for c in curve[:10]],
             }
@@ -143,7 +158,7 @@ def main() -> None:
     )
     if options.output is not None:
         options.output.mkdir(parents=True, exist_ok=True)
-        write_map(options.output / "betagal.mrc", aligned.volume, VOXEL)
+        write_map(options.output / "betagal.mrc", placed, VOXEL)
         write_map(options.output / "reference.mrc", wanted, VOXEL)
 
 

@@ -29,9 +29,9 @@ class VolumeUpdate:
         denoisings: calls of the denoiser in one M-step.
     """
 
-    rounds: int = 2
-    steps: int = 40
-    tolerance: float = 1e-4
+    rounds: int = 1
+    steps: int = 20
+    tolerance: float = 1e-3
     denoisings: int = 4
 
     def __call__(
