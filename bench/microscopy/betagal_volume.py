@@ -129,16 +129,17 @@ def main() -> None:
         callback=said,
     )
     seconds = time.process_time() - began
-    # The volume is that of filtered pictures: what the filter did is undone, where the run saw anything.
+    # The volume is that of filtered pictures: what the filter did is undone for the second map.
     amplitude = np.mean([white for _, white in both], axis=0)
     shell = np.arange(29) / BOX
     undone = np.interp(shell * 64, np.arange(len(amplitude)), 1.0 / amplitude)
-    volume = low_passed(filtered(found.volume, undone), plan.last_band) * ball(BOX, DIAMETER)
     # Only now the known structure, as far as the run saw.
     wanted = low_passed(reference(data), plan.last_band)
     # Aligned with equal shells: left as they are, the first two decide, where any elongated blob fits.
-    aligned = align_volumes(even(volume), even(wanted))
-    placed = moved(mirror_volume(volume) if aligned.mirrored else volume, aligned.rotation, aligned.shift)
+    aligned = align_volumes(even(found.volume), even(wanted))
+    hand = mirror_volume(found.volume) if aligned.mirrored else found.volume
+    placed = moved(hand, aligned.rotation, aligned.shift)
+    plain = low_passed(filtered(placed, undone), plan.last_band)
     inside = placed * ball(BOX)
     curve = fourier_shell_correlation(inside, wanted).correlation
     print(
@@ -151,6 +152,7 @@ def main() -> None:
                 "cpu_seconds": round(seconds),
                 "correlation": round(cosine(inside, wanted), 3),
                 "shape": round(shape_correlation(inside, wanted), 3),
+                "shape_unfiltered": round(shape_correlation(plain, wanted, DIAMETER), 3),
                 "mirrored": aligned.mirrored,
                 "fsc": [round(float(c), 2) for c in curve[:10]],
             }
@@ -159,6 +161,7 @@ def main() -> None:
     if options.output is not None:
         options.output.mkdir(parents=True, exist_ok=True)
         write_map(options.output / "betagal.mrc", placed, VOXEL)
+        write_map(options.output / "betagal_unfiltered.mrc", plain, VOXEL)
         write_map(options.output / "reference.mrc", wanted, VOXEL)
 
 
