@@ -12,6 +12,7 @@ What belongs to a result lies in modules of its own, imported by name:
 - ``mtdcore.results.halves``: two halves of the data, recovered separately
 - ``mtdcore.results.uncertainty``: draws from the posterior of the target, the share of the data
 - ``mtdcore.results.detections``, ``mtdcore.results.matching``: the copies, as CSV and STAR, and against a truth
+- ``mtdcore.results.volumes``: volumes compared, as MRC maps, their copies with Euler angles, half maps
 - ``mtdcore.em.gauge.extent``: the size of an object in its box
 - ``mtdcore.results.metrics``: errors, Fourier ring correlation
 """
@@ -23,6 +24,8 @@ from .data import open_measurement
 from .em.batches import OnlineEM
 from .em.recover import recover
 from .em.state import EMState, IterationRecord, Recovery
+from .em.volumes.recover import recover_volume
+from .em.volumes.recovery import VolumeRecovery
 from .errors import MtdError
 from .estep.backends import get_backend
 from .estep.expectation import e_step
@@ -30,12 +33,14 @@ from .estep.statistics import Statistics
 from .model.likelihood import PatchLikelihood, WindowLikelihood
 from .model.optics import Micrographs
 from .model.priors import FlatPrior, GaussianPrior, Prior
+from .model.projections import Projections
 from .model.rotations import Rotations
 from .model.shifts import Shifted
 from .model.views import Classes, Views
 from .mstep.updates import DenoisingUpdate, ExactUpdate, GradientAscent
 from .results.metrics import relative_error
 from .synthetic import glyphs as datasets
+from .synthetic.particles import simulate_volume
 from .synthetic.simulate import simulate
 
 __all__ = [
@@ -52,17 +57,21 @@ __all__ = [
     "OnlineEM",
     "PatchLikelihood",
     "Prior",
+    "Projections",
     "Recovery",
     "Rotations",
     "Shifted",
     "Statistics",
     "Views",
+    "VolumeRecovery",
     "WindowLikelihood",
     "datasets",
     "e_step",
     "get_backend",
     "open_measurement",
     "recover",
+    "recover_volume",
     "relative_error",
     "simulate",
+    "simulate_volume",
 ]

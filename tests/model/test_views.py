@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mtdcore import Classes, Rotations, Shifted
+from mtdcore import Classes, Projections, Rotations, Shifted
 from mtdcore.errors import ParameterError
 from mtdcore.model.optics import Defocused
 from mtdcore.testing import ViewsConformance
@@ -44,6 +44,24 @@ class TestDefocused(ViewsConformance):
 class TestComposed(ViewsConformance):
     def make_views(self):
         return Classes(Defocused(Shifted(Rotations(2, 5)), TRANSFER), 2)
+
+
+class TestProjections(ViewsConformance):
+    rtol = 2e-3  # of gridding, in the normal operator; the adjoint is exact, see test_projections.py
+
+    def make_views(self):
+        return Projections(6, 40)
+
+    def coverage(self, weights):
+        return np.broadcast_to(weights.mean(axis=(1, 2), keepdims=True), weights.shape)
+
+    def test_normal_is_solved(self, views):
+        """Up to the damping, which keeps out what hardly any slice saw."""
+        target = self.random(views.target_shape)
+        normal = views.normal(np.ones((views.count, *views.box_shape)))
+        right = normal(target)
+        solved = normal.solve(right, np.zeros(views.target_shape))
+        assert np.linalg.norm(normal(solved) - right) <= 0.02 * np.linalg.norm(right)
 
 
 def test_a_shift_of_whole_steps_is_the_image_in_between():

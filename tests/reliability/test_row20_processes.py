@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 import mtdcore as mtd
-from mtdcore.estep.backends.cpu import cache as _kernel_cache
-from mtdcore.estep.backends.cpu.cache import SealedFiles
+from mtdcore._base import kernels as _kernel_cache
+from mtdcore._base.kernels import SealedFiles
 
 SOURCE = """
-from mtdcore.estep.backends.cpu.cache import kernel
+from mtdcore._base.kernels import kernel
 
 @kernel()
 def weighted(x, factor):
@@ -100,7 +100,7 @@ def test_an_entry_under_the_name_of_another_is_not_run(fresh, tmp_path):
 def test_other_sources_and_an_unwritable_folder(fresh, tmp_path, monkeypatch):
     run(fresh())
     with monkeypatch.context() as patch:
-        patch.setattr(_kernel_cache, "_sources", lambda: "newer")
+        patch.setattr(_kernel_cache, "_sources", lambda folder: "newer")
         assert run(fresh()) == ((6.0, 5.0), [0, 0])
 
     def refuse(*_):
@@ -122,7 +122,7 @@ def test_keys_are_compared_in_full(tmp_path):
         def __repr__(self):
             return "same"
 
-    files = SealedFiles(tmp_path, "f")
+    files = SealedFiles(tmp_path, "f", tmp_path)
     files.save("key", 1)
     assert files.load("key") == 1
     files.path("other").write_bytes(files.path("key").read_bytes())

@@ -9,9 +9,15 @@ import click
 
 from ..terminal.console import emit, json_option
 from ..terminal.options import option
+from ..terminal.volumes import WithVolume, volume_option
 
 
-@click.command()
+class _Evaluate(WithVolume):
+    volume_module = "evaluate_volume"
+
+
+@click.command(cls=_Evaluate)
+@volume_option("evaluate")
 @click.argument("run_dir", type=click.Path(path_type=Path))
 @option(
     "--truth",

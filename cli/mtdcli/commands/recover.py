@@ -12,9 +12,15 @@ from ..run.parameters import RunParameters, run_options
 from ..run.stopping import Interrupted, listening
 from ..terminal.console import command_line, emit, force_option, json_option, log
 from ..terminal.options import GroupedCommand, option
+from ..terminal.volumes import WithVolume, volume_option
 
 
-@click.command(cls=GroupedCommand)
+class _Recover(WithVolume, GroupedCommand):
+    volume_module = "recover_volume"
+
+
+@click.command(cls=_Recover)
+@volume_option("recover")
 @click.argument("measurement", type=click.Path(path_type=Path))
 @option(
     "-o --output", "Folder for the results.", click.Path(path_type=Path), required=True, metavar="RUN_DIR"

@@ -9,6 +9,7 @@ import click
 
 from ..terminal.console import emit, force_option, json_option
 from ..terminal.options import Shape, option
+from ..terminal.volumes import WithVolume, volume_option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +24,12 @@ class _Rotations(click.ParamType[int | str]):
         return value if value == "continuous" else click.IntRange(min=1).convert(value, param, ctx)
 
 
-@click.command()
+class _Simulate(WithVolume):
+    volume_module = "simulate_volume"
+
+
+@click.command(cls=_Simulate)
+@volume_option("simulate")
 @click.argument("target")
 @option("-o --output", "Zarr measurement to write.", click.Path(path_type=Path), required=True)
 @option("--box-size", "Side of the box around a glyph, pixels.", click.IntRange(min=8), 28, metavar="L")

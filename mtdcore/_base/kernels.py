@@ -20,8 +20,8 @@ import numba
 from numba.core.caching import FunctionCache
 from numba.core.serialize import dumps
 
-from ...._base.files import write_whole
-from ....errors import StorageError
+from ..errors import StorageError
+from .files import write_whole
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +38,8 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         dispatcher = numba.njit(nogil=True, **options)(function)
         try:
             cache: Any = FunctionCache(function)  # type: ignore[no-untyped-call]
-            cache._cache_file = SealedFiles(Path(cache.cache_path), cache._impl.filename_base)
+            sources = Path(function.__code__.co_filename).parent
+            cache._cache_file = SealedFiles(Path(cache.cache_path), cache._impl.filename_base, sources)
             dispatcher._cache = cache
         except Exception as problem:  # Numba's internals are its own business: a cache is a convenience
             _log.info("compiled kernels are not kept: %s", problem)
@@ -53,10 +54,11 @@ class SealedFiles:
     Args:
         folder: where the files lie.
         base: first part of their names, one per function.
+        sources: folder of the modules that the function is built from, those of its subfolders among them.
     """
 
-    def __init__(self, folder: Path, base: str) -> None:
-        self._folder, self._base = folder, base
+    def __init__(self, folder: Path, base: str, sources: Path) -> None:
+        self._folder, self._base, self._of = folder, base, sources
 
     def load(self, key: object) -> Any:
         """The entry saved under this key; None if there is none, or it is damaged."""
@@ -93,7 +95,7 @@ class SealedFiles:
 
     def path(self, key: object) -> Path:
         """File of a key (types of the arguments, processor, code of the function)."""
-        name = hashlib.sha256(f"{_sources()} {key!r}".encode()).hexdigest()[:32]
+        name = hashlib.sha256(f"{_sources(self._of)} {key!r}".encode()).hexdigest()[:32]
         return self._folder / f"{self._base}.{name}.nbc"
 
 
@@ -104,9 +106,9 @@ def _announce() -> None:
 
 
 @functools.cache
-def _sources() -> str:
+def _sources(folder: Path) -> str:
     """Hash of what kernels are compiled from and with; a kernel is built from functions of several files."""
     digest = hashlib.sha256(f"{sys.version} {numba.__version__}".encode())
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
+    for path in sorted(folder.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -1,0 +1,132 @@
+"""Volumes straight from simulated micrographs: cold start beside known poses, with J.
+
+    python bench/accuracy/volumes.py chain --box 16 --snr 1 --copies 300 --seeds 0 1
+    python bench/accuracy/volumes.py path/to/proteins.npz --box 24 --snr 0.1 --copies 1000 --objects 0 1
+
+Proteins are of the test part (``split == 2``), 250 to 400 residues. *Shape* is the correlation of what is not spherically symmetric,
+after alignment over rotation, shift and hand. The oracle knows the poses and uses the same M-step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+
+from mtdcore.em.volumes.plan import VolumePlan, last_band
+from mtdcore.em.volumes.recover import recover_volume
+from mtdcore.model.grids import ball, radii
+from mtdcore.model.projections import Projections
+from mtdcore.mstep.volumes import VolumeUpdate
+from mtdcore.results.volumes import (
+    align_volumes,
+    fourier_shell_correlation,
+    orientation_information,
+    shape_correlation,
+)
+from mtdcore.synthetic.particles import VolumeSimulation, simulate_volume
+from mtdcore.synthetic.volumes import Gaussians, chain
+
+
+def protein(archive: Path, index: int, side: int) -> Gaussians:
+    """The index-th protein of the test part, 0.4 boxes in radius, Gaussians of 0.055 boxes."""
+    with np.load(archive, allow_pickle=False) as data:
+        fits = (
+            (data["split"] == 2) & (data["n_residues"] >= 250) & (data["n_residues"] <= 400) & ~data["trace"]
+        )
+        i = int(np.flatnonzero(fits)[index])
+        cut = slice(int(data["offset"][i]), int(data["offset"][i + 1]))
+        places, weights = data["xyz"][cut].astype(float), data["weight"][cut].astype(float)
+    places = places - weights @ places / weights.sum()
+    return Gaussians.of(places * (0.4 * side / np.linalg.norm(places, axis=1).max()), 0.055 * side, weights)
+
+
+def known_poses(made: VolumeSimulation, side: int, band: float) -> np.ndarray:
+    """The volume that the M-step makes of copies cut out at their places, with their rotations."""
+    images = np.array([made.pixels[m, r : r + side, c : c + side] for m, r, c in made.positions], np.float64)
+    views = Projections(side, made.rotations, band=band)
+    right, normal = views.adjoint(images), views.normal(np.ones(len(images)))
+    volume, spectrum = 1e-3 * np.exp(-(radii(side) ** 2) / (2 * (0.2 * side) ** 2)), None
+    for _ in range(4):
+        volume, spectrum = VolumeUpdate(rounds=3)(volume, right, normal, made.noise_std, band, spectrum)
+    return volume
+
+
+def scores(volume: np.ndarray, truth: np.ndarray) -> dict[str, object]:
+    """Of a volume after alignment."""
+    aligned = align_volumes(volume, truth)
+    curve = fourier_shell_correlation(aligned.volume * ball(len(truth)), truth)
+    return {
+        "correlation": round(aligned.correlation, 3),
+        "shape": round(shape_correlation(aligned.volume, truth), 3),
+        "fsc": [round(float(c), 2) for c in curve.correlation],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", help="'chain', or the archive of proteins")
+    parser.add_argument("--box", type=int, default=16)
+    parser.add_argument("--snr", type=float, default=1.0)
+    parser.add_argument("--copies", type=int, default=300)
+    parser.add_argument("--objects", type=int, nargs="+", default=[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--iterations", type=int, default=120)
+    parser.add_argument("--learn-noise", action="store_true", help="do not tell the noise level")
+    parser.add_argument("--from-truth", action="store_true", help="also EM started from the truth")
+    options = parser.parse_args()
+    side = options.box
+    for which in options.objects:
+        thing = chain(side, which) if options.what == "chain" else protein(Path(options.what), which, side)
+        for seed in options.seeds:
+            made = simulate_volume(
+                thing, box_size=side, count=options.copies // 8, micrographs=8, snr=options.snr, seed=seed
+            )
+            row = {
+                "box": side,
+                "snr": options.snr,
+                "copies": len(made.positions),
+                "megapixels": round(made.pixels.size / 1e6, 2),
+                "object": which,
+                "seed": seed,
+                "J": round(orientation_information(made.volume, made.noise_std), 2),
+            }
+            given = {
+                "box_size": side,
+                "noise_std": "auto" if options.learn_noise else made.noise_std,
+                "seed": seed,
+            }
+            began, used = time.perf_counter(), time.process_time()
+            found = recover_volume(made.pixels, iterations=options.iterations, **given)
+            row |= {
+                "seconds": round(time.perf_counter() - began, 1),
+                "cpu_seconds": round(time.process_time() - used, 1),
+                "evidence": round(found.evidence),
+                "expected_count": round(found.expected_count, 1),
+                **scores(found.volume, made.volume),
+                "oracle": scores(known_poses(made, side, last_band(side)), made.volume)["shape"],
+            }
+            if options.from_truth:
+                band = last_band(side)
+                late = VolumePlan(
+                    side,
+                    iterations=30,
+                    first_band=band,
+                    last_band=band,
+                    first_views=1200,
+                    cooling=0.0,
+                    whole=0.3,
+                )
+                best = recover_volume(made.pixels, plan=late, initial=made.volume, **given)
+                row |= {
+                    "from_truth": scores(best.volume, made.volume)["shape"],
+                    "evidence_from_truth": round(best.evidence),
+                }
+            print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()

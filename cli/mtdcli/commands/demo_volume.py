@@ -1,0 +1,74 @@
+"""``mtd demo --volume``: a small protein-like chain, hidden in noise, comes back as a volume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..terminal.console import emit, force_option, json_option, log
+
+#: Box, copies in each of eight micrographs, signal-to-noise ratio.
+_BOX, _COPIES, _SNR = 16, 38, 1.0
+
+
+@click.command()
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default="mtd-demo-volume",
+    show_default=True,
+    help="Folder to write.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Chooses the chain, places and noise.",
+)
+@click.option("--iterations", type=click.IntRange(min=1), default=120, show_default=True, help="Of the run.")
+@force_option
+@json_option
+def command(output: Path, seed: int, iterations: int, force: bool, as_json: bool) -> None:
+    """Hide 304 projections of a chain of 60 residues in noise as strong as they are, and recover the chain: unknown places,
+    unknown orientations, cold start. Needs no data; about half a minute on two cores.
+    """
+    from mtdcore.synthetic.particles import simulate_volume
+    from mtdcore.synthetic.volumes import chain
+
+    from ..run.folder import refuse_to_replace
+    from ..run.lock import locked
+    from . import evaluate_volume, recover_volume
+
+    measurement, run = output / "micrographs.zarr", output / "run"
+    refuse_to_replace(measurement, force)
+    output.mkdir(parents=True, exist_ok=True)
+    made = simulate_volume(chain(_BOX, seed), box_size=_BOX, count=_COPIES, snr=_SNR, seed=seed)
+    made.save(measurement, force)
+    shape = made.pixels.shape
+    log(f"{len(made.positions)} copies in {shape[0]} micrographs of {shape[1]} x {shape[2]} pixels")
+    words = [
+        measurement,
+        "-o",
+        run,
+        "--box-size",
+        _BOX,
+        "--seed",
+        seed,
+        "--iterations",
+        iterations,
+        "--no-halves",
+    ]
+    inner = recover_volume.command.make_context("recover", [str(word) for word in words])
+    own = ("measurement", "output", "resume", "force", "as_json")
+    parameters = {name: value for name, value in inner.params.items() if name not in own}
+    with locked(run):
+        found = recover_volume.recover(
+            measurement, run, False, True, parameters, f"mtd demo --volume -o {output} --seed {seed}"
+        )
+    scores = evaluate_volume.compare(run, None)
+    shown = {name: scores[name] for name in ("correlation", "shape", "mirrored")}
+    emit({"report": found["report"], "copies": found["copies"], **shown}, as_json)
+    log(f"open {Path(found['report']).absolute()} in a browser")

@@ -1,0 +1,68 @@
+"""``mtd evaluate --volume``: a recovered volume against the truth."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..terminal.console import emit, json_option
+
+
+@click.command()
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.option(
+    "--truth",
+    type=click.Path(path_type=Path),
+    help="True map (MRC). Default: what the measurement was simulated with.",
+)
+@json_option
+def command(run_dir: Path, truth: Path | None, as_json: bool) -> None:
+    """Compare the volume in RUN_DIR with the truth, after alignment over rotation, shift and hand: correlation, shape (the
+    correlation without spherical means, which any two particles share), shell correlation.
+    """
+    emit(compare(run_dir, truth), as_json)
+
+
+def compare(run_dir: Path, truth: Path | None) -> dict[str, Any]:
+    """Scores of the volume in a run folder.
+
+    Args:
+        run_dir: of ``mtd recover --volume``.
+        truth: an MRC map; None: the truth beside the simulated measurement.
+
+    Raises:
+        InputError: no such folder, or no truth of its box.
+    """
+    import numpy as np
+
+    from mtdcore.errors import InputError
+    from mtdcore.results.volumes import align_volumes, fourier_shell_correlation, shape_correlation
+    from mtdcore.results.volumes.maps import read_map
+    from mtdcore.synthetic.particles import open_volume_truth
+
+    try:
+        record = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
+        measurement = Path(record["measurement"]["path"])
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise InputError(
+            f"{run_dir} should be a folder written by `mtd recover --volume`; its run.json is unreadable: {problem}."
+        ) from problem
+    volume, _ = read_map(run_dir / "volume.mrc")
+    wanted: np.ndarray = read_map(truth)[0] if truth is not None else open_volume_truth(measurement).volume
+    if wanted.shape != volume.shape:
+        raise InputError(
+            f"the truth should have the box of the run, {volume.shape}; it has {wanted.shape}: resample it first."
+        )
+    aligned = align_volumes(volume, wanted)
+    curve = fourier_shell_correlation(aligned.volume, wanted)
+    result: dict[str, Any] = {
+        "correlation": aligned.correlation,
+        "shape": shape_correlation(aligned.volume, wanted),
+        "mirrored": aligned.mirrored,
+        "resolution_pixels": curve.resolution(0.5),
+        "shell_correlation": [round(float(c), 4) for c in curve.correlation],
+    }
+    return result

@@ -1,0 +1,123 @@
+"""``mtd simulate --volume``: micrographs of a volume with known truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..terminal.console import emit, force_option, json_option
+from ..terminal.options import Shape
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mtdcore.synthetic.volumes import Gaussians
+
+_POSITIVE = click.FloatRange(min=0, min_open=True)
+_STRUCTURES = (".pdb", ".ent", ".cif", ".mmcif")
+
+
+@click.command()
+@click.argument("target")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Zarr measurement to write."
+)
+@click.option(
+    "--box-size",
+    type=click.IntRange(min=8),
+    help="Side of the box, pixels. Default: that of a map, 16 otherwise.",
+)
+@click.option(
+    "--voxel-size",
+    type=_POSITIVE,
+    help="Angstrom, of a structure file. Default: its radius becomes 0.4 boxes.",
+)
+@click.option("--resolution", type=_POSITIVE, help="Angstrom, of a structure file. Default: 3.5 voxels.")
+@click.option(
+    "--size", type=Shape(), help="Pixels of a micrograph, HxW or one number. Default: a density of 0.35."
+)
+@click.option(
+    "--count", type=click.IntRange(min=1), default=40, show_default=True, help="Copies in each micrograph."
+)
+@click.option(
+    "--micrographs", type=click.IntRange(min=1), default=8, show_default=True, help="Number of micrographs."
+)
+@click.option(
+    "--snr", type=_POSITIVE, help="Signal-to-noise ratio, mean of ||A_t V||^2 / (L sigma)^2. Default: 1."
+)
+@click.option(
+    "--noise-std", type=click.FloatRange(min=0), help="Standard deviation of the noise, instead of --snr."
+)
+@click.option(
+    "--min-separation",
+    type=click.IntRange(min=1),
+    help="Smallest distance of two copies, pixels. Default: the box.",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same bits."
+)
+@force_option
+@json_option
+def command(
+    target: str,
+    output: Path,
+    box_size: int | None,
+    voxel_size: float | None,
+    resolution: float | None,
+    force: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Project TARGET in random directions to random places and add white noise. TARGET is 'protein' (or 'protein:5': a chain of
+    60 residues, the sixth of them), a cubic MRC map, or a PDB or mmCIF file.
+    """
+    from mtdcore.synthetic.particles import simulate_volume
+
+    from ..run.folder import refuse_to_replace
+
+    refuse_to_replace(output, force)
+    thing, side, size = _thing(target, box_size, voxel_size, resolution)
+    if given["snr"] is None and given["noise_std"] is None:
+        given["snr"] = 1.0
+    made = simulate_volume(thing, box_size=side, **given)
+    made.save(output, force, size)
+    emit(
+        {
+            "measurement": str(output),
+            "micrographs": made.pixels.shape[0],
+            "height": made.pixels.shape[1],
+            "width": made.pixels.shape[2],
+            "box_size": side,
+            "copies": len(made.positions),
+            "noise_std": made.noise_std,
+        },
+        as_json,
+    )
+
+
+def _thing(
+    target: str, box_size: int | None, voxel_size: float | None, resolution: float | None
+) -> tuple[np.ndarray | Gaussians, int, float | None]:
+    """What to project, the side of its box, and its voxel size in angstrom."""
+    from mtdcore.errors import ParameterError
+    from mtdcore.results.volumes.maps import read_map
+    from mtdcore.synthetic.coordinates import density, read_atoms
+    from mtdcore.synthetic.volumes import chain
+
+    name, _, number = target.partition(":")
+    side = box_size or 16
+    if name == "protein":
+        if number and not number.isdecimal():
+            raise ParameterError(f"TARGET should be 'protein' or 'protein:N'; got {target!r}.")
+        return chain(side, int(number or 0)), side, None
+    if Path(target).suffix.lower() in _STRUCTURES:
+        places, electrons = read_atoms(target)
+        return density(places, electrons, side, voxel_size, resolution), side, voxel_size
+    volume, size = read_map(target)
+    if box_size not in (None, len(volume)):
+        raise ParameterError(
+            f"the map {target} has a side of {len(volume)} voxels; got --box-size {box_size}."
+        )
+    return volume, len(volume), size

@@ -1,0 +1,179 @@
+"""One recovery of a volume as the command line runs it: interruptible, checkpointed, its results in a run folder."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mtdcore as mtd
+from mtdcore._base.files import write_whole
+from mtdcore.em.checkpoint import fingerprint
+from mtdcore.em.volumes.plan import default_separation
+from mtdcore.em.volumes.recover import recover_volume
+from mtdcore.em.volumes.state import VolumeRecord, VolumeState, load_volume_checkpoint, save_volume_checkpoint
+from mtdcore.estep.volumes import Search
+from mtdcore.model import so3
+from mtdcore.model.likelihood import WindowLikelihood
+from mtdcore.model.projections import Projections
+from mtdcore.results.nulls import null_measurement
+from mtdcore.results.volumes.copies import VolumeCopies, find_copies
+from mtdcore.results.volumes.maps import read_map, write_map
+
+from ..terminal.console import to_json
+from ..terminal.progress import Progress
+from .stopping import Interrupted, hold_off, patiently
+
+if TYPE_CHECKING:
+    from mtdcore.data import Measurement
+    from mtdcore.em.volumes.recovery import VolumeRecovery
+
+#: Parameters that a continuation may change, because they change no bit of the result.
+_FREE = ("checkpoint_every", "stop_file", "halves", "null_runs")
+
+#: Views that poses are chosen from.
+_POSES = 4608
+
+
+class VolumeFolder:
+    """The folder that ``mtd recover --volume -o`` fills.
+
+    Attributes:
+        path: the folder.
+        record: ``run.json``, every parameter, version, seed and result.
+        volume: ``volume.mrc``.
+        halves: ``half1.mrc`` and ``half2.mrc``.
+        history: ``history.csv``, one row per iteration.
+        checkpoint: what ``--resume`` continues from.
+        poses: ``particles.star``, copies with RELION's angles.
+        page: ``report.html``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.record = path / "run.json"
+        self.volume = path / "volume.mrc"
+        self.halves = (path / "half1.mrc", path / "half2.mrc")
+        self.history = path / "history.csv"
+        self.checkpoint = path / "checkpoint.npz"
+        self.poses = path / "particles.star"
+        self.page = path / "report.html"
+
+    @property
+    def occupied(self) -> bool:
+        """Whether a run left anything here that a new one would replace."""
+        return self.record.exists() or self.checkpoint.exists()
+
+    def clear(self) -> None:
+        """Remove the files of an earlier run (and nothing else)."""
+        files = (self.record, self.volume, *self.halves, self.history, self.checkpoint, self.poses, self.page)
+        for file in files:
+            file.unlink(missing_ok=True)
+
+    def write_history(self, history: tuple[VolumeRecord, ...]) -> None:
+        """``history.csv``."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, [f.name for f in fields(VolumeRecord)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(record) for record in history)
+        write_whole(self.history, lambda file: file.write(text.getvalue().encode()))
+
+    def write_record(self, record: Mapping[str, Any]) -> None:
+        """``run.json``."""
+        write_whole(self.record, lambda file: file.write((to_json(record) + "\n").encode()))
+
+
+def identity(measurement: Measurement, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run depends on. Two runs with equal identities end with the same bits."""
+    own = {name: str(value) for name, value in parameters.items() if name not in _FREE}
+    return {"version": mtd.__version__, "measurement": fingerprint(measurement), **own}
+
+
+def arguments(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of :func:`recover_volume` from the options."""
+    same = ("box_size", "symmetry", "diameter", "min_separation", "expected_count", "starts", "iterations")
+    given = {name: parameters[name] for name in (*same, "views", "band", "parts", "seed", "noise_std")}
+    if parameters["prior"] is not None:
+        from mtdcore._base.optional import optional
+
+        given["prior"] = optional("mtdbridge").load_prior(
+            parameters["prior"], box_size=parameters["box_size"]
+        )
+    if parameters["initial"] is not None:
+        given["initial"] = read_map(parameters["initial"])[0]
+    return given
+
+
+def run(
+    measurement: Measurement, folder: VolumeFolder, parameters: Mapping[str, Any], resume: bool
+) -> VolumeRecovery:
+    """Run (or continue) a recovery with progress and checkpoints.
+
+    Raises:
+        Interrupted: a signal came; a checkpoint is in the folder.
+    """
+    owner = identity(measurement, parameters)
+    state: VolumeState | None = load_volume_checkpoint(folder.checkpoint, owner) if resume else None
+    saved, unsaved = time.monotonic(), state
+    done = 0 if state is None else state.iteration
+    with (
+        patiently(parameters["stop_file"], done) as stop,
+        Progress("recover", parameters["iterations"], "iterations") as bar,
+    ):
+
+        def after(current: VolumeState) -> None:
+            nonlocal saved, unsaved
+            unsaved, last = current, current.history[-1]
+            stop.iteration = last.iteration
+            if last.iteration == 1:  # every parameter has proved usable: what --force replaces may go
+                folder.clear()
+            bar.update(
+                last.iteration,
+                {
+                    "nats": f"{last.evidence:.6g}",
+                    "copies": f"{last.expected_count:.4g}",
+                    "band": f"{last.band:.3f}",
+                },
+            )
+            stop.check()
+            if time.monotonic() - saved >= parameters["checkpoint_every"]:
+                save_volume_checkpoint(folder.checkpoint, current, owner)
+                saved, unsaved = time.monotonic(), None
+
+        try:
+            found = recover_volume(measurement, **arguments(parameters), callback=after, state=state)
+        except Interrupted:
+            hold_off()
+            if unsaved is not None:
+                save_volume_checkpoint(folder.checkpoint, unsaved, owner)
+            raise
+    save_volume_checkpoint(folder.checkpoint, found.state, owner)
+    return found
+
+
+def copies(measurement: Measurement, found: VolumeRecovery, parameters: Mapping[str, Any]) -> VolumeCopies:
+    """The copies of a recovered volume with their poses."""
+    box, plan = parameters["box_size"], found.plan
+    separation = parameters["min_separation"] or default_separation(box, parameters["diameter"])
+    views = Projections(box, _POSES // len(so3.group(plan.symmetry)), plan.symmetry, plan.last_band)
+    coarse = views.coarse(max(40, plan.coarse_views), min(plan.coarse_band, plan.last_band))
+    likelihood = WindowLikelihood(views, found.noise_std, max(found.expected_count, 1.0), separation)
+    return find_copies(measurement, found.volume, likelihood, Search(views, coarse))
+
+
+def null_evidence(
+    measurement: Measurement, found: VolumeRecovery, parameters: Mapping[str, Any], runs: int
+) -> list[float]:
+    """Nats of the same run on white noise in the place of every valid pixel."""
+    nulls = (null_measurement(measurement, found.noise_std, parameters["seed"] + i) for i in range(runs))
+    return [recover_volume(null, **arguments(parameters)).evidence for null in nulls]
+
+
+def save(folder: VolumeFolder, found: VolumeRecovery, pixel_size: float | None) -> None:
+    """Volume and history."""
+    write_map(folder.volume, found.volume, pixel_size)
+    folder.write_history(found.history)

@@ -1,0 +1,120 @@
+"""What a run does at each of its iterations: how far it sees, how many views it scores, how hot it is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...errors import ParameterError
+from ...estep.volumes import Search
+from ...model import so3
+from ...model.projections import Projections
+
+#: Band at the end, cycles per voxel, by box: small boxes hold objects whose detail is nearer to the voxel.
+_BOXES, _BANDS = (11, 16, 24), (0.42, 0.35, 0.30)
+
+
+@dataclass(frozen=True)
+class VolumePlan:
+    """Frequency marching, growing and turning view sets, falling temperature, mini-batches.
+
+    Attributes:
+        box_size: L in voxels.
+        symmetry: point group that the volume has in the end.
+        iterations: number of iterations.
+        first_band: frequency limit at first, cycles per voxel.
+        last_band: and in the end.
+        first_views: number of views at first.
+        last_views: and in the end.
+        coarse_views: views that find the places, once there are more than twice as many in all.
+        coarse_band: their frequency limit.
+        marching: share of the iterations over which band and views grow.
+        cooling: share over which the temperature falls.
+        whole: share at the end that reads the whole measurement.
+        imposed: share after which the symmetry is imposed: earlier it hinders the search.
+        race: share after which the best of several starts goes on alone: early evidence misleads.
+        nats: of a copy at the first temperature.
+        seed: of everything random.
+    """
+
+    box_size: int
+    symmetry: str = "C1"
+    iterations: int = 120
+    first_band: float = 0.125
+    last_band: float = 0.3
+    first_views: int = 300
+    last_views: int = 1200
+    coarse_views: int = 200
+    coarse_band: float = 0.19
+    marching: float = 0.7
+    cooling: float = 0.4
+    whole: float = 0.15
+    imposed: float = 0.6
+    race: float = 0.5
+    nats: float = 30.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1:
+            raise ParameterError(f"a run needs at least one iteration; got {self.iterations}.")
+        if not 0.0 < self.first_band <= 0.5 or not 0.0 < self.last_band <= 0.5:
+            raise ParameterError(
+                f"bands should lie in (0, 0.5] cycles per voxel; got {self.first_band} and {self.last_band}."
+            )
+        if not 1 <= self.first_views <= self.last_views or self.coarse_views < 1:
+            raise ParameterError(
+                "views should grow from a positive number; got "
+                f"{self.first_views}, {self.last_views} and {self.coarse_views} coarse ones."
+            )
+
+    def progress(self, iteration: int) -> float:
+        """0 at first, 1 once band and views are those of the end."""
+        return min(1.0, iteration / max(1.0, self.marching * self.iterations))
+
+    def band(self, iteration: int) -> float:
+        """Frequency limit of an iteration, a whole number of shells."""
+        first = min(self.first_band, self.last_band)
+        wanted = first + (self.last_band - first) * self.progress(iteration)
+        return max(1, round(wanted * self.box_size)) / self.box_size
+
+    def symmetry_at(self, iteration: int) -> str:
+        """C1 until the symmetry is imposed."""
+        return self.symmetry if iteration >= round(self.imposed * self.iterations) else "C1"
+
+    def search(self, iteration: int) -> Search:
+        """The views of an iteration, turned at random; with symmetry, those of the asymmetric unit."""
+        symmetry = self.symmetry_at(iteration)
+        views = round(self.first_views * (self.last_views / self.first_views) ** self.progress(iteration))
+        band = min(0.5, self.band(iteration))
+        coarse = self.coarse_views
+        if symmetry != "C1":
+            order = len(so3.group(symmetry))
+            views, coarse = max(1, views // order), max(40, coarse // order)
+        seed = int(np.random.SeedSequence([self.seed, iteration]).generate_state(1)[0])
+        every = Projections(self.box_size, views, symmetry, band).turned(seed)
+        if views <= 2 * coarse:
+            return Search(every)
+        return Search(every, every.coarse(coarse, min(band, self.coarse_band)).turned(seed + 1))
+
+    def heat(self, iteration: int, start: float) -> float:
+        """Temperature: from ``start`` geometrically to 1."""
+        span = self.cooling * self.iterations
+        if start <= 1.0 or iteration >= span:
+            return 1.0
+        return float(start ** (1.0 - iteration / span))
+
+    def reads_all(self, iteration: int) -> bool:
+        """Whether the iteration reads the whole measurement."""
+        return iteration >= round((1.0 - self.whole) * self.iterations)
+
+
+def last_band(box_size: int) -> float:
+    """The frequency limit that suits a box: beyond it, the kernel of the views and whole-pixel places cost more than detail gives."""
+    return float(np.interp(box_size, _BOXES, _BANDS))
+
+
+def default_separation(box_size: int, diameter: float | None = None) -> int:
+    """Least distance of two corners in pixels: copies that touch are diameter / sqrt 2 apart along an axis, three quarters of a box."""
+    return max(1, round(0.75 * box_size) if diameter is None else math.ceil(diameter / math.sqrt(2.0)))

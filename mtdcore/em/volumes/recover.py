@@ -1,0 +1,267 @@
+"""The loop: E-step on a part, statistics mixed with those of earlier parts, M-step, numbers, frame."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ...data import Measurement, open_measurement
+from ...data.noise import default_expected_count, estimate_noise_std, excess_energy
+from ...errors import ParameterError
+from ...estep.expectation import check_box_fits
+from ...estep.volumes import Search, VolumeStatistics, volume_cut, volume_e_step, with_views
+from ...model.grids import ball, moved, shifted
+from ...model.likelihood import WindowLikelihood
+from ...model.priors import Prior
+from ...model.projections import Projections
+from ...mstep.volumes import VolumeUpdate
+from ..batches import OnlineEM
+from .gauge import find_axes, off_centre
+from .plan import VolumePlan, default_separation, last_band
+from .recovery import VolumeRecovery
+from .starts import rough_blob
+from .state import Running, VolumeCandidate, VolumeRecord, VolumeState
+
+#: Least energy of the copies, as a share of the noise's, that a start assumes.
+_LEAST_EXCESS = 1e-3
+
+#: Parts of the measurement that an iteration reads one of, where it has as many tiles.
+_PARTS = 8
+
+#: Shells of frequency at first, at least: one alone shows where a copy is, but nothing of how it lies.
+_SHELLS = 2
+
+#: Every so many iterations the volume is centred.
+_CENTRED = 3
+
+
+def recover_volume(
+    measurement: Measurement | ArrayLike | str,
+    *,
+    box_size: int,
+    symmetry: str = "C1",
+    noise_std: float | Literal["auto"] = "auto",
+    diameter: float | None = None,
+    min_separation: int | None = None,
+    expected_count: float | None = None,
+    prior: Prior | None = None,
+    initial: ArrayLike | None = None,
+    starts: int = 1,
+    iterations: int = 120,
+    views: int = 1200,
+    band: float | None = None,
+    parts: int | None = None,
+    seed: int = 0,
+    executor: Executor | None = None,
+    xp: Any = np,
+    plan: VolumePlan | None = None,
+    callback: Callable[[VolumeState], bool | None] | None = None,
+    state: VolumeState | None = None,
+) -> VolumeRecovery:
+    """Recover a volume from a measurement of its projections, without picking them (docs/model.md 14).
+
+    Args:
+        measurement: anything :func:`mtdcore.open_measurement` takes; white noise, particles bright.
+        box_size: L in pixels.
+        symmetry: point group; it is imposed late, on the axes that the volume shows.
+        noise_std: of a pixel; "auto": estimated, then updated by every M-step.
+        diameter: of the particle in pixels; None: the box.
+        min_separation: smallest distance of two corners in pixels; None: diameter / sqrt 2, or three quarters of the box.
+        expected_count: start for the number of copies; None: a tenth of the area.
+        prior: learned prior over volumes of this box; None: a Gaussian that the data give.
+        initial: (L, L, L) start at the scale of the measurement, or (S, L, L, L); None: rough blobs.
+        starts: number of rough blobs; half way the one of most evidence goes on.
+        iterations: number of iterations.
+        views: number of views in the end.
+        band: frequency limit in the end, cycles per pixel; None: what suits the box.
+        parts: an iteration reads one of so many parts, the last ones everything; None: eight, or as many as there are tiles.
+        seed: of starts, views and parts.
+        executor: runs parts of an E-step elsewhere, with the same bits.
+        xp: array library of the matrix products.
+        plan: overrides everything that a :class:`VolumePlan` says.
+        callback: called after every iteration; returning True stops the run.
+        state: a state that a callback received: the run goes on from there with the same bits.
+
+    Raises:
+        ParameterError: a parameter is outside its domain.
+        InputError: the measurement is smaller than the box, or holds nothing usable.
+    """
+    source = open_measurement(measurement)
+    check_box_fits(source, Projections(box_size, 1))
+    if plan is None:
+        top = last_band(box_size) if band is None else band
+        plan = VolumePlan(
+            box_size,
+            symmetry,
+            iterations,
+            first_band=max(VolumePlan.first_band, _SHELLS / box_size),
+            last_band=top,
+            first_views=min(VolumePlan.first_views, views),
+            last_views=views,
+            seed=seed,
+        )
+    if starts < 1:
+        raise ParameterError(f"a run has at least one start; got {starts}.")
+    learned = noise_std == "auto"
+    if state is None:
+        sigma = estimate_noise_std(source) if noise_std == "auto" else float(noise_std)
+        count = expected_count or default_expected_count(source.shape, box_size)
+        state = _begin(source, plan, sigma, count, initial, starts)
+    separation = default_separation(box_size, diameter) if min_separation is None else min_separation
+    tiles = source.tile_count(volume_cut(_likelihood(plan.box_size, 1.0, 1.0, separation)))
+    online = OnlineEM(parts=min(_PARTS, tiles) if parts is None else parts, last=0, seed=plan.seed)
+    online.check_tiles(tiles)
+    step = _Iteration(source, plan, online, separation, diameter, prior, learned, executor, xp)
+    stopped: Literal["iterations", "callback"] = "iterations"
+    while state.iteration < plan.iterations:
+        state = step(state)
+        if callback is not None and callback(state):
+            stopped = "callback"
+            break
+    best = state.best
+    final = step.statistics(source, best, plan.search(plan.iterations), 1.0)
+    return VolumeRecovery(replace(state, candidates=(best,)), final, plan, stopped)
+
+
+def _begin(
+    source: Measurement, plan: VolumePlan, sigma: float, count: float, initial: ArrayLike | None, starts: int
+) -> VolumeState:
+    """Starts in the data's units: the excess energy of the measurement over noise, shared among the expected copies."""
+    noise = math.prod(source.shape) * sigma**2
+    energy = max(excess_energy(source, sigma), _LEAST_EXCESS * noise) / count
+    if initial is None:
+        volumes = [
+            rough_blob(plan.box_size, plan.first_band, energy, np.random.default_rng([plan.seed, i]))
+            for i in range(starts)
+        ]
+    else:
+        given = np.asarray(initial, np.float64)
+        volumes = list(given[None] if given.ndim == 3 else given)
+        if any(v.shape != (plan.box_size,) * 3 or not np.isfinite(v).all() for v in volumes):
+            raise ParameterError(
+                f"a start should be a finite cube of {plan.box_size} voxels a side; got an array of shape {given.shape}."
+            )
+    heat = max(1.0, energy / (plan.nats * sigma**2))
+    return VolumeState(tuple(VolumeCandidate(v, sigma, count) for v in volumes), count, heat)
+
+
+def _likelihood(box_size: int, sigma: float, count: float, separation: int) -> WindowLikelihood:
+    """The window model of a box, before its views are known."""
+    return WindowLikelihood(Projections(box_size, 1), sigma, count, separation)
+
+
+@dataclass(frozen=True)
+class _Iteration:
+    """One iteration of a run."""
+
+    source: Measurement
+    plan: VolumePlan
+    online: OnlineEM
+    separation: int
+    diameter: float | None
+    prior: Prior | None
+    learn_noise: bool
+    executor: Executor | None
+    xp: Any
+
+    def __call__(self, state: VolumeState) -> VolumeState:
+        """The state after one more iteration of every candidate; half way only the best goes on."""
+        iteration, candidates = state.iteration, state.candidates
+        if len(candidates) > 1 and iteration >= round(self.plan.race * self.plan.iterations):
+            candidates = (max(candidates, key=lambda c: self._judged(c, iteration)),)
+        moved_on, records = zip(*(self._advance(c, state) for c in candidates), strict=True)
+        best = max(range(len(moved_on)), key=lambda i: moved_on[i].evidence)
+        return state.advanced(moved_on, records[best])
+
+    def statistics(
+        self, source: Measurement, candidate: VolumeCandidate, search: Search, heat: float
+    ) -> VolumeStatistics:
+        """E-step at a candidate, over the measurement or a part of it."""
+        sigma = candidate.noise_std * math.sqrt(heat)
+        model = _likelihood(self.plan.box_size, sigma, candidate.expected_count, self.separation)
+        model = with_views(model, search.views)
+        return volume_e_step(source, candidate.volume, model, search, self.executor, self.xp)
+
+    def _judged(self, candidate: VolumeCandidate, iteration: int) -> float:
+        """Evidence over the whole measurement, for the race."""
+        return self.statistics(self.source, candidate, self.plan.search(iteration), 1.0).log_likelihood
+
+    def _advance(
+        self, candidate: VolumeCandidate, state: VolumeState
+    ) -> tuple[VolumeCandidate, VolumeRecord]:
+        began, iteration, plan = time.perf_counter(), state.iteration, self.plan
+        if iteration > 0 and plan.symmetry_at(iteration) != plan.symmetry_at(iteration - 1):
+            candidate = self._on_axes(candidate)
+        search, heat = plan.search(iteration), plan.heat(iteration, state.first_heat)
+        whole = plan.reads_all(iteration)
+        part = self.source if whole else self.online.batch(self.source, iteration, plan.iterations)
+        found = self.statistics(part, candidate, search, heat)
+        sites = volume_cut(_likelihood(plan.box_size, 1.0, 1.0, self.separation)).sites(self.source.shape)
+        share = found.sites / sites
+        running = Running.mix(candidate.running, found, share)
+        sums = running.statistics
+        volume, spectrum = candidate.volume, candidate.spectrum
+        if (
+            sums.expected_count < 1.0
+        ):  # so few say nothing of the volume, but that it may be too strong for the data
+            volume = 0.5 * volume if 2 * iteration < plan.iterations else volume
+        else:
+            sigma = candidate.noise_std * math.sqrt(heat / running.worth)
+            volume, spectrum = VolumeUpdate()(
+                volume,
+                sums.right,
+                sums.normal,
+                sigma,
+                search.views.band,
+                spectrum,
+                self.prior,
+                self.diameter,
+            )
+        noise_std = candidate.noise_std
+        if self.learn_noise and sums.pixels > 0:
+            noise_std = math.sqrt(max(sums.residual_energy(volume) / sums.pixels, 1e-3 * noise_std**2))
+        least = 0.5 * state.first_count if 2 * iteration < plan.iterations else 1.0
+        kept = running if share < 1.0 else None
+        if iteration % _CENTRED == _CENTRED - 1:
+            volume, kept = self._centred(volume, kept)
+        advanced = VolumeCandidate(
+            volume, noise_std, max(sums.expected_count, least), found.log_likelihood / share, spectrum, kept
+        )
+        record = VolumeRecord(
+            iteration=iteration + 1,
+            band=search.views.band,
+            views=search.views.count,
+            temperature=heat,
+            evidence=advanced.evidence,
+            expected_count=sums.expected_count,
+            noise_std=noise_std,
+            share=share,
+            local=found.local / max(found.sites, 1.0),
+            seconds=time.perf_counter() - began,
+        )
+        return advanced, record
+
+    def _centred(self, volume: np.ndarray, running: Running | None) -> tuple[np.ndarray, Running | None]:
+        """The volume with its centre of mass in the middle, and the statistics moved along."""
+        support = ball(self.plan.box_size, self.diameter)
+        shift = off_centre(volume, support)
+        if shift is None:
+            return volume, running
+        if running is not None:
+            running = replace(running, statistics=running.statistics.moved(shift))
+        return shifted(volume, shift) * support, running
+
+    def _on_axes(self, candidate: VolumeCandidate) -> VolumeCandidate:
+        """The candidate with its axes on those of the group, and its volume made symmetric; statistics start anew."""
+        symmetry = self.plan.symmetry
+        rotation, _ = find_axes(candidate.volume, symmetry)
+        turned = moved(candidate.volume, rotation)
+        views = self.plan.search(self.plan.iterations).views
+        return replace(candidate, volume=views.symmetrised(turned) * ball(len(turned)), running=None)

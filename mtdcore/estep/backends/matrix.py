@@ -1,0 +1,239 @@
+"""The window model as matrix products: for hundreds of templates and more, in array-API terms.
+
+Templates of a band limit lie in a small space of images: r = pi (band L)^2 functions, the sines and cosines of the box. Every window
+of a tile is described by its r coefficients there (its *features*); scores are one product, T r multiplications a window where
+transforms take T log(pixels); the right side is a second one (docs/model.md 7 and 14).
+
+Features come row by row: a sliding transform along columns, then, for each column frequency, a banded matrix along rows that
+makes sixteen rows of windows at once. Only blocks of windows exist at any time. Any array library with ``matmul`` and ``take`` will do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ..._base.typing import Array
+
+#: Rows of windows that one banded product makes: more cost more multiplications by 0, fewer more calls.
+_ROWS = 16
+
+#: Rows of windows whose sums across are held at once, a multiple of the above.
+_STRIP = 128
+
+#: Scores in one block: they stay in the cache between product, maximum, exponential and sum.
+_BLOCK = 1 << 18
+
+
+@dataclass(frozen=True, eq=False)
+class Basis:
+    """Orthonormal functions of a box: the constant, and cosine and sine of each frequency up to a band.
+
+    Attributes:
+        box_size: side L in pixels.
+        band: highest frequency in cycles per pixel; 1/2 itself is left out, as by :class:`mtdcore.model.projections.Projections`.
+    """
+
+    box_size: int
+    band: float
+
+    @cached_property
+    def _frequencies(self) -> list[tuple[int, list[int]]]:
+        """Column frequencies 0, 1, ... with their row frequencies, in periods per box; of -k and k one stands for both."""
+        largest = min(self.band * self.box_size + 1e-9, self.box_size / 2 - 1e-9)
+        found = []
+        for column in range(int(largest) + 1):
+            most = int(math.sqrt(largest**2 - column**2))
+            found.append((column, list(range(0 if column == 0 else -most, most + 1))))
+        return found
+
+    @cached_property
+    def functions(self) -> np.ndarray:
+        """(r, L, L) float64, orthonormal."""
+        at = 2.0 * np.pi * np.arange(self.box_size) / self.box_size
+        found = []
+        for column, rows in self._frequencies:
+            for wave in (np.cos, np.sin):
+                for row in rows:
+                    if row == column == 0 and wave is np.sin:
+                        continue
+                    found.append(wave(row * at[:, None] + column * at))
+        images = np.array(found)
+        return np.asarray(images / np.sqrt((images**2).sum(axis=(1, 2), keepdims=True)))
+
+    @property
+    def size(self) -> int:
+        """Number r of functions."""
+        return len(self.functions)
+
+    def coefficients(self, templates: np.ndarray) -> np.ndarray:
+        """(T, L, L) images of the band -> (T, r)."""
+        return np.asarray(templates.reshape(len(templates), -1) @ self.functions.reshape(self.size, -1).T)
+
+    def images(self, coefficients: np.ndarray) -> np.ndarray:
+        """(T, r) -> (T, L, L): the transpose of :meth:`coefficients`, and its inverse on the band."""
+        flat = coefficients @ self.functions.reshape(self.size, -1)
+        return np.asarray(flat.reshape(-1, self.box_size, self.box_size))
+
+    @cached_property
+    def across(self) -> np.ndarray:
+        """(L, 2 m) float64: cosines, then sines, of the m column frequencies."""
+        at = 2.0 * np.pi * np.arange(self.box_size) / self.box_size
+        angle = at[:, None] * np.array([column for column, _ in self._frequencies])
+        return np.concatenate([np.cos(angle), np.sin(angle)], axis=1)
+
+    def along(self, rows: int) -> list[np.ndarray]:
+        """For each column frequency the banded matrix (functions * rows, 2 (rows + L - 1)) from sums across to features.
+
+        ``cos(a + b) = cos a cos b - sin a sin b`` and ``sin(a + b) = sin a cos b + cos a sin b``, a along rows, b across.
+        """
+        side, found = self.box_size, []
+        at = 2.0 * np.pi * np.arange(side) / side
+        for column, waves in self._frequencies:
+            turn = np.array(waves)[:, None] * at
+            blocks = np.concatenate(
+                [
+                    np.stack([np.cos(turn), -np.sin(turn)], axis=1),
+                    np.stack([np.sin(turn), np.cos(turn)], axis=1)[1 if column == 0 else 0 :],
+                ]
+            )  # (functions, cosine or sine across, L); the constant has no sine
+            scale = (
+                np.where(np.arange(len(blocks)) == 0, 1.0, math.sqrt(2.0)) if column == 0 else math.sqrt(2.0)
+            )
+            blocks = blocks * (np.broadcast_to(scale, len(blocks))[:, None, None] / side)
+            banded = np.zeros((len(blocks), rows, 2, rows + side - 1))
+            for row in range(rows):
+                banded[:, row, :, row : row + side] = blocks
+            found.append(banded.reshape(len(blocks) * rows, -1))
+        return found
+
+
+class Features:
+    """The windows of one tile in a basis.
+
+    Args:
+        values: (H, W) host pixels, 0 where invalid.
+        basis: of the templates.
+        xp: array library that computes.
+        dtype: of features and scores in that library.
+    """
+
+    def __init__(self, values: np.ndarray, basis: Basis, xp: Any = np, dtype: Any = None) -> None:
+        self.basis, self.xp = basis, xp
+        self.dtype = xp.float32 if dtype is None else dtype
+        self._values = xp.asarray(values, dtype=self.dtype)
+        self.shape = (values.shape[0] - basis.box_size + 1, values.shape[1] - basis.box_size + 1)
+
+    def blocks(self) -> Iterator[tuple[slice, Array]]:
+        """(windows in row-major order, their (r, n) features), a few rows of windows at a time."""
+        xp, side = self.xp, self.basis.box_size
+        rows, columns = self.shape
+        step = min(_ROWS, rows)
+        along = [xp.asarray(matrix, dtype=self.dtype) for matrix in self.basis.along(step)]
+        for strip in range(0, rows, _STRIP):
+            last = min(strip + _STRIP, rows)
+            above = min(strip, rows - step)  # a strip that is too low overlaps the one before
+            sums = self._across(slice(above, last + side - 1))
+            for start in range(strip, last, step):
+                first = min(start, last - step) if last - step >= above else above
+                parts = []
+                for wave, matrix in enumerate(along):
+                    near = sums[wave, :, first - above : first - above + step + side - 1, :]
+                    parts.append(xp.reshape(matrix @ xp.reshape(near, (-1, columns)), (-1, step, columns)))
+                fresh = xp.concat(parts)[:, start - first :, :]
+                yield (
+                    slice(start * columns, (first + step) * columns),
+                    xp.reshape(fresh, (self.basis.size, -1)),
+                )
+
+    def at(self, windows: np.ndarray) -> Array:
+        """(r, n) features of single windows, given by (n,) indices in row-major order."""
+        xp, side = self.xp, self.basis.box_size
+        width = self._values.shape[1]
+        inside = (np.arange(side)[:, None] * width + np.arange(side)).ravel()
+        corner = windows // self.shape[1] * width + windows % self.shape[1]
+        cut = xp.take(xp.reshape(self._values, (-1,)), xp.asarray((inside[:, None] + corner).ravel()))
+        functions = xp.asarray(self.basis.functions.reshape(self.basis.size, -1), dtype=self.dtype)
+        return functions @ xp.reshape(cut, (side * side, len(windows)))
+
+    def _across(self, strip: slice) -> Array:
+        """(m, 2, h, Q): sums of each row of pixels of a strip with the column waves, at each place of the window."""
+        xp, side = self.xp, self.basis.box_size
+        values, columns = self._values[strip, :], self.shape[1]
+        places = (np.arange(columns)[:, None] + np.arange(side)).ravel()
+        windows = xp.reshape(xp.take(values, xp.asarray(places), axis=1), (-1, side))
+        sums = windows @ xp.asarray(self.basis.across, dtype=self.dtype)
+        return xp.permute_dims(xp.reshape(sums, (values.shape[0], columns, 2, -1)), (3, 2, 0, 1))
+
+
+class Scores:
+    """Log-odds of T templates at windows, from features.
+
+    Args:
+        coefficients: (T, r) float64 of the templates.
+        noise_std: of a pixel.
+        log_prior: (T,) float64 or a number, log (lam / T) of each template.
+        xp: array library that computes.
+        dtype: of scores in that library.
+    """
+
+    def __init__(
+        self,
+        coefficients: np.ndarray,
+        noise_std: float,
+        log_prior: np.ndarray | float,
+        xp: Any = np,
+        dtype: Any = None,
+    ) -> None:
+        self.xp, self.count = xp, len(coefficients)
+        dtype = xp.float32 if dtype is None else dtype
+        energy = 0.5 * (coefficients**2).sum(axis=1) / noise_std**2
+        self._filters = xp.asarray(coefficients / noise_std**2, dtype=dtype)
+        self._bias = xp.asarray((log_prior - energy)[:, None], dtype=dtype)
+        self._dtype = dtype
+
+    def log_odds(self, features: Array) -> Array:
+        """(n,) log of the sum over templates, by blocks of windows."""
+        xp = self.xp
+        found = []
+        for block in self._blocks(features.shape[1]):
+            scores = self._filters @ features[:, block] + self._bias
+            peak = xp.max(scores, axis=0)
+            found.append(peak + xp.log(xp.sum(xp.exp(scores - peak), axis=0)))
+        return xp.concat(found)
+
+    def best(self, features: Array) -> np.ndarray:
+        """(n,) int64 on the host: the template of the highest score at each window."""
+        xp = self.xp
+        found = [
+            xp.argmax(self._filters @ features[:, b] + self._bias, axis=0)
+            for b in self._blocks(features.shape[1])
+        ]
+        return np.asarray([int(index) for block in found for index in block], np.int64)
+
+    def project(self, features: Array, log_norm: Array) -> tuple[Array, Array]:
+        """Posterior-weighted sums: (T, r) features and (T,) copies, float64.
+
+        Args:
+            features: (r, n).
+            log_norm: (n,) log (1 + S) at the windows.
+        """
+        xp = self.xp
+        wide = xp.zeros((self.count, features.shape[0]), dtype=xp.float64)
+        copies = xp.zeros(self.count, dtype=xp.float64)
+        shift = xp.astype(log_norm, self._dtype)
+        for block in self._blocks(features.shape[1]):
+            seen = features[:, block]
+            weights = xp.exp(self._filters @ seen + (self._bias - shift[block]))
+            wide = wide + xp.astype(weights @ xp.matrix_transpose(seen), xp.float64)
+            copies = copies + xp.sum(weights, axis=1, dtype=xp.float64)
+        return wide, copies
+
+    def _blocks(self, windows: int) -> Iterator[slice]:
+        step = max(128, _BLOCK // self.count)
+        return (slice(start, min(start + step, windows)) for start in range(0, windows, step))

@@ -1,0 +1,325 @@
+"""The E-step of volumes: thousands of views by matrix products, scored in full only where copies may be.
+
+A few coarse, band-limited views find the *places*; all views are scored there (docs/model.md 14, and
+:mod:`mtdcore.estep.backends.local` for in-plane rotations). Where the posterior is not sharp, all views are scored at every corner.
+Sums of one E-step are kept in the basis of its templates and taken back to the volume once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from scipy.ndimage import maximum_filter
+
+from .._base.summing import map_sum
+from .._base.typing import Array
+from ..data import Measurement
+from ..data.tiles import Tile, TileGeometry
+from ..errors import ParameterError
+from ..model.grids import shifted
+from ..model.likelihood import WindowLikelihood
+from ..model.projections import Projections
+from ..model.toeplitz import Toeplitz
+from .backends.collect import owned_energy
+from .backends.competition import log_partition
+from .backends.matrix import Basis, Features, Scores
+
+#: Corners of less coarse posterior mass than this are no places; places reach one pixel further.
+_MASS, _REACH = 1e-4, 1
+
+#: A tile is searched locally when places are at most this share of its corners, and hold all but this share of its copies.
+_LARGEST_SHARE, _NEGLECTED = 0.10, 0.01
+
+#: Share of the posterior mass of a tile, in its weakest corners, that enters no sum.
+_WEAK = 2e-3
+
+#: Share of corners up to which their features are made one by one.
+_FEW = 0.08
+
+#: Side of the tiles in pixels read.
+_TILE_PIXELS = 1024
+
+#: Log-odds of a corner where no copy can be.
+_NEVER = -1.0e30
+
+
+@dataclass(frozen=True, eq=False)
+class VolumeStatistics:
+    """What an E-step found, in target space: independent of the views, additive over tiles, batches and iterations.
+
+    Attributes:
+        right: (L, L, L) float64, ``sum_t A_t^T b_t``.
+        normal: ``sum_t c_t A_t^T A_t``.
+        log_likelihood: nats of evidence against "no copies" (docs/model.md 7).
+        energy: sum of the squared valid pixels.
+        expected_count: posterior expected number of copies.
+        sites: corners that tiles own.
+        pixels: valid pixels that ``energy`` sums over.
+        local: corners of those tiles that were searched locally.
+    """
+
+    right: np.ndarray
+    normal: Toeplitz
+    log_likelihood: float
+    energy: float
+    expected_count: float
+    sites: float
+    pixels: float
+    local: float
+
+    @property
+    def numbers(self) -> list[float]:
+        """The sums that are numbers, in order."""
+        return [getattr(self, name) for name in _NUMBERS]
+
+    def scaled(self, factor: float) -> VolumeStatistics:
+        """Every sum times a factor."""
+        return VolumeStatistics(
+            self.right * factor, self.normal.scaled(factor), *(n * factor for n in self.numbers)
+        )
+
+    def moved(self, shift: np.ndarray) -> VolumeStatistics:
+        """Those of the volume shifted by (x, y, z) voxels: the normal operator knows nothing of where it lies."""
+        return replace(self, right=shifted(self.right, shift))
+
+    def __add__(self, other: VolumeStatistics) -> VolumeStatistics:
+        numbers = (a + b for a, b in zip(self.numbers, other.numbers, strict=True))
+        return VolumeStatistics(self.right + other.right, self.normal + other.normal, *numbers)
+
+    def residual_energy(self, volume: np.ndarray) -> float:
+        """Expected squared residual of the measurement given a volume, summed over the valid pixels."""
+        return self.energy + float(np.vdot(volume, self.normal(volume) - 2.0 * self.right))
+
+
+_NUMBERS = tuple(f.name for f in fields(VolumeStatistics))[2:]
+
+
+@dataclass(frozen=True, eq=False)
+class _Sums:
+    """Sums of some tiles: (T, r) posterior-weighted features, (T,) copies, and the numbers of the statistics."""
+
+    wide: np.ndarray
+    copies: np.ndarray
+    numbers: np.ndarray
+
+    def __add__(self, other: _Sums) -> _Sums:
+        return _Sums(self.wide + other.wide, self.copies + other.copies, self.numbers + other.numbers)
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """Views of one E-step with their templates.
+
+    Attributes:
+        views: all that are scored.
+        coarse: fewer, that find the places; None: all are scored everywhere.
+    """
+
+    views: Projections
+    coarse: Projections | None = None
+
+
+def volume_e_step(
+    measurement: Measurement,
+    volume: np.ndarray,
+    likelihood: WindowLikelihood,
+    search: Search,
+    executor: Executor | None = None,
+    xp: Any = np,
+) -> VolumeStatistics:
+    """Score every view at every corner and sum up what the M-step needs.
+
+    Corners whose window holds an invalid pixel hold no copy.
+
+    Args:
+        measurement: the pixels, or a part of them.
+        volume: (L, L, L) current estimate.
+        likelihood: noise level, count and separation; bound to the measurement here.
+        search: the views.
+        executor: runs parts of the measurement elsewhere, with the same bits.
+        xp: array library that scores.
+
+    Raises:
+        ParameterError: a volume or a likelihood of another box than the views.
+    """
+    views = search.views
+    if volume.shape != views.target_shape or likelihood.box_size != views.box_size:
+        raise ParameterError(
+            f"volume, likelihood and views should have one box; got {volume.shape}, {likelihood.box_size} and {views!r}."
+        )
+    bound = likelihood.bind(measurement.shape)
+    cut = volume_cut(bound)
+    scored = [
+        _Scored(Basis(v.box_size, v.band), np.asarray(v.apply(volume)))
+        for v in (views, search.coarse)
+        if v is not None
+    ]
+    work = partial(_part, cut=cut, likelihood=bound, scored=scored, xp=xp)
+    parts = measurement.split(max(1, measurement.tile_count(cut)))
+    total = map_sum(work, parts, executor)
+    right = views.adjoint(scored[0].basis.images(total.wide))
+    return VolumeStatistics(right, views.normal(total.copies), *total.numbers.tolist())
+
+
+def volume_cut(likelihood: WindowLikelihood) -> TileGeometry:
+    """The cut of a measurement into tiles."""
+    return likelihood.geometry.enlarged(_TILE_PIXELS)
+
+
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    """Templates of one set of views, and the basis that they lie in."""
+
+    basis: Basis
+    templates: np.ndarray
+
+    def scores(self, likelihood: WindowLikelihood, xp: Any) -> Scores:
+        log_prior = likelihood.log_activity - math.log(len(self.templates))
+        return Scores(self.basis.coefficients(self.templates), likelihood.noise_std, log_prior, xp)
+
+
+def _part(
+    measurement: Measurement, cut: TileGeometry, likelihood: WindowLikelihood, scored: list[_Scored], xp: Any
+) -> _Sums:
+    fine = scored[0]
+    total = _Sums(
+        np.zeros((len(fine.templates), fine.basis.size)),
+        np.zeros(len(fine.templates)),
+        np.zeros(len(_NUMBERS)),
+    )
+    scores = [s.scores(likelihood, xp) for s in scored]
+    for tile in measurement.tiles(cut):
+        total = total + TilePosterior(tile, likelihood, [s.basis for s in scored], scores, xp).sums()
+    return total
+
+
+class TilePosterior:
+    """One tile: where copies may be, how the corners compete, and the sums over those that matter.
+
+    Args:
+        tile: of :func:`volume_cut`.
+        likelihood: bound to the measurement.
+        bases: of the views, and of the coarse ones if there are any.
+        scores: likewise.
+        xp: array library that scores.
+    """
+
+    def __init__(
+        self, tile: Tile, likelihood: WindowLikelihood, bases: list[Basis], scores: list[Scores], xp: Any
+    ) -> None:
+        self.tile, self.likelihood, self.xp = tile, likelihood, xp
+        self.scores = scores[0]
+        values = np.asarray(tile.values)
+        self.features = Features(values, bases[0], xp)
+        self._may = _whole_windows(tile, bases[0].box_size)
+        places, log_odds = None, None
+        if len(scores) > 1:
+            log_odds = self._everywhere(Features(values, bases[1], xp), scores[1])
+            places = find_places(log_odds, likelihood)
+            if places is not None:
+                corners = np.flatnonzero(places & self._may)
+                for chunk in _chunks(corners):
+                    found = self.scores.log_odds(self.features.at(chunk))
+                    log_odds.ravel()[chunk] = _host(found)
+        self.local = places is not None
+        if log_odds is None or places is None:
+            log_odds = self._everywhere(self.features, self.scores)
+        self.log_odds = log_odds
+        self.log_norm = log_partition(log_odds, likelihood)
+        owned = np.zeros(log_odds.shape, bool)
+        owned[tile.owned] = True
+        self.mass = np.where(owned, np.exp(log_odds - self.log_norm), 0.0)
+        if places is not None:
+            self.mass[~places] = 0.0
+
+    def kept(self) -> np.ndarray:
+        """Owned corners, in row-major order, that hold all but a small share of the posterior mass."""
+        mass = self.mass.ravel()
+        order = np.argsort(mass, kind="stable")
+        weak = np.searchsorted(np.cumsum(mass[order]), _WEAK * mass.sum())
+        return np.sort(order[weak:][mass[order[weak:]] > 0.0])
+
+    def blocks(self, corners: np.ndarray) -> Iterator[tuple[np.ndarray, Array]]:
+        """(corners, their features) of the corners, some at a time."""
+        if self.local or len(corners) <= _FEW * self.mass.size:
+            yield from ((chunk, self.features.at(chunk)) for chunk in _chunks(corners))
+            return
+        for cut, block in self.features.blocks():
+            first, last = np.searchsorted(corners, [cut.start, cut.stop])
+            if first < last:
+                chosen = corners[first:last]
+                yield chosen, self.xp.take(block, self.xp.asarray(chosen - cut.start), axis=1)
+
+    def sums(self) -> _Sums:
+        """Sums over the corners that matter."""
+        wide = np.zeros((self.scores.count, self.features.basis.size))
+        copies, norm = np.zeros(self.scores.count), self.log_norm.ravel()
+        for corners, features in self.blocks(self.kept()):
+            more, mass = self.scores.project(features, self.xp.asarray(norm[corners]))
+            wide, copies = wide + _host(more), copies + _host(mass)
+        tile, likelihood = self.tile, self.likelihood
+        gain = float(self.log_norm[tile.owned].sum()) - self._blank()
+        energy, pixels = owned_energy(tile)
+        sites = self.mass[tile.owned].size
+        numbers = [
+            gain / likelihood.neighbourhood,
+            energy,
+            float(np.sum(copies)),
+            sites,
+            pixels,
+            sites if self.local else 0,
+        ]
+        return _Sums(wide, copies, np.array(numbers, np.float64))
+
+    def _everywhere(self, features: Features, scores: Scores) -> np.ndarray:
+        """(P, Q) float64 log-odds at every corner."""
+        found = np.empty(features.shape[0] * features.shape[1])
+        for cut, block in features.blocks():
+            found[cut] = _host(scores.log_odds(block))
+        return np.where(self._may, found.reshape(features.shape), _NEVER)
+
+    def _blank(self) -> float:
+        """Nats: sum of log(1 + S_0) over the owned corners, S_0 the competition when every Lambda is 0."""
+        if self._may.all():
+            return self.likelihood.blank(self.tile)
+        empty = np.where(self._may, self.likelihood.log_activity, _NEVER)
+        return float(log_partition(empty, self.likelihood)[self.tile.owned].sum())
+
+
+def find_places(log_odds: np.ndarray, likelihood: WindowLikelihood) -> np.ndarray | None:
+    """(P, Q) bool, corners that hold all but a small share of the coarse posterior and their neighbours; None: not sharp."""
+    mass = np.exp(log_odds - log_partition(log_odds, likelihood))
+    places = maximum_filter(mass > _MASS, size=2 * _REACH + 1, mode="constant")
+    sharp = mass[~places].sum() <= _NEGLECTED * max(1.0, mass.sum())
+    return places if sharp and places.mean() <= _LARGEST_SHARE else None
+
+
+def _whole_windows(tile: Tile, side: int) -> np.ndarray:
+    """(P, Q) bool: windows without an invalid pixel."""
+    rows, columns = (n - side + 1 for n in tile.values.shape)
+    if tile.valid is None:
+        return np.ones((rows, columns), bool)
+    sums = np.pad(np.cumsum(np.cumsum(~np.asarray(tile.valid), axis=0), axis=1), ((1, 0), (1, 0)))
+    inside = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
+    return np.asarray(inside == 0)
+
+
+def _chunks(corners: np.ndarray, size: int = 2048) -> Iterator[np.ndarray]:
+    return (corners[start : start + size] for start in range(0, len(corners), size))
+
+
+def _host(array: Array) -> np.ndarray:
+    """float64 on the host."""
+    get: Callable[[], np.ndarray] | None = getattr(array, "get", None)  # CuPy
+    return np.asarray(array if get is None else get(), np.float64)
+
+
+def with_views(likelihood: WindowLikelihood, views: Projections) -> WindowLikelihood:
+    """The same model with the views of one E-step."""
+    return replace(likelihood, views=views)

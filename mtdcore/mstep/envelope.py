@@ -1,0 +1,133 @@
+"""A Gaussian prior of volumes that the data themselves give: where density is, and how rough it is.
+
+``V = e u``: the envelope e falls outwards and says where density is to be expected, u is stationary with a variance per shell of
+frequency. As in regularised-likelihood refinement (Scheres, J. Struct. Biol. 180 (2012) 519) the power per shell follows from the
+data; the envelope adds what a mask does, without an edge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..model.grids import radial_mean, radii, shell_mean
+from ..model.toeplitz import Toeplitz
+
+#: Least envelope inside the support: density may still appear where there is none yet.
+_LEAST = 0.1
+
+#: Weights of a ring and its neighbours in the smoothed envelope.
+_SMOOTHING = np.array([0.1, 0.2, 0.4, 0.2, 0.1])
+
+#: Least power of a shell, in units of the noise of the unregularised solution: smaller ones cannot be told from 0.
+_FIRST_FLOOR, _FLOOR = 0.05, 0.1
+
+#: Ratio of the powers of neighbouring shells beyond the band.
+_FALL = 0.7
+
+
+@dataclass(frozen=True, eq=False)
+class EnvelopePrior:
+    """The prior of one M-step.
+
+    Attributes:
+        envelope: (L, L, L) float64 between 0 and 1.
+        power: (n,) variance per voxel of u at each shell of frequency.
+        top: last shell of the band.
+    """
+
+    envelope: np.ndarray
+    power: np.ndarray
+    top: int
+
+    @classmethod
+    def begin(
+        cls,
+        volume: np.ndarray,
+        right: np.ndarray,
+        normal: Toeplitz,
+        noise_std: float,
+        top: int,
+        support: np.ndarray,
+    ) -> EnvelopePrior:
+        """A first estimate: what the right side holds beyond noise, falling with the frequency.
+
+        ``e b = e N e u + noise`` has at each shell the variance ``N^2 P <e^4> + N sigma^2 <e^2>``.
+
+        Args:
+            volume: (L, L, L), the volume at which the statistics were computed.
+            right: (L, L, L) right side of the M-step.
+            normal: its operator.
+            noise_std: standard deviation of the noise of a pixel.
+            top: last shell of the band.
+            support: (L, L, L) where density may be.
+        """
+        envelope = envelope_of(volume, support)
+        seen = _seen(normal)
+        measured = _spectrum(envelope * right)
+        noise = seen * noise_std**2 * np.mean(envelope**2)
+        power = (measured - noise) / (seen**2 * np.mean(envelope**4))
+        power = np.maximum(power, _FIRST_FLOOR * noise_std**2 / seen)
+        # Shell 0 is one number, and what leaks into it is not small: it gets the power of shell 1.
+        falling = np.minimum.accumulate(power[np.maximum(np.arange(len(power)), 1)])
+        return cls(envelope, _continued(falling, top), top)
+
+    def at(self, volume: np.ndarray, top: int, support: np.ndarray) -> EnvelopePrior:
+        """The same powers with the envelope of another volume and another band."""
+        power = self.power if top <= self.top else _continued(self.power, self.top)
+        return EnvelopePrior(envelope_of(volume, support), _continued(power, top), top)
+
+    def learned(self, factor: np.ndarray, normal: Toeplitz, noise_std: float) -> EnvelopePrior:
+        """The prior whose powers explain the posterior mean u of :func:`mtdcore.mstep.volumes.solve`.
+
+        The mean shrinks what was measured by x / (1 + x), x the signal-to-noise ratio of the shell; what was measured has the
+        power of u and that of the noise.
+
+        Args:
+            factor: (L, L, L) u.
+            normal: operator of the M-step.
+            noise_std: standard deviation of the noise of a pixel.
+        """
+        noise = noise_std**2 / (_seen(normal) * self.mean_square)
+        ratio = self.power / noise
+        share = np.mean(self.envelope > 0)  # u was measured there alone, and is 0 elsewhere
+        power = _spectrum(factor) / share * ((1.0 + ratio) / ratio) ** 2 - noise
+        return replace(self, power=_continued(np.maximum(power, _FLOOR * noise), self.top))
+
+    @property
+    def mean_square(self) -> float:
+        """Mean of the squared envelope where it is not 0."""
+        return float(np.mean(self.envelope[self.envelope > 0] ** 2))
+
+
+def envelope_of(volume: np.ndarray, support: np.ndarray) -> np.ndarray:
+    """Radial root mean square of a volume, smoothed, falling outwards, at most 1, at least 0.1 inside the support."""
+    radius = radii(len(volume))
+    rings = np.sqrt(radial_mean(volume**2 * support))
+    # Mirrored at the centre, held at the far end.
+    padded = np.concatenate([rings[2:0:-1], rings, rings[-1:], rings[-1:]])
+    smooth = np.convolve(padded, _SMOOTHING, "valid")
+    falling = np.maximum.accumulate(smooth[::-1])[::-1]
+    if not falling[0] > 0.0:
+        return support
+    profile = np.maximum(falling / falling[0], _LEAST)
+    return np.asarray(np.interp(radius, np.arange(len(profile)), profile) * support)
+
+
+def _continued(power: np.ndarray, top: int) -> np.ndarray:
+    """Powers beyond the band fall from its last one: nothing was measured there."""
+    power = power.copy()
+    power[top + 1 :] = power[top] * _FALL ** np.arange(1, len(power) - top)
+    return power
+
+
+def _seen(normal: Toeplitz) -> np.ndarray:
+    """Copies' weight per shell, positive."""
+    weights = normal.shell_weights
+    return np.asarray(np.maximum(weights, 1e-9 * max(weights.max(), 1e-30)))
+
+
+def _spectrum(volume: np.ndarray) -> np.ndarray:
+    side = len(volume)
+    return np.asarray(shell_mean(np.abs(np.fft.rfftn(volume)) ** 2, side) / side**3)

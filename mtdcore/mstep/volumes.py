@@ -1,0 +1,163 @@
+"""M-steps of volumes: preconditioned conjugate gradients on the doubled grid, converged in every M-step.
+
+Statistics of any views are a right side ``b = sum_t A_t^T b_t`` and a convolution ``N = sum_t c_t A_t^T A_t``; the M-step maximises
+``-(<V, N V> - 2 <b, V>) / 2 sigma^2 + log p(V)``. Convergence matters: a few plain steps are a regulariser of unknown strength.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from .._base.conjugate_gradients import conjugate_gradients
+from ..model.grids import ball, filtered, shell_sizes, shells
+from ..model.priors import Prior, denoise
+from ..model.toeplitz import Toeplitz
+from .envelope import EnvelopePrior
+
+
+@dataclass(frozen=True)
+class VolumeUpdate:
+    """Maximiser under the data's own Gaussian prior, then, where there is a learned prior, half-quadratic denoising.
+
+    Attributes:
+        rounds: estimates of the power per shell in one M-step, each followed by a solution.
+        steps: largest number of steps of one solution.
+        tolerance: relative residual at which a solution is good.
+        denoisings: calls of the denoiser in one M-step.
+    """
+
+    rounds: int = 1
+    steps: int = 20
+    tolerance: float = 1e-3
+    denoisings: int = 4
+
+    def __call__(
+        self,
+        volume: np.ndarray,
+        right: np.ndarray,
+        normal: Toeplitz,
+        noise_std: float,
+        band: float,
+        spectrum: EnvelopePrior | None = None,
+        prior: Prior | None = None,
+        diameter: float | None = None,
+    ) -> tuple[np.ndarray, EnvelopePrior]:
+        """The next volume, and the prior it was found with.
+
+        Args:
+            volume: (L, L, L) at which the statistics were computed.
+            right: (L, L, L) right side.
+            normal: operator.
+            noise_std: of a pixel; larger by ``1 / sqrt(share)`` where statistics of a share of the data were scaled up.
+            band: highest frequency that the views saw, in cycles per voxel.
+            spectrum: what the last M-step returned; None: estimated from the right side.
+            prior: learned prior over volumes; None: none.
+            diameter: of the ball that holds the density, in voxels; None: that of the box.
+        """
+        support = ball(len(volume), diameter)
+        top = max(1, math.floor(band * len(volume) + 1e-6))
+        if spectrum is None:
+            spectrum = EnvelopePrior.begin(volume, right, normal, noise_std, top, support)
+        else:
+            spectrum = spectrum.at(volume, top, support)
+        factor = volume / np.maximum(spectrum.envelope, 1e-3) * (spectrum.envelope > 0)
+        for _ in range(self.rounds):
+            factor = solve(right, normal, noise_std, spectrum, factor, self.steps, self.tolerance)
+            spectrum = spectrum.learned(factor, normal, noise_std)
+        found = spectrum.envelope * factor
+        if prior is not None:
+            for _ in range(self.denoisings):
+                found = half_quadratic(
+                    found, right, normal, noise_std, band, prior, self.steps, self.tolerance
+                )
+            found = found * support
+        return found, spectrum
+
+
+def solve(
+    right: np.ndarray,
+    normal: Toeplitz,
+    noise_std: float,
+    prior: EnvelopePrior,
+    start: np.ndarray,
+    steps: int = 20,
+    tolerance: float = 1e-3,
+) -> np.ndarray:
+    """The posterior mean u of ``V = e u``: ``(e N e + sigma^2 / P) u = e b``.
+
+    Preconditioned by ``1 / (N(k) <e^2> + sigma^2 / P(k))``, the inverse where the envelope is flat.
+
+    Args:
+        right: (L, L, L) b.
+        normal: N.
+        noise_std: sigma.
+        prior: e and P.
+        start: (L, L, L) first guess of u.
+        steps: largest number of steps.
+        tolerance: see :func:`conjugate_gradients`.
+
+    Returns:
+        (L, L, L) float64.
+    """
+    envelope, side = prior.envelope, len(right)
+    # Beyond the band nothing was seen: a tiny power keeps the solution there at 0, and the steps few.
+    power = prior.power.copy()
+    power[prior.top + 1 :] = 1e-4 * power[prior.top]
+    inverse = (noise_std**2 / power)[shells(side)]
+    nearly = 1.0 / (normal.weights * prior.mean_square + inverse)
+    return conjugate_gradients(
+        lambda u: envelope * normal(envelope * u) + filtered(u, inverse),
+        envelope * right,
+        start,
+        lambda u: filtered(u, nearly),
+        steps,
+        tolerance,
+    )
+
+
+def half_quadratic(
+    volume: np.ndarray,
+    right: np.ndarray,
+    normal: Toeplitz,
+    noise_std: float,
+    band: float,
+    prior: Prior,
+    steps: int = 20,
+    tolerance: float = 1e-3,
+) -> np.ndarray:
+    """One denoiser call and the volume between it and the data: ``(N + sigma^2 / s^2) V = b + sigma^2 / s^2 D(V; s)``.
+
+    s is the noise that the data leave in a voxel, ``s^2 = sum_(|k| <= band) sigma^2 / N(k) / L^3``: the level that the denoiser is told.
+    Source: half-quadratic splitting with a denoiser (Zoran and Weiss 2011; Zhang et al., *Plug-and-play image restoration with
+    deep denoiser prior*, 2022).
+
+    Returns:
+        (L, L, L) float64.
+    """
+    level = noise_level(normal, noise_std, band)
+    clean = np.asarray(denoise(prior, volume[None], level)[0], np.float64)
+    tie = (noise_std / level) ** 2
+    nearly = 1.0 / (normal.weights + tie)
+    return conjugate_gradients(
+        lambda v: normal(v) + tie * v,
+        right + tie * clean,
+        clean,
+        lambda v: filtered(v, nearly),
+        steps,
+        tolerance,
+    )
+
+
+def noise_level(normal: Toeplitz, noise_std: float, band: float) -> float:
+    """Standard deviation of a voxel of the unregularised solution, band-limited: ``sqrt(sum_k sigma^2 / N(k) / L^3)``.
+
+    Shells count as a whole: a frequency that few slices pass would count without bound.
+    """
+    side = normal.side
+    weights = np.maximum(normal.shell_weights, 1e-9 * normal.shell_weights.max())
+    top = max(1, math.floor(band * side + 1e-6))
+    counts = shell_sizes(side)
+    return noise_std * math.sqrt(float(np.sum(counts[: top + 1] / weights[: top + 1])) / side**3)

@@ -1,0 +1,166 @@
+"""Copies of a volume in the micrographs: places, probabilities and Euler angles, for RELION to go on from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.ndimage import uniform_filter
+
+from ...data import Measurement, open_measurement
+from ...data.micrographs.star import write_star
+from ...errors import ParameterError
+from ...estep.backends.matrix import Basis, Scores
+from ...estep.volumes import Search, TilePosterior, volume_cut, with_views
+from ...model import so3
+from ...model.likelihood import WindowLikelihood
+
+#: A copy's posterior spreads over so many pixels either way.
+_SPREAD = 2
+
+
+@dataclass(frozen=True, eq=False)
+class VolumeCopies:
+    """Copies found, the most probable first.
+
+    Attributes:
+        micrograph: (N,) int64 index of the micrograph.
+        row: (N,) int64 row of the top-left corner of the box.
+        column: (N,) int64 column of the same corner.
+        probability: (N,) float64 posterior probability that a copy is there, within two pixels.
+        rotations: (N, 3, 3) float64, the most probable view at the corner.
+        box_size: side L of the box in pixels.
+    """
+
+    micrograph: np.ndarray
+    row: np.ndarray
+    column: np.ndarray
+    probability: np.ndarray
+    rotations: np.ndarray
+    box_size: int
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    @property
+    def angles(self) -> np.ndarray:
+        """(N, 3) RELION angles (rot, tilt, psi) in degrees."""
+        return so3.to_euler(self.rotations)
+
+    def to_star(
+        self,
+        path: str | Path,
+        micrographs: Sequence[str] | None = None,
+        pixel_size: float | None = None,
+    ) -> None:
+        """Write ``data_particles`` with coordinates of box centres and angles of the view.
+
+        RELION projects the map of the volume at these angles into the copy, centre on voxel L // 2 (docs/conventions.md).
+
+        Args:
+            path: the file, replaced.
+            micrographs: their names; None: numbers.
+            pixel_size: angstrom; None: the column is left out.
+
+        Raises:
+            ParameterError: fewer names than micrographs.
+            StorageError: the file cannot be written.
+        """
+        most = int(self.micrograph.max()) + 1 if len(self) else 0
+        names = [f"{i + 1:06d}" for i in range(most)] if micrographs is None else list(micrographs)
+        if len(names) < most:
+            raise ParameterError(f"expected names of at least {most} micrographs; got {len(names)}.")
+        rot, tilt, psi = self.angles.T
+        columns: dict[str, Sequence[object]] = {
+            "rlnMicrographName": [names[i] for i in self.micrograph],
+            "rlnCoordinateX": [f"{x + self.box_size // 2:.1f}" for x in self.column],
+            "rlnCoordinateY": [f"{y + self.box_size // 2:.1f}" for y in self.row],
+            "rlnAngleRot": [f"{a:.3f}" for a in rot],
+            "rlnAngleTilt": [f"{a:.3f}" for a in tilt],
+            "rlnAnglePsi": [f"{a:.3f}" for a in psi],
+            "rlnAutopickFigureOfMerit": [f"{p:.4f}" for p in self.probability],
+        }
+        if pixel_size is not None:
+            columns["rlnMicrographPixelSize"] = [f"{pixel_size:.4f}"] * len(self)
+        write_star(path, "particles", columns)
+
+
+def find_copies(
+    measurement: Measurement | np.ndarray | str,
+    volume: np.ndarray,
+    likelihood: WindowLikelihood,
+    search: Search,
+    least: float = 0.5,
+    xp: Any = np,
+) -> VolumeCopies:
+    """The most probable copies that keep the least separation, each with its most probable view.
+
+    Args:
+        measurement: anything :func:`mtdcore.open_measurement` takes.
+        volume: (L, L, L).
+        likelihood: noise level, count and separation.
+        search: the views.
+        least: smallest probability that is listed.
+        xp: array library that scores.
+    """
+    source = open_measurement(measurement)
+    model = with_views(likelihood, search.views).bind(source.shape)
+    every = [v for v in (search.views, search.coarse) if v is not None]
+    bases = [Basis(v.box_size, v.band) for v in every]
+    scores = [
+        Scores(
+            b.coefficients(np.asarray(v.apply(volume))),
+            model.noise_std,
+            model.log_activity - math.log(v.count),
+            xp,
+        )
+        for v, b in zip(every, bases, strict=True)
+    ]
+    found: list[tuple[float, int, int, int, int]] = []
+    for tile in source.tiles(volume_cut(model)):
+        posterior = TilePosterior(tile, model, bases, scores, xp)
+        columns = posterior.mass.shape[1]
+        top, left = (s.start for s in tile.region.read)
+        corners, probability = _peaks(posterior.mass, model.separation, least)
+        if not len(corners):
+            continue
+        best = scores[0].best(posterior.features.at(corners))
+        for corner, p, view in zip(corners, probability, best, strict=True):
+            found.append((p, tile.micrograph, top + corner // columns, left + corner % columns, view))
+    found.sort(key=lambda copy: -copy[0])
+    table = np.array([copy[1:] for copy in found], np.int64).reshape(-1, 4)
+    return VolumeCopies(
+        table[:, 0],
+        table[:, 1],
+        table[:, 2],
+        np.array([copy[0] for copy in found], np.float64),
+        search.views.rotations[table[:, 3]],
+        model.box_size,
+    )
+
+
+def _peaks(mass: np.ndarray, separation: int, least: float) -> tuple[np.ndarray, np.ndarray]:
+    """Flat indices and probabilities of the corners around which most mass lies, apart from one another."""
+    width = 2 * _SPREAD + 1
+    around = np.clip(uniform_filter(mass, width, mode="constant") * width**2, 0.0, 1.0)
+    left, columns = around.copy(), mass.shape[1]
+    corners, probability = [], []
+    while True:
+        centre = int(left.argmax())
+        if left.flat[centre] < least:
+            break
+        row, column = divmod(centre, columns)
+        near = np.s_[
+            max(0, row - _SPREAD) : row + _SPREAD + 1, max(0, column - _SPREAD) : column + _SPREAD + 1
+        ]
+        r, c = np.unravel_index(int(mass[near].argmax()), mass[near].shape)
+        row, column = max(0, row - _SPREAD) + int(r), max(0, column - _SPREAD) + int(c)
+        corners.append(row * columns + column)
+        probability.append(float(left.flat[centre]))
+        reach = separation - 1
+        left[max(0, row - reach) : row + reach + 1, max(0, column - reach) : column + reach + 1] = 0.0
+    return np.array(corners, np.int64), np.array(probability)

@@ -1,0 +1,72 @@
+"""Gold-standard halves: two volumes from disjoint parts of the data that share no more than a low-passed start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ...data import Measurement
+from ...em.volumes.recover import recover_volume
+from ...em.volumes.recovery import VolumeRecovery
+from ...model.grids import ball, low_passed
+from ..metrics import RingCorrelation
+from .comparison import align_volumes, fourier_shell_correlation
+
+#: Iterations of a half, as a share of those of the run: band and views grow anew, the temperature is 1.
+_SHARE = 0.4
+
+
+@dataclass(frozen=True, eq=False)
+class VolumeHalves:
+    """Volumes of two halves in one frame, and how they agree.
+
+    Attributes:
+        first: (L, L, L) float64.
+        second: (L, L, L) float64, aligned to the first.
+        whole: their shell correlation; 0.143 is the usual threshold (Rosenthal and Henderson 2003).
+        aspherical: that of what is not spherically symmetric, which no two particles share for free.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    whole: RingCorrelation
+    aspherical: RingCorrelation
+
+
+def volume_halves(measurement: Measurement, recovery: VolumeRecovery, **options: Any) -> VolumeHalves:
+    """Search each half anew, from the recovered volume low-passed to the first band of the run.
+
+    Halves are made of whole micrographs where their number is even.
+
+    Args:
+        measurement: what the volume was recovered from.
+        recovery: the run.
+        options: further arguments of :func:`recover_volume`: diameter, min_separation, prior, executor.
+    """
+    plan = recovery.plan
+    short = replace(
+        plan, iterations=max(1, round(_SHARE * plan.iterations)), cooling=0.0, imposed=0.0, whole=0.3
+    )
+    start = low_passed(recovery.volume, plan.first_band)
+    found = [
+        recover_volume(
+            half,
+            box_size=plan.box_size,
+            noise_std=recovery.noise_std,
+            expected_count=recovery.expected_count,
+            initial=start,
+            plan=short,
+            **options,
+        ).volume
+        for half in measurement.split(2)
+    ]
+    aligned = align_volumes(found[1], found[0], hands="same").volume
+    support = ball(plan.box_size)
+    return VolumeHalves(
+        found[0],
+        aligned,
+        fourier_shell_correlation(found[0] * support, aligned * support),
+        fourier_shell_correlation(found[0] * support, aligned * support, "aspherical"),
+    )

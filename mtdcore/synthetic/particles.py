@@ -1,0 +1,200 @@
+"""Micrographs of a volume: projections in random directions at random places, plus white noise (docs/model.md 2 and 14)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data import ArrayMeasurement, open_measurement
+from ..errors import InputError, ParameterError
+from ..model import so3
+from ..model.grids import ball
+from ..model.projections import Projections
+from .placement import random_corners
+from .volumes import Gaussians
+
+_TRUTH_FILE = "volume_truth.npz"  # beside the chunks
+
+#: Views whose mean energy is that of the signal.
+_VIEWS = 500
+
+
+@dataclass(frozen=True, eq=False)
+class VolumeTruth:
+    """What was placed.
+
+    Attributes:
+        volume: (L, L, L) float64 in the ball of the box.
+        noise_std: of a pixel.
+        positions: (N, 3) int64 rows (micrograph, row, column) of top-left corners.
+        rotations: (N, 3, 3) float64, see :mod:`mtdcore.model.so3`.
+        parameters: what repeats the simulation with the same object; JSON-able.
+    """
+
+    volume: np.ndarray
+    noise_std: float
+    positions: np.ndarray
+    rotations: np.ndarray
+    parameters: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class VolumeSimulation(VolumeTruth):
+    """A simulated measurement with its truth.
+
+    Attributes:
+        pixels: (micrographs, H, W) float32.
+    """
+
+    pixels: np.ndarray
+
+    @property
+    def measurement(self) -> ArrayMeasurement:
+        """The pixels as a measurement."""
+        return ArrayMeasurement(self.pixels)
+
+    def save(self, path: str | Path, overwrite: bool = False, pixel_size: float | None = None) -> None:
+        """Write a Zarr measurement with the truth beside it, for :func:`open_volume_truth`.
+
+        Raises:
+            StorageError: ``path`` exists or cannot be written.
+        """
+        from .._base.version import __version__
+        from ..data.zarr.store import creating
+
+        made = {"version": __version__, "made_by": "simulate_volume", "parameters": self.parameters}
+        with creating(
+            Path(path),
+            (self.pixels.shape[0], self.pixels.shape[1], self.pixels.shape[2]),
+            np.dtype(np.float32),
+            {"mtdcore": made},
+            overwrite=overwrite,
+            pixel_size=pixel_size,
+        ) as (array, folder):
+            for m, micrograph in enumerate(self.pixels):
+                array[m] = micrograph
+            np.savez(
+                folder / _TRUTH_FILE,
+                volume=self.volume,
+                noise_std=self.noise_std,
+                positions=self.positions,
+                rotations=self.rotations,
+            )
+
+
+def simulate_volume(
+    thing: np.ndarray | Gaussians,
+    *,
+    box_size: int | None = None,
+    size: tuple[int, int] | None = None,
+    count: int = 40,
+    micrographs: int = 8,
+    density: float = 0.35,
+    snr: float | None = None,
+    noise_std: float | None = None,
+    min_separation: int | None = None,
+    seed: int = 0,
+) -> VolumeSimulation:
+    """Simulate micrographs of a volume; give snr or noise_std.
+
+    Args:
+        thing: (L, L, L) volume, or a sum of Gaussians, whose projections are exact.
+        box_size: L of a sum of Gaussians.
+        size: (H, W) of a micrograph; None: square, so that boxes cover ``density`` of it.
+        count: copies in each micrograph.
+        micrographs: number of micrographs.
+        density: see ``size``.
+        snr: mean of ``||A_t V||^2 / (L^2 sigma^2)`` over views.
+        noise_std: of a pixel.
+        min_separation: least distance of two corners along rows or columns; None: L.
+        seed: the same seed gives the same bits.
+
+    Raises:
+        ParameterError: an argument outside its domain, or copies that do not fit.
+    """
+    side = len(thing) if isinstance(thing, np.ndarray) else box_size
+    if side is None or side < 2 or (isinstance(thing, np.ndarray) and thing.shape != (side,) * 3):
+        raise ParameterError(
+            "simulate_volume needs a cube of voxels, or a sum of Gaussians and the size of its box."
+        )
+    if count < 1 or micrographs < 1 or not 0.0 < density < 1.0:
+        raise ParameterError(
+            f"expected at least one copy and one micrograph and a density below 1; got {count}, {micrographs}, {density}."
+        )
+    volume = (thing if isinstance(thing, np.ndarray) else thing.volume(side)) * ball(side)
+
+    def seen(rotations: np.ndarray) -> np.ndarray:
+        if isinstance(thing, Gaussians):
+            return thing.projections(rotations, side)
+        images: np.ndarray = Projections(side, rotations).apply(np.asarray(volume, np.float64))
+        return images
+
+    noise = _noise_std(seen(so3.spiral(_VIEWS)), snr, noise_std)
+    width = math.ceil(math.sqrt(count * side**2 / density))
+    height, width = size or (width, width)
+    if min(height, width) < side:
+        raise ParameterError(
+            f"micrographs should be at least one box of {side} pixels; got {height} x {width}."
+        )
+    distance = side if min_separation is None else min_separation
+    pixels = np.empty((micrographs, height, width), np.float32)
+    positions, turns = [], []
+    for m in range(micrographs):
+        rng = np.random.default_rng([seed, m])
+        corners = random_corners(rng, count, (height - side + 1, width - side + 1), distance)
+        rotations = so3.random_rotations(count, rng)
+        picture = noise * rng.standard_normal((height, width))
+        for image, (row, column) in zip(seen(rotations), corners, strict=True):
+            picture[row : row + side, column : column + side] += image
+        pixels[m] = picture
+        positions.append(np.column_stack([np.full(count, m), corners]))
+        turns.append(rotations)
+    parameters = {
+        "box_size": side,
+        "size": [height, width],
+        "count": count,
+        "micrographs": micrographs,
+        "noise_std": noise,
+        "min_separation": distance,
+        "seed": seed,
+    }
+    return VolumeSimulation(
+        volume, noise, np.concatenate(positions), np.concatenate(turns), parameters, pixels
+    )
+
+
+def open_volume_truth(path: str | Path) -> VolumeTruth:
+    """The truth beside a measurement that :meth:`VolumeSimulation.save` wrote.
+
+    Raises:
+        InputError: there is none.
+    """
+    open_measurement(path)
+    try:
+        with np.load(Path(path) / _TRUTH_FILE, allow_pickle=False) as file:
+            values = {name: file[name] for name in file.files}
+        noise = float(values.pop("noise_std"))
+        return VolumeTruth(noise_std=noise, parameters={}, **values)
+    except Exception as problem:  # NumPy, zipfile and zlib share no exception type
+        raise InputError(
+            f"{path} should be a measurement of a simulated volume; its truth is unreadable: {problem}."
+        ) from problem
+
+
+def _noise_std(images: np.ndarray, snr: float | None, noise_std: float | None) -> float:
+    if (snr is None) == (noise_std is None):
+        raise ParameterError("give either snr or noise_std.")
+    if noise_std is not None:
+        if not 0.0 <= noise_std < math.inf:
+            raise ParameterError(f"noise_std should be a number of at least 0; got {noise_std}.")
+        return float(noise_std)
+    power = float(np.mean(images**2))
+    if snr is None or not snr > 0.0 or power == 0.0:
+        raise ParameterError(
+            f"a signal-to-noise ratio should be positive, and the volume not blank; got snr {snr}."
+        )
+    return math.sqrt(power / snr)

@@ -1,0 +1,162 @@
+"""``--volume``: simulate, recover, resume and evaluate from the command line."""
+
+import json
+
+import numpy as np
+import pytest
+
+mrcfile = pytest.importorskip("mrcfile")
+
+from mtdcore.data.micrographs.star import read_star  # noqa: E402
+from mtdcore.results.volumes.maps import read_map, write_map  # noqa: E402
+from mtdcore.synthetic.volumes import chain  # noqa: E402
+
+SHORT = ("--box-size", 10, "--iterations", 5, "--views", 60, "--parts", 2)
+
+
+@pytest.fixture
+def micrographs(mtd, tmp_path):
+    path = tmp_path / "m.zarr"
+    mtd(
+        "simulate",
+        "--volume",
+        "protein",
+        "-o",
+        path,
+        "--box-size",
+        10,
+        "--count",
+        8,
+        "--micrographs",
+        2,
+        "--snr",
+        3,
+    )
+    return path
+
+
+def test_from_a_volume_to_a_volume(mtd, mtd_json, micrographs, tmp_path):
+    run = tmp_path / "run"
+    result = mtd_json(
+        "recover",
+        micrographs,
+        "--volume",
+        "-o",
+        run,
+        "--box-size",
+        10,
+        "--iterations",
+        20,
+        "--views",
+        150,
+        "--null-runs",
+        2,
+    )
+    assert result["copies"] == pytest.approx(16, abs=6)
+    assert {"evidence", "supported", "threshold", "resolution_pixels", "orientation_information"} <= set(
+        result
+    )
+    volume, _ = read_map(run / "volume.mrc")
+    assert volume.shape == (10, 10, 10)
+    for half in ("half1.mrc", "half2.mrc"):
+        assert np.abs(read_map(run / half)[0]).max() > 0
+    if result["detections"]:
+        table = read_star(run / "particles.star")["particles"]
+        assert {"rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnCoordinateX"} <= set(table)
+    page = (run / "report.html").read_text()
+    assert "mirror image" in page
+    assert "Two halves" in page
+    record = json.loads((run / "run.json").read_text())
+    assert record["kind"] == "volume"
+    assert "--volume" in record["command"]
+    scores = mtd_json("evaluate", "--volume", run)
+    assert 0.5 < scores["correlation"] <= 1.0
+    assert len(scores["shell_correlation"]) == 5
+
+
+def test_a_stopped_run_goes_on_with_the_same_bits(mtd, micrographs, tmp_path):
+    whole, stopped, stop = tmp_path / "whole", tmp_path / "stopped", tmp_path / "stop"
+    mtd("recover", micrographs, "--volume", "-o", whole, *SHORT, "--no-halves")
+    stop.touch()
+    mtd(
+        "recover",
+        micrographs,
+        "--volume",
+        "-o",
+        stopped,
+        *SHORT,
+        "--no-halves",
+        "--stop-file",
+        stop,
+        code=143,
+    )
+    assert (stopped / "checkpoint.npz").exists()
+    assert not (stopped / "volume.mrc").exists()
+    stop.unlink()
+    mtd(
+        "recover",
+        micrographs,
+        "--volume",
+        "-o",
+        stopped,
+        *SHORT,
+        "--no-halves",
+        "--stop-file",
+        stop,
+        "--resume",
+    )
+    assert (stopped / "volume.mrc").read_bytes()[1024:] == (whole / "volume.mrc").read_bytes()[1024:]
+    refused = mtd("recover", micrographs, "--volume", "-o", stopped, *SHORT, code=74)
+    assert "--resume" in refused.stderr
+
+
+def test_maps_and_structures_are_projected(mtd, mtd_json, tmp_path):
+    write_map(tmp_path / "v.mrc", chain(12).volume(12), 4.0)
+    made = mtd_json(
+        "simulate",
+        "--volume",
+        tmp_path / "v.mrc",
+        "-o",
+        tmp_path / "a.zarr",
+        "--count",
+        2,
+        "--micrographs",
+        1,
+    )
+    assert (made["box_size"], made["copies"]) == (12, 2)
+    (tmp_path / "x.pdb").write_text(
+        "".join(
+            f"ATOM  {i:5d}  CA  ALA A{i:4d}    {3.0 * i:8.3f}{i % 3:8.3f}   0.000  1.00  0.00           C\n"
+            for i in range(1, 9)
+        )
+    )
+    made = mtd_json(
+        "simulate",
+        "--volume",
+        tmp_path / "x.pdb",
+        "-o",
+        tmp_path / "b.zarr",
+        "--count",
+        2,
+        "--micrographs",
+        1,
+    )
+    assert made["box_size"] == 16
+    mtd("simulate", "--volume", tmp_path / "v.mrc", "-o", tmp_path / "c.zarr", "--box-size", 20, code=2)
+
+
+def test_help_names_the_other_command(mtd):
+    assert "mtd recover --volume --help" in " ".join(mtd("recover", "--help").stdout.split())
+    assert "--symmetry" in mtd("recover", "--volume", "--help").stdout
+    assert "half" in mtd("recover", "--volume", "--help").stdout
+
+
+def test_a_folder_without_a_volume_is_refused(mtd, tmp_path):
+    assert "run.json" in mtd("evaluate", "--volume", tmp_path, code=65).stderr
+
+
+def test_the_demo_makes_a_page(mtd_json, tmp_path):
+    result = mtd_json("demo", "--volume", "-o", tmp_path / "demo", "--iterations", 6)
+    assert (tmp_path / "demo" / "run" / "report.html").exists()
+    assert 0 < result["correlation"] <= 1
+    assert result["copies"] > 0

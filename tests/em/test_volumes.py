@@ -1,0 +1,202 @@
+"""A run of volumes: a small chain from a cold start, resume with the same bits, races, symmetry, the gauge, refusals."""
+
+import numpy as np
+import pytest
+
+import mtdcore as mtd
+from mtdcore.em.volumes.gauge import find_axes, off_centre
+from mtdcore.em.volumes.plan import VolumePlan, default_separation, last_band
+from mtdcore.em.volumes.recover import recover_volume
+from mtdcore.em.volumes.starts import rough_blob
+from mtdcore.em.volumes.state import Running, load_volume_checkpoint, save_volume_checkpoint
+from mtdcore.errors import CheckpointError, ParameterError
+from mtdcore.model import so3
+from mtdcore.model.grids import ball, moved, shifted
+from mtdcore.model.projections import Projections
+from mtdcore.results.volumes import align_volumes, orientation_information, shape_correlation
+from mtdcore.synthetic.placement import random_corners
+from mtdcore.synthetic.volumes import Gaussians, chain
+
+
+def simulated(thing, side, copies, snr, seed, count=2):
+    rng = np.random.default_rng(seed)
+    width = round(np.sqrt(copies / count * side**2 / 0.2))
+    images = thing.projections(so3.random_rotations(copies, rng), side)
+    sigma = np.sqrt(np.mean(images**2) / snr)
+    pixels = sigma * rng.standard_normal((count, width, width))
+    for m in range(count):
+        per = copies // count
+        corners = random_corners(rng, per, (width - side + 1, width - side + 1), side)
+        for image, (row, column) in zip(images[m * per :], corners, strict=False):
+            pixels[m, row : row + side, column : column + side] += image
+    return pixels.astype(np.float32), sigma
+
+
+SHORT = VolumePlan(10, iterations=6, first_views=60, last_views=120, coarse_views=40, seed=3)
+
+
+@pytest.fixture(scope="module")
+def small():
+    return simulated(chain(10), 10, 40, 2.0, 0)[0]
+
+
+def test_a_chain_comes_back_from_a_cold_start():
+    """Strong signal, so that seconds are enough; the plan is that of every run, with fewer iterations."""
+    side = 12
+    pixels, sigma = simulated(chain(side), side, 200, 2.0, 0)
+    truth = chain(side).volume(side) * ball(side)
+    assert orientation_information(truth, sigma) > 4
+    plan = VolumePlan(side, iterations=40, last_band=0.4, first_views=150, last_views=400, coarse_views=100)
+    found = recover_volume(pixels, box_size=side, noise_std=sigma, plan=plan)
+    aligned = align_volumes(found.volume, truth)
+    assert shape_correlation(aligned.volume, truth) > 0.8
+    assert found.expected_count == pytest.approx(200, rel=0.05)
+    assert found.evidence > 1000
+    assert len(found.history) == 40
+    assert found.history[-1].share == 1.0
+
+
+def test_noise_gives_next_to_no_evidence():
+    noise = np.random.default_rng(1).standard_normal((2, 120, 120)).astype(np.float32)
+    plan = VolumePlan(10, iterations=10, first_views=60, last_views=120, coarse_views=40)
+    found = recover_volume(noise, box_size=10, noise_std=1.0, plan=plan)
+    assert found.evidence < 30
+
+
+def test_a_resumed_run_has_the_same_bits(small, tmp_path):
+    states = []
+
+    def keep(state):
+        states.append(state)
+        if state.iteration == 3:
+            save_volume_checkpoint(tmp_path / "c.npz", state, {"seed": 3})
+
+    whole = recover_volume(small, box_size=10, plan=SHORT, parts=2, callback=keep)
+    loaded = load_volume_checkpoint(tmp_path / "c.npz", {"seed": 3})
+    assert loaded.iteration == 3
+    again = recover_volume(small, box_size=10, plan=SHORT, parts=2, state=loaded)
+    np.testing.assert_array_equal(again.volume, whole.volume)
+    assert again.evidence == whole.evidence
+    assert [r.evidence for r in again.history] == [r.evidence for r in whole.history]
+    with pytest.raises(CheckpointError, match="other parameters"):
+        load_volume_checkpoint(tmp_path / "c.npz", {"seed": 4})
+    (tmp_path / "c.npz").write_bytes((tmp_path / "c.npz").read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_volume_checkpoint(tmp_path / "c.npz", {"seed": 3})
+
+
+def test_a_race_ends_half_way_with_the_best(small):
+    numbers = []
+    recover_volume(
+        small, box_size=10, plan=SHORT, starts=2, callback=lambda s: numbers.append(len(s.candidates))
+    )
+    assert numbers == [2, 2, 2, 1, 1, 1]
+
+
+def test_the_scale_of_the_data_does_not_matter(small):
+    one = recover_volume(small, box_size=10, plan=SHORT)
+    seven = recover_volume(7.0 * small, box_size=10, plan=SHORT)
+    np.testing.assert_allclose(seven.volume, 7.0 * one.volume, atol=1e-2 * np.abs(seven.volume).max())
+    assert seven.evidence == pytest.approx(one.evidence, rel=1e-3)
+
+
+def test_symmetry_is_found_and_then_imposed():
+    side, rng = 14, np.random.default_rng(5)
+    arm = np.array([[3.5, 0.5, 1.5], [2.0, 1.5, 3.0]])
+    every = np.concatenate([arm @ g.T for g in so3.group("D2")])
+    volume = Gaussians.of(every, 1.3).volume(side) * ball(side)
+    turn = so3.random_rotations(1, rng)[0]
+    rotation, fit = find_axes(moved(volume, turn), "D2")
+    assert fit > 0.9
+    views = Projections(side, 4, "D2")
+    on_axes = moved(moved(volume, turn), rotation)
+    assert np.linalg.norm(views.symmetrised(on_axes) - on_axes) < 0.25 * np.linalg.norm(on_axes)
+    _, poor = find_axes(chain(side).volume(side), "D2")
+    assert poor < fit - 0.05
+    plan = VolumePlan(side, "D2", iterations=10)
+    assert [plan.symmetry_at(i) for i in (0, 5, 6, 9)] == ["C1", "C1", "D2", "D2"]
+    assert plan.search(9).views.count < 0.4 * plan.search(5).views.count
+
+
+def test_the_plan_marches():
+    plan = VolumePlan(24, iterations=100, last_band=0.3)
+    bands = [plan.band(i) for i in range(100)]
+    assert bands[0] == 0.125
+    assert bands[-1] == pytest.approx(0.3, abs=0.021)
+    assert sorted(bands) == bands
+    assert plan.search(0).coarse is None
+    late = plan.search(99)
+    assert (late.views.count, late.coarse.count) == (1200, 200)
+    assert late.coarse.band <= 0.19
+    assert [plan.heat(i, 16.0) for i in (0, 20, 40, 90)] == pytest.approx([16.0, 4.0, 1.0, 1.0])
+    np.testing.assert_array_equal(plan.search(7).views.rotations, plan.search(7).views.rotations)
+    assert so3.angle_between(plan.search(7).views.rotations[0], plan.search(8).views.rotations[0]) > 1e-3
+    assert [plan.reads_all(i) for i in (84, 85)] == [False, True]
+    assert (default_separation(32), default_separation(32, 20.0)) == (24, 15)
+    assert last_band(11) > last_band(16) > last_band(32) == 0.30
+
+
+def test_the_gauge_moves_statistics_along():
+    volume = shifted(chain(10).volume(10), np.array([1.0, 0.0, -0.6]))
+    shift = off_centre(volume, ball(10))
+    np.testing.assert_allclose(shift, [-1.0, 0.0, 0.6], atol=0.35)
+    assert (
+        off_centre(chain(10).volume(10), ball(10)) is None or np.abs(off_centre(volume, ball(10))).max() < 1.5
+    )
+    views = Projections(10, 20, band=0.4)
+    images = views.apply(volume)
+    right, back = views.adjoint(images), views.adjoint(views.apply(shifted(volume, shift)))
+    # What leaves the box is lost, and back-projections do not end at the ball.
+    inner = ball(10, 7.0)
+    stayed, came = (np.linalg.norm(inner * (r - back)) for r in (right, shifted(right, shift)))
+    assert came < 0.1 * np.linalg.norm(inner * back) < stayed
+
+
+def test_mixing_remembers():
+    class Number(float):
+        def scaled(self, factor):
+            return Number(self * factor)
+
+        def __add__(self, other):
+            return Number(float(self) + float(other))
+
+    first = Running.mix(None, Number(1.0), 0.125)
+    assert (first.statistics, first.worth) == (8.0, 0.125)
+    second = Running.mix(first, Number(1.0), 0.125)
+    assert second.statistics == pytest.approx(8.0)
+    assert 0.125 < second.worth <= 0.25
+    assert Running.mix(second, Number(9.0), 1.0).worth == 1.0
+
+
+def test_a_start_has_the_energy_asked_for():
+    start = rough_blob(12, 0.125, 50.0, np.random.default_rng(0))
+    images = Projections(12, 200).apply(start)
+    assert np.mean(np.sum(images**2, axis=(1, 2))) == pytest.approx(50.0, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"starts": 0}, {"initial": np.zeros((4, 4, 4))}, {"parts": 10**6}, {"symmetry": "X"}]
+)
+def test_bad_arguments_are_refused(small, bad):
+    with pytest.raises(ParameterError):
+        recover_volume(small, box_size=10, iterations=1, **bad)
+
+
+def test_a_box_that_does_not_fit_is_refused(small):
+    with pytest.raises(mtd.errors.InputError):
+        recover_volume(small, box_size=500)
+
+
+def test_a_run_with_symmetry_ends_symmetric():
+    side = 10
+    every = np.concatenate([np.array([[2.6, 0.4, 1.2], [1.2, 1.4, 2.2]]) @ g.T for g in so3.group("C2")])
+    pixels, sigma = simulated(Gaussians.of(every, 1.0), side, 60, 3.0, 1)
+    plan = VolumePlan(
+        side, "C2", iterations=12, last_band=0.4, first_views=80, last_views=160, coarse_views=50, cooling=0.2
+    )
+    found = recover_volume(pixels, box_size=side, noise_std=sigma, plan=plan)
+    views = Projections(side, 10, "C2")
+    gap = (views.symmetrised(found.volume) - found.volume) * ball(side, 7.0)
+    assert np.linalg.norm(gap) < 0.1 * np.linalg.norm(found.volume)
+    assert found.history[-1].views < 0.7 * found.history[5].views
+    assert found.expected_count == pytest.approx(60, rel=0.15)

@@ -1,0 +1,120 @@
+"""The E-step of volumes against the written definition, with masks, local search, parts and executors."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import array_api_strict
+import numpy as np
+import pytest
+
+from mtdcore.data import open_measurement
+from mtdcore.errors import ParameterError
+from mtdcore.estep import volumes
+from mtdcore.estep.backends import get_backend
+from mtdcore.estep.volumes import Search, volume_cut, volume_e_step, with_views
+from mtdcore.model import so3
+from mtdcore.model.likelihood import WindowLikelihood
+from mtdcore.model.projections import Projections
+from mtdcore.synthetic.placement import random_corners
+from mtdcore.synthetic.volumes import chain
+
+SIDE, SIGMA = 9, 0.25
+
+
+def micrographs(copies=6, side=46, count=2, seed=0):
+    rng = np.random.default_rng(seed)
+    pixels = SIGMA * rng.standard_normal((count, side, side))
+    images = chain(SIDE).projections(so3.random_rotations(copies * count, rng), SIDE)
+    for m in range(count):
+        corners = random_corners(rng, copies, (side - SIDE + 1, side - SIDE + 1), SIDE)
+        for image, (row, column) in zip(images[m * copies :], corners, strict=False):
+            pixels[m, row : row + SIDE, column : column + SIDE] += image
+    return pixels.astype(np.float32)
+
+
+def likelihood(views, separation=7):
+    return with_views(WindowLikelihood(Projections(SIDE, 1), SIGMA, 12.0, separation), views)
+
+
+def test_it_is_the_window_model_of_the_reference():
+    views, source = (
+        Projections(SIDE, 30, band=0.42),
+        open_measurement(micrographs(side=30, copies=3, count=1)),
+    )
+    volume = chain(SIDE).volume(SIDE)
+    found = volume_e_step(source, volume, likelihood(views), Search(views))
+    model = likelihood(views).bind(source.shape)
+    wanted = get_backend("reference").accumulate(source.tiles(volume_cut(model)), views.apply(volume), model)
+    right = views.adjoint(wanted.backprojection)
+    assert np.linalg.norm(found.right - right) < 5e-3 * np.linalg.norm(right)
+    assert found.log_likelihood == pytest.approx(wanted.log_likelihood, rel=1e-3)
+    assert found.expected_count == pytest.approx(wanted.expected_count, rel=5e-3)
+    assert (found.energy, found.pixels, found.sites) == (
+        pytest.approx(wanted.energy),
+        wanted.pixels,
+        wanted.sites,
+    )
+    copies = views.normal(wanted.coverage.mean(axis=(1, 2)))
+    np.testing.assert_allclose(found.normal.spectrum, copies.spectrum, atol=0.01 * copies.bound)
+    assert found.residual_energy(0.0 * volume) == found.energy
+    assert found.residual_energy(volume) < 0.9 * found.energy
+
+
+def test_local_search_changes_next_to_nothing():
+    views = Projections(SIDE, 300, band=0.42)
+    coarse = views.coarse(60, 0.3)
+    source, volume = open_measurement(micrographs(side=90, count=2)), chain(SIDE).volume(SIDE)
+    full = volume_e_step(source, volume, likelihood(views), Search(views))
+    local = volume_e_step(source, volume, likelihood(views), Search(views, coarse))
+    assert (full.local, local.local) == (0, local.sites)
+    assert np.linalg.norm(local.right - full.right) < 0.02 * np.linalg.norm(full.right)
+    assert local.log_likelihood == pytest.approx(full.log_likelihood, rel=0.02)
+    # A volume like no copy: the coarse posterior is not sharp, and every view is scored everywhere.
+    blank = volume_e_step(source, 0.02 * volume, likelihood(views), Search(views, coarse))
+    assert blank.local == 0
+
+
+def test_copies_under_a_mask_are_left_out():
+    views, pixels = Projections(SIDE, 40, band=0.42), micrographs()
+    volume = chain(SIDE).volume(SIDE)
+    masked = pixels.copy()
+    masked[1] = np.nan
+    masked[0, 40:] = np.nan
+    half = volume_e_step(open_measurement(masked), volume, likelihood(views), Search(views))
+    cropped = volume_e_step(open_measurement(pixels[:1, :40]), volume, likelihood(views), Search(views))
+    assert half.pixels == 40 * 46
+    # The same corners compete; only the prior odds differ, which count corners of the whole.
+    assert np.linalg.norm(half.right - cropped.right) < 0.2 * np.linalg.norm(cropped.right)
+    assert 0 < half.log_likelihood < 1.2 * cropped.log_likelihood
+
+
+def test_parts_and_executors_give_the_whole(monkeypatch):
+    monkeypatch.setattr(volumes, "_TILE_PIXELS", 0)
+    views, volume = Projections(SIDE, 40, band=0.42), chain(SIDE).volume(SIDE)
+    source, model = open_measurement(micrographs()), likelihood(views)
+    whole = volume_e_step(source, volume, model, Search(views))
+    with ThreadPoolExecutor(2) as pool:
+        elsewhere = volume_e_step(source, volume, model, Search(views), pool)
+    np.testing.assert_array_equal(elsewhere.right, whole.right)
+    assert elsewhere.log_likelihood == whole.log_likelihood
+    first, second = (volume_e_step(part, volume, model, Search(views)) for part in source.split(2))
+    both = first + second
+    np.testing.assert_allclose(both.right, whole.right, atol=1e-4 * np.abs(whole.right).max())
+    assert both.expected_count == pytest.approx(whole.expected_count, rel=1e-5)
+    assert both.sites == whole.sites
+    assert both.scaled(2.0).pixels == 2 * whole.pixels
+
+
+def test_other_boxes_are_refused():
+    views = Projections(SIDE, 5)
+    with pytest.raises(ParameterError, match="one box"):
+        volume_e_step(open_measurement(micrographs()), np.zeros((8, 8, 8)), likelihood(views), Search(views))
+
+
+def test_another_array_library_scores_the_same():
+    views, volume = Projections(SIDE, 40, band=0.42), chain(SIDE).volume(SIDE)
+    source = open_measurement(micrographs(side=40, count=1))
+    search = Search(views, views.coarse(30, 0.3))
+    here = volume_e_step(source, volume, likelihood(views), search)
+    there = volume_e_step(source, volume, likelihood(views), search, xp=array_api_strict)
+    np.testing.assert_allclose(there.right, here.right, atol=1e-3 * np.abs(here.right).max())
+    assert there.log_likelihood == pytest.approx(here.log_likelihood, rel=1e-5)

@@ -1,0 +1,120 @@
+"""Maps on disk, copies with RELION's angles, gold-standard halves."""
+
+import numpy as np
+import pytest
+
+from mtdcore.data import open_measurement
+from mtdcore.data.micrographs.star import read_star
+from mtdcore.em.volumes.plan import VolumePlan
+from mtdcore.em.volumes.recover import recover_volume
+from mtdcore.errors import InputError, ParameterError, StorageError
+from mtdcore.estep.volumes import Search
+from mtdcore.model import so3
+from mtdcore.model.grids import ball
+from mtdcore.model.likelihood import WindowLikelihood
+from mtdcore.model.projections import Projections
+from mtdcore.results.volumes.copies import find_copies
+from mtdcore.results.volumes.halves import volume_halves
+from mtdcore.results.volumes.maps import read_map, write_map
+from mtdcore.synthetic.placement import random_corners
+from mtdcore.synthetic.volumes import chain
+
+SIDE = 12
+
+
+@pytest.fixture(scope="module")
+def specimen():
+    """(pixels, sigma, positions, rotations) of 16 copies on two micrographs."""
+    rng = np.random.default_rng(0)
+    rotations = so3.random_rotations(16, rng)
+    images = chain(SIDE).projections(rotations, SIDE)
+    sigma = 0.5 * np.sqrt(np.mean(images**2))
+    pixels = sigma * rng.standard_normal((2, 80, 80))
+    positions = []
+    for m in range(2):
+        for i, (row, column) in enumerate(random_corners(rng, 8, (69, 69), SIDE)):
+            pixels[m, row : row + SIDE, column : column + SIDE] += images[8 * m + i]
+            positions.append((m, row, column))
+    return pixels.astype(np.float32), sigma, np.array(positions), rotations
+
+
+def test_maps_come_back(tmp_path):
+    mrcfile = pytest.importorskip("mrcfile")
+    volume = np.random.default_rng(1).standard_normal((6, 6, 6))
+    write_map(tmp_path / "v.mrc", volume, 3.5)
+    again, voxel_size = read_map(tmp_path / "v.mrc")
+    np.testing.assert_array_equal(again, volume.astype(np.float32))
+    assert voxel_size == pytest.approx(3.5)
+    with mrcfile.open(tmp_path / "v.mrc") as mrc:
+        assert mrc.is_volume()
+        assert (int(mrc.header.mapc), int(mrc.header.mapr), int(mrc.header.maps)) == (1, 2, 3)
+    with mrcfile.new(tmp_path / "zyx.mrc", data=volume.transpose().astype(np.float32)) as mrc:
+        mrc.header.mapc, mrc.header.mapr, mrc.header.maps = 3, 2, 1
+    np.testing.assert_array_equal(read_map(tmp_path / "zyx.mrc")[0], volume.astype(np.float32))
+    assert read_map(tmp_path / "zyx.mrc")[1] is None
+
+
+def test_files_that_are_no_maps_are_refused(tmp_path):
+    pytest.importorskip("mrcfile")
+    (tmp_path / "no.mrc").write_bytes(b"x" * 2000)
+    with pytest.raises(InputError):
+        read_map(tmp_path / "no.mrc")
+    write_map(tmp_path / "flat.mrc", np.zeros((2, 3, 3)))
+    with pytest.raises(InputError, match="cube"):
+        read_map(tmp_path / "flat.mrc")
+    with pytest.raises(StorageError):
+        read_map(tmp_path / "absent.mrc")
+
+
+def test_copies_have_their_places_and_the_angles_of_relion(specimen, tmp_path):
+    pytest.importorskip("gemmi")
+    pixels, sigma, positions, rotations = specimen
+    views = Projections(SIDE, 2000, band=0.42)
+    model = WindowLikelihood(views, sigma, 16.0, 9)
+    volume = chain(SIDE).volume(SIDE) * ball(SIDE)
+    found = find_copies(pixels, volume, model, Search(views, views.coarse(200, 0.3)))
+    assert len(found) == 16
+    assert found.probability.min() > 0.9
+    errors = []
+    for m, row, column, turn in zip(found.micrograph, found.row, found.column, found.rotations, strict=True):
+        distance = np.abs(positions - [m, row, column]).max(axis=1)
+        assert distance.min() <= 1
+        errors.append(so3.angle_between(turn, rotations[distance.argmin()]))
+    assert np.median(errors) < 0.3
+    found.to_star(tmp_path / "p.star", ["a.mrc", "b.mrc"], 2.0)
+    table = read_star(tmp_path / "p.star")["particles"]
+    assert set(table["rlnMicrographName"]) == {"a.mrc", "b.mrc"}
+    assert float(table["rlnCoordinateX"][0]) == found.column[0] + SIDE // 2
+    angles = np.array([[float(v) for v in table[f"rlnAngle{n}"]] for n in ("Rot", "Tilt", "Psi")]).T
+    np.testing.assert_allclose(so3.from_euler(angles), found.rotations, atol=1e-4)
+    # The projection at the angles of the file looks like the copy in the micrograph.
+    image = Projections(SIDE, so3.from_euler(angles[:1])).apply(volume)[0]
+    m, row, column = found.micrograph[0], found.row[0], found.column[0]
+    seen = pixels[m, row : row + SIDE, column : column + SIDE]
+    assert np.corrcoef(image.ravel(), seen.ravel())[0, 1] > 0.8
+    with pytest.raises(ParameterError, match="names"):
+        found.to_star(tmp_path / "p.star", ["a.mrc"])
+
+
+def test_noise_has_no_copies(specimen):
+    noise = np.random.default_rng(2).standard_normal((60, 60)).astype(np.float32)
+    views = Projections(SIDE, 100, band=0.4)
+    model = WindowLikelihood(views, 1.0, 3.0, 9)
+    volume = chain(SIDE).volume(SIDE) * 2 / specimen[1]
+    found = find_copies(noise, volume, model, Search(views))
+    assert len(found) == 0
+    assert found.rotations.shape == (0, 3, 3)
+    assert found.angles.shape == (0, 3)
+
+
+def test_halves_agree_where_there_is_signal(specimen):
+    pixels, sigma, _, _ = specimen
+    plan = VolumePlan(SIDE, iterations=12, last_band=0.4, first_views=60, last_views=150, coarse_views=50)
+    run = recover_volume(
+        pixels, box_size=SIDE, noise_std=sigma, plan=plan, initial=chain(SIDE).volume(SIDE) * ball(SIDE)
+    )
+    halves = volume_halves(open_measurement(pixels), run)
+    assert halves.first.shape == halves.second.shape == (SIDE,) * 3
+    assert halves.whole.correlation[0] > 0.9
+    assert halves.whole.correlation[0] > halves.whole.correlation[-1]
+    assert np.abs(halves.first - halves.second).max() > 0
