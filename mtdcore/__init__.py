@@ -33,10 +33,10 @@ from .estep.statistics import Statistics
 from .model.likelihood import PatchLikelihood, WindowLikelihood
 from .model.optics import Micrographs
 from .model.priors import FlatPrior, GaussianPrior, Prior
-from .model.projections import Projections
 from .model.rotations import Rotations
 from .model.shifts import Shifted
 from .model.views import Classes, Views
+from .model.volumes.projections import Projections
 from .mstep.updates import DenoisingUpdate, ExactUpdate, GradientAscent
 from .results.metrics import relative_error
 from .synthetic import glyphs as datasets

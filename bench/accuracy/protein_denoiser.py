@@ -22,7 +22,7 @@ import torch
 from mtdbridge import load_prior
 from mtdbridge.priors.parameterisation import denoise
 from mtdbridge.proteins.batches import DrawingOptions, ProteinBatches, validation_drawings
-from mtdbridge.proteins.structures import load_structures
+from mtdbridge.proteins.loading import load_structures
 
 LEVELS = (0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 4.0)
 

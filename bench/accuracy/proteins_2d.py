@@ -21,7 +21,7 @@ import torch
 import mtdcore as mtd
 from mtdbridge import load_prior
 from mtdbridge.proteins.batches import DrawingOptions, ProteinBatches, validation_drawings
-from mtdbridge.proteins.structures import load_structures
+from mtdbridge.proteins.loading import load_structures
 from mtdcore.model.priors import denoise
 from mtdcore.results.metrics import forgiven_shift, relative_error
 

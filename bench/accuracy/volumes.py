@@ -18,8 +18,8 @@ import numpy as np
 
 from mtdcore.em.volumes.plan import VolumePlan, last_band
 from mtdcore.em.volumes.recover import recover_volume
-from mtdcore.model.grids import ball, radii
-from mtdcore.model.projections import Projections
+from mtdcore.model.volumes.grids import ball, radii
+from mtdcore.model.volumes.projections import Projections
 from mtdcore.mstep.volumes import VolumeUpdate
 from mtdcore.results.volumes import (
     align_volumes,

@@ -18,7 +18,7 @@ from scipy.ndimage import gaussian_filter, uniform_filter
 
 from mtdcore.em.volumes.plan import VolumePlan
 from mtdcore.em.volumes.recover import recover_volume
-from mtdcore.model.grids import ball, filtered, low_passed, moved, shell_mean
+from mtdcore.model.volumes.grids import ball, filtered, low_passed, moved, shell_mean
 from mtdcore.results.volumes import (
     align_volumes,
     cosine,

@@ -22,10 +22,10 @@ from .._base.typing import Array
 from ..data import Measurement
 from ..data.tiles import Tile, TileGeometry
 from ..errors import ParameterError
-from ..model.grids import shifted
 from ..model.likelihood import WindowLikelihood
-from ..model.projections import Projections
-from ..model.toeplitz import Toeplitz
+from ..model.volumes.grids import shifted
+from ..model.volumes.projections import Projections
+from ..model.volumes.toeplitz import Toeplitz
 from .backends.collect import owned_energy
 from .backends.competition import log_partition
 from .backends.matrix import Basis, Features, Scores

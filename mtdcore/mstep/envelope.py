@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..model.grids import radial_mean, radii, shell_mean
-from ..model.toeplitz import Toeplitz
+from ..model.volumes.grids import radial_mean, radii, shell_mean
+from ..model.volumes.toeplitz import Toeplitz
 
 #: Least envelope inside the support: density may still appear where there is none yet.
 _LEAST = 0.1

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from .._base.conjugate_gradients import conjugate_gradients
-from ..model.grids import ball, filtered, shell_sizes, shells
 from ..model.priors import Prior, denoise
-from ..model.toeplitz import Toeplitz
+from ..model.volumes.grids import ball, filtered, shell_sizes, shells
+from ..model.volumes.toeplitz import Toeplitz
 from .envelope import EnvelopePrior
 
 

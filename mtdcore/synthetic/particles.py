@@ -11,9 +11,9 @@ import numpy as np
 
 from ..data import ArrayMeasurement, open_measurement
 from ..errors import InputError, ParameterError
-from ..model import so3
-from ..model.grids import ball
-from ..model.projections import Projections
+from ..model.volumes import so3
+from ..model.volumes.grids import ball
+from ..model.volumes.projections import Projections
 from .placement import random_corners
 from .volumes import Gaussians
 
@@ -31,7 +31,7 @@ class VolumeTruth:
         volume: (L, L, L) float64 in the ball of the box.
         noise_std: of a pixel.
         positions: (N, 3) int64 rows (micrograph, row, column) of top-left corners.
-        rotations: (N, 3, 3) float64, see :mod:`mtdcore.model.so3`.
+        rotations: (N, 3, 3) float64, see :mod:`mtdcore.model.volumes.so3`.
         parameters: what repeats the simulation with the same object; JSON-able.
     """
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from mtdbridge.proteins.coordinates import joined, read_atoms, read_folder
-from mtdbridge.proteins.structures import Structures, centred, load_structures
+from mtdbridge.proteins.loading import load_structures
+from mtdbridge.proteins.structures import Structures, centred
 from mtdcore.errors import InputError, StorageError
 
 ATOM = "ATOM  {:5d}  {:<3s} {:3s} {:1s}{:4d}    {:8.3f}{:8.3f}{:8.3f}  1.00 10.00          {:>2s}\n"

@@ -106,7 +106,7 @@ def test_resume_refuses_another_training(tmp_path, images):
         train_prior(images[::-1], **QUICK, output=path, resume=True)
     state = path.with_name(path.name + ".state")
     state.write_bytes(state.read_bytes()[:-9])
-    with pytest.raises(CheckpointError, match="cut short"):
+    with pytest.raises(CheckpointError, match="damaged one"):
         train_prior(images, **QUICK, output=path, resume=True)
 
 

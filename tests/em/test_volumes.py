@@ -10,9 +10,9 @@ from mtdcore.em.volumes.recover import recover_volume
 from mtdcore.em.volumes.starts import rough_blob
 from mtdcore.em.volumes.state import Running, load_volume_checkpoint, save_volume_checkpoint
 from mtdcore.errors import CheckpointError, ParameterError
-from mtdcore.model import so3
-from mtdcore.model.grids import ball, moved, shifted
-from mtdcore.model.projections import Projections
+from mtdcore.model.volumes import so3
+from mtdcore.model.volumes.grids import ball, moved, shifted
+from mtdcore.model.volumes.projections import Projections
 from mtdcore.results.volumes import align_volumes, orientation_information, shape_correlation
 from mtdcore.synthetic.placement import random_corners
 from mtdcore.synthetic.volumes import Gaussians, chain

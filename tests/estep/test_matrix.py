@@ -7,7 +7,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from scipy.special import logsumexp
 
 from mtdcore.estep.backends.matrix import Basis, Features, Scores
-from mtdcore.model.projections import Projections
+from mtdcore.model.volumes.projections import Projections
 
 
 @pytest.mark.parametrize(("side", "band"), [(8, 0.3), (9, 0.5), (8, 0.5), (11, 0.42)])

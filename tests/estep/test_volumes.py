@@ -11,9 +11,9 @@ from mtdcore.errors import ParameterError
 from mtdcore.estep import volumes
 from mtdcore.estep.backends import get_backend
 from mtdcore.estep.volumes import Search, volume_cut, volume_e_step, with_views
-from mtdcore.model import so3
 from mtdcore.model.likelihood import WindowLikelihood
-from mtdcore.model.projections import Projections
+from mtdcore.model.volumes import so3
+from mtdcore.model.volumes.projections import Projections
 from mtdcore.synthetic.placement import random_corners
 from mtdcore.synthetic.volumes import chain
 

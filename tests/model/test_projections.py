@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from mtdcore.errors import ParameterError
-from mtdcore.model import so3
-from mtdcore.model.grids import ball, radii, shell_mean, shells, spherical_mean
-from mtdcore.model.projections import Projections
+from mtdcore.model.volumes import so3
+from mtdcore.model.volumes.grids import ball, radii, shell_mean, shells, spherical_mean
+from mtdcore.model.volumes.projections import Projections
 
 
 def blobs(side, centres, width):

@@ -5,7 +5,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from mtdcore.errors import ParameterError
-from mtdcore.model import so3
+from mtdcore.model.volumes import so3
 
 ORDERS = {"C1": 1, "C2": 2, "C7": 7, "D2": 4, "D7": 14, "T": 12, "O": 24, "I": 60}
 

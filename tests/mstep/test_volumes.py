@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from mtdcore.model import so3
-from mtdcore.model.grids import ball, filtered, low_passed, radii, shells
 from mtdcore.model.priors import GaussianPrior
-from mtdcore.model.projections import Projections
+from mtdcore.model.volumes import so3
+from mtdcore.model.volumes.grids import ball, filtered, low_passed, radii, shells
+from mtdcore.model.volumes.projections import Projections
 from mtdcore.mstep.envelope import EnvelopePrior, envelope_of
 from mtdcore.mstep.volumes import VolumeUpdate, half_quadratic, noise_level, solve
 from mtdcore.results.volumes import cosine, shape_correlation

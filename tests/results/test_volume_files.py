@@ -9,10 +9,10 @@ from mtdcore.em.volumes.plan import VolumePlan
 from mtdcore.em.volumes.recover import recover_volume
 from mtdcore.errors import InputError, ParameterError, StorageError
 from mtdcore.estep.volumes import Search
-from mtdcore.model import so3
-from mtdcore.model.grids import ball
 from mtdcore.model.likelihood import WindowLikelihood
-from mtdcore.model.projections import Projections
+from mtdcore.model.volumes import so3
+from mtdcore.model.volumes.grids import ball
+from mtdcore.model.volumes.projections import Projections
 from mtdcore.results.volumes.copies import find_copies
 from mtdcore.results.volumes.halves import volume_halves
 from mtdcore.results.volumes.maps import read_map, write_map

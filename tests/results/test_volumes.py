@@ -5,9 +5,9 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from mtdcore.errors import ParameterError
-from mtdcore.model import so3
-from mtdcore.model.grids import moved, shifted
-from mtdcore.model.projections import Projections
+from mtdcore.model.volumes import so3
+from mtdcore.model.volumes.grids import moved, shifted
+from mtdcore.model.volumes.projections import Projections
 from mtdcore.results.volumes import (
     align_volumes,
     aspherical,

@@ -5,8 +5,8 @@ import pytest
 
 from mtdcore.data import open_measurement
 from mtdcore.errors import InputError, ParameterError
-from mtdcore.model.grids import ball
-from mtdcore.model.projections import Projections
+from mtdcore.model.volumes.grids import ball
+from mtdcore.model.volumes.projections import Projections
 from mtdcore.synthetic.coordinates import density, read_atoms
 from mtdcore.synthetic.particles import open_volume_truth, simulate_volume
 from mtdcore.synthetic.volumes import Gaussians, chain

@@ -10,8 +10,9 @@ from mtdcore.errors import ParameterError, StorageError
 
 from ..priors.device import torch_device
 from ..priors.torch_prior import TorchPrior
+from .loading import load_structures
 from .plans import PLANS, TrainingPlan
-from .structures import Structures, load_structures
+from .structures import Structures
 from .training import ProteinTraining, Report
 
 _ON_A_CPU = {"pixels": 1 << 16, "precision": "float32"}

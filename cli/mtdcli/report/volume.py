@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mtdcore.model import so3
-from mtdcore.model.projections import Projections
+from mtdcore.model.volumes import so3
+from mtdcore.model.volumes.projections import Projections
 
 from .figures import DARK, LIGHT, Palette, picture, style, to_png
 from .page import write_page

@@ -7,8 +7,8 @@ from scipy.ndimage import gaussian_filter
 from scipy.optimize import minimize
 from scipy.spatial.transform import Rotation
 
-from ...model import so3
-from ...model.grids import moved
+from ...model.volumes import so3
+from ...model.volumes.grids import moved
 
 #: The centre counts voxels above this share of the largest; shifts below so many voxels are not worth the change.
 _COUNTED, _WORTH = 0.2, 0.25
@@ -34,7 +34,7 @@ def find_axes(volume: np.ndarray, symmetry: str) -> tuple[np.ndarray, float]:
 
     Args:
         volume: (L, L, L), centred.
-        symmetry: see :func:`mtdcore.model.so3.group`.
+        symmetry: see :func:`mtdcore.model.volumes.so3.group`.
 
     Returns:
         (3, 3) rotation of the volume, and the mean correlation with its partners after it: near 1 where the symmetry is there.

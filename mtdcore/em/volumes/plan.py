@@ -9,8 +9,8 @@ import numpy as np
 
 from ...errors import ParameterError
 from ...estep.volumes import Search
-from ...model import so3
-from ...model.projections import Projections
+from ...model.volumes import so3
+from ...model.volumes.projections import Projections
 
 #: Band at the end, cycles per voxel, by box: small boxes hold objects whose detail is nearer to the voxel.
 _BOXES, _BANDS = (11, 16, 24), (0.42, 0.35, 0.30)

@@ -17,10 +17,10 @@ from ...data.noise import default_expected_count, estimate_noise_std, excess_ene
 from ...errors import ParameterError
 from ...estep.expectation import check_box_fits
 from ...estep.volumes import Search, VolumeStatistics, volume_cut, volume_e_step, with_views
-from ...model.grids import ball, moved, shifted
 from ...model.likelihood import WindowLikelihood
 from ...model.priors import Prior
-from ...model.projections import Projections
+from ...model.volumes.grids import ball, moved, shifted
+from ...model.volumes.projections import Projections
 from ...mstep.volumes import VolumeUpdate
 from ..batches import OnlineEM
 from .gauge import find_axes, off_centre

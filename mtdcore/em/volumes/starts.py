@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from ...model.grids import ball, low_passed, radii
-from ...model.projections import Projections
+from ...model.volumes.grids import ball, low_passed, radii
+from ...model.volumes.projections import Projections
 
 #: Standard deviation of the blob in boxes, and of the logarithm of its roughness.
 _WIDTH, _ROUGH = 0.17, 0.7

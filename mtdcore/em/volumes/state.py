@@ -13,7 +13,7 @@ import numpy as np
 from ..._base.files import write_whole
 from ...errors import CheckpointError
 from ...estep.volumes import VolumeStatistics
-from ...model.toeplitz import Toeplitz
+from ...model.volumes.toeplitz import Toeplitz
 from ...mstep.envelope import EnvelopePrior
 
 _FORMAT = 1

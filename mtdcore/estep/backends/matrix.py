@@ -36,7 +36,7 @@ class Basis:
 
     Attributes:
         box_size: side L in pixels.
-        band: highest frequency in cycles per pixel; 1/2 itself is left out, as by :class:`mtdcore.model.projections.Projections`.
+        band: highest frequency in cycles per pixel; 1/2 itself is left out, as by :class:`mtdcore.model.volumes.projections.Projections`.
     """
 
     box_size: int

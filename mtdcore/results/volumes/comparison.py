@@ -16,9 +16,9 @@ from scipy.optimize import minimize
 from scipy.spatial.transform import Rotation
 
 from ...errors import ParameterError
-from ...model import so3
-from ...model.grids import ball, moved, shell_mean, spherical_mean
-from ...model.projections import Projections
+from ...model.volumes import so3
+from ...model.volumes.grids import ball, moved, shell_mean, spherical_mean
+from ...model.volumes.projections import Projections
 from ..metrics import RingCorrelation
 
 #: Coarse candidates that are refined, and evaluations of each: first coarsely interpolated, then well.
@@ -34,7 +34,7 @@ class VolumeAlignment:
 
     Attributes:
         volume: (L, L, L) float64, the volume mirrored if need be, turned, and then shifted.
-        rotation: (3, 3), see :mod:`mtdcore.model.so3`.
+        rotation: (3, 3), see :mod:`mtdcore.model.volumes.so3`.
         shift: (x, y, z) in voxels.
         mirrored: whether the other hand fits.
         correlation: cosine between ``volume`` and the reference inside the ball.

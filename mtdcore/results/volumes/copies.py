@@ -16,8 +16,8 @@ from ...data.micrographs.star import write_star
 from ...errors import ParameterError
 from ...estep.backends.matrix import Basis, Scores
 from ...estep.volumes import Search, TilePosterior, volume_cut, with_views
-from ...model import so3
 from ...model.likelihood import WindowLikelihood
+from ...model.volumes import so3
 
 #: A copy's posterior spreads over so many pixels either way.
 _SPREAD = 2

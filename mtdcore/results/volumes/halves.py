@@ -10,7 +10,7 @@ import numpy as np
 from ...data import Measurement
 from ...em.volumes.recover import recover_volume
 from ...em.volumes.recovery import VolumeRecovery
-from ...model.grids import ball, low_passed
+from ...model.volumes.grids import ball, low_passed
 from ..metrics import RingCorrelation
 from .comparison import align_volumes, fourier_shell_correlation
 

@@ -10,8 +10,8 @@ from typing import Self
 import numpy as np
 import scipy.fft
 
-from .._base.conjugate_gradients import conjugate_gradients
-from .._base.typing import Array
+from ..._base.conjugate_gradients import conjugate_gradients
+from ..._base.typing import Array
 from .grids import ball, filtered, shell_mean
 
 #: Share of the largest weight that :meth:`Toeplitz.solve` adds to all: what hardly any view saw would be noise over rounding.

@@ -1,7 +1,7 @@
 """Views of a volume: projections in many directions as one linear map with an exact adjoint.
 
 By the central slice theorem the transform of a projection is a plane through the transform of the volume. View t is
-``A_t V = sum_z V(R_t^T r)`` for a rotation R_t of :mod:`mtdcore.model.so3`, with V band-limited to the ball |k| <= band and cut to the
+``A_t V = sum_z V(R_t^T r)`` for a rotation R_t of :mod:`mtdcore.model.volumes.so3`, with V band-limited to the ball |k| <= band and cut to the
 inscribed ball of the box. V is indexed (z, y, x): an MRC file of V opens as it is in ChimeraX and RELION, and RELION projects
 it at the angles of ``so3.to_euler(R_t)`` into the same image.
 """
@@ -15,9 +15,9 @@ import scipy.fft
 from array_api_compat import array_namespace, device, is_cupy_array, is_torch_array, to_device
 from numpy.typing import ArrayLike
 
-from .._base.gridding import Spreading, transform
-from .._base.typing import Array
-from ..errors import ParameterError
+from ..._base.gridding import Spreading, transform
+from ..._base.typing import Array
+from ...errors import ParameterError
 from . import so3
 from .grids import ball
 from .toeplitz import Toeplitz
@@ -34,7 +34,7 @@ class Projections:
     Args:
         box_size: L in voxels.
         views: number T of rotations, or (T, 3, 3) rotations. With a symmetry, a number means the views of its asymmetric unit.
-        symmetry: point group of the volume, C1, C2, ..., D2, ..., T, O, I; the axes stand as in :func:`mtdcore.model.so3.group`.
+        symmetry: point group of the volume, C1, C2, ..., D2, ..., T, O, I; the axes stand as in :func:`mtdcore.model.volumes.so3.group`.
         band: highest frequency of the volume in cycles per voxel, at most 1/2.
 
     With a symmetry, views are of the volume averaged over the group: of a symmetric volume, each of its partners is the same

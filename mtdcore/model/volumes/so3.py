@@ -13,7 +13,7 @@ import re
 
 import numpy as np
 
-from ..errors import ParameterError
+from ...errors import ParameterError
 
 #: Irrational steps of the spiral: sqrt(2), and the real root of psi^4 = psi + 4.
 _PHI, _PSI = math.sqrt(2.0), 1.533751168755204288118041
