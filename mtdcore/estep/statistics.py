@@ -99,8 +99,10 @@ class Statistics:
     def of(cls, sums: TemplateSums, views: Views) -> Statistics:
         """Sums of templates, taken back to the target by their views; the margin of the sums becomes the frame."""
         inner, margin = sums.cropped(), sums.margin
-        framed = views.framed(margin)
-        frame = Quadratic(framed.adjoint(sums.backprojection), framed.normal(sums.coverage))
+        frame = None
+        if margin:
+            wide = views.framed(margin)
+            frame = Quadratic(wide.adjoint(sums.backprojection), wide.normal(sums.coverage))
         return cls(
             views.adjoint(inner.backprojection),
             views.normal(inner.coverage),
@@ -112,7 +114,7 @@ class Statistics:
             sites=sums.sites,
             pixels=sums.pixels,
             noise_std=sums.noise_std,
-            frame=frame if margin else None,
+            frame=frame,
         )
 
     def __add__(self, other: Statistics) -> Statistics:
