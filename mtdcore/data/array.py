@@ -48,6 +48,11 @@ class ArrayMeasurement(TiledMeasurement):
         tiles = super().tiles(geometry)
         return prefetched(tiles, TILES_AHEAD) if self._path else tiles
 
+    @property
+    def path(self) -> Path | None:
+        """The mapped file; None: memory."""
+        return self._path
+
     def _reader(self) -> Reader:
         def read(micrograph: int, regions: Sequence[Region]) -> Iterator[np.ndarray]:
             for region in regions:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Self
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
@@ -48,3 +49,13 @@ class DerivedMeasurement(ABC):
     def split(self, parts: int) -> list[Self]:
         """Consecutive parts."""
         return [replace(self, source=part) for part in self.source.split(parts)]
+
+
+def files_of(measurement: Any) -> list[Path]:
+    """Files and folders that a measurement, or what it was made of, reads; none where it lies in memory."""
+    source = getattr(measurement, "source", None)
+    if source is not None:
+        return files_of(source)
+    micrographs = getattr(measurement, "micrographs", ())
+    paths = [getattr(measurement, "path", None), *(getattr(one, "path", None) for one in micrographs)]
+    return [path for path in paths if isinstance(path, Path)]

@@ -96,11 +96,11 @@ def simulate(
         path: write a Zarr v3 array here, with the truth beside it (:func:`open_simulation`). None: stay in memory.
         dtype: dtype of the pixels.
         compressor: of the chunks on disk (noise hardly compresses).
-        overwrite: replace what is at ``path``.
+        overwrite: replace a measurement that mtd wrote to ``path``, and nothing else.
 
     Raises:
         ParameterError: an argument outside its domain, or copies that do not fit.
-        StorageError: ``path`` exists or cannot be written.
+        StorageError: ``path`` may not be replaced or cannot be written.
     """
     target = np.array(target, dtype=np.float64)
     length = len(target) if target.ndim else 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..run.lock import locked
+from ..run.output import refuse_output
 from ..terminal.console import emit, force_option, json_option
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ def command(
 
     folder = RunFolder(run_dir)
     record = folder.read_record()
+    if posterior_map is not None:
+        refuse_output(posterior_map, force, [run_dir, Path(record["measurement"]["path"])])
     with locked(folder.path):
         found = write_copies(folder, record, threshold, device)
         if relion is not None:
@@ -119,9 +122,6 @@ def write_for_relion(folder: RunFolder, record: dict[str, Any], found: Detection
 def _write_map(folder: RunFolder, record: dict[str, Any], path: Path, device: str, force: bool) -> None:
     from mtdcore.results.posterior_map import write_posterior_map
 
-    from ..run.folder import refuse_to_replace
-
-    refuse_to_replace(path, force)
     measurement, likelihood = _model(record)
     pixel_size = table_of_run(folder, record).pixel_size
     estimate = folder.read_image(folder.estimate, likelihood.box_size)

@@ -53,10 +53,11 @@ def command(
     """
     from ..inputs.frames import Frames
     from ..inputs.preparing import preparation
-    from ..run.folder import refuse_to_replace
+    from ..run.output import refuse_output
 
-    refuse_to_replace(output, force)
+    refuse_output(output, force, sources)
     frames = Frames(sources, key, pixel_size, skip_bad)
+    refuse_output(output, force, frames.files)
     steps = preparation(frames.sources, options)
     emit({"measurement": str(output), **write_stack(frames, steps, output, force)}, as_json)
 
@@ -68,7 +69,7 @@ def write_stack(frames: Any, steps: Preparation, output: Path, force: bool = Fal
         frames: a :class:`mtdcli.inputs.frames.Frames`.
         steps: what is done to each.
         output: the folder to write.
-        force: replace what is there.
+        force: replace a measurement that mtd wrote there.
 
     Returns:
         What was written: micrographs, height, width, masked_pixels, pixel_size, skipped.
@@ -102,6 +103,7 @@ def write_stack(frames: Any, steps: Preparation, output: Path, force: bool = Fal
             overwrite=force,
             pixel_size=pixel_size,
             ome=True,
+            inputs=frames.files,
         ) as (array, folder),
         Progress("import", shape[0], "micrographs") as bar,
     ):

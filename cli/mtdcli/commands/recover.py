@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from ..run.lock import locked
+from ..run.output import refuse_as_run_folder, refuse_foreign_results
 from ..run.stopping import Interrupted, listening
 from ..terminal.console import F, command_line, emit, force_option, json_option, log
 from ..terminal.options import Bytes, CountOr, NumberOr
@@ -187,6 +188,7 @@ def command(
     detections.csv and .star (`mtd detect`) and report.html. A run that is interrupted (Ctrl-C, SIGTERM, SIGUSR1) saves a checkpoint first; --resume goes on from the last one.
     """
     again = command_line(ctx)
+    refuse_as_run_folder(output, measurement)
     with listening(), locked(output):
         try:
             result = _recover(measurement, output, resume, force, parameters, again)
@@ -237,6 +239,9 @@ def _recover(
     started, clock = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.perf_counter()
     if folder.occupied and not (resume or force):
         raise StorageError(f"{folder.path} holds a run already; --resume continues it, --force replaces it.")
+    refuse_foreign_results(
+        folder, [path, *(Path(parameters[one]) for one in ("initial", "prior") if parameters[one])]
+    )
     measurement = open_for(path, parameters)
     table = table_of(path, source_of(measurement))
     threads = threads_within(parameters, measurement.shape)

@@ -71,10 +71,12 @@ def command(
     and with a learned prior; the oracle knows places and rotations. Trained weights stay in the output folder and are used again.
     """
     from ..run.folder import RunFolder, refuse_to_replace
+    from ..run.output import refuse_foreign_results
 
     folder = RunFolder(output or Path(f"mtd-{parameters['experiment']}-{parameters['method']}"))
     refuse_to_replace(folder.record, force)
     with locked(folder.path):
+        refuse_foreign_results(folder, ())
         folder.clear()
         record = _reproduce(ctx, folder, parameters)
     if as_json:

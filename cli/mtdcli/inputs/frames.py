@@ -55,6 +55,11 @@ class Frames:
         found = [micrograph for source in self.sources for micrograph in self._listed(source)]
         self.usable = of_one_size(found, self.bad if skip_bad else None)
 
+    @property
+    def files(self) -> list[Path]:
+        """Everything that is read: the sources, and the files that lists among them name."""
+        return [*self.sources, *dict.fromkeys(one.path for one in self.usable)]
+
     def bad(self, problem: MtdError) -> None:
         """Note a micrograph that is left out."""
         self.skipped.append(str(problem))
