@@ -13,7 +13,7 @@ from ..run.lock import locked
 from ..run.output import refuse_as_run_folder, refuse_foreign_results
 from ..run.stopping import Interrupted, listening
 from ..terminal.console import F, command_line, emit, force_option, json_option, log
-from ..terminal.options import Bytes, CountOr, NumberOr
+from ..terminal.options import Address, Bytes, CountOr, NumberOr
 
 _POSITIVE = click.FloatRange(min=0, min_open=True)
 _COUNT = click.IntRange(min=1)
@@ -142,7 +142,7 @@ def _option(flag: str, kind: Any, text: str, default: Any = None, **more: Any) -
 )
 @_option(
     "--scheduler",
-    str,
+    Address(),
     "Spread the work over the Dask cluster of this scheduler, see docs/cluster.md.",
     metavar="ADDRESS",
 )
