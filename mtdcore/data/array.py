@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .._base.guarded import opened
 from ..errors import InputError, StorageError
 from .measurement import Reader, TiledMeasurement
 from .prefetch import TILES_AHEAD, prefetched
@@ -75,8 +76,7 @@ class ArrayMeasurement(TiledMeasurement):
 
 
 def _map(path: Path) -> np.ndarray:
-    if path.exists() and not path.is_file():
-        raise InputError(f"{path} should be a .npy file; it is a folder, a pipe or a device.")
+    opened(path).close()
     try:
         loaded = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:

@@ -6,6 +6,7 @@ seed gives the same bits in memory and on disk, and memory use does not grow wit
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .._base.guarded import Archive
 from ..data import ArrayMeasurement, Measurement, open_measurement
 from ..errors import InputError, ParameterError
 from ..model.rotations import RotationSet, disc, rotate
@@ -22,6 +24,7 @@ from .placement import random_corners
 
 _BLOCK = (256, 1024)  # rows, columns of pixels; part of what a seed means, and a chunk on disk
 _TRUTH_FILE = "truth.npz"  # beside the chunks
+_MOST_TRUTH = 1 << 30
 _PLACES, _ROTATIONS, _NOISE = range(3)  # random streams of a micrograph
 
 
@@ -176,13 +179,15 @@ def open_simulation(path: str | Path) -> Simulation:
         InputError: nothing written by ``simulate`` is there.
         StorageError: ``path`` does not exist.
     """
+    from ..data.zarr.guard import read_inside
     from ..data.zarr.store import StoredArray
 
     measurement = open_measurement(path)
     try:
         attributes: Any = StoredArray.open(Path(path)).array.attrs["mtdcore"]
-        with np.load(Path(path) / _TRUTH_FILE, allow_pickle=False) as file:
-            values: dict[str, Any] = {name: file[name] for name in file.files}
+        content = read_inside(Path(path), _TRUTH_FILE, _MOST_TRUTH)
+        truth = Archive(Path(path) / _TRUTH_FILE, io.BytesIO(content))
+        values: dict[str, Any] = {name: truth[name] for name in truth.names}
         values["noise_std"] = float(values["noise_std"])
         parameters = dict(attributes["parameters"])
         values = {"rotation_indices": None} | values

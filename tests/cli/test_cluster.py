@@ -31,6 +31,8 @@ def test_workers_change_no_bit(mtd, measurement, tmp_path):
 
 
 def test_what_is_no_address_is_told_at_once(mtd, tmp_path):
-    result = mtd("recover", tmp_path / "missing.zarr", "-o", tmp_path / "run", *QUICK, "--scheduler", "foo", code=2)
+    result = mtd(
+        "recover", tmp_path / "missing.zarr", "-o", tmp_path / "run", *QUICK, "--scheduler", "foo", code=2
+    )
     assert "'foo' is no address such as tls://node17:8786" in result.stderr
     assert not (tmp_path / "run").exists()

@@ -13,7 +13,6 @@ from mtdcli.relion import main
 from mtdcore.data.micrographs.star import read_star
 
 mrcfile = pytest.importorskip("mrcfile")
-pytest.importorskip("gemmi")
 
 OPTICS = "data_optics\n\nloop_\n_rlnOpticsGroup #1\n_rlnMicrographPixelSize #2\n1 2.5\n\n"
 OPTIONS = {
@@ -39,9 +38,7 @@ def write_list(project, names, version=50001):
 def project(tmp_path):
     """Two micrographs of dark particles, twice as fine as the box of 12 will see them, and what they were made of."""
     glyph = mtdcore.synthetic.glyphs.glyphs(1, 12)[0]
-    sim = mtdcore.synthetic.simulate(
-        glyph, shape=(96, 110), count=10, snr=4, separation=1, micrographs=2, seed=2
-    )
+    sim = mtdcore.simulate(glyph, shape=(96, 110), count=10, snr=4, separation=1, micrographs=2, seed=2)
     folder = tmp_path / "MotionCorr/job002"
     folder.mkdir(parents=True)
     for name, image in zip("ab", sim.measurement.array, strict=True):

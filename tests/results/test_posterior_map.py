@@ -7,7 +7,7 @@ from mtdcore.results.detections import detect
 from mtdcore.results.posterior_map import posterior_maps, write_posterior_map
 
 L = 9
-MADE = mtdcore.synthetic.simulate(
+MADE = mtdcore.simulate(
     np.random.default_rng(0).uniform(size=(L, L)),
     shape=(90, 70),
     count=12,

@@ -18,7 +18,8 @@ from safetensors.torch import save as encode
 from torch import Tensor, nn
 
 from mtdcore._base.files import write_whole
-from mtdcore.errors import InputError, MtdError, StorageError
+from mtdcore._base.guarded import read_regular
+from mtdcore.errors import InputError, MtdError
 
 from .networks import PriorNetwork, build_network
 from .parameterisation import LevelRange, check_parameterisation
@@ -95,13 +96,7 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], content: dict[st
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and JSON card of a file that :func:`write_tensors` wrote; errors as in :func:`load_weights`."""
-    try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise InputError(f"{path}: expected at most {MAX_FILE_BYTES} bytes of weights; got {size}.")
-        blob = path.read_bytes()
-    except OSError as error:
-        raise StorageError(f"{path}: the weights cannot be read: {error}.") from error
+    blob = read_regular(path, MAX_FILE_BYTES)
     header = _header(path, blob)
     try:
         tensors = decode(blob)

@@ -9,14 +9,14 @@ import click
 
 from ..run.lock import locked
 from ..run.output import refuse_output
-from ..terminal.console import emit, force_option, json_option
+from ..terminal.console import emit, force_option, json_option, log
 
 if TYPE_CHECKING:
     import numpy as np
 
     from mtdcore import WindowLikelihood
     from mtdcore.data import Measurement
-    from mtdcore.data.micrographs.table import MicrographTable
+    from mtdcore.data.micrographs.table import Entry, MicrographTable
     from mtdcore.results.detections import Detections
     from mtdcore.synthetic.simulate import Truth
 
@@ -196,11 +196,26 @@ def accuracy(found: Detections, estimate: np.ndarray, simulation: Truth) -> dict
 
 
 def table_of_run(folder: RunFolder, record: dict[str, Any]) -> MicrographTable:
-    """What the run knew about its micrographs; numbered names where it knew nothing, or no name that STAR can hold."""
+    """What the run knew about its micrographs; numbered names where it knew nothing."""
     from mtdcore.data.micrographs.table import Entry, MicrographTable
 
     table = MicrographTable.load(folder.path)
-    if table is not None and all(len(name.split()) == 1 for name in table.names):
-        return table
+    if table is not None:
+        return MicrographTable(tuple(_nameable(i, entry) for i, entry in enumerate(table.entries)))
     count = record["measurement"]["shape"][0]
     return MicrographTable(tuple(Entry(f"micrograph_{i + 1:06d}") for i in range(count)))
+
+
+def _nameable(index: int, entry: Entry) -> Entry:
+    """The entry, with a number for a name that no STAR file can hold (of several lines)."""
+    from dataclasses import replace
+
+    from mtdcore.data.micrographs.star import quoted
+    from mtdcore.errors import ParameterError
+
+    try:
+        quoted(entry.name)
+    except ParameterError as problem:
+        log(f"warning: micrograph {index + 1} goes by its number: {problem}")
+        return replace(entry, name=f"micrograph_{index + 1:06d}")
+    return entry

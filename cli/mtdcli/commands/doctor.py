@@ -18,7 +18,7 @@ _OPTIONAL = {
     "cupy": "cuda12 or cuda13",
     "mrcfile": "em",
     "tifffile": "em",
-    "gemmi": "em",
+    "imagecodecs": "em",
     "distributed": "dask",
 }
 

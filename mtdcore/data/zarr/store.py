@@ -37,9 +37,20 @@ _NEVER_WRITTEN = struct.pack("<QQ", 2**64 - 1, 2**64 - 1)  # shard index entry o
 
 
 class _StrictStore(WrapperStore[LocalStore]):
-    """A store in which a chunk that is asked for must exist."""
+    """A store in which a chunk that is asked for must exist.
+
+    Args:
+        store: the store underneath.
+        nested: whether chunks lie in folders (``0/1``), although the metadata do not say so.
+    """
+
+    def __init__(self, store: LocalStore, nested: bool = False) -> None:
+        super().__init__(store)
+        self._nested = nested
 
     async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+        if self._nested and key not in _METADATA:
+            key = key.replace(".", "/")
         value = await super().get(key, prototype, byte_range)
         if value is None and key.rsplit("/", 1)[-1] not in _METADATA:
             raise ChunkMissing
@@ -87,7 +98,8 @@ class StoredArray:
         encoding = read_encoding(root)
         digests = None if encoding.digest_file is None else Digests.read(root)
         try:
-            array = zarr.open_array(store=_StrictStore(LocalStore(root, read_only=True)), mode="r")
+            store = _StrictStore(LocalStore(root, read_only=True), encoding.nested)
+            array = zarr.open_array(store=store, mode="r")
             stored = cls(root, array, encoding, digests)
             stored._shard_layout()
         except InputError:
@@ -101,18 +113,19 @@ class StoredArray:
 
     def key(self, index: Index) -> str:
         """Name, relative to the array, of what stores chunk ``index`` (of a sharded array: its shard)."""
-        return str(self.array.metadata.encode_chunk_key(self._stored_index(index)))
+        return self._name(self._stored_index(index))
 
     def has_any(self, probes: int) -> bool:
         """Whether any of this many chunks, spread evenly over the array, is in the store."""
         sides = self.array.shards or self.array.chunks
         grid = tuple(-(-n // c) for n, c in zip(self.array.shape, sides, strict=True))
         chosen = np.unique(np.linspace(0, math.prod(grid) - 1, probes).astype(np.int64))
-        names = (
-            self.array.metadata.encode_chunk_key(tuple(map(int, i)))
-            for i in zip(*np.unravel_index(chosen, grid), strict=True)
-        )
-        return any((self.root / str(name)).exists() for name in names)
+        names = (self._name(tuple(map(int, i))) for i in zip(*np.unravel_index(chosen, grid), strict=True))
+        return any((self.root / name).exists() for name in names)
+
+    def _name(self, stored: Index) -> str:
+        name = str(self.array.metadata.encode_chunk_key(stored))
+        return name.replace(".", "/") if self.encoding.nested else name
 
     def read(self, index: Index, region: tuple[slice, ...]) -> np.ndarray:
         """Pixels of a region that lies within chunk ``index``.
