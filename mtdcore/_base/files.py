@@ -24,7 +24,8 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         try:
-            with open(beside, "wb") as file:
+            beside.unlink(missing_ok=True)
+            with open(beside, "xb") as file:  # made here: a link that lies there is not followed
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())

@@ -15,11 +15,15 @@ import numpy as np
 
 from mtdcore import IterationRecord
 from mtdcore._base.files import write_whole
+from mtdcore._base.guarded import opened, read_regular
 from mtdcore.data.micrographs.table import TABLE
 from mtdcore.em.checkpoint import previous_checkpoint
 from mtdcore.errors import InputError, StorageError
 
 from ..terminal.console import to_json
+
+#: Bytes that a file of a run may have.
+_MOST = 1 << 30
 
 #: Entry of a JSON file that seals the others.
 _SEAL = "sha256"
@@ -103,7 +107,8 @@ class RunFolder:
     def read_image(self, path: Path, side: int) -> np.ndarray:
         """One of the images of this run, (side, side) float64, or (C, side, side) of C classes."""
         try:
-            image = np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
+            opened(path, _MOST).close()
+            image = np.array(np.load(path, mmap_mode="r", allow_pickle=False), dtype=np.float64)
             if image.ndim not in (2, 3) or image.shape[-2:] != (side, side) or not np.isfinite(image).all():
                 raise ValueError(f"it holds {image.shape}, or pixels that are not finite")
         except Exception as problem:  # the header is parsed as Python text, which fails in many ways
@@ -116,9 +121,8 @@ class RunFolder:
         """The columns of ``history.csv``, the fields of :class:`mtdcore.IterationRecord`."""
         names = {field.name for field in fields(IterationRecord)}
         try:
-            with open(self.history, newline="", encoding="utf-8") as file:
-                table = csv.DictReader(file)
-                rows = list(table)
+            table = csv.DictReader(_rows(self.history))
+            rows = list(table)
             if any(set(columns) != names for columns in (table.fieldnames or names, *rows)):
                 raise ValueError(f"its columns should be {', '.join(names)}")
             return {name: [float(row[name]) for row in rows] for name in names}
@@ -132,12 +136,11 @@ class RunFolder:
         if not self.picks.exists():
             return []
         try:
-            with open(self.picks, newline="", encoding="utf-8") as file:
-                return [
-                    (int(line["row"]), int(line["column"]))
-                    for line in csv.DictReader(file)
-                    if int(line["micrograph"]) == micrograph
-                ]
+            return [
+                (int(line["row"]), int(line["column"]))
+                for line in csv.DictReader(_rows(self.picks))
+                if int(line["micrograph"]) == micrograph
+            ]
         except (OSError, ValueError, TypeError, KeyError, csv.Error) as problem:
             raise InputError(
                 f"{self.picks} should be the table that `mtd detect` wrote; it is damaged ({problem})."
@@ -164,9 +167,14 @@ class RunFolder:
         write_whole(self.history, lambda file: file.write(text.getvalue().encode()))
 
 
+def _rows(path: Path) -> io.StringIO:
+    """The text of a table."""
+    return io.StringIO(read_regular(path, _MOST).decode("utf-8"), newline="")
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(read_regular(path, _MOST))
     except (OSError, ValueError, RecursionError) as problem:
         raise InputError(f"{path} should be JSON; it is damaged ({problem}).") from problem
     if not isinstance(record, dict):
