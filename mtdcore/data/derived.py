@@ -10,12 +10,12 @@ from typing import Any, Self
 
 import numpy as np
 
-from .measurement import Measurement
+from .measurement import Measurement, Viewable
 from .tiles import Tile, TileGeometry
 
 
 @dataclass(frozen=True)
-class DerivedMeasurement(ABC):
+class DerivedMeasurement(Viewable, ABC):
     """Another measurement with something done to its tiles; shape, dtype, cut and order stay; see :class:`Measurement`.
 
     Attributes:
