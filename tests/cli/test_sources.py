@@ -78,6 +78,7 @@ def test_a_pickle_is_not_executed(tmp_path):
 
 
 def test_unknown_and_missing_files(tmp_path):
+    (tmp_path / "a.txt").touch()
     with pytest.raises(InputError, match=r"extension is '.txt'"):
         list(read_images(tmp_path / "a.txt"))
     with pytest.raises(StorageError, match="there is none"):

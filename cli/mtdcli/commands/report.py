@@ -25,6 +25,7 @@ def command(run_dir: Path, truth: Path | None, as_json: bool) -> None:
     from ..run.folder import RunFolder
 
     folder = RunFolder(run_dir)
+    folder.read_record()  # a lock would make a folder that is not there
     with locked(folder.path):
         write_report(folder, truth)
     emit({"report": str(folder.page)}, as_json)

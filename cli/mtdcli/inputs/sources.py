@@ -24,10 +24,10 @@ def read_images(path: Path, key: str | None = None) -> Iterator[np.ndarray]:
         InputError: unknown format, damaged file, no image, complex or non-numeric pixels.
         DependencyError: the reader of this format is not installed.
     """
+    opened(path).close()
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise InputError(f"{path} should be one of {', '.join(_READERS)}; its extension is '{path.suffix}'.")
-    opened(path).close()
     try:
         for name, array in reader(path, key):
             if array.dtype.kind not in "biuf" or array.ndim not in (2, 3) or not array.size:

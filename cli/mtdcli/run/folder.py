@@ -91,7 +91,9 @@ class RunFolder:
             file.unlink(missing_ok=True)
 
     def read_record(self) -> dict[str, Any]:
-        """``run.json`` as a dictionary; InputError if this is no finished run."""
+        """``run.json`` as a dictionary; InputError if this is no finished run, StorageError if nothing is there at all."""
+        if not self.path.exists():
+            raise StorageError(f"{self.path} should be a folder written by `mtd recover`; there is none.")
         if not self.record.exists():
             raise InputError(f"{self.path} should be a folder written by `mtd recover`; it has no run.json.")
         record = _read_json(self.record)
