@@ -156,13 +156,15 @@ class _Chunks:
             rows, columns = region.read
             out = np.empty((rows.stop - rows.start, columns.stop - columns.start), self._measurement.dtype)
             for key in self._keys(micrograph, region.read):
-                chunk = self._get(key)
+                chunk = self._get(key, uses)
                 common = [_common(*axis) for axis in zip(region.read, key[1:], self.sides, strict=True)]
                 outer, inner = zip(*common, strict=True)
                 out[outer] = np.nan if isinstance(chunk, BadChunk) else chunk[inner]
                 uses[key].popleft()
                 self._keep(key, chunk, uses)
+                del chunk  # or it would lie beside the next one
             yield out
+            del out
 
     def _keys(self, micrograph: int, window: tuple[slice, slice]) -> Iterator[_Key]:
         """Chunks of which a window has pixels."""
@@ -191,22 +193,23 @@ class _Chunks:
             reason = f"damaged ({error})"
         return BadChunk(self._stored.key(index), micrograph, corners[0], corners[1], reason)
 
-    def _get(self, key: _Key) -> np.ndarray | BadChunk:
+    def _get(self, key: _Key, uses: dict[_Key, deque[int]]) -> np.ndarray | BadChunk:
+        """A chunk from the cache, or from disk; then room is made first, so that there are never more than fit."""
         if key in self._cache:
             return self._cache[key]
+        if len(self._cache) >= self._capacity:
+            del self._cache[max(self._cache, key=lambda cached: uses[cached][0])]
         chunk = self.load(key)
         if isinstance(chunk, BadChunk):
             self._measurement._met(key, chunk)
         return chunk
 
     def _keep(self, key: _Key, chunk: np.ndarray | BadChunk, uses: dict[_Key, deque[int]]) -> None:
-        """Cache the chunk if it is needed again, within the bound on the size of the cache."""
+        """Cache the chunk if it is needed again."""
         if not uses[key]:
             self._cache.pop(key, None)
             return
         self._cache[key] = chunk
-        if len(self._cache) > self._capacity:
-            del self._cache[max(self._cache, key=lambda cached: uses[cached][0])]
 
 
 def _common(wanted: slice, index: int, side: int) -> tuple[slice, slice]:
