@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..run.output import refuse_weights
+from ..run.output import clean_beside, refuse_weights
 from ..run.stopping import patiently
 from ..terminal.console import F, command_line, emit, force_option, json_option, log
 from ..terminal.progress import Progress
@@ -114,6 +114,7 @@ def command(
     if output.suffix != ".safetensors":
         raise ParameterError(f"expected an output that ends in .safetensors; got {output.name}.")
     refuse_weights(output, resume or force, [Path(images)])
+    clean_beside(output)
     from mtdbridge import Augmentation, Pace, train_prior
 
     from ..report.prior import write_prior_report

@@ -97,7 +97,8 @@ class RunFolder:
         if not self.record.exists():
             raise InputError(f"{self.path} should be a folder written by `mtd recover`; it has no run.json.")
         record = _read_json(self.record)
-        path = record.get("measurement", {}).get("path", "")
+        # The seal leaves the path out, so that it may be edited; a record without a measurement (mtd reproduce) has none.
+        path = record["measurement"].get("path") if "measurement" in record else ""
         if not isinstance(path, str) or "\0" in path:
             raise InputError(f"{self.record} should name its measurement by a path; it holds {path!r}.")
         return record

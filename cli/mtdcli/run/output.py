@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -93,6 +94,29 @@ def refuse_weights(output: Path, force: bool, inputs: Sequence[Path] = ()) -> No
             )
         if path == output and not force:
             _storage(f"{path} exists already; --resume continues its training, --force replaces it.")
+
+
+def clean_beside(output: Path) -> None:
+    """Remove what trainings to this output left beside it that were killed while they wrote; those that run are let be."""
+    if not output.parent.is_dir():
+        return
+    names = "|".join(
+        re.escape(name) for name in (output.name, f"{output.name}.state", output.with_suffix(".html").name)
+    )
+    for left in output.parent.iterdir():
+        found = re.fullmatch(rf"\.({names})\.(\d+)\.part", left.name)
+        if found and left.is_file() and not left.is_symlink() and not _runs(int(found[2])):
+            left.unlink(missing_ok=True)
+
+
+def _runs(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 def refuse_page(path: Path) -> None:
