@@ -50,7 +50,12 @@ def test_a_record_that_was_changed_is_refused_but_the_measurement_may_move(tmp_p
     text = folder.record.read_text()
     folder.record.write_text(text.replace("old", "new"))
     assert folder.read_record()["measurement"]["path"] == "new"
-    for changed in (text.replace("0.1", "0.2"), text.replace('"old"', "7"), text.replace("sha256", "sha")):
+    for changed in (
+        text.replace("0.1", "0.2"),
+        text.replace('"old"', "7"),
+        text.replace("sha256", "sha"),
+        text.replace('"path"', '"pat"'),
+    ):
         folder.record.write_text(changed)
         with pytest.raises(InputError, match=r"run\.json should"):
             folder.read_record()
