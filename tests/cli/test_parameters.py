@@ -113,7 +113,7 @@ def test_a_finished_run_is_typed_and_its_measurement_may_move(measurement, run_d
         (("measurement", "path"), 7, "path"),
         (("result", "evidence_nats"), None, "evidence_nats"),
         (("result", "likelihood"), {}, "model"),
-        (("result", "likelihood", "rotations"), 10**9, "rotations"),
+        (("result", "likelihood", "views", "count"), 10**9, "rotations"),
         (("result", "likelihood", "min_separation"), 10**9, "separation"),
         (("result", "likelihood", "margin"), 0.5, "margin"),
         (("result", "likelihood", "class_weights"), [0.5, 0.5], "classes"),

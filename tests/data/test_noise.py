@@ -59,5 +59,5 @@ def test_excess_of_nothing():
 
 
 def test_default_count_covers_a_tenth():
-    assert default_expected_count((3, 100, 200), 10) == pytest.approx(60)
-    assert default_expected_count((1, 10, 10), 10) == 1.0
+    assert default_expected_count((3, 100, 200), 100) == pytest.approx(60)
+    assert default_expected_count((1, 10, 10), 100) == 1.0
