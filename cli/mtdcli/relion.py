@@ -8,6 +8,7 @@ stops where RELION_JOB_ABORT_NOW appears; started again in the same folder, it g
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,9 @@ SUCCESS, FAILURE, ABORTED = (f"RELION_JOB_EXIT_{how}" for how in ("SUCCESS", "FA
 
 #: How the copies compare with the picks of ``--in_coords``.
 EVALUATION = "evaluation.json"
+
+#: An option of mtd in a message; RELION's labels have underscores.
+_LABEL = re.compile(r"(?<=--)\w[\w-]*")
 
 #: Options that the job decides itself.
 _OWN = {
@@ -106,6 +110,7 @@ def command(
     ending = FAILURE
     try:
         job = _Job(output, control / ABORT, threads, _options(ctx.args))
+        job.check_labels(in_mics)
         again = not finished and job.same_as_before(in_mics)
         job.run(in_mics, in_coords, again)
         job.write(version_of(in_mics) if relion_version == "auto" else relion_version)  # type: ignore[arg-type]
@@ -148,6 +153,21 @@ class _Job:
         before = note.read_text(encoding="utf-8") if note.exists() else ""
         write_whole(note, lambda file: file.write(now.encode()))
         return before == now
+
+    def check_labels(self, in_mics: Path) -> None:
+        """Parse the options of every step before the first one starts: importing may take hours.
+
+        Raises:
+            click.UsageError: a label is missing or its value wrong; in the spelling of RELION.
+        """
+        try:
+            self._context("import", ["-o", self.measurement, *self.words["import"], "--", in_mics])
+            self._context("recover", [self.measurement, "-o", self.folder.path, *self.words["recover"]])
+            self._context("detect", [self.folder.path, *self.words["detect"]])
+        except click.UsageError as problem:
+            raise click.UsageError(
+                _LABEL.sub(lambda label: label[0].replace("-", "_"), problem.format_message())
+            ) from problem
 
     def check(self) -> None:
         """Raise Aborted when RELION has asked for it."""

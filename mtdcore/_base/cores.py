@@ -2,11 +2,55 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+#: Where control groups are mounted, and what says in which of them this process is.
+_MOUNTED, _MINE = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def usable_cores() -> int:
-    """Cores that the affinity of this process allows; all of the machine's where the system has no affinities (macOS)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Cores that the affinity of this process allows, and the quotas of its control groups (containers, batch systems).
+
+    All of the machine's where the system has neither (macOS). A quota of one and a half cores counts as two threads, which then wait for
+    each other a quarter of their time: one would leave a third of it unused.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([allowed, *(math.ceil(quota) for quota in _quotas())]))
+
+
+def _quotas() -> Iterator[float]:
+    """Cores that each control group around this process grants, of version 1 and 2; none without a limit."""
+    with suppress(OSError):
+        for line in _MINE.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers and "cpu" not in controllers.split(","):
+                continue
+            # Version 2 has one tree, version 1 one for each set of controllers; a container sees its own group as the root.
+            for root in (
+                (_MOUNTED, _MOUNTED / "unified")
+                if not controllers
+                else (_MOUNTED / controllers, _MOUNTED / "cpu")
+            ):
+                groups = [root, *(root / part for part in _ancestors(path))]
+                for group in groups:
+                    yield from _quota(group)
+
+
+def _ancestors(path: str) -> list[Path]:
+    inside = Path(path.lstrip("/"))
+    return [inside, *inside.parents] if inside.parts and ".." not in inside.parts else []
+
+
+def _quota(group: Path) -> Iterator[float]:
+    with suppress(OSError, ValueError):
+        most, period = (group / "cpu.max").read_text().split()
+        if most != "max":
+            yield int(most) / int(period)
+    with suppress(OSError, ValueError):
+        most, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        if int(most) > 0:
+            yield int(most) / int(period)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,8 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         try:
-            with open(beside, "wb") as file:
+            beside.unlink(missing_ok=True)
+            with open(beside, "xb") as file:  # made here: a link that lies there is not followed
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
@@ -35,10 +37,18 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
         raise StorageError(f"{path} could not be written: {error}.") from error
 
 
+#: What file systems answer that cannot flush a folder (CIFS, some FUSE), or do not let one be opened for it.
+_NO_FLUSH = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EACCES, errno.EPERM)
+
+
 def _flush_folder(folder: Path) -> None:
-    """Make a rename in a folder survive a power failure."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    """Make a rename in a folder survive a power failure, where the file system can."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as problem:
+        if problem.errno not in _NO_FLUSH:
+            raise

@@ -3,14 +3,21 @@
 Numba's own cache believes what it finds: a truncated file ends the process, an edited one runs as machine code,
 and two processes that compile at once may file one kernel under the name of another. Here every entry is a file of
 its own, named by its key and by the sources, sealed by a SHA-256, and replaced whole. What does not fit is compiled again.
+
+The seal finds faults, not forgery, and an entry is code. So the folder counts: it, and every folder above it, must be such
+that nobody can write there but this user, root, and the owner of these sources, who could as well change them.
 """
 
 from __future__ import annotations
 
 import functools
+import grp
 import hashlib
 import logging
+import os
 import pickle
+import pwd
+import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -63,6 +70,8 @@ class SealedFiles:
     def load(self, key: object) -> Any:
         """The entry saved under this key; None if there is none, or it is damaged."""
         path = self.path(key)
+        if not trusted(self._folder):
+            return None
         try:
             content = path.read_bytes()
         except OSError:
@@ -81,6 +90,8 @@ class SealedFiles:
 
     def save(self, key: object, entry: object) -> None:
         """Keep an entry; a full or read-only disk only means that it will be compiled again."""
+        if not trusted(self._folder):
+            return
         path, data = self.path(key), dumps((key, entry))  # type: ignore[no-untyped-call]
         seal = hashlib.sha256(path.name.encode() + data).digest()
         try:
@@ -97,6 +108,41 @@ class SealedFiles:
         """File of a key (types of the arguments, processor, code of the function)."""
         name = hashlib.sha256(f"{_sources(self._of)} {key!r}".encode()).hexdigest()[:32]
         return self._folder / f"{self._base}.{name}.nbc"
+
+
+@functools.cache
+def trusted(folder: Path) -> bool:
+    """Whether nobody but this user, root and the owner of the sources can put files into a folder; a warning says if not."""
+    owners = {0, os.getuid(), Path(__file__).stat().st_uid}
+    folder = Path(os.path.realpath(folder))
+    for one in (folder, *folder.parents):
+        try:
+            found = one.stat()
+        except OSError:  # not there yet: who may make it is decided above
+            continue
+        others = bool(found.st_mode & stat.S_IWOTH) or bool(
+            found.st_mode & stat.S_IWGRP and not _private(found)
+        )
+        kept = one != folder and bool(
+            found.st_mode & stat.S_ISVTX
+        )  # as /tmp: others cannot exchange what is ours there
+        if found.st_uid not in owners or (others and not kept):
+            _log.warning(
+                "compiled kernels are not kept, which costs half a minute: others can write to %s; set NUMBA_CACHE_DIR to a folder "
+                "of your own",
+                one,
+            )
+            return False
+    return True
+
+
+def _private(found: os.stat_result) -> bool:
+    """Whether the group of a folder is that of its owner alone, as many systems give each user one."""
+    try:
+        owner, group = pwd.getpwuid(found.st_uid), grp.getgrgid(found.st_gid)
+    except KeyError:
+        return False
+    return owner.pw_gid == found.st_gid and set(group.gr_mem) <= {owner.pw_name}
 
 
 @functools.cache

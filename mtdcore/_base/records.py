@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import types
@@ -13,8 +14,9 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, StorageError
 from .files import write_whole
+from .guarded import Archive, opened
 
 T = TypeVar("T")
 
@@ -141,15 +143,21 @@ def save_npz(path: Path, value: Any) -> None:
     write_whole(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
 
 
-def load_npz(kind: type[T], path: Path) -> T:
+def load_npz(kind: type[T], path: Path, content: bytes | None = None) -> T:
     """The dataclass that :func:`save_npz` wrote; scalars are Python numbers again.
+
+    Args:
+        kind: of the dataclass.
+        path: the file.
+        content: its bytes, where the caller has read them.
 
     Raises:
         InputError: the file is missing, damaged or of another kind.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            values = {name: file[name] for name in file.files}
+        with opened(path) if content is None else io.BytesIO(content) as file:
+            archive = Archive(path, file)
+            values = {name: archive[name] for name in archive.names}
         return from_record(kind, {n: v if v.ndim else v.item() for n, v in values.items()})
     except Exception as problem:  # NumPy, zipfile and zlib share no exception type
         raise InputError(
@@ -180,11 +188,12 @@ def unseal(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     from safetensors import SafetensorError, safe_open
 
     try:
+        opened(path).close()
         with safe_open(path, framework="numpy") as file:
             names = file.keys()  # an open file is no mapping
             found, arrays = file.metadata(), {name: file.get_tensor(name) for name in names}
         intact = found["sha256"] == _digest(found["header"], arrays)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as problem:
+    except (OSError, StorageError, InputError, SafetensorError, KeyError, TypeError, ValueError) as problem:
         raise Damaged(f"{type(problem).__name__}: {problem}") from problem
     if not intact:
         raise Damaged("its SHA-256 does not match its content")

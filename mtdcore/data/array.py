@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .._base.guarded import opened
 from ..errors import InputError, StorageError
 from .measurement import Reader, TiledMeasurement
 from .prefetch import TILES_AHEAD, prefetched
@@ -48,6 +49,11 @@ class ArrayMeasurement(TiledMeasurement):
         tiles = super().tiles(geometry)
         return prefetched(tiles, TILES_AHEAD) if self._path else tiles
 
+    @property
+    def path(self) -> Path | None:
+        """The mapped file; None: memory."""
+        return self._path
+
     def _reader(self) -> Reader:
         def read(micrograph: int, regions: Sequence[Region]) -> Iterator[np.ndarray]:
             for region in regions:
@@ -69,9 +75,75 @@ class ArrayMeasurement(TiledMeasurement):
         return f"ArrayMeasurement(shape={self.shape}, dtype={self.dtype}, source={self._path or 'memory'})"
 
 
+class LazyMeasurement(TiledMeasurement):
+    """An array of another library that is read piece by piece: dask, HDF5, Zarr in memory.
+
+    Args:
+        array: (H, W) or (micrographs, H, W), with ``shape``, ``dtype`` and slices that NumPy can take.
+        mask: see :class:`TiledMeasurement`.
+    """
+
+    def __init__(self, array: Any, mask: np.ndarray | None = None) -> None:
+        super().__init__(tuple(array.shape), np.dtype(array.dtype), mask)
+        self.array = array
+
+    def tiles(self, geometry: TileGeometry) -> Iterator[Tile]:
+        """Tiles read ahead of their consumer; see :class:`Measurement`."""
+        return prefetched(super().tiles(geometry), TILES_AHEAD)
+
+    def _reader(self) -> Reader:
+        def read(micrograph: int, regions: Sequence[Region]) -> Iterator[np.ndarray]:
+            for region in regions:
+                index = region.read if len(self.array.shape) == 2 else (micrograph, *region.read)
+                # What slicing gives may be a view of pixels that are somebody else's.
+                yield np.array(self.array[index])
+
+        return read
+
+    def __repr__(self) -> str:
+        return f"LazyMeasurement(shape={self.shape}, dtype={self.dtype}, source={type(self.array).__name__})"
+
+
+def from_arrays(source: Any, mask: np.ndarray | None = None) -> TiledMeasurement:
+    """A measurement of an array of any library, of a masked array (what is masked is not used), or of a list of images.
+
+    Raises:
+        InputError: none of these, or arrays of several shapes.
+    """
+    if isinstance(source, np.ma.MaskedArray):
+        usable = ~np.ma.getmaskarray(source)
+        return ArrayMeasurement(
+            np.asarray(source.data), usable if mask is None else usable & np.asarray(mask)
+        )
+    if isinstance(source, np.ndarray):
+        return ArrayMeasurement(source, mask)
+    if hasattr(source, "detach"):  # a tensor, perhaps on a device, perhaps with a gradient
+        source = source.detach().cpu()
+    elif hasattr(source, "__cuda_array_interface__"):
+        source = source.get()
+    elif isinstance(source, list | tuple) and any(isinstance(one, np.ma.MaskedArray) for one in source):
+        return from_arrays(np.ma.stack(source), mask)
+    elif not isinstance(source, list | tuple) and _reads_lazily(source):
+        return LazyMeasurement(source, mask)
+    try:
+        array = np.asarray(source)
+    except Exception as problem:  # every library raises what it likes
+        raise InputError(
+            f"a measurement needs images of one shape, (H, W) or (micrographs, H, W); {type(source).__name__} could not be made "
+            f"into an array ({' '.join(str(problem).split())})."
+        ) from problem
+    return ArrayMeasurement(array, mask)
+
+
+def _reads_lazily(source: Any) -> bool:
+    """Whether an array is in pieces, so that taking it whole would fill the memory."""
+    return hasattr(source, "chunks") and all(
+        hasattr(source, name) for name in ("shape", "dtype", "__getitem__")
+    )
+
+
 def _map(path: Path) -> np.ndarray:
-    if path.exists() and not path.is_file():
-        raise InputError(f"{path} should be a .npy file; it is a folder, a pipe or a device.")
+    opened(path).close()
     try:
         loaded = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:

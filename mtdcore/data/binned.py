@@ -9,12 +9,12 @@ from typing import Self
 import numpy as np
 
 from ..errors import ParameterError
-from .measurement import Measurement
+from .measurement import Measurement, Viewable
 from .tiles import Region, Tile, TileGeometry
 
 
 @dataclass(frozen=True)
-class BinnedMeasurement:
+class BinnedMeasurement(Viewable):
     """Means over blocks of another measurement, made tile by tile; see :class:`Measurement`.
 
     White noise of standard deviation sigma becomes white noise of sigma / factor. A block with an invalid pixel is

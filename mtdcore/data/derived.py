@@ -5,16 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Self
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
-from .measurement import Measurement
+from .measurement import Measurement, Viewable
 from .tiles import Tile, TileGeometry
 
 
 @dataclass(frozen=True)
-class DerivedMeasurement(ABC):
+class DerivedMeasurement(Viewable, ABC):
     """Another measurement with something done to its tiles; shape, dtype, cut and order stay; see :class:`Measurement`.
 
     Attributes:
@@ -48,3 +49,13 @@ class DerivedMeasurement(ABC):
     def split(self, parts: int) -> list[Self]:
         """Consecutive parts."""
         return [replace(self, source=part) for part in self.source.split(parts)]
+
+
+def files_of(measurement: Any) -> list[Path]:
+    """Files and folders that a measurement, or what it was made of, reads; none where it lies in memory."""
+    source = getattr(measurement, "source", None)
+    if source is not None:
+        return files_of(source)
+    micrographs = getattr(measurement, "micrographs", ())
+    paths = [getattr(measurement, "path", None), *(getattr(one, "path", None) for one in micrographs)]
+    return [path for path in paths if isinstance(path, Path)]

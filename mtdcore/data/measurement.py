@@ -85,7 +85,32 @@ class Tiles:
 Reader: TypeAlias = Callable[[int, Sequence[Region]], Iterator[np.ndarray]]
 
 
-class TiledMeasurement(ABC):
+#: Of tiles that together are the pixels, each once.
+_WHOLE = TileGeometry(side=1024, unit=1, halo=0, reach=0)
+
+
+def whole(measurement: Measurement) -> np.ndarray:
+    """All pixels of a measurement, in memory: (H, W) of one micrograph, (micrographs, H, W) of several; NaN where invalid."""
+    pixels = np.full(measurement.shape, np.nan, measurement.dtype)
+    for tile in measurement.tiles(_WHOLE):
+        values = tile.values if tile.valid is None else np.where(tile.valid, tile.values, np.nan)
+        pixels[tile.micrograph][tile.region.read] = values
+    return pixels[0] if len(pixels) == 1 else pixels
+
+
+class Viewable:
+    """A measurement that NumPy and matplotlib take as an array, see :func:`whole`."""
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        """All pixels; ``np.asarray(measurement)``."""
+        if copy is False:
+            raise ValueError(
+                "the pixels of a measurement cannot be had without a copy: they are put together from tiles."
+            )
+        return whole(self).astype(dtype or self.dtype, copy=False)  # type: ignore[arg-type,attr-defined]
+
+
+class TiledMeasurement(Viewable, ABC):
     """Cutting, masking and splitting; a subclass says where pixels come from (:meth:`_reader`).
 
     Args:

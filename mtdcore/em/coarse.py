@@ -13,7 +13,7 @@ from typing import Any
 from array_api_compat import array_namespace
 
 from .._base.typing import Array
-from ..data import Measurement, open_measurement
+from ..data import Measurement, MeasurementLike, open_measurement
 from ..data.binned import BinnedMeasurement
 from ..errors import ParameterError
 from ..model.priors import FlatPrior, Prior, centre_of, denoise, has_own_units, is_flat
@@ -83,7 +83,12 @@ class BinnedPrior:
 
 
 def recover_coarse_first(
-    measurement: Any, *, factor: int = 2, coarse_iterations: int = 20, box_size: int, **options: Any
+    measurement: MeasurementLike,
+    *,
+    factor: int = 2,
+    coarse_iterations: int = 20,
+    box_size: int,
+    **options: Any,
 ) -> Recovery:
     """Like :func:`mtdcore.recover`, from the target and the number of copies that block means have given.
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from numpy.typing import ArrayLike
 
-from ..data import Measurement, open_measurement
+from ..data import MeasurementLike, open_measurement
 from ..errors import ParameterError
 from ..estep.backends import Backend
 from ..estep.expectation import check_box_fits
@@ -26,7 +26,7 @@ from .state import EMState, Recovery, doubt_noise
 
 
 def recover(
-    measurement: Measurement | ArrayLike | str,
+    measurement: MeasurementLike,
     *,
     box_size: Box,
     rotations: int | Views = 4,

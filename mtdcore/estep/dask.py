@@ -9,6 +9,8 @@ repeated elsewhere when its worker is lost, and gives the same bits there.
 
 from __future__ import annotations
 
+import logging
+import re
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -23,11 +25,13 @@ from .._base.optional import optional
 from .._base.summing import FAN_IN, SummingExecutor, node_sum
 from .._base.typing import Array, Precision
 from ..data.tiles import Tile
-from ..errors import DependencyError, DeviceError, StorageError
+from ..errors import DependencyError, DeviceError, ParameterError, StorageError
 from ..model.likelihood import Likelihood, WindowLikelihood
 from .backends import Backend, get_backend
 from .backends.library import ALL, HostArrays, checked
 from .sums import TemplateSums
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -176,17 +180,36 @@ class WorkerBackend(HostArrays):
             ) from missing
 
 
+def check_address(address: str) -> None:
+    """Raise ParameterError unless this is the address of a scheduler, such as ``tls://node17:8786``."""
+    if not re.fullmatch(r"[a-z][a-z0-9]*://[^\s/]+:\d{1,5}", address):
+        raise ParameterError(
+            f"the address of a Dask scheduler should read tls://HOST:PORT or tcp://HOST:PORT; got {address!r}."
+        )
+
+
 @contextmanager
-def connected(address: str) -> Iterator[DaskExecutor]:
+def connected(address: str, security: Any = None) -> Iterator[DaskExecutor]:
     """An executor of the cluster whose scheduler listens at ``address``.
 
+    Args:
+        address: such as ``tls://node17:8786``.
+        security: a ``distributed.Security`` with the certificates of the cluster; None: those of Dask's configuration.
+
     Raises:
+        ParameterError: ``address`` is none.
         DependencyError: ``distributed`` is not installed, or the workers have another version of mtdcore.
         StorageError: no scheduler answers there, or it has no workers.
     """
+    check_address(address)
     distributed = optional("distributed", "dask")
+    if not address.startswith("tls://"):
+        _log.warning(
+            "%s is not encrypted: whoever reaches that port can run code as you; docs/cluster.md says how to use tls://",
+            address,
+        )
     try:
-        client = distributed.Client(address, timeout=_PATIENCE, set_as_default=False)
+        client = distributed.Client(address, timeout=_PATIENCE, set_as_default=False, security=security)
     except (OSError, ValueError) as problem:
         raise StorageError(
             f"a Dask scheduler should listen at {address}; nothing answered within {_PATIENCE} s: {problem}."
@@ -205,10 +228,13 @@ def connected(address: str) -> Iterator[DaskExecutor]:
 def local_workers(count: int) -> Iterator[DaskExecutor]:
     """An executor of ``count`` processes on this machine, which are replaced when they are lost.
 
+    Other users of the machine reach the port of the scheduler too: only who has the certificate of this run is let in.
+
     Raises:
-        DependencyError: ``distributed`` is not installed.
+        DependencyError: ``distributed``, or what makes certificates, is not installed.
     """
     distributed = optional("distributed", "dask")
+    optional("cryptography", "dask")
     import dask
 
     settings = {
@@ -226,6 +252,9 @@ def local_workers(count: int) -> Iterator[DaskExecutor]:
             dashboard_address=None,
             memory_limit=0,
             silence_logs="ERROR",
+            protocol="tls://",
+            host="127.0.0.1",
+            security=distributed.Security.temporary(),
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):

@@ -7,7 +7,7 @@ from functools import partial
 
 from .._base.summing import map_sum
 from .._base.typing import Array
-from ..data import Measurement, open_measurement
+from ..data import Measurement, MeasurementLike, open_measurement
 from ..data.measurement import Tiles
 from ..data.tiles import TileGeometry
 from ..errors import InputError, ParameterError
@@ -24,7 +24,7 @@ PART_TILES, LEAST_TILES = 64, 8
 
 
 def e_step(
-    measurement: Measurement | Array | str,
+    measurement: MeasurementLike,
     target: Array,
     likelihood: Likelihood,
     backend: str | Backend = "cpu",

@@ -14,12 +14,11 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy import ndimage
 
 from .._base.files import write_whole
 from .._base.typing import Array
-from ..data import Measurement, open_measurement
+from ..data import MeasurementLike, open_measurement
 from ..data.micrographs.star import write_star
 from ..data.tiles import Region, Tile
 from ..errors import ParameterError
@@ -186,7 +185,7 @@ class Detections:
 
 
 def detect(
-    measurement: Measurement | ArrayLike | str,
+    measurement: MeasurementLike,
     target: Array,
     likelihood: Likelihood,
     backend: str | Backend = "cpu",

@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy.ndimage import gaussian_filter
 
-from ..data import Measurement, open_measurement
+from ..data import MeasurementLike, open_measurement
 from ..data.derived import DerivedMeasurement
 from ..data.tiles import Tile
 from ..em.recover import recover
@@ -49,7 +48,7 @@ class HalfMeasurement(DerivedMeasurement):
 
 
 def half_recoveries(
-    measurement: Measurement | ArrayLike | str, target: np.ndarray, **options: Any
+    measurement: MeasurementLike, target: np.ndarray, **options: Any
 ) -> tuple[Recovery, Recovery]:
     """Recover the upper and the lower half of the micrographs, each from a blurred copy of the target.
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import stdtrit
 
-from ..data import Measurement, open_measurement
+from ..data import MeasurementLike, open_measurement
 from ..data.derived import DerivedMeasurement
 from ..data.tiles import Tile
 from ..em.recover import recover
@@ -81,7 +81,7 @@ class NullMeasurement(DerivedMeasurement):
 
 
 def null_measurement(
-    measurement: Measurement | ArrayLike | str, noise_std: float | Sequence[float], seed: int = 0
+    measurement: MeasurementLike, noise_std: float | Sequence[float], seed: int = 0
 ) -> NullMeasurement:
     """White noise of the shape, dtype and mask of a measurement; nothing is held in memory.
 
@@ -127,7 +127,7 @@ def phase_randomised(images: ArrayLike, seed: int = 0) -> np.ndarray:
 
 
 def null_runs(
-    measurement: Measurement | ArrayLike | str,
+    measurement: MeasurementLike,
     noise_std: float | Sequence[float],
     /,
     runs: int = 8,

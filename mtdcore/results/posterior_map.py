@@ -7,10 +7,10 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from .._base.typing import Array
-from ..data import Measurement, open_measurement
+from ..data import MeasurementLike, open_measurement
+from ..data.derived import files_of
 from ..errors import ParameterError
 from ..estep.backends import Backend, get_backend
 from ..estep.posteriors import posteriors
@@ -18,7 +18,7 @@ from ..model.likelihood import Likelihood
 
 
 def posterior_maps(
-    measurement: Measurement | ArrayLike | str,
+    measurement: MeasurementLike,
     target: Array,
     likelihood: Likelihood,
     backend: str | Backend = "cpu",
@@ -55,7 +55,7 @@ def posterior_maps(
 
 def write_posterior_map(
     path: str | Path,
-    measurement: Measurement | ArrayLike | str,
+    measurement: MeasurementLike,
     target: Array,
     likelihood: Likelihood,
     backend: str | Backend = "cpu",
@@ -72,11 +72,11 @@ def write_posterior_map(
         likelihood: see there.
         backend: see there.
         pixel_size: angstrom; None: unknown.
-        overwrite: replace what is at ``path``.
+        overwrite: replace a map or measurement that mtd wrote to ``path``, and nothing else; never the measurement itself.
 
     Raises:
         ParameterError, InputError: see :func:`posterior_maps`.
-        StorageError: ``path`` exists or cannot be written.
+        StorageError: ``path`` may not be replaced or cannot be written.
     """
     from .._base.version import __version__
     from ..data.zarr.store import creating
@@ -92,6 +92,7 @@ def write_posterior_map(
         overwrite,
         pixel_size=pixel_size,
         ome=True,
+        inputs=files_of(source),
     ) as (array, _):
         for index, one in enumerate(posterior_maps(source, target, likelihood, backend)):
             array[index] = one

@@ -14,7 +14,9 @@ from typing import BinaryIO, Literal, TypeAlias
 import numpy as np
 
 from .._base.files import write_whole
+from .._base.guarded import opened
 from .._base.optional import optional
+from ..data.micrographs.listing import split_name
 from ..data.micrographs.star import write_star
 from ..data.micrographs.table import MicrographTable
 from ..errors import ParameterError, StorageError
@@ -39,8 +41,8 @@ PICKS, AVERAGES, STACK = "autopick.star", "class_averages.star", "class_averages
 
 def version_of(star: Path) -> Version:
     """The RELION that wrote a STAR file, as far as its comment says: ``# version 50001`` is 5, anything older 4.0."""
-    with open(star, encoding="utf-8", errors="replace") as file:
-        found = re.search(r"^#\s*version\s+(\d+)", file.read(4096), re.MULTILINE)
+    with opened(star) as file:
+        found = re.search(rb"^#\s*version\s+(\d+)", file.read(4096), re.MULTILINE)
     return "5.0" if found and int(found[1]) >= 50000 else "4.0"
 
 
@@ -152,7 +154,7 @@ def write_output_nodes(folder: str | Path, version: Version) -> None:
 
 def _stems(names: Sequence[str]) -> list[str]:
     """A file name for each micrograph; numbered where several would be the same."""
-    plain = [Path(name.rpartition("@")[2]).stem for name in names]
+    plain = [Path(split_name(name)[1]).stem for name in names]
     several = len(set(plain)) < len(plain)
     return [f"{i + 1:06d}_{stem}" for i, stem in enumerate(plain)] if several else plain
 

@@ -12,10 +12,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from .._base.typing import Array
-from ..data import Measurement, open_measurement
+from ..data import MeasurementLike, open_measurement
 from ..em.state import Recovery
 from ..errors import InputError, ParameterError
 from ..estep.backends import Backend, get_backend
@@ -82,7 +81,7 @@ def average_level(recovery: Recovery) -> float:
 
 
 def unbiased_average(
-    measurement: Measurement | ArrayLike | str, recovery: Recovery, backend: str | Backend = "cpu"
+    measurement: MeasurementLike, recovery: Recovery, backend: str | Backend = "cpu"
 ) -> tuple[np.ndarray, float]:
     """The aligned average without the pull of the target that aligned it, and its noise level.
 

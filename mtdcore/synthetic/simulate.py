@@ -23,6 +23,7 @@ from .placement import random_corners
 
 _BLOCK = (256, 1024)  # rows, columns of pixels; part of what a seed means, and a chunk on disk
 _TRUTH_FILE = "truth.npz"  # beside the chunks
+_MOST_TRUTH = 1 << 30
 _PLACES, _ROTATIONS, _NOISE = range(3)  # random streams of a micrograph
 
 
@@ -97,11 +98,11 @@ def simulate(
         path: write a Zarr v3 array here, with the truth beside it (:func:`open_simulation`). None: stay in memory.
         dtype: dtype of the pixels.
         compressor: of the chunks on disk (noise hardly compresses).
-        overwrite: replace what is at ``path``.
+        overwrite: replace a measurement that mtd wrote to ``path``, and nothing else.
 
     Raises:
         ParameterError: an argument outside its domain, or copies that do not fit.
-        StorageError: ``path`` exists or cannot be written.
+        StorageError: ``path`` may not be replaced or cannot be written.
     """
     target = np.array(target, dtype=np.float64)
     length = len(target) if target.ndim else 0
@@ -177,12 +178,14 @@ def open_simulation(path: str | Path) -> Simulation:
         InputError: nothing written by ``simulate`` is there.
         StorageError: ``path`` does not exist.
     """
+    from ..data.zarr.guard import read_inside
     from ..data.zarr.store import StoredArray
 
     measurement = open_measurement(path)
     try:
         attributes: Any = StoredArray.open(Path(path)).array.attrs["mtdcore"]
-        truth, parameters = load_npz(Truth, Path(path) / _TRUTH_FILE), dict(attributes["parameters"])
+        content = read_inside(Path(path), _TRUTH_FILE, _MOST_TRUTH)
+        truth, parameters = load_npz(Truth, Path(path) / _TRUTH_FILE, content), dict(attributes["parameters"])
     except Exception as error:  # of whatever kind zarr chooses
         raise InputError(
             f"{path} should be a measurement written by simulate; its truth is unreadable: {error}."

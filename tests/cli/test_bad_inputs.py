@@ -10,7 +10,6 @@ from mtdcli.relion import main as relion
 from mtdcore.data.micrographs.star import read_star, write_star
 
 mrcfile = pytest.importorskip("mrcfile")
-pytest.importorskip("gemmi")
 
 RECOVER = {"box_size": 8, "iterations": 2, "device": "cpu", "seed": 1}
 

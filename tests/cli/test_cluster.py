@@ -28,3 +28,11 @@ def test_workers_change_no_bit(mtd, measurement, tmp_path):
     alone, shared = (np.load(tmp_path / name / "estimate.npy") for name in ("alone", "shared"))
     np.testing.assert_array_equal(shared, alone)
     mtd("recover", measurement, "-o", tmp_path / "shared", *QUICK, "--resume")
+
+
+def test_what_is_no_address_is_told_at_once(mtd, tmp_path):
+    result = mtd(
+        "recover", tmp_path / "missing.zarr", "-o", tmp_path / "run", *QUICK, "--scheduler", "foo", code=2
+    )
+    assert "'foo' is no address such as tls://node17:8786" in result.stderr
+    assert not (tmp_path / "run").exists()

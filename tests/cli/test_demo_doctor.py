@@ -48,7 +48,7 @@ def test_doctor_tests_this_installation(mtd_json, mtd):
     assert result["devices"]["cpu"]["self_test"]["passed"]
     assert result["devices"]["cuda"]
     assert result["packages"]["numpy"]
-    assert {"torch", "mrcfile", "tifffile", "gemmi", "distributed"} <= set(result["optional"])
+    assert {"torch", "mrcfile", "tifffile", "imagecodecs", "distributed"} <= set(result["optional"])
     assert "self_test" in mtd("doctor").stdout
 
 

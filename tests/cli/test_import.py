@@ -156,7 +156,6 @@ _rlnDefocusAngle #5
 @pytest.fixture
 def star(mrc, tmp_path):
     """A list of both micrographs, after CTF estimation."""
-    pytest.importorskip("gemmi")
     path = tmp_path / "micrographs_ctf.star"
     path.write_text(OPTICS + "".join(f"{file.name} 1 15000 14000 {10 * i}\n" for i, file in enumerate(mrc)))
     return path

@@ -13,7 +13,6 @@ from mtdcli.relion import main
 from mtdcore.data.micrographs.star import read_star
 
 mrcfile = pytest.importorskip("mrcfile")
-pytest.importorskip("gemmi")
 
 OPTICS = "data_optics\n\nloop_\n_rlnOpticsGroup #1\n_rlnMicrographPixelSize #2\n1 2.5\n\n"
 OPTIONS = {
@@ -182,13 +181,19 @@ def test_a_failing_job_says_so_and_leaves_nothing_for_the_pipeline(project, insi
         ({"box_sise": 12}, "no option --box_sise"),
         ({"whiten": "maybe"}, "Yes or No"),
         ({"output": "x"}, "no option --output"),
+        ({}, "Missing option '--box_size'"),
+        ({"box_size": "many"}, "Invalid value for '--box_size'"),
+        ({"box_size": 12, "mask_edge": -1}, "Invalid value for '--mask_edge'"),
+        ({"box_size": 12, "threshold": 2}, "Invalid value for '--threshold'"),
     ],
 )
-def test_wrong_labels_are_one_line(inside, labels, said):
+def test_wrong_labels_are_one_line(project, inside, labels, said):
+    """And told before anything is imported."""
     code, exits, err = inside(**labels)
     assert (code, exits) == (2, ["FAILURE"])
     assert said in err
     assert len(err.splitlines()) == 1
+    assert not list(project[0].rglob("*.zarr"))
 
 
 def test_a_job_asked_to_stop_while_it_imports_stops_there(project, inside, monkeypatch):

@@ -56,7 +56,7 @@ def test_simulate_replaces_nothing_unasked(mtd, measurement):
         (["glyph", "--count", "1", "--density", "0.1"], 2),
         (["glyph:x"], 2),
         (["missing.png"], 74),
-        (["notes.txt"], 65),
+        ([__file__], 65),
     ],
 )
 def test_simulate_refuses_what_it_cannot_do(mtd, tmp_path, args, code):

@@ -19,7 +19,6 @@ from mtdcore.data.preparation.pixels import open_pixels
 
 mrcfile = pytest.importorskip("mrcfile")
 starfile = pytest.importorskip("starfile")
-pytest.importorskip("gemmi")
 
 FOREIGN = Path(__file__).parents[1] / "foreign"
 

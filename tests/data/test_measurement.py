@@ -209,7 +209,7 @@ def test_sources_that_are_no_measurement(tmp_path):
     (tmp_path / "many.npz").rename(tmp_path / "many.npy")
     (tmp_path / "folder").mkdir()
     names = ["image.tiff", "bad.npy", "empty.npy", "short.npy", "object.npy", "many.npy", "folder"]
-    for source in [*(tmp_path / name for name in names), 5, [[1.0]]]:
+    for source in [*(tmp_path / name for name in names), 5, [[1.0], [1.0, 2.0]]]:
         with pytest.raises(InputError):
             open_measurement(source)
     with pytest.raises(StorageError, match="does not exist"):

@@ -16,7 +16,6 @@ from mtdcore.data.tiles import TileGeometry
 from mtdcore.errors import InputError, MtdError, StorageError
 
 mrcfile = pytest.importorskip("mrcfile")
-pytest.importorskip("gemmi")
 
 RNG = np.random.default_rng(0)
 STACK = RNG.integers(0, 100, (3, 40, 50))
@@ -124,7 +123,7 @@ def test_tiff_stacks(tmp_path, dtype, compression):
     tifffile.imwrite(
         tmp_path / "a.tif", STACK.astype(dtype), compression=compression, photometric="minisblack"
     )
-    assert np.array_equal(pixels(mtdcore.open_measurement(tmp_path / "a.tif")), STACK)
+    assert np.array_equal(pixels(mtdcore.open_measurement(tmp_path / "a.tif")), STACK[:, ::-1])
 
 
 def test_a_measurement_of_files_is_cheap_to_send_and_splits(tmp_path):
@@ -266,7 +265,7 @@ def test_what_is_no_star_file_is_refused(tmp_path, text):
 
 
 def test_star_that_is_no_text_and_star_that_is_not_there(tmp_path):
-    (tmp_path / "a.star").write_bytes(b"data_\xff\xfe")
+    (tmp_path / "a.star").write_bytes("data_\n".encode("utf-16"))
     with pytest.raises(InputError, match="not text"):
         read_star(tmp_path / "a.star")
     with pytest.raises(StorageError, match="could not be read"):

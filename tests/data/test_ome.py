@@ -7,6 +7,7 @@ import pytest
 import zarr
 
 import mtdcore
+from mtdcore.data.tiles import TileGeometry
 from mtdcore.data.zarr.ome import ome_pixel_size
 from mtdcore.data.zarr.store import creating
 from mtdcore.errors import InputError
@@ -83,3 +84,46 @@ def test_an_image_without_a_pixel_size_has_none(tmp_path):
         array[:] = PIXELS
     assert ome_pixel_size(tmp_path / "m.zarr") is None
     assert ome_pixel_size(tmp_path) is None
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("shape", [(1, 1, 3, 40, 50), (3, 1, 1, 40, 50), (1, 3, 40, 50), (1, 1, 1, 40, 50)])
+def test_axes_of_length_one_are_left_out(tmp_path, shape, version):
+    pixels = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    chunks = (*(2 if n > 1 else 1 for n in shape[:-2]), 16, 32)
+    array = zarr.create_array(
+        str(tmp_path / "a.zarr"), shape=shape, dtype="f4", chunks=chunks, zarr_format=version
+    )
+    array[...] = pixels
+    measurement = mtdcore.open_measurement(tmp_path / "a.zarr")
+    assert measurement.shape == (max(shape[:-2]), 40, 50)
+    tiles = measurement.tiles(TileGeometry(side=64, unit=1, halo=0, reach=0))
+    assert np.array_equal([tile.values for tile in tiles], pixels.reshape(-1, 40, 50))
+
+
+def test_two_axes_that_could_be_micrographs_are_refused(tmp_path):
+    zarr.create_array(str(tmp_path / "a.zarr"), shape=(2, 3, 40, 50), dtype="f4", chunks=(1, 1, 40, 50))[
+        ...
+    ] = 1
+    with pytest.raises(InputError, match="one axis before the last two"):
+        mtdcore.open_measurement(tmp_path / "a.zarr")
+
+
+def test_chunks_in_folders_that_the_metadata_do_not_mention(tmp_path):
+    """As some writers of format 2 leave it: no key ``dimension_separator``."""
+    pixels = np.random.default_rng(0).normal(size=(2, 40, 50)).astype(np.float32)
+    for compressors in (None, "auto"):
+        path = tmp_path / f"{compressors}.zarr"
+        keys = {"name": "v2", "separator": "/"}
+        options = {"zarr_format": 2, "chunk_key_encoding": keys, "compressors": compressors}
+        zarr.create_array(str(path), shape=pixels.shape, dtype="f4", chunks=(1, 16, 32), **options)[...] = (
+            pixels
+        )
+        metadata = json.loads((path / ".zarray").read_text())
+        del metadata["dimension_separator"]
+        (path / ".zarray").write_text(json.dumps(metadata))
+        measurement = mtdcore.open_measurement(path)
+        tiles = measurement.tiles(TileGeometry(side=64, unit=1, halo=0, reach=0))
+        assert np.array_equal([tile.values for tile in tiles], pixels)
+        (path / "1/0/1").unlink()
+        assert [chunk.key for chunk in mtdcore.open_measurement(path).find_bad_chunks()] == ["1/0/1"]

@@ -10,8 +10,6 @@ from mtdcore.errors import InputError, MtdError
 from mtdcore.results.detections import Detections
 from mtdcore.results.matching import centred_on, match
 
-pytest.importorskip("gemmi")
-
 #: Two micrographs of 80 x 100 and 81 x 101 pixels, binned to 40 x 50; 1.5 angstrom.
 TABLE = MicrographTable((Entry("Job/a.mrc", 1.5, 2), Entry("Job/b.mrc", 1.5, 2)))
 SHAPE = (40, 50)

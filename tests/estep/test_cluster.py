@@ -3,13 +3,15 @@
 import os
 import pickle
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from mtdcore import PatchLikelihood, WindowLikelihood, e_step, get_backend, recover, simulate
-from mtdcore.errors import InputError, StorageError
+from mtdcore.errors import InputError, ParameterError, StorageError
 from mtdcore.estep.backends.cpu.backend import CpuBackend
 from mtdcore.model.rotations import Rotations
 from mtdcore.model.views import Classes
@@ -168,6 +170,36 @@ def test_nobody_at_the_address(monkeypatch):
 def test_a_scheduler_of_somebody_else(workers, store, single):
     path, made = store
     model = WindowLikelihood(Rotations(4, 6), 0.7, 200.0)
-    with connected(workers.client.scheduler.address) as executor:
+    with connected(workers.client.scheduler.address, workers.client.security) as executor:
         there = e_step(str(path), made.target, model, WorkerBackend(executor, "cpu"), executor)
     assert_same_bits(there, e_step(str(path), made.target, model, single))
+
+
+STRANGER = """
+import sys
+from distributed import Client
+try:
+    print(Client(sys.argv[1], timeout=3, set_as_default=False).run(lambda: "ran"))
+except (OSError, TypeError, RuntimeError, ValueError) as refused:
+    print("refused", type(refused).__name__)
+"""
+
+
+@pytest.mark.parametrize("protocol", ["tls", "tcp"])
+def test_a_stranger_on_this_machine_is_not_let_in(workers, protocol):
+    """Whoever has not the certificate of this run, whatever protocol is tried."""
+    address = workers.client.scheduler.address
+    assert address.startswith("tls://127.0.0.1:")
+    address = address.replace("tls", protocol)
+    done = subprocess.run(
+        [sys.executable, "-c", STRANGER, address], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "ran" not in done.stdout
+    assert "refused" in done.stdout, done.stderr
+    assert workers.submit(sum, [1, 2]).result() == 3
+
+
+@pytest.mark.parametrize("address", ["foo", "tcp://node", "node:8786", ""])
+def test_what_is_no_address(address):
+    with pytest.raises(ParameterError, match="tls://HOST:PORT"), connected(address):
+        pass

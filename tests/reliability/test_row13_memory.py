@@ -70,6 +70,37 @@ def test_ten_and_a_hundred_times_the_data_take_one_megabyte_more(measurements, m
     assert third <= second + 1.0
 
 
+def wide_e_step(path, _):
+    model = mtd_api.WindowLikelihood(mtd_api.Rotations(4, 28), 1.0, expected_count=100.0)
+    target = np.random.default_rng(1).normal(size=(28, 28))
+    mtd_api.e_step(path, target, model, mtd_api.get_backend("cpu", threads=2))
+
+
+@pytest.mark.slow
+def test_larger_micrographs_in_large_chunks(tmp_path):
+    """Arrays of other programs, float32 in chunks of 1024 x 1024.
+
+    Of 2048 x 2048 pixels all four chunks are read before the second tile is done, and tiles are cut smaller (755 pixels a
+    side); from 4096 x 4096 on as much lies in memory as ever will (tiles of up to 1024 pixels).
+    """
+    import zarr
+
+    for side in (2048, 4096, 8192):
+        array = zarr.create_array(
+            str(tmp_path / f"{side}"), shape=(side, side), dtype="f4", chunks=(1024, 1024), compressors=None
+        )
+        for i in range(0, side, 1024):
+            array[i : i + 1024] = np.random.default_rng(i).standard_normal((1024, side), np.float32)
+    small, middle, large = (tmp_path / f"{side}" for side in (2048, 4096, 8192))
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        *_, first, second, third = pool.apply(
+            peaks, (wide_e_step, "window", [middle] * 2 + [small, middle, large])
+        )
+    print(f"{first:.1f}, {second:.1f}, {third:.1f} MB")
+    assert third <= 1.05 * second
+    assert third <= first + 40
+
+
 PEAK = """
 import resource, sys
 from mtdcli.main import main

@@ -11,7 +11,7 @@ import pytest
 SCRIPT = Path(__file__).with_name("fuzzing.py")
 KINDS = 22  # in specimens.py
 
-for package in ("torch", "mrcfile", "tifffile", "gemmi"):
+for package in ("torch", "mrcfile", "tifffile"):
     pytest.importorskip(package)
 
 

@@ -17,6 +17,7 @@ from safetensors.torch import save as encode
 from torch import Tensor, nn
 
 from mtdcore._base.files import write_whole
+from mtdcore._base.guarded import opened
 from mtdcore._base.records import from_record
 from mtdcore.errors import InputError, MtdError, StorageError
 
@@ -96,9 +97,7 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], content: dict[st
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and JSON card of a file that :func:`write_tensors` wrote; errors as in :func:`load_weights`."""
     try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise InputError(f"{path}: expected at most {MAX_FILE_BYTES} bytes of weights; got {size}.")
+        opened(path, MAX_FILE_BYTES).close()
         with safe_open(path, framework="pt") as file:  # maps the file: tensors are copied out of it
             metadata, names = file.metadata(), file.keys()
             tensors = {name: file.get_tensor(name).clone() for name in names}

@@ -11,10 +11,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mtdcore._base.guarded import archive, check_declared, gunzipped, opened, read_regular
 from mtdcore.errors import InputError, MtdError, StorageError
 
 Images = NDArray[np.float32]
 GLYPH_COUNT = 20_000
+
+#: Bytes of the header of an IDX file, and those that a whole one may have.
+_HEADER, _MOST = 16, 64 << 30
 
 
 def load_images(source: str | Path | np.ndarray, *, key: str | None = None, seed: int = 0) -> Images:
@@ -61,40 +65,53 @@ def _read(path: Path, key: str | None) -> np.ndarray:
         case ".npz":
             return _read_npz(path, key)
         case ".npy":
-            return np.asarray(np.load(path, allow_pickle=False))
+            opened(path).close()
+            return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
         case ".gz":
-            return _parse_idx(gzip.decompress(path.read_bytes()), path)
+            return _parse_idx(_unpacked(path), path)
         case ".zarr":
             from mtdcore.data.zarr.store import StoredArray
 
             return StoredArray.open(path).whole()
-    return _parse_idx(path.read_bytes(), path)
+    return _parse_idx(read_regular(path, _MOST), path)
+
+
+def _unpacked(path: Path) -> bytes:
+    """The content of a packed IDX file, no longer than its header says (and one byte, if there is more)."""
+    head = gunzipped(path, _HEADER)
+    if len(head) < _HEADER:
+        return head
+    declared = _HEADER + math.prod(struct.unpack(">3I", head[4:]))
+    check_declared(path, declared, path.stat().st_size)
+    return gunzipped(path, declared + 1)
 
 
 def _read_npz(path: Path, key: str | None) -> np.ndarray:
-    with np.load(path, allow_pickle=False) as archive:
+    with archive(path) as found:
         if key is None:
-            stacks = [name for name in archive.files if archive[name].ndim == 3]
+            stacks = [name for name in found.names if len(found.shape(name)) == 3]
             if "train_images" not in stacks and len(stacks) != 1:
                 raise InputError(
-                    f"{path}: expected one (N, L, L) array; the file holds {archive.files}: name one with key."
+                    f"{path}: expected one (N, L, L) array; the file holds {found.names}: name one with key."
                 )
             key = "train_images" if "train_images" in stacks else stacks[0]
-        if key not in archive.files:
-            raise InputError(f"{path}: expected an array {key!r}; the file holds {archive.files}.")
-        return np.asarray(archive[key])
+        if key not in found.names:
+            raise InputError(f"{path}: expected an array {key!r}; the file holds {found.names}.")
+        return found[key]
 
 
 def _parse_idx(blob: bytes, path: Path) -> np.ndarray:
     """The IDX format of the MNIST files: magic 0x00000803, three big-endian sizes, unsigned bytes."""
-    if blob[:4] != b"\x00\x00\x08\x03" or len(blob) < 16:
+    if blob[:4] != b"\x00\x00\x08\x03" or len(blob) < _HEADER:
         raise InputError(
             f"{path}: expected an IDX file of unsigned bytes in three dimensions (magic 00000803)."
         )
-    shape = struct.unpack(">3I", blob[4:16])
-    if len(blob) != 16 + math.prod(shape):
-        raise InputError(f"{path}: expected {math.prod(shape)} pixels for {shape}; got {len(blob) - 16}.")
-    return np.frombuffer(blob, np.uint8, offset=16).reshape(shape)
+    shape = struct.unpack(">3I", blob[4:_HEADER])
+    if len(blob) != _HEADER + math.prod(shape):
+        raise InputError(
+            f"{path}: expected {math.prod(shape)} pixels for {shape}; got {len(blob) - _HEADER}."
+        )
+    return np.frombuffer(blob, np.uint8, offset=_HEADER).reshape(shape)
 
 
 def _glyphs(name: str, seed: int) -> Images:

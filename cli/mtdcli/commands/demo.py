@@ -30,9 +30,11 @@ def command(output: Path, seed: int, force: bool, as_json: bool) -> None:
     """
     from ..reproduce.demo import demo
     from ..run.folder import RunFolder, refuse_to_replace
+    from ..run.output import refuse_page
 
     folder = RunFolder(output)
     refuse_to_replace(folder.page, force)
+    refuse_page(folder.page)
     with locked(folder.path):
         table = demo(folder, seed)
     emit({"methods": table, "report": str(folder.page)}, as_json)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ..run.lock import locked
+from ..run.output import refuse_output
 from ..terminal.console import emit, force_option, json_option
 from ..terminal.options import option
 
@@ -52,6 +53,8 @@ def command(
     from ..run.finished import FinishedRun
 
     run = FinishedRun.at(run_dir)
+    if posterior_map is not None:
+        refuse_output(posterior_map, force, [run_dir, run.measurement])
     with locked(run_dir):
         found = write_copies(run, threshold, device)
         if relion is not None:

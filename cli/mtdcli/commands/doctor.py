@@ -17,6 +17,7 @@ _OPTIONAL = {
     "mrcfile": "em",
     "tifffile": "em",
     "gemmi": "em",
+    "imagecodecs": "em",
     "distributed": "dask",
 }
 

@@ -49,9 +49,10 @@ def command(
     from ..inputs.frames import Frames
     from ..inputs.preparing import preparation
     from ..inputs.stack import write_stack
-    from ..run.folder import refuse_to_replace
+    from ..run.output import refuse_output
 
-    refuse_to_replace(output, force)
+    refuse_output(output, force, sources)
     frames = Frames(sources, key, pixel_size, skip_bad)
+    refuse_output(output, force, frames.files)
     steps = preparation(frames.sources, options)
     emit({"measurement": str(output), **write_stack(frames, steps, output, force)}, as_json)

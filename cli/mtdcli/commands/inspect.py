@@ -62,10 +62,11 @@ def _measurement(path: Path, check: bool) -> dict[str, Any]:
 
 def provenance(path: Path) -> dict[str, Any]:
     """What `mtd simulate` or `mtd import` noted in the attributes of a Zarr array; empty for anything else."""
+    from mtdcore.data.zarr.guard import MAX_METADATA_BYTES, ChunkDamaged, ChunkMissing, read_inside
+
     try:
-        attributes = json.loads((path / "zarr.json").read_text(encoding="utf-8"))["attributes"]
-        noted = attributes["mtdcore"]
-    except (OSError, ValueError, KeyError, TypeError):
+        noted = json.loads(read_inside(path, "zarr.json", MAX_METADATA_BYTES))["attributes"]["mtdcore"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, ChunkMissing, ChunkDamaged):
         return {}
     return noted if isinstance(noted, dict) else {}
 

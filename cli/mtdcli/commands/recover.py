@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ..run.lock import locked
+from ..run.output import refuse_as_run_folder
 from ..run.parameters import RunParameters, run_options
 from ..run.stopping import Interrupted, listening
 from ..terminal.console import command_line, emit, force_option, json_option, log
@@ -60,6 +61,7 @@ def command(
     (`mtd detect`) and report.html. An interrupted run (Ctrl-C, SIGTERM, SIGUSR1) saves a checkpoint; --resume goes on.
     """
     again, parameters = command_line(ctx), RunParameters(**options)
+    refuse_as_run_folder(output, measurement)
     with listening(), locked(output):
         try:
             from ..report.recovery import write_report

@@ -58,6 +58,7 @@ def command(ctx: click.Context, /, output: Path | None, force: bool, as_json: bo
     from mtdcore._base.optional import optional
 
     from ..run.folder import RunFolder, refuse_to_replace
+    from ..run.output import refuse_foreign_results
 
     if options["images"] is not None and options["experiment"] != "mnist":
         raise click.UsageError("--images goes with mnist; the Gaussian images are drawn.")
@@ -68,6 +69,7 @@ def command(ctx: click.Context, /, output: Path | None, force: bool, as_json: bo
     from ..reproduce.tables import text_table
 
     with locked(folder.path):
+        refuse_foreign_results(folder, ())
         folder.clear()
         record = reproduce(folder, Settings(**options), command_line(ctx))
     if not as_json:

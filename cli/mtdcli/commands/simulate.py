@@ -75,9 +75,9 @@ def command(
     """
     import mtdcore as mtd
 
-    from ..run.folder import refuse_to_replace
+    from ..run.output import refuse_output
 
-    refuse_to_replace(output, force)
+    refuse_output(output, force, [Path(target)])
     image = _image(target, box_size, given["seed"])
     if given["density"] is None and given["count"] is None:
         given["density"] = 0.1

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..run.output import clean_beside, refuse_weights
 from ..run.stopping import patiently
 from ..terminal.console import F, command_line, emit, force_option, json_option, log
 from ..terminal.progress import Progress
@@ -132,14 +133,15 @@ def command(
     OUTPUT receives the weights with their description, OUTPUT with .html instead the report: loss, denoising error per
     noise level, and images drawn from the prior. The averaged weights can be used from the first minutes on.
     """
-    from mtdcore.errors import ParameterError, StorageError
+    from mtdcore.errors import ParameterError
 
     if output.suffix != ".safetensors":
         raise ParameterError(f"expected an output that ends in .safetensors; got {output.name}.")
-    if output.exists() and not (resume or force):
-        raise StorageError(f"{output} exists already; --resume continues its training, --force replaces it.")
     if (images is None) == (proteins is None):
         raise click.UsageError("expected either IMAGES or --proteins.")
+    source = images if proteins is None else str(proteins)
+    refuse_weights(output, resume or force, [Path(str(source))])
+    clean_beside(output)
     if threads is not None:
         import torch
 

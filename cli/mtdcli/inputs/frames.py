@@ -12,9 +12,10 @@ import numpy as np
 from mtdcore.data.micrographs.listing import SUFFIXES, Micrograph, find_micrographs, of_one_size
 from mtdcore.data.preparation.background import contrast_skewness
 from mtdcore.data.preparation.prepare import Preparation, Prepared
-from mtdcore.errors import InputError, MtdError
+from mtdcore.errors import DependencyError, InputError, MtdError
 
 from ..terminal.console import log
+from .opening import tell_of_tiff
 from .sources import read_images
 
 #: Micrographs whose contrast is judged, and standard errors of the mean that the median needs to say something.
@@ -54,6 +55,12 @@ class Frames:
         self._skewness: list[tuple[float, float]] = []  # with standard errors
         found = [micrograph for source in self.sources for micrograph in self._listed(source)]
         self.usable = of_one_size(found, self.bad if skip_bad else None)
+        tell_of_tiff(self.usable)
+
+    @property
+    def files(self) -> list[Path]:
+        """Everything that is read: the sources, and the files that lists among them name."""
+        return [*self.sources, *dict.fromkeys(one.path for one in self.usable)]
 
     def bad(self, problem: MtdError) -> None:
         """Note a micrograph that is left out."""
@@ -72,7 +79,7 @@ class Frames:
             try:
                 prepared = steps.read(micrograph) if image is None else steps.apply(image, micrograph)
             except MtdError as problem:
-                if not self._skip_bad:
+                if not self._skip_bad or isinstance(problem, DependencyError):
                     raise
                 self.bad(problem)
                 continue
@@ -101,8 +108,8 @@ class Frames:
                     height, width = image.shape
                     yield Micrograph(str(source), source, number, (height, width), self.pixel_size)
         except MtdError as problem:
-            # A list that cannot be read is no micrograph to be skipped.
-            if not self._skip_bad or source.suffix.lower() == ".star":
+            # A list that cannot be read is no micrograph to be skipped, and a package can be installed.
+            if not self._skip_bad or isinstance(problem, DependencyError) or source.suffix.lower() == ".star":
                 raise
             self.bad(problem)
 

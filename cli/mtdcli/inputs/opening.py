@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +14,7 @@ from mtdcore.data.micrographs.table import Entry, MicrographTable
 from mtdcore.data.preparation.pixels import TIFF
 from mtdcore.data.preparation.prepare import Preparation
 from mtdcore.data.zarr.ome import ome_pixel_size
-from mtdcore.errors import MtdError
+from mtdcore.errors import DependencyError, MtdError
 
 from ..terminal.console import log
 from ..terminal.progress import Progress
@@ -34,9 +35,10 @@ def open_source(path: Path, skip_bad: bool = False, defects: Literal["mask", "ke
         return open_measurement(path, skip_bad=skip_bad)
     raw = path.suffix.lower() not in TIFF
     steps = Preparation(defects, invert=raw)
+    sized = of_one_size(find_micrographs(path, on_bad=told if skip_bad else None), told if skip_bad else None)
+    tell_of_tiff(sized)
     if not skip_bad:
-        return MicrographMeasurement(of_one_size(find_micrographs(path)), steps)
-    sized = of_one_size(find_micrographs(path, on_bad=told), told)
+        return MicrographMeasurement(sized, steps)
     return MicrographMeasurement([one for one in sized if _usable(one, steps)], steps)
 
 
@@ -70,10 +72,18 @@ def _usable(micrograph: Micrograph, steps: Preparation) -> bool:
     """Whether a micrograph can be prepared; if not, the log says why."""
     try:
         steps.read(micrograph)
+    except DependencyError:  # nothing is wrong with the file
+        raise
     except MtdError as problem:
         told(problem)
         return False
     return True
+
+
+def tell_of_tiff(micrographs: Sequence[Micrograph]) -> None:
+    """Say in which order the rows of TIFF files are read: picks of them are compared with those of other programs."""
+    if any(one.path.suffix.lower() in TIFF for one in micrographs):
+        log("reading TIFF files from the last row to the first, as RELION, IMOD, EMAN2 and MotionCor2 do")
 
 
 def told(problem: MtdError) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mtdcore._base.guarded import archive, check_declared, opened
 from mtdcore.data.preparation.pixels import MRC, TIFF
-from mtdcore.errors import InputError, MtdError, ParameterError, StorageError
+from mtdcore.errors import InputError, MtdError, ParameterError
 
 
 def read_images(path: Path, key: str | None = None) -> Iterator[np.ndarray]:
@@ -23,11 +24,10 @@ def read_images(path: Path, key: str | None = None) -> Iterator[np.ndarray]:
         InputError: unknown format, damaged file, no image, complex or non-numeric pixels.
         DependencyError: the reader of this format is not installed.
     """
+    opened(path).close()
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise InputError(f"{path} should be one of {', '.join(_READERS)}; its extension is '{path.suffix}'.")
-    if not path.is_file():
-        raise StorageError(f"{path} should be a file; there is none.")
     try:
         for name, array in reader(path, key):
             if array.dtype.kind not in "biuf" or array.ndim not in (2, 3) or not array.size:
@@ -66,22 +66,23 @@ def _npy(path: Path, key: str | None) -> Named:
 
 
 def _npz(path: Path, key: str | None) -> Named:
-    with np.load(path, allow_pickle=False) as archive:
-        names = [name for name in archive.files if key is None or fnmatch.fnmatchcase(name, key)]
+    with archive(path) as found:
+        names = [name for name in found.names if key is None or fnmatch.fnmatchcase(name, key)]
         if not names:
-            raise ParameterError(f"--key {key} matches nothing in {path}; it holds {_some(archive.files)}.")
+            raise ParameterError(f"--key {key} matches nothing in {path}; it holds {_some(found.names)}.")
         if key is None and len(names) > 1:
             raise ParameterError(
                 f"{path} holds {len(names)} arrays, choose with --key (a name or a pattern): {_some(names)}."
             )
         for name in names:
-            yield f"{path}[{name}]", archive[name]
+            yield f"{path}[{name}]", found[name]
 
 
 def _png(path: Path, key: str | None) -> Named:
     from PIL import Image
 
     with Image.open(path) as image:
+        check_declared(path, 4 * image.width * image.height, path.stat().st_size)
         # Colour and palette images become grey; 16-bit and float grey images keep their depth.
         yield (
             str(path),

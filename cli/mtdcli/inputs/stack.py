@@ -25,7 +25,7 @@ def write_stack(frames: Frames, steps: Preparation, output: Path, force: bool = 
         frames: the micrographs.
         steps: what is done to each.
         output: the folder to write.
-        force: replace what is there.
+        force: replace a measurement that mtd wrote there.
 
     Returns:
         What was written: micrographs, height, width, masked_pixels, pixel_size, skipped.
@@ -51,6 +51,7 @@ def write_stack(frames: Frames, steps: Preparation, output: Path, force: bool = 
             overwrite=force,
             pixel_size=pixel_size,
             ome=True,
+            inputs=frames.files,
         ) as (array, folder),
         Progress("import", shape[0], "micrographs") as bar,
     ):

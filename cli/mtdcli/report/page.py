@@ -32,7 +32,7 @@ def write_page(path: Path, template: str, **context: Any) -> None:
     html = environment.get_template(template).render(
         version=importlib.metadata.version("mtdcore"), **_embed(context)
     )
-    write_whole(path, lambda file: file.write(html.encode("utf-8")))
+    write_whole(path, lambda file: file.write(html.encode("utf-8", "replace")))
 
 
 def _embed(value: Any) -> Any:

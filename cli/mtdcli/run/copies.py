@@ -15,7 +15,6 @@ from mtdcore.results.metrics import align, forgiven_shift
 from mtdcore.synthetic.simulate import Truth
 
 from .finished import FinishedRun
-from .folder import refuse_to_replace
 
 #: Largest distance between a detection and its copy, pixels: one step along rows, columns or both.
 TOLERANCE = 1.5
@@ -61,11 +60,10 @@ def write_map(run: FinishedRun, path: Path, device: str, force: bool) -> None:
     """Write the expected number of copies centred on each pixel as an OME-Zarr image.
 
     Raises:
-        StorageError: something is at ``path``, and ``force`` is not given.
+        StorageError: something is at ``path`` that may not be replaced, or ``force`` is not given.
     """
     from mtdcore.results.posterior_map import write_posterior_map
 
-    refuse_to_replace(path, force)
     write_posterior_map(
         path,
         run.open(),

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from mtdcore._base.records import check_types, from_record
 from mtdcore.data import Measurement
+from mtdcore.data.micrographs.star import quoted
 from mtdcore.data.micrographs.table import Entry, MicrographTable
-from mtdcore.errors import InputError, MtdError
+from mtdcore.errors import InputError, MtdError, ParameterError
 from mtdcore.model.likelihood import Likelihood
 from mtdcore.model.likelihood.records import likelihood_from_record
 
 from ..inputs.usable import open_usable
+from ..terminal.console import log
 from .folder import RunFolder
 from .parameters import RunParameters
 from .record import RunRecord
@@ -39,6 +41,7 @@ class FinishedRun:
         """The finished run of a folder.
 
         Raises:
+            StorageError: there is no such folder.
             InputError: no run is there, or its record is damaged or contradicts itself.
         """
         folder = path if isinstance(path, RunFolder) else RunFolder(path)
@@ -92,10 +95,20 @@ class FinishedRun:
     def table(self) -> MicrographTable:
         """What the run knew about its micrographs; numbered names where it knew nothing, or no name that STAR can hold."""
         table = MicrographTable.load(self.folder.path)
-        if table is not None and all(len(name.split()) == 1 for name in table.names):
-            return table
+        if table is not None:
+            return MicrographTable(tuple(_nameable(i, entry) for i, entry in enumerate(table.entries)))
         count = self.record.measurement.shape[0]
         return MicrographTable(tuple(Entry(f"micrograph_{i + 1:06d}") for i in range(count)))
+
+
+def _nameable(index: int, entry: Entry) -> Entry:
+    """The entry, with a number for a name that no STAR file can hold (of several lines)."""
+    try:
+        quoted(entry.name)
+    except ParameterError as problem:
+        log(f"warning: micrograph {index + 1} goes by its number: {problem}")
+        return replace(entry, name=f"micrograph_{index + 1:06d}")
+    return entry
 
 
 def _check(record: RunRecord, likelihood: Likelihood) -> None:

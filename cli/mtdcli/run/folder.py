@@ -14,6 +14,7 @@ import numpy as np
 
 from mtdcore import IterationRecord
 from mtdcore._base.files import write_whole
+from mtdcore._base.guarded import opened, read_regular
 from mtdcore._base.records import from_record, to_record
 from mtdcore.data.micrographs.table import TABLE
 from mtdcore.em.checkpoint import previous_checkpoint
@@ -21,6 +22,9 @@ from mtdcore.errors import InputError, StorageError
 
 from ..terminal.console import to_json
 from .record import RunRecord, TrustRecord
+
+#: Bytes that a file of a run may have.
+_MOST = 1 << 30
 
 
 class RunFolder:
@@ -85,7 +89,9 @@ class RunFolder:
             file.unlink(missing_ok=True)
 
     def read_record(self) -> dict[str, Any]:
-        """``run.json`` as a dictionary; InputError if this is no finished run."""
+        """``run.json`` as a dictionary; InputError if this is no finished run, StorageError if nothing is there at all."""
+        if not self.path.exists():
+            raise StorageError(f"{self.path} should be a folder written by `mtd recover`; there is none.")
         if not self.record.exists():
             raise InputError(f"{self.path} should be a folder written by `mtd recover`; it has no run.json.")
         return _read_json(self.record)
@@ -104,7 +110,8 @@ class RunFolder:
     def read_image(self, path: Path, side: int) -> np.ndarray:
         """One of the images of this run, (side, side) float64, or (C, side, side) of C classes."""
         try:
-            image = np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
+            opened(path, _MOST).close()
+            image = np.array(np.load(path, mmap_mode="r", allow_pickle=False), dtype=np.float64)
             if image.ndim not in (2, 3) or image.shape[-2:] != (side, side) or not np.isfinite(image).all():
                 raise ValueError(f"it holds {image.shape}, or pixels that are not finite")
         except Exception as problem:  # the header is parsed as Python text, which fails in many ways
@@ -117,9 +124,8 @@ class RunFolder:
         """The columns of ``history.csv``, the fields of :class:`mtdcore.IterationRecord`."""
         names = {field.name for field in fields(IterationRecord)}
         try:
-            with open(self.history, newline="", encoding="utf-8") as file:
-                table = csv.DictReader(file)
-                rows = list(table)
+            table = csv.DictReader(_rows(self.history))
+            rows = list(table)
             if any(set(columns) != names for columns in (table.fieldnames or names, *rows)):
                 raise ValueError(f"its columns should be {', '.join(names)}")
             return {name: [float(row[name]) for row in rows] for name in names}
@@ -133,12 +139,11 @@ class RunFolder:
         if not self.picks.exists():
             return []
         try:
-            with open(self.picks, newline="", encoding="utf-8") as file:
-                return [
-                    (int(line["row"]), int(line["column"]))
-                    for line in csv.DictReader(file)
-                    if int(line["micrograph"]) == micrograph
-                ]
+            return [
+                (int(line["row"]), int(line["column"]))
+                for line in csv.DictReader(_rows(self.picks))
+                if int(line["micrograph"]) == micrograph
+            ]
         except (OSError, ValueError, TypeError, KeyError, csv.Error) as problem:
             raise InputError(
                 f"{self.picks} should be the table that `mtd detect` wrote; it is damaged ({problem})."
@@ -165,9 +170,14 @@ class RunFolder:
         write_whole(self.history, lambda file: file.write(text.getvalue().encode()))
 
 
+def _rows(path: Path) -> io.StringIO:
+    """The text of a table."""
+    return io.StringIO(read_regular(path, _MOST).decode("utf-8"), newline="")
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(read_regular(path, _MOST))
     except (OSError, ValueError, RecursionError) as problem:
         raise InputError(f"{path} should be JSON; it is damaged ({problem}).") from problem
     if not isinstance(record, dict):

@@ -27,6 +27,7 @@ from .copies import write_copies
 from .finished import FinishedRun
 from .folder import RunFolder
 from .memory import threads_within
+from .output import refuse_foreign_results
 from .parameters import RunParameters
 from .record import MeasurementRecord, ResultRecord, RunRecord
 from .stopping import Interrupted, hold_off, patiently
@@ -64,13 +65,16 @@ def recover(
         The run, and its summary.
 
     Raises:
-        StorageError: the folder holds a run, and neither ``resume`` nor ``force`` is given.
+        StorageError: the folder holds a run, and neither ``resume`` nor ``force`` is given; or what no run left or is read.
         CheckpointError: the checkpoint is of another run, or damaged.
         Interrupted: a signal came; after the first iteration a checkpoint is in the folder.
     """
     started, clock = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.perf_counter()
     if folder.occupied and not (resume or force):
         raise StorageError(f"{folder.path} holds a run already; --resume continues it, --force replaces it.")
+    refuse_foreign_results(
+        folder, [path, *(Path(one) for one in (parameters.initial, parameters.prior) if one is not None)]
+    )
     measurement = open_usable(path, parameters.skip_bad, parameters.defects)
     table = table_of(path, source_of(measurement))
     micrographs, height, width = measurement.shape

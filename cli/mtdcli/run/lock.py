@@ -6,12 +6,26 @@ import errno
 import fcntl
 import os
 import platform
+import re
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 import click
+
+#: What file systems answer that cannot lock (Lustre without ``-o flock``, NFS without its lock daemon, some FUSE).
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
+
+#: What a process of mtd that is killed leaves of a file that it was writing.
+_LEFT = re.compile(r"\.[\w.-]+\.(json|npy|csv|star|safetensors|html|mrcs)\.\d+\.part")
+
+#: The file that is locked.
+_LOCK = ".lock"
+
+#: The lock of such file systems: who holds the folder.
+_OWNER = ".lock.owner"
 
 
 class FolderInUse(click.ClickException):
@@ -24,7 +38,8 @@ class FolderInUse(click.ClickException):
 def locked(folder: Path) -> Iterator[None]:
     """Hold a folder, made if needed. The kernel frees it with the process, however that ends.
 
-    A folder that holds nothing but the lock afterwards loses it; one that was made here goes too.
+    Where the file system has no such locks a file says who holds the folder; that of a process of this machine that is
+    gone does not count. A folder that holds nothing but the lock afterwards loses it; one that was made here goes too.
 
     Raises:
         FolderInUse: another process holds it; the message names process and host.
@@ -32,34 +47,118 @@ def locked(folder: Path) -> Iterator[None]:
     """
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / ".lock"
-    with open(path, "a+") as file:
-        _hold(file, folder)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}")
-        file.flush()
-        for left in folder.glob(".*.part"):  # of a process that was killed while it wrote
-            left.unlink(missing_ok=True)
+    with os.fdopen(_opened(folder / _LOCK), "r+") as file, _held(file, folder) as own:
+        _clean(folder)
         try:
             yield
         finally:
-            if list(folder.iterdir()) == [path]:
-                path.unlink()
-                if made:
-                    folder.rmdir()
+            _leave(folder, own, made)
 
 
-def _hold(file: TextIO, folder: Path) -> None:
-    """Lock an open file; refused where it is the one of another process, or was removed while it was opened."""
+@contextmanager
+def _held(file: TextIO, folder: Path) -> Iterator[set[str]]:
+    """Lock an open file, and give the names of the files of the lock; refused where another process holds it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as problem:
-        if problem.errno not in (errno.EAGAIN, errno.EACCES):
+        if problem.errno not in (*_NO_LOCKS, errno.EAGAIN, errno.EACCES):
             raise OSError(problem.errno, f"{folder} cannot be locked: {problem.strerror}") from problem
-        file.seek(0)
-        holder = file.read().strip() or "an unknown process"
-        raise FolderInUse(
-            f"{folder} is in use by {holder}; wait for it, or choose another folder with -o."
-        ) from problem
+        if problem.errno not in _NO_LOCKS:
+            _refuse(folder, file.read(200).strip() or "an unknown process")
+        with _owned(folder):
+            yield {_LOCK, _OWNER}
+        return
     if os.fstat(file.fileno()).st_nlink == 0:
         raise FolderInUse(f"{folder} was in use until now; try again.")
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {platform.node()}")
+    file.flush()
+    yield {_LOCK}
+
+
+def _leave(folder: Path, own: set[str], made: bool) -> None:
+    """Remove the files of the lock from a folder that holds nothing else, and the folder if it was made for that."""
+    with suppress(OSError):
+        if {one.name for one in folder.iterdir()} <= own:
+            for name in own:
+                (folder / name).unlink(missing_ok=True)
+            if made:
+                folder.rmdir()
+
+
+def _opened(path: Path) -> int:
+    """A descriptor of the lock file, made if needed: a file of its own, since what it holds is replaced."""
+    try:
+        descriptor = os.open(
+            path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666
+        )
+    except OSError as problem:
+        what = "it is a link" if path.is_symlink() else problem.strerror
+        raise OSError(problem.errno, f"{path} should be a lock file; {what}: remove it") from problem
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:  # 0: removed just now
+        os.close(descriptor)
+        raise OSError(
+            errno.EINVAL,
+            f"{path} should be a lock file; it is another kind of file, or has other names: remove it",
+        )
+    return descriptor
+
+
+@contextmanager
+def _owned(folder: Path) -> Iterator[None]:
+    """Hold a folder by a file that only one process can make."""
+    from mtdcore._base.processes import (
+        Process,
+    )  # loads the engine, which only these file systems have to wait for
+
+    path, me = folder / _OWNER, str(Process.current())
+    while True:
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            break
+        except FileExistsError:
+            text = _text(path)
+            holder = Process.parse(text)
+            if holder is None or not holder.gone:
+                name = "an unknown process" if holder is None else holder.name
+                _refuse(folder, f"{name} (if that is no more, remove {path})")
+            _take_away(path, text)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(me)
+    try:
+        yield
+    finally:
+        if _text(path) == me:
+            path.unlink()
+
+
+def _text(path: Path) -> str:
+    with (
+        suppress(OSError),
+        os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), errors="replace") as file,
+    ):
+        return file.read(4096)
+    return ""
+
+
+def _take_away(path: Path, text: str) -> None:
+    """Remove the lock of a process that is gone, unless another process was quicker."""
+    mine = path.with_name(f"{path.name}.{os.getpid()}")
+    with suppress(FileNotFoundError):
+        path.rename(mine)
+        if _text(mine) == text:
+            mine.unlink()
+        else:
+            mine.rename(path)
+
+
+def _clean(folder: Path) -> None:
+    """Remove what a process of mtd left that was killed while it wrote."""
+    for left in folder.iterdir():
+        if _LEFT.fullmatch(left.name) and left.is_file() and not left.is_symlink():
+            left.unlink(missing_ok=True)
+
+
+def _refuse(folder: Path, holder: str) -> NoReturn:
+    raise FolderInUse(f"{folder} is in use by {holder}; wait for it, or choose another folder with -o.")

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hin
 import click
 
 from ..terminal.console import F
-from ..terminal.options import Bytes, CountOr, GroupedOption, NumberOr
+from ..terminal.options import Address, Bytes, CountOr, GroupedOption, NumberOr
 
 _COUNT = click.IntRange(min=1)
 _FROM_ZERO = click.FloatRange(min=0)
@@ -154,6 +154,7 @@ class RunParameters:
         "Dask scheduler whose workers share the work, see docs/cluster.md (extra: dask).",
         metavar="ADDRESS",
         decides=False,
+        kind=Address(),
     )
     max_memory: int | None = _option(
         "compute",

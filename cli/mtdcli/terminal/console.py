@@ -19,12 +19,17 @@ _SHOWN = 8
 
 def log(message: str) -> None:
     """One line of the log, on stderr."""
-    click.echo(f"mtd: {message}", err=True)
+    click.echo(printable(f"mtd: {message}"), err=True)
 
 
 def error(message: str) -> None:
     """The one line that says what went wrong, on stderr."""
-    click.echo(f"mtd: error: {' '.join(message.split())}", err=True)
+    click.echo(printable(f"mtd: error: {' '.join(message.split())}"), err=True)
+
+
+def printable(text: str) -> str:
+    """Text that every stream takes: names of files may hold bytes that are no UTF-8."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def emit(result: Mapping[str, Any], as_json: bool) -> None:
@@ -32,7 +37,7 @@ def emit(result: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         click.echo(to_json(result))
     else:
-        click.echo("\n".join(_lines(result)))
+        click.echo(printable("\n".join(_lines(result))))
 
 
 def to_json(value: Any, indent: int | None = 2) -> str:

@@ -35,6 +35,6 @@ def machine() -> dict[str, Any]:
     pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     return {
         "cores": usable_cores(),
-        "numba_threads": numba.get_num_threads(),
+        "numba_threads": numba.config.NUMBA_NUM_THREADS,  # type: ignore[attr-defined]
         "memory_gib": round(pages * page / 2**30, 1),
     }

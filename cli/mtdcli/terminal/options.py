@@ -74,6 +74,18 @@ class CountOr(NumberOr):
         return int(number)
 
 
+class Address(click.ParamType[str]):
+    """Where a scheduler listens, ``tls://HOST:PORT``."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The address as it is."""
+        if not re.fullmatch(r"[a-z][a-z0-9]*://[^\s/]+:\d{1,5}", str(value)):
+            self.fail(f"{value!r} is no address such as tls://node17:8786", param, ctx)
+        return str(value)
+
+
 class Bytes(click.ParamType[int]):
     """A size such as ``4G``, ``500M`` or ``1e9``; units are powers of 1024."""
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
-from ...errors import InputError, MtdError, StorageError
+from ...errors import DependencyError, InputError, MtdError, StorageError
 from ..preparation.ctf import Ctf
 from ..preparation.pixels import MRC, TIFF, open_pixels
 from .star import Table, read_star
+
+_log = logging.getLogger(__name__)
 
 #: Extensions of what :func:`find_micrographs` takes.
 SUFFIXES = (*MRC, *TIFF, ".star")
@@ -34,6 +40,13 @@ _CTF_OPTIONAL = ("defocus_angle", "phase_shift")
 
 #: Pixel size columns in angstrom, the more trusted first; where none is positive, the detector's of RELION 3.0.
 _PIXEL_SIZES = ("rlnMicrographPixelSize", "rlnPixelSize", "rlnImagePixelSize")
+
+
+#: Names that a warning gives.
+_SHOWN = 5
+
+#: Columns that only a list of particles has: every row of it would be taken as a micrograph of its own.
+_PARTICLES = ("rlnImageName", "rlnCoordinateX", "rlnCoordinateY")
 
 
 @dataclass(frozen=True)
@@ -95,6 +108,8 @@ def find_micrographs(
     for row in _rows(path):
         try:
             found.extend(_sections(row(), pixel_size))
+        except DependencyError:  # nothing is wrong with the file
+            raise
         except MtdError as problem:
             if on_bad is None:
                 raise
@@ -103,7 +118,7 @@ def find_micrographs(
 
 
 def of_one_size(micrographs: Iterable[Micrograph], on_bad: OnBad | None = None) -> list[Micrograph]:
-    """The micrographs, all of the size and pixel size of the first.
+    """The micrographs, all of the size and pixel size of the first. What comes twice counts once; a warning names it.
 
     Args:
         micrographs: in order.
@@ -113,7 +128,7 @@ def of_one_size(micrographs: Iterable[Micrograph], on_bad: OnBad | None = None) 
         InputError: a micrograph differs and ``on_bad`` is None, or there is none at all.
     """
     kept: list[Micrograph] = []
-    for micrograph in micrographs:
+    for micrograph in _without_repeats(micrographs):
         problem = _difference(kept[0], micrograph) if kept else None
         if problem is None:
             kept.append(micrograph)
@@ -124,6 +139,22 @@ def of_one_size(micrographs: Iterable[Micrograph], on_bad: OnBad | None = None) 
     if not kept:
         raise InputError("expected one or more usable micrographs; there is none.")
     return kept
+
+
+def _without_repeats(micrographs: Iterable[Micrograph]) -> Iterator[Micrograph]:
+    """Each image of each file once: a list that was joined from two would count copies twice, and noise as signal."""
+    seen: dict[tuple[str, int], str] = {}
+    repeated: list[str] = []
+    for one in micrographs:
+        key = os.path.realpath(one.path), one.section
+        if key in seen:
+            repeated.append(one.name)
+        else:
+            seen[key] = one.name
+            yield one
+    if repeated:
+        shown = ", ".join(repeated[:_SHOWN]) + (", ..." if len(repeated) > _SHOWN else "")
+        _log.warning("%d micrograph(s) came more than once and count once: %s", len(repeated), shown)
 
 
 def _difference(first: Micrograph, other: Micrograph) -> InputError | None:
@@ -185,6 +216,11 @@ def _rows(path: Path) -> Iterator[Callable[[], _Row]]:
             f"{', '.join(f'data_{name}' for name in tables) or 'no table'}: give the STAR file of motion correction or "
             "of CTF estimation."
         )
+    if table is tables.get("particles") or any(label in table for label in _PARTICLES):
+        raise InputError(
+            f"{path} should list micrographs; it lists {len(table['rlnMicrographName'])} particles, whose micrographs would be "
+            "read once for each: give the STAR file of motion correction or of CTF estimation."
+        )
     if "rlnOpticsGroup" in table and "optics" not in tables:
         raise InputError(
             f"{path} names optics groups and holds no table data_optics, so pixel size and voltage are unknown: restore that "
@@ -201,37 +237,56 @@ def _optics(path: Path, table: Table | None) -> dict[str, dict[str, str]] | None
         return None
     if "rlnOpticsGroup" not in table:
         raise InputError(f"data_optics in {path} should have the column _rlnOpticsGroup; it has not.")
-    groups = table["rlnOpticsGroup"]
+    groups = map(_group, table["rlnOpticsGroup"])
     return {group: {label: values[i] for label, values in table.items()} for i, group in enumerate(groups)}
 
 
 def _row(path: Path, row: dict[str, str], optics: dict[str, dict[str, str]] | None) -> _Row:
     name = row["rlnMicrographName"]
-    group = row.get("rlnOpticsGroup")
+    group = _group(row["rlnOpticsGroup"]) if "rlnOpticsGroup" in row else None
     if optics is not None and group is not None:
         if group not in optics:
             raise InputError(
                 f"{name} in {path} should be of one of the optics groups {', '.join(optics)}; it is of group {group}."
             )
         row = optics[group] | row
-    section, _, file = name.rpartition("@")
-    if section and not (section.isdecimal() and int(section) > 0):
+    section, file = split_name(name)
+    if section == 0:
         raise InputError(f"{name} in {path} should read NUMBER@FILE with a number from 1.")
     return _Row(
         name,
         located(path, file),
-        int(section) - 1 if section else None,
+        None if section is None else section - 1,
         _pixel_size(path, row),
         _ctf(path, row),
         row.get("rlnCtfDataArePhaseFlipped", "0") == "1",
     )
 
 
+def split_name(name: str) -> tuple[int | None, str]:
+    """The number, if there is one, and the file of ``NUMBER@FILE``; a file may have an @ of its own in its name."""
+    found = re.fullmatch(r"(\d+)@(.+)", name, re.DOTALL)
+    return (int(found[1]), found[2]) if found else (None, name)
+
+
+def _group(value: str) -> str:
+    """The number of an optics group; some programs write 1 as 1.000000."""
+    with suppress(ValueError, OverflowError):
+        number = float(value)
+        return str(int(number)) if number == int(number) else value
+    return value
+
+
 def located(star: Path, name: str) -> Path:
     """The file that a STAR list names: relative to the project, which is here or a folder above the list."""
+    spellings = [name]
+    with suppress(UnicodeError):  # a list in Latin-1 may be about files in UTF-8
+        spellings.append(name.encode("utf-8", "surrogateescape").decode("latin-1"))
     for folder in (Path(), *star.absolute().parents):
-        if (folder / name).exists():
-            return folder / name
+        for spelling in spellings if not name.isascii() else [name]:
+            with suppress(OSError, ValueError):  # a name that no file can have
+                if (folder / spelling).exists():
+                    return folder / spelling
     raise StorageError(
         f"{name}, listed in {star}, is neither below the current folder nor below a folder above the list; run in the "
         "project's folder, or restore the file."

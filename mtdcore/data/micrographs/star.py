@@ -1,17 +1,37 @@
-"""STAR tables as RELION writes and reads them: blocks of named columns."""
+"""STAR tables as RELION writes and reads them: blocks of named columns.
+
+RELION reads line by line, other programs word by word as the format says. Files of both are read here, and where the two
+differ nothing is lost: a row that looks like the next block or label is a row, as for RELION, and what could be either is an
+error. Names may hold blanks, in quotes, and bytes that are no UTF-8, which come back as they were (as in ``os.fsdecode``).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import NamedTuple, NoReturn, TypeAlias
 
 from ..._base.files import write_whole
-from ..._base.optional import optional
-from ...errors import InputError, ParameterError, StorageError
+from ..._base.guarded import read_regular
+from ...errors import InputError, ParameterError
 
 #: The columns of one block by label.
 Table: TypeAlias = dict[str, list[str]]
+
+#: Bytes that a list may have: ten million rows.
+_MOST = 1 << 30
+
+#: A word in double or single quotes, which end before white space only, a comment, or a plain word.
+_WORD = re.compile(r""""(?P<double>.*?)"(?!\S)|'(?P<single>.*?)'(?!\S)|(?P<comment>\#.*)|(?P<plain>\S+)""")
+
+#: Values that mean something else than themselves: empty, unknown, several words, or the beginning of something.
+_SPECIAL = re.compile(
+    r"""[?.]?$|.*[\s#\0]|_|(data|loop|save|stop|global)_|["';$\[\]]""", re.IGNORECASE | re.DOTALL
+)
+
+#: Characters of a line in a message.
+_SHOWN = 60
 
 
 def write_star(path: str | Path, block: str, columns: Mapping[str, Sequence[object]]) -> None:
@@ -20,30 +40,30 @@ def write_star(path: str | Path, block: str, columns: Mapping[str, Sequence[obje
     Args:
         path: the file, replaced whole.
         block: name of the data block, without ``data_``; may be empty.
-        columns: values by label without the leading underscore (``rlnCoordinateX``), all of one length.
+        columns: values by label without the leading underscore (``rlnCoordinateX``), all of one length; those that hold blanks or
+            look like a part of the format are put in quotes.
 
     Raises:
-        ParameterError: columns of different lengths, or a value that is empty or holds white space.
+        ParameterError: columns of different lengths, or a value that no quotes can hold.
         StorageError: the file cannot be written.
     """
-    rows = [[str(value) for value in row] for row in _transposed(columns)]
-    for value in (value for row in rows for value in row):
-        if len(value.split()) != 1:
-            raise ParameterError(
-                f"a STAR value should be one word; got {value!r}: rename it without white space."
-            )
+    rows = [[quoted(str(value)) for value in row] for row in _transposed(columns)]
     labels = [f"_{label} #{i}" for i, label in enumerate(columns, start=1)]
-    lines = [
-        "# version 30001",
-        "",
-        f"data_{block}",
-        "",
-        "loop_",
-        *labels,
-        *(" ".join(row) for row in rows),
-        "",
-    ]
-    write_whole(Path(path), lambda file: file.write("\n".join(lines).encode()))
+    lines = ["# version 30001", "", f"data_{block}", "", "loop_", *labels, *map(" ".join, rows), ""]
+    text = "\n".join(lines).encode("utf-8", "surrogateescape")
+    write_whole(Path(path), lambda file: file.write(text))
+
+
+def quoted(value: str) -> str:
+    """A value as a STAR file holds it."""
+    if not _SPECIAL.match(value):
+        return value
+    for quote in "\"'":
+        if not re.search(rf"{quote}\s|[\n\r\0]", value):
+            return f"{quote}{value}{quote}"
+    raise ParameterError(
+        f"a STAR value should be one line, with at most one kind of quotes before blanks; got {value!r}: rename it."
+    )
 
 
 def _transposed(columns: Mapping[str, Sequence[object]]) -> list[tuple[object, ...]]:
@@ -54,7 +74,7 @@ def _transposed(columns: Mapping[str, Sequence[object]]) -> list[tuple[object, .
 
 
 def read_star(path: str | Path) -> dict[str, Table]:
-    """Read the tables of a STAR file (RELION 3.0 to 5, or any other STAR 1.1).
+    """Read the tables of a STAR file (RELION 3.0 to 5, or any other of one row per line).
 
     Args:
         path: the file.
@@ -65,29 +85,147 @@ def read_star(path: str | Path) -> dict[str, Table]:
 
     Raises:
         InputError: no STAR file, or a damaged one.
-        DependencyError: the package gemmi is not installed (extra ``em``).
         StorageError: the file cannot be read.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except UnicodeDecodeError as problem:
-        raise InputError(f"{path} should be a STAR file; it is not text ({problem.reason}).") from problem
-    except OSError as problem:
-        raise StorageError(f"{path} could not be read: {problem.strerror or problem}.") from problem
-    cif = optional("gemmi").cif
-    try:
-        return {block.name.strip(): _columns(cif, block) for block in cif.read_string(text)}
-    except (ValueError, RuntimeError) as problem:  # what gemmi raises
-        raise InputError(f"{path} should be a STAR file; it could not be read: {problem}.") from problem
+    content = read_regular(Path(path), _MOST)
+    if b"\0" in content:
+        raise InputError(f"{path} should be a STAR file; it is not text (it holds zero bytes).")
+    return _Parser(
+        Path(path), content.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+    ).tables()
 
 
-def _columns(cif: Any, block: Any) -> Table:
-    columns: Table = {}
-    for item in block:
-        if item.loop is not None:
-            width = len(item.loop.tags)
-            values = [cif.as_string(value) for value in item.loop.values]
-            columns |= {tag[1:]: values[i::width] for i, tag in enumerate(item.loop.tags)}
-        elif item.pair is not None:
-            columns[item.pair[0][1:]] = [cif.as_string(item.pair[1])]
-    return columns
+class _Line(NamedTuple):
+    """A line with content: its number, its text without blanks around it, and whether an empty line goes before it."""
+
+    number: int
+    text: str
+    gap: bool
+
+    @property
+    def is_block(self) -> bool:
+        return self.text[:5].lower() == "data_" and len(self.text.split()) == 1
+
+    @property
+    def is_loop(self) -> bool:
+        return self.text.lower() == "loop_"
+
+
+def _lines(text: str) -> Iterator[_Line]:
+    gap = False
+    for number, line in enumerate(re.split(r"\r\n|\n|\r", text), start=1):
+        line = line.strip()
+        if line and not line.startswith("#"):
+            yield _Line(number, line, gap)
+        gap = (gap and line.startswith("#")) or not line
+
+
+class _Parser:
+    """The lines of a file, and which of them comes next."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self._path, self._lines, self._at = path, list(_lines(text)), 0
+
+    def tables(self) -> dict[str, Table]:
+        found: dict[str, Table] = {}
+        table: Table | None = None
+        while (line := self._peek()) is not None:
+            self._at += 1
+            if line.is_block:
+                name = line.text[5:]
+                self._once(line, f"the block data_{name}", name in found)
+                table = found[name] = {}
+            elif table is None:
+                self._wrong(line, "a block, data_..., should come first")
+            elif line.is_loop:
+                self._loop(line, table)
+            elif line.text.startswith("_"):
+                label, *values = self._words(line)
+                if len(values) != 1:
+                    self._wrong(
+                        line,
+                        f"a label outside of a loop_ should have one value, on its line; it has {len(values)}",
+                    )
+                self._once(line, f"the label {label}", label[1:] in table)
+                table[label[1:]] = values
+            else:
+                self._wrong(line, "a label, loop_ or data_ should come here")
+        return found
+
+    def _peek(self, ahead: int = 0) -> _Line | None:
+        at = self._at + ahead
+        return self._lines[at] if at < len(self._lines) else None
+
+    def _loop(self, start: _Line, table: Table) -> None:
+        """Labels, then rows until something else begins."""
+        labels = self._labels(start)
+        columns: list[list[str]] = [[] for _ in labels]
+        while (line := self._peek()) is not None and not self._ends(line, len(labels)):
+            self._at += 1
+            words = self._words(line)
+            if len(words) != len(labels):
+                self._wrong(line, f"a row should hold {len(labels)} values; it holds {len(words)}")
+            for column, word in zip(columns, words, strict=True):
+                column.append(word)
+        for label, column in zip(labels, columns, strict=True):
+            self._once(start, f"the label _{label}", label in table)
+            table[label] = column
+
+    def _labels(self, start: _Line) -> list[str]:
+        """Where labels are numbered, as RELION does, what begins with an underscore and has no number is a row."""
+        labels: list[str] = []
+        numbered = False
+        while (line := self._peek()) is not None and line.text.startswith("_"):
+            label, *rest = line.text.split()
+            has_number = bool(rest) and rest[0].startswith("#")
+            if (labels and has_number != numbered) or (rest and not has_number):
+                break
+            numbered = has_number
+            labels.append(label[1:])
+            self._at += 1
+        if not labels:
+            self._wrong(start, "loop_ should be followed by labels")
+        return labels
+
+    def _ends(self, line: _Line, width: int) -> bool:
+        """Whether a line is no row of a loop but what follows it."""
+        after = self._peek(1)
+        if line.is_loop:
+            return True
+        if line.is_block:
+            if width > 1 or (after is not None and after.is_loop):
+                return True
+            if not line.gap:
+                return after is not None and re.match(r"_\S+\s+\S", after.text) is not None
+            if after is not None and after.text.startswith("_"):
+                return True
+            self._wrong(line, "this may be a row or a block: put the row in quotes")
+        if line.text.startswith("_") and line.gap and len(self._words(line)) == 2:
+            if width == 2:
+                self._wrong(line, "this may be a row or a label: put the row in quotes")
+            return True
+        return False
+
+    def _words(self, line: _Line) -> list[str]:
+        """The values of a line without their quotes; empty for those that say unknown."""
+        if line.text.startswith(";"):
+            self._wrong(line, "values of several lines are not read here: put it in quotes")
+        found = []
+        for word in _WORD.finditer(line.text):
+            if word["comment"] is not None:
+                break
+            plain, double, single = word["plain"], word["double"], word["single"]
+            found.append(
+                "" if plain in ("?", ".") else next(w for w in (plain, double, single) if w is not None)
+            )
+        return found
+
+    def _once(self, line: _Line, what: str, before: bool) -> None:
+        if before:
+            self._wrong(line, f"{what} comes twice")
+
+    def _wrong(self, line: _Line, what: str) -> NoReturn:
+        shown = line.text if len(line.text) <= _SHOWN else line.text[:_SHOWN] + "..."
+        raise InputError(
+            f"{self._path} should be a STAR file; it could not be read: line {line.number}, {shown!r}: {what}."
+        )

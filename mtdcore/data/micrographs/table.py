@@ -13,10 +13,14 @@ import numpy as np
 from ..._base.files import write_whole
 from ...errors import InputError
 from ..preparation.prepare import Prepared
+from ..zarr.guard import ChunkDamaged, ChunkMissing, read_inside
 from .listing import Micrograph
 
 #: Beside the pixels of an imported measurement.
 TABLE = "micrographs.json"
+
+#: Bytes that it may have: a million micrographs.
+_MOST = 1 << 30
 
 #: Digits kept of the transfer.
 _DIGITS = 7
@@ -109,7 +113,7 @@ class MicrographTable:
             InputError: it is damaged.
         """
         try:
-            rows: Sequence[dict[str, Any]] = json.loads((folder / TABLE).read_text(encoding="utf-8"))
+            rows: Sequence[dict[str, Any]] = json.loads(read_inside(folder, TABLE, _MOST))
             entries = tuple(
                 Entry(**row | {"transfer": row["transfer"] and tuple(map(float, row["transfer"]))})
                 for row in rows
@@ -117,9 +121,17 @@ class MicrographTable:
             if not entries:
                 raise ValueError("it is empty")
             return cls(entries)
-        except (FileNotFoundError, NotADirectoryError):
+        except ChunkMissing:
             return None
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as problem:
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            RecursionError,
+            ChunkDamaged,
+        ) as problem:
             raise InputError(
                 f"{folder / TABLE} should be the table that `mtd import` wrote; it is damaged ({problem})."
             ) from problem

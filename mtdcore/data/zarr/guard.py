@@ -12,7 +12,7 @@ import stat
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +56,14 @@ class Encoding:
         plain: dtype of chunks that are their pixels in C order and at most a crc32c, as mtdcore writes them without
             compression; None: zarr has to decode them.
         digest_file: name of the file of digests that the attributes announce; None: there is none.
+        nested: whether chunks lie in folders, ``0/1``, although the metadata of format 2 do not say so, as some writers leave it.
     """
 
     size: int
     codecs: tuple[str, ...]
     plain: np.dtype | None
     digest_file: str | None
+    nested: bool = False
 
     @property
     def largest(self) -> int:
@@ -191,9 +193,11 @@ def _version_2(root: Path, metadata: Mapping[str, Any]) -> Encoding:
     if not isinstance(metadata["dtype"], str) or not _V2_DTYPE.fullmatch(metadata["dtype"]):
         _refuse(root, "dtype (integer or real pixels are needed)", metadata["dtype"])
     _check_shape(root, metadata["shape"], metadata["chunks"])
-    return _encoding(
+    found = _encoding(
         root, metadata["chunks"], np.dtype(metadata["dtype"]), [] if name is None else [name], None, None
     )
+    silent = "dimension_separator" not in metadata and len(metadata["shape"]) > 1
+    return replace(found, nested=silent and (root / "0").is_dir())
 
 
 def _encoding(

@@ -64,7 +64,8 @@ class ZarrMeasurement(TiledMeasurement):
     their digests were kept: mtdcore writes both.
 
     Args:
-        path: folder of an array (H, W) or (micrographs, H, W).
+        path: folder of an array (H, W) or (micrographs, H, W); further axes before these may have the length 1, as the
+            axes t, c and z of other programs' OME-Zarr images do.
         mask: see :class:`TiledMeasurement`.
         skip_bad: mark the pixels of bad chunks invalid, and list the chunks in :attr:`bad_chunks`, instead of raising.
         cache_bytes: bound on the decoded chunks that one pass keeps (four chunks at least).
@@ -86,7 +87,7 @@ class ZarrMeasurement(TiledMeasurement):
         self.cache_bytes = cache_bytes
         self._bad: dict[_Key, BadChunk] = {}
         stored = StoredArray.open(self.path)
-        super().__init__(stored.array.shape, np.dtype(stored.array.dtype), mask)
+        super().__init__(_as_stack(self.path, stored.array.shape), np.dtype(stored.array.dtype), mask)
         if math.prod(self.shape) and not stored.has_any(_PROBES):
             raise InputError(
                 f"{self.path} should hold chunks of a measurement of shape {self.shape}; of {_PROBES} looked for not one is "
@@ -136,8 +137,10 @@ class _Chunks:
         self._measurement = measurement
         self._stored = StoredArray.open(measurement.path)
         array = self._stored.array
-        if (1,) * (3 - array.ndim) + array.shape != measurement.shape:
+        stack = _as_stack(measurement.path, array.shape)
+        if (1,) * (3 - len(stack)) + stack != measurement.shape:
             raise InputError(f"{measurement.path} changed from shape {measurement.shape} to {array.shape}.")
+        self._axis = _stack_axis(array.shape)
         self._cache: dict[_Key, np.ndarray | BadChunk] = {}
         self.sides = array.chunks[-2:]
         size = math.prod(self.sides) * array.dtype.itemsize
@@ -153,13 +156,15 @@ class _Chunks:
             rows, columns = region.read
             out = np.empty((rows.stop - rows.start, columns.stop - columns.start), self._measurement.dtype)
             for key in self._keys(micrograph, region.read):
-                chunk = self._get(key)
+                chunk = self._get(key, uses)
                 common = [_common(*axis) for axis in zip(region.read, key[1:], self.sides, strict=True)]
                 outer, inner = zip(*common, strict=True)
                 out[outer] = np.nan if isinstance(chunk, BadChunk) else chunk[inner]
                 uses[key].popleft()
                 self._keep(key, chunk, uses)
+                del chunk  # or it would lie beside the next one
             yield out
+            del out
 
     def _keys(self, micrograph: int, window: tuple[slice, slice]) -> Iterator[_Key]:
         """Chunks of which a window has pixels."""
@@ -177,9 +182,9 @@ class _Chunks:
             for i, side, n in zip(place, self.sides, self._measurement.shape[1:], strict=True)
         ]
         array = self._stored.array
-        stack = () if array.ndim == 2 else (micrograph,)
-        index = (*(m // side for m, side in zip(stack, array.chunks, strict=False)), *place)
-        region = (*(slice(m, m + 1) for m in stack), *(slice(a, b) for a, b in corners))
+        leading = [micrograph if axis == self._axis else 0 for axis in range(array.ndim - 2)]
+        index = (*(m // side for m, side in zip(leading, array.chunks, strict=False)), *place)
+        region = (*(slice(m, m + 1) for m in leading), *(slice(a, b) for a, b in corners))
         try:
             return self._stored.read(index, region).reshape([b - a for a, b in corners])
         except ChunkMissing:
@@ -188,22 +193,23 @@ class _Chunks:
             reason = f"damaged ({error})"
         return BadChunk(self._stored.key(index), micrograph, corners[0], corners[1], reason)
 
-    def _get(self, key: _Key) -> np.ndarray | BadChunk:
+    def _get(self, key: _Key, uses: dict[_Key, deque[int]]) -> np.ndarray | BadChunk:
+        """A chunk from the cache, or from disk; then room is made first, so that there are never more than fit."""
         if key in self._cache:
             return self._cache[key]
+        if len(self._cache) >= self._capacity:
+            del self._cache[max(self._cache, key=lambda cached: uses[cached][0])]
         chunk = self.load(key)
         if isinstance(chunk, BadChunk):
             self._measurement._met(key, chunk)
         return chunk
 
     def _keep(self, key: _Key, chunk: np.ndarray | BadChunk, uses: dict[_Key, deque[int]]) -> None:
-        """Cache the chunk if it is needed again, within the bound on the size of the cache."""
+        """Cache the chunk if it is needed again."""
         if not uses[key]:
             self._cache.pop(key, None)
             return
         self._cache[key] = chunk
-        if len(self._cache) > self._capacity:
-            del self._cache[max(self._cache, key=lambda cached: uses[cached][0])]
 
 
 def _common(wanted: slice, index: int, side: int) -> tuple[slice, slice]:
@@ -211,3 +217,20 @@ def _common(wanted: slice, index: int, side: int) -> tuple[slice, slice]:
     start = index * side
     first, last = max(wanted.start, start), min(wanted.stop, start + side)
     return slice(first - wanted.start, last - wanted.start), slice(first - start, last - start)
+
+
+def _stack_axis(shape: tuple[int, ...]) -> int | None:
+    """The axis of the micrographs: the one before the last two that is longer than 1, or the last of them; None: there is none."""
+    leading = range(len(shape) - 2)
+    return next((axis for axis in leading if shape[axis] != 1), leading[-1] if leading else None)
+
+
+def _as_stack(path: Path, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """(H, W) or (micrographs, H, W); InputError where several axes could be the micrographs."""
+    axis = _stack_axis(shape)
+    if any(n != 1 for i, n in enumerate(shape[:-2]) if i != axis):
+        raise InputError(
+            f"{path} should hold images along one axis before the last two; it has the shape {shape}: take one channel, or one "
+            "time, of it."
+        )
+    return shape if axis is None else (shape[axis], *shape[-2:])

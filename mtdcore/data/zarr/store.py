@@ -7,10 +7,8 @@ an error of its own, for plain chunks, whole shards and the inner chunks of a sh
 from __future__ import annotations
 
 import math
-import os
-import shutil
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.storage import LocalStore, WrapperStore
 
+from ..._base.outputs import MARK, making_folder
 from ...errors import InputError, ParameterError, StorageError
 from .digests import Digests, check_crc32c, digest, write_digests
 from .guard import DIGESTS, ChunkDamaged, ChunkMissing, Encoding, read_encoding, read_inside
@@ -38,9 +37,20 @@ _NEVER_WRITTEN = struct.pack("<QQ", 2**64 - 1, 2**64 - 1)  # shard index entry o
 
 
 class _StrictStore(WrapperStore[LocalStore]):
-    """A store in which a chunk that is asked for must exist."""
+    """A store in which a chunk that is asked for must exist.
+
+    Args:
+        store: the store underneath.
+        nested: whether chunks lie in folders (``0/1``), although the metadata do not say so.
+    """
+
+    def __init__(self, store: LocalStore, nested: bool = False) -> None:
+        super().__init__(store)
+        self._nested = nested
 
     async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+        if self._nested and key not in _METADATA:
+            key = key.replace(".", "/")
         value = await super().get(key, prototype, byte_range)
         if value is None and key.rsplit("/", 1)[-1] not in _METADATA:
             raise ChunkMissing
@@ -88,7 +98,8 @@ class StoredArray:
         encoding = read_encoding(root)
         digests = None if encoding.digest_file is None else Digests.read(root)
         try:
-            array = zarr.open_array(store=_StrictStore(LocalStore(root, read_only=True)), mode="r")
+            store = _StrictStore(LocalStore(root, read_only=True), encoding.nested)
+            array = zarr.open_array(store=store, mode="r")
             stored = cls(root, array, encoding, digests)
             stored._shard_layout()
         except InputError:
@@ -102,18 +113,19 @@ class StoredArray:
 
     def key(self, index: Index) -> str:
         """Name, relative to the array, of what stores chunk ``index`` (of a sharded array: its shard)."""
-        return str(self.array.metadata.encode_chunk_key(self._stored_index(index)))
+        return self._name(self._stored_index(index))
 
     def has_any(self, probes: int) -> bool:
         """Whether any of this many chunks, spread evenly over the array, is in the store."""
         sides = self.array.shards or self.array.chunks
         grid = tuple(-(-n // c) for n, c in zip(self.array.shape, sides, strict=True))
         chosen = np.unique(np.linspace(0, math.prod(grid) - 1, probes).astype(np.int64))
-        names = (
-            self.array.metadata.encode_chunk_key(tuple(map(int, i)))
-            for i in zip(*np.unravel_index(chosen, grid), strict=True)
-        )
-        return any((self.root / str(name)).exists() for name in names)
+        names = (self._name(tuple(map(int, i))) for i in zip(*np.unravel_index(chosen, grid), strict=True))
+        return any((self.root / name).exists() for name in names)
+
+    def _name(self, stored: Index) -> str:
+        name = str(self.array.metadata.encode_chunk_key(stored))
+        return name.replace(".", "/") if self.encoding.nested else name
 
     def read(self, index: Index, region: tuple[slice, ...]) -> np.ndarray:
         """Pixels of a region that lies within chunk ``index``.
@@ -235,6 +247,7 @@ def creating(
     *,
     pixel_size: float | None = None,
     ome: bool = False,
+    inputs: Sequence[Path] = (),
 ) -> Iterator[tuple[zarr.Array[Any], Path]]:
     """Create a Zarr v3 stack of micrographs in a temporary folder that becomes ``path`` when the block succeeds.
 
@@ -247,68 +260,48 @@ def creating(
         dtype: of the pixels.
         attributes: JSON-able.
         compressor: of the chunks.
-        overwrite: replace what is at ``path``.
+        overwrite: replace a measurement that mtd wrote to ``path``; never anything else, see :mod:`mtdcore._base.outputs`.
         pixel_size: angstrom, for OME metadata; None: unknown.
         ome: make the folder an OME-Zarr 0.5 image (a group, the array in it), which other programs open.
+        inputs: files and folders that are read meanwhile, which ``path`` must not hold.
 
     Yields:
         The array to fill, and its folder (for small files beside the chunks).
 
     Raises:
         ParameterError: an unknown compressor.
-        StorageError: ``path`` exists and ``overwrite`` is false, or writing failed; nothing is left behind.
+        StorageError: ``path`` may not be written or replaced, or writing failed; nothing is left behind.
     """
     if compressor not in (None, "lz4", "zstd"):
         raise ParameterError(f"the compressor of a measurement is None, lz4 or zstd; got {compressor}.")
-    if path.exists() and not overwrite:
-        raise StorageError(f"{path} exists already; choose another path or ask to overwrite it.")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     packers = {
         None: (),
         "lz4": (BloscCodec(cname="lz4", shuffle="shuffle", typesize=dtype.itemsize),),
         "zstd": (ZstdCodec(level=3),),
     }
     try:
-        if ome:
-            metadata = {"ome": multiscales(path.stem, pixel_size), **attributes}
-            zarr.create_group(LocalStore(temporary), zarr_format=3, attributes=metadata)
-        folder = temporary / LEVEL if ome else temporary
-        store = _DigestingStore(LocalStore(folder))
-        array = zarr.create_array(
-            store,
-            shape=shape,
-            dtype=dtype,
-            chunks=(1, *(min(side, max(1, n)) for side, n in zip(CHUNK, shape[1:], strict=True))),
-            compressors=(*packers[compressor], Crc32cCodec()),
-            fill_value=0,
-            attributes={**({} if ome else attributes), "digests": DIGESTS},
-            dimension_names=AXES if ome else ("micrograph", "row", "column"),
-            config={"write_empty_chunks": True},
-        )
-        yield array, temporary
-        grid = tuple(-(-n // c) for n, c in zip(array.shape, array.chunks, strict=True))
-        write_digests(folder, grid, store.digests)
-        _replace_folder(temporary, path)
+        with making_folder(path, overwrite, inputs) as temporary:
+            marked = {MARK: {}, **attributes}
+            if ome:
+                metadata = {"ome": multiscales(path.stem, pixel_size), **marked}
+                zarr.create_group(LocalStore(temporary), zarr_format=3, attributes=metadata)
+            folder = temporary / LEVEL if ome else temporary
+            store = _DigestingStore(LocalStore(folder))
+            array = zarr.create_array(
+                store,
+                shape=shape,
+                dtype=dtype,
+                chunks=(1, *(min(side, max(1, n)) for side, n in zip(CHUNK, shape[1:], strict=True))),
+                compressors=(*packers[compressor], Crc32cCodec()),
+                fill_value=0,
+                attributes={**({} if ome else marked), "digests": DIGESTS},
+                dimension_names=AXES if ome else ("micrograph", "row", "column"),
+                config={"write_empty_chunks": True},
+            )
+            yield array, temporary
+            grid = tuple(-(-n // c) for n, c in zip(array.shape, array.chunks, strict=True))
+            write_digests(folder, grid, store.digests)
+    except StorageError:
+        raise
     except OSError as error:
         raise StorageError(f"{path} could not be written: {error}.") from error
-    finally:
-        for _ in range(2):
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _replace_folder(new: Path, path: Path) -> None:
-    """Put a finished folder at ``path``; what was there goes only once the new one is in place."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.old")
-    replaced = path.exists()
-    if replaced:
-        path.replace(aside)
-    try:
-        new.replace(path)
-    except OSError:
-        if replaced:
-            aside.replace(path)
-        raise
-    if aside.is_file():
-        aside.unlink(missing_ok=True)
-    for _ in range(2):  # a passing fault may have left a part
-        shutil.rmtree(aside, ignore_errors=True)

@@ -27,10 +27,11 @@ def likelihood_record(likelihood: Likelihood) -> dict[str, Any]:
 
 def likelihood_from_record(record: Mapping[str, Any]) -> Likelihood:
     """The likelihood of which :func:`likelihood_record` made this record."""
+    kind = _LIKELIHOODS[record["model"]]
     values = {name: value for name, value in record.items() if name != "model"}
     values["views"] = views_from_record(values["views"])
     if values.get("class_weights") is not None:
         values["class_weights"] = tuple(values["class_weights"])
     if values.get("micrographs") is not None:
         values["micrographs"] = Micrographs(**values["micrographs"])
-    return _LIKELIHOODS[record["model"]](**values)
+    return kind(**values)
