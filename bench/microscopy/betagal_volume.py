@@ -163,6 +163,27 @@ def main() -> None:
         write_map(options.output / "betagal.mrc", placed, VOXEL)
         write_map(options.output / "betagal_unfiltered.mrc", plain, VOXEL)
         write_map(options.output / "reference.mrc", wanted, VOXEL)
+        draw(placed, wanted, options.output / "sections.png")
+
+
+def draw(recovered: np.ndarray, known: np.ndarray, path: Path) -> None:
+    """Central sections and projections of both maps as a picture."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 3.9), layout="tight")
+    axes = figure.subplots(2, 6)
+    for row, (volume, name) in zip(axes, ((recovered, "recovered"), (known, "known map")), strict=True):
+        middle = len(volume) // 2
+        images = [volume.take(middle, axis) for axis in range(3)] + [volume.sum(axis) for axis in range(3)]
+        for ax, image in zip(row, images, strict=True):
+            ax.imshow(image, cmap="gray", interpolation="bicubic")
+            ax.set(xticks=[], yticks=[])
+        row[0].set_ylabel(name)
+    for ax, title in zip(
+        axes[0], [f"{kind} {axis}" for kind in ("section", "projection") for axis in "zyx"], strict=True
+    ):
+        ax.set_title(title, fontsize=9)
+    figure.savefig(path, dpi=80)
 
 
 if __name__ == "__main__":
