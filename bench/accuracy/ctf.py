@@ -22,7 +22,7 @@ import numpy as np
 from scipy import fft, ndimage
 
 import mtdcore
-from mtdcore._base.fourier import radial_frequencies
+from mtdcore._base.numerics.fourier import radial_frequencies
 from mtdcore.data.micrographs.measurement import open_micrographs
 from mtdcore.data.micrographs.star import write_star
 from mtdcore.data.preparation.ctf import Ctf

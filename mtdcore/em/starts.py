@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .._base.fourier import radial_filter
+from .._base.numerics.fourier import radial_filter
 from ..errors import ParameterError
 from ..model.likelihood import Likelihood
 from ..model.priors import Prior, is_flat

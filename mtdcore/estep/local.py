@@ -23,7 +23,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.ndimage import maximum_filter
 
-from .._base.fourier import radial_filter
+from .._base.numerics.fourier import radial_filter
 from .._base.typing import Array
 from ..data.tiles import Tile
 from ..model.likelihood import Likelihood, WindowLikelihood

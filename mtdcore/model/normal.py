@@ -13,7 +13,8 @@ from typing import Protocol, Self
 import numpy as np
 from array_api_compat import array_namespace
 
-from .._base.fourier import radial_filter
+from .._base.numerics.conjugate_gradients import conjugate_gradients
+from .._base.numerics.fourier import radial_filter
 from .._base.typing import Array
 
 #: Share of the largest weight below which a pixel counts as unseen: the quotient would be rounding over rounding.
@@ -22,9 +23,6 @@ _UNSEEN = 1e-6
 #: Share of the largest weight of a frequency that is added to all where there is a transfer: what hardly any of it lets
 #: through moves slowly, and solved for it would be noise over rounding.
 _DAMPING = 1e-2
-
-#: Conjugate gradients stop at this relative residual, or after so many steps.
-_TOLERANCE, _MAX_STEPS = 1e-6, 50
 
 
 class LinearMaps(Protocol):
@@ -212,7 +210,7 @@ class Spectral:
 
     def solve(self, right: Array, start: Array) -> Array:
         """Damped conjugate gradients."""
-        return conjugate_gradients(self, right, start, _DAMPING * self.bound)
+        return conjugate_gradients(self, right, start, damping=_DAMPING * self.bound)
 
     def copies(self, frequencies: np.ndarray) -> np.ndarray:
         """See :class:`Normal`."""
@@ -265,37 +263,3 @@ class Blocks:
     def copies(self, frequencies: np.ndarray) -> np.ndarray:
         """Of all classes together."""
         return np.asarray(np.sum([block.copies(frequencies) for block in self.blocks], axis=0))
-
-
-def conjugate_gradients(
-    normal: Callable[[Array], Array],
-    right: Array,
-    start: Array,
-    damping: float = 0.0,
-    tolerance: float = _TOLERANCE,
-    max_steps: int = _MAX_STEPS,
-) -> Array:
-    """Solve ``N F = right`` from a start (Hestenes and Stiefel 1952).
-
-    Args:
-        normal: N.
-        right: of the shape of the target.
-        start: where it begins; what N does not see keeps these values.
-        damping: added to N in the steps alone.
-        tolerance: relative residual at which it stops.
-        max_steps: largest number of steps.
-    """
-    xp = array_namespace(right)
-    residual = right - normal(start)
-    direction, square = residual, float(xp.sum(residual**2))
-    stop = tolerance**2 * float(xp.sum(right**2))
-    for _ in range(max_steps):
-        if square <= stop:
-            break
-        image = normal(direction) + damping * direction
-        length = square / float(xp.sum(direction * image))
-        start = start + length * direction
-        residual = residual - length * image
-        previous, square = square, float(xp.sum(residual**2))
-        direction = residual + (square / previous) * direction
-    return start

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .._base.fourier import radial_filter
+from .._base.numerics.fourier import radial_filter
 from .._base.typing import Array
 from ..errors import ParameterError
 from .normal import Blocks, Normal, PerView, Spectral

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .._base.conjugate_gradients import conjugate_gradients
+from .._base.numerics.conjugate_gradients import conjugate_gradients
 from ..model.priors import Prior, denoise
 from ..model.volumes.grids import ball, filtered, shell_sizes, shells
 from ..model.volumes.toeplitz import Toeplitz
@@ -108,7 +108,7 @@ def solve(
     power[prior.top + 1 :] = 1e-4 * power[prior.top]
     inverse = (noise_std**2 / power)[shells(side)]
     nearly = 1.0 / (normal.weights * prior.mean_square + inverse)
-    return conjugate_gradients(
+    solved: np.ndarray = conjugate_gradients(
         lambda u: envelope * normal(envelope * u) + filtered(u, inverse),
         envelope * right,
         start,
@@ -116,6 +116,7 @@ def solve(
         steps,
         tolerance,
     )
+    return solved
 
 
 def half_quadratic(
@@ -141,7 +142,7 @@ def half_quadratic(
     clean = np.asarray(denoise(prior, volume[None], level)[0], np.float64)
     tie = (noise_std / level) ** 2
     nearly = 1.0 / (normal.weights + tie)
-    return conjugate_gradients(
+    solved: np.ndarray = conjugate_gradients(
         lambda v: normal(v) + tie * v,
         right + tie * clean,
         clean,
@@ -149,6 +150,7 @@ def half_quadratic(
         steps,
         tolerance,
     )
+    return solved
 
 
 def noise_level(normal: Toeplitz, noise_std: float, band: float) -> float:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from array_api_compat import array_namespace
 
-from .._base.fourier import radial_filter
+from .._base.numerics.fourier import radial_filter
 from .._base.typing import Array
 from ..estep.statistics import Statistics
 from ..model.priors import Prior

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mtdcore._base.fourier import radial_factors, radial_filter, radial_frequencies
+from mtdcore._base.numerics.fourier import radial_factors, radial_filter, radial_frequencies
 
 RNG = np.random.default_rng(0)
 

@@ -12,7 +12,7 @@ from mtdcli.run.parameters import RunParameters
 from mtdcore._base.records import to_record
 from mtdcore.errors import InputError
 
-OWN = {"measurement", "output", "trust", "resume", "force", "as_json", "help"}
+OWN = {"measurement", "output", "volume", "trust", "resume", "force", "as_json", "help"}
 
 
 def parsed(*words):
@@ -112,7 +112,7 @@ def test_a_finished_run_is_typed_and_its_measurement_may_move(measurement, run_d
         (("measurement", "shape"), [1, 90], "shape"),
         (("measurement", "path"), 7, "path"),
         (("result", "evidence_nats"), None, "evidence_nats"),
-        (("result", "likelihood"), {}, "views"),
+        (("result", "likelihood"), {}, "model"),
         (("result", "likelihood", "views", "count"), 10**9, "rotations"),
         (("result", "likelihood", "min_separation"), 10**9, "separation"),
         (("result", "likelihood", "margin"), 0.5, "margin"),

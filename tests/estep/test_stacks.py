@@ -17,10 +17,10 @@ from mtdcore import (
     relative_error,
     simulate,
 )
-from mtdcore._base.fourier import radial_filter
+from mtdcore._base.numerics.conjugate_gradients import conjugate_gradients
+from mtdcore._base.numerics.fourier import radial_filter
 from mtdcore.em.checkpoint import load_checkpoint, save_checkpoint
 from mtdcore.errors import ParameterError
-from mtdcore.model.normal import conjugate_gradients
 from mtdcore.model.rotations import Rotations
 from mtdcore.model.views import Classes
 from mtdcore.testing import assert_same_bits, assert_same_statistics
@@ -184,7 +184,7 @@ def test_two_transfers_fill_each_others_gaps():
     solved = blurred
     for _ in range(5):
         damping = 1e-2 * found.normal.bound
-        solved = conjugate_gradients(found.normal, found.right, solved, damping, max_steps=200)
+        solved = conjugate_gradients(found.normal, found.right, solved, damping=damping, max_steps=200)
     assert np.linalg.norm(solved - image) < 0.02 * np.linalg.norm(image)
     assert np.linalg.norm(blurred - image) > 0.1 * np.linalg.norm(image)
 

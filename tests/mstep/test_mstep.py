@@ -12,9 +12,9 @@ from mtdcore import (
     Statistics,
     get_backend,
 )
+from mtdcore._base.numerics.conjugate_gradients import conjugate_gradients
 from mtdcore.errors import ParameterError
 from mtdcore.estep.sums import TemplateSums
-from mtdcore.model.normal import conjugate_gradients
 from mtdcore.model.rotations import disc
 from mtdcore.testing import Case
 

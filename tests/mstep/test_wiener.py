@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import mtdcore
-from mtdcore._base.fourier import radial_filter
+from mtdcore._base.numerics.fourier import radial_filter
 from mtdcore.data.preparation.fourier import filter_radially
 from mtdcore.em.starts import choose_starts
 from mtdcore.estep.statistics import Statistics

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 import mtdcore as mtd
-from mtdcore._base import kernels as _kernel_cache
-from mtdcore._base.kernels import SealedFiles
+from mtdcore._base.numerics import kernels as _kernel_cache
+from mtdcore._base.numerics.kernels import SealedFiles
 
 SOURCE = """
-from mtdcore._base.kernels import kernel
+from mtdcore._base.numerics.kernels import kernel
 
 @kernel()
 def weighted(x, factor):

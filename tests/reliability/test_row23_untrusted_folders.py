@@ -14,13 +14,13 @@ import pytest
 
 from mtdcli.run.folder import RunFolder
 from mtdcli.run.lock import FolderInUse, locked
+from mtdcore._base.numerics import kernels as cache
 from mtdcore._base.processes import Process
 from mtdcore._base.records import Damaged, unseal
 from mtdcore.data import open_measurement
 from mtdcore.data.micrographs.table import MicrographTable
 from mtdcore.em.checkpoint import load_checkpoint
 from mtdcore.errors import CheckpointError, InputError
-from mtdcore.estep.backends.cpu import cache
 from mtdcore.estep.statistics import Statistics
 from mtdcore.synthetic.simulate import open_simulation
 
@@ -280,7 +280,7 @@ def test_a_cache_of_kernels_that_others_can_write_is_not_used(tmp_path, mode, wh
     cache.trusted.cache_clear()
     if expected is None:  # writable for a group: only if nobody else is in it
         expected = cache._private(folder.stat())
-    files = cache.SealedFiles(folder, "f")
+    files = cache.SealedFiles(folder, "f", tmp_path)
     files.save("key", "entry")
     assert (files.load("key") == "entry") == expected
     assert (len(list(folder.iterdir())) == 1) == expected

@@ -169,8 +169,8 @@ def recover(
     from ..inputs.opening import table_of
     from ..inputs.usable import open_usable, source_of
     from ..report.volume import write_volume_report
-    from ..run import volume as job
     from ..terminal.installation import machine, versions
+    from ..volumes import run as job
 
     folder = job.VolumeFolder(output)
     started, clock = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.perf_counter()

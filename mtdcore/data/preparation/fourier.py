@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import fft
 
-from ..._base.fourier import radial_factors
+from ..._base.numerics.fourier import radial_factors
 from ...errors import ParameterError
 from .ctf import Ctf
 

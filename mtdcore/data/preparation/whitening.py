@@ -6,7 +6,7 @@ import numpy as np
 from scipy import fft
 from scipy.interpolate import make_lsq_spline
 
-from ..._base.fourier import radial_frequencies
+from ..._base.numerics.fourier import radial_frequencies
 from ...errors import InputError
 
 #: Values of a radial curve at equally spaced frequencies from 0 to 1/2 cycles per pixel.

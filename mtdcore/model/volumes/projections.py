@@ -15,7 +15,7 @@ import scipy.fft
 from array_api_compat import array_namespace, device, is_cupy_array, is_torch_array, to_device
 from numpy.typing import ArrayLike
 
-from ..._base.gridding import Spreading, transform
+from ..._base.numerics.gridding import Spreading, transform
 from ..._base.typing import Array
 from ...errors import ParameterError
 from . import so3

@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 import scipy.fft
 
-from ..._base.conjugate_gradients import conjugate_gradients
+from ..._base.numerics.conjugate_gradients import conjugate_gradients
 from ..._base.typing import Array
 from .grids import ball, filtered, shell_mean
 

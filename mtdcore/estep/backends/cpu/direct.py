@@ -14,7 +14,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ...._base.kernels import kernel
+from ...._base.numerics.kernels import kernel
 from .lanes.emitter import INDEX, LANES, emitting
 
 #: Groups of patches summed in the precision of the pixels before they join float64 sums.

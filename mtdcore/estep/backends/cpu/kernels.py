@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...._base.kernels import kernel
+from ...._base.numerics.kernels import kernel
 from .lanes.math import exp, log, logaddexp
 
 _kernel = kernel(error_model="numpy")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...._base.kernels import kernel
+from ...._base.numerics.kernels import kernel
 from .lanes.emitter import CELL, LANES
 from .lanes.fft import transform
 from .lanes.math import exp

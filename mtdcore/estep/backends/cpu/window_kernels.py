@@ -17,7 +17,7 @@ Columns are transformed where they lie; between the two passes squares of LANES 
 
 from __future__ import annotations
 
-from ...._base.kernels import kernel
+from ...._base.numerics.kernels import kernel
 from .kernels import LOG_ZERO
 from .lanes.emitter import CELL, LANES
 from .lanes.fft import transform

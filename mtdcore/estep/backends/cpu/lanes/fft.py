@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 from numba import njit
 
-from ....._base.kernels import kernel
+from ....._base.numerics.kernels import kernel
 from .emitter import CELL, LANES, RADICES
 from .simd import butterfly, never_inline
 

@@ -27,8 +27,8 @@ import numba
 from numba.core.caching import FunctionCache
 from numba.core.serialize import dumps
 
-from ..errors import StorageError
-from .files import write_whole
+from ...errors import StorageError
+from ..files import write_whole
 
 _log = logging.getLogger(__name__)
 

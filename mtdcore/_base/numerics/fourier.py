@@ -6,7 +6,7 @@ import numpy as np
 from array_api_compat import array_namespace, device
 from numpy.typing import DTypeLike
 
-from .typing import Array
+from ..typing import Array
 
 
 def radial_frequencies(shape: tuple[int, int], dtype: DTypeLike = np.float32) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Runs whose target is a volume."""
