@@ -9,6 +9,8 @@ constant                 value     reason
 ``QUARTER``              4         the race ends, and the gauge is due, at each quarter of the iterations (ablation.py)
 ``COPIES``               50        copies that are enough to find the centre of the target (continuous.py)
 ``COARSE_STEP``          4         pixels between neighbouring coarse angles at the edge of the box (angles.py)
+``FILLED``               .5        share of the field under boxes up to which the offset is learned: each iteration leaves so much
+                                   of its error, and boxes that overlap count pixels twice (test_extent.py)
 ``mstep.SEARCH_SHARE``   .6        share of the iterations that search; the others converge (ablation.py)
 ``base.FLOOR``           .5        share of its start that the count keeps while the target is meaningless (ablation.py)
 =======================  ========  ===================================================================================
@@ -26,7 +28,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..data import Measurement
-from ..data.noise import estimate_noise_std
+from ..data.noise import estimate_noise_std, estimate_offset
 from ..errors import ParameterError
 from ..estep.backends import Backend, get_backend
 from ..model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
@@ -48,6 +50,7 @@ from .temperature import Temperature
 QUARTER = 4
 COPIES = 50
 COARSE_STEP = 4
+FILLED = 0.5
 
 _LIKELIHOODS: dict[str, type[PatchLikelihood] | type[WindowLikelihood]] = {
     "window": WindowLikelihood,
@@ -71,6 +74,7 @@ class Plan:
         iterations: largest number of iterations.
         tolerance: of a target at rest.
         learn_noise: whether the M-step updates the noise level.
+        learn_offset: whether it updates the offset.
         learn_separation: whether the extent of the target sets the minimum separation.
         executor: runs the E-step in parts elsewhere.
         quarter: iterations of a race, and between two looks at the gauge.
@@ -86,6 +90,7 @@ class Plan:
     iterations: int
     tolerance: float
     learn_noise: bool
+    learn_offset: bool
     learn_separation: bool
     executor: Executor | None = None
     copies: int = COPIES
@@ -171,6 +176,34 @@ def begin_likelihood(
     return begin(views, sigma, source.shape, expected_count, min_separation, optics)
 
 
+def begin_offset(
+    likelihood: Likelihood,
+    source: Measurement,
+    offset: float | Literal["auto"] | None,
+    update: Update,
+    given: bool,
+) -> Likelihood:
+    """The likelihood with the offset at the start: what is asked for, the median of the measurement where it is to be learned.
+
+    Args:
+        likelihood: at the start.
+        source: the measurement.
+        offset: as in :func:`mtdcore.recover`.
+        update: the M-step.
+        given: whether the likelihood is the user's, whose own offset then is the start.
+    """
+    if offset is None or (offset == "auto" and (given or not update.learns_offset)):
+        return likelihood
+    if offset == "auto":
+        return likelihood.with_offset(estimate_offset(source))
+    try:
+        return likelihood.with_offset(float(offset))
+    except (TypeError, ValueError):
+        raise ParameterError(
+            f'offset must be a number in the units of the measurement, "auto", or None for a mean of 0; got {offset!r}.'
+        ) from None
+
+
 def begin_state(
     likelihood: Likelihood,
     source: Measurement,
@@ -184,18 +217,19 @@ def begin_state(
 ) -> EMState:
     """The state before the first iteration; arguments as in :func:`mtdcore.recover`.
 
-    Starts are draws from the prior where there is one, what suits the update otherwise: random pixels, or faint ones for
-    :class:`WienerUpdate`, instead of cooled: at the noise level of a high temperature the filter leaves the mean over
+    Starts are draws from the prior where there is one, what suits the update otherwise: random pixels, which are cooled, or
+    faint ones for :class:`WienerUpdate`, which are not: at the noise level of a high temperature the filter leaves the mean over
     rotations at best, an image that looks the same at all of them, which EM never leaves.
     """
     kind = initial
     if kind is None:
         kind = update.start if is_flat(prior) else "samples"
-    targets: Sequence[np.ndarray] = choose_starts(kind, starts, prior, likelihood, seed)
     if temperature is None:
-        uniform = isinstance(kind, str) and kind == "uniform"
-        temperature = "auto" if uniform and likelihood.tempered else 1.0
-    return EMState.begin(targets, likelihood, Temperature.begin(temperature, iterations, likelihood, source))
+        cooled = isinstance(kind, str) and kind in ("uniform", "random")
+        temperature = "auto" if cooled and likelihood.tempered else 1.0
+    schedule = Temperature.begin(temperature, iterations, likelihood, source)
+    targets: Sequence[np.ndarray] = choose_starts(kind, starts, prior, likelihood, seed, schedule.at(0))
+    return EMState.begin(targets, likelihood, schedule)
 
 
 def begin_plan(
@@ -210,6 +244,7 @@ def begin_plan(
     iterations: int,
     tolerance: float,
     learn_noise: bool,
+    offset: float | Literal["auto"] | None,
     learn_separation: bool,
     backend: str | Backend,
     executor: Executor | None,
@@ -231,6 +266,7 @@ def begin_plan(
         iterations,
         tolerance,
         learn_noise,
+        offset == "auto" and update.learns_offset,
         learn_separation,
         executor,
     )

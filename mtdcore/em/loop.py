@@ -6,16 +6,16 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal
 
 import numpy as np
 
+from .._base.typing import Array
 from ..data import Measurement
 from ..estep.expectation import e_step, tile_cut
 from ..estep.statistics import Statistics
 from ..model.likelihood import Likelihood
-from .defaults import Plan
+from .defaults import FILLED, Plan
 from .gauge.centre import centred
 from .gauge.extent import spaced
 from .gauge.prior import Gauge
@@ -93,13 +93,19 @@ class _Iteration:
                 self.plan.iterations,
             )
         )
-        residual = partial(statistics.residual_energy, self.plan.backend.asarray(image))
+        shown = self.plan.backend.asarray(image)
+        shift = self._offset_step(statistics, shown, likelihood)
+
+        def residual() -> float:
+            return statistics.residual_energy(shown) - shift**2 * statistics.pixels
+
         corners = likelihood.geometry.sites((1, *self.source.shape[1:]))
         early = 2 * iteration < self.plan.iterations
         learnt = residual if self.plan.learn_noise else None
         likelihood = likelihood.updated(statistics, learnt, state.first_count, corners, early)
+        likelihood = likelihood.with_offset(likelihood.offset + shift) if shift else likelihood
         carried = running.moved(self.plan.backend.to_host) if share < 1.0 else None
-        due, settled = self._is_due(iteration, heat, image - target), share == 1.0
+        due, settled = self._is_due(iteration, heat, relative_step(target, image)), share == 1.0
         if self.plan.learn_separation and due:
             before, likelihood = likelihood, spaced(likelihood, image)
             settled &= likelihood is before
@@ -112,7 +118,7 @@ class _Iteration:
             iteration=iteration + 1,
             objective=statistics.log_likelihood,
             # a part of the pixels, or another likelihood, says nothing of being at rest
-            step_norm=max(float(np.linalg.norm(image - target)), 0.0 if settled else self.plan.tolerance),
+            step_norm=max(relative_step(target, image), 0.0 if settled else self.plan.tolerance),
             expected_count=statistics.expected_count,
             noise_std=likelihood.noise_std,
             temperature=heat,
@@ -120,6 +126,17 @@ class _Iteration:
             passes=passes,
         )
         return Candidate(image, likelihood, statistics.log_likelihood, carried), record
+
+    def _offset_step(self, statistics: Statistics, target: Array, likelihood: Likelihood) -> float:
+        """By how much the offset moves: to the mean of what the copies leave, as long as their boxes do not fill the field.
+
+        What boxes share would be taken off twice. Where they overlap the offset stays at the median.
+        """
+        if not self.plan.learn_offset:
+            return 0.0
+        boxes = statistics.expected_count * math.prod(likelihood.views.box_shape)
+        offset = statistics.offset(target)
+        return 0.0 if offset is None or boxes > FILLED * statistics.pixels else offset - likelihood.offset
 
     def statistics(self, source: Measurement, target: np.ndarray, likelihood: Likelihood) -> Statistics:
         """E-step at a host target, over the measurement or a part of it."""
@@ -135,10 +152,10 @@ class _Iteration:
         start = self.plan.backend.asarray(target)
         return self.plan.backend.to_host(statistics.normal.solve(statistics.right, start))
 
-    def _is_due(self, iteration: int, heat: float, step: np.ndarray) -> bool:
+    def _is_due(self, iteration: int, heat: float, step: float) -> bool:
         """At each quarter of the iterations, and whenever the target has stopped moving."""
         quarter = max(1, self.plan.quarter)
-        at_rest = heat == 1.0 and float(np.linalg.norm(step)) < self.plan.tolerance
+        at_rest = heat == 1.0 and step < self.plan.tolerance
         return at_rest or (iteration > 0 and iteration % quarter == 0)
 
     def _regauge(
@@ -177,3 +194,9 @@ class _Iteration:
             return target
         average = self.average(np.pad(target, margin), statistics.framed())
         return gauge.choose(target, average, statistics.noise_std / math.sqrt(copies))
+
+
+def relative_step(before: np.ndarray, after: np.ndarray) -> float:
+    """``||F_next - F||`` over the larger of the two norms, whatever the units; 0 for targets that are the same."""
+    step = float(np.linalg.norm(after - before))
+    return step / max(float(np.linalg.norm(before)), float(np.linalg.norm(after))) if step else 0.0

@@ -17,7 +17,15 @@ from ..model.priors import FlatPrior, Prior
 from ..model.views import Views
 from ..mstep.updates import Update
 from .batches import OnlineEM
-from .defaults import Box, begin_likelihood, begin_plan, begin_state, default_update, views_of
+from .defaults import (
+    Box,
+    begin_likelihood,
+    begin_offset,
+    begin_plan,
+    begin_state,
+    default_update,
+    views_of,
+)
 from .gauge.prior import Gauge
 from .loop import run
 from .starts import Start
@@ -31,6 +39,7 @@ def recover(
     rotations: int | Views = 4,
     coarse_rotations: int | Literal["auto"] | None = "auto",
     noise_std: float | Literal["auto"] = "auto",
+    offset: float | Literal["auto"] | None = "auto",
     prior: Prior | None = None,
     likelihood: Literal["window", "patch"] | Likelihood = "window",
     min_separation: int | Literal["auto"] | None = None,
@@ -62,7 +71,9 @@ def recover(
             be (:mod:`mtdcore.estep.local`); None: score all everywhere; "auto": about pi L / 4 where K is at least twice that.
         noise_std: standard deviation of the noise in the units of the measurement; "auto": estimated, then
             updated by every M-step.
-        prior: prior over targets; None: flat.
+        offset: what pixels read where there is nothing, in the units of the measurement; "auto": starts at the median and is updated by
+            every M-step (0 for :class:`GradientAscent`, the published method); None: 0, or that of a likelihood object.
+        prior: prior over targets, in the units of the measurement; None: flat.
         likelihood: "window" (docs/model.md 7), "patch" (docs/model.md 3, uniform pose prior as in the paper), or a
             likelihood object of this box and these rotations, whose tied parameters are the start; it then decides
             noise, count and separation.
@@ -74,19 +85,21 @@ def recover(
             updated as the common ones are, and their transfer. "each": no more is known; None: they are alike.
         update: the M-step; None: :class:`DenoisingUpdate` with a prior; without, :class:`WienerUpdate` where micrographs have
             a transfer, else :class:`ExactUpdate`.
-        initial: start or starts: an (L, L) image, an (S, L, L) stack (with C classes (C, L, L) or (S, C, L, L)), "uniform" (U[0, 1] per pixel), "samples" (drawn
-            from the prior), "blob" (a faint bright Gaussian blob, several of different widths), "faint" (as uniform, so weak that a
-            copy is worth two nats); None: samples with a prior, faint for :class:`WienerUpdate`, else uniform.
+        initial: start or starts: an (L, L) image, an (S, L, L) stack (with C classes (C, L, L) or (S, C, L, L)), "random" (uniform pixels, so
+            weak that a copy is worth two nats at the first temperature), "faint" (the same at temperature 1), "blob" (a faint
+            bright Gaussian blob, several of different widths), "samples" (drawn from the prior), "uniform" (U[0, 1] per pixel whatever the
+            units, as published); None: samples with a prior, faint for :class:`WienerUpdate`, uniform for
+            :class:`GradientAscent`, else random.
         starts: number of random starts; during the first quarter of the iterations the evidence leaves fewer and fewer
             of them in the race. None: 16 samples, or one of anything else.
         gauge: how the frame of the target is chosen, at each quarter of the iterations and on convergence
             (docs/model.md 9); "auto": by the prior for denoising updates, in the middle of the box for
             :class:`WienerUpdate`, else None: left as it is.
         iterations: largest number of iterations.
-        tolerance: stop when ``||F_next - F||`` falls below this and the gauge is settled.
+        tolerance: stop when an iteration moves the target by less than this share of its norm, and the gauge is settled.
         temperature: run at noise variance ``T sigma^2``, T falling geometrically from this to 1 over the first
             60 % of the iterations; "auto": a start that leaves about 10 nats per copy (docs/model.md 8); None: "auto"
-            for uniform starts of the window model, which need it where the signal is strong, 1 otherwise.
+            for random and uniform starts of the window model, which need it where the signal is strong, 1 otherwise.
         online: mini-batch EM: an iteration reads a part of the measurement. None: all of it.
         backend: a backend or its name.
         seed: of the random starts.
@@ -107,6 +120,7 @@ def recover(
             likelihood, source, views, noise_std, min_separation, expected_count, micrographs
         )
         update = update or default_update(prior, begun)
+        begun = begin_offset(begun, source, offset, update, not isinstance(likelihood, str))
         state = begin_state(begun, source, prior, update, initial, starts, temperature, iterations, seed)
     check_box_fits(source, state.likelihood.views)
     plan = begin_plan(
@@ -120,6 +134,7 @@ def recover(
         iterations=iterations,
         tolerance=tolerance,
         learn_noise=noise_std == "auto",
+        offset=offset,
         learn_separation=min_separation == "auto" and isinstance(likelihood, str),
         backend=backend,
         executor=executor,

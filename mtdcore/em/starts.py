@@ -1,7 +1,12 @@
-"""Where a run starts: random images, strong or faint, draws from the prior, a faint blob, or images of the user's."""
+"""Where a run starts: random images, draws from the prior, a faint blob, or images of the user's.
+
+But for U[0, 1] pixels and draws from a prior, which have units of their own, starts are in units of the noise: the
+units of the measurement do not matter.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -13,13 +18,16 @@ from ..model.likelihood import Likelihood
 from ..model.priors import Prior, is_flat
 from ..model.sampling import sample_prior
 
-Start: TypeAlias = Literal["uniform", "samples", "blob", "faint"]
+Start: TypeAlias = Literal["random", "uniform", "samples", "blob", "faint"]
 
 #: Draws from the prior that race when no number is given.
 _SAMPLES = 16
 
 #: Norm of a faint start as micrographs show it, in units of their noise: two nats per copy, which prefers some regions without deciding.
 _FAINT_NORM = 2.0
+
+#: The same of a random start, in units of the noise at the first temperature.
+_RANDOM_NORM = 2.0
 
 #: Standard deviation of a blob in boxes, and the factor by which those of several blobs differ from it either way.
 _BLOB_WIDTH, _BLOB_SPREAD = 1 / 6, 2.0
@@ -29,9 +37,17 @@ _GRAIN = 0.5
 
 
 def choose_starts(
-    initial: ArrayLike | Start, starts: int | None, prior: Prior, likelihood: Likelihood, seed: int
+    initial: ArrayLike | Start,
+    starts: int | None,
+    prior: Prior,
+    likelihood: Likelihood,
+    seed: int,
+    heat: float = 1.0,
 ) -> list[np.ndarray]:
-    """Float64 targets to start from, (L, L) or (C, L, L) for several classes; arguments as in :func:`mtdcore.recover`."""
+    """Float64 targets to start from, (L, L) or (C, L, L) for several classes; arguments as in :func:`mtdcore.recover`.
+
+    The norm of random starts goes with the noise at ``heat``, the temperature of the first iteration.
+    """
     one = likelihood.views.target_shape
     if not isinstance(initial, str):
         return _given(initial, one)
@@ -39,9 +55,12 @@ def choose_starts(
     if count < 1:
         raise ParameterError(f"starts must be a positive number; got {starts}.")
     match initial:
-        case "uniform" | "faint":
+        case "uniform" | "random" | "faint":
             images = np.random.default_rng(seed).uniform(size=(count, *one))
-            return [_faint(image, likelihood) for image in images] if initial == "faint" else list(images)
+            if initial == "uniform":
+                return list(images)
+            norm = _FAINT_NORM if initial == "faint" else _RANDOM_NORM * math.sqrt(heat)
+            return [_faint(image, likelihood, norm) for image in images]
         case "samples":
             if is_flat(prior):
                 raise ParameterError(
@@ -57,7 +76,7 @@ def choose_starts(
             blobs = [_blob(likelihood.box_size, width) for width in widths]
             return [_faint(blob, likelihood) * (grain if likelihood.classes > 1 else 1.0) for blob in blobs]
     raise ParameterError(
-        f'initial must be "uniform", "samples", "blob", "faint" or an image; got {initial!r}.'
+        f'initial must be "random", "uniform", "samples", "blob", "faint" or an image; got {initial!r}.'
     )
 
 
@@ -79,11 +98,11 @@ def _blob(side: int, width: float) -> np.ndarray:
     return np.outer(line, line)
 
 
-def _faint(images: np.ndarray, likelihood: Likelihood) -> np.ndarray:
-    """Images, (L, L) or (C, L, L), scaled to the norm of a faint start in a typical micrograph."""
+def _faint(images: np.ndarray, likelihood: Likelihood, wanted: float = _FAINT_NORM) -> np.ndarray:
+    """Images, (L, L) or (C, L, L), scaled to so many noise standard deviations of norm in a typical micrograph."""
     seen, optics = np.reshape(images, (-1, *images.shape[-2:])), likelihood.micrographs
     if optics is not None and optics.transfer is not None:
         power = np.mean((optics.transfer / optics.noise_ratio[:, None]) ** 2, axis=0)
         seen = radial_filter(seen, np.sqrt(power))
     norm = np.sqrt(np.mean(np.square(seen).sum(axis=(1, 2))))
-    return np.asarray(images * (_FAINT_NORM * likelihood.noise_std / norm))
+    return np.asarray(images * (wanted * likelihood.noise_std / norm))

@@ -31,7 +31,7 @@ class IterationRecord:
     Attributes:
         iteration: number of iterations completed.
         objective: nats at the target the iteration started from: log-likelihood (patch) or evidence (window).
-        step_norm: ``||F_next - F||``, the largest of the candidates while several race.
+        step_norm: ``||F_next - F||`` over the larger of their norms, the largest of the candidates while several race.
         expected_count: posterior expected number of copies.
         noise_std: noise level after the iteration.
         temperature: of the iteration.
@@ -114,7 +114,7 @@ class EMState:
         return len(self.history)
 
     def at_rest(self, tolerance: float) -> bool:
-        """Whether the last iteration moved every candidate by less than ``tolerance`` at temperature 1."""
+        """Whether the last iteration moved every candidate by less than ``tolerance`` of its norm, at temperature 1."""
         last = self.history[-1:]
         return any(record.step_norm < tolerance and record.temperature == 1.0 for record in last)
 
@@ -169,6 +169,11 @@ class Recovery:
         return self.likelihood.noise_std
 
     @property
+    def offset(self) -> float:
+        """What pixels read where there is nothing, given or estimated."""
+        return self.likelihood.offset
+
+    @property
     def residual_std(self) -> float:
         """Standard deviation of what the copies leave of the measurement: the noise level, where the model is right."""
         target = array_namespace(self.statistics.right).asarray(self.target)
@@ -196,6 +201,7 @@ class Recovery:
             "stopped": self.stopped,
             "noise_std": self.noise_std,
             "residual_std": self.residual_std,
+            "offset": self.offset,
             "expected_count": self.expected_count,
             "evidence_nats": self.evidence,
             "pixels": self.statistics.pixels,

@@ -15,7 +15,16 @@ from ..model.likelihood.records import views_from_record, views_record
 from ..model.normal import Blocks, Diagonal, Normal, PerView, Spectral
 from .statistics import Quadratic, Statistics
 
-_NUMBERS = ("log_likelihood", "energy", "expected_count", "empty_mass", "sites", "pixels", "noise_std")
+_NUMBERS = (
+    "log_likelihood",
+    "energy",
+    "total",
+    "expected_count",
+    "empty_mass",
+    "sites",
+    "pixels",
+    "noise_std",
+)
 
 #: Normal operators of one target, and their array.
 _NORMALS: dict[str, tuple[Any, str]] = {
@@ -30,6 +39,8 @@ def statistics_record(statistics: Statistics) -> tuple[dict[str, Any], dict[str,
     arrays = {"class_mass": statistics.class_mass}
     if statistics.ledger is not None:
         arrays["ledger"] = statistics.ledger
+    if statistics.footprint is not None:
+        arrays["footprint"] = _host(statistics.footprint)
     values: dict[str, Any] = {name: getattr(statistics, name) for name in _NUMBERS}
     parts = {"target": statistics.quadratic, "frame": statistics.frame}
     for name, part in parts.items():
@@ -53,6 +64,7 @@ def statistics_from_record(values: Mapping[str, Any], arrays: Mapping[str, np.nd
         class_mass=arrays["class_mass"],
         frame=parts.get("frame"),
         ledger=arrays.get("ledger"),
+        footprint=arrays.get("footprint"),
     )
 
 

@@ -20,7 +20,16 @@ from ..model.views import Views
 from .sums import TemplateSums
 
 #: The numbers that an E-step computes and that ``+`` adds.
-_SUMMED = ("log_likelihood", "energy", "expected_count", "class_mass", "empty_mass", "sites", "pixels")
+_SUMMED = (
+    "log_likelihood",
+    "energy",
+    "total",
+    "expected_count",
+    "class_mass",
+    "empty_mass",
+    "sites",
+    "pixels",
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,7 @@ class Statistics:
         normal: ``N = sum_t A_t^T c_t A_t``, c_t the posterior mass that saw each of those pixels.
         log_likelihood: nats. Patch model: log p(valid pixels | F). Window model: evidence against
             "no copies" (docs/model.md 7).
-        energy: sum of the squared valid pixels.
+        energy: sum of the squared valid pixels, less the offset of the likelihood.
         expected_count: posterior expected number of copies (patch model: mean coverage of a target pixel).
         class_mass: (C,) NumPy float64, posterior mass of the poses that show something of each class.
         empty_mass: posterior mass of the empty poses (patch model; 0 in the window model).
@@ -72,6 +81,8 @@ class Statistics:
         frame: the same for the target with the margin of the likelihood around it; None: there is no margin.
         ledger: (n, 5) NumPy float64, where micrographs are told apart: rows (micrograph, sites, valid pixels, residual
             energy at the target of the E-step, expected copies), by micrograph.
+        total: sum of the valid pixels as they are, the offset among them.
+        footprint: ``sum_t A_t^T c_t`` of the shape of the target: ``<footprint, F>`` is what copies add to ``total``; None: unknown.
 
     With likelihoods that tell micrographs apart, the sums over pixels weigh each by ``noise_std^2 / sigma_m^2``, as if
     all had the noise level ``noise_std``.
@@ -89,9 +100,11 @@ class Statistics:
     noise_std: float
     frame: Quadratic | None = None
     ledger: np.ndarray | None = None
+    total: float = 0.0
+    footprint: Array | None = None
 
     @classmethod
-    def of(cls, sums: TemplateSums, views: Views) -> Statistics:
+    def of(cls, sums: TemplateSums, views: Views, total: float = 0.0) -> Statistics:
         """Sums of templates, taken back to the target by their views; the margin of the sums becomes the frame."""
         inner, margin = sums.cropped(), sums.margin
         framed = views.framed(margin)
@@ -108,6 +121,8 @@ class Statistics:
             pixels=sums.pixels,
             noise_std=sums.noise_std,
             frame=frame if margin else None,
+            total=total,
+            footprint=views.adjoint(inner.coverage),
         )
 
     def __add__(self, other: Statistics) -> Statistics:
@@ -125,7 +140,18 @@ class Statistics:
         whole = self.quadratic + other.quadratic
         frame = self.frame + other.frame if self.frame and other.frame else None
         ledger = _entered(self.ledger, other.ledger)
-        return replace(self, **sums, right=whole.right, normal=whole.normal, frame=frame, ledger=ledger)
+        footprint = None
+        if self.footprint is not None and other.footprint is not None:
+            footprint = self.footprint + other.footprint
+        return replace(
+            self,
+            **sums,
+            right=whole.right,
+            normal=whole.normal,
+            frame=frame,
+            ledger=ledger,
+            footprint=footprint,
+        )
 
     @property
     def quadratic(self) -> Quadratic:
@@ -143,6 +169,7 @@ class Statistics:
             right=whole.right,
             normal=whole.normal,
             frame=self.frame and self.frame.scaled(factor),
+            footprint=None if self.footprint is None else self.footprint * factor,
             ledger=None
             if self.ledger is None
             else np.hstack([self.ledger[:, :1], self.ledger[:, 1:] * factor]),
@@ -152,7 +179,8 @@ class Statistics:
         """The same statistics with converted arrays, for example by ``Backend.to_host``."""
         whole = self.quadratic.moved(convert)
         frame = self.frame and self.frame.moved(convert)
-        return replace(self, right=whole.right, normal=whole.normal, frame=frame)
+        footprint = None if self.footprint is None else convert(self.footprint)
+        return replace(self, right=whole.right, normal=whole.normal, frame=frame, footprint=footprint)
 
     @property
     def classes(self) -> int:
@@ -177,6 +205,7 @@ class Statistics:
             expected_count=self.expected_count * float(mass[0]) / total if total > 0.0 else 0.0,
             class_mass=mass,
             frame=self.frame and self.frame.of_class(index),
+            footprint=None if self.footprint is None else self.footprint[index, ...],
         )
 
     def framed(self) -> Statistics:
@@ -197,6 +226,17 @@ class Statistics:
         """Expected squared residual of the measurement given the target, summed over the valid pixels."""
         xp = array_namespace(target)
         return self.energy + float(xp.sum(target * (self.normal(target) - 2.0 * self.right)))
+
+    def offset(self, target: Array) -> float | None:
+        """Most likely offset of the measurement given the target: the mean of what its copies leave; None: unknown.
+
+        Args:
+            target: as :meth:`gradient` takes it.
+        """
+        if self.footprint is None or not self.pixels:
+            return None
+        copies = float(array_namespace(target).sum(self.footprint * target))
+        return (self.total - copies) / self.pixels
 
     def save(self, path: str | Path) -> None:
         """Write to a safetensors file, sealed by a SHA-256 of its content.

@@ -19,7 +19,8 @@ class Prior(Protocol):
 
     A prior may also have an attribute ``centre``, (row, column) in pixels: where the centres of mass of its images lie
     (the middle of L pixels is (L - 1) / 2). The gauge puts the target there. Without it, or where it is None, the centre is
-    that of a few samples, which costs denoiser calls.
+    that of a few samples, which costs denoiser calls. And an attribute ``spread``, the size of its pixels in its units, where that is
+    far from 1.
     """
 
     def score(self, images: Array, noise_std: float) -> Array:
@@ -43,6 +44,11 @@ def denoise(prior: Prior, images: Array, level: float) -> Array:
     return images + level**2 * prior.score(images, level)
 
 
+def spread_of(prior: Prior) -> float:
+    """Size of the pixels of a prior's images, in its units: its attribute ``spread``, 1 where it has none."""
+    return float(getattr(prior, "spread", 1.0))
+
+
 @dataclass(frozen=True)
 class FlatPrior:
     """No preference: the score is zero and the denoiser the identity."""
@@ -61,6 +67,8 @@ def is_flat(prior: Prior) -> bool:
 class GaussianPrior:
     """N(mean, std^2 I), for which every step of the engine is exact.
 
+    Mean and std are in the units of the measurement: of c times a measurement they are c times as large.
+
     Attributes:
         mean: scalar or (L, L) array, prior mean of each pixel.
         std: positive standard deviation of each pixel.
@@ -74,6 +82,11 @@ class GaussianPrior:
             raise ParameterError(f"the std of a Gaussian prior must be positive; got {self.std}.")
         if not np.all(np.isfinite(self.mean)):
             raise ParameterError("the mean of a Gaussian prior must be finite.")
+
+    @property
+    def spread(self) -> float:
+        """Root mean square of its pixels."""
+        return math.sqrt(float(np.mean(np.square(self.mean))) + self.std**2)
 
     def score(self, images: Array, noise_std: float) -> Array:
         """``(mean - x) / (std^2 + noise_std^2)``."""

@@ -7,14 +7,15 @@ from itertools import pairwise
 
 import numpy as np
 
-from .priors import Prior, denoise
+from .priors import Prior, denoise, spread_of
 
-#: Lowest level of a chain, where the denoiser's answer is taken as it is.
-_LAST_LEVEL = 0.02
+#: Lowest level of a chain, where the denoiser's answer is taken as it is, and the highest of draws from a prior: in
+#: units of the images' spread.
+_LAST_LEVEL, _FIRST_LEVEL = 0.02, 10.0
 
 
 def sample_prior(
-    prior: Prior, count: int, box_size: int, *, level: float = 10.0, steps: int = 24, seed: int = 0
+    prior: Prior, count: int, box_size: int, *, level: float | None = None, steps: int = 24, seed: int = 0
 ) -> np.ndarray:
     """Images drawn from the prior by the reverse diffusion from white noise of standard deviation ``level``.
 
@@ -22,14 +23,15 @@ def sample_prior(
         prior: the prior.
         count: number of images B.
         box_size: side L in pixels.
-        level: start of the chain, well above the spread of the images.
-        steps: levels from there down to 0.02, spaced geometrically.
+        level: start of the chain, well above the spread of the images; None: ten times that.
+        steps: levels from there down to 0.02 spreads, spaced geometrically.
         seed: of the noise.
 
     Returns:
         (B, L, L) float64.
     """
     noise = np.random.default_rng(seed)
+    level = _FIRST_LEVEL * spread_of(prior) if level is None else level
     start = level * noise.standard_normal((count, box_size, box_size))
     return sample_from(prior, start, level, steps=steps, noise=noise)
 
@@ -46,13 +48,13 @@ def sample_from(
         prior: the prior.
         images: (B, L, L) float64 noisy images.
         level: their noise level.
-        steps: levels, spaced geometrically down to 0.02.
+        steps: levels, spaced geometrically down to 0.02 spreads of the prior.
         noise: source of randomness.
 
     Returns:
         (B, L, L) float64.
     """
-    levels = np.geomspace(level, min(_LAST_LEVEL, level / 2), steps)
+    levels = np.geomspace(level, min(_LAST_LEVEL * spread_of(prior), level / 2), steps)
     for now, following in pairwise(levels):
         keep = (following / now) ** 2
         spread = following * math.sqrt(1.0 - keep)

@@ -77,8 +77,9 @@ def test_a_null_run_is_the_recovery_repeated_on_noise(mtd_json, run_dir):
 
     record = json.loads((run_dir / "run.json").read_text())
     found = mtd_json("trust", run_dir, "--null-runs", 2, "--no-halves")
-    noise = null_measurement(np.zeros((1, 90, 100), np.float32), record["result"]["noise_std"], seed=1)
-    same = recover(noise, box_size=12, iterations=40, seed=1, backend="cpu", initial="uniform")
+    result = record["result"]
+    noise = null_measurement(np.zeros((1, 90, 100), np.float32), result["noise_std"], 1, result["offset"])
+    same = recover(noise, box_size=12, iterations=40, seed=1, backend="cpu")
     assert found["null_evidence"]["white"][1] == pytest.approx(same.evidence, abs=1e-9)
 
 

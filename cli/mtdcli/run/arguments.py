@@ -58,6 +58,7 @@ def arguments(parameters: RunParameters, micrographs: Optics = None) -> dict[str
         "initial": initial if initial is None or initial in get_args(Start) else read_image(Path(initial)),
         "prior": named_prior(parameters.prior),
         "micrographs": micrographs,
+        "offset": None if parameters.offset == "none" else parameters.offset,
         "update": _update(parameters),
         "online": mtd.OnlineEM(parameters.batches, seed=parameters.seed),
     }

@@ -115,11 +115,12 @@ def _without_copies(
     """A function of the seed: measurements like this one without copies."""
     if null == "phases":
         pixels = _pixels(measurement)
-        valid, filled = np.isfinite(pixels), np.nan_to_num(pixels)
+        valid, filled = np.isfinite(pixels), np.nan_to_num(pixels, nan=run.likelihood.offset)
         return lambda seed: np.where(valid, phase_randomised(filled, seed), np.nan).astype(measurement.dtype)
     likelihood, micrographs = run.likelihood, run.likelihood.micrographs
     ratios = np.ones(measurement.shape[0]) if micrographs is None else micrographs.noise_ratio
-    return lambda seed: null_measurement(measurement, (likelihood.noise_std * ratios).tolist(), seed)
+    levels = (likelihood.noise_std * ratios).tolist()
+    return lambda seed: null_measurement(measurement, levels, seed, likelihood.offset)
 
 
 def _pixels(measurement: Measurement) -> np.ndarray:

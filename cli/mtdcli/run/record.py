@@ -44,6 +44,7 @@ class ResultRecord:
     Attributes:
         likelihood: record of the last likelihood.
         data_share: share of the answer that comes from the data; None: unknown.
+        offset: what pixels read where there is nothing.
     """
 
     iterations: int
@@ -55,6 +56,7 @@ class ResultRecord:
     pixels: float
     likelihood: dict[str, Any]
     data_share: float | None = None
+    offset: float = 0.0
 
 
 @dataclass(frozen=True)
