@@ -19,7 +19,7 @@ def open_measurement(source: Any, mask: np.ndarray | None = None, *, skip_bad: b
     """Open a measurement; pixels are read later, tile by tile.
 
     Args:
-        source: a NumPy array (H, W) or (micrographs, H, W), the path of a ``.npy``, MRC or TIFF file or of a STAR list of
+        source: a NumPy array, masked or not, (H, W) or (micrographs, H, W), the path of a ``.npy``, MRC or TIFF file or of a STAR list of
             micrographs (mapped, pixels as stored), the path of the folder of a Zarr array (format 2 or 3) or of an
             OME-Zarr image, or a measurement, which is returned as it is.
         mask: (H, W) or (micrographs, H, W) bool, true where a pixel may be used. None: everywhere. Pixels
@@ -56,6 +56,9 @@ def open_measurement(source: Any, mask: np.ndarray | None = None, *, skip_bad: b
         raise InputError(
             f"{path} is no .npy, MRC, TIFF or STAR file nor the folder of a Zarr array; `mtd import` converts images."
         )
+    if isinstance(source, np.ma.MaskedArray):
+        seen = ~np.ma.getmaskarray(source)
+        return ArrayMeasurement(source.data, seen if mask is None else seen & mask)
     if isinstance(source, np.ndarray):
         return ArrayMeasurement(source, mask)
     raise InputError(

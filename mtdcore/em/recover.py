@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Literal
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from ..data import Measurement, open_measurement
@@ -17,6 +18,7 @@ from ..model.priors import FlatPrior, Prior
 from ..model.views import Views
 from ..mstep.updates import Update
 from .batches import OnlineEM
+from .checks import check_agreement, check_arguments
 from .defaults import (
     Box,
     begin_likelihood,
@@ -26,15 +28,17 @@ from .defaults import (
     default_update,
     views_of,
 )
+from .doubts import doubt
 from .gauge.prior import Gauge
 from .loop import run
 from .starts import Start
-from .state import EMState, Recovery, doubt_noise
+from .state import EMState, Recovery
 
 
 def recover(
     measurement: Measurement | ArrayLike | str,
     *,
+    mask: np.ndarray | None = None,
     box_size: Box,
     rotations: int | Views = 4,
     coarse_rotations: int | Literal["auto"] | None = "auto",
@@ -63,7 +67,8 @@ def recover(
     """Recover the target image from a measurement, without picking its copies.
 
     Args:
-        measurement: anything :func:`open_measurement` takes.
+        measurement: anything :func:`open_measurement` takes; the mask of a ``numpy.ma`` array is kept.
+        mask: bool, true where a pixel may be used, see :func:`open_measurement`.
         box_size: side L of the box in pixels, or (height, width).
         rotations: views of the target, or a number K of equally spaced in-plane rotations; for copies at any angle about pi L, neighbours then
             differ by one pixel at the edge of the box.
@@ -111,8 +116,24 @@ def recover(
         ParameterError: a parameter is outside its domain.
         InputError: the measurement is smaller than the box or holds nothing usable.
     """
-    source = open_measurement(measurement)
+    check_arguments(
+        rotations=rotations,
+        prior=prior,
+        update=update,
+        micrographs=micrographs,
+        min_separation=min_separation,
+        coarse_rotations=coarse_rotations,
+        starts=starts,
+        seed=seed,
+        iterations=iterations,
+        tolerance=tolerance,
+        temperature=temperature,
+        callback=callback,
+    )
+    source = open_measurement(measurement, mask)
     prior = prior or FlatPrior()
+    if update is not None:
+        check_agreement(prior, update)
     if state is None:
         views = views_of(rotations, box_size, classes)
         check_box_fits(source, views)
@@ -140,5 +161,5 @@ def recover(
         executor=executor,
     )
     recovery = run(plan, source, state, callback)
-    doubt_noise(recovery)
+    doubt(recovery, source, noise_std != "auto")
     return recovery

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
@@ -185,6 +184,11 @@ class Recovery:
         return self.statistics.expected_count
 
     @property
+    def found_copies(self) -> bool:
+        """Whether there is at least one copy, and a nat of evidence for it: a blank target is expected anywhere."""
+        return self.expected_count >= 1.0 and self.evidence >= 1.0
+
+    @property
     def class_weights(self) -> tuple[float, ...] | None:
         """Share of each class among the copies; None: there is one."""
         return self.likelihood.class_weights
@@ -227,22 +231,3 @@ class Recovery:
         write_whole(folder / "aligned_average.npy", lambda file: np.save(file, self.aligned_average))
         write_whole(folder / "history.csv", lambda file: file.write(history.getvalue().encode()))
         write_whole(folder / "recovery.json", lambda file: file.write(summary.encode()))
-
-
-#: By how much the residual may differ from the noise level before the model is doubted.
-_RESIDUAL_FACTOR = 1.25
-
-
-def doubt_noise(recovery: Recovery) -> None:
-    """Warn (RuntimeWarning) where the residual says that the noise level is wrong, or that copies were not explained.
-
-    Micrographs with noise levels of their own are left to those who gave them.
-    """
-    sigma, left = recovery.noise_std, recovery.residual_std
-    if recovery.likelihood.micrographs is None and not 1 / _RESIDUAL_FACTOR < left / sigma < _RESIDUAL_FACTOR:
-        warnings.warn(
-            f"noise_std should be what the copies leave of the measurement; it is {sigma:.4g}, and a standard deviation of "
-            f'{left:.4g} is left: give noise_std="auto", or look for structure that is neither noise nor copies.',
-            RuntimeWarning,
-            stacklevel=3,
-        )

@@ -19,6 +19,7 @@ from scipy.special import stdtrit
 from ..data import Measurement, open_measurement
 from ..data.derived import DerivedMeasurement
 from ..data.tiles import Tile
+from ..em.doubts import undoubted
 from ..em.recover import recover
 from ..em.state import Recovery
 from ..errors import ParameterError
@@ -152,9 +153,11 @@ def null_runs(
         noise_offset: mean of the noise, for instance ``Recovery.offset``.
         options: keyword arguments that :func:`mtdcore.recover` was called with, without ``seed``.
     """
+    source = open_measurement(measurement, options.pop("mask", None))
     for run in range(seed, seed + runs):
-        noise = null_measurement(measurement, noise_std, run, noise_offset)
-        yield recover(noise, seed=run, **options)
+        with undoubted():
+            found = recover(null_measurement(source, noise_std, run, noise_offset), seed=run, **options)
+        yield found
 
 
 def evidence_threshold(null_evidence: Sequence[float] | np.ndarray) -> float:

@@ -12,7 +12,7 @@ from mtdcli.run.parameters import RunParameters
 from mtdcore._base.records import to_record
 from mtdcore.errors import InputError
 
-OWN = {"measurement", "output", "trust", "resume", "force", "as_json", "help"}
+OWN = {"measurement", "output", "trust", "resume", "strict", "force", "as_json", "help"}
 
 
 def parsed(*words):

@@ -31,6 +31,11 @@ from ..terminal.options import GroupedCommand, option
     is_flag=True,
     help="Continue an interrupted run; the result has the same bits as without the interruption.",
 )
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Exit with code 1 when fewer than one copy is found; the results are written.",
+)
 @force_option
 @json_option
 @click.pass_context
@@ -41,6 +46,7 @@ def command(
     output: Path,
     trust: int | None,
     resume: bool,
+    strict: bool,
     force: bool,
     as_json: bool,
     **options: Any,
@@ -61,13 +67,14 @@ def command(
             from ..run.job import recover
 
             folder = RunFolder(output)
-            run, summary = recover(measurement, folder, parameters, again, resume=resume, force=force)
+            run, summary, found = recover(measurement, folder, parameters, again, resume=resume, force=force)
             write_report(run)
         except Interrupted as interruption:
             begun = interruption.iteration or not force
             log(f"{interruption}; continue with: {again} {'--resume' if begun else '--force'}")
             ctx.exit(128 + interruption.signum)
-        result = {"run": str(folder.path), "report": str(folder.page), **summary}
+        none = {} if found else {"nothing_found": "no copies; estimate.npy is no estimate of anything"}
+        result = {**none, "run": str(folder.path), "report": str(folder.page), **summary}
         if trust is not None:
             from ..run.judging import examine, findings
 
@@ -79,3 +86,5 @@ def command(
             write_report(run)
             result |= findings(run)
     emit(result, as_json)
+    if strict and none:
+        ctx.exit(1)

@@ -49,7 +49,7 @@ def identity(
 
 def recover(
     path: Path, folder: RunFolder, parameters: RunParameters, again: str, *, resume: bool, force: bool
-) -> tuple[FinishedRun, dict[str, object]]:
+) -> tuple[FinishedRun, dict[str, object], bool]:
     """Recover the target of a measurement and fill its run folder, except for the report.
 
     Args:
@@ -61,7 +61,7 @@ def recover(
         force: replace what is in the folder.
 
     Returns:
-        The run, and its summary.
+        The run, its summary, and whether it found any copies.
 
     Raises:
         StorageError: the folder holds a run, and neither ``resume`` nor ``force`` is given.
@@ -113,7 +113,7 @@ def recover(
     folder.write_record(record)
     run = FinishedRun.at(folder)
     write_copies(run, device=parameters.device.removesuffix(":all"))
-    return run, recovery.summary()
+    return run, recovery.summary(), recovery.found_copies
 
 
 def data_share(recovery: mtd.Recovery, prior: mtd.Prior | None) -> float | None:

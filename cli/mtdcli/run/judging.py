@@ -13,6 +13,7 @@ from mtdcore.data import Measurement
 from mtdcore.data.micrographs.table import MicrographTable
 from mtdcore.data.tiles import TileGeometry
 from mtdcore.em.checkpoint import fingerprint
+from mtdcore.em.doubts import undoubted
 from mtdcore.errors import InputError
 from mtdcore.results.halves import half_recoveries, half_set_correlation
 from mtdcore.results.nulls import Verdict, evidence_threshold, null_measurement, phase_randomised
@@ -50,7 +51,8 @@ def examine(run: FinishedRun, null_runs: int, null: Null = "white", halves: bool
     with _repeating(run, len(seeds) + 2 * len(split)) as (measurement, options):
         without = _without_copies(run, measurement, null)
         for seed in seeds:
-            found = mtd.recover(without(seed), **options, seed=seed)
+            with undoubted():
+                found = mtd.recover(without(seed), **options, seed=seed)
             of_null.evidence.append(found.evidence)
             if seed == 0:
                 folder.write_image(folder.null_target(null), found.target)
@@ -59,7 +61,8 @@ def examine(run: FinishedRun, null_runs: int, null: Null = "white", halves: bool
             source, target = (
                 (measurement, folder.estimate) if place is trust else (without(0), folder.null_target(null))
             )
-            pair = half_recoveries(source, run.image(target), **options, seed=0)
+            with undoubted():
+                pair = half_recoveries(source, run.image(target), **options, seed=0)
             place.halves = half_set_correlation(*pair, run.commonest)
             folder.write_trust(trust)
         if not folder.posterior_std.exists() and run.parameters.classes == 1:

@@ -283,4 +283,4 @@ def shares(mass: np.ndarray, least: float) -> tuple[float, ...]:
 def check_whole(name: str, value: object, unit: str) -> None:
     """Raise ParameterError unless the value is a positive whole number."""
     if not isinstance(value, Integral) or value < 1:
-        raise ParameterError(f"{name} must be a positive number of {unit}; got {value}.")
+        raise ParameterError(f"{name} must be a positive number of {unit}; got {value!r}.")
