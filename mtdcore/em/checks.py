@@ -71,5 +71,16 @@ def check_agreement(prior: Prior, update: Update) -> None:
         )
 
 
+def check_diameter(diameter: object, box: tuple[int, int]) -> None:
+    """Raise ParameterError unless the diameter is None, or from a pixel to the side of the box."""
+    if diameter is None:
+        return
+    if not (isinstance(diameter, Real) and 1.0 <= float(diameter) <= min(box)):
+        raise ParameterError(
+            f"diameter must be a number of pixels from 1 to the box size, {min(box)}; got {diameter!r}: give a larger box_size, or "
+            "the diameter in pixels of the measurement."
+        )
+
+
 def _whole(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)

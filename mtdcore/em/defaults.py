@@ -11,6 +11,8 @@ constant                 value     reason
 ``COARSE_STEP``          4         pixels between neighbouring coarse angles at the edge of the box (angles.py)
 ``FILLED``               .5        share of the field under boxes up to which the offset is learned: each iteration leaves so much
                                    of its error, and boxes that overlap count pixels twice (test_extent.py)
+``FEW``                  6         starts without a prior that run to the end: of blobs, early evidence prefers narrow ones, which
+                                   end at half the nats of the right ones (docs/accuracy.md)
 ``mstep.SEARCH_SHARE``   .6        share of the iterations that search; the others converge (ablation.py)
 ``base.FLOOR``           .5        share of its start that the count keeps while the target is meaningless (ablation.py)
 =======================  ========  ===================================================================================
@@ -38,6 +40,7 @@ from ..model.priors import FlatPrior, Prior, is_flat
 from ..model.rotations import Rotations, in_plane
 from ..model.views import Classes, Views
 from ..mstep.classes import EachClass
+from ..mstep.support import Supported, soft_disc
 from ..mstep.updates import DenoisingUpdate, ExactUpdate, Update
 from ..mstep.wiener import WienerUpdate
 from .batches import OnlineEM
@@ -51,6 +54,7 @@ QUARTER = 4
 COPIES = 50
 COARSE_STEP = 4
 FILLED = 0.5
+FEW = 6
 
 _LIKELIHOODS: dict[str, type[PatchLikelihood] | type[WindowLikelihood]] = {
     "window": WindowLikelihood,
@@ -79,6 +83,8 @@ class Plan:
         executor: runs the E-step in parts elsewhere.
         quarter: iterations of a race, and between two looks at the gauge.
         copies: number of copies that are enough to find the centre of the target.
+        late: whether a race is decided by late evidence.
+        support: diameter of the target in pixels; None: the box.
     """
 
     backend: Backend
@@ -94,6 +100,8 @@ class Plan:
     learn_separation: bool
     executor: Executor | None = None
     copies: int = COPIES
+    late: bool = False
+    support: float | None = None
 
     @property
     def quarter(self) -> int:
@@ -151,6 +159,7 @@ def begin_likelihood(
     min_separation: int | Literal["auto"] | None,
     expected_count: float | None,
     micrographs: Micrographs | Literal["each"] | None,
+    diameter: float | None = None,
 ) -> Likelihood:
     """The likelihood at the start; arguments as in :func:`mtdcore.recover`."""
     if not isinstance(likelihood, str):
@@ -168,6 +177,9 @@ def begin_likelihood(
         raise ParameterError(
             f'likelihood must be "window", "patch" or a likelihood object; got {likelihood!r}.'
         )
+    if diameter is not None and (min_separation is None or min_separation == "auto"):
+        # discs that touch diagonally differ by so much in row and in column
+        min_separation = max(1, math.floor(diameter / math.sqrt(2.0)))
     if isinstance(min_separation, str):
         # half the box at first; the extent of the target decides later
         min_separation = (max(views.box_shape) + 1) // 2 if min_separation == "auto" else min_separation
@@ -214,21 +226,27 @@ def begin_state(
     temperature: float | Literal["auto"] | None,
     iterations: int,
     seed: int,
+    diameter: float | None = None,
 ) -> EMState:
     """The state before the first iteration; arguments as in :func:`mtdcore.recover`.
 
     Starts are draws from the prior where there is one, what suits the update otherwise: random pixels, which are cooled, or
-    faint ones for :class:`WienerUpdate`, which are not: at the noise level of a high temperature the filter leaves the mean over
+    faint ones for :class:`WienerUpdate`, which are not (of a known diameter: several kinds that race): at the noise level of a high temperature the filter leaves the mean over
     rotations at best, an image that looks the same at all of them, which EM never leaves.
     """
     kind = initial
     if kind is None:
-        kind = update.start if is_flat(prior) else "samples"
+        kind = "samples" if not is_flat(prior) else update.start if diameter is None else "several"
     if temperature is None:
         cooled = isinstance(kind, str) and kind in ("uniform", "random")
         temperature = "auto" if cooled and likelihood.tempered else 1.0
     schedule = Temperature.begin(temperature, iterations, likelihood, source)
-    targets: Sequence[np.ndarray] = choose_starts(kind, starts, prior, likelihood, seed, schedule.at(0))
+    targets: Sequence[np.ndarray] = choose_starts(
+        kind, starts, prior, likelihood, seed, schedule.at(0), diameter
+    )
+    if diameter is not None:
+        one = likelihood.views.target_shape[likelihood.classes > 1 :]
+        targets = [target * soft_disc(one, diameter) for target in targets]
     return EMState.begin(targets, likelihood, schedule)
 
 
@@ -246,6 +264,7 @@ def begin_plan(
     learn_noise: bool,
     offset: float | Literal["auto"] | None,
     learn_separation: bool,
+    diameter: float | None,
     backend: str | Backend,
     executor: Executor | None,
 ) -> Plan:
@@ -260,7 +279,7 @@ def begin_plan(
         get_backend(backend),
         coarse_views(coarse_rotations, likelihood.views),
         prior,
-        EachClass(update),
+        EachClass(update if diameter is None else Supported(update, diameter)),
         gauge,
         online,
         iterations,
@@ -269,6 +288,8 @@ def begin_plan(
         offset == "auto" and update.learns_offset,
         learn_separation,
         executor,
+        late=is_flat(prior),
+        support=diameter,
     )
 
 

@@ -43,7 +43,12 @@ def doubt(recovery: Recovery, source: Measurement, noise_given: bool) -> None:
         source: what it was recovered from.
         noise_given: whether the noise level was given rather than learned.
     """
-    for found in (_no_copies(recovery), _noise(recovery, source, noise_given), *_geometry(recovery, source)):
+    for found in (
+        _no_copies(recovery),
+        _noise(recovery, source, noise_given),
+        _rivals(recovery),
+        *_geometry(recovery, source),
+    ):
         if found is not None:
             warnings.warn(found, Doubt, stacklevel=3)
 
@@ -63,6 +68,15 @@ def _no_copies(recovery: Recovery) -> str | None:
         f"no copies were found ({recovery.expected_count:.2g} expected, evidence {recovery.evidence:.2g} nats), so the target is "
         "no estimate of anything: check "
         "box_size, the contrast sign and noise_std, or try other starts."
+    )
+
+
+def _rivals(recovery: Recovery) -> str | None:
+    if recovery.settled is not False:
+        return None
+    return (
+        "the result is not settled: other starts end at other images with about as much evidence; give the diameter, more data, a prior, "
+        "or compare the starts one by one."
     )
 
 

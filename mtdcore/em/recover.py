@@ -18,13 +18,14 @@ from ..model.priors import FlatPrior, Prior
 from ..model.views import Views
 from ..mstep.updates import Update
 from .batches import OnlineEM
-from .checks import check_agreement, check_arguments
+from .checks import check_agreement, check_arguments, check_diameter
 from .defaults import (
     Box,
     begin_likelihood,
     begin_offset,
     begin_plan,
     begin_state,
+    box_shape,
     default_update,
     views_of,
 )
@@ -47,6 +48,7 @@ def recover(
     prior: Prior | None = None,
     likelihood: Literal["window", "patch"] | Likelihood = "window",
     min_separation: int | Literal["auto"] | None = None,
+    diameter: float | None = None,
     expected_count: float | None = None,
     classes: int = 1,
     micrographs: Micrographs | Literal["each"] | None = None,
@@ -84,6 +86,8 @@ def recover(
             noise, count and separation.
         min_separation: smallest distance of two corners in pixels (window model); None: box_size; "auto": half the box at
             first, then as close as copies of the size that the target shows can come without overlap.
+        diameter: of the target in pixels, if it is known, as that of a particle is: cuts the target down to a soft disc in the middle of the
+            box, sets the minimum separation (``diameter / sqrt(2)``, unless that is a number) and the widths of the starts.
         expected_count: start for the number of copies (window model); None: a tenth of the area.
         classes: number C of targets that copies may show; the result then holds (C, L, L) images and their weights.
         micrographs: what tells the micrographs apart: their own noise levels and numbers of copies, estimated and
@@ -92,11 +96,12 @@ def recover(
             a transfer, else :class:`ExactUpdate`.
         initial: start or starts: an (L, L) image, an (S, L, L) stack (with C classes (C, L, L) or (S, C, L, L)), "random" (uniform pixels, so
             weak that a copy is worth two nats at the first temperature), "faint" (the same at temperature 1), "blob" (a faint
-            bright Gaussian blob, several of different widths), "samples" (drawn from the prior), "uniform" (U[0, 1] per pixel whatever the
+            bright Gaussian blob, several of different widths), "samples" (drawn from the prior), "several" (blobs, a ring and faint ones), "uniform" (U[0, 1] per pixel whatever the
             units, as published); None: samples with a prior, faint for :class:`WienerUpdate`, uniform for
-            :class:`GradientAscent`, else random.
-        starts: number of random starts; during the first quarter of the iterations the evidence leaves fewer and fewer
-            of them in the race. None: 16 samples, or one of anything else.
+            :class:`GradientAscent`, several with a ``diameter``, else random.
+        starts: number of random starts. With a prior the evidence leaves fewer and fewer of them in the race during the first quarter of the
+            iterations; without one up to six run to the end, more are reduced to six by half of the iterations.
+            None: 16 samples, 6 of several kinds, or one of anything else.
         gauge: how the frame of the target is chosen, at each quarter of the iterations and on convergence
             (docs/model.md 9); "auto": by the prior for denoising updates, in the middle of the box for
             :class:`WienerUpdate`, else None: left as it is.
@@ -130,6 +135,7 @@ def recover(
         temperature=temperature,
         callback=callback,
     )
+    check_diameter(diameter, box_shape(box_size))
     source = open_measurement(measurement, mask)
     prior = prior or FlatPrior()
     if update is not None:
@@ -138,11 +144,13 @@ def recover(
         views = views_of(rotations, box_size, classes)
         check_box_fits(source, views)
         begun = begin_likelihood(
-            likelihood, source, views, noise_std, min_separation, expected_count, micrographs
+            likelihood, source, views, noise_std, min_separation, expected_count, micrographs, diameter
         )
         update = update or default_update(prior, begun)
         begun = begin_offset(begun, source, offset, update, not isinstance(likelihood, str))
-        state = begin_state(begun, source, prior, update, initial, starts, temperature, iterations, seed)
+        state = begin_state(
+            begun, source, prior, update, initial, starts, temperature, iterations, seed, diameter
+        )
     check_box_fits(source, state.likelihood.views)
     plan = begin_plan(
         source,
@@ -156,7 +164,8 @@ def recover(
         tolerance=tolerance,
         learn_noise=noise_std == "auto",
         offset=offset,
-        learn_separation=min_separation == "auto" and isinstance(likelihood, str),
+        learn_separation=min_separation == "auto" and isinstance(likelihood, str) and diameter is None,
+        diameter=diameter,
         backend=backend,
         executor=executor,
     )

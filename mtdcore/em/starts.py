@@ -18,10 +18,13 @@ from ..model.likelihood import Likelihood
 from ..model.priors import Prior, is_flat
 from ..model.sampling import sample_prior
 
-Start: TypeAlias = Literal["random", "uniform", "samples", "blob", "faint"]
+Start: TypeAlias = Literal["random", "uniform", "samples", "blob", "faint", "several"]
 
 #: Draws from the prior that race when no number is given.
 _SAMPLES = 16
+
+#: Starts of several kinds: three blobs, a ring, two faint ones.
+_SEVERAL = 6
 
 #: Norm of a faint start as micrographs show it, in units of their noise: two nats per copy, which prefers some regions without deciding.
 _FAINT_NORM = 2.0
@@ -29,8 +32,15 @@ _FAINT_NORM = 2.0
 #: The same of a random start, in units of the noise at the first temperature.
 _RANDOM_NORM = 2.0
 
-#: Standard deviation of a blob in boxes, and the factor by which those of several blobs differ from it either way.
-_BLOB_WIDTH, _BLOB_SPREAD = 1 / 6, 2.0
+#: Standard deviation of a blob in boxes, and the factor by which those of several blobs differ from it either way: up to a third
+#: of the box. Of an object of known diameter: that of a disc's second moments.
+_BLOB_WIDTH, _BLOB_SPREAD, _OF_DIAMETER = 1 / 6, 2.0, 1 / 4
+
+#: Largest power of two by which a seed changes the widths.
+_JITTER = 0.25
+
+#: Radius of a ring in widths of a blob, and its thickness in radii.
+_RING, _THICKNESS = 1.5, 1 / 3
 
 #: Relative deviation of the pixels of a blob, by which several classes differ at the start.
 _GRAIN = 0.5
@@ -43,15 +53,16 @@ def choose_starts(
     likelihood: Likelihood,
     seed: int,
     heat: float = 1.0,
+    diameter: float | None = None,
 ) -> list[np.ndarray]:
     """Float64 targets to start from, (L, L) or (C, L, L) for several classes; arguments as in :func:`mtdcore.recover`.
 
-    The norm of random starts goes with the noise at ``heat``, the temperature of the first iteration.
+    Blobs and rings are as wide as a target of this diameter, or as suits the box. The norm of random starts goes with the noise at ``heat``, the temperature of the first iteration.
     """
     one = likelihood.views.target_shape
     if not isinstance(initial, str):
         return _given(initial, one)
-    count = (_SAMPLES if initial == "samples" else 1) if starts is None else starts
+    count = {"samples": _SAMPLES, "several": _SEVERAL}.get(initial, 1) if starts is None else starts
     if count < 1:
         raise ParameterError(f"starts must be a positive number; got {starts}.")
     match initial:
@@ -70,13 +81,23 @@ def choose_starts(
             return list(images.reshape(count, *one))
         case "blob":
             # Equal classes would stay equal for ever.
-            grain = np.random.default_rng(seed).uniform(1.0 - _GRAIN, 1.0 + _GRAIN, size=one)
-            steps = np.linspace(-1.0, 1.0, count + 2)[1:-1]  # a single blob has the middle width
-            widths = likelihood.box_size * _BLOB_WIDTH * _BLOB_SPREAD**steps
+            rng = np.random.default_rng(seed)
+            grain = rng.uniform(1.0 - _GRAIN, 1.0 + _GRAIN, size=one)
+            widths = _width(likelihood, diameter, rng) * _BLOB_SPREAD ** _steps(count)
             blobs = [_blob(likelihood.box_size, width) for width in widths]
             return [_faint(blob, likelihood) * (grain if likelihood.classes > 1 else 1.0) for blob in blobs]
+        case "several":
+            rings, faint = count // 4, count // 3
+            more = (likelihood, seed, heat, diameter)
+            found = choose_starts("blob", count - rings - faint, prior, *more)
+            if rings:
+                rng = np.random.default_rng((seed, rings))
+                grain = rng.uniform(1.0 - _GRAIN, 1.0 + _GRAIN, size=one)
+                radii = _RING * _width(likelihood, diameter, rng) * _BLOB_SPREAD ** (0.5 * _steps(rings))
+                found += [_faint(_ring(likelihood.box_size, r) * grain, likelihood) for r in radii]
+            return found + (choose_starts("faint", faint, prior, *more) if faint else [])
     raise ParameterError(
-        f'initial must be "random", "uniform", "samples", "blob", "faint" or an image; got {initial!r}.'
+        f'initial must be "random", "uniform", "samples", "blob", "faint", "several" or an image; got {initial!r}.'
     )
 
 
@@ -89,6 +110,24 @@ def _given(images: ArrayLike, one: tuple[int, ...]) -> list[np.ndarray]:
             f"initial images should be finite and of shape {one}; got an array of shape {stack.shape}."
         )
     return list(stack)
+
+
+def _width(likelihood: Likelihood, diameter: float | None, rng: np.random.Generator) -> float:
+    """Middle standard deviation of blobs in pixels, which another seed makes a little wider or narrower."""
+    middle = likelihood.box_size * _BLOB_WIDTH if diameter is None else diameter * _OF_DIAMETER
+    return float(middle * 2.0 ** rng.uniform(-_JITTER, _JITTER))
+
+
+def _steps(count: int) -> np.ndarray:
+    """Evenly spaced from -1 to 1; a single one is in the middle."""
+    return np.linspace(-1.0, 1.0, count) if count > 1 else np.zeros(1)
+
+
+def _ring(side: int, radius: float) -> np.ndarray:
+    """A soft ring of this radius in pixels."""
+    offset = np.arange(side) - (side - 1) / 2
+    distance = np.hypot(offset[:, None], offset)
+    return np.asarray(np.exp(-0.5 * ((distance - radius) / (_THICKNESS * radius)) ** 2))
 
 
 def _blob(side: int, width: float) -> np.ndarray:

@@ -135,12 +135,14 @@ class Recovery:
         statistics: of one E-step at the final target and temperature 1.
         aligned_average: posterior-aligned average without prior, float64 of the shape of the target.
         stopped: why the loop ended.
+        settled: whether the starts that ended with about as much evidence show the same; None: there was no other.
     """
 
     state: EMState
     statistics: Statistics
     aligned_average: np.ndarray
     stopped: Literal["iterations", "tolerance", "callback"]
+    settled: bool | None = None
 
     @property
     def target(self) -> np.ndarray:
@@ -207,6 +209,7 @@ class Recovery:
             "residual_std": self.residual_std,
             "offset": self.offset,
             "expected_count": self.expected_count,
+            "settled": self.settled,
             "evidence_nats": self.evidence,
             "pixels": self.statistics.pixels,
             "likelihood": likelihood_record(self.likelihood),

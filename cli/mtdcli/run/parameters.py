@@ -58,6 +58,11 @@ class RunParameters:
     box_size: int = _option(
         "target", "Side of the box around one copy, pixels.", default=MISSING, metavar="L"
     )
+    diameter: float | None = _option(
+        "target",
+        "Diameter of the object, pixels of the measurement: cuts the estimate down to it, sets separation and starts. Particles need it.",
+        metavar="PX",
+    )
     rotations: int = _option("target", "Equally spaced rotations of a copy.", 4, metavar="K")
     coarse_rotations: int | Literal["auto"] = _option(
         "search",
@@ -98,13 +103,13 @@ class RunParameters:
     initial: str | None = _option(
         "search",
         "Start. random: random pixels, faint at the first temperature; faint: the same without cooling; samples: draws from the prior; "
-        "blob: a blurred spot; uniform: random pixels in [0, 1], whatever the units; or an image file. Default: samples with a prior, "
-        "faint with the wiener M-step, uniform with gradient, else random.",
-        metavar="random|faint|samples|blob|uniform|FILE",
+        "blob: a blurred spot; several: spots, a ring and faint pixels; uniform: random pixels in [0, 1], whatever the units; or an image file. Default: samples with a prior, "
+        "faint with the wiener M-step, uniform with gradient, several with a diameter, else random.",
+        metavar="random|faint|samples|blob|several|uniform|FILE",
     )
     starts: int | None = _option(
         "search",
-        "Random starts; the one with the most evidence goes on. Default: 16 for samples, else 1.",
+        "Random starts; the one with the most evidence goes on. Default: 16 for samples, 6 for several, else 1.",
         metavar="N",
     )
     temperature: float | Literal["auto"] | None = _option(

@@ -45,6 +45,7 @@ class ResultRecord:
         likelihood: record of the last likelihood.
         data_share: share of the answer that comes from the data; None: unknown.
         offset: what pixels read where there is nothing.
+        settled: whether starts with about as much evidence show the same; None: there was one.
     """
 
     iterations: int
@@ -57,6 +58,7 @@ class ResultRecord:
     likelihood: dict[str, Any]
     data_share: float | None = None
     offset: float = 0.0
+    settled: bool | None = None
 
 
 @dataclass(frozen=True)
