@@ -26,7 +26,7 @@ from mtdcore.results.volumes.maps import read_map, write_map
 
 from ..terminal.console import to_json
 from ..terminal.progress import Progress
-from .stopping import Interrupted, hold_off, patiently
+from ..terminal.stopping import Interrupted, hold_off, patiently
 
 if TYPE_CHECKING:
     from mtdcore.data import Measurement
