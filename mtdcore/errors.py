@@ -54,3 +54,7 @@ class StorageError(MtdError, OSError):
 
 class CheckpointError(StorageError):
     """A checkpoint is damaged, or belongs to a different run."""
+
+
+class Doubt(RuntimeWarning):
+    """A warning about a result: it was computed as asked, and something speaks against it."""

@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 
 import click
 
-from .run.stopping import Interrupted, listening
 from .terminal.console import error, log
+from .terminal.stopping import Interrupted, listening
 
 #: Command -> (module, help line, example). They stand here so that ``mtd --help`` imports no command.
 COMMANDS = {

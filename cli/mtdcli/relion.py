@@ -29,9 +29,9 @@ from .main import load, run_and_exit
 from .run.copies import write_copies, write_for_relion
 from .run.finished import FinishedRun
 from .run.folder import RunFolder
-from .run.stopping import Interrupted
 from .terminal.console import log, to_json
 from .terminal.options import option
+from .terminal.stopping import Interrupted
 
 ABORT = "RELION_JOB_ABORT_NOW"
 SUCCESS, FAILURE, ABORTED = (f"RELION_JOB_EXIT_{how}" for how in ("SUCCESS", "FAILURE", "ABORTED"))

@@ -1,4 +1,4 @@
-"""Noise level and copy-number estimates from the measurement alone."""
+"""Noise level, offset and copy-number estimates from the measurement alone."""
 
 from __future__ import annotations
 
@@ -24,8 +24,25 @@ def estimate_noise_std(measurement: Measurement) -> float:
     return noise_level(sample_pictures(measurement))
 
 
+def estimate_offset(measurement: Measurement) -> float:
+    """Robust start for the offset of a measurement: the median of a sample. The M-step refines the value from the residual.
+
+    Raises:
+        InputError: the measurement has no valid pixel.
+    """
+    pixels = np.concatenate([picture[np.isfinite(picture)] for picture in sample_pictures(measurement)])
+    if not pixels.size:
+        raise InputError("the measurement has no valid pixel: every value is NaN, infinite or masked.")
+    return float(np.median(pixels.astype(np.float64)))
+
+
 def excess_energy(measurement: Measurement, noise_std: float) -> float:
-    """Energy of the copies, ``||M||^2 - N sigma^2`` as if all N pixels were valid, from a sample; at least 0."""
+    """Energy of the copies, ``||M||^2 - N sigma^2`` as if all N pixels were valid, from a sample; at least 0.
+
+    Args:
+        measurement: without its offset.
+        noise_std: sigma.
+    """
     energy = pixels = 0.0
     for tile in sample_tiles(measurement):
         values = tile.values.astype(np.float64)

@@ -100,7 +100,7 @@ def recover_coarse_first(
         options: of :func:`mtdcore.recover`; ``initial`` and ``starts`` belong to the coarse recovery, ``callback`` to the
             fine one. With a ``state`` there is nothing to start, and only the fine recovery goes on.
     """
-    source = open_measurement(measurement)
+    source = open_measurement(measurement, options.pop("mask", None))
     if options.get("state") is None:
         coarse = recover_coarse(source, factor, coarse_iterations, box_size, options)
         options = {name: value for name, value in options.items() if name != "starts"}

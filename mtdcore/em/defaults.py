@@ -9,6 +9,10 @@ constant                 value     reason
 ``QUARTER``              4         the race ends, and the gauge is due, at each quarter of the iterations (ablation.py)
 ``COPIES``               50        copies that are enough to find the centre of the target (continuous.py)
 ``COARSE_STEP``          4         pixels between neighbouring coarse angles at the edge of the box (angles.py)
+``FILLED``               .5        share of the field under boxes up to which the offset is learned: each iteration leaves so much
+                                   of its error, and boxes that overlap count pixels twice (test_extent.py)
+``FEW``                  6         starts without a prior that run to the end: of blobs, early evidence prefers narrow ones, which
+                                   end at half the nats of the right ones (docs/accuracy.md)
 ``mstep.SEARCH_SHARE``   .6        share of the iterations that search; the others converge (ablation.py)
 ``base.FLOOR``           .5        share of its start that the count keeps while the target is meaningless (ablation.py)
 =======================  ========  ===================================================================================
@@ -26,7 +30,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..data import Measurement
-from ..data.noise import estimate_noise_std
+from ..data.noise import estimate_noise_std, estimate_offset
 from ..errors import ParameterError
 from ..estep.backends import Backend, get_backend
 from ..model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
@@ -36,12 +40,13 @@ from ..model.priors import FlatPrior, Prior, has_own_units, is_flat
 from ..model.rotations import Rotations, in_plane
 from ..model.views import Classes, Views
 from ..mstep.classes import EachClass
+from ..mstep.support import Supported, soft_disc
 from ..mstep.updates import DenoisingUpdate, ExactUpdate, Update
 from ..mstep.wiener import WienerUpdate
 from .batches import OnlineEM
 from .gauge.centre import CentreGauge
 from .gauge.prior import Gauge, PriorGauge
-from .scale import OwnUnits, in_units
+from .gauge.scale import OwnUnits, in_units
 from .starts import Start, choose_starts
 from .state import EMState
 from .temperature import Temperature
@@ -49,6 +54,8 @@ from .temperature import Temperature
 QUARTER = 4
 COPIES = 50
 COARSE_STEP = 4
+FILLED = 0.5
+FEW = 6
 
 _LIKELIHOODS: dict[str, type[PatchLikelihood] | type[WindowLikelihood]] = {
     "window": WindowLikelihood,
@@ -73,10 +80,13 @@ class Plan:
         iterations: largest number of iterations.
         tolerance: of a target at rest.
         learn_noise: whether the M-step updates the noise level.
+        learn_offset: whether it updates the offset.
         learn_separation: whether the extent of the target sets the minimum separation.
         executor: runs the E-step in parts elsewhere.
         quarter: iterations of a race, and between two looks at the gauge.
         copies: number of copies that are enough to find the centre of the target.
+        late: whether a race is decided by late evidence.
+        support: diameter of the target in pixels; None: the box.
     """
 
     backend: Backend
@@ -88,10 +98,13 @@ class Plan:
     iterations: int
     tolerance: float
     learn_noise: bool
+    learn_offset: bool
     learn_separation: bool
     executor: Executor | None = None
     copies: int = COPIES
     units: OwnUnits | None = None
+    late: bool = False
+    support: float | None = None
 
     @property
     def quarter(self) -> int:
@@ -149,6 +162,7 @@ def begin_likelihood(
     min_separation: int | Literal["auto"] | None,
     expected_count: float | None,
     micrographs: Micrographs | Literal["each"] | None,
+    diameter: float | None = None,
 ) -> Likelihood:
     """The likelihood at the start; arguments as in :func:`mtdcore.recover`."""
     if not isinstance(likelihood, str):
@@ -166,12 +180,43 @@ def begin_likelihood(
         raise ParameterError(
             f'likelihood must be "window", "patch" or a likelihood object; got {likelihood!r}.'
         )
+    if diameter is not None and (min_separation is None or min_separation == "auto"):
+        # discs that touch diagonally differ by so much in row and in column
+        min_separation = max(1, math.floor(diameter / math.sqrt(2.0)))
     if isinstance(min_separation, str):
         # half the box at first; the extent of the target decides later
         min_separation = (max(views.box_shape) + 1) // 2 if min_separation == "auto" else min_separation
     sigma, optics = _noise(source, noise_std, micrographs)
     begin = _LIKELIHOODS[likelihood].begin
     return begin(views, sigma, source.shape, expected_count, min_separation, optics)
+
+
+def begin_offset(
+    likelihood: Likelihood,
+    source: Measurement,
+    offset: float | Literal["auto"] | None,
+    update: Update,
+    given: bool,
+) -> Likelihood:
+    """The likelihood with the offset at the start: what is asked for, the median of the measurement where it is to be learned.
+
+    Args:
+        likelihood: at the start.
+        source: the measurement.
+        offset: as in :func:`mtdcore.recover`.
+        update: the M-step.
+        given: whether the likelihood is the user's, whose own offset then is the start.
+    """
+    if offset is None or (offset == "auto" and (given or not update.learns_offset)):
+        return likelihood
+    if offset == "auto":
+        return likelihood.with_offset(estimate_offset(source))
+    try:
+        return likelihood.with_offset(float(offset))
+    except (TypeError, ValueError):
+        raise ParameterError(
+            f'offset must be a number in the units of the measurement, "auto", or None for a mean of 0; got {offset!r}.'
+        ) from None
 
 
 def begin_state(
@@ -185,23 +230,29 @@ def begin_state(
     temperature: float | Literal["auto"] | None,
     iterations: int,
     seed: int,
+    diameter: float | None = None,
 ) -> EMState:
     """The state before the first iteration; arguments as in :func:`mtdcore.recover`.
 
-    Starts are draws from the prior where there is one, what suits the update otherwise: random pixels, or faint ones for
-    :class:`WienerUpdate`, instead of cooled: at the noise level of a high temperature the filter leaves the mean over
+    Starts are draws from the prior where there is one, what suits the update otherwise: random pixels, which are cooled, or
+    faint ones for :class:`WienerUpdate`, which are not (of a known diameter: several kinds that race): at the noise level of a high temperature the filter leaves the mean over
     rotations at best, an image that looks the same at all of them, which EM never leaves.
     """
     kind = initial
     if kind is None:
-        kind = update.start if is_flat(prior) else "samples"
+        kind = "samples" if not is_flat(prior) else update.start if diameter is None else "several"
     units = own_units(prior, prior_scale, update, likelihood)
     scales = None if units is None else (units.first(likelihood.noise_std),)
-    targets: Sequence[np.ndarray] = choose_starts(kind, starts, in_units(prior, scales), likelihood, seed)
     if temperature is None:
-        uniform = isinstance(kind, str) and kind == "uniform"
-        temperature = "auto" if uniform and likelihood.tempered else 1.0
+        cooled = isinstance(kind, str) and kind in ("uniform", "random")
+        temperature = "auto" if cooled and likelihood.tempered else 1.0
     schedule = Temperature.begin(temperature, iterations, likelihood, source)
+    targets: Sequence[np.ndarray] = choose_starts(
+        kind, starts, in_units(prior, scales), likelihood, seed, schedule.at(0), diameter
+    )
+    if diameter is not None:
+        one = likelihood.views.target_shape[likelihood.classes > 1 :]
+        targets = [target * soft_disc(one, diameter) for target in targets]
     return EMState.begin(targets, likelihood, schedule, units)
 
 
@@ -218,7 +269,9 @@ def begin_plan(
     iterations: int,
     tolerance: float,
     learn_noise: bool,
+    offset: float | Literal["auto"] | None,
     learn_separation: bool,
+    diameter: float | None,
     backend: str | Backend,
     executor: Executor | None,
 ) -> Plan:
@@ -233,15 +286,18 @@ def begin_plan(
         get_backend(backend),
         coarse_views(coarse_rotations, likelihood.views),
         prior,
-        EachClass(update),
+        EachClass(update if diameter is None else Supported(update, diameter)),
         gauge,
         online,
         iterations,
         tolerance,
         learn_noise,
+        offset == "auto" and update.learns_offset,
         learn_separation,
         executor,
         units=own_units(prior, prior_scale, update, likelihood),
+        late=is_flat(prior),
+        support=diameter,
     )
 
 

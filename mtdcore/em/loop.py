@@ -6,21 +6,25 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal
 
 import numpy as np
 
+from .._base.typing import Array
 from ..data import Measurement
 from ..estep.expectation import e_step, tile_cut
 from ..estep.statistics import Statistics
 from ..model.likelihood import Likelihood
-from .defaults import Plan
+from .defaults import FEW, FILLED, Plan
+from .gauge.agreement import agreement
 from .gauge.centre import centred
 from .gauge.extent import spaced
 from .gauge.prior import Gauge
-from .scale import Scales
+from .gauge.scale import Scales
 from .state import Candidate, EMState, IterationRecord, Recovery
+
+#: Starts that end above this share of the best evidence are rivals, and show the same above this correlation.
+ABOUT, ALIKE = 0.9, 0.8
 
 
 def run(
@@ -29,17 +33,30 @@ def run(
     """Iterate from a state until the target is at rest, the iterations are done, or the callback returns True."""
     step = _Iteration(plan, source)
     stopped: Literal["iterations", "tolerance", "callback"] = "iterations"
-    while (
-        not state.converged(plan.tolerance) and state.iteration < plan.iterations
-    ):  # a resumed run may be done
+    while not _done(plan, state) and state.iteration < plan.iterations:  # a resumed run may be done
         state = step(state)
         if callback is not None and callback(state):
             stopped = "callback"
             break
     else:
-        stopped = "tolerance" if state.converged(plan.tolerance) else "iterations"
+        stopped = "tolerance" if _done(plan, state) else "iterations"
     final = step.statistics(source, state.target, state.likelihood)
-    return Recovery(state, final, step.average(state.target, final), stopped)
+    return Recovery(state, final, step.average(state.target, final), stopped, settled(state))
+
+
+def _done(plan: Plan, state: EMState) -> bool:
+    return state.at_rest(plan.tolerance) if plan.late else state.converged(plan.tolerance)
+
+
+def settled(state: EMState) -> bool | None:
+    """Whether the starts with about as much evidence as the best ended at the same image; None: there is one, or no telling."""
+    first, *others = state.best(len(state.candidates))
+    views = first.likelihood.views
+    if not (first.likelihood.localises and first.objective > 0.0 and others):
+        return None
+    rivals = [other for other in others if other.objective > ABOUT * first.objective]
+    like = [agreement(first.target, other.target, views) for other in rivals]
+    return all(one is None or one > ALIKE for one in like)
 
 
 @dataclass(frozen=True)
@@ -53,7 +70,7 @@ class _Iteration:
         """The state after one more iteration of every candidate, or of the best one once the race is over."""
         began = time.perf_counter()
         carried = state.best(self._places(state))
-        gauge = self.plan.gauge if len(carried) == 1 else None
+        gauge = self.plan.gauge if len(carried) == 1 or self.plan.late else None
         moved, records = zip(*(self._advance(c, state, gauge, began) for c in carried), strict=True)
         best = max(range(len(moved)), key=lambda i: moved[i].objective)
         slowest = max(record.step_norm for record in records)
@@ -63,15 +80,28 @@ class _Iteration:
     def _places(self, state: EMState) -> int:
         """Candidates that go on: all at first, ``quarter / n`` after n iterations, one from the first quarter on.
 
+        In a late race a few go on to the end; more are halved from the first quarter on until these are left, half way through.
+
         So every stage of the race costs about the same, and many starts little more than a few (successive halving:
         Jamieson and Talwalkar 2016).
         """
-        quarter = self.plan.quarter
+        quarter, count = self.plan.quarter, len(state.candidates)
+        if self.plan.late:
+            return self._late(state.iteration, count)
         if state.iteration == 0 < quarter:
-            return len(state.candidates)
+            return count
         if state.iteration >= quarter or state.at_rest(self.plan.tolerance):
             return 1
         return math.ceil(quarter / state.iteration)
+
+    def _late(self, iteration: int, count: int) -> int:
+        quarter = self.plan.quarter
+        if iteration < quarter or count <= FEW:
+            return count
+        if iteration >= 2 * quarter:
+            return FEW
+        due = iteration % max(1, quarter // 4) == 0
+        return max(FEW, count // 2) if due else count
 
     def _advance(
         self, candidate: Candidate, state: EMState, gauge: Gauge | None, began: float
@@ -92,10 +122,16 @@ class _Iteration:
         image = plan.backend.to_host(
             plan.update(shown, running.weighed, plan.prior, iteration, plan.iterations, scales)
         )
-        residual = partial(statistics.residual_energy, self.plan.backend.asarray(image))
+        shown = self.plan.backend.asarray(image)
+        shift = self._offset_step(statistics, shown, likelihood)
+
+        def residual() -> float:
+            return statistics.residual_energy(shown) - shift**2 * statistics.pixels
+
         corners = likelihood.geometry.sites((1, *self.source.shape[1:]))
         learnt = residual if self.plan.learn_noise else None
         likelihood = likelihood.updated(statistics, learnt, state.first_count, corners, early)
+        likelihood = likelihood.with_offset(likelihood.offset + shift) if shift else likelihood
         carried = running.moved(self.plan.backend.to_host) if share < 1.0 else None
         moved = float(np.linalg.norm(image - target)) / likelihood.noise_std
         due, settled = self._is_due(iteration, heat, moved), share == 1.0
@@ -122,6 +158,19 @@ class _Iteration:
             passes=passes,
         )
         return Candidate(image, likelihood, statistics.log_likelihood, carried, scales), record
+
+    def _offset_step(self, statistics: Statistics, target: Array, likelihood: Likelihood) -> float:
+        """By how much the offset moves: to the mean of what the copies leave, as long as their boxes do not fill the field.
+
+        What boxes share would be taken off twice. Where they overlap the offset stays at the median.
+        """
+        if not self.plan.learn_offset:
+            return 0.0
+        support = self.plan.support
+        area = math.prod(likelihood.views.box_shape) if support is None else math.pi / 4 * support**2
+        boxes = statistics.expected_count * area
+        offset = statistics.offset(target)
+        return 0.0 if offset is None or boxes > FILLED * statistics.pixels else offset - likelihood.offset
 
     def statistics(self, source: Measurement, target: np.ndarray, likelihood: Likelihood) -> Statistics:
         """E-step at a host target, over the measurement or a part of it."""

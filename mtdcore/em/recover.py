@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Literal
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from ..data import MeasurementLike, open_measurement
@@ -18,24 +19,38 @@ from ..model.priors import FlatPrior, Prior, ScaledPrior
 from ..model.views import Views
 from ..mstep.updates import Update
 from .batches import OnlineEM
-from .defaults import Box, begin_likelihood, begin_plan, begin_state, default_update, views_of
+from .checks.arguments import check_agreement, check_arguments, check_diameter
+from .checks.doubts import doubt
+from .defaults import (
+    Box,
+    begin_likelihood,
+    begin_offset,
+    begin_plan,
+    begin_state,
+    box_shape,
+    default_update,
+    views_of,
+)
 from .gauge.prior import Gauge
 from .loop import run
 from .starts import Start
-from .state import EMState, Recovery, doubt_noise
+from .state import EMState, Recovery
 
 
 def recover(
     measurement: MeasurementLike,
     *,
+    mask: np.ndarray | None = None,
     box_size: Box,
     rotations: int | Views = 4,
     coarse_rotations: int | Literal["auto"] | None = "auto",
     noise_std: float | Literal["auto"] = "auto",
+    offset: float | Literal["auto"] | None = "auto",
     prior: Prior | None = None,
     prior_scale: float | Literal["auto"] | None = None,
     likelihood: Literal["window", "patch"] | Likelihood = "window",
     min_separation: int | Literal["auto"] | None = None,
+    diameter: float | None = None,
     expected_count: float | None = None,
     classes: int = 1,
     micrographs: Micrographs | Literal["each"] | None = None,
@@ -56,7 +71,8 @@ def recover(
     """Recover the target image from a measurement, without picking its copies.
 
     Args:
-        measurement: anything :func:`open_measurement` takes.
+        measurement: anything :func:`open_measurement` takes; the mask of a ``numpy.ma`` array is kept.
+        mask: bool, true where a pixel may be used, see :func:`open_measurement`.
         box_size: side L of the box in pixels, or (height, width).
         rotations: views of the target, or a number K of equally spaced in-plane rotations; for copies at any angle about pi L, neighbours then
             differ by one pixel at the edge of the box.
@@ -64,6 +80,8 @@ def recover(
             be (:mod:`mtdcore.estep.local`); None: score all everywhere; "auto": about pi L / 4 where K is at least twice that.
         noise_std: standard deviation of the noise in the units of the measurement; "auto": estimated, then
             updated by every M-step.
+        offset: what pixels read where there is nothing, in the units of the measurement; "auto": starts at the median and is updated by
+            every M-step (0 for :class:`GradientAscent`, the published method); None: 0, or that of a likelihood object.
         prior: prior over targets; None: flat.
         prior_scale: units of the measurement in one unit of the prior's images; "auto": found for each class by the
             likelihood (:mod:`mtdcore.mstep.scale`); None: "auto" where the prior has units of its own, as learned ones have,
@@ -73,17 +91,22 @@ def recover(
             noise, count and separation.
         min_separation: smallest distance of two corners in pixels (window model); None: box_size; "auto": half the box at
             first, then as close as copies of the size that the target shows can come without overlap.
+        diameter: of the target in pixels, if it is known, as that of a particle is: cuts the target down to a soft disc in the middle of the
+            box, sets the minimum separation (``diameter / sqrt(2)``, unless that is a number) and the widths of the starts.
         expected_count: start for the number of copies (window model); None: a tenth of the area.
         classes: number C of targets that copies may show; the result then holds (C, L, L) images and their weights.
         micrographs: what tells the micrographs apart: their own noise levels and numbers of copies, estimated and
             updated as the common ones are, and their transfer. "each": no more is known; None: they are alike.
         update: the M-step; None: :class:`DenoisingUpdate` with a prior; without, :class:`WienerUpdate` where micrographs have
             a transfer, else :class:`ExactUpdate`.
-        initial: start or starts: an (L, L) image, an (S, L, L) stack (with C classes (C, L, L) or (S, C, L, L)), "uniform" (U[0, 1] per pixel), "samples" (drawn
-            from the prior), "blob" (a faint bright Gaussian blob, several of different widths), "faint" (as uniform, so weak that a
-            copy is worth two nats); None: samples with a prior, faint for :class:`WienerUpdate`, else uniform.
-        starts: number of random starts; during the first quarter of the iterations the evidence leaves fewer and fewer
-            of them in the race. None: 16 samples, or one of anything else.
+        initial: start or starts: an (L, L) image, an (S, L, L) stack (with C classes (C, L, L) or (S, C, L, L)), "random" (uniform pixels, so
+            weak that a copy is worth two nats at the first temperature), "faint" (the same at temperature 1), "blob" (a faint
+            bright Gaussian blob, several of different widths), "samples" (drawn from the prior), "several" (blobs, a ring and faint ones), "uniform" (U[0, 1] per pixel whatever the
+            units, as published); None: samples with a prior, faint for :class:`WienerUpdate`, uniform for
+            :class:`GradientAscent`, several with a ``diameter``, else random.
+        starts: number of random starts. With a prior the evidence leaves fewer and fewer of them in the race during the first quarter of the
+            iterations; without one up to six run to the end, more are reduced to six by half of the iterations.
+            None: 16 samples, 6 of several kinds, or one of anything else.
         gauge: how the frame of the target is chosen, at each quarter of the iterations and on convergence
             (docs/model.md 9); "auto": by the prior for denoising updates, in the middle of the box for
             :class:`WienerUpdate`, else None: left as it is.
@@ -91,7 +114,7 @@ def recover(
         tolerance: stop when ``||F_next - F||`` falls below so many noise levels and the gauge is settled.
         temperature: run at noise variance ``T sigma^2``, T falling geometrically from this to 1 over the first
             60 % of the iterations; "auto": a start that leaves about 10 nats per copy (docs/model.md 8); None: "auto"
-            for uniform starts of the window model, which need it where the signal is strong, 1 otherwise.
+            for random and uniform starts of the window model, which need it where the signal is strong, 1 otherwise.
         online: mini-batch EM: an iteration reads a part of the measurement. None: all of it.
         backend: a backend or its name.
         seed: of the random starts.
@@ -103,8 +126,25 @@ def recover(
         ParameterError: a parameter is outside its domain.
         InputError: the measurement is smaller than the box or holds nothing usable.
     """
-    source = open_measurement(measurement)
+    check_arguments(
+        rotations=rotations,
+        prior=prior,
+        update=update,
+        micrographs=micrographs,
+        min_separation=min_separation,
+        coarse_rotations=coarse_rotations,
+        starts=starts,
+        seed=seed,
+        iterations=iterations,
+        tolerance=tolerance,
+        temperature=temperature,
+        callback=callback,
+    )
+    check_diameter(diameter, box_shape(box_size))
+    source = open_measurement(measurement, mask)
     prior = prior or FlatPrior()
+    if update is not None:
+        check_agreement(prior, update)
     if isinstance(prior_scale, int | float):
         prior, prior_scale = ScaledPrior(prior, float(prior_scale)), None
     elif prior_scale not in (None, "auto"):
@@ -113,11 +153,22 @@ def recover(
         views = views_of(rotations, box_size, classes)
         check_box_fits(source, views)
         begun = begin_likelihood(
-            likelihood, source, views, noise_std, min_separation, expected_count, micrographs
+            likelihood, source, views, noise_std, min_separation, expected_count, micrographs, diameter
         )
         update = update or default_update(prior, begun)
+        begun = begin_offset(begun, source, offset, update, not isinstance(likelihood, str))
         state = begin_state(
-            begun, source, prior, prior_scale, update, initial, starts, temperature, iterations, seed
+            begun,
+            source,
+            prior,
+            prior_scale,
+            update,
+            initial,
+            starts,
+            temperature,
+            iterations,
+            seed,
+            diameter,
         )
     check_box_fits(source, state.likelihood.views)
     plan = begin_plan(
@@ -132,10 +183,12 @@ def recover(
         iterations=iterations,
         tolerance=tolerance,
         learn_noise=noise_std == "auto",
-        learn_separation=min_separation == "auto" and isinstance(likelihood, str),
+        offset=offset,
+        learn_separation=min_separation == "auto" and isinstance(likelihood, str) and diameter is None,
+        diameter=diameter,
         backend=backend,
         executor=executor,
     )
     recovery = run(plan, source, state, callback)
-    doubt_noise(recovery)
+    doubt(recovery, source, noise_std != "auto")
     return recovery

@@ -1,7 +1,12 @@
-"""Where a run starts: random images, strong or faint, draws from the prior, a faint blob, or images of the user's."""
+"""Where a run starts: random images, draws from the prior, a faint blob, or images of the user's.
+
+But for U[0, 1] pixels and draws from a prior, which have units of their own, starts are in units of the noise: the
+units of the measurement do not matter.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -13,35 +18,60 @@ from ..model.likelihood import Likelihood
 from ..model.priors import Prior, is_flat
 from ..model.sampling import sample_prior
 
-Start: TypeAlias = Literal["uniform", "samples", "blob", "faint"]
+Start: TypeAlias = Literal["random", "uniform", "samples", "blob", "faint", "several"]
 
 #: Draws from the prior that race when no number is given.
 _SAMPLES = 16
 
+#: Starts of several kinds: three blobs, a ring, two faint ones.
+_SEVERAL = 6
+
 #: Norm of a faint start as micrographs show it, in units of their noise: two nats per copy, which prefers some regions without deciding.
 _FAINT_NORM = 2.0
 
-#: Standard deviation of a blob in boxes, and the factor by which those of several blobs differ from it either way.
-_BLOB_WIDTH, _BLOB_SPREAD = 1 / 6, 2.0
+#: The same of a random start, in units of the noise at the first temperature.
+_RANDOM_NORM = 2.0
+
+#: Standard deviation of a blob in boxes, and the factor by which those of several blobs differ from it either way: up to a third
+#: of the box. Of an object of known diameter: that of a disc's second moments.
+_BLOB_WIDTH, _BLOB_SPREAD, _OF_DIAMETER = 1 / 6, 2.0, 1 / 4
+
+#: Largest power of two by which a seed changes the widths.
+_JITTER = 0.25
+
+#: Radius of a ring in widths of a blob, and its thickness in radii.
+_RING, _THICKNESS = 1.5, 1 / 3
 
 #: Relative deviation of the pixels of a blob, by which several classes differ at the start.
 _GRAIN = 0.5
 
 
 def choose_starts(
-    initial: ArrayLike | Start, starts: int | None, prior: Prior, likelihood: Likelihood, seed: int
+    initial: ArrayLike | Start,
+    starts: int | None,
+    prior: Prior,
+    likelihood: Likelihood,
+    seed: int,
+    heat: float = 1.0,
+    diameter: float | None = None,
 ) -> list[np.ndarray]:
-    """Float64 targets to start from, (L, L) or (C, L, L) for several classes; arguments as in :func:`mtdcore.recover`."""
+    """Float64 targets to start from, (L, L) or (C, L, L) for several classes; arguments as in :func:`mtdcore.recover`.
+
+    Blobs and rings are as wide as a target of this diameter, or as suits the box. The norm of random starts goes with the noise at ``heat``, the temperature of the first iteration.
+    """
     one = likelihood.views.target_shape
     if not isinstance(initial, str):
         return _given(initial, one)
-    count = (_SAMPLES if initial == "samples" else 1) if starts is None else starts
+    count = {"samples": _SAMPLES, "several": _SEVERAL}.get(initial, 1) if starts is None else starts
     if count < 1:
         raise ParameterError(f"starts must be a positive number; got {starts}.")
     match initial:
-        case "uniform" | "faint":
+        case "uniform" | "random" | "faint":
             images = np.random.default_rng(seed).uniform(size=(count, *one))
-            return [_faint(image, likelihood) for image in images] if initial == "faint" else list(images)
+            if initial == "uniform":
+                return list(images)
+            norm = _FAINT_NORM if initial == "faint" else _RANDOM_NORM * math.sqrt(heat)
+            return [_faint(image, likelihood, norm) for image in images]
         case "samples":
             if is_flat(prior):
                 raise ParameterError(
@@ -51,13 +81,23 @@ def choose_starts(
             return list(images.reshape(count, *one))
         case "blob":
             # Equal classes would stay equal for ever.
-            grain = np.random.default_rng(seed).uniform(1.0 - _GRAIN, 1.0 + _GRAIN, size=one)
-            steps = np.linspace(-1.0, 1.0, count + 2)[1:-1]  # a single blob has the middle width
-            widths = likelihood.box_size * _BLOB_WIDTH * _BLOB_SPREAD**steps
+            rng = np.random.default_rng(seed)
+            grain = rng.uniform(1.0 - _GRAIN, 1.0 + _GRAIN, size=one)
+            widths = _width(likelihood, diameter, rng) * _BLOB_SPREAD ** _steps(count)
             blobs = [_blob(likelihood.box_size, width) for width in widths]
             return [_faint(blob, likelihood) * (grain if likelihood.classes > 1 else 1.0) for blob in blobs]
+        case "several":
+            rings, faint = count // 4, count // 3
+            more = (likelihood, seed, heat, diameter)
+            found = choose_starts("blob", count - rings - faint, prior, *more)
+            if rings:
+                rng = np.random.default_rng((seed, rings))
+                grain = rng.uniform(1.0 - _GRAIN, 1.0 + _GRAIN, size=one)
+                radii = _RING * _width(likelihood, diameter, rng) * _BLOB_SPREAD ** (0.5 * _steps(rings))
+                found += [_faint(_ring(likelihood.box_size, r) * grain, likelihood) for r in radii]
+            return found + (choose_starts("faint", faint, prior, *more) if faint else [])
     raise ParameterError(
-        f'initial must be "uniform", "samples", "blob", "faint" or an image; got {initial!r}.'
+        f'initial must be "random", "uniform", "samples", "blob", "faint", "several" or an image; got {initial!r}.'
     )
 
 
@@ -72,6 +112,24 @@ def _given(images: ArrayLike, one: tuple[int, ...]) -> list[np.ndarray]:
     return list(stack)
 
 
+def _width(likelihood: Likelihood, diameter: float | None, rng: np.random.Generator) -> float:
+    """Middle standard deviation of blobs in pixels, which another seed makes a little wider or narrower."""
+    middle = likelihood.box_size * _BLOB_WIDTH if diameter is None else diameter * _OF_DIAMETER
+    return float(middle * 2.0 ** rng.uniform(-_JITTER, _JITTER))
+
+
+def _steps(count: int) -> np.ndarray:
+    """Evenly spaced from -1 to 1; a single one is in the middle."""
+    return np.linspace(-1.0, 1.0, count) if count > 1 else np.zeros(1)
+
+
+def _ring(side: int, radius: float) -> np.ndarray:
+    """A soft ring of this radius in pixels."""
+    offset = np.arange(side) - (side - 1) / 2
+    distance = np.hypot(offset[:, None], offset)
+    return np.asarray(np.exp(-0.5 * ((distance - radius) / (_THICKNESS * radius)) ** 2))
+
+
 def _blob(side: int, width: float) -> np.ndarray:
     """A Gaussian blob of this standard deviation, in pixels."""
     offset = np.arange(side) - (side - 1) / 2
@@ -79,11 +137,11 @@ def _blob(side: int, width: float) -> np.ndarray:
     return np.outer(line, line)
 
 
-def _faint(images: np.ndarray, likelihood: Likelihood) -> np.ndarray:
-    """Images, (L, L) or (C, L, L), scaled to the norm of a faint start in a typical micrograph."""
+def _faint(images: np.ndarray, likelihood: Likelihood, wanted: float = _FAINT_NORM) -> np.ndarray:
+    """Images, (L, L) or (C, L, L), scaled to so many noise standard deviations of norm in a typical micrograph."""
     seen, optics = np.reshape(images, (-1, *images.shape[-2:])), likelihood.micrographs
     if optics is not None and optics.transfer is not None:
         power = np.mean((optics.transfer / optics.noise_ratio[:, None]) ** 2, axis=0)
         seen = radial_filter(seen, np.sqrt(power))
     norm = np.sqrt(np.mean(np.square(seen).sum(axis=(1, 2))))
-    return np.asarray(images * (_FAINT_NORM * likelihood.noise_std / norm))
+    return np.asarray(images * (wanted * likelihood.noise_std / norm))

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from ..model.likelihood import Likelihood
 from ..model.likelihood.records import likelihood_record
 from ..model.priors import Prior
 from .batches import Running
-from .scale import OwnUnits, Scales, in_units
+from .gauge.scale import OwnUnits, Scales, in_units
 from .temperature import Temperature
 
 
@@ -33,7 +32,7 @@ class IterationRecord:
     Attributes:
         iteration: number of iterations completed.
         objective: nats at the target the iteration started from: log-likelihood (patch) or evidence (window).
-        step_norm: ``||F_next - F||``, the largest of the candidates while several race.
+        step_norm: ``||F_next - F||``, in the units of the measurement; the largest of the candidates while several race.
         expected_count: posterior expected number of copies.
         noise_std: noise level after the iteration.
         temperature: of the iteration.
@@ -150,12 +149,14 @@ class Recovery:
         statistics: of one E-step at the final target and temperature 1.
         aligned_average: posterior-aligned average without prior, float64 of the shape of the target.
         stopped: why the loop ended.
+        settled: whether the starts that ended with about as much evidence show the same; None: there was no other.
     """
 
     state: EMState
     statistics: Statistics
     aligned_average: np.ndarray
     stopped: Literal["iterations", "tolerance", "callback"]
+    settled: bool | None = None
 
     @property
     def target(self) -> np.ndarray:
@@ -192,6 +193,11 @@ class Recovery:
         return self.likelihood.noise_std
 
     @property
+    def offset(self) -> float:
+        """What pixels read where there is nothing, given or estimated."""
+        return self.likelihood.offset
+
+    @property
     def residual_std(self) -> float:
         """Standard deviation of what the copies leave of the measurement: the noise level, where the model is right."""
         target = array_namespace(self.statistics.right).asarray(self.target)
@@ -201,6 +207,11 @@ class Recovery:
     def expected_count(self) -> float:
         """Posterior expected number of copies at the final target."""
         return self.statistics.expected_count
+
+    @property
+    def found_copies(self) -> bool:
+        """Whether there is at least one copy, and a nat of evidence for it: a blank target is expected anywhere."""
+        return self.expected_count >= 1.0 and self.evidence >= 1.0
 
     @property
     def class_weights(self) -> tuple[float, ...] | None:
@@ -219,7 +230,9 @@ class Recovery:
             "stopped": self.stopped,
             "noise_std": self.noise_std,
             "residual_std": self.residual_std,
+            "offset": self.offset,
             "expected_count": self.expected_count,
+            "settled": self.settled,
             "evidence_nats": self.evidence,
             "prior_scales": None if self.prior_scales is None else list(self.prior_scales),
             "pixels": self.statistics.pixels,
@@ -245,22 +258,3 @@ class Recovery:
         write_whole(folder / "aligned_average.npy", lambda file: np.save(file, self.aligned_average))
         write_whole(folder / "history.csv", lambda file: file.write(history.getvalue().encode()))
         write_whole(folder / "recovery.json", lambda file: file.write(summary.encode()))
-
-
-#: By how much the residual may differ from the noise level before the model is doubted.
-_RESIDUAL_FACTOR = 1.25
-
-
-def doubt_noise(recovery: Recovery) -> None:
-    """Warn (RuntimeWarning) where the residual says that the noise level is wrong, or that copies were not explained.
-
-    Micrographs with noise levels of their own are left to those who gave them.
-    """
-    sigma, left = recovery.noise_std, recovery.residual_std
-    if recovery.likelihood.micrographs is None and not 1 / _RESIDUAL_FACTOR < left / sigma < _RESIDUAL_FACTOR:
-        warnings.warn(
-            f"noise_std should be what the copies leave of the measurement; it is {sigma:.4g}, and a standard deviation of "
-            f'{left:.4g} is left: give noise_std="auto", or look for structure that is neither noise nor copies.',
-            RuntimeWarning,
-            stacklevel=3,
-        )

@@ -7,8 +7,8 @@ inverse-variance weighted average, and a Wiener filter where there is a transfer
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
@@ -39,22 +39,42 @@ def accumulate(
     """
     views, optics = likelihood.views, likelihood.micrographs
     search = Search.of(backend, target, likelihood, coarse)
+    seen_pixels = _Total()
     if optics is None:
-        return Statistics.of(search.sums(tiles, likelihood), views)
+        sums = search.sums(seen_pixels.of(tiles), likelihood)
+        return Statistics.of(sums, views, seen_pixels.value + likelihood.offset * sums.pixels)
     total = None
     for micrograph, group in groupby(tiles, key=lambda tile: tile.micrograph):
         transfer = None if optics.transfer is None else optics.transfer[micrograph]
-        seen = search.through(transfer)
-        sums = seen.sums(group, likelihood.of_micrograph(micrograph))
+        seen, read = search.through(transfer), _Total()
+        sums = seen.sums(read.of(group), likelihood.of_micrograph(micrograph))
         weight = 1.0 / float(optics.noise_ratio[micrograph]) ** 2
         found, residual = _weighed(sums, target, seen.templates, views, transfer, weight)
         ledger = np.array([[micrograph, sums.sites, sums.pixels, residual, sums.expected_count]])
-        one = replace(found, noise_std=likelihood.noise_std, ledger=ledger)
+        whole = read.value + likelihood.offset * sums.pixels
+        one = replace(found, noise_std=likelihood.noise_std, ledger=ledger, total=whole)
         total = one if total is None else total + one
     if total is None:  # a part without tiles
         nothing = search.sums((), replace(likelihood, micrographs=None))
         return Statistics.of(nothing, views)
     return total
+
+
+@dataclass
+class _Total:
+    """The sum of the valid pixels of tiles, taken as they pass by: no backend has to know of it.
+
+    Attributes:
+        value: so far.
+    """
+
+    value: float = 0.0
+
+    def of(self, tiles: Iterable[Tile]) -> Iterator[Tile]:
+        """The same tiles."""
+        for tile in tiles:
+            self.value += float(np.sum(tile.values[tile.owned_pixels], dtype=np.float64))
+            yield tile
 
 
 def _weighed(

@@ -8,6 +8,7 @@ from functools import partial
 from .._base.summing import map_sum
 from .._base.typing import Array
 from ..data import Measurement, MeasurementLike, open_measurement
+from ..data.derived import without_offset
 from ..data.measurement import Tiles
 from ..data.tiles import TileGeometry
 from ..errors import InputError, ParameterError
@@ -53,7 +54,7 @@ def e_step(
         InputError: the micrographs are smaller than the box.
         ParameterError: the target does not fit the views, or the likelihood the micrographs.
     """
-    source = open_measurement(measurement)
+    source = without_offset(open_measurement(measurement), likelihood.offset)
     engine = get_backend(backend)
     check_target(target, likelihood)
     check_box_fits(source, likelihood.views)

@@ -8,6 +8,7 @@ import numpy as np
 
 from .._base.typing import Array
 from ..data import Measurement
+from ..data.derived import without_offset
 from ..data.tiles import Tile
 from ..model.likelihood import Likelihood
 from .backends import Backend
@@ -59,5 +60,5 @@ def posteriors(
     check_box_fits(measurement, likelihood.views)
     bound = likelihood.bind(measurement.shape)
     posterior = Posterior(target, bound, backend)
-    for tile in measurement.tiles(bound.geometry):
+    for tile in without_offset(measurement, bound.offset).tiles(bound.geometry):
         yield tile, posterior(tile)

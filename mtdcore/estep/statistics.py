@@ -23,9 +23,27 @@ from ..model.records import host, normal_from_record, normal_record
 from ..model.views import Views
 from .sums import TemplateSums
 
-#: The numbers that are saved, and those that ``+`` adds.
-_NUMBERS = ("log_likelihood", "energy", "expected_count", "empty_mass", "sites", "pixels", "noise_std")
-_SUMMED = ("log_likelihood", "energy", "expected_count", "class_mass", "empty_mass", "sites", "pixels")
+#: The numbers that are saved, and those that an E-step computes and that ``+`` adds.
+_NUMBERS = (
+    "log_likelihood",
+    "energy",
+    "total",
+    "expected_count",
+    "empty_mass",
+    "sites",
+    "pixels",
+    "noise_std",
+)
+_SUMMED = (
+    "log_likelihood",
+    "energy",
+    "total",
+    "expected_count",
+    "class_mass",
+    "empty_mass",
+    "sites",
+    "pixels",
+)
 
 
 @dataclass(frozen=True)
@@ -67,7 +85,7 @@ class Statistics:
         normal: ``N = sum_t A_t^T c_t A_t``, c_t the posterior mass that saw each of those pixels.
         log_likelihood: nats. Patch model: log p(valid pixels | F). Window model: evidence against
             "no copies" (docs/model.md 7).
-        energy: sum of the squared valid pixels.
+        energy: sum of the squared valid pixels, less the offset of the likelihood.
         expected_count: posterior expected number of copies (patch model: mean coverage of a target pixel).
         class_mass: (C,) NumPy float64, posterior mass of the poses that show something of each class.
         empty_mass: posterior mass of the empty poses (patch model; 0 in the window model).
@@ -77,6 +95,8 @@ class Statistics:
         frame: the same for the target with the margin of the likelihood around it; None: there is no margin.
         ledger: (n, 5) NumPy float64, where micrographs are told apart: rows (micrograph, sites, valid pixels, residual
             energy at the target of the E-step, expected copies), by micrograph.
+        total: sum of the valid pixels as they are, the offset among them.
+        footprint: ``sum_t A_t^T c_t`` of the shape of the target: ``<footprint, F>`` is what copies add to ``total``; None: unknown.
 
     With likelihoods that tell micrographs apart, the sums over pixels weigh each by ``noise_std^2 / sigma_m^2``, as if
     all had the noise level ``noise_std``.
@@ -94,9 +114,11 @@ class Statistics:
     noise_std: float
     frame: Quadratic | None = None
     ledger: np.ndarray | None = None
+    total: float = 0.0
+    footprint: Array | None = None
 
     @classmethod
-    def of(cls, sums: TemplateSums, views: Views) -> Statistics:
+    def of(cls, sums: TemplateSums, views: Views, total: float = 0.0) -> Statistics:
         """Sums of templates, taken back to the target by their views; the margin of the sums becomes the frame."""
         inner, margin = sums.cropped(), sums.margin
         frame = None
@@ -115,6 +137,8 @@ class Statistics:
             pixels=sums.pixels,
             noise_std=sums.noise_std,
             frame=frame,
+            total=total,
+            footprint=views.adjoint(inner.coverage),
         )
 
     def __add__(self, other: Statistics) -> Statistics:
@@ -132,7 +156,18 @@ class Statistics:
         whole = self.quadratic + other.quadratic
         frame = self.frame + other.frame if self.frame and other.frame else None
         ledger = _entered(self.ledger, other.ledger)
-        return replace(self, **sums, right=whole.right, normal=whole.normal, frame=frame, ledger=ledger)
+        footprint = None
+        if self.footprint is not None and other.footprint is not None:
+            footprint = self.footprint + other.footprint
+        return replace(
+            self,
+            **sums,
+            right=whole.right,
+            normal=whole.normal,
+            frame=frame,
+            ledger=ledger,
+            footprint=footprint,
+        )
 
     @property
     def quadratic(self) -> Quadratic:
@@ -150,6 +185,7 @@ class Statistics:
             right=whole.right,
             normal=whole.normal,
             frame=self.frame and self.frame.scaled(factor),
+            footprint=None if self.footprint is None else self.footprint * factor,
             ledger=None
             if self.ledger is None
             else np.hstack([self.ledger[:, :1], self.ledger[:, 1:] * factor]),
@@ -159,7 +195,8 @@ class Statistics:
         """The same statistics with converted arrays, for example by ``Backend.to_host``."""
         whole = self.quadratic.moved(convert)
         frame = self.frame and self.frame.moved(convert)
-        return replace(self, right=whole.right, normal=whole.normal, frame=frame)
+        footprint = None if self.footprint is None else convert(self.footprint)
+        return replace(self, right=whole.right, normal=whole.normal, frame=frame, footprint=footprint)
 
     @property
     def classes(self) -> int:
@@ -184,6 +221,7 @@ class Statistics:
             expected_count=self.expected_count * float(mass[0]) / total if total > 0.0 else 0.0,
             class_mass=mass,
             frame=self.frame and self.frame.of_class(index),
+            footprint=None if self.footprint is None else self.footprint[index, ...],
         )
 
     def framed(self) -> Statistics:
@@ -205,11 +243,24 @@ class Statistics:
         xp = array_namespace(target)
         return self.energy + float(xp.sum(target * (self.normal(target) - 2.0 * self.right)))
 
+    def offset(self, target: Array) -> float | None:
+        """Most likely offset of the measurement given the target: the mean of what its copies leave; None: unknown.
+
+        Args:
+            target: as :meth:`gradient` takes it.
+        """
+        if self.footprint is None or not self.pixels:
+            return None
+        copies = float(array_namespace(target).sum(self.footprint * target))
+        return (self.total - copies) / self.pixels
+
     def record(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """(JSON-able values, host arrays by name), whatever the array library."""
         arrays = {"class_mass": self.class_mass}
         if self.ledger is not None:
             arrays["ledger"] = self.ledger
+        if self.footprint is not None:
+            arrays["footprint"] = host(self.footprint)
         values: dict[str, Any] = {name: getattr(self, name) for name in _NUMBERS}
         for name, part in (("target", self.quadratic), ("frame", self.frame)):
             if part is not None:
@@ -234,6 +285,7 @@ class Statistics:
             class_mass=arrays["class_mass"],
             frame=parts.get("frame"),
             ledger=arrays.get("ledger"),
+            footprint=arrays.get("footprint"),
         )
 
     def save(self, path: str | Path) -> None:

@@ -23,7 +23,8 @@ class Prior(Protocol):
     (:func:`centre_of` asks for either).
 
     Where an attribute ``own_units`` is true, the images have units of their own, as those that a network was trained on:
-    ``recover`` then finds how many units of the measurement are one of them.
+    ``recover`` then finds how many units of the measurement are one of them. An attribute ``spread`` is the size of the
+    pixels of its images, in its units, where that is far from 1 (:func:`spread_of`).
     """
 
     def score(self, images: Array, noise_std: float) -> Array:
@@ -47,9 +48,9 @@ def denoise(prior: Prior, images: Array, level: float) -> Array:
     return images + level**2 * prior.score(images, level)
 
 
-def unit_of(prior: Prior) -> float:
-    """The scale of a prior in other units (:class:`ScaledPrior`), 1 of any other."""
-    return float(getattr(prior, "scale", 1.0))
+def spread_of(prior: Prior) -> float:
+    """Size of the pixels of a prior's images, in its units: its attribute ``spread``, 1 where it has none."""
+    return float(getattr(prior, "spread", 1.0))
 
 
 def has_own_units(prior: Prior) -> bool:
@@ -84,6 +85,11 @@ class ScaledPrior:
         """``score(x / alpha, s / alpha) / alpha``, see :meth:`Prior.score`."""
         return self.prior.score(images / self.scale, noise_std / self.scale) / self.scale
 
+    @property
+    def spread(self) -> float:
+        """See :func:`spread_of`."""
+        return self.scale * spread_of(self.prior)
+
     def centre_in(self, box_size: int) -> tuple[float, ...] | None:
         """See :func:`centre_of`: units do not move an image."""
         return centre_of(self.prior, box_size)
@@ -107,6 +113,8 @@ def is_flat(prior: Prior) -> bool:
 class GaussianPrior:
     """N(mean, std^2 I), for which every step of the engine is exact.
 
+    Mean and std are in the units of the measurement: of c times a measurement they are c times as large.
+
     Attributes:
         mean: scalar or (L, L) array, prior mean of each pixel.
         std: positive standard deviation of each pixel.
@@ -120,6 +128,11 @@ class GaussianPrior:
             raise ParameterError(f"the std of a Gaussian prior must be positive; got {self.std}.")
         if not np.all(np.isfinite(self.mean)):
             raise ParameterError("the mean of a Gaussian prior must be finite.")
+
+    @property
+    def spread(self) -> float:
+        """Root mean square of its pixels."""
+        return math.sqrt(float(np.mean(np.square(self.mean))) + self.std**2)
 
     def score(self, images: Array, noise_std: float) -> Array:
         """``(mean - x) / (std^2 + noise_std^2)``."""

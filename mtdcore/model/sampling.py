@@ -7,12 +7,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from .priors import Prior, denoise, unit_of
+from .priors import Prior, denoise, spread_of
 
-#: Lowest level of a chain in units of the prior, where the denoiser's answer is taken as it is.
+#: Lowest level of a chain in spreads of the prior, where the denoiser's answer is taken as it is.
 _LAST_LEVEL = 0.02
 
-#: First level of a chain: for images, and for volumes relative to the norm of one of root mean square 1.
+#: First level of a chain in the same units: for images, and for volumes relative to the norm of one of root mean square 1.
 _IMAGE_LEVEL, _VOLUME_LEVEL = 10.0, 1.5
 
 
@@ -32,9 +32,9 @@ def sample_prior(
         prior: the prior.
         count: number B.
         box_size: side L in pixels.
-        level: start of the chain in units of the prior (:func:`unit_of`), well above the spread of what is drawn, in any direction;
+        level: start of the chain in spreads of the prior (:func:`spread_of`), well above that of what is drawn, in any direction;
             None: 10 for images; for volumes 1.5 times the norm of one of root mean square 1, whose mean the start hides.
-        steps: levels from there down to 0.02 of those units, spaced geometrically; volumes need about twice as many.
+        steps: levels from there down to 0.02 spreads, spaced geometrically; volumes need about twice as many.
         seed: of the noise.
         dimension: 2 for images, 3 for volumes.
 
@@ -43,7 +43,7 @@ def sample_prior(
     """
     if level is None:
         level = _IMAGE_LEVEL if dimension == 2 else _VOLUME_LEVEL * box_size ** (dimension / 2)
-    noise, level = np.random.default_rng(seed), level * unit_of(prior)
+    noise, level = np.random.default_rng(seed), level * spread_of(prior)
     start = level * noise.standard_normal((count,) + (box_size,) * dimension)
     return sample_from(prior, start, level, steps=steps, noise=noise)
 
@@ -60,13 +60,13 @@ def sample_from(
         prior: the prior.
         images: (B, L, L) float64 noisy images, or (B, L, L, L) volumes.
         level: their noise level.
-        steps: levels, spaced geometrically down to 0.02 units of the prior.
+        steps: levels, spaced geometrically down to 0.02 spreads of the prior.
         noise: source of randomness.
 
     Returns:
         The same shape, float64.
     """
-    levels = np.geomspace(level, min(_LAST_LEVEL * unit_of(prior), level / 2), steps)
+    levels = np.geomspace(level, min(_LAST_LEVEL * spread_of(prior), level / 2), steps)
     for now, following in pairwise(levels):
         keep = (following / now) ** 2
         spread = following * math.sqrt(1.0 - keep)

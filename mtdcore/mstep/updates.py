@@ -27,7 +27,7 @@ def rising(iteration: int, iterations: int) -> float:
 
 #: How a frame is chosen, and the random pixels a run starts from, by default.
 Frame: TypeAlias = Literal["prior", "centre"] | None
-Random: TypeAlias = Literal["uniform", "faint"]
+Random: TypeAlias = Literal["uniform", "random", "faint"]
 
 
 class Update(Protocol):
@@ -51,6 +51,11 @@ class Update(Protocol):
     @property
     def start(self) -> Random:
         """The default start without a prior."""
+        ...
+
+    @property
+    def learns_offset(self) -> bool:
+        """Whether the offset of the measurement is learned by default; the published method takes its mean to be 0."""
         ...
 
     def __call__(
@@ -89,6 +94,7 @@ class GradientAscent:
     fits_scale: ClassVar[bool] = False
     gauge: ClassVar[Frame] = None
     start: ClassVar[Random] = "uniform"
+    learns_offset: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not (self.step > 0 and self.steps >= 1):
@@ -121,7 +127,8 @@ class ExactUpdate:
     uses_prior: ClassVar[bool] = False
     fits_scale: ClassVar[bool] = False
     gauge: ClassVar[Frame] = None
-    start: ClassVar[Random] = "uniform"
+    start: ClassVar[Random] = "random"
+    learns_offset: ClassVar[bool] = True
 
     def __call__(
         self, target: Array, statistics: Statistics, prior: Prior, iteration: int, iterations: int
@@ -156,7 +163,8 @@ class DenoisingUpdate:
     uses_prior: ClassVar[bool] = True
     fits_scale: ClassVar[bool] = True
     gauge: ClassVar[Frame] = "prior"
-    start: ClassVar[Random] = "uniform"
+    start: ClassVar[Random] = "random"
+    learns_offset: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not (self.steps >= 1 and 1.0 <= self.relaxation <= 2.0):

@@ -54,6 +54,7 @@ class WienerUpdate:
     fits_scale: ClassVar[bool] = False
     gauge: ClassVar[Frame] = "centre"
     start: ClassVar[Random] = "faint"
+    learns_offset: ClassVar[bool] = True
 
     def __call__(
         self, target: Array, statistics: Statistics, prior: Prior, iteration: int, iterations: int

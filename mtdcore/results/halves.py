@@ -59,7 +59,8 @@ def half_recoveries(
         target: the result, (L, L), or (C, L, L) for C classes.
         options: keyword arguments that :func:`mtdcore.recover` was called with; ``initial`` and ``starts`` are set here.
     """
-    source, blur = open_measurement(measurement), _BLUR * target.shape[-1]
+    source = open_measurement(measurement, options.pop("mask", None))
+    blur = _BLUR * target.shape[-1]
     options["initial"] = gaussian_filter(target, (*(0.0,) * (target.ndim - 2), blur, blur))
     options["starts"] = None
     upper, lower = (recover(HalfMeasurement(source, lower), **options) for lower in (False, True))

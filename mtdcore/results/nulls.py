@@ -19,6 +19,7 @@ from scipy.special import stdtrit
 from ..data import MeasurementLike, open_measurement
 from ..data.derived import DerivedMeasurement
 from ..data.tiles import Tile
+from ..em.checks.doubts import undoubted
 from ..em.recover import recover
 from ..em.state import Recovery
 from ..errors import ParameterError
@@ -43,10 +44,12 @@ class NullMeasurement(DerivedMeasurement):
         source: what it imitates: shape, dtype, masks and cut.
         noise_std: (micrographs,) standard deviation of the noise in each.
         seed: the same seed gives the same pixels, however they are cut.
+        offset: mean of the noise.
     """
 
     noise_std: tuple[float, ...]
     seed: int = 0
+    offset: float = 0.0
 
     def __post_init__(self) -> None:
         if not (all(math.isfinite(level) and level > 0 for level in self.noise_std) and self.seed >= 0):
@@ -61,7 +64,7 @@ class NullMeasurement(DerivedMeasurement):
 
     def derive(self, tile: Tile) -> Tile:
         """The tile with noise in it."""
-        values = self._pixels(tile.micrograph, *tile.region.read).astype(self.dtype)
+        values = (self._pixels(tile.micrograph, *tile.region.read) + self.offset).astype(self.dtype)
         if tile.valid is not None:
             values[~tile.valid] = 0
         return replace(tile, values=values)
@@ -81,7 +84,10 @@ class NullMeasurement(DerivedMeasurement):
 
 
 def null_measurement(
-    measurement: MeasurementLike, noise_std: float | Sequence[float], seed: int = 0
+    measurement: MeasurementLike,
+    noise_std: float | Sequence[float],
+    seed: int = 0,
+    offset: float = 0.0,
 ) -> NullMeasurement:
     """White noise of the shape, dtype and mask of a measurement; nothing is held in memory.
 
@@ -89,11 +95,12 @@ def null_measurement(
         measurement: anything :func:`mtdcore.open_measurement` takes.
         noise_std: standard deviation, for instance ``Recovery.noise_std``, or that of each micrograph.
         seed: of the noise.
+        offset: its mean, for instance ``Recovery.offset``.
     """
     source = open_measurement(measurement)
     levels = np.atleast_1d(np.asarray(noise_std, dtype=np.float64))
     each = np.repeat(levels, source.shape[0]) if levels.size == 1 else levels
-    return NullMeasurement(source, tuple(each.tolist()), seed)
+    return NullMeasurement(source, tuple(each.tolist()), seed, offset)
 
 
 def phase_randomised(images: ArrayLike, seed: int = 0) -> np.ndarray:
@@ -132,6 +139,7 @@ def null_runs(
     /,
     runs: int = 8,
     seed: int = 0,
+    noise_offset: float = 0.0,
     **options: Any,
 ) -> Iterator[Recovery]:
     """The recovery repeated on white noise, one run after the other.
@@ -142,10 +150,14 @@ def null_runs(
             about it is among the options.)
         runs: number of noise measurements; with 4 the threshold is about twice as high (docs/trust.md).
         seed: of the first noise measurement and of the starts; further runs count up from it.
+        noise_offset: mean of the noise, for instance ``Recovery.offset``.
         options: keyword arguments that :func:`mtdcore.recover` was called with, without ``seed``.
     """
+    source = open_measurement(measurement, options.pop("mask", None))
     for run in range(seed, seed + runs):
-        yield recover(null_measurement(measurement, noise_std, run), seed=run, **options)
+        with undoubted():
+            found = recover(null_measurement(source, noise_std, run, noise_offset), seed=run, **options)
+        yield found
 
 
 def evidence_threshold(null_evidence: Sequence[float] | np.ndarray) -> float:

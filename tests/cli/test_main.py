@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from mtdcli import main as main_module
 from mtdcli.main import COMMANDS, main
 from mtdcli.run.lock import FolderInUse
-from mtdcli.run.stopping import Interrupted
+from mtdcli.terminal.stopping import Interrupted
 from mtdcore.errors import CheckpointError, DependencyError, DeviceError, InputError, ParameterError
 
 

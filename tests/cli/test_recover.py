@@ -252,3 +252,19 @@ def test_all_devices_share_an_e_step(mtd_json, measurement, run_dir, tmp_path, m
     mtd_json("recover", measurement, "-o", tmp_path / "cpu", *QUICK)
     one, other = (np.load(folder / "estimate.npy") for folder in (run_dir, tmp_path / "cpu"))
     assert np.array_equal(one, other)
+
+
+def test_nothing_found_is_the_first_line_and_an_exit_code_when_asked(mtd, mtd_json, tmp_path):
+    np.save(tmp_path / "m.npy", np.random.default_rng(0).normal(size=(60, 60)).astype("f4"))
+    options = (tmp_path / "m.npy", "--box-size", 8, "--noise-std", 4, "--iterations", 3, "--device", "cpu")
+    found = mtd_json("recover", *options, "-o", tmp_path / "run")
+    assert next(iter(found)) == "nothing_found"
+    mtd("recover", *options, "-o", tmp_path / "strict", "--strict", code=1)
+    assert (tmp_path / "strict" / "report.html").exists()
+
+
+def test_a_prior_that_the_update_ignores_is_a_usage_error(mtd, tmp_path):
+    np.save(tmp_path / "m.npy", np.random.default_rng(0).normal(size=(60, 60)).astype("f4"))
+    given = ("recover", tmp_path / "m.npy", "--box-size", 14, "--prior", "glyphs", "--update", "exact")
+    found = mtd(*given, "-o", tmp_path / "run", "--device", "cpu", code=2)
+    assert "the prior would be ignored" in found.output

@@ -17,7 +17,7 @@ from mtdcore import (
 )
 from mtdcore.em.coarse import BinnedPrior
 from mtdcore.em.gauge.prior import centre_of_mass
-from mtdcore.em.scale import OwnUnits, in_units
+from mtdcore.em.gauge.scale import OwnUnits, in_units
 from mtdcore.errors import ParameterError
 from mtdcore.model.priors import ScaledPrior, has_own_units
 from mtdcore.model.sampling import sample_prior

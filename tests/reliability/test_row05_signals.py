@@ -9,8 +9,9 @@ from collections import Counter
 import pytest
 
 import mtdcore
-from mtdcli.run import job, stopping
+from mtdcli.run import job
 from mtdcli.run.folder import RunFolder
+from mtdcli.terminal import stopping
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
 QUICK = ("--box-size", 8, "--rotations", 1, "--tolerance", 0, "--device", "cpu")

@@ -10,9 +10,9 @@ import click
 from ..run.lock import locked
 from ..run.output import refuse_as_run_folder
 from ..run.parameters import RunParameters, run_options
-from ..run.stopping import Interrupted, listening
 from ..terminal.console import command_line, emit, force_option, json_option, log
 from ..terminal.options import GroupedCommand, option
+from ..terminal.stopping import Interrupted, listening
 from ..terminal.volumes import WithVolume, volume_option
 
 
@@ -38,6 +38,11 @@ class _Recover(WithVolume, GroupedCommand):
     is_flag=True,
     help="Continue an interrupted run; the result has the same bits as without the interruption.",
 )
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Exit with code 1 when fewer than one copy is found; the results are written.",
+)
 @force_option
 @json_option
 @click.pass_context
@@ -48,6 +53,7 @@ def command(
     output: Path,
     trust: int | None,
     resume: bool,
+    strict: bool,
     force: bool,
     as_json: bool,
     **options: Any,
@@ -69,13 +75,14 @@ def command(
             from ..run.job import recover
 
             folder = RunFolder(output)
-            run, summary = recover(measurement, folder, parameters, again, resume=resume, force=force)
+            run, summary, found = recover(measurement, folder, parameters, again, resume=resume, force=force)
             write_report(run)
         except Interrupted as interruption:
             begun = interruption.iteration or not force
             log(f"{interruption}; continue with: {again} {'--resume' if begun else '--force'}")
             ctx.exit(128 + interruption.signum)
-        result = {"run": str(folder.path), "report": str(folder.page), **summary}
+        none = {} if found else {"nothing_found": "no copies; estimate.npy is no estimate of anything"}
+        result = {**none, "run": str(folder.path), "report": str(folder.page), **summary}
         if trust is not None:
             from ..run.judging import examine, findings
 
@@ -87,3 +94,5 @@ def command(
             write_report(run)
             result |= findings(run)
     emit(result, as_json)
+    if strict and none:
+        ctx.exit(1)

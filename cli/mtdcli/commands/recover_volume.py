@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from ..run.lock import locked
-from ..run.stopping import Interrupted, listening
 from ..terminal.console import F, command_line, emit, force_option, json_option, log
 from ..terminal.options import NumberOr
+from ..terminal.stopping import Interrupted, listening
 
 _POSITIVE = click.FloatRange(min=0, min_open=True)
 _COUNT = click.IntRange(min=1)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..run.output import clean_beside, refuse_weights
-from ..run.stopping import patiently
 from ..terminal.console import F, command_line, emit, force_option, json_option, log
 from ..terminal.progress import Progress
+from ..terminal.stopping import patiently
 
 if TYPE_CHECKING:
     from mtdbridge import TrainingProgress

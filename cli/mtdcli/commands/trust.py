@@ -8,9 +8,9 @@ from typing import Literal
 import click
 
 from ..run.lock import locked
-from ..run.stopping import Interrupted
 from ..terminal.console import emit, json_option, log
 from ..terminal.options import option
+from ..terminal.stopping import Interrupted
 
 #: Null runs when no number is given: with 2 the threshold is useless, 8 find weaker signals (docs/trust.md).
 _NULL_RUNS = 4

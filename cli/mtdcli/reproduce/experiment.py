@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..run.folder import RunFolder
-from ..run.stopping import patiently
 from ..terminal.console import log
 from ..terminal.installation import machine, versions
 from ..terminal.progress import Progress
+from ..terminal.stopping import patiently
 from .cases import Case, Experiment, digit_experiment, gaussian_experiment
 from .learning import MethodName, learned_prior
 from .methods import Method, methods_of

@@ -49,7 +49,7 @@ def optics(table: MicrographTable | None, asked: Literal["auto", "each", "alike"
 def arguments(parameters: RunParameters, micrographs: Optics = None) -> dict[str, Any]:
     """The options and what tells the micrographs apart, as arguments of :func:`mtdcore.recover`."""
     same = (
-        "box_size", "rotations", "coarse_rotations", "noise_std", "likelihood", "min_separation", "expected_count",
+        "box_size", "rotations", "coarse_rotations", "noise_std", "likelihood", "min_separation", "expected_count", "diameter",
         "iterations", "tolerance", "temperature", "seed", "starts", "classes",
     )  # fmt: skip
     initial = parameters.initial
@@ -58,6 +58,7 @@ def arguments(parameters: RunParameters, micrographs: Optics = None) -> dict[str
         "initial": initial if initial is None or initial in get_args(Start) else read_image(Path(initial)),
         "prior": named_prior(parameters.prior),
         "micrographs": micrographs,
+        "offset": None if parameters.offset == "none" else parameters.offset,
         "update": _update(parameters),
         "online": mtd.OnlineEM(parameters.batches, seed=parameters.seed),
     }

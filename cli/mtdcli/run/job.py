@@ -22,6 +22,7 @@ from ..inputs.usable import missing, open_usable, source_of
 from ..terminal.console import log
 from ..terminal.installation import machine, versions
 from ..terminal.progress import Progress
+from ..terminal.stopping import Interrupted, hold_off, patiently
 from .arguments import Optics, arguments, computing, named_prior, optics
 from .copies import write_copies
 from .finished import FinishedRun
@@ -30,7 +31,6 @@ from .memory import threads_within
 from .output import refuse_foreign_results
 from .parameters import RunParameters
 from .record import MeasurementRecord, ResultRecord, RunRecord
-from .stopping import Interrupted, hold_off, patiently
 
 
 def identity(
@@ -50,7 +50,7 @@ def identity(
 
 def recover(
     path: Path, folder: RunFolder, parameters: RunParameters, again: str, *, resume: bool, force: bool
-) -> tuple[FinishedRun, dict[str, object]]:
+) -> tuple[FinishedRun, dict[str, object], bool]:
     """Recover the target of a measurement and fill its run folder, except for the report.
 
     Args:
@@ -62,7 +62,7 @@ def recover(
         force: replace what is in the folder.
 
     Returns:
-        The run, and its summary.
+        The run, its summary, and whether it found any copies.
 
     Raises:
         StorageError: the folder holds a run, and neither ``resume`` nor ``force`` is given; or what no run left or is read.
@@ -80,6 +80,8 @@ def recover(
     micrographs, height, width = measurement.shape
     threads = threads_within(parameters, measurement.shape)
     told = optics(table, parameters.micrographs)
+    if table is not None and parameters.diameter is None and parameters.prior is None:
+        log("no --diameter: neighbours may be taken for parts of a particle; give its diameter in pixels")
     with computing(parameters, threads) as (backend, executor):
         owner = identity(measurement, backend, parameters, told)
         state = None
@@ -117,7 +119,7 @@ def recover(
     folder.write_record(record)
     run = FinishedRun.at(folder)
     write_copies(run, device=parameters.device.removesuffix(":all"))
-    return run, recovery.summary()
+    return run, recovery.summary(), recovery.found_copies
 
 
 def data_share(recovery: mtd.Recovery, prior: mtd.Prior | None) -> float | None:

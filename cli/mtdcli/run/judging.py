@@ -13,7 +13,8 @@ from mtdcore.data import Measurement
 from mtdcore.data.micrographs.table import MicrographTable
 from mtdcore.data.tiles import TileGeometry
 from mtdcore.em.checkpoint import fingerprint
-from mtdcore.em.scale import in_units
+from mtdcore.em.checks.doubts import undoubted
+from mtdcore.em.gauge.scale import in_units
 from mtdcore.errors import InputError
 from mtdcore.results.halves import half_recoveries, half_set_correlation
 from mtdcore.results.nulls import Verdict, evidence_threshold, null_measurement, phase_randomised
@@ -21,11 +22,11 @@ from mtdcore.results.uncertainty import average_level, posterior_samples, unbias
 
 from ..terminal.console import log
 from ..terminal.progress import Progress
+from ..terminal.stopping import patiently
 from .arguments import arguments, computing, optics
 from .finished import FinishedRun
 from .memory import threads_within
 from .record import Null
-from .stopping import patiently
 
 #: Draws from the posterior of the target, and noise levels of each.
 _DRAWS, _STEPS = 32, 64
@@ -51,7 +52,8 @@ def examine(run: FinishedRun, null_runs: int, null: Null = "white", halves: bool
     with _repeating(run, len(seeds) + 2 * len(split)) as (measurement, options):
         without = _without_copies(run, measurement, null)
         for seed in seeds:
-            found = mtd.recover(without(seed), **options, seed=seed)
+            with undoubted():
+                found = mtd.recover(without(seed), **options, seed=seed)
             of_null.evidence.append(found.evidence)
             if seed == 0:
                 folder.write_image(folder.null_target(null), found.target)
@@ -60,7 +62,8 @@ def examine(run: FinishedRun, null_runs: int, null: Null = "white", halves: bool
             source, target = (
                 (measurement, folder.estimate) if place is trust else (without(0), folder.null_target(null))
             )
-            pair = half_recoveries(source, run.image(target), **options, seed=0)
+            with undoubted():
+                pair = half_recoveries(source, run.image(target), **options, seed=0)
             place.halves = half_set_correlation(*pair, run.commonest)
             folder.write_trust(trust)
         if not folder.posterior_std.exists() and run.parameters.classes == 1:
@@ -116,11 +119,12 @@ def _without_copies(
     """A function of the seed: measurements like this one without copies."""
     if null == "phases":
         pixels = _pixels(measurement)
-        valid, filled = np.isfinite(pixels), np.nan_to_num(pixels)
+        valid, filled = np.isfinite(pixels), np.nan_to_num(pixels, nan=run.likelihood.offset)
         return lambda seed: np.where(valid, phase_randomised(filled, seed), np.nan).astype(measurement.dtype)
     likelihood, micrographs = run.likelihood, run.likelihood.micrographs
     ratios = np.ones(measurement.shape[0]) if micrographs is None else micrographs.noise_ratio
-    return lambda seed: null_measurement(measurement, (likelihood.noise_std * ratios).tolist(), seed)
+    levels = (likelihood.noise_std * ratios).tolist()
+    return lambda seed: null_measurement(measurement, levels, seed, likelihood.offset)
 
 
 def _pixels(measurement: Measurement) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -57,6 +58,11 @@ class RunParameters:
     box_size: int = _option(
         "target", "Side of the box around one copy, pixels.", default=MISSING, metavar="L"
     )
+    diameter: float | None = _option(
+        "target",
+        "Diameter of the object, pixels of the measurement: cuts the estimate down to it, sets separation and starts. Particles need it.",
+        metavar="PX",
+    )
     rotations: int = _option("target", "Equally spaced rotations of a copy.", 4, metavar="K")
     coarse_rotations: int | Literal["auto"] = _option(
         "search",
@@ -78,6 +84,14 @@ class RunParameters:
         "auto",
         metavar="S|auto",
     )
+    offset: float | Literal["auto", "none"] = _option(
+        "model",
+        "What pixels read where there is nothing, in units of the measurement; auto: estimated; none: 0.",
+        "auto",
+        metavar="B|auto|none",
+        kind=NumberOr("auto", "none", minimum=-math.inf),
+        before="none",
+    )
     expected_count: float | None = _option(
         "model", "Number of copies at the start. Default: boxes over a tenth of the area.", metavar="P"
     )
@@ -88,18 +102,19 @@ class RunParameters:
     )
     initial: str | None = _option(
         "search",
-        "Start. uniform: random pixels in [0, 1]; faint: the same at low contrast; samples: draws from the prior; blob: a blurred "
-        "spot; or an image file. Default: samples with a prior, faint with --update wiener, else uniform.",
-        metavar="uniform|faint|samples|blob|FILE",
+        "Start. random: random pixels, faint at the first temperature; faint: the same without cooling; samples: draws from the prior; "
+        "blob: a blurred spot; several: spots, a ring and faint pixels; uniform: random pixels in [0, 1], whatever the units; or an image file. Default: samples with a prior, "
+        "faint with the wiener M-step, uniform with gradient, several with a diameter, else random.",
+        metavar="random|faint|samples|blob|several|uniform|FILE",
     )
     starts: int | None = _option(
         "search",
-        "Random starts; the one with the most evidence goes on. Default: 16 for samples, else 1.",
+        "Random starts; the one with the most evidence goes on. Default: 16 for samples, 6 for several, else 1.",
         metavar="N",
     )
     temperature: float | Literal["auto"] | None = _option(
         "search",
-        "Temperature at the start; it cools to 1. Default: auto for uniform starts of the window likelihood, else 1.",
+        "Temperature at the start; it cools to 1. Default: auto for random and uniform starts of the window likelihood, else 1.",
         metavar="T|auto",
         kind=NumberOr("auto", minimum=1),
     )
@@ -117,7 +132,10 @@ class RunParameters:
         metavar="N",
     )
     tolerance: float = _option(
-        "search", "Stop when an iteration moves the estimate by less than this.", 1e-5, kind=_FROM_ZERO
+        "search",
+        "Stop when an iteration moves the estimate by less than so many noise levels.",
+        1e-5,
+        kind=_FROM_ZERO,
     )
     classes: int = _option("target", "Number of different images among the copies.", 1, metavar="C")
     micrographs: Literal["auto", "each", "alike"] = _option(

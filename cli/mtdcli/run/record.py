@@ -45,6 +45,8 @@ class ResultRecord:
         likelihood: record of the last likelihood.
         data_share: share of the answer that comes from the data; None: unknown.
         prior_scales: of the prior, one for each class; None: it has none.
+        offset: what pixels read where there is nothing.
+        settled: whether starts with about as much evidence show the same; None: there was one.
     """
 
     iterations: int
@@ -57,6 +59,8 @@ class ResultRecord:
     likelihood: dict[str, Any]
     data_share: float | None = None
     prior_scales: tuple[float, ...] | None = None
+    offset: float = 0.0
+    settled: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from mtdcore.results.nulls import null_measurement
 from mtdcore.results.volumes.copies import VolumeCopies, find_copies
 from mtdcore.results.volumes.maps import read_map, write_map
 
-from ..run.stopping import Interrupted, hold_off, patiently
 from ..terminal.console import to_json
 from ..terminal.progress import Progress
+from ..terminal.stopping import Interrupted, hold_off, patiently
 
 if TYPE_CHECKING:
     from mtdcore.data import Measurement

@@ -1,1 +1,1 @@
-"""The gauge: rotations and small shifts of the target that the likelihood barely fixes."""
+"""The gauge: what the likelihood barely fixes or leaves to choose, rotations, small shifts, and the units of a prior."""

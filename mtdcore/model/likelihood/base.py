@@ -90,6 +90,7 @@ class Likelihood(ABC):
         margin: extra pixels kept around the box in the statistics (for gauge moves).
         class_weights: share of each of C classes among the copies; None: one class.
         micrographs: what tells the micrographs apart; None: nothing does.
+        offset: what every pixel reads where there is neither noise nor a copy, in the units of the measurement.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
@@ -99,6 +100,7 @@ class Likelihood(ABC):
     margin: int
     class_weights: tuple[float, ...] | None
     micrographs: Micrographs | None
+    offset: float
 
     #: Whether a copy has one pose, so that its place can be told.
     localises: ClassVar[bool]
@@ -196,10 +198,18 @@ class Likelihood(ABC):
         """The same model at another noise level."""
         return replace(self, noise_std=noise_std)
 
+    def with_offset(self, offset: float) -> Self:
+        """The same model at another offset."""
+        return replace(self, offset=offset)
+
     def _check(self) -> None:
         if not (math.isfinite(self.noise_std) and self.noise_std > 0):
             raise ParameterError(
                 f"noise_std must be a positive finite number in the units of the measurement; got {self.noise_std}."
+            )
+        if not math.isfinite(self.offset):
+            raise ParameterError(
+                f"offset must be a finite number in the units of the measurement; got {self.offset}."
             )
         if self.margin < 0:
             raise ParameterError(f"margin must be zero or a positive number of pixels; got {self.margin}.")
@@ -273,4 +283,4 @@ def shares(mass: np.ndarray, least: float) -> tuple[float, ...]:
 def check_whole(name: str, value: object, unit: str) -> None:
     """Raise ParameterError unless the value is a positive whole number."""
     if not isinstance(value, Integral) or value < 1:
-        raise ParameterError(f"{name} must be a positive number of {unit}; got {value}.")
+        raise ParameterError(f"{name} must be a positive number of {unit}; got {value!r}.")

@@ -38,6 +38,7 @@ class PatchLikelihood(Likelihood):
         margin: extra pixels kept around the L x L frame in the statistics (for gauge moves).
         class_weights: share of each of C classes among the copies; None: one class.
         micrographs: what tells the micrographs apart; None: nothing does.
+        offset: what every pixel reads where there is neither noise nor a copy, in the units of the measurement.
     """
 
     views: Views
@@ -46,6 +47,7 @@ class PatchLikelihood(Likelihood):
     margin: int = 0
     class_weights: tuple[float, ...] | None = None
     micrographs: Micrographs | None = None
+    offset: float = 0.0
 
     localises = False
     tempered = False

@@ -41,6 +41,7 @@ class WindowLikelihood(Likelihood):
             None until :meth:`bind` is called (the E-step does).
         class_weights: share of each of C classes among the copies; None: one class.
         micrographs: what tells the micrographs apart; None: nothing does.
+        offset: what every pixel reads where there is neither noise nor a copy, in the units of the measurement.
     """
 
     views: Views
@@ -51,6 +52,7 @@ class WindowLikelihood(Likelihood):
     positions: int | None = None
     class_weights: tuple[float, ...] | None = None
     micrographs: Micrographs | None = None
+    offset: float = 0.0
 
     localises = True
     tempered = True
@@ -202,4 +204,5 @@ def localised(likelihood: Likelihood, expected_count: float) -> WindowLikelihood
         expected_count,
         class_weights=likelihood.class_weights,
         micrographs=likelihood.micrographs,
+        offset=likelihood.offset,
     )

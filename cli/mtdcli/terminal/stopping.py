@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from ..terminal.console import log
+from .console import log
 
 #: Signals that stop a command; clusters send SIGUSR1 some time before they take a node away.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)

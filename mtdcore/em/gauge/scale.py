@@ -14,11 +14,11 @@ from typing import TypeAlias
 import numpy as np
 from array_api_compat import array_namespace
 
-from .._base.typing import Array
-from ..estep.statistics import Statistics
-from ..model.priors import Prior, ScaledPrior
-from ..model.sampling import sample_prior
-from ..mstep.scale import observed_scale
+from ..._base.typing import Array
+from ...estep.statistics import Statistics
+from ...model.priors import Prior, ScaledPrior
+from ...model.sampling import sample_prior
+from ...mstep.scale import observed_scale
 
 #: One scale per class; None: the prior has the units of the measurement.
 Scales: TypeAlias = tuple[float, ...] | None

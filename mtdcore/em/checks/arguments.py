@@ -1,0 +1,86 @@
+"""Arguments of :func:`mtdcore.recover` that cannot be meant: one sentence each, before anything is computed."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import Any
+
+from ...errors import ParameterError
+from ...model.priors import Prior, is_flat
+from ...model.views import Views
+from ...mstep.updates import Update
+
+
+def check_arguments(
+    *,
+    rotations: object,
+    prior: object,
+    update: object,
+    micrographs: object,
+    min_separation: object,
+    coarse_rotations: object,
+    starts: object,
+    seed: object,
+    iterations: object,
+    tolerance: object,
+    temperature: object,
+    callback: object,
+) -> None:
+    """Raise ParameterError for the first argument of a kind that it cannot have; arguments as in :func:`mtdcore.recover`."""
+    if not (isinstance(rotations, Views) or _whole(rotations)):
+        raise ParameterError(
+            f"rotations must be a number of angles or views of the target; got {rotations!r}."
+        )
+    if prior is not None and not callable(getattr(prior, "score", None)):
+        raise ParameterError(
+            f"prior must be an object with a method score(images, noise_std), or None; got {prior!r}: a name stands for a file, "
+            "load it first (mtdbridge.load_prior)."
+        )
+    if update is not None and not (callable(update) and hasattr(update, "uses_prior")):
+        raise ParameterError(
+            f"update must be an M-step such as ExactUpdate(), or None; got {update!r}: give an object, not its name."
+        )
+    if not (micrographs is None or micrographs == "each" or hasattr(micrographs, "noise_ratio")):
+        raise ParameterError(
+            f'micrographs must be a Micrographs object, "each" or None; got {micrographs!r}.'
+        )
+    for name, value, words in (
+        ("min_separation", min_separation, ("auto",)),
+        ("coarse_rotations", coarse_rotations, ("auto",)),
+        ("temperature", temperature, ("auto",)),
+    ):
+        if not (value is None or value in words or isinstance(value, Real)):
+            raise ParameterError(f'{name} must be a number, "auto" or None; got {value!r}.')
+    if starts is not None and not (_whole(starts) and starts > 0):  # type: ignore[operator]
+        raise ParameterError(f"starts must be a positive number; got {starts!r}.")
+    for name, value in (("seed", seed), ("iterations", iterations)):
+        if not _whole(value) or value < 0:  # type: ignore[operator]
+            raise ParameterError(f"{name} must be a whole number of at least 0; got {value!r}.")
+    if not (isinstance(tolerance, Real) and float(tolerance) >= 0.0):
+        raise ParameterError(f"tolerance must be a number of at least 0; got {tolerance!r}.")
+    if callback is not None and not callable(callback):
+        raise ParameterError(f"callback must be a function of the state, or None; got {callback!r}.")
+
+
+def check_agreement(prior: Prior, update: Update) -> None:
+    """Raise ParameterError where a prior is given beside an M-step that ignores it."""
+    if not (is_flat(prior) or update.uses_prior):
+        raise ParameterError(
+            f"the prior would be ignored: {type(update).__name__} does not use one; leave out the prior, or give another update "
+            "(DenoisingUpdate, the default with a prior)."
+        )
+
+
+def check_diameter(diameter: object, box: tuple[int, int]) -> None:
+    """Raise ParameterError unless the diameter is None, or from a pixel to the side of the box."""
+    if diameter is None:
+        return
+    if not (isinstance(diameter, Real) and 1.0 <= float(diameter) <= min(box)):
+        raise ParameterError(
+            f"diameter must be a number of pixels from 1 to the box size, {min(box)}; got {diameter!r}: give a larger box_size, or "
+            "the diameter in pixels of the measurement."
+        )
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)

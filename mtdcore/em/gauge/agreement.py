@@ -1,0 +1,41 @@
+"""Whether two recoveries show the same: their correlation in the best common frame, as no frame is preferred."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...model.rotations import Rotations, in_plane
+from ...model.views import Views
+
+
+def agreement(first: np.ndarray, second: np.ndarray, views: Views) -> float | None:
+    """Largest correlation of two targets over the rotations of the views and all shifts, what leaves the box lost.
+
+    Args:
+        first: (L, L), or (C, L, L) for C classes, each of which is compared with the most like of the other.
+        second: the same.
+        views: of the run.
+
+    Returns:
+        From -1 to 1, the least of the classes; None for targets that are no images.
+    """
+    side = first.shape[-1]
+    images, others = (np.reshape(t, (-1, *t.shape[-2:])) for t in (first, second))
+    if first.shape[-2] != side or len(images) != views.classes:
+        return None
+    rotations = in_plane(views) or Rotations(1, side)
+    turned = np.concatenate([rotations.apply(other) for other in others])
+    return min(float(_correlation(image, turned).max()) for image in images)
+
+
+def _correlation(image: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(T, 2L, 2L) correlation of an image with (T, L, L) others at every shift."""
+    shape = tuple(2 * n for n in image.shape)
+    spectra = (np.fft.rfft2(_unit(one), s=shape) for one in (image, others))
+    mine, theirs = spectra
+    return np.asarray(np.fft.irfft2(mine * np.conj(theirs), s=shape))
+
+
+def _unit(images: np.ndarray) -> np.ndarray:
+    norm = np.sqrt(np.square(images).sum(axis=(-2, -1), keepdims=True))
+    return np.asarray(images / np.where(norm > 0.0, norm, 1.0))
