@@ -7,9 +7,11 @@ inverse-variance weighted average, and a Wiener filter where there is a transfer
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections import OrderedDict
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import replace
 from itertools import groupby
+from typing import ClassVar
 
 import numpy as np
 from array_api_compat import array_namespace, device
@@ -23,6 +25,9 @@ from .backends import Backend
 from .local import Search
 from .statistics import Quadratic, Statistics
 from .sums import TemplateSums
+
+#: Sums of tiles to remember: parts of measurements, and the cuts that they have been read in.
+_KNOWN_SUMS = 4096
 
 
 def accumulate(
@@ -39,19 +44,19 @@ def accumulate(
     """
     views, optics = likelihood.views, likelihood.micrographs
     search = Search.of(backend, target, likelihood, coarse)
-    seen_pixels = _Total()
     if optics is None:
-        sums = search.sums(seen_pixels.of(tiles), likelihood)
-        return Statistics.of(sums, views, seen_pixels.value + likelihood.offset * sums.pixels)
+        summed = _Summed(tiles)
+        sums = search.sums(summed, likelihood)
+        return Statistics.of(sums, views, summed.sum() + likelihood.offset * sums.pixels)
     total = None
     for micrograph, group in groupby(tiles, key=lambda tile: tile.micrograph):
         transfer = None if optics.transfer is None else optics.transfer[micrograph]
-        seen, read = search.through(transfer), _Total()
-        sums = seen.sums(read.of(group), likelihood.of_micrograph(micrograph))
+        seen, summed = search.through(transfer), _Summed(group)
+        sums = seen.sums(summed, likelihood.of_micrograph(micrograph))
         weight = 1.0 / float(optics.noise_ratio[micrograph]) ** 2
         found, residual = _weighed(sums, target, seen.templates, views, transfer, weight)
         ledger = np.array([[micrograph, sums.sites, sums.pixels, residual, sums.expected_count]])
-        whole = read.value + likelihood.offset * sums.pixels
+        whole = summed.sum() + likelihood.offset * sums.pixels
         one = replace(found, noise_std=likelihood.noise_std, ledger=ledger, total=whole)
         total = one if total is None else total + one
     if total is None:  # a part without tiles
@@ -60,21 +65,46 @@ def accumulate(
     return total
 
 
-@dataclass
-class _Total:
-    """The sum of the valid pixels of tiles, taken as they pass by: no backend has to know of it.
+class _Summed:
+    """Tiles whose valid pixels are summed as they pass by: no backend has to know of it.
 
-    Attributes:
-        value: so far.
+    A backend may keep tiles between E-steps by their identity, and then does not ask for them again. So is their sum.
+
+    Args:
+        tiles: asked for once at most, or of an identity.
     """
 
-    value: float = 0.0
+    #: Sums by the identity of the tiles, the latest only.
+    _known: ClassVar[OrderedDict[Hashable, float]] = OrderedDict()
 
-    def of(self, tiles: Iterable[Tile]) -> Iterator[Tile]:
-        """The same tiles."""
-        for tile in tiles:
-            self.value += float(np.sum(tile.values[tile.owned_pixels], dtype=np.float64))
+    def __init__(self, tiles: Iterable[Tile]) -> None:
+        self._tiles, self._sum = tiles, 0.0
+        self._passed = False
+
+    @property
+    def identity(self) -> Hashable:
+        """Of the tiles; see :class:`mtdcore.data.measurement.Tiles`."""
+        return getattr(self._tiles, "identity", None)
+
+    def __iter__(self) -> Iterator[Tile]:
+        self._passed, self._sum = True, 0.0
+        for tile in self._tiles:
+            self._sum += float(np.sum(tile.values[tile.owned_pixels], dtype=np.float64))
             yield tile
+
+    def sum(self) -> float:
+        """The sum, once the tiles have been scored."""
+        name = self.identity
+        if not self._passed:
+            if name in self._known:
+                return self._known[name]
+            for _ in self:
+                pass
+        if name is not None:
+            self._known[name] = self._sum
+            while len(self._known) > _KNOWN_SUMS:
+                self._known.popitem(last=False)
+        return self._sum
 
 
 def _weighed(

@@ -30,6 +30,10 @@ _LEVELS = np.geomspace(0.25, 5.0, 6)
 #: over noise draws.
 _HYSTERESIS, _FREE_HYSTERESIS = 3.0, 6.0
 
+#: Decimals of a cost, in nats, beyond which it is rounding: a prior without a preferred direction finds frames that mirror
+#: each other equally likely.
+_TIE = 6
+
 #: Samples that give the centre of mass of the prior.
 _SAMPLES = 16
 
@@ -93,17 +97,22 @@ class PriorGauge:
             costs = dict(zip(turned.angles, view.costs(turned.angles, self.draws, _LEVELS), strict=True))
         else:
             grid = Rotations(min(self.rotations, _GRID), len(target)).angles
-            rough = np.argsort(view.costs(grid, 1, _LEVELS[::2]))[:_SHORTLIST]
+            rough = np.argsort(np.round(view.costs(grid, 1, _LEVELS[::2]), _TIE), kind="stable")[:_SHORTLIST]
             first = [0.0, *(grid[k] for k in rough if k)]
             costs = dict(zip(first, view.costs(first, self.draws, _LEVELS), strict=True))
             steps = (math.pi / _GRID, math.pi / _GRID / 2) if self.rotations >= ANY_ANGLE else ()
             for step in steps:  # between few angles the copies could not follow
-                best = min(costs, key=costs.__getitem__)
+                best = _cheapest(costs)
                 near = [best - step, best + step]
                 costs |= dict(zip(near, view.costs(near, self.draws, _LEVELS), strict=True))
-        best = min(costs, key=costs.__getitem__)
+        best = _cheapest(costs)
         least = _HYSTERESIS if turned.exact else _FREE_HYSTERESIS
         return view.framed(best if costs[best] <= costs[0.0] - least else 0.0)
+
+
+def _cheapest(costs: dict[float, float]) -> float:
+    """The angle of the lowest cost, the first of those that are as low but for rounding: every machine takes the same."""
+    return min(costs, key=lambda angle: round(float(costs[angle]), _TIE))
 
 
 @dataclass(frozen=True)
