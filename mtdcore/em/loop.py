@@ -24,7 +24,7 @@ from .gauge.scale import Scales
 from .state import Candidate, EMState, IterationRecord, Recovery
 
 #: Starts that end above this share of the best evidence are rivals, and show the same above this correlation.
-ABOUT, ALIKE = 0.9, 0.8
+_ABOUT, _ALIKE = 0.9, 0.8
 
 
 def run(
@@ -54,9 +54,9 @@ def settled(state: EMState) -> bool | None:
     views = first.likelihood.views
     if not (first.likelihood.localises and first.objective > 0.0 and others):
         return None
-    rivals = [other for other in others if other.objective > ABOUT * first.objective]
+    rivals = [other for other in others if other.objective > _ABOUT * first.objective]
     like = [agreement(first.target, other.target, views) for other in rivals]
-    return all(one is None or one > ALIKE for one in like)
+    return all(one is None or one > _ALIKE for one in like)
 
 
 @dataclass(frozen=True)
@@ -134,10 +134,10 @@ class _Iteration:
         likelihood = likelihood.with_offset(likelihood.offset + shift) if shift else likelihood
         carried = running.moved(self.plan.backend.to_host) if share < 1.0 else None
         moved = float(np.linalg.norm(image - target)) / likelihood.noise_std
-        due, settled = self._is_due(iteration, heat, moved), share == 1.0
+        due, comparable = self._is_due(iteration, heat, moved), share == 1.0
         if self.plan.learn_separation and due:
             before, likelihood = likelihood, spaced(likelihood, image)
-            settled &= likelihood is before
+            comparable &= likelihood is before
         if gauge is not None and due:
             framed, extra = self._regauge(gauge, image, likelihood, batch, scales)
             passes += extra * share
@@ -149,7 +149,7 @@ class _Iteration:
             # a part of the pixels, or another likelihood, says nothing of being at rest
             step_norm=max(
                 float(np.linalg.norm(image - target)),
-                0.0 if settled else self.plan.tolerance * likelihood.noise_std,
+                0.0 if comparable else self.plan.tolerance * likelihood.noise_std,
             ),
             expected_count=statistics.expected_count,
             noise_std=likelihood.noise_std,
@@ -174,10 +174,8 @@ class _Iteration:
 
     def statistics(self, source: Measurement, target: np.ndarray, likelihood: Likelihood) -> Statistics:
         """E-step at a host target, over the measurement or a part of it."""
-        plan, pixels = (
-            self.plan,
-            None if source is self.source else 0,
-        )  # parts are to be small: the smallest tiles there are
+        plan = self.plan
+        pixels = None if source is self.source else 0  # parts are to be small: the smallest tiles there are
         shown = plan.backend.asarray(target)
         return e_step(source, shown, likelihood, plan.backend, plan.executor, pixels, plan.coarse)
 

@@ -29,9 +29,6 @@ _SEVERAL = 6
 #: Norm of a faint start as micrographs show it, in units of their noise: two nats per copy, which prefers some regions without deciding.
 _FAINT_NORM = 2.0
 
-#: The same of a random start, in units of the noise at the first temperature.
-_RANDOM_NORM = 2.0
-
 #: Standard deviation of a blob in boxes, and the factor by which those of several blobs differ from it either way: up to a third
 #: of the box. Of an object of known diameter: that of a disc's second moments.
 _BLOB_WIDTH, _BLOB_SPREAD, _OF_DIAMETER = 1 / 6, 2.0, 1 / 4
@@ -57,7 +54,8 @@ def choose_starts(
 ) -> list[np.ndarray]:
     """Float64 targets to start from, (L, L) or (C, L, L) for several classes; arguments as in :func:`mtdcore.recover`.
 
-    Blobs and rings are as wide as a target of this diameter, or as suits the box. The norm of random starts goes with the noise at ``heat``, the temperature of the first iteration.
+    Blobs and rings are as wide as a target of this diameter, or as suits the box. The norm of random starts goes with the noise
+    at ``heat``, the temperature of the first iteration.
     """
     one = likelihood.views.target_shape
     if not isinstance(initial, str):
@@ -70,8 +68,10 @@ def choose_starts(
             images = np.random.default_rng(seed).uniform(size=(count, *one))
             if initial == "uniform":
                 return list(images)
-            norm = _FAINT_NORM if initial == "faint" else _RANDOM_NORM * math.sqrt(heat)
-            return [_faint(image, likelihood, norm) for image in images]
+            hot = (
+                math.sqrt(heat) if initial == "random" else 1.0
+            )  # as faint in the noise of the first temperature
+            return [_faint(image, likelihood, _FAINT_NORM * hot) for image in images]
         case "samples":
             if is_flat(prior):
                 raise ParameterError(
