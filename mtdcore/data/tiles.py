@@ -63,6 +63,13 @@ class Tile:
         """Largest absolute pixel."""
         return float(max(self.values.max(), -self.values.min()))
 
+    @cached_property
+    def total(self) -> float:
+        """Sum of the valid pixels that this tile alone counts, in float64."""
+        cut = self.owned_pixels
+        pixels = self.values[cut] if self.valid is None else np.where(self.valid[cut], self.values[cut], 0)
+        return float(np.sum(pixels, dtype=np.float64))
+
     @property
     def owned(self) -> tuple[slice, slice]:
         """Owned sites relative to the first pixel of ``values``."""

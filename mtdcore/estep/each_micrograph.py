@@ -7,11 +7,9 @@ inverse-variance weighted average, and a Wiener filter where there is a transfer
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import groupby
-from typing import ClassVar
 
 import numpy as np
 from array_api_compat import array_namespace, device
@@ -25,9 +23,6 @@ from .backends import Backend
 from .local import Search
 from .statistics import Quadratic, Statistics
 from .sums import TemplateSums
-
-#: Sums of tiles to remember: parts of measurements, and the cuts that they have been read in.
-_KNOWN_SUMS = 4096
 
 
 def accumulate(
@@ -45,19 +40,16 @@ def accumulate(
     views, optics = likelihood.views, likelihood.micrographs
     search = Search.of(backend, target, likelihood, coarse)
     if optics is None:
-        summed = _Summed(tiles)
-        sums = search.sums(summed, likelihood)
-        return Statistics.of(sums, views, summed.sum() + likelihood.offset * sums.pixels)
+        return Statistics.of(search.sums(tiles, likelihood), views, likelihood.offset)
     total = None
     for micrograph, group in groupby(tiles, key=lambda tile: tile.micrograph):
         transfer = None if optics.transfer is None else optics.transfer[micrograph]
-        seen, summed = search.through(transfer), _Summed(group)
-        sums = seen.sums(summed, likelihood.of_micrograph(micrograph))
+        seen = search.through(transfer)
+        sums = seen.sums(group, likelihood.of_micrograph(micrograph))
         weight = 1.0 / float(optics.noise_ratio[micrograph]) ** 2
-        found, residual = _weighed(sums, target, seen.templates, views, transfer, weight)
+        found, residual = _weighed(sums, target, seen.templates, likelihood, transfer, weight)
         ledger = np.array([[micrograph, sums.sites, sums.pixels, residual, sums.expected_count]])
-        whole = summed.sum() + likelihood.offset * sums.pixels
-        one = replace(found, noise_std=likelihood.noise_std, ledger=ledger, total=whole)
+        one = replace(found, noise_std=likelihood.noise_std, ledger=ledger)
         total = one if total is None else total + one
     if total is None:  # a part without tiles
         nothing = search.sums((), replace(likelihood, micrographs=None))
@@ -65,53 +57,11 @@ def accumulate(
     return total
 
 
-class _Summed:
-    """Tiles whose valid pixels are summed as they pass by: no backend has to know of it.
-
-    A backend may keep tiles between E-steps by their identity, and then does not ask for them again. So is their sum.
-
-    Args:
-        tiles: asked for once at most, or of an identity.
-    """
-
-    #: Sums by the identity of the tiles, the latest only.
-    _known: ClassVar[OrderedDict[Hashable, float]] = OrderedDict()
-
-    def __init__(self, tiles: Iterable[Tile]) -> None:
-        self._tiles, self._sum = tiles, 0.0
-        self._passed = False
-
-    @property
-    def identity(self) -> Hashable:
-        """Of the tiles; see :class:`mtdcore.data.measurement.Tiles`."""
-        return getattr(self._tiles, "identity", None)
-
-    def __iter__(self) -> Iterator[Tile]:
-        self._passed, self._sum = True, 0.0
-        for tile in self._tiles:
-            self._sum += float(np.sum(tile.values[tile.owned_pixels], dtype=np.float64))
-            yield tile
-
-    def sum(self) -> float:
-        """The sum, once the tiles have been scored."""
-        name = self.identity
-        if not self._passed:
-            if name in self._known:
-                return self._known[name]
-            for _ in self:
-                pass
-        if name is not None:
-            self._known[name] = self._sum
-            while len(self._known) > _KNOWN_SUMS:
-                self._known.popitem(last=False)
-        return self._sum
-
-
 def _weighed(
     sums: TemplateSums,
     target: Array,
     seen: Array,
-    views: Views,
+    likelihood: Likelihood,
     transfer: np.ndarray | None,
     weight: float,
 ) -> tuple[Statistics, float]:
@@ -124,14 +74,14 @@ def _weighed(
         sums: as the backend returned them.
         target: of the E-step.
         seen: (T, L, L) templates through the transfer of the micrograph.
-        views: without the transfer.
+        likelihood: of all micrographs, its views without the transfer.
         transfer: (R,) of the micrograph; None: it has none.
         weight: of the micrograph, ``sigma^2 / sigma_m^2``.
     """
-    xp, inner = array_namespace(seen), sums.cropped()
+    xp, inner, views = array_namespace(seen), sums.cropped(), likelihood.views
     residual = sums.energy + float(xp.sum(seen * (inner.coverage * seen - 2.0 * inner.backprojection)))
     through = views if transfer is None else Defocused(views, transfer)
-    plain = Statistics.of(sums, through)
+    plain = Statistics.of(sums, through, likelihood.offset)
     energy = plain.energy
     if transfer is not None:
         copies = np.array([float(xp.mean(inner.coverage[k, ...])) for k in range(inner.coverage.shape[0])])

@@ -118,8 +118,14 @@ class Statistics:
     footprint: Array | None = None
 
     @classmethod
-    def of(cls, sums: TemplateSums, views: Views, total: float = 0.0) -> Statistics:
-        """Sums of templates, taken back to the target by their views; the margin of the sums becomes the frame."""
+    def of(cls, sums: TemplateSums, views: Views, offset: float = 0.0) -> Statistics:
+        """Sums of templates, taken back to the target by their views; the margin of the sums becomes the frame.
+
+        Args:
+            sums: of pixels less the offset.
+            views: of the likelihood.
+            offset: of the likelihood.
+        """
         inner, margin = sums.cropped(), sums.margin
         frame = None
         if margin:
@@ -137,7 +143,7 @@ class Statistics:
             pixels=sums.pixels,
             noise_std=sums.noise_std,
             frame=frame,
-            total=total,
+            total=sums.total + offset * sums.pixels,
             footprint=views.adjoint(inner.coverage),
         )
 

@@ -19,6 +19,7 @@ SUMMED = (
     "class_mass",
     "log_likelihood",
     "energy",
+    "total",
     "expected_count",
     "empty_mass",
     "sites",
@@ -37,10 +38,11 @@ class TemplateSums:
         class_mass: (C,) NumPy float64, posterior mass of the poses that show something of each class.
         log_likelihood: nats. Patch model: log p(valid pixels | F). Window model: evidence against "no copies".
         energy: sum of the squared valid pixels.
+        total: sum of the valid pixels.
         expected_count: posterior expected number of copies (patch model: mean coverage of a pixel inside the box).
         empty_mass: posterior mass of the empty poses (patch model; 0 in the window model).
         sites: patches (patch model) or corners (window model) that were scored.
-        pixels: valid pixels that ``energy`` sums over.
+        pixels: valid pixels that ``energy`` and ``total`` sum over.
         noise_std: noise level at which the posterior was computed.
         box_size: side L of the templates.
     """
@@ -50,6 +52,7 @@ class TemplateSums:
     class_mass: np.ndarray
     log_likelihood: float
     energy: float
+    total: float
     expected_count: float
     empty_mass: float
     sites: float
@@ -63,7 +66,7 @@ class TemplateSums:
         box_size, noise_std = likelihood.box_size, likelihood.noise_std
         side = box_size + 2 * likelihood.margin
         empty, mass = xp.zeros((templates, side, side), dtype=xp.float64), np.zeros(likelihood.classes)
-        return cls(empty, empty, mass, 0.0, 0.0, 0.0, 0.0, 0, 0, noise_std, box_size)
+        return cls(empty, empty, mass, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, noise_std, box_size)
 
     def __add__(self, other: TemplateSums) -> TemplateSums:
         if not isinstance(other, TemplateSums):

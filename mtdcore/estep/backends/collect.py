@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
+from array_api_compat import array_namespace
+from numpy.typing import DTypeLike
 
 from ..._base.typing import Array
 from ...data.tiles import Tile
-from ...model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
+from ...model.likelihood import PatchLikelihood, WindowLikelihood
 from ..sums import TemplateSums, by_class
+
+
+class Owned(NamedTuple):
+    """What tiles own, whatever the templates: fields of :class:`TemplateSums`."""
+
+    energy: float
+    total: float
+    sites: int
+    pixels: int
+
+    @classmethod
+    def of(cls, tile: Tile, dtype: DTypeLike | None = None) -> Owned:
+        """By one tile; the dtype is that of :func:`owned_energy`."""
+        energy, pixels = owned_energy(tile, dtype)
+        return cls(energy, tile.total, owned_sites(tile), pixels)
+
+
+def owned_sites(tile: Tile) -> int:
+    """Patches or corners that a tile owns."""
+    return math.prod((s.stop - s.start) // tile.geometry.unit for s in tile.owned)
 
 
 def window_sums(
@@ -32,18 +55,14 @@ def window_sums(
         mass: (t,) posterior mass of each template at the owned corners.
         part: the t templates among those of the likelihood.
     """
-    energy, pixels = owned_energy(tile)
-    rows, columns = tile.owned
     return TemplateSums(
         backprojection,
         coverage,
         class_mass=by_class(mass, likelihood, part),
         log_likelihood=(float(log_norm) - likelihood.blank(tile)) / likelihood.neighbourhood,
-        energy=energy,
         expected_count=float(mass.sum()),
         empty_mass=0.0,
-        sites=(rows.stop - rows.start) * (columns.stop - columns.start),
-        pixels=pixels,
+        **Owned.of(tile)._asdict(),
         noise_std=likelihood.noise_std,
         box_size=likelihood.box_size,
     )
@@ -51,58 +70,48 @@ def window_sums(
 
 def patch_sums(
     likelihood: PatchLikelihood,
-    sites: int,
-    energy: tuple[float, int],
+    owned: Owned,
     log_norm: float,
     backprojection: Array,
     coverage: Array,
-    inner_coverage: float,
-    mass: np.ndarray,
+    class_mass: np.ndarray,
     empty_mass: float,
 ) -> TemplateSums:
-    """Sums of a tile of patches.
+    """Sums of tiles of patches.
 
     Args:
         likelihood: the model.
-        sites: number of patches.
-        energy: of the valid pixels, and their number.
+        owned: by the tiles.
         log_norm: sum over patches of log p(M_m | F) - log p(M_m | empty).
         backprojection: (t, B, B) float64.
         coverage: (t, B, B) float64.
-        inner_coverage: sum of the coverage inside the box.
-        mass: (t,) posterior mass of the poses that show something of each template.
+        class_mass: (C,) posterior mass of the poses that show something of each class.
         empty_mass: posterior mass of the empty poses.
     """
-    variance, (squares, pixels) = likelihood.noise_std**2, energy
-    blank = -squares / (2.0 * variance) - 0.5 * pixels * math.log(2.0 * math.pi * variance)
+    variance = likelihood.noise_std**2
+    blank = -owned.energy / (2.0 * variance) - 0.5 * owned.pixels * math.log(2.0 * math.pi * variance)
+    box = slice(likelihood.margin, likelihood.margin + likelihood.box_size)
+    shown = float(array_namespace(coverage).sum(coverage[:, box, box]))
     return TemplateSums(
         backprojection,
         coverage,
-        class_mass=by_class(mass, likelihood),
+        class_mass=class_mass,
         log_likelihood=log_norm + blank,
-        energy=squares,
-        expected_count=inner_coverage / likelihood.box_size**2,
+        expected_count=shown / likelihood.box_size**2,
         empty_mass=empty_mass,
-        sites=sites,
-        pixels=pixels,
+        **owned._asdict(),
         noise_std=likelihood.noise_std,
         box_size=likelihood.box_size,
     )
 
 
-def inside(likelihood: Likelihood) -> tuple[slice, slice, slice]:
-    """Index of the box in (t, B, B) frames."""
-    box = slice(likelihood.margin, likelihood.margin + likelihood.box_size)
-    return slice(None), box, box
-
-
-def owned_energy(tile: Tile) -> tuple[float, int]:
-    """Energy and number of the valid pixels that this tile alone counts."""
+def owned_energy(tile: Tile, dtype: DTypeLike | None = None) -> tuple[float, int]:
+    """Energy and number of the valid pixels that this tile alone counts; rows are summed in this dtype, or the tile's."""
     cut = tile.owned_pixels
-    values = np.asarray(tile.values[cut])
+    values = np.asarray(tile.values[cut], dtype)
     kept = None if tile.valid is None else tile.valid[cut]
     if kept is not None:
         values = np.where(kept, values, values.dtype.type(0))
-    # rows in the precision of the tile, their sum in float64: no float64 copy of the tile
+    # the sum of the rows is in float64: no float64 copy of the tile
     energy = np.einsum("ij,ij->i", values, values).sum(dtype=np.float64)
     return float(energy), values.size if kept is None else int(kept.sum())

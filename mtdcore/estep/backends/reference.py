@@ -105,10 +105,8 @@ def _accumulate_patches(tile: Tile, turned: np.ndarray, likelihood: PatchLikelih
             frame = _frame(shift, length, margin)
             backprojection[k][frame[0]] += weight * np.where(valid, pixels, 0.0)[frame[1]]
             coverage[k][frame[0]] += weight * valid[frame[1]]
-    pixels, valid = _pixels(tile)
-    owned = valid[tile.owned]
     inner = slice(margin, margin + length)
-    count, energy = int(owned.sum()), float((pixels[tile.owned] ** 2).sum(where=owned))
+    energy, total, count = _owned(tile)
     return replace(
         zero,
         backprojection=backprojection,
@@ -118,9 +116,10 @@ def _accumulate_patches(tile: Tile, turned: np.ndarray, likelihood: PatchLikelih
         - energy / (2.0 * sigma**2)
         - 0.5 * count * math.log(2.0 * math.pi * sigma**2),
         energy=energy,
+        total=total,
         expected_count=float(coverage[:, inner, inner].sum()) / length**2,
         empty_mass=empty_mass,
-        sites=owned.size // length**2,
+        sites=weights.shape[0] * weights.shape[1],
         pixels=count,
     )
 
@@ -207,7 +206,7 @@ def _project(
         window = (slice(top + row, top + row + side), slice(left + column, left + column + side))
         backprojection[k] += weight * pixels[window]
         coverage[k] += weight * valid[window]
-    energy, count = _owned_energy(tile)
+    energy, total, count = _owned(tile)
     nothing = np.full(log_odds.shape[1:], likelihood.log_activity)
     evidence = (log_norm - _log_norm(tile, nothing[None], likelihood)).sum() / likelihood.neighbourhood
     return replace(
@@ -217,6 +216,7 @@ def _project(
         class_mass=by_class(weights.sum(axis=(1, 2)), likelihood, part),
         log_likelihood=float(evidence),
         energy=energy,
+        total=total,
         expected_count=float(weights.sum()),
         sites=log_norm.size,
         pixels=count,
@@ -260,15 +260,16 @@ def _window_log_odds(
     return ratio + log_prior[:, None, None]
 
 
-def _owned_energy(tile: Tile) -> tuple[float, int]:
-    """Energy and number of the valid pixels that belong to this tile.
+def _owned(tile: Tile) -> tuple[float, float, int]:
+    """Energy, sum and number of the valid pixels that belong to this tile.
 
     Corners are fewer than pixels: the last tile of a row or column also owns the L - 1 pixels beyond.
     """
     pixels, valid = _pixels(tile)
     cut = tile.owned_pixels
     kept = valid[cut]
-    return float((pixels[cut] ** 2).sum(where=kept)), int(kept.sum())
+    pixels = pixels[cut][kept]
+    return float((pixels**2).sum()), float(pixels.sum()), int(kept.sum())
 
 
 def _pixels(tile: Tile) -> tuple[np.ndarray, np.ndarray]:

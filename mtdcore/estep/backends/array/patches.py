@@ -11,8 +11,8 @@ import numpy as np
 from ...._base.typing import Array
 from ....data.tiles import Tile
 from ....model.likelihood import PatchLikelihood
-from ...sums import TemplateSums
-from ..collect import inside, owned_energy, patch_sums
+from ...sums import TemplateSums, by_class
+from ..collect import Owned, patch_sums
 from .scored import COPIES, Chunks, EStep, Scored
 from .sums import correlate, log_sum, torus
 
@@ -94,7 +94,6 @@ class Patches(Scored):
             sums = sums + xp.stack([self.joined(pieces) for pieces in zip(*found, strict=True)])
             evidence += self.sum64(log_norm)
             empty += self.sum64(xp.exp(log_empty - log_norm))
-        shown = self.sum64(sums[1, ...][inside(like)])
-        energy = owned_energy(self.tile)
-        sites = math.prod(self.shape)
-        return patch_sums(like, sites, energy, evidence, sums[0, ...], sums[1, ...], shown, mass, empty)
+        return patch_sums(
+            like, Owned.of(self.tile), evidence, sums[0, ...], sums[1, ...], by_class(mass, like), empty
+        )

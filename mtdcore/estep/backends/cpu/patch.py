@@ -12,8 +12,8 @@ from scipy import fft
 
 from ....data.tiles import Tile
 from ....model.likelihood import PatchLikelihood
-from ...sums import TemplateSums
-from ..collect import inside, patch_sums
+from ...sums import TemplateSums, by_class
+from ..collect import Owned, patch_sums
 from .direct import direct_patches
 from .lanes.emitter import CELL, LANES
 from .lanes.fft import Transform, cells, fast_length
@@ -94,18 +94,13 @@ class PatchPlan:
         pixels, valid = self._pixels(tile)
         direct = length <= DIRECT_BOX and valid is None
         found = self._direct(pixels) if direct else self._transformed(pixels, valid)
-        # rows in the precision of the pixels, their sum in float64: no float64 copy
-        energy = float(np.einsum("ij,ij->i", pixels, pixels).sum(dtype=np.float64))
-        seen = pixels.size if valid is None else int(valid.sum(dtype=np.float64))
         return patch_sums(
             self.likelihood,
-            pixels.size // length**2,
-            (energy, seen),
+            Owned.of(tile, self.dtype),
             found.log_norm,
             found.backprojection,
             found.coverage,
-            float(found.coverage[inside(self.likelihood)].sum()),
-            found.mass,
+            by_class(found.mass, self.likelihood),
             found.empty_mass,
         )
 

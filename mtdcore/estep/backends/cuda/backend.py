@@ -17,6 +17,7 @@ from ....errors import DeviceError, ParameterError
 from ....model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
 from ...sums import TemplateSums
 from ..array.backend import ArrayBackend
+from ..collect import Owned, owned_sites
 from ..library import ALL, checked, host, window_model
 from ..precision import needed_precision
 from .device import CupyDevice, Device, DeviceInfo, choose_device, describe_devices
@@ -135,15 +136,17 @@ class CudaBackend:
         with self._on_device():
             step = _EStep(self.device, self._held(templates, likelihood), likelihood, self.precision)
             total = step.zeros()
-            energy, pixels, sites = self.xp.zeros((), dtype=np.float64), 0, 0
+            energy, summed, pixels, sites = self.xp.zeros((), dtype=np.float64), 0.0, 0, 0
             for group, sent in self._resident.groups(self.device, tiles, step.key):
                 path, items = step.path(group.precision, group.tiles[0]), step.model.gather(sent, self.xp)
                 total = total + self._sums(path, items)
                 energy = energy + step.model.energy(sent, items)
-                pixels += sum(step.valid_pixels(tile) for tile in group.tiles)
-                sites += sum(math.prod(s.stop - s.start for s in tile.owned) for tile in group.tiles)
-            scores = self.to_host(total.scores)
-            return step.model.statistics(total.frames, scores, float(energy), pixels, sites)
+                for tile in group.tiles:
+                    summed += tile.total
+                    pixels += step.valid_pixels(tile)
+                    sites += owned_sites(tile)
+            owned = Owned(float(energy), summed, sites, pixels)
+            return step.model.statistics(total.frames, self.to_host(total.scores), owned)
 
     def posterior(self, tile: Tile, templates: Array, likelihood: Likelihood) -> np.ndarray:
         """Posterior weights of one tile; see :meth:`Backend.posterior`."""

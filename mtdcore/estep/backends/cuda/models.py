@@ -15,6 +15,7 @@ from ...._base.typing import Array
 from ....data.tiles import Tile
 from ....model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
 from ...sums import TemplateSums
+from ..collect import Owned, patch_sums
 from .kernels import Kernels
 from .staging import StagedTile
 
@@ -78,8 +79,8 @@ class Model(Protocol):
         """Energy of the pixels that these tiles own, float64 on the device; ``items`` are gathered from them."""
         ...
 
-    def statistics(self, frames: Array, scores: Any, energy: float, pixels: int, sites: int) -> TemplateSums:
-        """Sums of an E-step: frames (2, K, B, B), host scores (2,) or (2 + C,), energy, valid pixels and sites."""
+    def statistics(self, frames: Array, scores: Any, owned: Owned) -> TemplateSums:
+        """Sums of an E-step: frames (2, K, B, B), host scores (2,) or (2 + C,), and what the tiles own."""
         ...
 
 
@@ -162,25 +163,11 @@ class PatchModel:
         """All patches at once."""
         return _energy(items.pixels)
 
-    def statistics(self, frames: Array, scores: Any, energy: float, pixels: int, sites: int) -> TemplateSums:
+    def statistics(self, frames: Array, scores: Any, owned: Owned) -> TemplateSums:
         """Log-likelihood of the valid pixels, and copies as the mean coverage of a pixel of the box."""
-        like = self.likelihood
-        inner = slice(like.margin, like.margin + like.box_size)
-        variance = like.noise_std**2
-        noise = energy / (2.0 * variance) + 0.5 * pixels * math.log(2.0 * math.pi * variance)
-        return TemplateSums(
-            backprojection=frames[0],
-            coverage=frames[1],
-            class_mass=np.array(scores[2:] if like.classes > 1 else [sites // like.box_size**2 - scores[1]]),
-            log_likelihood=float(scores[0]) - noise,
-            energy=energy,
-            expected_count=float(frames[1][:, inner, inner].sum()) / like.box_size**2,
-            empty_mass=float(scores[1]),
-            sites=sites // like.box_size**2,
-            pixels=pixels,
-            noise_std=like.noise_std,
-            box_size=like.box_size,
-        )
+        evidence, empty_mass = float(scores[0]), float(scores[1])
+        mass = np.array(scores[2:] if self.likelihood.classes > 1 else [owned.sites - empty_mass])
+        return patch_sums(self.likelihood, owned, evidence, frames[0], frames[1], mass, empty_mass)
 
     def _patches(self, image: Array) -> Array:
         side = self.likelihood.box_size
@@ -252,7 +239,7 @@ class WindowModel:
         """Tile by tile: neighbours read the same pixels."""
         return sum(_energy(t.pixels[t.tile.owned_pixels]) for t in tiles)
 
-    def statistics(self, frames: Array, scores: Any, energy: float, pixels: int, sites: int) -> TemplateSums:
+    def statistics(self, frames: Array, scores: Any, owned: Owned) -> TemplateSums:
         """Evidence against "no copies" (docs/model.md 7)."""
         like = self.likelihood
         return TemplateSums(
@@ -260,11 +247,9 @@ class WindowModel:
             coverage=frames[1],
             class_mass=np.array(scores[2:] if like.classes > 1 else scores[1:]),
             log_likelihood=float(scores[0]) / like.neighbourhood,
-            energy=energy,
             expected_count=float(scores[1]),
             empty_mass=0.0,
-            sites=sites,
-            pixels=pixels,
+            **owned._asdict(),
             noise_std=like.noise_std,
             box_size=like.box_size,
         )

@@ -99,7 +99,7 @@ class Resident:
 
 
 def _hollow(tile: Tile) -> Tile:
-    """The tile without its pixels: their level and peak are all that the host still asks for."""
+    """The tile without its pixels: their level, peak and total are all that the host still asks for."""
     shadow = replace(tile, values=np.broadcast_to(np.zeros((), tile.values.dtype), tile.values.shape))
-    vars(shadow).update(level=tile.level, peak=tile.peak)
+    vars(shadow).update(level=tile.level, peak=tile.peak, total=tile.total)
     return shadow
