@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from numbers import Integral
-from typing import Any, ClassVar, Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 import numpy as np
 
@@ -79,28 +79,27 @@ class Found(Protocol):
         ...
 
 
+@dataclass(frozen=True)
 class Likelihood(ABC):
     """A frozen observation model: views of the target, geometry, pose prior, and its numbers with their M-step.
 
-    Subclasses are frozen dataclasses with at least these fields.
+    Subclasses are frozen dataclasses; all fields but the first two are keywords.
 
     Attributes:
         views: what copies of the target look like.
         noise_std: standard deviation of the white noise, in the units of the measurement.
-        margin: extra pixels kept around the box in the statistics (for gauge moves).
+        margin: extra pixels kept around the L x L frame in the statistics (for gauge moves).
         class_weights: share of each of C classes among the copies; None: one class.
         micrographs: what tells the micrographs apart; None: nothing does.
         offset: what every pixel reads where there is neither noise nor a copy, in the units of the measurement.
     """
 
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
     views: Views
     noise_std: float
-    margin: int
-    class_weights: tuple[float, ...] | None
-    micrographs: Micrographs | None
-    offset: float
+    margin: int = field(default=0, kw_only=True)
+    class_weights: tuple[float, ...] | None = field(default=None, kw_only=True)
+    micrographs: Micrographs | None = field(default=None, kw_only=True)
+    offset: float = field(default=0.0, kw_only=True)
 
     #: Whether a copy has one pose, so that its place can be told.
     localises: ClassVar[bool]
@@ -112,28 +111,6 @@ class Likelihood(ABC):
     @abstractmethod
     def geometry(self) -> TileGeometry:
         """The cut of a measurement into tiles."""
-
-    @property
-    @abstractmethod
-    def separation(self) -> int:
-        """Smallest distance of two copies in pixels (max norm)."""
-
-    @property
-    @abstractmethod
-    def copies(self) -> float:
-        """Expected number of copies in the measurement; 0 where the model has no such number."""
-
-    @abstractmethod
-    def bind(self, shape: tuple[int, int, int]) -> Self:
-        """The model of a measurement of this (micrographs, rows, columns) shape."""
-
-    @abstractmethod
-    def of_micrograph(self, index: int) -> Self:
-        """The bound model of one micrograph alone."""
-
-    @abstractmethod
-    def with_separation(self, separation: int) -> Self:
-        """The same model with another minimum separation; itself where there is none."""
 
     @abstractmethod
     def updated(
@@ -194,6 +171,39 @@ class Likelihood(ABC):
         shares = np.log(np.asarray(self.class_weights) * self.classes)
         return np.asarray(bias + np.repeat(shares, self.templates // self.classes))
 
+    @property
+    def separation(self) -> int:
+        """Smallest distance of two copies in pixels (max norm): the box, where copies do not compete."""
+        return self.box_size
+
+    @property
+    def copies(self) -> float:
+        """Expected number of copies in the measurement; 0 where the model has no such number."""
+        return 0.0
+
+    def bind(self, shape: tuple[int, int, int]) -> Self:
+        """The model of a measurement of this (micrographs, rows, columns) shape.
+
+        Raises:
+            ParameterError: it knows of another number of micrographs.
+        """
+        check_number(self.micrographs, shape[0])
+        return self
+
+    def of_micrograph(self, index: int) -> Self:
+        """The bound model of one micrograph alone, with its own noise level and transfer."""
+        optics = self.micrographs
+        if optics is None:
+            return self
+        noise_std = self.noise_std * float(optics.noise_ratio[index])
+        return replace(
+            self, views=optics.seen_through(self.views, index), noise_std=noise_std, micrographs=None
+        )
+
+    def with_separation(self, separation: int) -> Self:
+        """The same model with another minimum separation in pixels; itself where there is none, or nothing changes."""
+        return self
+
     def with_noise_std(self, noise_std: float) -> Self:
         """The same model at another noise level."""
         return replace(self, noise_std=noise_std)
@@ -202,7 +212,7 @@ class Likelihood(ABC):
         """The same model at another offset."""
         return replace(self, offset=offset)
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         if not (math.isfinite(self.noise_std) and self.noise_std > 0):
             raise ParameterError(
                 f"noise_std must be a positive finite number in the units of the measurement; got {self.noise_std}."
@@ -252,9 +262,6 @@ class Likelihood(ABC):
             noise[index[known]] = np.sqrt(np.maximum(residual[known] / pixels[known], 0.0))
             noise = np.maximum(noise, _QUIETEST * self.noise_std)
         return replace(optics, noise=noise)
-
-    def _bound_optics(self, micrographs: int) -> None:
-        check_number(self.micrographs, micrographs)
 
 
 def equal_weights(views: Views) -> tuple[float, ...] | None:

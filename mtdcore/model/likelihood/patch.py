@@ -27,33 +27,21 @@ _TILE_PIXELS = 512
 
 @dataclass(frozen=True)
 class PatchLikelihood(Likelihood):
-    """Patch model with an optional tied empty probability.
+    """Patch model with an optional tied empty probability; further attributes as in :class:`Likelihood`.
 
     Attributes:
-        views: what copies of the target look like.
-        noise_std: standard deviation of the white noise, in the units of the measurement.
         empty_probability: prior probability b0 that a patch shows nothing, spread evenly over the
             4L - 1 empty shifts while the other (2L - 1)^2 share 1 - b0. None: uniform over all
             4L^2 shifts, as in the paper.
-        margin: extra pixels kept around the L x L frame in the statistics (for gauge moves).
-        class_weights: share of each of C classes among the copies; None: one class.
-        micrographs: what tells the micrographs apart; None: nothing does.
-        offset: what every pixel reads where there is neither noise nor a copy, in the units of the measurement.
     """
 
-    views: Views
-    noise_std: float
     empty_probability: float | None = None
-    margin: int = 0
-    class_weights: tuple[float, ...] | None = None
-    micrographs: Micrographs | None = None
-    offset: float = 0.0
 
     localises = False
     tempered = False
 
     def __post_init__(self) -> None:
-        self._check()
+        super().__post_init__()
         if self.margin > self.box_size // 2:
             raise ParameterError(
                 f"margin must be at most box_size // 2 = {self.box_size // 2} pixels in the patch model; got {self.margin}."
@@ -85,31 +73,6 @@ class PatchLikelihood(Likelihood):
             math.log((1.0 - b0) / (shown * self.templates)),
         )
 
-    def bind(self, shape: tuple[int, int, int]) -> PatchLikelihood:
-        """The same model: what it says of each micrograph should fit the measurement, nothing else depends on it."""
-        self._bound_optics(shape[0])
-        return self
-
-    def of_micrograph(self, index: int) -> PatchLikelihood:
-        """The model of one micrograph alone, with its own noise level and transfer."""
-        optics = self.micrographs
-        if optics is None:
-            return self
-        noise_std = self.noise_std * float(optics.noise_ratio[index])
-        return replace(
-            self, views=optics.seen_through(self.views, index), noise_std=noise_std, micrographs=None
-        )
-
-    @property
-    def separation(self) -> int:
-        """Patches do not compete: the box."""
-        return self.box_size
-
-    @property
-    def copies(self) -> float:
-        """The model has no number of copies."""
-        return 0.0
-
     @classmethod
     def begin(
         cls,
@@ -122,10 +85,6 @@ class PatchLikelihood(Likelihood):
     ) -> PatchLikelihood:
         """The model at the start of a run, with the paper's uniform pose prior; count and separation are not used."""
         return cls(views, noise_std, class_weights=equal_weights(views), micrographs=micrographs)
-
-    def with_separation(self, separation: int) -> PatchLikelihood:
-        """Itself: patches are judged alone."""
-        return self
 
     def updated(
         self,

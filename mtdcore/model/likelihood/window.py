@@ -29,36 +29,24 @@ _TILE_PIXELS = 512
 
 @dataclass(frozen=True)
 class WindowLikelihood(Likelihood):
-    """Window model with local exclusion.
+    """Window model with local exclusion; further attributes as in :class:`Likelihood`.
 
     Attributes:
-        views: what copies of the target look like.
-        noise_std: standard deviation of the white noise, in the units of the measurement.
         expected_count: expected number of copies in the whole measurement.
         min_separation: smallest distance d (max norm, pixels) between two corners; None: box_size.
-        margin: extra pixels kept around the L x L frame in the statistics (for gauge moves).
         positions: number of corners in the whole measurement, which ``expected_count`` refers to;
             None until :meth:`bind` is called (the E-step does).
-        class_weights: share of each of C classes among the copies; None: one class.
-        micrographs: what tells the micrographs apart; None: nothing does.
-        offset: what every pixel reads where there is neither noise nor a copy, in the units of the measurement.
     """
 
-    views: Views
-    noise_std: float
     expected_count: float
     min_separation: int | None = None
-    margin: int = 0
     positions: int | None = None
-    class_weights: tuple[float, ...] | None = None
-    micrographs: Micrographs | None = None
-    offset: float = 0.0
 
     localises = True
     tempered = True
 
     def __post_init__(self) -> None:
-        self._check()
+        super().__post_init__()
         if not (math.isfinite(self.expected_count) and self.expected_count > 0):
             raise ParameterError(
                 f"expected_count must be a positive number of copies; got {self.expected_count}."
@@ -69,7 +57,7 @@ class WindowLikelihood(Likelihood):
     @property
     def separation(self) -> int:
         """Smallest distance d between two corners in pixels (max norm)."""
-        return self.box_size if self.min_separation is None else self.min_separation
+        return super().separation if self.min_separation is None else self.min_separation
 
     @property
     def neighbourhood(self) -> int:
@@ -116,9 +104,8 @@ class WindowLikelihood(Likelihood):
 
     def bind(self, shape: tuple[int, int, int]) -> WindowLikelihood:
         """The same model for a measurement of this (micrographs, rows, columns) shape."""
-        self._bound_optics(shape[0])
         rows, cols = self.geometry.extent(shape[1:])
-        return replace(self, positions=shape[0] * rows * cols)
+        return replace(super().bind(shape), positions=shape[0] * rows * cols)
 
     def of_micrograph(self, index: int) -> WindowLikelihood:
         """The bound model of one micrograph alone: its noise level, count, corners and transfer."""
@@ -126,12 +113,9 @@ class WindowLikelihood(Likelihood):
         if optics is None or self.positions is None:
             return self
         return replace(
-            self,
-            views=optics.seen_through(self.views, index),
-            noise_std=self.noise_std * float(optics.noise_ratio[index]),
+            super().of_micrograph(index),
             expected_count=self.expected_count * float(optics.count_share[index]),
             positions=self.positions // len(optics),
-            micrographs=None,
         )
 
     @property
