@@ -61,8 +61,6 @@ def choose_starts(
     if not isinstance(initial, str):
         return _given(initial, one)
     count = {"samples": _SAMPLES, "several": _SEVERAL}.get(initial, 1) if starts is None else starts
-    if count < 1:
-        raise ParameterError(f"starts must be a positive number; got {starts}.")
     match initial:
         case "uniform" | "random" | "faint":
             images = np.random.default_rng(seed).uniform(size=(count, *one))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from array_api_compat import array_namespace, device
@@ -24,7 +24,8 @@ class Prior(Protocol):
 
     Where an attribute ``own_units`` is true, the images have units of their own, as those that a network was trained on:
     ``recover`` then finds how many units of the measurement are one of them. An attribute ``spread`` is the size of the
-    pixels of its images, in its units, where that is far from 1 (:func:`spread_of`).
+    pixels of its images, in its units, where that is far from 1 (:func:`spread_of`). An attribute ``flat`` that is true
+    says that the prior prefers nothing (:func:`is_flat`).
     """
 
     def score(self, images: Array, noise_std: float) -> Array:
@@ -99,14 +100,16 @@ class ScaledPrior:
 class FlatPrior:
     """No preference: the score is zero and the denoiser the identity."""
 
+    flat: ClassVar[bool] = True
+
     def score(self, images: Array, noise_std: float) -> Array:
         """Zeros like ``images``."""
         return array_namespace(images).zeros_like(images)
 
 
 def is_flat(prior: Prior) -> bool:
-    """Whether a prior prefers nothing."""
-    return isinstance(prior, FlatPrior)
+    """Whether a prior prefers nothing: its attribute ``flat``, false where it has none."""
+    return bool(getattr(prior, "flat", False))
 
 
 @dataclass(frozen=True)
