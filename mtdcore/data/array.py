@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .._base.guarded import opened
+from .._base.numerics.conversion import on_host
 from ..errors import InputError, StorageError
 from .measurement import Reader, TiledMeasurement
 from .prefetch import TILES_AHEAD, prefetched
@@ -117,16 +118,13 @@ def from_arrays(source: Any, mask: np.ndarray | None = None) -> TiledMeasurement
         )
     if isinstance(source, np.ndarray):
         return ArrayMeasurement(source, mask)
-    if hasattr(source, "detach"):  # a tensor, perhaps on a device, perhaps with a gradient
-        source = source.detach().cpu()
-    elif hasattr(source, "__cuda_array_interface__"):
-        source = source.get()
-    elif isinstance(source, list | tuple) and any(isinstance(one, np.ma.MaskedArray) for one in source):
+    if isinstance(source, list | tuple) and any(isinstance(one, np.ma.MaskedArray) for one in source):
         return from_arrays(np.ma.stack(source), mask)
-    elif not isinstance(source, list | tuple) and _reads_lazily(source):
+    if not isinstance(source, list | tuple) and _reads_lazily(source):
         return LazyMeasurement(source, mask)
     try:
-        array = np.asarray(source)
+        elsewhere = hasattr(source, "detach") or hasattr(source, "__cuda_array_interface__")
+        array = on_host(source) if elsewhere else np.asarray(source)
     except Exception as problem:  # every library raises what it likes
         raise InputError(
             f"a measurement needs images of one shape, (H, W) or (micrographs, H, W); {type(source).__name__} could not be made "

@@ -15,11 +15,12 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from .._base.files import write_whole
+from .._base.numerics.conversion import on_host
 from .._base.records import Damaged, seal, unseal
 from .._base.typing import Array
 from ..errors import InputError, ParameterError
 from ..model.normal import Blocks, Normal
-from ..model.records import host, normal_from_record, normal_record
+from ..model.records import normal_from_record, normal_record
 from ..model.views import Views
 from .sums import TemplateSums
 
@@ -266,11 +267,11 @@ class Statistics:
         if self.ledger is not None:
             arrays["ledger"] = self.ledger
         if self.footprint is not None:
-            arrays["footprint"] = host(self.footprint)
+            arrays["footprint"] = on_host(self.footprint)
         values: dict[str, Any] = {name: getattr(self, name) for name in _NUMBERS}
         for name, part in (("target", self.quadratic), ("frame", self.frame)):
             if part is not None:
-                arrays[f"{name}.right"] = host(part.right)
+                arrays[f"{name}.right"] = on_host(part.right)
                 values[name] = normal_record(part.normal, f"{name}.normal", arrays)
         return values, {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 

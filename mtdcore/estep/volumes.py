@@ -8,7 +8,7 @@ Sums of one E-step are kept in the basis of its templates and taken back to the 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import maximum_filter
 
+from .._base.numerics.conversion import on_host
 from .._base.summing import map_sum
 from .._base.typing import Array
 from ..data import Measurement
@@ -226,7 +227,7 @@ class TilePosterior:
                 corners = np.flatnonzero(places & self._may)
                 for chunk in _chunks(corners):
                     found = self.scores.log_odds(self.features.at(chunk))
-                    log_odds.ravel()[chunk] = _host(found)
+                    log_odds.ravel()[chunk] = on_host(found)
         self.local = places is not None
         if log_odds is None or places is None:
             log_odds = self._everywhere(self.features, self.scores)
@@ -262,7 +263,7 @@ class TilePosterior:
         copies, norm = np.zeros(self.scores.count), self.log_norm.ravel()
         for corners, features in self.blocks(self.kept()):
             more, mass = self.scores.project(features, self.xp.asarray(norm[corners]))
-            wide, copies = wide + _host(more), copies + _host(mass)
+            wide, copies = wide + on_host(more, np.float64), copies + on_host(mass, np.float64)
         tile, likelihood = self.tile, self.likelihood
         gain = float(self.log_norm[tile.owned].sum()) - self._blank()
         energy, pixels = owned_energy(tile)
@@ -281,7 +282,7 @@ class TilePosterior:
         """(P, Q) float64 log-odds at every corner."""
         found = np.empty(features.shape[0] * features.shape[1])
         for cut, block in features.blocks():
-            found[cut] = _host(scores.log_odds(block))
+            found[cut] = on_host(scores.log_odds(block))
         return np.where(self._may, found.reshape(features.shape), _NEVER)
 
     def _blank(self) -> float:
@@ -312,12 +313,6 @@ def _whole_windows(tile: Tile, side: int) -> np.ndarray:
 
 def _chunks(corners: np.ndarray, size: int = 2048) -> Iterator[np.ndarray]:
     return (corners[start : start + size] for start in range(0, len(corners), size))
-
-
-def _host(array: Array) -> np.ndarray:
-    """float64 on the host."""
-    get: Callable[[], np.ndarray] | None = getattr(array, "get", None)  # CuPy
-    return np.asarray(array if get is None else get(), np.float64)
 
 
 def with_views(likelihood: WindowLikelihood, views: Projections) -> WindowLikelihood:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .._base.numerics.conversion import on_host
 from .normal import Blocks, Diagonal, Normal, PerView, Spectral
 from .optics import Defocused
 from .rotations import Rotations
@@ -52,7 +53,7 @@ def normal_record(normal: Normal, name: str, arrays: dict[str, np.ndarray]) -> d
         blocks = [normal_record(block, f"{name}.{c}", arrays) for c, block in enumerate(normal.blocks)]
         return {"normal": "Blocks", "blocks": blocks}
     kind = type(normal).__name__
-    arrays[name] = host(getattr(normal, _NORMALS[kind][1]))
+    arrays[name] = on_host(getattr(normal, _NORMALS[kind][1]))
     views = getattr(normal, "views", None)
     return {"normal": kind} if views is None else {"normal": kind, "views": views_record(views)}
 
@@ -67,10 +68,3 @@ def normal_from_record(values: Mapping[str, Any], name: str, arrays: Mapping[str
     views = (views_from_record(values["views"]),) if "views" in values else ()
     made: Normal = kind(*views, arrays[name])
     return made
-
-
-def host(array: Any) -> np.ndarray:
-    """An array of any library as a NumPy array."""
-    return np.asarray(
-        array.get() if hasattr(array, "get") else array
-    )  # CuPy's arrays become NumPy's by get() alone

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from .._base.numerics.fourier import like
+from .._base.numerics.conversion import like
 from .._base.typing import Array
 from ..errors import ParameterError
 from .normal import Normal, PerView

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from array_api_compat import array_namespace
 
-from .._base.numerics.fourier import radial_filter
+from .._base.numerics.fourier import radial_filter, radial_frequencies
 from .._base.typing import Array
 from ..estep.statistics import Statistics
 from ..model.priors import Prior
@@ -77,7 +77,7 @@ def target_spectrum(statistics: Statistics) -> np.ndarray | None:
     """
     xp, side = array_namespace(statistics.right), statistics.right.shape[-1]
     spectrum = xp.abs(xp.fft.rfftn(statistics.right)) ** 2 / side**2
-    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side))
+    frequency = radial_frequencies((side, side), np.float64)
     ring = np.minimum(np.rint(frequency * side).astype(int), side // 2)
     pixels = np.bincount(ring.ravel())
     # ring by ring on the host: a few numbers

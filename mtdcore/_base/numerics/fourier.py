@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from array_api_compat import array_namespace, device
 from numpy.typing import DTypeLike
 
 from ..typing import Array
+from .conversion import like
 
 
-def radial_frequencies(shape: tuple[int, int], dtype: DTypeLike = np.float32) -> np.ndarray:
-    """|frequency| in cycles per pixel on the ``rfft2`` grid of an image of this shape, (H, W // 2 + 1)."""
-    rows, columns = np.fft.fftfreq(shape[0]).astype(dtype), np.fft.rfftfreq(shape[1]).astype(dtype)
-    return np.asarray(np.hypot(rows[:, None], columns[None, :]))
+def radial_frequencies(shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> np.ndarray:
+    """|frequency| in cycles per pixel on the ``rfftn`` grid of this shape: (H, W // 2 + 1) of an image."""
+    lines = [*(np.fft.fftfreq(n) for n in shape[:-1]), np.fft.rfftfreq(shape[-1])]
+    return np.asarray(functools.reduce(np.hypot, np.ix_(*(line.astype(dtype) for line in lines))))
 
 
 def radial_factors(shape: tuple[int, int], profiles: np.ndarray, dtype: DTypeLike = np.float32) -> np.ndarray:
@@ -55,8 +58,3 @@ def radial_filter(images: Array, profiles: Array) -> Array:
     factors = radial_factors(wide, np.asarray(profiles), np.float64)
     spectra = xp.fft.rfftn(padded, axes=(1, 2)) * xp.astype(like(factors, images), images.dtype)
     return xp.fft.irfftn(spectra, s=wide, axes=(1, 2))[inner]
-
-
-def like(array: np.ndarray, other: Array) -> Array:
-    """A host array in the library and on the device of another one."""
-    return array_namespace(other).asarray(array, device=device(other))

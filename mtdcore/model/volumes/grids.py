@@ -11,6 +11,8 @@ import numpy as np
 import scipy.fft
 from scipy.ndimage import affine_transform
 
+from ..._base.numerics.fourier import radial_frequencies
+
 
 def radii(side: int) -> np.ndarray:
     """(L, L, L) float64 distance of each voxel from the centre, in voxels."""
@@ -35,9 +37,7 @@ def ball(side: int, diameter: float | None = None) -> np.ndarray:
 @functools.lru_cache(maxsize=16)
 def shells(side: int) -> np.ndarray:
     """(L, L, L // 2 + 1) int: |k| L rounded, for the frequencies k of ``rfftn``."""
-    line = np.fft.fftfreq(side) ** 2
-    half = np.fft.rfftfreq(side) ** 2
-    found = np.rint(side * np.sqrt(line[:, None, None] + line[:, None] + half)).astype(np.int64)
+    found = np.rint(side * radial_frequencies((side,) * 3, np.float64)).astype(np.int64)
     found.flags.writeable = False
     return np.asarray(found)
 

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import scipy.fft
-from array_api_compat import array_namespace, device, is_cupy_array, is_torch_array, to_device
 from numpy.typing import ArrayLike
 
+from ..._base.numerics.conversion import like, on_host
+from ..._base.numerics.fourier import radial_frequencies
 from ..._base.numerics.gridding import Spreading, transform
 from ..._base.typing import Array
 from ...errors import ParameterError
@@ -69,7 +70,7 @@ class Projections:
             raise ParameterError("views should be proper rotations: orthogonal, of determinant 1.")
         self.rotations = rotations
         line, half = np.fft.fftfreq(box_size), np.fft.rfftfreq(box_size)
-        length = np.hypot(line[:, None], half)
+        length = radial_frequencies((box_size, box_size), np.float64)
         # The frequency 1/2 has no partner of opposite sign in the half spectrum, so its turned slices are not real.
         inside = (length <= band + 1e-9) & (length < 0.5 - 1e-9)
         self._rows, self._columns = np.nonzero(inside)
@@ -115,7 +116,7 @@ class Projections:
 
     def apply(self, target: Array, part: slice = _ALL) -> Array:
         """(L, L, L) volume -> (t, L, L) projections; gridding is done on the host, in float64."""
-        volume = _host(target)
+        volume = on_host(target, np.float64)
         self._check(volume, self.target_shape, "a volume")
         volume = volume * ball(self.box_size)
         rotations, order = self.rotations[part], len(self.partners)
@@ -126,18 +127,18 @@ class Projections:
             spectrum = np.zeros((len(slices), self.box_size, self.box_size // 2 + 1), np.complex128)
             spectrum[:, self._rows, self._columns] = slices * self._phase
             images[chunk] = scipy.fft.irfft2(spectrum, s=self.box_shape)
-        return _like(images, target)
+        return like(images, target, target.dtype)
 
     def adjoint(self, stack: Array, part: slice = _ALL) -> Array:
         """(t, L, L) images -> (L, L, L): ``sum_t A_t^T stack_t``, the exact adjoint of :meth:`apply`."""
-        images, rotations = _host(stack), self.rotations[part]
+        images, rotations = on_host(stack, np.float64), self.rotations[part]
         self._check(images, (len(rotations), *self.box_shape), "a stack")
         spread, order = Spreading(self.box_size), len(self.partners)
         for chunk in _chunks(len(rotations), max(1, _CHUNK // order)):
             spectrum = scipy.fft.rfft2(images[chunk])[:, self._rows, self._columns]
             slices = spectrum * (self._phase.conj() * self._twice / order)
             spread.add(np.repeat(slices, order, axis=0).ravel(), self._frequencies(rotations[chunk]))
-        return _like(spread.volume() * ball(self.box_size), stack)
+        return like(spread.volume() * ball(self.box_size), stack, stack.dtype)
 
     def normal(self, coverage: Array, part: slice = _ALL) -> Toeplitz:
         """The operator ``V -> sum_t A_t^T c_t A_t V`` on volumes of the symmetry.
@@ -147,7 +148,7 @@ class Projections:
                 that the mean over pixels is taken: exact where windows are whole, as in the window model without masks.
             part: which of the T views.
         """
-        copies, rotations = _host(coverage), self.rotations[part]
+        copies, rotations = on_host(coverage, np.float64), self.rotations[part]
         if copies.ndim == 3:
             copies = copies.mean(axis=(1, 2))
         self._check(copies, (len(rotations),), "copies")
@@ -209,16 +210,3 @@ class Projections:
 
 def _chunks(count: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
-
-
-def _host(array: Array) -> np.ndarray:
-    if is_cupy_array(array) or is_torch_array(array):
-        array = to_device(array, "cpu")
-    return np.asarray(array if isinstance(array, np.ndarray) else np.from_dlpack(array), dtype=np.float64)
-
-
-def _like(result: np.ndarray, array: Array) -> Array:
-    """The result in the library, dtype and on the device of the argument."""
-    if isinstance(array, np.ndarray):
-        return result.astype(array.dtype, copy=False)
-    return array_namespace(array).asarray(result, dtype=array.dtype, device=device(array))

@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from typing import Any, Self
 
 import numpy as np
-from array_api_compat import array_namespace, is_cupy_array, is_torch_array, to_device
+from array_api_compat import array_namespace
 
+from ...._base.numerics.conversion import on_host
 from ...._base.typing import Array, Precision
 from ....data.tiles import Tile
 from ....errors import DeviceError, ParameterError
@@ -77,8 +78,7 @@ class ArrayBackend:
 
     def to_host(self, array: Array) -> np.ndarray:
         """A NumPy array of the same values."""
-        elsewhere = is_torch_array(array) or is_cupy_array(array)
-        return np.asarray(to_device(array, "cpu") if elsewhere else array)
+        return on_host(array)
 
     threads = 1
 

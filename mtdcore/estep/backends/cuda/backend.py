@@ -11,6 +11,7 @@ from typing import Self, cast
 
 import numpy as np
 
+from ...._base.numerics.conversion import on_host
 from ...._base.typing import Array, Precision
 from ....data.tiles import Tile
 from ....errors import DeviceError, ParameterError
@@ -98,7 +99,7 @@ class CudaBackend:
     def to_host(self, array: Array) -> np.ndarray:
         """A NumPy copy of an array of the device."""
         with self.device.active():
-            return np.asarray(array.get() if hasattr(array, "get") else array)
+            return on_host(array)
 
     @property
     def threads(self) -> int:

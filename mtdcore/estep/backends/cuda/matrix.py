@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from ...._base.numerics.conversion import on_host
 from ...._base.typing import Array
 from ....data.tiles import Tile
 from .device import Device
@@ -86,7 +87,7 @@ class MatrixPath:
         width = -(-self._count // 8) * 8
         # pixels that no template has are left out: a disc has a fifth less than its square
         support = (turned != 0).any(axis=0)
-        self._places = np.argwhere(support.get() if hasattr(support, "get") else support)
+        self._places = np.argwhere(on_host(support))
         if len(self._places) == 0:
             self._places = np.zeros((1, 2), int)
         rows, columns = (xp.asarray(a) for a in self._places.T)
@@ -102,7 +103,7 @@ class MatrixPath:
     def sums(self, items: Items) -> Sums:
         """See :meth:`Path.sums`."""
         assert items.corners is not None
-        corners = items.corners.get() if hasattr(items.corners, "get") else items.corners
+        corners = on_host(items.corners)
         parts = (self._tile(items[m : m + 1], corners[m]) for m in range(len(items)))
         total = next(parts)
         for part in parts:
