@@ -30,7 +30,7 @@ from .run.copies import write_copies, write_for_relion
 from .run.finished import FinishedRun
 from .run.folder import RunFolder
 from .terminal.console import log, to_json
-from .terminal.options import option
+from .terminal.options import PATH, option
 from .terminal.stopping import Interrupted
 
 ABORT = "RELION_JOB_ABORT_NOW"
@@ -71,18 +71,18 @@ class Aborted(Exception):
     },
     epilog="Further labels: the options of mtd import, mtd recover and mtd detect, with underscores instead of dashes.",
 )
-@option("--o output", "Folder of the job.", click.Path(path_type=Path), required=True)
-@option("--in_mics", "STAR list of micrographs.", click.Path(path_type=Path), required=True)
+@option("--o output", "Folder of the job.", PATH, required=True)
+@option("--in_mics", "STAR list of micrographs.", PATH, required=True)
 @option(
     "--in_coords",
     "Picks to compare with; precision and recall go to evaluation.json.",
-    click.Path(path_type=Path),
+    PATH,
 )
 @option("--j threads", "CPU threads.", click.IntRange(1), 1)
 @option(
     "--pipeline_control",
     "Where the exit files go. Default: the folder of the job.",
-    click.Path(path_type=Path),
+    PATH,
 )
 @option(
     "--relion_version",

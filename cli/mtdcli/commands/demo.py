@@ -8,18 +8,13 @@ import click
 
 from ..run.lock import locked
 from ..terminal.console import emit, force_option, json_option, log
-from ..terminal.options import option
-from ..terminal.volumes import WithVolume, volume_option
+from ..terminal.options import FROM_ZERO, PATH, option
+from ..terminal.volumes import WithVolume
 
 
-class _Demo(WithVolume):
-    volume_module = "demo_volume"
-
-
-@click.command(cls=_Demo)
-@volume_option("demo")
-@option("-o --output", "Folder to write.", click.Path(path_type=Path), "mtd-demo")
-@option("--seed", "Chooses glyphs, places and noise.", click.IntRange(min=0), 0)
+@click.command("demo", cls=WithVolume)
+@option("-o --output", "Folder to write.", PATH, "mtd-demo")
+@option("--seed", "Chooses glyphs, places and noise.", FROM_ZERO, 0)
 @force_option
 @json_option
 def command(output: Path, seed: int, force: bool, as_json: bool) -> None:

@@ -7,28 +7,16 @@ from pathlib import Path
 import click
 
 from ..terminal.console import emit, force_option, json_option, log
+from ..terminal.options import COUNT, FROM_ZERO, PATH, option
 
 #: Box, copies in each of eight micrographs, signal-to-noise ratio.
 _BOX, _COPIES, _SNR = 16, 38, 1.0
 
 
 @click.command()
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    default="mtd-demo-volume",
-    show_default=True,
-    help="Folder to write.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Chooses the chain, places and noise.",
-)
-@click.option("--iterations", type=click.IntRange(min=1), default=120, show_default=True, help="Of the run.")
+@option("-o --output", "Folder to write.", PATH, "mtd-demo-volume")
+@option("--seed", "Chooses the chain, places and noise.", FROM_ZERO, 0)
+@option("--iterations", "Of the run.", COUNT, 120)
 @force_option
 @json_option
 def command(output: Path, seed: int, iterations: int, force: bool, as_json: bool) -> None:

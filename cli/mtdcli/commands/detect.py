@@ -9,11 +9,11 @@ import click
 from ..run.lock import locked
 from ..run.output import refuse_output
 from ..terminal.console import emit, force_option, json_option
-from ..terminal.options import option
+from ..terminal.options import PATH, option, run_argument
 
 
 @click.command()
-@click.argument("run_dir", type=click.Path(path_type=Path))
+@run_argument
 @option(
     "--threshold",
     "Smallest probability of a copy.",
@@ -24,13 +24,13 @@ from ..terminal.options import option
 @option(
     "--relion",
     "Write autopick.star, a table for each micrograph and class_averages.mrcs there (extra: em).",
-    click.Path(path_type=Path),
+    PATH,
     metavar="DIR",
 )
 @option(
     "--posterior-map",
     "Write the expected number of copies centred on each pixel as an OME-Zarr image.",
-    click.Path(path_type=Path),
+    PATH,
     metavar="ZARR",
 )
 @force_option

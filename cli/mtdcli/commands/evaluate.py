@@ -8,21 +8,16 @@ from typing import Any
 import click
 
 from ..terminal.console import emit, json_option
-from ..terminal.options import option
-from ..terminal.volumes import WithVolume, volume_option
+from ..terminal.options import PATH, option, run_argument
+from ..terminal.volumes import WithVolume
 
 
-class _Evaluate(WithVolume):
-    volume_module = "evaluate_volume"
-
-
-@click.command(cls=_Evaluate)
-@volume_option("evaluate")
-@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.command("evaluate", cls=WithVolume)
+@run_argument
 @option(
     "--truth",
     "True image, or picks (a RELION .star of coordinates). Default: what the measurement was simulated with.",
-    click.Path(path_type=Path),
+    PATH,
 )
 @option(
     "--max-distance",
@@ -30,10 +25,10 @@ class _Evaluate(WithVolume):
     click.FloatRange(min=0),
     metavar="PX",
 )
-@click.option(
+@option(
     "--skip-bad",
+    "Leave out picks that are no numbers, outside, or in micrographs that are not there, say which, and go on.",
     is_flag=True,
-    help="Leave out picks that are no numbers, outside, or in micrographs that are not there, say which, and go on.",
 )
 @json_option
 def command(

@@ -9,15 +9,12 @@ from typing import Any
 import click
 
 from ..terminal.console import emit, json_option
+from ..terminal.options import PATH, option, run_argument
 
 
 @click.command()
-@click.argument("run_dir", type=click.Path(path_type=Path))
-@click.option(
-    "--truth",
-    type=click.Path(path_type=Path),
-    help="True map (MRC). Default: what the measurement was simulated with.",
-)
+@run_argument
+@option("--truth", "True map (MRC). Default: what the measurement was simulated with.", PATH)
 @json_option
 def command(run_dir: Path, truth: Path | None, as_json: bool) -> None:
     """Compare the volume in RUN_DIR with the truth, after alignment over rotation, shift and hand: correlation, shape (the

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..terminal.console import emit, json_option
+from ..terminal.options import PATH
 
 if TYPE_CHECKING:
     from ..run.folder import RunFolder
 
 
 @click.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=PATH)
 @click.option("--check", is_flag=True, help="Read every chunk and list what is missing or damaged.")
 @json_option
 @click.pass_context

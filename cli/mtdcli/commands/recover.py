@@ -11,21 +11,18 @@ from ..run.lock import locked
 from ..run.output import refuse_as_run_folder
 from ..run.parameters import RunParameters, run_options
 from ..terminal.console import command_line, emit, force_option, json_option, log
-from ..terminal.options import GroupedCommand, option
-from ..terminal.stopping import Interrupted, listening
-from ..terminal.volumes import WithVolume, volume_option
+from ..terminal.options import GroupedCommand, measurement_argument, option, run_output
+from ..terminal.stopping import Interrupted, continued, listening
+from ..terminal.volumes import WithVolume
 
 
 class _Recover(WithVolume, GroupedCommand):
-    volume_module = "recover_volume"
+    """With ``--volume``, and options in groups."""
 
 
-@click.command(cls=_Recover)
-@volume_option("recover")
-@click.argument("measurement", type=click.Path(path_type=Path))
-@option(
-    "-o --output", "Folder for the results.", click.Path(path_type=Path), required=True, metavar="RUN_DIR"
-)
+@click.command("recover", cls=_Recover)
+@measurement_argument
+@run_output
 @run_options
 @option(
     "--trust",
@@ -33,15 +30,13 @@ class _Recover(WithVolume, GroupedCommand):
     click.IntRange(min=2),
     metavar="N",
 )
-@click.option(
+@option(
     "--resume",
+    "Continue an interrupted run; the result has the same bits as without the interruption.",
     is_flag=True,
-    help="Continue an interrupted run; the result has the same bits as without the interruption.",
 )
-@click.option(
-    "--strict",
-    is_flag=True,
-    help="Exit with code 1 when fewer than one copy is found; the results are written.",
+@option(
+    "--strict", "Exit with code 1 when fewer than one copy is found; the results are written.", is_flag=True
 )
 @force_option
 @json_option
@@ -69,7 +64,7 @@ def command(
     again, parameters = command_line(ctx), RunParameters(**options)
     refuse_as_run_folder(output, measurement)
     with listening(), locked(output):
-        try:
+        with continued(ctx, again, force):
             from ..report.recovery import write_report
             from ..run.folder import RunFolder
             from ..run.job import recover
@@ -77,10 +72,6 @@ def command(
             folder = RunFolder(output)
             run, summary, found = recover(measurement, folder, parameters, again, resume=resume, force=force)
             write_report(run)
-        except Interrupted as interruption:
-            begun = interruption.iteration or not force
-            log(f"{interruption}; continue with: {again} {'--resume' if begun else '--force'}")
-            ctx.exit(128 + interruption.signum)
         none = {} if found else {"nothing_found": "no copies; estimate.npy is no estimate of anything"}
         result = {**none, "run": str(folder.path), "report": str(folder.page), **summary}
         if trust is not None:

@@ -3,120 +3,101 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ..run.lock import locked
-from ..terminal.console import F, command_line, emit, force_option, json_option, log
-from ..terminal.options import NumberOr
-from ..terminal.stopping import Interrupted, listening
-
-_POSITIVE = click.FloatRange(min=0, min_open=True)
-_COUNT = click.IntRange(min=1)
-
-
-def _option(flag: str, kind: Any, text: str, default: Any = None, **more: Any) -> Callable[[F], F]:
-    if default is not None:
-        more |= {"default": default, "show_default": True}
-    return click.option(flag, type=kind, help=text, **more)
+from ..terminal.console import command_line, emit, force_option, json_option, log
+from ..terminal.options import (
+    COUNT,
+    FROM_ZERO,
+    PATH,
+    POSITIVE,
+    NumberOr,
+    measurement_argument,
+    option,
+    run_output,
+)
+from ..terminal.stopping import continued, listening
 
 
 @click.command()
-@click.argument("measurement", type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    metavar="RUN_DIR",
-    type=click.Path(path_type=Path),
-    help="Folder for the results.",
+@measurement_argument
+@run_output
+@option("--box-size", "Side of the volume, pixels.", COUNT, required=True, metavar="L")
+@option(
+    "--symmetry", "Point group: C1, C2, ..., D2, ..., T, O, I. Imposed late, on the axes found.", str, "C1"
 )
-@_option("--box-size", _COUNT, "Side of the volume, pixels.", required=True, metavar="L")
-@_option(
-    "--symmetry", str, "Point group: C1, C2, ..., D2, ..., T, O, I. Imposed late, on the axes found.", "C1"
-)
-@_option("--diameter", _POSITIVE, "Diameter of the particle, pixels. Default: the box.", metavar="PX")
-@_option(
+@option("--diameter", "Diameter of the particle, pixels. Default: the box.", POSITIVE, metavar="PX")
+@option(
     "--min-separation",
-    _COUNT,
     "Smallest distance of two copies, pixels. Default: diameter / sqrt 2, or three quarters of the box.",
+    COUNT,
     metavar="D",
 )
-@_option(
+@option(
     "--noise-std",
-    NumberOr("auto"),
     "Standard deviation of the noise; auto: estimated.",
+    NumberOr("auto"),
     "auto",
     metavar="S|auto",
 )
-@_option(
-    "--expected-count",
-    _POSITIVE,
-    "Number of copies to start from. Default: a tenth of the area.",
-    metavar="P",
+@option(
+    "--expected-count", "Number of copies to start from. Default: a tenth of the area.", POSITIVE, metavar="P"
 )
-@_option(
+@option(
     "--prior",
-    str,
     "Learned prior over volumes: a shipped one or a .safetensors file (extra: torch).",
+    str,
     metavar="NAME|PATH",
 )
-@_option(
+@option(
     "--initial",
-    click.Path(path_type=Path),
     "Start: an MRC map at the scale of the measurement. Default: rough blobs.",
+    PATH,
     metavar="FILE",
 )
-@_option("--starts", _COUNT, "Random starts; half way the one of most evidence goes on.", 1, metavar="N")
-@_option("--iterations", _COUNT, "Number of iterations.", 120, metavar="N")
-@_option("--views", _COUNT, "Number of views in the end.", 1200, metavar="T")
-@_option(
+@option("--starts", "Random starts; half way the one of most evidence goes on.", COUNT, 1, metavar="N")
+@option("--iterations", "Number of iterations.", COUNT, 120, metavar="N")
+@option("--views", "Number of views in the end.", COUNT, 1200, metavar="T")
+@option(
     "--band",
-    click.FloatRange(0, 0.5, min_open=True),
     "Frequency limit in the end, cycles per pixel. Default: what suits the box.",
+    click.FloatRange(0, 0.5, min_open=True),
     metavar="F",
 )
-@_option(
+@option(
     "--parts",
-    _COUNT,
     "An iteration reads one of so many parts, the last ones everything. Default: 8, or the number of tiles.",
+    COUNT,
     metavar="N",
 )
-@_option(
+@option(
     "--halves/--no-halves",
-    None,
     "Recover two halves of the data as well: half maps and their shell correlation.",
-    True,
+    default=True,
     is_flag=True,
 )
-@_option(
+@option(
     "--null-runs",
-    click.IntRange(min=0),
     "Judge the result by so many runs on noise alone, at least 2. Default: not judged.",
+    FROM_ZERO,
     0,
     metavar="N",
 )
-@click.option(
-    "--skip-bad", is_flag=True, help="Go on without micrographs or chunks that are missing or damaged."
-)
-@_option(
+@option("--skip-bad", "Go on without micrographs or chunks that are missing or damaged.", is_flag=True)
+@option(
     "--defects",
-    click.Choice(["mask", "keep"]),
     "Dead and hot pixels: not used, or taken as they are.",
+    click.Choice(["mask", "keep"]),
     "mask",
 )
-@click.option(
-    "--stop-file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Stop with a checkpoint, as on SIGTERM, when this file appears.",
-)
-@_option("--seed", click.IntRange(min=0), "Seed of everything random.", 0)
-@_option("--checkpoint-every", click.FloatRange(min=0), "Seconds between checkpoints.", 30.0)
-@click.option("--resume", is_flag=True, help="Continue an interrupted run, with the same bits.")
+@option("--stop-file", "Stop with a checkpoint, as on SIGTERM, when this file appears.", PATH, metavar="FILE")
+@option("--seed", "Seed of everything random.", FROM_ZERO, 0)
+@option("--checkpoint-every", "Seconds between checkpoints.", click.FloatRange(min=0), 30.0)
+@option("--resume", "Continue an interrupted run, with the same bits.", is_flag=True)
 @force_option
 @json_option
 @click.pass_context
@@ -137,13 +118,8 @@ def command(
     checkpoint; --resume goes on from it.
     """
     again = f"{command_line(ctx)} --volume"
-    with listening(), locked(output):
-        try:
-            result = recover(measurement, output, resume, force, parameters, again)
-        except Interrupted as interruption:
-            begun = interruption.iteration or not force
-            log(f"{interruption}; continue with: {again} {'--resume' if begun else '--force'}")
-            ctx.exit(128 + interruption.signum)
+    with listening(), locked(output), continued(ctx, again, force):
+        result = recover(measurement, output, resume, force, parameters, again)
     emit(result, as_json)
 
 

@@ -8,12 +8,12 @@ import click
 
 from ..run.lock import locked
 from ..terminal.console import emit, json_option
-from ..terminal.options import option
+from ..terminal.options import PATH, option, run_argument
 
 
 @click.command()
-@click.argument("run_dir", type=click.Path(path_type=Path))
-@option("--truth", "True image to show beside the estimate.", click.Path(path_type=Path))
+@run_argument
+@option("--truth", "True image to show beside the estimate.", PATH)
 @json_option
 def command(run_dir: Path, truth: Path | None, as_json: bool) -> None:
     """Write RUN_DIR/report.html again, from the files of the run and its measurement."""

@@ -9,9 +9,7 @@ import click
 
 from ..run.lock import locked
 from ..terminal.console import command_line, emit, force_option, json_option
-from ..terminal.options import option
-
-_COUNT = click.IntRange(min=1)
+from ..terminal.options import COUNT, FROM_ZERO, PATH, POSITIVE, option
 
 
 @click.command()
@@ -23,29 +21,29 @@ _COUNT = click.IntRange(min=1)
     click.Choice(["paper", "patch", "best"]),
     "paper",
 )
-@option("--targets", "Targets; digits: one per class.", _COUNT, 10)
-@option("--seeds", "Measurements per target and SNR.", _COUNT, 1)
-@option("--seed", "Seed of all random numbers.", click.IntRange(min=0), 0)
+@option("--targets", "Targets; digits: one per class.", COUNT, 10)
+@option("--seeds", "Measurements per target and SNR.", COUNT, 1)
+@option("--seed", "Seed of all random numbers.", FROM_ZERO, 0)
 @option(
     "--images",
     "mnist: .npz file with train_images, test_images and test_labels. Default: procedural glyphs stand in.",
-    click.Path(path_type=Path),
+    PATH,
 )
 @option(
     "--snr snrs",
     "Signal-to-noise ratio; may be given several times. Default: the paper's three.",
-    click.FloatRange(min=0, min_open=True),
+    POSITIVE,
     multiple=True,
 )
-@option("--iterations", "Iterations of every run. Default: 100 (paper), 60.", _COUNT)
+@option("--iterations", "Iterations of every run. Default: 100 (paper), 60.", COUNT)
 @option(
     "--prior weights",
     "Learned prior: glyphs, mnist, or a .safetensors file. Default: trained, or shipped (mnist).",
     metavar="NAME|PATH",
 )
-@option("--train-steps", "Steps of the training, where there is one.", _COUNT)
-@option("-o --output", "Folder to write. Default: mtd-EXPERIMENT-METHOD.", click.Path(path_type=Path))
-@option("--jobs", "Runs at a time, of one thread each. Default: one per core.", _COUNT)
+@option("--train-steps", "Steps of the training, where there is one.", COUNT)
+@option("-o --output", "Folder to write. Default: mtd-EXPERIMENT-METHOD.", PATH)
+@option("--jobs", "Runs at a time, of one thread each. Default: one per core.", COUNT)
 @force_option
 @json_option
 @click.pass_context

@@ -8,37 +8,30 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..terminal.console import emit, force_option, json_option
-from ..terminal.options import Shape, option
-from ..terminal.volumes import WithVolume, volume_option
+from ..terminal.options import COUNT, FROM_ZERO, POSITIVE, Shape, measurement_output, option
+from ..terminal.volumes import WithVolume
 
 if TYPE_CHECKING:
     import numpy as np
-
-_POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
 class _Rotations(click.ParamType[int | str]):
     name = "rotations"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
-        return value if value == "continuous" else click.IntRange(min=1).convert(value, param, ctx)
+        return value if value == "continuous" else COUNT.convert(value, param, ctx)
 
 
-class _Simulate(WithVolume):
-    volume_module = "simulate_volume"
-
-
-@click.command(cls=_Simulate)
-@volume_option("simulate")
+@click.command("simulate", cls=WithVolume)
 @click.argument("target")
-@option("-o --output", "Zarr measurement to write.", click.Path(path_type=Path), required=True)
+@measurement_output
 @option("--box-size", "Side of the box around a glyph, pixels.", click.IntRange(min=8), 28, metavar="L")
 @option(
     "--size", "Pixels of a micrograph, HxW or one number. Default: 11 boxes square.", Shape(), metavar="HxW"
 )
-@option("--density", "Share of the area that copies cover. Default: 0.1.", _POSITIVE)
-@option("--count", "Copies in each micrograph, instead of --density.", click.IntRange(min=0))
-@option("--snr", "Signal-to-noise ratio ||F||^2 / (L sigma)^2. Default: 1.", _POSITIVE)
+@option("--density", "Share of the area that copies cover. Default: 0.1.", POSITIVE)
+@option("--count", "Copies in each micrograph, instead of --density.", FROM_ZERO)
+@option("--snr", "Signal-to-noise ratio ||F||^2 / (L sigma)^2. Default: 1.", POSITIVE)
 @option(
     "--noise-std",
     "Standard deviation of the noise, in units of TARGET, instead of --snr.",
@@ -54,11 +47,11 @@ class _Simulate(WithVolume):
 @option(
     "--min-separation",
     "Smallest distance of two copies, pixels. Default: two boxes.",
-    click.IntRange(min=1),
+    COUNT,
     metavar="D",
 )
-@option("--micrographs", "Number of micrographs.", click.IntRange(min=1), 1)
-@option("--seed", "Seed of all random numbers.", click.IntRange(min=0), 0)
+@option("--micrographs", "Number of micrographs.", COUNT, 1)
+@option("--seed", "Seed of all random numbers.", FROM_ZERO, 0)
 @force_option
 @json_option
 def command(

@@ -8,56 +8,29 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..terminal.console import emit, force_option, json_option
-from ..terminal.options import Shape
+from ..terminal.options import COUNT, FROM_ZERO, POSITIVE, Shape, measurement_output, option
 
 if TYPE_CHECKING:
     import numpy as np
 
     from mtdcore.synthetic.volumes import Gaussians
 
-_POSITIVE = click.FloatRange(min=0, min_open=True)
 _STRUCTURES = (".pdb", ".ent", ".cif", ".mmcif")
 
 
 @click.command()
 @click.argument("target")
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Zarr measurement to write."
-)
-@click.option(
-    "--box-size",
-    type=click.IntRange(min=8),
-    help="Side of the box, pixels. Default: that of a map, 16 otherwise.",
-)
-@click.option(
-    "--voxel-size",
-    type=_POSITIVE,
-    help="Angstrom, of a structure file. Default: its radius becomes 0.4 boxes.",
-)
-@click.option("--resolution", type=_POSITIVE, help="Angstrom, of a structure file. Default: 3.5 voxels.")
-@click.option(
-    "--size", type=Shape(), help="Pixels of a micrograph, HxW or one number. Default: a density of 0.35."
-)
-@click.option(
-    "--count", type=click.IntRange(min=1), default=40, show_default=True, help="Copies in each micrograph."
-)
-@click.option(
-    "--micrographs", type=click.IntRange(min=1), default=8, show_default=True, help="Number of micrographs."
-)
-@click.option(
-    "--snr", type=_POSITIVE, help="Signal-to-noise ratio, mean of ||A_t V||^2 / (L sigma)^2. Default: 1."
-)
-@click.option(
-    "--noise-std", type=click.FloatRange(min=0), help="Standard deviation of the noise, instead of --snr."
-)
-@click.option(
-    "--min-separation",
-    type=click.IntRange(min=1),
-    help="Smallest distance of two copies, pixels. Default: the box.",
-)
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same bits."
-)
+@measurement_output
+@option("--box-size", "Side of the box, pixels. Default: that of a map, 16 otherwise.", click.IntRange(min=8))
+@option("--voxel-size", "Angstrom, of a structure file. Default: its radius becomes 0.4 boxes.", POSITIVE)
+@option("--resolution", "Angstrom, of a structure file. Default: 3.5 voxels.", POSITIVE)
+@option("--size", "Pixels of a micrograph, HxW or one number. Default: a density of 0.35.", Shape())
+@option("--count", "Copies in each micrograph.", COUNT, 40)
+@option("--micrographs", "Number of micrographs.", COUNT, 8)
+@option("--snr", "Signal-to-noise ratio, mean of ||A_t V||^2 / (L sigma)^2. Default: 1.", POSITIVE)
+@option("--noise-std", "Standard deviation of the noise, instead of --snr.", click.FloatRange(min=0))
+@option("--min-separation", "Smallest distance of two copies, pixels. Default: the box.", COUNT)
+@option("--seed", "Same seed, same bits.", FROM_ZERO, 0)
 @force_option
 @json_option
 def command(

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..run.output import clean_beside, refuse_weights
-from ..terminal.console import F, command_line, emit, force_option, json_option, log
+from ..terminal.console import command_line, emit, force_option, json_option, log
+from ..terminal.options import COUNT, FROM_ZERO, PATH, POSITIVE, option
 from ..terminal.progress import Progress
 from ..terminal.stopping import patiently
 
 if TYPE_CHECKING:
     from mtdbridge import TrainingProgress
 
-_COUNT = click.IntRange(min=1)
-_FROM_ZERO = click.IntRange(min=0)
 _SHARE = click.FloatRange(min=0, max=1)
-_POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
 def _channels(ctx: click.Context, parameter: click.Parameter, value: str | None) -> list[int] | None:
@@ -32,82 +29,67 @@ def _channels(ctx: click.Context, parameter: click.Parameter, value: str | None)
     return [int(part) for part in parts]
 
 
-def _option(flag: str, kind: Any, default: Any, text: str, **more: Any) -> Callable[[F], F]:
-    return click.option(flag, type=kind, default=default, show_default=default is not None, help=text, **more)
-
-
 #: Options of a training on images that one on proteins takes too.
 _OF_PROTEINS = ("steps", "learning_rate", "ema_decay", "precision", "seed", "device")
 
 
 @click.command()
 @click.argument("images", required=False)
-@_option(
+@option(
     "--proteins",
-    click.Path(exists=True, path_type=Path),
-    None,
     "Instead of IMAGES: structures, an .npz or a folder of PDB and mmCIF files.",
+    click.Path(exists=True, path_type=Path),
     metavar="NPZ|FOLDER",
 )
-@click.option("--volumes", is_flag=True, help="--proteins: densities instead of projections.")
-@_option(
+@option("--volumes", "--proteins: densities instead of projections.", is_flag=True)
+@option(
     "--minutes",
-    _POSITIVE,
-    None,
     "--proteins: wall-clock time of the training. Default: 60, or as long as --steps take.",
+    POSITIVE,
 )
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Weights file (.safetensors)."
-)
-@_option(
+@option("-o --output", "Weights file (.safetensors).", PATH, required=True)
+@option(
     "--network",
+    "denoiser, or one of the paper's: unet, mlp.",
     click.Choice(["denoiser", "unet", "mlp"]),
     "denoiser",
-    "denoiser, or one of the paper's: unet, mlp.",
 )
-@_option("--key", str, None, "Name of the array inside an .npz file. Default: train_images.")
-@_option("--steps", _COUNT, 10_000, "Optimiser steps.")
-@_option("--batch-size", _COUNT, 64, "Images per step.")
-@_option("--learning-rate", _POSITIVE, 2e-3, "Highest rate of the cosine schedule.")
-@_option("--ema-decay", _SHARE, 0.999, "Decay of the averaged weights.")
-@_option(
+@option("--key", "Name of the array inside an .npz file. Default: train_images.", str)
+@option("--steps", "Optimiser steps.", COUNT, 10_000)
+@option("--batch-size", "Images per step.", COUNT, 64)
+@option("--learning-rate", "Highest rate of the cosine schedule.", POSITIVE, 2e-3)
+@option("--ema-decay", "Decay of the averaged weights.", _SHARE, 0.999)
+@option(
     "--levels",
-    (_POSITIVE, _POSITIVE),
-    (0.02, 4.0),
     "Lowest and highest noise level of the denoiser, in image units.",
+    (POSITIVE, POSITIVE),
+    (0.02, 4.0),
     metavar="LOW HIGH",
 )
-@_option(
+@option(
     "--channels",
-    str,
-    None,
     "Channels of the denoiser at full, half and quarter resolution.",
+    str,
     callback=_channels,
     metavar="A,B,C",
 )
-@_option("--width", _COUNT, None, "Width of the unet or mlp.")
-@_option("--validation", _FROM_ZERO, 1000, "Images held out, the last ones.")
-@_option("--shift", _FROM_ZERO, 0, "Augment: shift by up to this many pixels.")
-@_option("--shift-fraction", _SHARE, 1.0, "Share of the images that are shifted.")
-@click.option("--flip", is_flag=True, help="Augment: mirror left-right.")
-@click.option(
-    "--rotate", is_flag=True, help="Augment: turn by right angles (the prior then knows no upright)."
-)
-@click.option(
-    "--hutchinson", is_flag=True, help="mlp: estimate the trace of the loss instead of computing it."
-)
-@_option(
+@option("--width", "Width of the unet or mlp.", COUNT)
+@option("--validation", "Images held out, the last ones.", FROM_ZERO, 1000)
+@option("--shift", "Augment: shift by up to this many pixels.", FROM_ZERO, 0)
+@option("--shift-fraction", "Share of the images that are shifted.", _SHARE, 1.0)
+@option("--flip", "Augment: mirror left-right.", is_flag=True)
+@option("--rotate", "Augment: turn by right angles (the prior then knows no upright).", is_flag=True)
+@option("--hutchinson", "mlp: estimate the trace of the loss instead of computing it.", is_flag=True)
+@option(
     "--precision",
+    "bfloat16: mixed precision, faster on newer processors.",
     click.Choice(["float32", "bfloat16"]),
     "float32",
-    "bfloat16: mixed precision, faster on newer processors.",
 )
-@_option("--seed", _FROM_ZERO, 0, "Seed of weights, order, noise and augmentation.")
-@_option("--device", str, "cpu", "Where to train.", metavar="cpu|cuda[:i]")
-@_option("--threads", _COUNT, None, "CPU threads. Default: all cores.")
-@click.option(
-    "--resume", is_flag=True, help="Continue an interrupted training; --steps may differ from before."
-)
+@option("--seed", "Seed of weights, order, noise and augmentation.", FROM_ZERO, 0)
+@option("--device", "Where to train.", str, "cpu", metavar="cpu|cuda[:i]")
+@option("--threads", "CPU threads. Default: all cores.", COUNT)
+@option("--resume", "Continue an interrupted training; --steps may differ from before.", is_flag=True)
 @force_option
 @json_option
 @click.pass_context

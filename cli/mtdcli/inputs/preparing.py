@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..terminal.console import F, log
-from ..terminal.options import option
+from ..terminal.options import POSITIVE, option
 
 if TYPE_CHECKING:
     from mtdcore.data.preparation.prepare import Preparation
 
-_POSITIVE = click.FloatRange(min=0, min_open=True)
 
 _OPTIONS = (
     option(
@@ -37,16 +36,16 @@ _OPTIONS = (
     option(
         "--mask-beyond",
         "Mask pixels further than S standard deviations from the median (dead pixels, ice).",
-        _POSITIVE,
+        POSITIVE,
         metavar="S",
     ),
     option(
         "--mask-contaminants",
         "Mask regions whose smoothed grey value is further than S standard deviations from the median.",
-        _POSITIVE,
+        POSITIVE,
         metavar="S",
     ),
-    option("--contaminant-width", "Smoothing for that, binned pixels.", _POSITIVE, 10.0),
+    option("--contaminant-width", "Smoothing for that, binned pixels.", POSITIVE, 10.0),
     option("--mask-edge", "Mask so many binned pixels along every edge.", click.IntRange(0), 0),
     option(
         "--background",
@@ -57,7 +56,7 @@ _OPTIONS = (
     option(
         "--background-width",
         "Standard deviation of the Gaussian, binned pixels. Default: an eighth of the shorter side.",
-        _POSITIVE,
+        POSITIVE,
     ),
     option("--background-degree", "Degree of the polynomial.", click.IntRange(0, 8), 2),
     option(

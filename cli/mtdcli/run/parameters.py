@@ -13,9 +13,18 @@ from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hin
 import click
 
 from ..terminal.console import F
-from ..terminal.options import Address, Bytes, CountOr, GroupedOption, NumberOr
+from ..terminal.options import (
+    COUNT,
+    FROM_ZERO,
+    PATH,
+    POSITIVE,
+    Address,
+    Bytes,
+    CountOr,
+    GroupedOption,
+    NumberOr,
+)
 
-_COUNT = click.IntRange(min=1)
 _FROM_ZERO = click.FloatRange(min=0)
 
 #: Stands for "runs did what is the default now".
@@ -153,7 +162,7 @@ class RunParameters:
         metavar="FILE",
         decides=False,
     )
-    seed: int = _option("search", "Seed of all random numbers.", 0, kind=click.IntRange(min=0))
+    seed: int = _option("search", "Seed of all random numbers.", 0, kind=FROM_ZERO)
     device: str = _option("compute", "Where to compute.", "auto", metavar="auto|cpu|cuda[:i|:all]")
     precision: Literal["float32", "float64"] = _option(
         "compute", "Precision of the correlations; sums are float64.", "float32"
@@ -249,10 +258,10 @@ def _kind(hint: Any) -> click.ParamType[Any]:
     if words:
         return CountOr(*words) if plain == [int] else NumberOr(*words)
     kinds: dict[Any, click.ParamType[Any]] = {
-        int: _COUNT,
-        float: click.FloatRange(min=0, min_open=True),
+        int: COUNT,
+        float: POSITIVE,
         str: click.STRING,
         bool: click.BOOL,
-        Path: click.Path(path_type=Path),
+        Path: PATH,
     }
     return kinds[plain[0]]

@@ -5,31 +5,55 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
 from .console import F
 
+#: Types of options.
+PATH = click.Path(path_type=Path)
+COUNT, FROM_ZERO = click.IntRange(min=1), click.IntRange(min=0)
+POSITIVE = click.FloatRange(min=0, min_open=True)
+
 #: Stands for "no default".
 _NONE: Any = object()
 
 
-def option(
-    flags: str, text: str, kind: click.ParamType[Any] | type | None = None, default: Any = _NONE, **more: Any
-) -> Callable[[F], F]:
+def option(flags: str, text: str, kind: Any = None, default: Any = _NONE, **more: Any) -> Callable[[F], F]:
     """An option of a command; ``--help`` shows its default unless that is None.
 
     Args:
         flags: its names, separated by blanks.
         text: its help.
-        kind: its type.
+        kind: its type, or a tuple of types.
         default: its default.
         more: keyword arguments of :class:`click.Option`.
     """
     if default is not _NONE:
         more |= {"default": default, "show_default": default is not None}
     return click.option(*flags.split(), type=kind, help=text, **more)
+
+
+def measurement_argument(function: F) -> F:
+    """``MEASUREMENT``, the path of one."""
+    return click.argument("measurement", type=PATH)(function)
+
+
+def run_argument(function: F) -> F:
+    """``RUN_DIR``, the folder of a run."""
+    return click.argument("run_dir", type=PATH)(function)
+
+
+def run_output(function: F) -> F:
+    """``-o RUN_DIR``."""
+    return option("-o --output", "Folder for the results.", PATH, required=True, metavar="RUN_DIR")(function)
+
+
+def measurement_output(function: F) -> F:
+    """``-o`` for a measurement."""
+    return option("-o --output", "Zarr measurement to write.", PATH, required=True)(function)
 
 
 class NumberOr(click.ParamType[float | str]):

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+import click
+
 from .console import log
 
 #: Signals that stop a command; clusters send SIGUSR1 some time before they take a node away.
@@ -102,6 +104,23 @@ def patiently(file: Path | None = None, iteration: int = 0) -> Iterator[Stop]:
 def hold_off() -> None:
     """Delay the exception of an earlier signal by ``_PATIENCE`` seconds: an interruption is being handled."""
     signal.setitimer(signal.ITIMER_REAL, _PATIENCE, _AGAIN)
+
+
+@contextmanager
+def continued(ctx: click.Context, again: str, force: bool) -> Iterator[None]:
+    """Where a run is interrupted, say which command line goes on with it, and exit.
+
+    Args:
+        ctx: of the command.
+        again: the command line.
+        force: what was there is replaced: until an iteration is done, by the same again.
+    """
+    try:
+        yield
+    except Interrupted as interruption:
+        begun = interruption.iteration or not force
+        log(f"{interruption}; continue with: {again} {'--resume' if begun else '--force'}")
+        ctx.exit(128 + interruption.signum)
 
 
 def _ask(signum: int, frame: FrameType | None) -> None:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 
 class WithVolume(click.Command):
-    """A command that hands its command line to another one where ``--volume`` is given.
+    """A command NAME that hands its command line to that of ``mtdcli.commands.NAME_volume`` where ``--volume`` is given."""
 
-    Attributes:
-        volume_module: of ``mtdcli.commands``, whose ``command`` takes over.
-    """
-
-    volume_module = ""
+    def __init__(self, name: str, **named: Any) -> None:
+        super().__init__(name, **named)
+        text = f"Of a volume and its projections; options: mtd {name} --volume --help."
+        self.params.insert(0, click.Option(["--volume"], is_flag=True, expose_value=False, help=text))
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
@@ -27,16 +23,5 @@ class WithVolume(click.Command):
         if "--volume" not in args:
             return super().make_context(info_name, args, parent, **extra)
         rest = [word for word in args if word != "--volume"]
-        module = importlib.import_module(f"mtdcli.commands.{self.volume_module}")
-        other: click.Command = module.command
+        other: click.Command = importlib.import_module(f"mtdcli.commands.{self.name}_volume").command
         return other.make_context(info_name, rest, parent, **extra)
-
-
-def volume_option(command: str) -> Callable[[F], F]:
-    """``--volume`` in the help of a command; :class:`WithVolume` acts on it."""
-    return click.option(
-        "--volume",
-        is_flag=True,
-        expose_value=False,
-        help=f"Of a volume and its projections; options: mtd {command} --volume --help.",
-    )
