@@ -90,7 +90,7 @@ def test_a_stopped_run_goes_on_with_the_same_bits(mtd, micrographs, tmp_path):
         stop,
         code=143,
     )
-    assert (stopped / "checkpoint.npz").exists()
+    assert (stopped / "checkpoint.safetensors").exists()
     assert not (stopped / "volume.mrc").exists()
     stop.unlink()
     mtd(

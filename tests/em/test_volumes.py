@@ -69,20 +69,20 @@ def test_a_resumed_run_has_the_same_bits(small, tmp_path):
     def keep(state):
         states.append(state)
         if state.iteration == 3:
-            save_volume_checkpoint(tmp_path / "c.npz", state, {"seed": 3})
+            save_volume_checkpoint(tmp_path / "c.safetensors", state, {"seed": 3})
 
     whole = recover_volume(small, box_size=10, plan=SHORT, parts=2, callback=keep)
-    loaded = load_volume_checkpoint(tmp_path / "c.npz", {"seed": 3})
+    loaded = load_volume_checkpoint(tmp_path / "c.safetensors", {"seed": 3})
     assert loaded.iteration == 3
     again = recover_volume(small, box_size=10, plan=SHORT, parts=2, state=loaded)
     np.testing.assert_array_equal(again.volume, whole.volume)
     assert again.evidence == whole.evidence
     assert [r.evidence for r in again.history] == [r.evidence for r in whole.history]
     with pytest.raises(CheckpointError, match="other parameters"):
-        load_volume_checkpoint(tmp_path / "c.npz", {"seed": 4})
-    (tmp_path / "c.npz").write_bytes((tmp_path / "c.npz").read_bytes()[:-100])
+        load_volume_checkpoint(tmp_path / "c.safetensors", {"seed": 4})
+    (tmp_path / "c.safetensors").write_bytes((tmp_path / "c.safetensors").read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="damaged"):
-        load_volume_checkpoint(tmp_path / "c.npz", {"seed": 3})
+        load_volume_checkpoint(tmp_path / "c.safetensors", {"seed": 3})
 
 
 def test_a_race_ends_half_way_with_the_best(small):

@@ -59,7 +59,7 @@ class VolumeFolder:
         self.volume = path / "volume.mrc"
         self.halves = (path / "half1.mrc", path / "half2.mrc")
         self.history = path / "history.csv"
-        self.checkpoint = path / "checkpoint.npz"
+        self.checkpoint = path / "checkpoint.safetensors"
         self.poses = path / "particles.star"
         self.page = path / "report.html"
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..._base.files import write_whole
+from ..._base.records import Damaged, seal, to_record, unseal
 from ...errors import CheckpointError
 from ...estep.volumes import VolumeStatistics
 from ...model.volumes.toeplitz import Toeplitz
 from ...mstep.envelope import EnvelopePrior
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def save_volume_checkpoint(path: str | Path, state: VolumeState, identity: Mappi
     """Write a state, whole or not at all.
 
     Args:
-        path: the ``.npz`` file to make or replace.
+        path: the ``.safetensors`` file to make or replace.
         state: what a callback received.
         identity: JSON-able parameters that the run depends on.
 
@@ -160,14 +161,14 @@ def save_volume_checkpoint(path: str | Path, state: VolumeState, identity: Mappi
         records.append(record)
     header = {
         "format": _FORMAT,
-        "identity": dict(identity),
+        "identity": identity,
         "candidates": records,
         "first_count": state.first_count,
         "first_heat": state.first_heat,
-        "history": [asdict(record) for record in state.history],
+        "history": state.history,
     }
-    arrays["header"] = np.array(json.dumps(header))
-    write_whole(Path(path), lambda file: np.savez(file, allow_pickle=False, **arrays))
+    content = seal(header, arrays)
+    write_whole(Path(path), lambda file: file.write(content))
 
 
 def load_volume_checkpoint(path: str | Path, identity: Mapping[str, Any]) -> VolumeState:
@@ -177,16 +178,12 @@ def load_volume_checkpoint(path: str | Path, identity: Mapping[str, Any]) -> Vol
         CheckpointError: missing, damaged, or of a run with another identity.
     """
     try:
-        with np.load(Path(path), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        header = json.loads(str(arrays["header"]))
-        same = header["identity"] == json.loads(json.dumps(dict(identity)))
-        known = header["format"] == _FORMAT
-    except Exception as damage:  # NumPy, zipfile, zlib and json share no exception type
+        header, arrays = unseal(Path(path))
+    except Damaged as damage:
         raise CheckpointError(
             f"{path} should be a checkpoint of a volume; it is missing or damaged ({damage}): start again."
         ) from damage
-    if not (same and known):
+    if header["format"] != _FORMAT or header["identity"] != json.loads(json.dumps(to_record(identity))):
         raise CheckpointError(
             f"{path} belongs to a run with other parameters or another version; use those, or start again."
         )
