@@ -79,6 +79,14 @@ class Tile:
             slice(cols.start - read_cols.start, cols.stop - read_cols.start),
         )
 
+    def holds_frames(self, margin: int) -> bool:
+        """Whether the windows of the owned corners, with so many pixels around, lie inside the micrograph."""
+        reach = self.geometry.reach + margin
+        return all(
+            owned.start >= margin and owned.stop + reach <= length
+            for owned, length in zip(self.region.owned, self.micrograph_shape, strict=True)
+        )
+
     @property
     def owned_pixels(self) -> tuple[slice, slice]:
         """Pixels relative to the first of ``values`` that this tile alone counts, one tile each.

@@ -100,28 +100,36 @@ class Search:
         likelihood = cast(WindowLikelihood, likelihood)  # it localises, see Search.of
         coarse = replace(likelihood, views=cast(Views, likelihood.views.coarse(cast(int, self.coarse))))
         log_odds = self.backend.log_odds(tile, self.few, coarse).astype(np.float64)
-        places = find_places(log_odds, tile, likelihood)
+        places = find_places(log_odds, likelihood, tile.owned, _LARGEST_SHARE, _NEGLECTED)
         if places is None:
             return self.backend.accumulate([tile], self.templates, likelihood)
         return local_sums(tile, log_odds, places, self.templates, likelihood, self.backend)
 
 
-def find_places(log_odds: np.ndarray, tile: Tile, likelihood: WindowLikelihood) -> np.ndarray | None:
+def find_places(
+    log_odds: np.ndarray,
+    likelihood: WindowLikelihood,
+    counted: tuple[slice, slice],
+    largest_share: float,
+    neglected: float,
+) -> np.ndarray | None:
     """Corners that hold all but a small share of the posterior, and their neighbours.
 
     Args:
-        log_odds: (P, Q) float64, of a copy at each corner of the pixels of the tile, before they compete.
-        tile: the tile.
+        log_odds: (P, Q) float64, of a copy at each corner of the pixels of a tile, before they compete.
         likelihood: bound to the measurement.
+        counted: corners whose copies count.
+        largest_share: of places among all corners, above which the posterior is not sharp.
+        neglected: expected copies elsewhere, per copy found or per tile, above which it is not.
 
     Returns:
         (P, Q) bool; None if the posterior is not sharp.
     """
     mass = np.exp(log_odds - log_partition(log_odds, likelihood))
     places = maximum_filter(mass > _MASS, size=2 * _REACH + 1, mode="constant")
-    owned, found = mass[tile.owned], places[tile.owned]
-    sharp = owned[~found].sum() <= _NEGLECTED * max(1.0, owned.sum())
-    return places if sharp and places.sum() <= _LARGEST_SHARE * places.size else None
+    mass, found = mass[counted], places[counted]
+    sharp = mass[~found].sum() <= neglected * max(1.0, mass.sum())
+    return places if sharp and places.sum() <= largest_share * places.size else None
 
 
 def local_sums(

@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import maximum_filter
 
 from .._base.numerics.conversion import on_host
 from .._base.summing import map_sum
@@ -30,12 +29,13 @@ from ..model.volumes.toeplitz import Toeplitz
 from .backends.collect import owned_energy
 from .backends.competition import log_partition
 from .backends.matrix import Basis, Features, Scores
-
-#: Corners of less coarse posterior mass than this are no places; places reach one pixel further.
-_MASS, _REACH = 1e-4, 1
+from .local import find_places
 
 #: A tile is searched locally when places are at most this share of its corners, and hold all but this share of its copies.
 _LARGEST_SHARE, _NEGLECTED = 0.10, 0.01
+
+#: All corners of a tile.
+_EVERY = slice(None), slice(None)
 
 #: Share of the posterior mass of a tile, in its weakest corners, that enters no sum.
 _WEAK = 2e-3
@@ -222,7 +222,7 @@ class TilePosterior:
         places, log_odds = None, None
         if len(scores) > 1:
             log_odds = self._everywhere(Features(values, bases[1], xp), scores[1])
-            places = find_places(log_odds, likelihood)
+            places = find_places(log_odds, likelihood, _EVERY, _LARGEST_SHARE, _NEGLECTED)
             if places is not None:
                 corners = np.flatnonzero(places & self._may)
                 for chunk in _chunks(corners):
@@ -291,14 +291,6 @@ class TilePosterior:
             return self.likelihood.blank(self.tile)
         empty = np.where(self._may, self.likelihood.log_activity, _NEVER)
         return float(log_partition(empty, self.likelihood)[self.tile.owned].sum())
-
-
-def find_places(log_odds: np.ndarray, likelihood: WindowLikelihood) -> np.ndarray | None:
-    """(P, Q) bool, corners that hold all but a small share of the coarse posterior and their neighbours; None: not sharp."""
-    mass = np.exp(log_odds - log_partition(log_odds, likelihood))
-    places = maximum_filter(mass > _MASS, size=2 * _REACH + 1, mode="constant")
-    sharp = mass[~places].sum() <= _NEGLECTED * max(1.0, mass.sum())
-    return places if sharp and places.mean() <= _LARGEST_SHARE else None
 
 
 def _whole_windows(tile: Tile, side: int) -> np.ndarray:

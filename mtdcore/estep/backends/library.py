@@ -63,6 +63,14 @@ def host(array: Array) -> np.ndarray:
     return np.asarray(array, dtype=np.float64)
 
 
+def check_settings(precision: str, max_memory: int = 1) -> None:
+    """Raise ParameterError unless the precision is one that backends know, and the bytes are some."""
+    if precision not in ("float32", "float64"):
+        raise ParameterError(f'precision must be "float32" or "float64"; got {precision!r}.')
+    if max_memory < 1:
+        raise ParameterError(f"max_memory must be a positive number of bytes; got {max_memory}.")
+
+
 def checked(templates: Array, likelihood: Likelihood, xp: Array, part: slice = ALL) -> Array:
     """The templates, if they are what a backend of the library ``xp`` asks for.
 

@@ -19,7 +19,7 @@ from ....data.tiles import Tile
 from ....errors import DeviceError, ParameterError
 from ....model.likelihood import Likelihood, WindowLikelihood
 from ...sums import TemplateSums
-from ..library import ALL, checked_norm, host, window_model
+from ..library import ALL, check_settings, checked_norm, host, window_model
 from .patches import Patches
 from .scored import EStep
 from .windows import Windows
@@ -50,10 +50,7 @@ class ArrayBackend:
         device: str | None = None,
         max_memory: int = _CHUNK_BYTES,
     ) -> None:
-        if precision not in ("float32", "float64"):
-            raise ParameterError(f'precision must be "float32" or "float64"; got {precision!r}.')
-        if max_memory < 1:
-            raise ParameterError(f"max_memory must be a positive number of bytes; got {max_memory}.")
+        check_settings(precision, max_memory)
         try:
             self.xp = array_namespace(xp.zeros(()))  # CuPy's own asarray knows no device
             self.xp.asarray(0.0, device=device)

@@ -15,7 +15,7 @@ from ....data.tiles import Tile
 from ....errors import ParameterError
 from ....model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
 from ...sums import TemplateSums
-from ..library import ALL, HostArrays, checked, checked_norm, window_model
+from ..library import ALL, HostArrays, check_settings, checked, checked_norm, window_model
 from ..ordered import ordered
 from ..precision import needed_precision
 from .patch import PatchPlan
@@ -46,12 +46,9 @@ class CpuBackend(HostArrays):
         threads: int | None = None,
         max_memory: int = _GIB,
     ) -> None:
-        if precision not in ("float32", "float64"):
-            raise ParameterError(f'precision must be "float32" or "float64"; got {precision!r}.')
+        check_settings(precision, max_memory)
         if threads is not None and threads < 1:
             raise ParameterError(f"threads must be a positive number, or None for all; got {threads}.")
-        if max_memory < 1:
-            raise ParameterError(f"max_memory must be a positive number of bytes; got {max_memory}.")
         self.precision: Precision = precision
         self.max_memory = max_memory
         self._threads = threads or usable_cores()

@@ -146,7 +146,7 @@ class WindowPlan:
         values, valid = np.asarray(tile.values, dtype=self.dtype), tile.valid
         masked = valid is not None and not valid.all()
         seen = None
-        if masked or not self._margin_inside(tile):
+        if masked or not tile.holds_frames(self.likelihood.margin):
             seen = np.ones(values.shape, self.dtype) if valid is None else valid.astype(self.dtype)
         if valid is not None and masked:
             values = np.where(valid, values, self.dtype.type(0))
@@ -305,14 +305,6 @@ class WindowPlan:
         spectra.reshape(-1, 2, LANES)[:, 1] *= -1
         self._free.append(space)
         return spectra
-
-    def _margin_inside(self, tile: Tile) -> bool:
-        """Whether the margin around every owned window lies inside the micrograph."""
-        margin, reach = self.likelihood.margin, tile.geometry.reach
-        return all(
-            owned.start >= margin and owned.stop + reach + margin <= length
-            for owned, length in zip(tile.region.owned, tile.micrograph_shape, strict=True)
-        )
 
     def _owned_pairs(self, tile: Tile) -> list[tuple[Block, Block]]:
         rows, columns = (range(s.start, s.stop) for s in tile.owned)

@@ -14,12 +14,12 @@ import numpy as np
 from ...._base.numerics.conversion import on_host
 from ...._base.typing import Array, Precision
 from ....data.tiles import Tile
-from ....errors import DeviceError, ParameterError
+from ....errors import DeviceError
 from ....model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
 from ...sums import TemplateSums
 from ..array.backend import ArrayBackend
 from ..collect import Owned, owned_sites
-from ..library import ALL, checked, host, window_model
+from ..library import ALL, check_settings, checked, host, window_model
 from ..precision import needed_precision
 from .device import CupyDevice, Device, DeviceInfo, choose_device, describe_devices
 from .kernels import Kernels
@@ -68,8 +68,7 @@ class CudaBackend:
     """
 
     def __init__(self, device: Device, precision: Precision = "float32") -> None:
-        if precision not in ("float32", "float64"):
-            raise ParameterError(f'precision must be "float32" or "float64"; got {precision!r}.')
+        check_settings(precision)
         self.device, self.name, self.xp = device, device.name, device.xp
         self.precision: Precision = precision
         self.tiles_together = _TOGETHER

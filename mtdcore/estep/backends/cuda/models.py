@@ -214,11 +214,7 @@ class WindowModel:
 
     def sees_valid_pixels_only(self, tile: Tile) -> bool:
         """Whether the frames of its windows, margin included, hold no invalid pixel and stay in the micrograph."""
-        margin, reach = self.likelihood.margin, tile.geometry.reach
-        return tile.valid is None and all(
-            owned.start >= margin and owned.stop + reach + margin <= length
-            for owned, length in zip(tile.region.owned, tile.micrograph_shape, strict=True)
-        )
+        return tile.valid is None and tile.holds_frames(self.likelihood.margin)
 
     def normalise(self, maps: Array, items: Items, kernels: Kernels) -> tuple[Array, Array | None]:
         """Competition of corners closer than the minimum separation."""
