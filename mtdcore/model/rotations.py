@@ -25,6 +25,10 @@ from .views import EVERY, Views, extended
 Support = Literal["square", "disc"]
 
 
+#: Places of a shear between two that have an exponential of their own.
+_STRIDE = 8
+
+
 @dataclass(frozen=True)
 class Rotations:
     """K equally spaced rotations ``R_k`` of an L x L image, angle ``2 pi k / K`` counter-clockwise; :class:`Views`.
@@ -209,8 +213,12 @@ def _shear_rotate(stack: Array, rests: Sequence[float]) -> Array:
     offset = xp.arange(2 * length, dtype=xp.float64, device=device(stack)) - (before + (length - 1) / 2)
 
     def phases(slopes: Sequence[float], places: Array) -> Array:
-        slope = xp.asarray(slopes, dtype=xp.float64, device=device(stack))
-        return _phases(slope[:, None] * places[None, :], 2 * length)
+        # exponentials are most of the time: places are equally spaced, so that a product of two of few gives each
+        slope = xp.asarray(slopes, dtype=xp.float64, device=device(stack))[:, None]
+        far = _phases(slope * places[None, ::_STRIDE], 2 * length)
+        near = _phases(slope * (places[None, :_STRIDE] - places[0]), 2 * length)
+        every = far[:, :, None, :] * near[:, None, :, :]
+        return xp.reshape(every, (len(slopes), -1, every.shape[-1]))[:, : len(places), :]
 
     def widened(rows: Array) -> Array:
         wide = xp.zeros((*rows.shape[:-1], 2 * length), dtype=stack.dtype, device=device(stack))
