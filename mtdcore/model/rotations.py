@@ -215,10 +215,10 @@ def _shear_rotate(stack: Array, rests: Sequence[float]) -> Array:
     def phases(slopes: Sequence[float], places: Array) -> Array:
         # exponentials are most of the time: places are equally spaced, so that a product of two of few gives each
         slope = xp.asarray(slopes, dtype=xp.float64, device=device(stack))[:, None]
-        far = _phases(slope * places[None, ::_STRIDE], 2 * length)
-        near = _phases(slope * (places[None, :_STRIDE] - places[0]), 2 * length)
-        every = far[:, :, None, :] * near[:, None, :, :]
-        return xp.reshape(every, (len(slopes), -1, every.shape[-1]))[:, : len(places), :]
+        far = _phases(slope * places[::_STRIDE][None, :], 2 * length)
+        near = _phases(slope * (places[:_STRIDE] - places[0])[None, :], 2 * length)
+        every = xp.expand_dims(far, axis=2) * xp.expand_dims(near, axis=1)
+        return xp.reshape(every, (len(slopes), -1, every.shape[-1]))[:, : places.shape[0], :]
 
     def widened(rows: Array) -> Array:
         wide = xp.zeros((*rows.shape[:-1], 2 * length), dtype=stack.dtype, device=device(stack))
