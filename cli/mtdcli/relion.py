@@ -8,6 +8,7 @@ stops where RELION_JOB_ABORT_NOW appears; started again in the same folder, it g
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -56,6 +57,9 @@ _OWN = {
     "threads",
 }
 
+#: Side of a box in diameters of the particle, as RELION users take it.
+_BOX = 1.5
+
 _YES, _NO = {"yes", "true", "1", "on"}, {"no", "false", "0", "off"}
 
 
@@ -78,6 +82,11 @@ class Aborted(Exception):
     "Picks to compare with; precision and recall go to evaluation.json.",
     PATH,
 )
+@option(
+    "--particle_diameter",
+    "Diameter of the particle, angstrom. Gives --diameter, and --box_size, half again as wide, where that is not given.",
+    click.FloatRange(0, min_open=True),
+)
 @option("--j threads", "CPU threads.", click.IntRange(1), 1)
 @option(
     "--pipeline_control",
@@ -96,6 +105,7 @@ def command(
     output: Path,
     in_mics: Path,
     in_coords: Path | None,
+    particle_diameter: float | None,
     threads: int,
     pipeline_control: Path | None,
     relion_version: str,
@@ -109,7 +119,7 @@ def command(
         (control / name).unlink(missing_ok=True)
     ending = FAILURE
     try:
-        job = _Job(output, control / ABORT, threads, _options(ctx.args))
+        job = _Job(output, control / ABORT, threads, particle_diameter, _options(ctx.args))
         job.check_labels(in_mics)
         again = not finished and job.same_as_before(in_mics)
         job.run(in_mics, in_coords, again)
@@ -134,12 +144,14 @@ class _Job:
         output: its folder, as RELION names it.
         abort: the file by which RELION stops it.
         threads: of the recovery; may change when a job goes on, like the file.
+        diameter: of the particle, angstrom.
         words: options for each command.
     """
 
     output: Path
     abort: Path
     threads: int
+    diameter: float | None
     words: dict[str, list[str]]
 
     def __post_init__(self) -> None:
@@ -149,7 +161,7 @@ class _Job:
 
     def same_as_before(self, in_mics: Path) -> bool:
         """Whether this folder holds an unfinished job with the same options, to be continued; notes the options."""
-        note, now = self.output / "job.json", to_json([str(in_mics), self.words])
+        note, now = self.output / "job.json", to_json([str(in_mics), self.diameter, self.words])
         before = note.read_text(encoding="utf-8") if note.exists() else ""
         write_whole(note, lambda file: file.write(now.encode()))
         return before == now
@@ -162,7 +174,10 @@ class _Job:
         """
         try:
             self._context("import", ["-o", self.measurement, *self.words["import"], "--", in_mics])
-            self._context("recover", [self.measurement, "-o", self.folder.path, *self.words["recover"]])
+            sizes = self._sizes(1.0)
+            self._context(
+                "recover", [self.measurement, "-o", self.folder.path, *sizes, *self.words["recover"]]
+            )
             self._context("detect", [self.folder.path, *self.words["detect"]])
         except click.UsageError as problem:
             raise click.UsageError(
@@ -217,13 +232,34 @@ class _Job:
 
     def _recover(self, how: str) -> None:
         free = ["--threads", self.threads, "--stop-file", self.abort]
-        context = self._context(
-            "recover", [self.measurement, "-o", self.folder.path, how, *free, *self.words["recover"]]
-        )
+        table = MicrographTable.load(self.measurement)
+        sizes = self._sizes(None if table is None else table.pixel_size)
+        words = [self.measurement, "-o", self.folder.path, how, *free, *sizes, *self.words["recover"]]
+        context = self._context("recover", words)
         try:
             context.command.invoke(context)
         except click.exceptions.Exit as ending:  # by the stop file, or by a signal of the batch system
             raise Aborted from ending
+
+    def _sizes(self, pixel_size: float | None) -> list[object]:
+        """Words for the diameter of the particle, and for the box around it, at so many angstrom per pixel.
+
+        Raises:
+            click.UsageError: it is given in pixels too, or nobody knows how large a pixel is.
+        """
+        if self.diameter is None:
+            return []
+        if "--diameter" in self.words["recover"]:
+            raise click.UsageError("--particle_diameter (angstrom) or --diameter (pixels): give one of them")
+        if pixel_size is None:
+            raise click.UsageError(
+                "--particle_diameter is in angstrom, and the list has no pixel size: give --diameter in pixels, or --pixel_size"
+            )
+        pixels = self.diameter / pixel_size
+        box = (
+            [] if "--box-size" in self.words["recover"] else ["--box-size", 2 * math.ceil(_BOX * pixels / 2)]
+        )
+        return ["--diameter", f"{pixels:.4g}", *box]
 
     def _context(self, name: str, arguments: Iterable[object]) -> click.Context:
         return load(name).make_context(name, [str(argument) for argument in arguments])

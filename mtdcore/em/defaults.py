@@ -45,6 +45,7 @@ from ..mstep.updates import DenoisingUpdate, ExactUpdate, Update
 from ..mstep.wiener import WienerUpdate
 from .batches import OnlineEM
 from .gauge.centre import CentreGauge
+from .gauge.energy import EnergyGauge
 from .gauge.prior import Gauge, PriorGauge
 from .gauge.scale import OwnUnits, in_units
 from .starts import Start, choose_starts
@@ -321,10 +322,15 @@ def default_update(prior: Prior, likelihood: Likelihood) -> Update:
 
 
 def default_gauge(prior: Prior, update: Update, views: Views) -> Gauge | None:
-    """By the prior for updates that follow it, in the middle of the box for those without one; None: left as it is."""
+    """As the update says; None: left as it is.
+
+    Energy decides at right angles alone. Copies at other angles turn about the middle of the box, which fixes the frame.
+    """
     if update.gauge == "centre":
         return CentreGauge()
     rotations = in_plane(views)
+    if update.gauge == "energy" and rotations is not None and rotations.exact:
+        return EnergyGauge()
     if update.gauge == "prior" and not is_flat(prior) and rotations is not None:
         return PriorGauge.of(prior, rotations.count, rotations.box_size)
     return None

@@ -52,7 +52,7 @@ def settled(state: EMState) -> bool | None:
     """Whether the starts with about as much evidence as the best ended at the same image; None: there is one, or no telling."""
     first, *others = state.best(len(state.candidates))
     views = first.likelihood.views
-    if not (first.likelihood.localises and first.objective > 0.0 and others):
+    if not (first.likelihood.localises and first.objective >= 1.0 and others):
         return None
     rivals = [other for other in others if other.objective > _ABOUT * first.objective]
     like = [agreement(first.target, other.target, views) for other in rivals]
@@ -123,7 +123,7 @@ class _Iteration:
             plan.update(shown, running.weighed, plan.prior, iteration, plan.iterations, scales)
         )
         shown = self.plan.backend.asarray(image)
-        shift = self._offset_step(statistics, shown, likelihood)
+        shift = self._offset_step(iteration, statistics, shown, likelihood)
 
         def residual() -> float:
             return statistics.residual_energy(shown) - shift**2 * statistics.pixels
@@ -159,12 +159,15 @@ class _Iteration:
         )
         return Candidate(image, likelihood, statistics.log_likelihood, carried, scales), record
 
-    def _offset_step(self, statistics: Statistics, target: Array, likelihood: Likelihood) -> float:
+    def _offset_step(
+        self, iteration: int, statistics: Statistics, target: Array, likelihood: Likelihood
+    ) -> float:
         """By how much the offset moves: to the mean of what the copies leave, as long as their boxes do not fill the field.
 
-        What boxes share would be taken off twice. Where they overlap the offset stays at the median.
+        What boxes share would be taken off twice. Where they overlap the offset stays at the median, and so it does during the
+        first quarter: a target that is faint yet leaves its mean to the offset, and does not get it back.
         """
-        if not self.plan.learn_offset:
+        if not self.plan.learn_offset or iteration < self.plan.quarter:
             return 0.0
         support = self.plan.support
         area = math.prod(likelihood.views.box_shape) if support is None else math.pi / 4 * support**2

@@ -80,8 +80,8 @@ def recover(
             be (:mod:`mtdcore.estep.local`); None: score all everywhere; "auto": about pi L / 4 where K is at least twice that.
         noise_std: standard deviation of the noise in the units of the measurement; "auto": estimated, then
             updated by every M-step.
-        offset: what pixels read where there is nothing, in the units of the measurement; "auto": starts at the median and is updated by
-            every M-step (0 for :class:`GradientAscent`, the published method); None: 0, or that of a likelihood object.
+        offset: what pixels read where there is nothing, in the units of the measurement; "auto": the median, updated by
+            every M-step after the first quarter of the iterations (0 for :class:`GradientAscent`, the published method); None: 0, or that of a likelihood object.
         prior: prior over targets; None: flat.
         prior_scale: units of the measurement in one unit of the prior's images; "auto": found for each class by the
             likelihood (:mod:`mtdcore.mstep.scale`); None: "auto" where the prior has units of its own, as learned ones have,
@@ -106,10 +106,10 @@ def recover(
             :class:`GradientAscent`, several with a ``diameter``, else random.
         starts: number of random starts. With a prior the evidence leaves fewer and fewer of them in the race during the first quarter of the
             iterations; without one up to six run to the end, more are reduced to six by half of the iterations.
-            None: 16 samples, 6 of several kinds, or one of anything else.
+            None: 16 samples, 6 of several kinds, 4 random ones, or one of anything else.
         gauge: how the frame of the target is chosen, at each quarter of the iterations and on convergence
             (docs/model.md 9); "auto": by the prior for denoising updates, in the middle of the box for
-            :class:`WienerUpdate`, else None: left as it is.
+            :class:`WienerUpdate`, where the box holds most for :class:`ExactUpdate` at right angles, else None: left as it is.
         iterations: largest number of iterations.
         tolerance: stop when ``||F_next - F||`` falls below so many noise levels and the gauge is settled.
         temperature: run at noise variance ``T sigma^2``, T falling geometrically from this to 1 over the first

@@ -26,6 +26,9 @@ _SAMPLES = 16
 #: Starts of several kinds: three blobs, a ring, two faint ones.
 _SEVERAL = 6
 
+#: Starts of random pixels: of a single one every third ends beside the copies (bench/accuracy/starts.py).
+_RANDOM = 4
+
 #: Norm of a faint start as micrographs show it, in units of their noise: two nats per copy, which prefers some regions without deciding.
 _FAINT_NORM = 2.0
 
@@ -41,6 +44,10 @@ _RING, _THICKNESS = 1.5, 1 / 3
 
 #: Relative deviation of the pixels of a blob, by which several classes differ at the start.
 _GRAIN = 0.5
+
+
+#: How many starts of each kind there are where no number is given; one of any other.
+_DEFAULT = {"samples": _SAMPLES, "several": _SEVERAL, "random": _RANDOM}
 
 
 def choose_starts(
@@ -60,7 +67,7 @@ def choose_starts(
     one = likelihood.views.target_shape
     if not isinstance(initial, str):
         return _given(initial, one)
-    count = {"samples": _SAMPLES, "several": _SEVERAL}.get(initial, 1) if starts is None else starts
+    count = _DEFAULT.get(initial, 1) if starts is None else starts
     match initial:
         case "uniform" | "random" | "faint":
             images = np.random.default_rng(seed).uniform(size=(count, *one))

@@ -25,6 +25,10 @@ from .views import EVERY, Views, extended
 Support = Literal["square", "disc"]
 
 
+#: Places of a shear between two that have an exponential of their own.
+_STRIDE = 8
+
+
 @dataclass(frozen=True)
 class Rotations:
     """K equally spaced rotations ``R_k`` of an L x L image, angle ``2 pi k / K`` counter-clockwise; :class:`Views`.
@@ -205,27 +209,44 @@ def _shear_rotate(stack: Array, rests: Sequence[float]) -> Array:
     xp = array_namespace(stack)
     length = stack.shape[-1]
     before = length // 2
-    padded = xp.zeros((stack.shape[0], 2 * length, 2 * length), dtype=stack.dtype, device=device(stack))
-    inner = (slice(None), slice(before, before + length), slice(before, before + length))
-    padded[inner] = stack
+    inner = slice(before, before + length)
     offset = xp.arange(2 * length, dtype=xp.float64, device=device(stack)) - (before + (length - 1) / 2)
-    tangents = [math.tan(rest / 2) for rest in rests]
-    sines = [-math.sin(rest) for rest in rests]
-    for slopes, transpose in ((tangents, False), (sines, True), (tangents, False)):
-        slope = xp.asarray(slopes, dtype=xp.float64, device=device(stack))
-        shifts = slope[:, None] * offset[None, :]
-        padded = xp.matrix_transpose(padded) if transpose else padded
-        padded = shift_rows(padded, shifts)
-        padded = xp.matrix_transpose(padded) if transpose else padded
-    return padded[inner]
+
+    def phases(slopes: Sequence[float], places: Array) -> Array:
+        # exponentials are most of the time: places are equally spaced, so that a product of two of few gives each
+        slope = xp.asarray(slopes, dtype=xp.float64, device=device(stack))[:, None]
+        far = _phases(slope * places[::_STRIDE][None, :], 2 * length)
+        near = _phases(slope * (places[:_STRIDE] - places[0])[None, :], 2 * length)
+        every = xp.expand_dims(far, axis=2) * xp.expand_dims(near, axis=1)
+        return xp.reshape(every, (len(slopes), -1, every.shape[-1]))[:, : places.shape[0], :]
+
+    def widened(rows: Array) -> Array:
+        wide = xp.zeros((*rows.shape[:-1], 2 * length), dtype=stack.dtype, device=device(stack))
+        wide[..., inner] = rows
+        return wide
+
+    # the first shear finds nothing beyond the box, of the last nothing beyond it is kept: both slide the rows of the box alone
+    tangents, sines = [math.tan(rest / 2) for rest in rests], [-math.sin(rest) for rest in rests]
+    along = phases(tangents, offset[inner])
+    first = _shifted(widened(stack), along)
+    second = _shifted(widened(xp.matrix_transpose(first)), phases(sines, offset))
+    return _shifted(xp.matrix_transpose(second)[:, inner, :], along)[..., inner]
 
 
 def shift_rows(stack: Array, shifts: Array) -> Array:
     """Band-limited circular shift of row r of image k by ``shifts[k, r]`` columns."""
-    xp = array_namespace(stack)
-    length = stack.shape[-1]
-    spectrum = xp.fft.rfft(stack, axis=-1)
+    return _shifted(stack, _phases(shifts, stack.shape[-1]))
+
+
+def _phases(shifts: Array, length: int) -> Array:
+    """complex128, one axis of ``length // 2 + 1`` frequencies more than ``shifts``: factors that shift rows by so many columns."""
+    xp = array_namespace(shifts)
     # not rfftfreq: array_api_compat passes CuPy's own devices to it no further (ValueError: Unsupported device)
-    frequency = xp.arange(length // 2 + 1, dtype=xp.float64, device=device(stack)) * (1.0 / length)
-    phase = xp.exp((-2j * math.pi) * xp.astype(shifts[..., None] * frequency, xp.complex128))
-    return xp.fft.irfft(spectrum * xp.astype(phase, spectrum.dtype), n=length, axis=-1)
+    frequency = xp.arange(length // 2 + 1, dtype=xp.float64, device=device(shifts)) * (1.0 / length)
+    return xp.exp((-2j * math.pi) * xp.astype(shifts[..., None] * frequency, xp.complex128))
+
+
+def _shifted(rows: Array, phases: Array) -> Array:
+    xp = array_namespace(rows)
+    spectrum = xp.fft.rfft(rows, axis=-1)
+    return xp.fft.irfft(spectrum * xp.astype(phases, spectrum.dtype), n=rows.shape[-1], axis=-1)

@@ -26,7 +26,7 @@ def rising(iteration: int, iterations: int) -> float:
 
 
 #: How a frame is chosen, and the random pixels a run starts from, by default.
-Frame: TypeAlias = Literal["prior", "centre"] | None
+Frame: TypeAlias = Literal["prior", "centre", "energy"] | None
 Random: TypeAlias = Literal["uniform", "random", "faint"]
 
 
@@ -45,7 +45,7 @@ class Update(Protocol):
 
     @property
     def gauge(self) -> Frame:
-        """How the frame of the target is chosen by default: by the prior, in the middle of the box, or not at all."""
+        """How the frame of the target is chosen by default: by the prior, in the middle of the box, by what the box holds, or not at all."""
         ...
 
     @property
@@ -126,7 +126,7 @@ class ExactUpdate:
 
     uses_prior: ClassVar[bool] = False
     fits_scale: ClassVar[bool] = False
-    gauge: ClassVar[Frame] = None
+    gauge: ClassVar[Frame] = "energy"
     start: ClassVar[Random] = "random"
     learns_offset: ClassVar[bool] = True
 

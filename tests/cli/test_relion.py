@@ -1,5 +1,6 @@
 """The External job as RELION's pipeliner runs it: a process in the project's folder, its files, and nothing else."""
 
+import json
 import subprocess
 import sys
 import time
@@ -182,6 +183,7 @@ def test_a_failing_job_says_so_and_leaves_nothing_for_the_pipeline(project, insi
         ({"whiten": "maybe"}, "Yes or No"),
         ({"output": "x"}, "no option --output"),
         ({}, "Missing option '--box_size'"),
+        ({"particle_diameter": 40, "diameter": 8}, "give one of them"),
         ({"box_size": "many"}, "Invalid value for '--box_size'"),
         ({"box_size": 12, "mask_edge": -1}, "Invalid value for '--mask_edge'"),
         ({"box_size": 12, "threshold": 2}, "Invalid value for '--threshold'"),
@@ -210,6 +212,15 @@ def test_a_finished_job_starts_anew(project, inside):
     assert '"iterations": 8' in record.read_text()
     assert inside(**OPTIONS | {"iterations": 3})[1] == ["SUCCESS"]
     assert '"iterations": 3' in record.read_text()
+
+
+def test_a_diameter_in_angstrom_gives_that_in_pixels_and_the_box(project, inside):
+    """At 2.5 angstrom binned by 2."""
+    sized = {name: value for name, value in OPTIONS.items() if name != "box_size"}
+    code, exits, err = inside(**sized, particle_diameter=40)
+    assert (code, exits) == (0, ["SUCCESS"]), err
+    asked = json.loads((project[0] / "External/job007/run/run.json").read_text())["parameters"]
+    assert (asked["diameter"], asked["box_size"]) == (8.0, 12)
 
 
 def test_bad_micrographs_stop_the_job_or_are_left_out(project, inside):

@@ -8,6 +8,7 @@ import pytest
 
 import mtdcore as mtd
 from mtdcore.em.gauge.centre import CentreGauge, centred
+from mtdcore.em.gauge.energy import EnergyGauge
 from mtdcore.em.gauge.prior import PriorGauge, centre_of_mass
 from mtdcore.model.rotations import disc, rotate
 from mtdcore.model.shifts import translate
@@ -85,6 +86,26 @@ def test_without_a_prior_what_is_bright_goes_to_the_middle(shift):
     moved = CentreGauge().choose(np.roll(image, shift, axis=(0, 1)), np.zeros((40, 40)), 1.0)
     assert align(moved, image, 1, 8).shift == pytest.approx((0, 0), abs=1)
     assert np.count_nonzero(moved) < moved.size  # zeros came in
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("shift", [(4, 0), (-5, 3), (0, 0)])
+def test_the_frame_that_holds_most_energy_is_chosen(shift, sign):
+    """What was cut off comes back from the average, dark or bright."""
+    truth = sign * np.pad(shape(), 4)
+    level = 0.05
+    wide = np.pad(truth, 6) + level * np.random.default_rng(1).normal(size=(36, 36))
+    seen = np.roll(wide, shift, axis=(0, 1))
+    framed = EnergyGauge().choose(seen[6:-6, 6:-6].copy(), seen, level)
+    again = EnergyGauge().choose(framed, np.roll(seen, (-shift[0], -shift[1]), axis=(0, 1)), level)
+    straight = EnergyGauge().choose(wide[6:-6, 6:-6].copy(), wide, level)
+    assert np.array_equal(framed, straight)
+    assert np.allclose(centre_of_mass(np.abs(framed)), centre_of_mass(np.abs(again)), atol=1.5)
+
+
+def test_noise_alone_moves_no_frame_by_what_it_holds():
+    image = np.zeros((12, 12))
+    assert EnergyGauge().choose(image, np.zeros((20, 20)), 1.0) is image
 
 
 def test_without_a_prior_what_is_nearly_in_the_middle_stays():

@@ -157,7 +157,7 @@ def test_a_prior_that_knows_nothing_of_the_target_cannot_lead_the_scale_away(mad
             clean = strength * images  # pulls the scale to 0 or to infinity, whatever the images are
             return (clean - images) / noise_std**2
 
-    prior, units = Astray(bars(), 0.2), OwnUnits(4.0)
+    prior, units = Astray(bars(), 0.2), OwnUnits(4.0, 4.0, 4.0)
     likelihood = WindowLikelihood(Rotations(4, SIDE), made.noise_std, 25.0)
     statistics = e_step(open_measurement(made.measurement), TARGET, likelihood, get_backend("reference"))
     own, scales = np.linalg.norm(TARGET) / 4.0, (1.0,)

@@ -158,7 +158,7 @@ def methods_of(
             Recover("with prior", weights, settings, from_start=True),
             *floor,
         ]
-    # the noise of the paper has mean 0, and its methods know it; a learned offset can swallow the mean of a target found late
+    # the noise of the paper has mean 0, and its methods know it
     length = {"offset": None, **({"iterations": iterations} if iterations else {})}
     random = {"initial": "uniform", "temperature": "auto", **length}
     tied = method == "patch"

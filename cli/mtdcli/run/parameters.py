@@ -118,7 +118,7 @@ class RunParameters:
     )
     starts: int | None = _option(
         "search",
-        "Random starts; the one with the most evidence goes on. Default: 16 for samples, 6 for several, else 1.",
+        "Random starts; the one with the most evidence goes on. Default: 16 for samples, 6 for several, 4 for random, else 1.",
         metavar="N",
     )
     temperature: float | Literal["auto"] | None = _option(

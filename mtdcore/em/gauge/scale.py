@@ -30,12 +30,12 @@ _FIRST_ENERGY = 25.0
 #: While the target is still meaningless its scale stays above this share of the first one: a blank target stays blank.
 _LEAST_SHARE = 1 / 3
 
-#: Largest ratio of the norms of a target and of a typical image of the prior, either way, in the prior's units. Of images it
+#: How far the norm of a target may leave the range of the prior's images, either way, in the prior's units. Of images it
 #: never saw a network makes anything: a ring under the prior of proteins led the scale down, and the target up, to no copies.
-_SPREAD = 1.5
+_BEYOND = 1.5
 
-#: Samples that give the norm of the prior's images.
-_SAMPLES = 4
+#: Samples that give the norms of the prior's images.
+_SAMPLES = 16
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,19 @@ class OwnUnits:
 
     Attributes:
         norm: root mean square norm of its images, in its own units.
+        lightest, heaviest: the smallest and the largest norm of some of its images.
     """
 
     norm: float
+    lightest: float
+    heaviest: float
 
     @classmethod
     def of(cls, prior: Prior, box_size: int) -> OwnUnits:
         """The units of a prior, from a few samples."""
         samples = sample_prior(prior, _SAMPLES, box_size)
-        return cls(float(np.sqrt(np.mean(np.square(samples).sum(axis=(1, 2))))))
+        norms = np.linalg.norm(np.reshape(samples, (len(samples), -1)), axis=1)
+        return cls(float(np.sqrt(np.mean(norms**2))), float(norms.min()), float(norms.max()))
 
     def first(self, noise_std: float) -> float:
         """The scale at which an image of the prior makes a faint copy."""
@@ -82,9 +86,10 @@ class OwnUnits:
         for c, scale in enumerate(scales):
             image, mine = (target, statistics) if single else (target[c, ...], statistics.of_class(c))
             fitted = observed_scale(prior, image, mine, scale)
-            own = math.sqrt(float(array_namespace(image).sum(image**2))) / self.norm
-            if own > 0.0:
-                fitted = min(max(fitted, own / _SPREAD), own * _SPREAD)
+            shown = math.sqrt(float(array_namespace(image).sum(image**2)))
+            if shown > 0.0:
+                lowest, highest = shown / (_BEYOND * self.heaviest), _BEYOND * shown / self.lightest
+                fitted = min(max(fitted, lowest), highest)
             found.append(max(fitted, _LEAST_SHARE * first) if early else fitted)
         return tuple(found)
 

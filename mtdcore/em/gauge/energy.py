@@ -1,0 +1,43 @@
+"""Without a prior the likelihood itself chooses the frame: the one whose box holds most of what the copies show.
+
+A start of random pixels settles wherever it happens to match, and what lies beyond the edge of the box is lost to it. The
+statistics of a wider box see it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+#: A move must gain this many nats.
+_LEAST_GAIN = 0.1
+
+
+@dataclass(frozen=True)
+class EnergyGauge:
+    """The frame with most energy, that in the middle counting more; nothing is turned. A :class:`mtdcore.em.gauge.prior.Gauge`."""
+
+    def choose(self, target: np.ndarray, average: np.ndarray, level: float) -> np.ndarray:
+        """The (L, L) target, moved by whole pixels; what moves into the box is the aligned average there.
+
+        A pixel of the average is worth ``(y^2 - level^2) / (2 level^2)`` nats to the target that holds it. The weight falls
+        from 1 in the middle of the box to 3/4 at an edge, so that of the frames that hold an object whole the one with
+        the object in the middle is chosen.
+
+        Args:
+            target: (L, L).
+            average: (B, B) aligned average: the target and a margin of (B - L) / 2 pixels around it.
+            level: noise level of the average.
+        """
+        side, margin = len(target), (len(average) - len(target)) // 2
+        nats = 0.5 * (np.square(average / level) - 1.0)
+        line = 1.0 - 0.25 * np.square(np.linspace(-1.0, 1.0, side))
+        held = np.einsum("ijkl,k,l->ij", sliding_window_view(nats, (side, side)), line, line, optimize=True)
+        row, column = np.unravel_index(np.argmax(held), held.shape)
+        if held[row, column] < held[margin, margin] + _LEAST_GAIN:
+            return target
+        frame = np.array(average)
+        frame[margin : margin + side, margin : margin + side] = target
+        return frame[row : row + side, column : column + side].copy()
