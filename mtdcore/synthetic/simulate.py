@@ -179,14 +179,14 @@ def open_simulation(path: str | Path) -> Simulation:
         StorageError: ``path`` does not exist.
     """
     from ..data.zarr.guard import read_inside
-    from ..data.zarr.store import StoredArray
+    from ..data.zarr.stored import StoredArray
 
     measurement = open_measurement(path)
     try:
-        attributes: Any = StoredArray.open(Path(path)).array.attrs["mtdcore"]
+        attributes: Any = StoredArray.open(Path(path)).layout.attributes["mtdcore"]
         content = read_inside(Path(path), _TRUTH_FILE, _MOST_TRUTH)
         truth, parameters = load_npz(Truth, Path(path) / _TRUTH_FILE, content), dict(attributes["parameters"])
-    except Exception as error:  # of whatever kind zarr chooses
+    except Exception as error:  # of whatever kind the file causes
         raise InputError(
             f"{path} should be a measurement written by simulate; its truth is unreadable: {error}."
         ) from error

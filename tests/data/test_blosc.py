@@ -7,7 +7,8 @@ import pytest
 
 from mtdcore.data import open_measurement
 from mtdcore.data.tiles import TileGeometry
-from mtdcore.data.zarr.guard import ChunkDamaged, Encoding
+from mtdcore.data.zarr.codecs import check_size
+from mtdcore.data.zarr.guard import ChunkDamaged
 from mtdcore.data.zarr.store import creating
 
 SIZE = 4096
@@ -20,19 +21,19 @@ def header(block, size=SIZE, compressed=16):
 
 @pytest.mark.parametrize("block", [1, SIZE - 1, SIZE])
 def test_blocks_up_to_the_chunk_are_believed(block):
-    Encoding(SIZE, ("blosc",), None, None).check(header(block))
+    check_size("blosc", header(block), SIZE)
 
 
 @pytest.mark.parametrize("block", [0, SIZE + 1, 2**32 - 1])
 def test_a_block_of_nothing_or_beyond_the_chunk_is_damage(block):
     with pytest.raises(ChunkDamaged, match="Blosc header"):
-        Encoding(SIZE, ("blosc",), None, None).check(header(block))
+        check_size("blosc", header(block), SIZE)
 
 
 @pytest.mark.parametrize("compressed", [15, 17])
 def test_a_chunk_of_another_length_than_it_says_is_damage(compressed):
     with pytest.raises(ChunkDamaged, match="Blosc header"):
-        Encoding(SIZE, ("blosc",), None, None).check(header(SIZE, compressed=compressed))
+        check_size("blosc", header(SIZE, compressed=compressed), SIZE)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "uint16"])

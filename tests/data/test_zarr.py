@@ -12,7 +12,7 @@ from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 from mtdcore.data import open_measurement
 from mtdcore.data.tiles import TileGeometry
 from mtdcore.data.zarr.measurement import ZarrMeasurement
-from mtdcore.data.zarr.store import StoredArray
+from mtdcore.data.zarr.stored import StoredArray
 from mtdcore.errors import InputError, StorageError
 
 WINDOWS = TileGeometry(side=24, unit=1, halo=5, reach=3)
@@ -155,7 +155,7 @@ def test_chunks_that_need_no_decoding_are_what_zarr_reads(tmp_path, shape, dtype
         "chunks": CHUNKS[-len(shape) :],
     }
     zarr.create_array(str(tmp_path / "m"), shape=shape, dtype=dtype, **options)[:] = array
-    assert StoredArray.open(tmp_path / "m").encoding.plain == np.dtype(dtype).newbyteorder(endian)
+    assert StoredArray.open(tmp_path / "m").layout.dtype == np.dtype(dtype).newbyteorder(endian)
     measurement = open_measurement(tmp_path / "m")
     assert np.array_equal(read(measurement).reshape(shape), array)
 

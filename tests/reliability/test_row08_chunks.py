@@ -11,7 +11,8 @@ import mtdcore as mtd_api
 from mtdcore.data import open_measurement
 from mtdcore.data.tiles import TileGeometry
 from mtdcore.data.zarr.guard import DIGESTS, ChunkDamaged
-from mtdcore.data.zarr.store import StoredArray, creating
+from mtdcore.data.zarr.store import creating
+from mtdcore.data.zarr.stored import StoredArray
 from mtdcore.errors import InputError
 
 WHOLE = TileGeometry(side=256, unit=1, halo=0, reach=0)
@@ -149,9 +150,7 @@ def count_flips(path, pixels, count, rng):
         file.write_bytes(flip(good, rng))
         m, rows, columns = place(str(file.relative_to(path)))
         try:
-            found = array.read(
-                (m, rows.start // CHUNK[0], columns.start // CHUNK[1]), (slice(m, m + 1), rows, columns)
-            )
+            found = array.read((m, rows.start // CHUNK[0], columns.start // CHUNK[1]))
         except ChunkDamaged:
             noticed += 1
         else:

@@ -9,11 +9,19 @@ import time
 import numpy as np
 import pytest
 import zarr
-from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ShardingCodec, ZstdCodec
+from zarr.codecs import (
+    BloscCodec,
+    BytesCodec,
+    Crc32cCodec,
+    GzipCodec,
+    ShardingCodec,
+    TransposeCodec,
+    ZstdCodec,
+)
 
 from mtdcore.data import open_measurement
 from mtdcore.data.tiles import TileGeometry
-from mtdcore.errors import InputError, MtdError
+from mtdcore.errors import InputError, MtdError, StorageError
 
 WHOLE = TileGeometry(side=64, unit=1, halo=0, reach=0)
 BLOSC, ZSTD = BloscCodec(cname="lz4", typesize=4), ZstdCodec(level=1)
@@ -46,11 +54,10 @@ def array(tmp_path):
 
 @pytest.fixture
 def nothing_is_decoded(monkeypatch):
-    def decode(*_):
+    def decode(*_, **__):
         raise AssertionError("a chunk was decoded")
 
-    monkeypatch.setattr(zarr.Array, "__getitem__", decode)
-    monkeypatch.setattr("mtdcore.data.zarr.store.StoredArray._plain", decode)
+    monkeypatch.setattr("mtdcore.data.zarr.stored.decode", decode)
 
 
 def changed(path, name, *changes):
@@ -156,7 +163,7 @@ def pointing_at(target, place):
 @pytest.mark.parametrize(
     "where", ["file outside", "device", "endless device", "folder", "itself", "pipe", "huge file"]
 )
-def test_names_that_lead_elsewhere(array, tmp_path, nothing_is_decoded, where):
+def test_names_that_lead_elsewhere(array, tmp_path, where):
     chunk = array / "c" / "0" / "0" / "0"
     (tmp_path / "secret").write_bytes(chunk.read_bytes())
     match where:
@@ -176,8 +183,9 @@ def test_names_that_lead_elsewhere(array, tmp_path, nothing_is_decoded, where):
         case "huge file":
             os.truncate(chunk, 1 << 40)
     started = time.monotonic()
-    with pytest.raises(MtdError, match="c/0/0/0"):
+    with pytest.raises(MtdError, match="c/0/0/0") as caught:
         read(array)
+    assert isinstance(caught.value, StorageError) or "1 bad chunk" in str(caught.value)
     assert time.monotonic() - started < 5
 
 
@@ -239,6 +247,45 @@ def test_crafted_chunks(tmp_path, case):
     chunk.write_bytes(craft(chunk.read_bytes()))
     with pytest.raises(InputError, match="1 bad chunk"):
         read(path)
+
+
+def test_streamed_zstandard_is_read_and_held_to_the_size_of_its_chunk(tmp_path):
+    """A frame that does not state its size, as TensorStore writes them: here of one raw block, or two."""
+
+    def frame(*blocks):
+        """RFC 8878: no content size, a window of 2 KiB, then blocks with their lengths in bits 3 to 23."""
+        last = len(blocks) - 1
+        lengths = ((len(block) << 3 | (i == last)).to_bytes(3, "little") for i, block in enumerate(blocks))
+        return ZSTD_MAGIC + b"\x00\x08" + b"".join(a + b for a, b in zip(lengths, blocks, strict=True))
+
+    path = write(tmp_path / "m.zarr", (ZSTD,))
+    chunk, pixels = path / "c" / "1" / "0" / "1", PIXELS[1, :16, 16:].tobytes()
+    for honest in (frame(pixels), frame(pixels[:100], pixels[100:])):
+        chunk.write_bytes(honest)
+        assert np.array_equal(read(path), PIXELS)
+    repeated = ZSTD_MAGIC + b"\x00\x38" + (1 << 20 | 3).to_bytes(3, "little") + b"\x00"  # 128 KiB of one byte
+    for other in (frame(pixels[:-4]), frame(pixels, b"more"), frame(pixels)[:-1], repeated):
+        chunk.write_bytes(other)
+        with pytest.raises(InputError, match="1 bad chunk"):
+            read(path)
+
+
+@pytest.mark.parametrize("order", [(0, 2, 1), (2, 1, 0), (1, 2, 0)], ids=str)
+@pytest.mark.parametrize("sharded", [False, True], ids=["plain", "sharded"])
+def test_axes_in_another_order(tmp_path, order, sharded):
+    path, codecs = tmp_path / "m.zarr", [TransposeCodec(order=order), BytesCodec(endian="big"), ZSTD]
+    inner = ShardingCodec(chunk_shape=(1, 16, 8), codecs=codecs)
+    chunks, filters, rest = (
+        ((1, 16, 8), codecs[:1], codecs[1:]) if not sharded else ((1, 32, 32), None, [inner])
+    )
+    write(path, tuple(rest[1:]), chunks=chunks, filters=filters, serializer=rest[0])
+    assert np.array_equal(read(path), PIXELS)
+
+
+def test_format_2_in_the_order_of_fortran(tmp_path):
+    path = write(tmp_path / "m.zarr", None, zarr_format=2, order="F", chunks=(1, 16, 8))
+    assert json.loads((path / ".zarray").read_text())["order"] == "F"
+    assert np.array_equal(read(path), PIXELS)
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def _read(path: Path, key: str | None) -> np.ndarray:
         case ".gz":
             return _parse_idx(_unpacked(path), path)
         case ".zarr":
-            from mtdcore.data.zarr.store import StoredArray
+            from mtdcore.data.zarr.stored import StoredArray
 
             return StoredArray.open(path).whole()
     return _parse_idx(read_regular(path, _MOST), path)

@@ -83,12 +83,6 @@ def digest(content: bytes) -> int:
     return int(crc32c(content)) << 32 | int.from_bytes(content[-4:], "little")
 
 
-def check_crc32c(content: bytes, stored: bytes) -> None:
-    """Raise ChunkDamaged unless the stored checksum (4 bytes, as the crc32c codec writes it) is that of the content."""
-    if int(crc32c(content)) != int.from_bytes(stored, "little"):
-        raise ChunkDamaged("its crc32c checksum is that of other content")
-
-
 def metadata_digest(root: Path) -> int:
     """Digest of the entries of zarr.json on which the pixels depend."""
     content = json.loads(read_inside(root, "zarr.json", MAX_METADATA_BYTES))

@@ -1,5 +1,5 @@
 """What is checked about a Zarr array before any of it is decoded: nothing in a folder may run code, reach outside it, or
-make the reader allocate more than its chunks can hold. Needs no zarr.
+make the reader allocate more than its chunks can hold.
 """
 
 from __future__ import annotations
@@ -9,16 +9,14 @@ import math
 import os
 import re
 import stat
-import struct
-import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from ...errors import InputError, StorageError
+from ...errors import InputError, MtdError, StorageError
 
 #: Codecs that only rearrange bytes. Others (pickle, JSON, code of installed plug-ins) are never loaded.
 COMPRESSORS = ("blosc", "zstd", "gzip", "zlib", "lz4")
@@ -32,8 +30,7 @@ MAX_METADATA_BYTES, _MAX_CHUNK_BYTES = 16 << 20, 1 << 30
 #: Largest number of chunks and of pixels along one axis: a micrograph of 10^12 pixels.
 _MAX_CHUNKS, _MAX_SIDE = 1 << 24, 1 << 24
 
-#: More than any codec adds to a chunk that it cannot compress.
-_OVERHEAD = 1 << 16
+Index: TypeAlias = tuple[int, ...]
 
 _V2_DTYPE = re.compile(r"[<>|]([iu][1248]|f[248])")
 
@@ -47,45 +44,55 @@ class ChunkDamaged(Exception):
 
 
 @dataclass(frozen=True)
-class Encoding:
-    """How the chunks of an array become bytes.
+class Layout:
+    """What the metadata of an array say: how its pixels are cut, encoded and named.
 
     Attributes:
-        size: bytes of one decoded chunk (of a sharded array: of an inner chunk).
+        shape: of the array.
+        chunks: sides of a chunk (of a sharded array: of an inner chunk).
+        dtype: of the stored pixels, with their byte order.
         codecs: names of the bytes-to-bytes codecs in the order of encoding.
-        plain: dtype of chunks that are their pixels in C order and at most a crc32c, as mtdcore writes them without
-            compression; None: zarr has to decode them.
-        digest_file: name of the file of digests that the attributes announce; None: there is none.
-        nested: whether chunks lie in folders, ``0/1``, although the metadata of format 2 do not say so, as some writers leave it.
+        axes: axes of a chunk in the order in which its pixels are stored.
+        attributes: of the user and of mtdcore (format 3).
+        separator: between the numbers of a chunk in its name.
+        prefix: in front of them.
+        shards: sides of a shard, which is stored as one file; None: each chunk is one.
+        index_first: whether the index of a shard comes before its chunks.
     """
 
-    size: int
+    shape: Index
+    chunks: Index
+    dtype: np.dtype
     codecs: tuple[str, ...]
-    plain: np.dtype | None
-    digest_file: str | None
-    nested: bool = False
+    axes: Index
+    attributes: Mapping[str, Any]
+    separator: str
+    prefix: tuple[str, ...] = ()
+    shards: Index | None = None
+    index_first: bool = False
 
     @property
-    def largest(self) -> int:
-        """More bytes than an honest chunk has on disk."""
-        return 2 * self.size + _OVERHEAD
+    def size(self) -> int:
+        """Bytes of the pixels of one chunk."""
+        return math.prod(self.chunks) * self.dtype.itemsize
 
-    def check(self, raw: bytes) -> None:
-        """Raise ChunkDamaged unless these bytes say that they decode to one chunk, before they are decoded."""
-        expected, compressor = self.size, None
-        for name in self.codecs:
-            if name in COMPRESSORS:
-                compressor = name
-            elif compressor is None:
-                expected += 4
-            else:
-                raw = raw[:-4]
-        found = len(raw) if compressor is None else _decoded_size(compressor, raw, expected)
-        if found != expected:
-            raise ChunkDamaged(f"it holds {found} bytes of pixels and checksum instead of {expected}")
+    @property
+    def grid(self) -> Index:
+        """Number of chunks along each axis."""
+        return tuple(-(-n // c) for n, c in zip(self.shape, self.chunks, strict=True))
+
+    @property
+    def per_shard(self) -> Index:
+        """Chunks along each axis of what is stored as one file."""
+        return tuple(s // c for s, c in zip(self.shards or self.chunks, self.chunks, strict=True))
+
+    def name(self, index: Index) -> str:
+        """Of the file, relative to the array, that holds chunk ``index``."""
+        place = (str(i // n) for i, n in zip(index, self.per_shard, strict=True))
+        return self.separator.join([*self.prefix, *place])
 
 
-def read_encoding(root: Path) -> Encoding:
+def read_layout(root: Path) -> Layout:
     """Check the metadata of the array in a folder against what mtdcore decodes.
 
     Raises:
@@ -101,17 +108,9 @@ def read_encoding(root: Path) -> Encoding:
     try:
         metadata = json.loads(read_inside(root, name, MAX_METADATA_BYTES))
         return parsers[name](root, metadata)
-    except (InputError, StorageError):
+    except MtdError:
         raise
-    except (
-        ChunkDamaged,
-        ChunkMissing,
-        LookupError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        RecursionError,
-    ) as error:  # what the parsers meet in metadata of another shape
+    except Exception as error:  # whatever the parsers meet in metadata of another shape
         raise InputError(
             f"{root} should be the folder of a Zarr array (format 2 or 3); its {name} is damaged: "
             f"{type(error).__name__}: {error}."
@@ -151,7 +150,7 @@ def read_inside(root: Path, name: str, most: int, at: tuple[int, int] | None = N
         raise StorageError(f"{path} could not be read: {error}.") from error
 
 
-def _version_3(root: Path, metadata: Mapping[str, Any]) -> Encoding:
+def _version_3(root: Path, metadata: Mapping[str, Any]) -> Layout:
     if metadata["node_type"] != "array":
         raise InputError(f"{root} should be the folder of a Zarr array; it is a {metadata['node_type']!r}.")
     if metadata.get("storage_transformers"):
@@ -159,62 +158,84 @@ def _version_3(root: Path, metadata: Mapping[str, Any]) -> Encoding:
     grid, keys = metadata["chunk_grid"], metadata["chunk_key_encoding"]
     if grid["name"] != "regular" or keys["name"] not in ("default", "v2"):
         _refuse(root, "chunk grid or chunk names", [grid["name"], keys["name"]])
-    if keys.get("configuration", {}).get("separator", "/") not in ("/", "."):
-        _refuse(root, "separator of chunk names", keys["configuration"])
-    kind = metadata["data_type"]
+    prefix = ("c",) if keys["name"] == "default" else ()
+    separator = keys.get("configuration", {}).get("separator", "/" if prefix else ".")
+    more: dict[str, Any] = {"separator": separator, "prefix": prefix}
+    kind, codecs = metadata["data_type"], metadata["codecs"]
     if not isinstance(kind, str) or not re.fullmatch(r"u?int(8|16|32|64)|float(16|32|64)", kind):
         _refuse(root, "data type (integer or real pixels are needed)", kind)
-    chunks, codecs = grid["configuration"]["chunk_shape"], metadata["codecs"]
-    names = [_codec_name(root, codec) for codec in codecs]
+    chunks = grid["configuration"]["chunk_shape"]
     _check_shape(root, metadata["shape"], chunks)
+    names = [_codec_name(root, codec) for codec in codecs]
     if "sharding_indexed" in names:
-        inner = codecs[0]["configuration"]
-        _check_shape(root, chunks, inner["chunk_shape"])
-        for codec in inner["index_codecs"]:
-            _codec_name(root, codec)
-        chunks, names = inner["chunk_shape"], [_codec_name(root, codec) for codec in inner["codecs"]]
-    digests = metadata.get("attributes", {}).get("digests")
-    dtype, plain = np.dtype(kind), None
-    if names in (["bytes"], ["bytes", "crc32c"]) and len(names) == len(codecs):
-        big = codecs[0].get("configuration", {}).get("endian") == "big"
-        plain = dtype.newbyteorder(">" if big else "<")
-    return _encoding(root, chunks, dtype, names, plain, digests if digests == DIGESTS else None)
+        inner, shards = codecs[0]["configuration"], chunks
+        chunks, codecs = inner["chunk_shape"], inner["codecs"]
+        _check_shape(root, shards, chunks)
+        index = [(_codec_name(root, codec), _big(codec)) for codec in inner["index_codecs"]]
+        outer, names = names, [_codec_name(root, codec) for codec in codecs]
+        if len(outer) > 1 or "sharding_indexed" in names or index != [("bytes", False), ("crc32c", False)]:
+            raise InputError(
+                f"{root} uses shards inside shards, or a shard index not stored as bytes + crc32c; only the common "
+                "layout can be checked for missing chunks, so rewrite the array with default sharding."
+            )
+        if any(s % c for s, c in zip(shards, chunks, strict=True)):
+            _refuse(root, "shards that are no whole number of chunks", [shards, chunks])
+        more |= {"shards": tuple(shards), "index_first": inner.get("index_location") == "start"}
+    axes = list(range(len(chunks)))
+    for codec in codecs[: names.index("bytes")]:
+        axes = [axes[i] for i in codec["configuration"]["order"]]
+    if sorted(axes) != list(range(len(chunks))) or {"bytes", "transpose"} & set(
+        names[names.index("bytes") + 1 :]
+    ):
+        _refuse(root, "order of axes or codecs", codecs)
+    dtype = np.dtype(kind).newbyteorder(">" if _big(codecs[names.index("bytes")]) else "<")
+    binary = names[names.index("bytes") + 1 :]
+    return _layout(root, metadata, chunks, dtype, binary, axes, **more)
 
 
-def _version_2(root: Path, metadata: Mapping[str, Any]) -> Encoding:
-    compressor = metadata["compressor"]
+def _version_2(root: Path, metadata: Mapping[str, Any]) -> Layout:
+    compressor, dtype, shape = metadata["compressor"], metadata["dtype"], metadata["shape"]
     name = None if compressor is None else compressor["id"]
     if name is not None and name not in COMPRESSORS:
         _refuse(root, "compressor", name)
     if metadata.get("filters"):
         _refuse(root, "filters", metadata["filters"])
-    if metadata.get("dimension_separator", ".") not in ("/", "."):
-        _refuse(root, "separator of chunk names", metadata["dimension_separator"])
-    if not isinstance(metadata["dtype"], str) or not _V2_DTYPE.fullmatch(metadata["dtype"]):
-        _refuse(root, "dtype (integer or real pixels are needed)", metadata["dtype"])
-    _check_shape(root, metadata["shape"], metadata["chunks"])
-    found = _encoding(
-        root, metadata["chunks"], np.dtype(metadata["dtype"]), [] if name is None else [name], None, None
-    )
-    silent = "dimension_separator" not in metadata and len(metadata["shape"]) > 1
-    return replace(found, nested=silent and (root / "0").is_dir())
+    if not isinstance(dtype, str) or not _V2_DTYPE.fullmatch(dtype):
+        _refuse(root, "dtype (integer or real pixels are needed)", dtype)
+    axes = list(range(len(shape)))[:: -1 if metadata["order"] == "F" else 1]
+    # Some writers put chunks into folders, ``0/1``, and do not say so.
+    silent = "/" if len(shape) > 1 and (root / "0").is_dir() else "."
+    separator = metadata.get("dimension_separator", silent)
+    _check_shape(root, shape, metadata["chunks"])
+    binary = [] if name is None else [name]
+    return _layout(root, metadata, metadata["chunks"], np.dtype(dtype), binary, axes, separator=separator)
 
 
-def _encoding(
+def _layout(
     root: Path,
-    chunks: Sequence[int],
+    metadata: Mapping[str, Any],
+    chunks: list[int],
     dtype: np.dtype,
-    names: Sequence[str],
-    plain: np.dtype | None,
-    digests: str | None,
-) -> Encoding:
-    size = math.prod(chunks) * dtype.itemsize
-    if size > _MAX_CHUNK_BYTES:
-        _refuse(root, f"chunks of {size} bytes (at most {_MAX_CHUNK_BYTES} make sense)", list(chunks))
-    binary = tuple(name for name in names if name == "crc32c" or name in COMPRESSORS)
-    if sum(name in COMPRESSORS for name in binary) > 1:
-        _refuse(root, "several compressors", list(names))
-    return Encoding(size, binary, plain, digests)
+    codecs: list[str],
+    axes: list[int],
+    **more: Any,
+) -> Layout:
+    if more["separator"] not in ("/", "."):
+        _refuse(root, "separator of chunk names", more["separator"])
+    if sum(name in COMPRESSORS for name in codecs) > 1:
+        _refuse(root, "several compressors", codecs)
+    attributes = dict(metadata.get("attributes", {}))
+    found = Layout(
+        tuple(metadata["shape"]), tuple(chunks), dtype, tuple(codecs), tuple(axes), attributes, **more
+    )
+    if found.size > _MAX_CHUNK_BYTES:
+        _refuse(root, f"chunks of {found.size} bytes (at most {_MAX_CHUNK_BYTES} make sense)", chunks)
+    return found
+
+
+def _big(codec: Any) -> bool:
+    """Whether a codec is told to store the most significant byte first."""
+    return not isinstance(codec, str) and codec.get("configuration", {}).get("endian", "little") == "big"
 
 
 def _codec_name(root: Path, codec: Any) -> str:
@@ -238,34 +259,3 @@ def _refuse(root: Path, what: str, found: object) -> None:
     raise InputError(
         f"{root} should hold a plain array of numbers; it is refused for its {what}: {str(found)[:200]}."
     )
-
-
-def _decoded_size(compressor: str, raw: bytes, expected: int) -> int:
-    """Bytes that compressed bytes say they become; more than ``expected`` may be cut short at ``expected + 1``."""
-    try:
-        match compressor:
-            case "blosc":
-                size, block, compressed = struct.unpack_from("<III", raw, 4)
-                if compressed != len(raw) or not 0 < block <= max(size, 1):
-                    raise ChunkDamaged("its Blosc header does not describe it")
-                return int(size)
-            case "zstd":
-                return _zstd_size(raw)
-            case "lz4":
-                return int(struct.unpack_from("<I", raw)[0])
-        return len(zlib.decompressobj(47).decompress(raw, expected + 1))  # 47: gzip or zlib
-    except (struct.error, IndexError, zlib.error) as error:
-        raise ChunkDamaged(f"{compressor}: {error}") from error
-
-
-def _zstd_size(raw: bytes) -> int:
-    """Content size in the header of a Zstandard frame (RFC 8878, 3.1.1.1)."""
-    if raw[:4] != b"\x28\xb5\x2f\xfd":
-        raise ChunkDamaged("it is no Zstandard frame")
-    descriptor = raw[4]
-    single, flag = descriptor >> 5 & 1, descriptor >> 6
-    width = (single, 2, 4, 8)[flag]
-    if not width:
-        raise ChunkDamaged("its Zstandard frame does not say its size, which could be anything")
-    start = 5 + (1 - single) + (0, 1, 2, 4)[descriptor & 3]
-    return int.from_bytes(raw[start : start + width], "little") + (256 if width == 2 else 0)

@@ -15,7 +15,7 @@ from ..measurement import Reader, TiledMeasurement
 from ..prefetch import TILES_AHEAD, prefetched
 from ..tiles import Region, Tile, TileGeometry
 from .guard import ChunkDamaged, ChunkMissing
-from .store import StoredArray
+from .stored import StoredArray
 
 #: Bound on the decoded chunks that one pass keeps for later tiles. Micrographs up to 2048 pixels wide are decoded
 #: once; of wider ones a part is decoded again, which is cheap and happens in the background.
@@ -87,7 +87,7 @@ class ZarrMeasurement(TiledMeasurement):
         self.cache_bytes = cache_bytes
         self._bad: dict[_Key, BadChunk] = {}
         stored = StoredArray.open(self.path)
-        super().__init__(_as_stack(self.path, stored.array.shape), np.dtype(stored.array.dtype), mask)
+        super().__init__(_as_stack(self.path, stored.layout.shape), stored.layout.dtype, mask)
         if math.prod(self.shape) and not stored.has_any(_PROBES):
             raise InputError(
                 f"{self.path} should hold chunks of a measurement of shape {self.shape}; of {_PROBES} looked for not one is "
@@ -136,14 +136,14 @@ class _Chunks:
     def __init__(self, measurement: ZarrMeasurement) -> None:
         self._measurement = measurement
         self._stored = StoredArray.open(measurement.path)
-        array = self._stored.array
-        stack = _as_stack(measurement.path, array.shape)
+        layout = self._stored.layout
+        stack = _as_stack(measurement.path, layout.shape)
         if (1,) * (3 - len(stack)) + stack != measurement.shape:
-            raise InputError(f"{measurement.path} changed from shape {measurement.shape} to {array.shape}.")
-        self._axis = _stack_axis(array.shape)
+            raise InputError(f"{measurement.path} changed from shape {measurement.shape} to {layout.shape}.")
+        self._axis = _stack_axis(layout.shape)
         self._cache: dict[_Key, np.ndarray | BadChunk] = {}
-        self.sides = array.chunks[-2:]
-        size = math.prod(self.sides) * array.dtype.itemsize
+        self.sides = layout.chunks[-2:]
+        size = math.prod(self.sides) * layout.dtype.itemsize
         self._capacity = max(_FEWEST_CHUNKS, measurement.cache_bytes // size)
 
     def read(self, micrograph: int, regions: Sequence[Region]) -> Iterator[np.ndarray]:
@@ -161,7 +161,10 @@ class _Chunks:
                 outer, inner = zip(*common, strict=True)
                 out[outer] = np.nan if isinstance(chunk, BadChunk) else chunk[inner]
                 uses[key].popleft()
-                self._keep(key, chunk, uses)
+                if uses[key]:
+                    self._cache[key] = chunk
+                else:
+                    self._cache.pop(key, None)
                 del chunk  # or it would lie beside the next one
             yield out
             del out
@@ -177,21 +180,23 @@ class _Chunks:
     def load(self, key: _Key) -> np.ndarray | BadChunk:
         """The pixels of one micrograph in one chunk, read from disk."""
         micrograph, *place = key
-        corners = [
-            (i * side, min((i + 1) * side, n))
-            for i, side, n in zip(place, self.sides, self._measurement.shape[1:], strict=True)
-        ]
-        array = self._stored.array
-        leading = [micrograph if axis == self._axis else 0 for axis in range(array.ndim - 2)]
-        index = (*(m // side for m, side in zip(leading, array.chunks, strict=False)), *place)
-        region = (*(slice(m, m + 1) for m in leading), *(slice(a, b) for a, b in corners))
+        chunks = self._stored.layout.chunks
+        leading = [micrograph if axis == self._axis else 0 for axis in range(len(chunks) - 2)]
+        index = (*(m // side for m, side in zip(leading, chunks, strict=False)), *place)
         try:
-            return self._stored.read(index, region).reshape([b - a for a, b in corners])
+            image: np.ndarray = self._stored.read(index)[
+                tuple(m % side for m, side in zip(leading, chunks, strict=False))
+            ]
+            return image
         except ChunkMissing:
             reason = "missing"
         except ChunkDamaged as error:
             reason = f"damaged ({error})"
-        return BadChunk(self._stored.key(index), micrograph, corners[0], corners[1], reason)
+        rows, columns = (
+            (i * side, min((i + 1) * side, n))
+            for i, side, n in zip(place, self.sides, self._measurement.shape[1:], strict=True)
+        )
+        return BadChunk(self._stored.key(index), micrograph, rows, columns, reason)
 
     def _get(self, key: _Key, uses: dict[_Key, deque[int]]) -> np.ndarray | BadChunk:
         """A chunk from the cache, or from disk; then room is made first, so that there are never more than fit."""
@@ -203,13 +208,6 @@ class _Chunks:
         if isinstance(chunk, BadChunk):
             self._measurement._met(key, chunk)
         return chunk
-
-    def _keep(self, key: _Key, chunk: np.ndarray | BadChunk, uses: dict[_Key, deque[int]]) -> None:
-        """Cache the chunk if it is needed again."""
-        if not uses[key]:
-            self._cache.pop(key, None)
-            return
-        self._cache[key] = chunk
 
 
 def _common(wanted: slice, index: int, side: int) -> tuple[slice, slice]:
