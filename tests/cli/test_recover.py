@@ -26,6 +26,7 @@ def start(*args):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.charts
 def test_a_run_folder_holds_everything(mtd_json, measurement, run_dir):
     result = mtd_json("recover", measurement, "-o", run_dir, *QUICK, "--iterations", 40, "--seed", 3)
     assert result["iterations"] == 40

@@ -14,6 +14,8 @@ from mtdcore.data.micrographs.star import read_star
 
 mrcfile = pytest.importorskip("mrcfile")
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 OPTICS = "data_optics\n\nloop_\n_rlnOpticsGroup #1\n_rlnMicrographPixelSize #2\n1 2.5\n\n"
 OPTIONS = {
     "box_size": 12,

@@ -31,6 +31,7 @@ def test_a_report_says_what_is_missing_for_a_verdict(mtd, run_dir):
     assert "How sure it is" not in page(run_dir)
 
 
+@pytest.mark.charts
 def test_copies_in_strong_signal_are_supported(mtd_json, run_dir):
     found = mtd_json("trust", run_dir, "--null-runs", 4)
     assert found["supported"]

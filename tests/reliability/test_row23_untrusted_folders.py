@@ -24,7 +24,8 @@ from mtdcore.errors import CheckpointError, InputError
 from mtdcore.estep.statistics import Statistics
 from mtdcore.synthetic.simulate import open_simulation
 
-GIB = 1 << 30
+#: What the bombs unpack to: as little as is refused (`guarded.SMALL`) and a quarter more, in blocks.
+BLOCK, BLOCKS = 16 << 20, 20
 
 
 def header(shape, dtype):
@@ -34,23 +35,23 @@ def header(shape, dtype):
 
 
 def npz_bomb(path, name, dtype="|u1", **others):
-    """An archive of some megabytes that unpacks to 1.5 GiB."""
+    """An archive of half a megabyte that unpacks to 320 MiB."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
         for other, array in others.items():
             text = io.BytesIO()
             np.save(text, array)
             file.writestr(f"{other}.npy", text.getvalue())
         with file.open(f"{name}.npy", "w", force_zip64=True) as entry:
-            entry.write(header((3 * GIB // 2 // np.dtype(dtype).itemsize // 1024, 1024), dtype))
-            for _ in range(96):
-                entry.write(bytes(GIB // 64))
+            entry.write(header((BLOCKS * BLOCK // np.dtype(dtype).itemsize // 1024, 1024), dtype))
+            for _ in range(BLOCKS):
+                entry.write(bytes(BLOCK))
 
 
 def gz_bomb(path):
     with gzip.open(path, "wb", 9) as file:
-        file.write(b"\0\0\x08\3" + np.array([24 * 64, 1024, 1024], ">u4").tobytes())
-        for _ in range(96):
-            file.write(bytes(GIB // 64))
+        file.write(b"\0\0\x08\3" + np.array([BLOCKS * BLOCK >> 20, 1024, 1024], ">u4").tobytes())
+        for _ in range(BLOCKS):
+            file.write(bytes(BLOCK))
 
 
 READ = """
