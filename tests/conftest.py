@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -26,6 +29,25 @@ def mtd(blank_charts):
         return result
 
     return run
+
+
+@pytest.fixture
+def mtd_process():
+    """`mtd` as a process of its own, killed at the end of the test."""
+    started = []
+
+    def start(*args, before="", **options):
+        code = f"{before}\nfrom mtdcli.main import main; main()"
+        command = [sys.executable, "-c", code, *map(str, args)]
+        started.append(
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+        )
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,12 +17,6 @@ QUICK = ("--box-size", 12, "--iterations", 8, "--tolerance", 0, "--device", "cpu
 @pytest.fixture
 def run_dir(tmp_path):
     return tmp_path / "run"
-
-
-def start(*args):
-    """`mtd` as a process of its own."""
-    command = [sys.executable, "-c", "from mtdcli.main import main; main()", *map(str, args)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.charts
@@ -106,7 +99,7 @@ def test_results_are_replaced_only_when_asked(mtd, measurement, run_dir):
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
-def test_an_interrupted_run_ends_with_the_same_bits(mtd, measurement, run_dir, tmp_path, sign):
+def test_an_interrupted_run_ends_with_the_same_bits(mtd, mtd_process, measurement, run_dir, tmp_path, sign):
     options = (
         "--box-size",
         12,
@@ -119,7 +112,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(mtd, measurement, run_dir, t
         "--noise-std",
         "auto",
     )
-    process = start("recover", measurement, "-o", run_dir, *options, "--checkpoint-every", 0)
+    process = mtd_process("recover", measurement, "-o", run_dir, *options, "--checkpoint-every", 0)
     while not (run_dir / "checkpoint.safetensors").exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
@@ -160,18 +153,15 @@ def test_resume_of_nothing_starts_and_of_a_finished_run_changes_nothing(mtd_json
     assert again == first
 
 
-def test_a_folder_in_use_is_refused(mtd, measurement, run_dir):
-    process = start(
-        "recover", measurement, "-o", run_dir, "--box-size", 12, "--tolerance", 0, "--iterations", 100000
-    )
-    try:
-        while not (run_dir / ".lock").exists() or not (run_dir / ".lock").read_text():
-            time.sleep(0.01)
-        error = mtd("recover", measurement, "-o", run_dir, *QUICK, code=75).stderr
-        assert f"process {process.pid} on {os.uname().nodename}" in error
-    finally:
-        process.kill()
-        process.communicate()
+def test_a_folder_in_use_is_refused(mtd, mtd_process, measurement, run_dir):
+    process = mtd_process("recover", measurement, "-o", run_dir, *QUICK, "--iterations", 100000)
+    while not (run_dir / ".lock").exists() or not (run_dir / ".lock").read_text():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    error = mtd("recover", measurement, "-o", run_dir, *QUICK, code=75).stderr
+    assert f"process {process.pid} on {os.uname().nodename}" in error
+    process.kill()
+    process.communicate()
     mtd("recover", measurement, "-o", run_dir, *QUICK)
 
 

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -193,15 +192,9 @@ def test_only_what_mtd_left_is_cleaned_up(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def poor_file_system(tmp_path_factory):
+def poor_file_system(preloaded):
     """A library that answers as file systems without locks, or without flushing of folders, do."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None or sys.platform != "linux":
-        pytest.skip("needs Linux and a C compiler")
-    out = tmp_path_factory.mktemp("poor") / "nofs.so"
-    source = str(Path(__file__).with_name("nofs.c"))
-    subprocess.run([compiler, "-shared", "-fPIC", source, "-o", str(out), "-ldl"], check=True)
-    return out
+    return preloaded("nofs")
 
 
 @pytest.mark.parametrize("lacks", [{"NOFSYNCDIR": "1"}, {"NOFLOCK": "38"}, {"NOFLOCK": "37"}], ids=str)
@@ -218,7 +211,7 @@ def test_a_run_on_a_poor_file_system(poor_file_system, mtd_process, measurement,
         "--device",
         "cpu",
     )
-    process = mtd_process(*words, env={**os.environ, "LD_PRELOAD": str(poor_file_system), **lacks})
+    process = mtd_process(*words, env={**os.environ, "LD_PRELOAD": poor_file_system, **lacks})
     _, stderr = process.communicate(timeout=200)
     assert process.returncode == 0, stderr
     assert not (tmp_path / "run/.lock.owner").exists()
@@ -236,7 +229,7 @@ with locked(Path(sys.argv[1])):
 
 
 def test_without_locks_a_file_says_who_holds_a_folder(poor_file_system, tmp_path):
-    poor = {**os.environ, "LD_PRELOAD": str(poor_file_system), "NOFLOCK": "38"}
+    poor = {**os.environ, "LD_PRELOAD": poor_file_system, "NOFLOCK": "38"}
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=poor) as holder:
         assert holder.stdout.readline() == "held\n"
