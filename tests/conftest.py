@@ -1,14 +1,26 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from mtdcli.main import main
+from mtdcli.report.figures import picture
 from mtdcore import Statistics, get_backend
 from mtdcore.model.normal import Diagonal
 
 
 @pytest.fixture
-def mtd():
+def blank_charts(request, monkeypatch):
+    """Charts of reports are laid out and not drawn, which takes most of a small run; a test marked ``charts`` has them drawn."""
+    if request.node.get_closest_marker("charts") is None:
+        blank = picture(np.zeros((1, 1)))
+        monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda self, file, **_: file.write(blank))
+
+
+@pytest.fixture
+def mtd(blank_charts):
     """Run a command line in this process: ``mtd("recover", path, "-o", folder)``."""
 
     def run(*args, code=0):
@@ -17,6 +29,25 @@ def mtd():
         return result
 
     return run
+
+
+@pytest.fixture
+def mtd_process():
+    """`mtd` as a process of its own, killed at the end of the test."""
+    started = []
+
+    def start(*args, before="", **options):
+        code = f"{before}\nfrom mtdcli.main import main; main()"
+        command = [sys.executable, "-c", code, *map(str, args)]
+        started.append(
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+        )
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -50,20 +51,20 @@ def name_of(package, path):
 FILES = {name_of(p, path): path for p, folder in PACKAGES.items() for path in sorted(folder.rglob("*.py"))}
 
 
+@cache
 def imports(module, path, inside_functions=True):
     """Dotted names of the modules that a file imports."""
     home = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    nodes = ast.walk(tree) if inside_functions else tree.body
-    for node in nodes:
+    tree, names = ast.parse(path.read_text(encoding="utf-8")), []
+    for node in ast.walk(tree) if inside_functions else tree.body:
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = home[: len(home) - node.level + 1] if node.level else []
             source = ".".join([*base, *([node.module] if node.module else [])])
-            for alias in node.names:
-                whole = f"{source}.{alias.name}"
-                yield whole if whole in FILES else source
+            wholes = [f"{source}.{alias.name}" for alias in node.names]
+            names += [whole if whole in FILES else source for whole in wholes]
+    return names
 
 
 GRAPH = {module: set(imports(module, path)) & set(FILES) for module, path in FILES.items()}

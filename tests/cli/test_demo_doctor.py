@@ -15,6 +15,7 @@ def small(monkeypatch):
     monkeypatch.setattr(mtdcli.reproduce.demo, "_SIDE", 140)
 
 
+@pytest.mark.charts
 def test_demo_compares_methods_and_writes_its_report(mtd_json, mtd, tmp_path, small):
     folder = tmp_path / "demo"
     result = mtd_json("demo", "-o", folder)

@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,12 +19,7 @@ def run_dir(tmp_path):
     return tmp_path / "run"
 
 
-def start(*args):
-    """`mtd` as a process of its own."""
-    command = [sys.executable, "-c", "from mtdcli.main import main; main()", *map(str, args)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
+@pytest.mark.charts
 def test_a_run_folder_holds_everything(mtd_json, measurement, run_dir):
     result = mtd_json("recover", measurement, "-o", run_dir, *QUICK, "--iterations", 40, "--seed", 3)
     assert result["iterations"] == 40
@@ -104,8 +98,8 @@ def test_results_are_replaced_only_when_asked(mtd, measurement, run_dir):
     assert (run_dir / "estimate.npy").read_bytes() != before
 
 
-@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
-def test_an_interrupted_run_ends_with_the_same_bits(mtd, measurement, run_dir, tmp_path, sign):
+def test_an_interrupted_run_ends_with_the_same_bits(mtd, mtd_process, measurement, run_dir, tmp_path):
+    """Every signal is in tests/reliability/test_row05_signals.py."""
     options = (
         "--box-size",
         12,
@@ -118,13 +112,13 @@ def test_an_interrupted_run_ends_with_the_same_bits(mtd, measurement, run_dir, t
         "--noise-std",
         "auto",
     )
-    process = start("recover", measurement, "-o", run_dir, *options, "--checkpoint-every", 0)
+    process = mtd_process("recover", measurement, "-o", run_dir, *options, "--checkpoint-every", 0)
     while not (run_dir / "checkpoint.safetensors").exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
-    process.send_signal(sign)
+    process.terminate()
     stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 128 + sign, stderr
+    assert process.returncode == 128 + signal.SIGTERM, stderr
     assert stdout == ""
     assert re.search(
         r"interrupted after iteration \d+; continue with: mtd recover .*--iterations 150.* --resume", stderr
@@ -159,18 +153,15 @@ def test_resume_of_nothing_starts_and_of_a_finished_run_changes_nothing(mtd_json
     assert again == first
 
 
-def test_a_folder_in_use_is_refused(mtd, measurement, run_dir):
-    process = start(
-        "recover", measurement, "-o", run_dir, "--box-size", 12, "--tolerance", 0, "--iterations", 100000
-    )
-    try:
-        while not (run_dir / ".lock").exists() or not (run_dir / ".lock").read_text():
-            time.sleep(0.01)
-        error = mtd("recover", measurement, "-o", run_dir, *QUICK, code=75).stderr
-        assert f"process {process.pid} on {os.uname().nodename}" in error
-    finally:
-        process.kill()
-        process.communicate()
+def test_a_folder_in_use_is_refused(mtd, mtd_process, measurement, run_dir):
+    process = mtd_process("recover", measurement, "-o", run_dir, *QUICK, "--iterations", 100000)
+    while not (run_dir / ".lock").exists() or not (run_dir / ".lock").read_text():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    error = mtd("recover", measurement, "-o", run_dir, *QUICK, code=75).stderr
+    assert f"process {process.pid} on {os.uname().nodename}" in error
+    process.kill()
+    process.communicate()
     mtd("recover", measurement, "-o", run_dir, *QUICK)
 
 

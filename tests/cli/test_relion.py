@@ -15,6 +15,8 @@ from mtdcore.data.micrographs.star import read_star
 
 mrcfile = pytest.importorskip("mrcfile")
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 OPTICS = "data_optics\n\nloop_\n_rlnOpticsGroup #1\n_rlnMicrographPixelSize #2\n1 2.5\n\n"
 OPTIONS = {
     "box_size": 12,
@@ -128,7 +130,7 @@ def test_a_job_from_start_to_finish(project):
     assert np.ptp(average) == pytest.approx(GREY * np.ptp(sim.target), rel=0.35)
 
 
-def test_an_aborted_job_stops_and_goes_on_from_its_checkpoint(project):
+def test_an_aborted_job_stops_and_goes_on_from_its_checkpoint(project, inside):
     relion = Pipeliner(project[0])
     long = OPTIONS | {"iterations": 200, "tolerance": 0, "checkpoint_every": 0}
     process = relion.start_until_checkpoint(**long)
@@ -136,20 +138,20 @@ def test_an_aborted_job_stops_and_goes_on_from_its_checkpoint(project):
     assert process.wait(timeout=100) == 1
     assert relion.exits == ["ABORTED"], (relion.folder / "run.err").read_text()
     assert not (relion.folder / "run/run.json").exists()
-    code, exits, err = relion.run(**long)
+    code, exits, err = inside(**long)
     assert (code, exits) == (0, ["SUCCESS"]), err
     assert "going on after iteration" in err
     assert not (relion.folder / "RELION_JOB_ABORT_NOW").exists()
 
 
-def test_a_job_that_is_ended_by_the_batch_system_goes_on_with_other_threads(project):
+def test_a_job_that_is_ended_by_the_batch_system_goes_on_with_other_threads(project, inside):
     relion = Pipeliner(project[0])
     long = OPTIONS | {"iterations": 200, "tolerance": 0, "checkpoint_every": 0}
     process = relion.start_until_checkpoint(**long)
     process.terminate()
     assert process.wait(timeout=100) != 0
     assert relion.exits == ["ABORTED"], (relion.folder / "run.err").read_text()
-    code, exits, err = relion.run(threads=2, **long)
+    code, exits, err = inside(threads=2, **long)
     assert (code, exits) == (0, ["SUCCESS"]), err
     assert "going on after iteration" in err
 
@@ -160,8 +162,8 @@ def inside(project, monkeypatch, capfd):
     relion = Pipeliner(project[0])
     monkeypatch.chdir(project[0])
 
-    def run(**labels):
-        monkeypatch.setattr("sys.argv", relion.command("micrographs.star", labels))
+    def run(threads=1, **labels):
+        monkeypatch.setattr("sys.argv", relion.command("micrographs.star", labels, threads))
         with pytest.raises(SystemExit) as ending:
             main()
         return ending.value.code, relion.exits, capfd.readouterr().err

@@ -13,6 +13,8 @@ from mtdcli.reproduce.tables import text_table
 from mtdcli.run.folder import RunFolder
 from mtdcli.terminal.console import with_error
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 TINY = ["--targets", "2", "--snr", "5", "--iterations", "3", "--train-steps", "3", "--jobs", "1"]
 
 

@@ -10,6 +10,8 @@ from mtdcli.main import main
 pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 SMALL = ["--channels", "4,6,8", "--steps", "60", "--batch-size", "8", "--validation", "8", "--seed", "3"]
 
 

@@ -3,8 +3,6 @@
 import json
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -31,6 +29,7 @@ def test_a_report_says_what_is_missing_for_a_verdict(mtd, run_dir):
     assert "How sure it is" not in page(run_dir)
 
 
+@pytest.mark.charts
 def test_copies_in_strong_signal_are_supported(mtd_json, run_dir):
     found = mtd_json("trust", run_dir, "--null-runs", 4)
     assert found["supported"]
@@ -105,16 +104,12 @@ def test_a_changed_measurement_is_refused(mtd, measurement, run_dir):
     assert "has changed" in mtd("trust", run_dir, code=65).stderr
 
 
-def test_an_interrupted_judgement_keeps_the_recovery_and_the_null_runs(mtd, mtd_json, measurement, tmp_path):
+def test_an_interrupted_judgement_keeps_the_recovery_and_the_null_runs(
+    mtd_process, mtd_json, measurement, tmp_path
+):
     run_dir = tmp_path / "run"
     options = (*QUICK, "--iterations", 60, "--tolerance", 0, "--seed", 3)
-    command = ["recover", measurement, "-o", run_dir, *options, "--trust", 200]
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from mtdcli.main import main; main()", *map(str, command)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = mtd_process("recover", measurement, "-o", run_dir, *options, "--trust", 200)
     while not (run_dir / "trust.json").exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)

@@ -35,6 +35,7 @@ def micrographs(mtd, tmp_path):
     return path
 
 
+@pytest.mark.charts
 def test_from_a_volume_to_a_volume(mtd, mtd_json, micrographs, tmp_path):
     run = tmp_path / "run"
     result = mtd_json(

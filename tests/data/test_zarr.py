@@ -247,4 +247,4 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
             / 1024
         )
 
-    assert peak(6144) - peak(1536) < 12  # 96 and 24 MiB of pixels
+    assert peak(4096) - peak(1536) < 12  # 64 and 24 MiB of pixels

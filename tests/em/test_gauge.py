@@ -79,6 +79,66 @@ def test_large_slips_are_the_priors_business_also_at_free_angles():
     assert np.allclose(centre_of_mass(found), centre_of_mass(truth), atol=1.0)
 
 
+@pytest.mark.parametrize(("share", "turned"), [(0.999, True), (1.001, False)])
+def test_a_frame_pays_for_what_it_cuts_off(share, turned):
+    """Half the energy over the variance of the average, against the 3 nats of a turn; the prior finds all frames alike."""
+    image = np.zeros((8, 8))
+    image[3:5, 1:3], image[3, 0] = 10.0, 0.5  # upright, the faint pixel is left of the box
+    gauge = PriorGauge(OneImage(np.zeros((8, 8)), std=1e6), 4, (3.5, 0.5))
+    level = share * 0.5 / math.sqrt(2 * 3)
+    found = gauge.choose(image, np.pad(image, 3), level)
+    assert found.sum() == pytest.approx(40.5 if turned else 40.0)
+
+
+class Asked:
+    """A gauge that keeps every frame, and when it was asked: after how many iterations, at what level."""
+
+    def __init__(self):
+        self.states, self.when, self.levels = [], [], []
+
+    def choose(self, target, average, level):
+        self.when.append(len(self.states))
+        self.levels.append(level)
+        return target
+
+
+@pytest.mark.parametrize(
+    ("options", "when"),
+    [
+        ({}, [2, 4, 6]),
+        ({"tolerance": 1e9}, [0]),
+        ({"tolerance": 1e9, "temperature": 2.0, "iterations": 5}, [1, 2, 3]),
+        ({"tolerance": 1e9, "temperature": 1.0, "starts": 3, "initial": "uniform"}, [1]),
+    ],
+    ids=["quarters", "at rest", "not while it is hot", "not in the race"],
+)
+def test_the_gauge_is_asked_at_each_quarter_and_at_rest(options, when):
+    gauge, side = Asked(), 5
+    target = np.random.default_rng(0).uniform(0, 4, size=(side, side))
+    made = mtd.simulate(target, side=55, density=0.1, snr=5.0)
+    fixed = {"box_size": side, "noise_std": made.noise_std, "prior": mtd.GaussianPrior(2.0, 1.5)}
+    fixed |= {"iterations": 8, "tolerance": 0.0, "initial": target, "gauge": gauge}
+    mtd.recover(made.measurement, **(fixed | options), callback=gauge.states.append)
+    assert gauge.when == when
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+def test_the_margin_does_not_count_in_the_level_of_the_average(exact, classes):
+    """That of each class is the noise of what its own box saw."""
+    gauge = Asked()
+    targets = np.random.default_rng(0).uniform(0, 4, size=(2, 5, 5))[:classes]
+    made = mtd.simulate(targets[0], side=62, density=0.1, snr=5.0)
+    pixels = np.array(made.measurement.array)
+    unseen = np.random.default_rng(1).uniform(size=pixels.shape) < 0.5
+    pixels[unseen] = np.nan  # some pixels of the target are seen more often than others
+    found = mtd.recover(
+        pixels, box_size=5, noise_std=made.noise_std, likelihood="window", classes=classes, gauge=gauge,
+        iterations=1, tolerance=1e9, backend=exact, initial=targets if classes > 1 else targets[0], prior=mtd.GaussianPrior(2.0, 1.5),
+    )  # fmt: skip
+    bounds = [found.statistics.of_class(c).normal.bound for c in range(classes)]
+    assert gauge.levels == pytest.approx([found.noise_std / math.sqrt(bound) for bound in bounds])
+
+
 @pytest.mark.parametrize("shift", [(4, 0), (-5, 3), (0, 6)])
 def test_without_a_prior_what_is_bright_goes_to_the_middle(shift):
     """The lower left of a wide box is cut off; the rest comes to the middle, in noise and with a dark fringe around it."""

@@ -77,6 +77,26 @@ def test_parts_without_a_valid_pixel_neither_stop_nor_end_a_run(made, lower):
     assert [record.passes for record in online.history[-2:]] == pytest.approx([1.0, 1.0], abs=0.3)
 
 
+def test_statistics_of_another_frame_are_dropped(made):
+    """And those of the same frame are not."""
+
+    class Turn:
+        """A gauge that turns the target when it is asked first."""
+
+        asked = 0
+
+        def choose(self, target, average, level):
+            self.asked += 1
+            return np.rot90(target) if self.asked == 1 else target
+
+    states, gauge = [], Turn()
+    options = {"starts": 1, "iterations": 8, "tolerance": 0.0, "gauge": gauge, "callback": states.append}
+    run(made, OnlineEM(parts=9, last=0), **options)
+    mixed = [state.leader.running and state.leader.running.mixed for state in states]
+    assert mixed == [1, 2, None, 1, 2, 3, 4, 5]
+    assert gauge.asked == 3
+
+
 def test_every_part_once_before_any_comes_again(made):
     source, online = open_measurement(made.measurement), OnlineEM(parts=4, seed=3, last=0)
     epochs = [[online.batch(source, i, 99)._parts for i in range(first, first + 4)] for first in (0, 4, 8)]

@@ -9,7 +9,6 @@ from mtdcore import (
     Rotations,
     WindowLikelihood,
     e_step,
-    get_backend,
     open_measurement,
     recover,
     relative_error,
@@ -64,11 +63,16 @@ def test_the_scale_is_found(found):
     assert found.summary()["prior_scales"] == list(found.prior_scales)
 
 
+@pytest.fixture(scope="module")
+def of_unknown_noise(made):
+    return run(made, 1.0, noise_std="auto")
+
+
 @pytest.mark.parametrize("unit", [1e-6, 0.1, 7.0, 1e6])
 @pytest.mark.parametrize("noise", ["known", "auto"])
-def test_the_units_of_the_measurement_do_not_matter(made, found, unit, noise):
+def test_the_units_of_the_measurement_do_not_matter(made, found, of_unknown_noise, unit, noise):
     options = {} if noise == "known" else {"noise_std": "auto"}
-    expected = found if noise == "known" else run(made, 1.0, noise_std="auto")
+    expected = found if noise == "known" else of_unknown_noise
     scaled = run(made, unit, **options)
     largest = np.abs(expected.target).max()
     np.testing.assert_allclose(scaled.target / unit, expected.target, rtol=0, atol=1e-4 * largest)
@@ -149,7 +153,7 @@ def test_units():
 
 
 @pytest.mark.parametrize("strength", [0.02, 50.0])
-def test_a_prior_that_knows_nothing_of_the_target_cannot_lead_the_scale_away(made, strength):
+def test_a_prior_that_knows_nothing_of_the_target_cannot_lead_the_scale_away(made, exact, strength):
     """Its norm in units of the prior stays within a factor of 1.5 of a typical image's."""
 
     class Astray(Own):
@@ -159,7 +163,7 @@ def test_a_prior_that_knows_nothing_of_the_target_cannot_lead_the_scale_away(mad
 
     prior, units = Astray(bars(), 0.2), OwnUnits(4.0, 4.0, 4.0)
     likelihood = WindowLikelihood(Rotations(4, SIDE), made.noise_std, 25.0)
-    statistics = e_step(open_measurement(made.measurement), TARGET, likelihood, get_backend("reference"))
+    statistics = e_step(open_measurement(made.measurement), TARGET, likelihood, exact)
     own, scales = np.linalg.norm(TARGET) / 4.0, (1.0,)
     for _ in range(12):
         scales = units.fitted(TARGET, statistics, prior, scales, early=False)

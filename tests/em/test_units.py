@@ -1,5 +1,7 @@
 """``recover(c M + b)`` is ``c recover(M)``: neither the units of a measurement nor its offset matter."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -36,6 +38,13 @@ def run(pixels, scale=1.0, **options):
     return recover(pixels, **(defaults | options))
 
 
+@pytest.fixture(scope="module")
+def plain(made):
+    """The run on the pixels as they are, of each likelihood with and without a prior."""
+    pixels = made.measurement.array[0].astype("f4")
+    return cache(lambda likelihood, learned: run(pixels, likelihood=likelihood, learned=learned))
+
+
 CASES = [("window", False), ("window", True), ("patch", True), ("patch", False)]
 
 
@@ -51,11 +60,11 @@ CASES = [("window", False), ("window", True), ("patch", True), ("patch", False)]
         (30.0, 1e3, "uint16"),
     ],
 )
-def test_units_and_offset_do_not_matter(made, likelihood, learned, scale, offset, kind):
+def test_units_and_offset_do_not_matter(made, plain, likelihood, learned, scale, offset, kind):
     pixels = made.measurement.array[0]
     moved = scale * (pixels + offset * made.noise_std)
     moved = np.rint(moved).astype("u2") if kind == "uint16" else moved.astype(kind)
-    plain = run(pixels.astype("f4"), likelihood=likelihood, learned=learned)
+    plain = plain(likelihood, learned)
     found = run(moved, scale, likelihood=likelihood, learned=learned)
     errors = [relative_error(image, TARGET, max_shift=2) for image in (plain.target, found.target / scale)]
     assert errors[1] == pytest.approx(errors[0], abs=0.01 if kind == "uint16" else 0.002)

@@ -284,6 +284,20 @@ def test_noise_and_count_of_each_are_found(unequal, likelihood):
         assert errors[0] < errors[1]
 
 
+def test_the_count_of_a_micrograph_is_a_posterior_mean():
+    """n copies seen, with an exponential prior on what was to be expected: ``(n + 1) / (1 + 1 / mean)``."""
+    alike = WindowLikelihood(Rotations(4, 6), 0.8, 9.0, micrographs=Micrographs(np.ones(3), [1.0, 2.0, 3.0]))
+    found = e_step(pixels(), target(), alike, EXACT)
+    corners, ledger = found.ledger[0, 1], found.ledger.copy()
+    ledger[:, 4], ledger[2, 1] = (0.0, 3.0, 2.0), corners / 2  # of the last, half was seen
+    told = replace(found, ledger=ledger, expected_count=12.0)
+    counts = alike.updated(told, None, 0.0, corners, early=False).micrographs.count
+    np.testing.assert_allclose(counts, (np.array([0.0, 3.0, 4.0]) + 1) / (1 + 1 / 4))
+    part = replace(told, ledger=ledger[:2])  # a mini-batch without the last, which keeps its share
+    kept = alike.updated(part, None, 0.0, corners, early=False).micrographs.count
+    np.testing.assert_allclose(kept, [0.8, 3.2, 12.0 * 3 / 6])
+
+
 def test_a_known_noise_level_stays(unequal):
     image, sigma, data = unequal
     level = float(np.sqrt(np.mean(sigma**2)))

@@ -117,6 +117,15 @@ def test_an_empty_class_keeps_its_target(update):
     assert shares(found.class_mass, 1.0) == pytest.approx((0.5, 0.5))
 
 
+@pytest.mark.parametrize(("copies", "moves"), [(0.999, False), (1.0, True), (1.001, True)])
+def test_a_class_of_less_than_one_copy_keeps_its_target(copies, moves):
+    found = e_step(mixture()[0], IMAGES, MODEL, EXACT)
+    found = replace(found, expected_count=8.0, class_mass=np.array([8.0 - copies, copies]))
+    moved = EachClass(ExactUpdate())(IMAGES, found, FlatPrior(), 0, 1)
+    assert np.array_equal(moved[1], IMAGES[1]) != moves
+    assert not np.array_equal(moved[0], IMAGES[0])
+
+
 def test_weights_are_held_up_at_first():
     """A class that begins far off is not lost before it could move."""
     pixels, _ = mixture(0.5)

@@ -128,6 +128,14 @@ def test_denoising_update_is_the_closed_form_of_the_window_model(rotations):
     assert np.allclose(longer(target, found, prior, 6, 10), closed, rtol=1e-10)  # plain EM at the end
 
 
+@pytest.mark.parametrize(("rotations", "longer"), [(1, True), (3, False), (4, True), (6, False)])
+def test_steps_are_longer_at_right_angles_only(rotations, longer):
+    """The eigenvalues of views that interpolate lie on both sides of 1, where a doubled step oscillates."""
+    target, found = e_step("window", rotations)
+    early, late = (DenoisingUpdate()(target, found, GaussianPrior(0.5), i, 10) for i in (0, 9))
+    assert np.array_equal(early, late) != longer
+
+
 @pytest.mark.parametrize("options", [{"steps": 0}, {"relaxation": 0.9}, {"relaxation": 2.1}])
 def test_denoising_steps_that_would_not_settle_are_refused(options):
     with pytest.raises(ParameterError, match="a relaxation between 1 and 2; got"):

@@ -1,28 +1,46 @@
 import json
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+HERE = Path(__file__).parent
+
 
 @pytest.fixture
-def mtd_process():
-    """`mtd` as a process of its own, killed at the end of the test."""
-    started = []
+def run_script():
+    """Run a script of this folder: the JSON lines that it prints."""
 
-    def start(*args, before="", **options):
-        code = f"{before}\nfrom mtdcli.main import main; main()"
-        command = [sys.executable, "-c", code, *map(str, args)]
-        started.append(
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    def run(name, *args, **environment):
+        command = [sys.executable, str(HERE / name), *map(str, args)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment}
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=3000, check=False
         )
-        return started[-1]
+        assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+        return [json.loads(line) for line in done.stdout.splitlines()]
 
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
+    return run
+
+
+@pytest.fixture(scope="session")
+def preloaded(tmp_path_factory):
+    """Compile a C file of this folder: the path of a library to be preloaded."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None or sys.platform != "linux":
+        pytest.skip("faults are injected by a preloaded library, which needs Linux and a C compiler")
+
+    def compiled(name):
+        out = tmp_path_factory.mktemp("preloaded") / f"{name}.so"
+        source = str(HERE / f"{name}.c")
+        subprocess.run([compiler, "-shared", "-fPIC", "-O1", source, "-o", str(out), "-ldl"], check=True)
+        return str(out)
+
+    return compiled
 
 
 @pytest.fixture

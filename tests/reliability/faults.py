@@ -124,11 +124,14 @@ class ReplaceMeasurement(Scenario):
 
 
 class ReadMeasurement(ReplaceMeasurement):
+    def prepare(self, folder: Path) -> None:
+        self.good = [self.write(folder, 1)]
+
     def act(self, folder: Path) -> object:
         return pixels(folder / "m.zarr")
 
     def check(self, folder: Path, failed: bool, found: object) -> None:
-        assert failed or np.array_equal(found, self.good[1])  # type: ignore[arg-type]
+        assert failed or np.array_equal(found, self.good[0])  # type: ignore[arg-type]
 
 
 class ReadNpy(Scenario):

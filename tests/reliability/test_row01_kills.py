@@ -1,14 +1,9 @@
 """Runs of ``mtd recover`` that are killed and resumed (row 1)."""
 
-import json
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
-KILLING = Path(__file__).with_name("killing.py")
 OPTIONS = (
     "--box-size",
     8,
@@ -26,11 +21,8 @@ OPTIONS = (
 
 
 @pytest.mark.slow
-def test_fifty_runs_killed_at_random_moments_end_with_the_same_bits(measurement, tmp_path):
-    command = [sys.executable, str(KILLING), str(measurement), str(tmp_path), "50", "5", "7"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=3600, check=False)
-    assert done.returncode == 0, done.stderr
-    runs = [json.loads(line) for line in done.stdout.splitlines()][1:]
+def test_fifty_runs_killed_at_random_moments_end_with_the_same_bits(run_script, measurement, tmp_path):
+    runs = run_script("killing.py", measurement, tmp_path, 50, 5, 7)[1:]
     assert len(runs) == 50
     for run in runs:
         assert run["same"]

@@ -1,15 +1,7 @@
 """Every call of the file system fails in turn; disks fill up (rows 2 and 3)."""
 
-import json
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-HERE = Path(__file__).parent
 QUICK = ("--box-size", 8, "--rotations", 1, "--tolerance", 0, "--iterations", 3, "--device", "cpu")
 
 #: Faults that each scenario must have met, so that a scenario that does nothing does not pass.
@@ -24,14 +16,8 @@ LEAST = {
 
 
 @pytest.fixture(scope="session")
-def library(tmp_path_factory):
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None or sys.platform != "linux":
-        pytest.skip("faults are injected by a preloaded library, which needs Linux and a C compiler")
-    out = tmp_path_factory.mktemp("faults") / "faults.so"
-    source = str(HERE / "faults.c")
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", source, "-o", str(out), "-ldl"], check=True)
-    return out
+def library(preloaded):
+    return preloaded("faults")
 
 
 @pytest.mark.parametrize(
@@ -45,17 +31,9 @@ def library(tmp_path_factory):
         "ReadNpy",
     ],
 )
-def test_every_call_fails_in_turn(library, tmp_path, scenario):
-    done = subprocess.run(
-        [sys.executable, str(HERE / "faults.py"), str(tmp_path), scenario],
-        env={**os.environ, "LD_PRELOAD": str(library), "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=1200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["faults"] >= LEAST[scenario]
+def test_every_call_fails_in_turn(library, run_script, tmp_path, scenario):
+    (found,) = run_script("faults.py", tmp_path, scenario, LD_PRELOAD=library)
+    assert found["faults"] >= LEAST[scenario]
 
 
 FULL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"

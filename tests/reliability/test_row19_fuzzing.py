@@ -1,37 +1,32 @@
 """Damaged files of every kind (row 19): read, or refused with an error of ours; no crash, no hang, memory capped."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-SCRIPT = Path(__file__).with_name("fuzzing.py")
 KINDS = 22  # in specimens.py
 
 for package in ("torch", "mrcfile", "tifffile"):
     pytest.importorskip(package)
 
 
-def fuzz(folder, cases, seed):
-    command = [sys.executable, str(SCRIPT), str(folder), str(cases), str(seed)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=3000, check=False, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(found) == KINDS
-    assert all(kind["cases"] == cases for kind in found)
-    return found
+@pytest.fixture
+def fuzz(run_script, tmp_path):
+    """What so many cases of every kind came to."""
+
+    def run(cases, seed):
+        found = run_script("fuzzing.py", tmp_path, cases, seed)
+        assert len(found) == KINDS
+        assert all(kind["cases"] == cases for kind in found)
+        return found
+
+    return run
 
 
-def test_a_few_cases_of_every_reader(tmp_path):
-    assert all(kind["refused"] > 0 for kind in fuzz(tmp_path, 8, 1))
+def test_a_few_cases_of_every_reader(fuzz):
+    assert all(kind["refused"] > 0 for kind in fuzz(8, 1))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
-def test_ten_thousand_cases(tmp_path, seed):
+def test_ten_thousand_cases(fuzz, seed):
     """4 x 22 x 120 = 10,560."""
-    assert all(kind["refused"] > 40 for kind in fuzz(tmp_path, 120, seed))
+    assert all(kind["refused"] > 40 for kind in fuzz(120, seed))

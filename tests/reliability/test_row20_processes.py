@@ -164,7 +164,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("methods", [["fork"], ["forkserver", "spawn"]], ids=str)
+@pytest.mark.parametrize("methods", [["fork"], ["forkserver"]], ids=str)
 def test_worker_processes_after_kernels_ran(tmp_path, methods):
     """Numba, the reading thread and zarr's event loop have run in the parent; a forked child must not wait for them."""
     target = np.random.default_rng(1).normal(size=(8, 8))

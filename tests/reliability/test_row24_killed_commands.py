@@ -1,34 +1,22 @@
 """Import, train-prior and report, killed at random moments (row 24): nothing is lost and nothing is left behind."""
 
-import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).with_name("killing_commands.py")
 
-
-def killed(command, folder, kills, seed):
-    if command == "train-prior":
-        pytest.importorskip("torch")
-    words = [sys.executable, str(SCRIPT), command, str(folder), str(kills), str(seed)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(words, capture_output=True, text=True, timeout=3000, check=False, env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads(done.stdout.splitlines()[-1])["kills"]
-
-
-def test_an_import_that_is_killed(tmp_path):
-    assert killed("import", tmp_path, 5, 1) == 5
+def test_an_import_that_is_killed(run_script, tmp_path):
+    assert run_script("killing_commands.py", "import", tmp_path, 5, 1)[-1]["kills"] == 5
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["import", "train-prior", "report"])
-def test_fifty_kills(tmp_path, command):
-    assert killed(command, tmp_path, 50, 2) == 50
+def test_fifty_kills(run_script, tmp_path, command):
+    if command == "train-prior":
+        pytest.importorskip("torch")
+    assert run_script("killing_commands.py", command, tmp_path, 50, 2)[-1]["kills"] == 50
 
 
 def test_what_a_killed_training_left_is_cleaned_up(tmp_path):
