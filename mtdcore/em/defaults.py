@@ -235,9 +235,9 @@ def begin_state(
 ) -> EMState:
     """The state before the first iteration; arguments as in :func:`mtdcore.recover`.
 
-    Starts are draws from the prior where there is one, what suits the update otherwise: random pixels, which are cooled, or
-    faint ones for :class:`WienerUpdate`, which are not (of a known diameter: several kinds that race): at the noise level of a high temperature the filter leaves the mean over
-    rotations at best, an image that looks the same at all of them, which EM never leaves.
+    Starts are draws from the prior where there is one. Without, the update says: random pixels, which are cooled, or faint ones
+    for :class:`WienerUpdate`, which are not: at the noise level of a high temperature its filter leaves the mean over rotations
+    at best, an image that looks the same at all of them, which EM never leaves. Where the diameter is known several kinds race.
     """
     kind = initial
     if kind is None:
