@@ -6,6 +6,7 @@ link, nothing that somebody else put there. A folder is made beside its place an
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -28,6 +29,9 @@ CLAIM = ".claim"
 _OWN = re.compile(
     rf"(0/)?(zarr\.json|digests\.npz|c(/\d+)*)|0|micrographs\.json|truth\.npz|{re.escape(CLAIM)}"
 )
+
+#: Files that zarr, and :func:`mtdcore._base.files.write_whole`, had begun in a folder that was left half done.
+_HALF = re.compile(r".+\.partial|\..+\.\d+\.part")
 
 #: Bytes of metadata that are looked at, and seconds after which a temporary folder should say who makes it.
 _MOST, _GRACE = 16 << 20, 60.0
@@ -87,6 +91,7 @@ def making_folder(path: Path, overwrite: bool, inputs: Sequence[Path] = ()) -> I
     placed = False
     try:
         _clean(aside, path)
+        _sweep(temporary)
         check_output(path, overwrite, inputs)
         yield temporary
         check_output(path, overwrite, inputs)
@@ -136,7 +141,7 @@ def _holder(temporary: Path) -> Process | None:
 
 def _discard(temporary: Path, path: Path) -> None:
     """Remove what a dead process left, taken away first so that of two processes only one does."""
-    if temporary.is_symlink() or not temporary.is_dir() or _foreign(temporary, marked=False):
+    if not _unfinished(temporary):
         raise StorageError(
             f"{temporary} stands where {path} is made, and mtd did not write it: move it away."
         )
@@ -146,13 +151,24 @@ def _discard(temporary: Path, path: Path) -> None:
     _remove(mine)
 
 
+def _sweep(temporary: Path) -> None:
+    """Remove what processes that were killed while they discarded something had taken away."""
+    for left in temporary.parent.glob(f"{glob.escape(temporary.name)}.*"):
+        if left.suffix[1:].isdigit() and _unfinished(left):
+            _remove(left)
+
+
+def _unfinished(folder: Path) -> bool:
+    """Whether this is a folder that mtd began, with nothing of others in it."""
+    return not folder.is_symlink() and folder.is_dir() and not _foreign(folder, marked=False)
+
+
 def _clean(aside: Path, path: Path) -> None:
     """Bring back, or remove, what a process that was killed while it replaced a folder had put aside."""
-    if aside.is_symlink() or not aside.is_dir() or _foreign(aside) is not None:
-        return
-    if os.path.lexists(path):
-        _remove(aside)
-    else:
+    if os.path.lexists(path):  # it may be half removed
+        if _unfinished(aside):
+            _remove(aside)
+    elif aside.is_dir() and _foreign(aside) is None:
         aside.rename(path)
 
 
@@ -188,9 +204,7 @@ def _foreign(path: Path, marked: bool = True) -> str | None:
         inside = Path(folder).relative_to(path)
         for name in (*folders, *files):
             relative = (inside / name).as_posix()
-            unfinished = not marked and re.fullmatch(
-                r".+\.partial", name
-            )  # of zarr, in a folder left half done
+            unfinished = not marked and _HALF.fullmatch(name)
             if (Path(folder) / name).is_symlink() or not (_OWN.fullmatch(relative) or unfinished):
                 return f"{relative} in it is somebody else's"
     return None

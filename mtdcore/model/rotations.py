@@ -216,7 +216,7 @@ def _shear_rotate(stack: Array, rests: Sequence[float]) -> Array:
         # exponentials are most of the time: places are equally spaced, so that a product of two of few gives each
         slope = xp.asarray(slopes, dtype=xp.float64, device=device(stack))[:, None]
         far = _phases(slope * places[::_STRIDE][None, :], 2 * length)
-        near = _phases(slope * (places[:_STRIDE] - places[0])[None, :], 2 * length)
+        near = _phases(slope * (places[: min(_STRIDE, places.shape[0])] - places[0])[None, :], 2 * length)
         every = xp.expand_dims(far, axis=2) * xp.expand_dims(near, axis=1)
         return xp.reshape(every, (len(slopes), -1, every.shape[-1]))[:, : places.shape[0], :]
 

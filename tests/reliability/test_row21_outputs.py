@@ -237,6 +237,25 @@ def test_what_a_killed_process_left_is_cleaned_up_and_what_it_put_aside_comes_ba
     assert open_measurement(path).shape == (1, 24, 24)
 
 
+def test_what_was_left_by_processes_killed_while_they_cleaned_up_goes_too(tmp_path):
+    """Half removed, renamed for removal, and with the beginning of a file in it."""
+    path = tmp_path / "m.zarr"
+    simulate(np.ones((4, 4)), side=16, count=1, noise_std=1.0, path=path)
+    before = tree(path)
+    aside, taken, begun = (tmp_path / f".m.zarr.mtd.{kind}" for kind in ("old", "partial.4711", "partial"))
+    for left in (aside, taken, begun):
+        shutil.copytree(path, left)
+        (left / "zarr.json").unlink()
+        (left / ".digests.npz.4711.part").write_bytes(b"PK")
+        os.utime(left, (0, 0))
+    with pytest.raises(StorageError), making_folder(path, False):
+        pass
+    assert tree(path) == before
+    with making_folder(path, True):
+        pass
+    assert [one.name for one in tmp_path.iterdir()] == ["m.zarr"]
+
+
 def test_a_temporary_folder_of_somebody_else_is_not_removed(tmp_path):
     (tmp_path / ".m.mtd.partial").mkdir()
     (tmp_path / ".m.mtd.partial/thesis.tex").write_text("thesis")
