@@ -18,6 +18,7 @@ from ...data.tiles import TileGeometry
 from ...errors import ParameterError
 from ..optics import Micrographs
 from ..views import Views
+from ..whitening import Whitening
 from .base import Found, Likelihood, equal_weights
 
 #: Pixels along one side of a tile: large enough to amortise the work around the transforms (measured: 256 is a
@@ -39,6 +40,7 @@ class PatchLikelihood(Likelihood):
         class_weights: share of each of C classes among the copies; None: one class.
         micrographs: what tells the micrographs apart; None: nothing does.
         offset: what every pixel reads where there is neither noise nor a copy, in the units of the measurement.
+        whitening: the filter that makes the noise white; None: it is.
     """
 
     views: Views
@@ -48,6 +50,7 @@ class PatchLikelihood(Likelihood):
     class_weights: tuple[float, ...] | None = None
     micrographs: Micrographs | None = None
     offset: float = 0.0
+    whitening: Whitening | None = None
 
     localises = False
     tempered = False
@@ -97,7 +100,11 @@ class PatchLikelihood(Likelihood):
             return self
         noise_std = self.noise_std * float(optics.noise_ratio[index])
         return replace(
-            self, views=optics.seen_through(self.views, index), noise_std=noise_std, micrographs=None
+            self,
+            views=optics.seen_through(self.shown, index),
+            noise_std=noise_std,
+            micrographs=None,
+            whitening=None,
         )
 
     @property

@@ -17,6 +17,7 @@ from ...data.tiles import Tile, TileGeometry
 from ...errors import ParameterError
 from ..optics import Micrographs
 from ..views import Views
+from ..whitening import Whitening
 from .base import FLOOR, Found, Likelihood, equal_weights
 
 #: Exclusion saturates: above this share of the close-packed density the activity would diverge.
@@ -42,6 +43,7 @@ class WindowLikelihood(Likelihood):
         class_weights: share of each of C classes among the copies; None: one class.
         micrographs: what tells the micrographs apart; None: nothing does.
         offset: what every pixel reads where there is neither noise nor a copy, in the units of the measurement.
+        whitening: the filter that makes the noise white; None: it is.
     """
 
     views: Views
@@ -53,6 +55,7 @@ class WindowLikelihood(Likelihood):
     class_weights: tuple[float, ...] | None = None
     micrographs: Micrographs | None = None
     offset: float = 0.0
+    whitening: Whitening | None = None
 
     localises = True
     tempered = True
@@ -127,7 +130,8 @@ class WindowLikelihood(Likelihood):
             return self
         return replace(
             self,
-            views=optics.seen_through(self.views, index),
+            views=optics.seen_through(self.shown, index),
+            whitening=None,
             noise_std=self.noise_std * float(optics.noise_ratio[index]),
             expected_count=self.expected_count * float(optics.count_share[index]),
             positions=self.positions // len(optics),
@@ -205,4 +209,5 @@ def localised(likelihood: Likelihood, expected_count: float) -> WindowLikelihood
         class_weights=likelihood.class_weights,
         micrographs=likelihood.micrographs,
         offset=likelihood.offset,
+        whitening=likelihood.whitening,
     )

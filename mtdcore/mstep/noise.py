@@ -1,0 +1,135 @@
+"""The M-step of the noise: from the power of what copies leave to the filter that makes it white (docs/model.md 13).
+
+A mean of few periodograms is rough. From coarse to fine, from one number for all frequencies over rings and wide patches to lines and
+single frequencies, the estimate follows it only where it departs from the coarser one by more than chance: white noise stays white,
+and stripes, which are a line, are found. (Multiscale shrinkage, as of wavelet coefficients: Donoho and Johnstone 1994.)
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, TypeAlias
+
+import numpy as np
+from scipy import ndimage
+
+from ..estep.residual import Residual
+from ..model.whitening import MOST, Whitening
+
+#: How the noise is modelled: white, white unless the data say otherwise, or by its spectrum in any case.
+Noise: TypeAlias = Literal["auto", "white", "spectrum"]
+
+#: Standard errors that are chance: of some dozens of rings, of thousands of frequencies.
+_RINGS, _FINE = 4.5, 5.5
+
+#: Widths in bins of the averages across (row, column) frequencies, from coarse to fine; inf: a whole line.
+_SCALES = ((6.0, 6.0), (math.inf, 0.0), (0.0, math.inf), (2.0, 2.0), (0.0, 0.0))
+
+#: Correlation of a bin with its neighbours under a Hann window, summed over a line: so many bins tell as much as one.
+_ALIKE = 1.94
+
+#: Periods beyond so many boxes are background, where their power exceeds that of periods of one to two boxes so many times.
+_SLOW, _EXCESS = 4.0, 3.0
+
+
+def learned(
+    residual: Residual, box: int, noise: Noise, noise_std: float | None, background: bool = False
+) -> Whitening | None:
+    """The filter for what the copies leave; None: the noise is white within the error of its spectrum.
+
+    Args:
+        residual: its power.
+        box: side of the box in pixels.
+        noise: "auto", or "spectrum": no filter is not an answer.
+        noise_std: noise level that the filtered measurement is to have; None: that of the noise without its slow part.
+        background: whether a slow background is known to be there.
+    """
+    side = len(residual.power)
+    power = _whole(residual.power)
+    spectrum, white = shrunk(power, residual.pieces)
+    slow = _frequencies(side) <= 1.0 / (_SLOW * box) + 1e-9
+    background |= not white and _slow(spectrum, box)
+    if white and noise == "auto" and not background:
+        return None
+    typical = float(spectrum[~slow].mean()) if noise_std is None else noise_std**2
+    amplitude = np.sqrt(np.maximum(spectrum / typical, 1.0 / MOST**2))
+    if background:
+        amplitude[slow] = max(MOST, float(amplitude.max()))
+    return Whitening(amplitude[:, : side // 2 + 1], background)
+
+
+def shrunk(power: np.ndarray, pieces: float) -> tuple[np.ndarray, bool]:
+    """A smooth spectrum through a mean of periodograms, and whether it is flat.
+
+    Args:
+        power: (P, P) on the whole ``fft2`` grid, point-symmetric.
+        pieces: how many independent periodograms it is worth.
+    """
+    side = len(power)
+    # the mean of a piece is no frequency of its own under the taper
+    ring = np.clip(np.rint(_frequencies(side) * side).astype(int), 1, side // 2) - 1
+    bins = np.bincount(ring.ravel())
+    level = float(np.median(power)) / (1.0 - 1.0 / (9.0 * pieces)) ** 3
+    rings = np.bincount(ring.ravel(), power.ravel()) / bins
+    # half of the bins are the mirror image of the others, and neighbours are alike
+    surprise = _surprise(rings / level, pieces * np.maximum(1.0, bins / (2.0 * _ALIKE**2)))
+    white = bool(surprise.max() <= _RINGS)
+    spectrum = np.full(power.shape, level) if white else _curve(rings, bins)[ring]
+    for scale in _SCALES:
+        ratio, number = _averaged(power / spectrum, scale)
+        departs = _surprise(ratio, pieces * number) > _FINE
+        if departs.any():
+            white = False
+            spectrum = spectrum * np.where(departs, ratio, 1.0)
+    return spectrum, white
+
+
+def _surprise(ratio: np.ndarray, degrees: np.ndarray | float) -> np.ndarray:
+    """Standard errors by which means of so many exponential variables depart from 1 (Wilson and Hilferty 1931)."""
+    ninth = 1.0 / (9.0 * degrees)
+    return np.asarray(np.abs(np.cbrt(ratio) - (1.0 - ninth)) / np.sqrt(ninth))
+
+
+def _averaged(ratio: np.ndarray, scale: tuple[float, float]) -> tuple[np.ndarray, float]:
+    """Averages of a scale, and of how many independent frequencies each is one."""
+    number = 1.0
+    for axis, width in enumerate(scale):
+        if math.isinf(width):
+            ratio = np.broadcast_to(ratio.mean(axis=axis, keepdims=True), ratio.shape)
+            number *= ratio.shape[axis] / (2.0 * _ALIKE)
+        elif width:
+            ratio = ndimage.gaussian_filter1d(ratio, width, axis=axis, mode="wrap")
+            number *= max(1.0, 2.0 * math.sqrt(math.pi) * width / _ALIKE)
+    return ratio, number
+
+
+def _curve(rings: np.ndarray, bins: np.ndarray) -> np.ndarray:
+    """Rings averaged over neighbours, further at higher frequencies, where a spectrum changes slowly."""
+    smooth = np.array(rings)
+    for r in range(3, len(rings)):
+        reach = max(1, r // 8)
+        near = slice(max(2, r - reach), min(len(rings), r + reach + 1))
+        smooth[r] = np.exp(np.average(np.log(rings[near]), weights=bins[near]))
+    return smooth
+
+
+def _frequencies(side: int) -> np.ndarray:
+    """|frequency| in cycles per pixel on the whole ``fft2`` grid."""
+    line = np.fft.fftfreq(side)
+    return np.asarray(np.hypot(line[:, None], line))
+
+
+def _slow(spectrum: np.ndarray, box: int) -> bool:
+    """Whether the longest periods exceed those of one to two boxes, along rows and along columns: a line does so along one of them."""
+    index = np.abs(np.fft.fftfreq(len(spectrum))) * box
+    near = index <= 1.0 / _SLOW + 1e-9
+    beside = (index > 0.5) & (index <= 1.0)
+    slow = spectrum[np.ix_(near, near)].mean()
+    return bool(slow > _EXCESS * max(spectrum[np.ix_(near, beside)].mean(), spectrum[np.ix_(beside, near)].mean()))
+
+
+def _whole(power: np.ndarray) -> np.ndarray:
+    """The ``fft2`` grid of a real image from half of it."""
+    side = len(power)
+    mirror = power[(-np.arange(side)) % side][:, 1 : (side + 1) // 2][:, ::-1]
+    return np.concatenate([power, mirror], axis=1)
