@@ -40,6 +40,7 @@ from ..model.priors import FlatPrior, Prior, has_own_units, is_flat
 from ..model.rotations import Rotations, in_plane
 from ..model.views import Classes, Views
 from ..mstep.classes import EachClass
+from ..mstep.noise import Noise
 from ..mstep.support import Supported, soft_disc
 from ..mstep.updates import DenoisingUpdate, ExactUpdate, Update
 from ..mstep.wiener import WienerUpdate
@@ -56,6 +57,7 @@ COPIES = 50
 COARSE_STEP = 4
 FILLED = 0.5
 FEW = 6
+ROUNDS = 10
 
 _LIKELIHOODS: dict[str, type[PatchLikelihood] | type[WindowLikelihood]] = {
     "window": WindowLikelihood,
@@ -87,6 +89,7 @@ class Plan:
         copies: number of copies that are enough to find the centre of the target.
         late: whether a race is decided by late evidence.
         support: diameter of the target in pixels; None: the box.
+        noise: how the noise is modelled.
     """
 
     backend: Backend
@@ -105,6 +108,7 @@ class Plan:
     units: OwnUnits | None = None
     late: bool = False
     support: float | None = None
+    noise: Noise = "white"
 
     @property
     def quarter(self) -> int:
@@ -272,6 +276,7 @@ def begin_plan(
     offset: float | Literal["auto"] | None,
     learn_separation: bool,
     diameter: float | None,
+    noise: Noise,
     backend: str | Backend,
     executor: Executor | None,
 ) -> Plan:
@@ -298,6 +303,7 @@ def begin_plan(
         units=own_units(prior, prior_scale, update, likelihood),
         late=is_flat(prior),
         support=diameter,
+        noise=noise,
     )
 
 

@@ -13,9 +13,12 @@ import numpy as np
 from .._base.typing import Array
 from ..data import Measurement
 from ..estep.expectation import e_step, tile_cut
+from ..estep.residual import residual_spectrum, spectrum_side
 from ..estep.statistics import Statistics
 from ..model.likelihood import Likelihood
-from .defaults import FEW, FILLED, Plan
+from ..mstep.noise import learned
+from ..mstep.updates import SEARCH_SHARE
+from .defaults import FEW, FILLED, ROUNDS, Plan
 from .gauge.agreement import agreement
 from .gauge.centre import centred
 from .gauge.extent import spaced
@@ -26,6 +29,9 @@ from .state import Candidate, EMState, IterationRecord, Recovery
 #: Starts that end above this share of the best evidence are rivals, and show the same above this correlation.
 _ABOUT, _ALIKE = 0.9, 0.8
 
+#: Relative change of the filter below which the noise is as before.
+_SAME = 0.03
+
 
 def run(
     plan: Plan, source: Measurement, state: EMState, callback: Callable[[EMState], bool | None] | None
@@ -33,7 +39,12 @@ def run(
     """Iterate from a state until the target is at rest, the iterations are done, or the callback returns True."""
     step = _Iteration(plan, source)
     stopped: Literal["iterations", "tolerance", "callback"] = "iterations"
-    while not _done(plan, state) and state.iteration < plan.iterations:  # a resumed run may be done
+    while state.iteration < plan.iterations:  # a resumed run may be done
+        if _done(plan, state):
+            heard = step.listening(state)
+            if heard is state:
+                break
+            state = heard
         state = step(state)
         if callback is not None and callback(state):
             stopped = "callback"
@@ -69,6 +80,8 @@ class _Iteration:
     def __call__(self, state: EMState) -> EMState:
         """The state after one more iteration of every candidate, or of the best one once the race is over."""
         began = time.perf_counter()
+        if self._is_due_to_listen(state.iteration):
+            state = self.listening(state)
         carried = state.best(self._places(state))
         gauge = self.plan.gauge if len(carried) == 1 or self.plan.late else None
         moved, records = zip(*(self._advance(c, state, gauge, began) for c in carried), strict=True)
@@ -76,6 +89,44 @@ class _Iteration:
         slowest = max(record.step_norm for record in records)
         passes = sum(record.passes for record in records)
         return state.advance(moved, replace(records[best], step_norm=slowest, passes=passes))
+
+    def listening(self, state: EMState) -> EMState:
+        """The state with the noise that the leader's copies leave, for all candidates alike; the same object where nothing changes.
+
+        Before the first iteration nothing is known of copies: only a slow background is, which no copy has.
+        """
+        plan, leader = self.plan, state.leader
+        if plan.noise == "white" or state.iteration > SEARCH_SHARE * plan.iterations:
+            return state
+        known = state.iteration > 0
+        if known and leader.likelihood.whitening is None and state.iteration < plan.quarter:
+            return state
+        side = spectrum_side(leader.likelihood.views.box_shape, self.source.shape)
+        found = None if side is None else residual_spectrum(
+            self.source,
+            leader.target if known else None,
+            leader.likelihood,
+            plan.backend,
+            side,
+            state.history[-1].expected_count if known else None,
+        )
+        if found is None:
+            return state
+        box = max(leader.likelihood.views.box_shape)
+        level = None if plan.learn_noise else leader.likelihood.noise_std
+        before = leader.likelihood.whitening
+        heard = learned(found, box, plan.noise, level, known)
+        if heard is before or (heard is not None and heard.agrees(before, _SAME)):
+            return state
+        candidates = tuple(
+            replace(one, likelihood=one.likelihood.with_whitening(heard), running=None)
+            for one in state.candidates
+        )
+        return replace(state, candidates=candidates)
+
+    def _is_due_to_listen(self, iteration: int) -> bool:
+        due = iteration % max(1, self.plan.iterations // ROUNDS) == 0
+        return self.plan.noise != "white" and due
 
     def _places(self, state: EMState) -> int:
         """Candidates that go on: all at first, ``quarter / n`` after n iterations, one from the first quarter on.
@@ -164,7 +215,7 @@ class _Iteration:
 
         What boxes share would be taken off twice. Where they overlap the offset stays at the median.
         """
-        if not self.plan.learn_offset:
+        if not self.plan.learn_offset or likelihood.whitening is not None:  # filtered pixels do not tell it
             return 0.0
         support = self.plan.support
         area = math.prod(likelihood.views.box_shape) if support is None else math.pi / 4 * support**2

@@ -17,6 +17,7 @@ from ..model.likelihood import Likelihood
 from ..model.optics import Micrographs
 from ..model.priors import FlatPrior, Prior, ScaledPrior
 from ..model.views import Views
+from ..mstep.noise import Noise
 from ..mstep.updates import Update
 from .batches import OnlineEM
 from .checks.arguments import check_agreement, check_arguments, check_diameter
@@ -45,6 +46,7 @@ def recover(
     rotations: int | Views = 4,
     coarse_rotations: int | Literal["auto"] | None = "auto",
     noise_std: float | Literal["auto"] = "auto",
+    noise: Noise = "auto",
     offset: float | Literal["auto"] | None = "auto",
     prior: Prior | None = None,
     prior_scale: float | Literal["auto"] | None = None,
@@ -186,6 +188,7 @@ def recover(
         offset=offset,
         learn_separation=min_separation == "auto" and isinstance(likelihood, str) and diameter is None,
         diameter=diameter,
+        noise=noise,
         backend=backend,
         executor=executor,
     )

@@ -20,6 +20,9 @@ from ..model.likelihood.window import localised
 from .backends import Backend
 from .posteriors import Posterior
 
+#: Sides of a piece in boxes, in pixels at most (but two boxes), and at least.
+_BOXES, _LARGEST, _SMALLEST = 4, 256, 16
+
 #: Tiles that are looked at, spread evenly over the measurement: they hold a thousand pieces and more.
 _TILES = 24
 
@@ -46,6 +49,18 @@ class Residual:
     power: np.ndarray
     pieces: float
     mean: float
+
+
+def spectrum_side(box: tuple[int, int], shape: tuple[int, int, int]) -> int | None:
+    """P for a box and micrographs of this shape: four boxes, as far as there is room and memory; None: there is not.
+
+    Args:
+        box: (h, w) pixels.
+        shape: (micrographs, H, W).
+    """
+    side = max(box)
+    wanted = min(_BOXES * side, max(_LARGEST, 2 * side), *shape[1:]) // 2 * 2
+    return wanted if wanted >= side and wanted >= _SMALLEST else None
 
 
 def residual_spectrum(

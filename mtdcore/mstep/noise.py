@@ -29,11 +29,11 @@ _SCALES = ((6.0, 6.0), (math.inf, 0.0), (0.0, math.inf), (2.0, 2.0), (0.0, 0.0))
 _ALIKE = 1.94
 
 #: Periods beyond so many boxes are background, where their power exceeds that of periods of one to two boxes so many times.
-_SLOW, _EXCESS = 4.0, 3.0
+_SLOW, _EXCESS, _DATA = 4.0, 3.0, 5.0
 
 
 def learned(
-    residual: Residual, box: int, noise: Noise, noise_std: float | None, background: bool = False
+    residual: Residual, box: int, noise: Noise, noise_std: float | None, known: bool = True
 ) -> Whitening | None:
     """The filter for what the copies leave; None: the noise is white within the error of its spectrum.
 
@@ -42,14 +42,13 @@ def learned(
         box: side of the box in pixels.
         noise: "auto", or "spectrum": no filter is not an answer.
         noise_std: noise level that the filtered measurement is to have; None: that of the noise without its slow part.
-        background: whether a slow background is known to be there.
     """
     side = len(residual.power)
     power = _whole(residual.power)
     spectrum, white = shrunk(power, residual.pieces)
     slow = _frequencies(side) <= 1.0 / (_SLOW * box) + 1e-9
-    background |= not white and _slow(spectrum, box)
-    if white and noise == "auto" and not background:
+    background = not white and _slow(spectrum, box, _EXCESS if known else _DATA)
+    if white and noise == "auto" or not (known or background):
         return None
     typical = float(spectrum[~slow].mean()) if noise_std is None else noise_std**2
     amplitude = np.sqrt(np.maximum(spectrum / typical, 1.0 / MOST**2))
@@ -119,13 +118,13 @@ def _frequencies(side: int) -> np.ndarray:
     return np.asarray(np.hypot(line[:, None], line))
 
 
-def _slow(spectrum: np.ndarray, box: int) -> bool:
+def _slow(spectrum: np.ndarray, box: int, excess: float) -> bool:
     """Whether the longest periods exceed those of one to two boxes, along rows and along columns: a line does so along one of them."""
     index = np.abs(np.fft.fftfreq(len(spectrum))) * box
     near = index <= 1.0 / _SLOW + 1e-9
     beside = (index > 0.5) & (index <= 1.0)
     slow = spectrum[np.ix_(near, near)].mean()
-    return bool(slow > _EXCESS * max(spectrum[np.ix_(near, beside)].mean(), spectrum[np.ix_(beside, near)].mean()))
+    return bool(slow > excess * max(spectrum[np.ix_(near, beside)].mean(), spectrum[np.ix_(beside, near)].mean()))
 
 
 def _whole(power: np.ndarray) -> np.ndarray:
