@@ -13,6 +13,7 @@ constant                 value     reason
                                    of its error, and boxes that overlap count pixels twice (test_extent.py)
 ``FEW``                  6         starts without a prior that run to the end: of blobs, early evidence prefers narrow ones, which
                                    end at half the nats of the right ones (docs/accuracy.md)
+``ROUNDS``               10        the noise is listened to so many times in a run, as long as it searches (noise.py)
 ``mstep.SEARCH_SHARE``   .6        share of the iterations that search; the others converge (ablation.py)
 ``base.FLOOR``           .5        share of its start that the count keeps while the target is meaningless (ablation.py)
 =======================  ========  ===================================================================================
@@ -33,14 +34,16 @@ from ..data import Measurement
 from ..data.noise import estimate_noise_std, estimate_offset
 from ..errors import ParameterError
 from ..estep.backends import Backend, get_backend
+from ..estep.residual import SMALLEST, residual_spectrum, spectrum_side
 from ..model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
 from ..model.likelihood.base import check_whole
 from ..model.optics import Micrographs
 from ..model.priors import FlatPrior, Prior, has_own_units, is_flat
 from ..model.rotations import Rotations, in_plane
 from ..model.views import Classes, Views
+from ..model.whitening import Whitening
 from ..mstep.classes import EachClass
-from ..mstep.noise import Noise
+from ..mstep.noise import Noise, learned
 from ..mstep.support import Supported, soft_disc
 from ..mstep.updates import DenoisingUpdate, ExactUpdate, Update
 from ..mstep.wiener import WienerUpdate
@@ -223,6 +226,77 @@ def begin_offset(
         ) from None
 
 
+def begin_noise(
+    likelihood: Likelihood,
+    source: Measurement,
+    noise: Noise,
+    learn_noise: bool,
+    update: Update,
+    backend: Backend,
+    given: bool,
+) -> Likelihood:
+    """The likelihood with the noise at the start: white, unless the measurement shows what no copies are.
+
+    Args:
+        likelihood: with its offset.
+        source: the measurement.
+        noise: as in :func:`mtdcore.recover`.
+        learn_noise: whether the noise level is learned rather than given.
+        update: the M-step.
+        backend: computes.
+        given: whether the likelihood is the user's, whose own noise then is the start.
+
+    Raises:
+        ParameterError: a spectrum is asked for, and the micrographs are too small for one.
+    """
+    views, side = likelihood.views, spectrum_side(likelihood.views.box_shape, source.shape)
+    if noise == "spectrum" and side is None:
+        raise ParameterError(
+            f"a noise spectrum needs pieces of a box, and of {SMALLEST} x {SMALLEST} pixels, at least; micrographs of {source.shape[1:]} "
+            f'pixels with a box of {views.box_shape} have none: give noise="white".'
+        )
+    if given or noise_of(noise, update) == "white":
+        return likelihood
+    heard = heard_noise(source, likelihood, noise, learn_noise, backend)
+    return likelihood if heard is None else likelihood.with_whitening(heard)
+
+
+def noise_of(noise: Noise, update: Update) -> Noise:
+    """What "auto" means: the published method takes the noise to be white."""
+    return "white" if noise == "auto" and not update.learns_offset else noise
+
+
+def heard_noise(
+    source: Measurement,
+    likelihood: Likelihood,
+    noise: Noise,
+    learn_noise: bool,
+    backend: Backend,
+    target: np.ndarray | None = None,
+    copies: float = 0.0,
+) -> Whitening | None:
+    """The noise that copies of a target leave; None: it is white, or there is nothing to judge it by.
+
+    Args:
+        source: the measurement.
+        likelihood: with the noise so far.
+        noise: as in :func:`mtdcore.recover`.
+        learn_noise: see :func:`begin_noise`.
+        backend: computes.
+        target: on the host; None: the copies are unknown.
+        copies: how many are expected.
+    """
+    box = likelihood.views.box_shape
+    side = spectrum_side(box, source.shape)
+    if side is None:
+        return None
+    found = residual_spectrum(source, target, likelihood, backend, side, copies)
+    if found is None:
+        return None
+    level = None if learn_noise else likelihood.noise_std
+    return learned(found, max(box), noise, level, copies=target is None)
+
+
 def begin_state(
     likelihood: Likelihood,
     source: Measurement,
@@ -303,7 +377,7 @@ def begin_plan(
         units=own_units(prior, prior_scale, update, likelihood),
         late=is_flat(prior),
         support=diameter,
-        noise=noise,
+        noise=noise_of(noise, update),
     )
 
 

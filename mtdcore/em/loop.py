@@ -13,12 +13,10 @@ import numpy as np
 from .._base.typing import Array
 from ..data import Measurement
 from ..estep.expectation import e_step, tile_cut
-from ..estep.residual import residual_spectrum, spectrum_side
 from ..estep.statistics import Statistics
 from ..model.likelihood import Likelihood
-from ..mstep.noise import learned
 from ..mstep.updates import SEARCH_SHARE
-from .defaults import FEW, FILLED, ROUNDS, Plan
+from .defaults import FEW, FILLED, ROUNDS, Plan, heard_noise
 from .gauge.agreement import agreement
 from .gauge.centre import centred
 from .gauge.extent import spaced
@@ -39,18 +37,19 @@ def run(
     """Iterate from a state until the target is at rest, the iterations are done, or the callback returns True."""
     step = _Iteration(plan, source)
     stopped: Literal["iterations", "tolerance", "callback"] = "iterations"
-    while state.iteration < plan.iterations:  # a resumed run may be done
-        if _done(plan, state):
+    while True:
+        if _done(plan, state):  # a resumed run may be
             heard = step.listening(state)
             if heard is state:
+                stopped = "tolerance"
                 break
             state = heard
+        if state.iteration >= plan.iterations:
+            break
         state = step(state)
         if callback is not None and callback(state):
             stopped = "callback"
             break
-    else:
-        stopped = "tolerance" if _done(plan, state) else "iterations"
     final = step.statistics(source, state.target, state.likelihood)
     return Recovery(state, final, step.average(state.target, final), stopped, settled(state))
 
@@ -80,7 +79,7 @@ class _Iteration:
     def __call__(self, state: EMState) -> EMState:
         """The state after one more iteration of every candidate, or of the best one once the race is over."""
         began = time.perf_counter()
-        if self._is_due_to_listen(state.iteration):
+        if state.iteration % max(1, self.plan.iterations // ROUNDS) == 0:
             state = self.listening(state)
         carried = state.best(self._places(state))
         gauge = self.plan.gauge if len(carried) == 1 or self.plan.late else None
@@ -91,42 +90,36 @@ class _Iteration:
         return state.advance(moved, replace(records[best], step_norm=slowest, passes=passes))
 
     def listening(self, state: EMState) -> EMState:
-        """The state with the noise that the leader's copies leave, for all candidates alike; the same object where nothing changes.
+        """The state with the noise that the copies of the leader leave, for all candidates; the same object where nothing changes.
 
-        Before the first iteration nothing is known of copies: only a slow background is, which no copy has.
+        While the copies are unknown what they leave is coloured by them: white noise is listened to once the race is over. The last
+        iterations converge with the noise as it is.
         """
         plan, leader = self.plan, state.leader
-        if plan.noise == "white" or state.iteration > SEARCH_SHARE * plan.iterations:
-            return state
-        known = state.iteration > 0
-        if known and leader.likelihood.whitening is None and state.iteration < plan.quarter:
-            return state
-        side = spectrum_side(leader.likelihood.views.box_shape, self.source.shape)
-        found = None if side is None else residual_spectrum(
-            self.source,
-            leader.target if known else None,
-            leader.likelihood,
-            plan.backend,
-            side,
-            state.history[-1].expected_count if known else None,
-        )
-        if found is None:
-            return state
-        box = max(leader.likelihood.views.box_shape)
-        level = None if plan.learn_noise else leader.likelihood.noise_std
         before = leader.likelihood.whitening
-        heard = learned(found, box, plan.noise, level, known)
+        first = plan.quarter if before is None else 1
+        if plan.noise == "white" or not first <= state.iteration <= SEARCH_SHARE * plan.iterations:
+            return state
+        heard = heard_noise(
+            self.source,
+            leader.likelihood,
+            plan.noise,
+            plan.learn_noise,
+            plan.backend,
+            leader.target,
+            state.history[-1].expected_count,
+        )
         if heard is before or (heard is not None and heard.agrees(before, _SAME)):
             return state
-        candidates = tuple(
-            replace(one, likelihood=one.likelihood.with_whitening(heard), running=None)
-            for one in state.candidates
+        others = (c.likelihood.with_whitening(heard) for c in state.candidates)
+        # what mini-batches remember was seen through another filter
+        return replace(
+            state,
+            candidates=tuple(
+                replace(c, likelihood=other, running=None)
+                for c, other in zip(state.candidates, others, strict=True)
+            ),
         )
-        return replace(state, candidates=candidates)
-
-    def _is_due_to_listen(self, iteration: int) -> bool:
-        due = iteration % max(1, self.plan.iterations // ROUNDS) == 0
-        return self.plan.noise != "white" and due
 
     def _places(self, state: EMState) -> int:
         """Candidates that go on: all at first, ``quarter / n`` after n iterations, one from the first quarter on.

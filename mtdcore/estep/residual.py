@@ -1,4 +1,4 @@
-"""What the copies leave of a measurement, as a power spectrum: what the noise looks like (docs/model.md 13).
+"""What the copies leave of a measurement, as a power spectrum: what the noise looks like (docs/model.md 15).
 
 The expected residual ``E|M - sum_t z_t * A_t F|^2`` at each frequency: that of what the posterior mean of the copies leaves, and the
 posterior variance of the copies. Both are taken over tapered pieces of many tiles (Welch 1967).
@@ -21,7 +21,7 @@ from .backends import Backend
 from .posteriors import Posterior
 
 #: Sides of a piece in boxes, in pixels at most (but two boxes), and at least.
-_BOXES, _LARGEST, _SMALLEST = 4, 256, 16
+_BOXES, _LARGEST, SMALLEST = 4, 256, 16
 
 #: Tiles that are looked at, spread evenly over the measurement: they hold a thousand pieces and more.
 _TILES = 24
@@ -60,7 +60,7 @@ def spectrum_side(box: tuple[int, int], shape: tuple[int, int, int]) -> int | No
     """
     side = max(box)
     wanted = min(_BOXES * side, max(_LARGEST, 2 * side), *shape[1:]) // 2 * 2
-    return wanted if wanted >= side and wanted >= _SMALLEST else None
+    return wanted if wanted >= side and wanted >= SMALLEST else None
 
 
 def residual_spectrum(
@@ -93,7 +93,9 @@ def residual_spectrum(
     posterior = None if target is None else Posterior(target, bound, backend)
     sums = _Sums.empty(side)
     parts = max(1, min(measurement.tile_count(geometry), _TILES))
-    for white, raw in zip(bound.whitened(measurement).split(parts), plain.whitened(measurement).split(parts), strict=True):
+    for white, raw in zip(
+        bound.whitened(measurement).split(parts), plain.whitened(measurement).split(parts), strict=True
+    ):
         tile = next(raw.tiles(geometry))
         optics = bound.micrographs
         level = 1.0 if optics is None else float(optics.noise_ratio[tile.micrograph])
@@ -156,13 +158,14 @@ def _tile_sums(
     )
     left = tile.values[near][complete] / level
     use = np.ones(left.shape, bool) if tile.valid is None else tile.valid[near][complete]
-    image, spectra, taper = np.zeros_like(left), None, _taper(side)
+    taper = _taper(side)
+    copies = None
     if weights is not None and templates is not None:
-        image = _copies(weights, templates)[complete]
-        spectra = np.abs(fft.rfft2(templates, (side, side))) ** 2 / side**2
         # the place of a copy among these pixels is the middle of its box
-        centre = tuple(n // 2 - c.start for n, c in zip(templates.shape[1:], complete, strict=True))
-    left = np.where(use, left - image, 0.0)
+        middle = tuple(n // 2 - c.start for n, c in zip(templates.shape[1:], complete, strict=True))
+        copies = _Copies(weights, _power(templates, side), middle, _image(weights, templates)[complete])
+        left = left - copies.image
+    left = np.where(use, left, 0.0)
     sums = replace(_Sums.empty(side), total=float(left.sum()) * level, pixels=int(use.sum()))
     rows, columns = (_starts(n, side) for n in left.shape)
     for row, column in product(rows, columns):
@@ -170,34 +173,49 @@ def _tile_sums(
         share = float((taper**2)[use[piece]].sum()) / side**2
         if share < _VALID:
             continue
-        one = {"left": _power(left[piece] * taper) / share, "pieces": 1}
-        if weights is not None:
-            one |= {"mean": _power(image[piece] * taper), "copies": _alone(weights, spectra, taper, centre, row, column)}
-        sums += replace(_Sums.empty(side), **one)
+        one = replace(_Sums.empty(side), left=_power(left[piece] * taper, side) / share, pieces=1)
+        if copies is not None:
+            alone = copies.alone(taper, row, column)
+            one = replace(one, mean=_power(copies.image[piece] * taper, side), copies=alone)
+        sums += one
     worth = _worth(rows, side) * _worth(columns, side) * sums.pieces / max(1, len(rows) * len(columns))
     return replace(sums, worth=worth)
 
 
-def _alone(
-    weights: np.ndarray, spectra: np.ndarray, taper: np.ndarray, centre: tuple[int, ...], row: int, column: int
-) -> np.ndarray:
-    """Power of the copies in a piece, one by one: (T, p, q) weights of corners, (T, P, P // 2 + 1) power of templates."""
-    side = len(taper)
-    cuts = []
-    for start, middle, n in zip((row, column), centre, weights.shape[1:], strict=True):
-        first, last = max(0, start - middle), min(n, start - middle + side)
-        cuts.append((slice(first, max(first, last)), slice(first + middle - start, max(first, last) + middle - start)))
-    (own_rows, at_rows), (own_columns, at_columns) = cuts
-    square = (taper**2)[at_rows, at_columns]
-    mass = np.tensordot(weights[:, own_rows, own_columns], square, axes=2)
-    return np.asarray(np.tensordot(mass, spectra, axes=1))
+@dataclass(frozen=True)
+class _Copies:
+    """The copies of a tile.
+
+    Attributes:
+        weights: (T, p, q) posterior of corners.
+        power: (T, P, P // 2 + 1) of the templates.
+        middle: where among the pixels the middle of the box with the first corner lies.
+        image: their posterior mean there.
+    """
+
+    weights: np.ndarray
+    power: np.ndarray
+    middle: tuple[int, ...]
+    image: np.ndarray
+
+    def alone(self, taper: np.ndarray, row: int, column: int) -> np.ndarray:
+        """Power of the copies in the piece that starts there, one by one."""
+        side, cuts = len(taper), []
+        for start, middle, n in zip((row, column), self.middle, self.weights.shape[1:], strict=True):
+            first = max(0, start - middle)
+            last = max(first, min(n, start - middle + side))
+            cuts.append((slice(first, last), slice(first + middle - start, last + middle - start)))
+        (own_rows, at_rows), (own_columns, at_columns) = cuts
+        mass = np.tensordot(self.weights[:, own_rows, own_columns], (taper**2)[at_rows, at_columns], axes=2)
+        return np.asarray(np.tensordot(mass, self.power, axes=1))
 
 
-def _power(piece: np.ndarray) -> np.ndarray:
-    return np.asarray(np.abs(fft.rfft2(piece)) ** 2 / piece.size)
+def _power(images: np.ndarray, side: int) -> np.ndarray:
+    """Of images of up to P x P pixels, per pixel of a piece."""
+    return np.asarray(np.abs(fft.rfft2(images, (side, side))) ** 2 / side**2)
 
 
-def _copies(weights: np.ndarray, templates: np.ndarray) -> np.ndarray:
+def _image(weights: np.ndarray, templates: np.ndarray) -> np.ndarray:
     """Posterior mean of the copies' image: (T, p, q) weights of corners and (T, h, w) templates to (p + h - 1, q + w - 1)."""
     shape = tuple(n + m - 1 for n, m in zip(weights.shape[1:], templates.shape[1:], strict=True))
     wide = tuple(fft.next_fast_len(n, real=True) for n in shape)
@@ -227,7 +245,11 @@ def _worth(starts: list[int], side: int) -> float:
     line = _taper(side)[side // 2]
     alike = np.correlate(line, line, "full")[side - 1 :] / (line @ line)
     apart = np.abs(np.subtract.outer(starts, starts)).astype(int)
-    return len(starts) ** 2 / float((np.append(alike, 0.0)[np.minimum(apart, side)] ** 2).sum()) if starts else 0.0
+    return (
+        len(starts) ** 2 / float((np.append(alike, 0.0)[np.minimum(apart, side)] ** 2).sum())
+        if starts
+        else 0.0
+    )
 
 
 def _smooth(power: np.ndarray, box: int) -> np.ndarray:

@@ -15,7 +15,9 @@ from .shifts import Shifted
 from .views import Classes, Views
 from .whitening import Uneven, Whitened, Whitening
 
-_VIEWS: dict[str, type[Any]] = {kind.__name__: kind for kind in (Rotations, Shifted, Classes, Defocused, Whitened)}
+_VIEWS: dict[str, type[Any]] = {
+    kind.__name__: kind for kind in (Rotations, Shifted, Classes, Defocused, Whitened)
+}
 
 #: Normal operators of one target, and their array.
 _NORMALS: dict[str, tuple[Any, str]] = {

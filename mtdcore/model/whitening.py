@@ -1,4 +1,4 @@
-"""Noise that is not white: its spectrum, and the filter that makes it so (docs/model.md 13).
+"""Noise that is not white: its spectrum, and the filter that makes it so (docs/model.md 15).
 
 Measurement and templates pass one over the amplitude spectrum of the noise; the target does not. What is left is white
 noise and copies seen through a filter, for which everything else holds as it stands.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import math
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,8 +22,11 @@ from ..errors import ParameterError
 from .normal import Normal, PerView
 from .views import EVERY, Classes, Composed, Views, extended
 
-#: Largest gain of the filter, and of its inverse: where a detector or an earlier filter left nothing, nothing is.
+#: Largest gain of the filter, of that at a typical frequency: where a detector or an earlier filter left nothing, nothing is.
 MOST = 20.0
+
+#: Largest side of a spectrum that is read from a record.
+_LARGEST = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,14 +36,14 @@ class Whitening:
     Attributes:
         amplitude: (P, P // 2 + 1) positive, on the ``rfft2`` grid of P x P pixels, P even: standard deviation of the noise at each
             frequency, relative to the ``noise_std`` of the likelihood.
-        background: whether periods beyond about four boxes are removed altogether.
+        cutoff: cycles per pixel up to which a slow background is removed altogether; 0: there is none.
 
     Raises:
         ParameterError: amplitudes of another shape, or not positive.
     """
 
     amplitude: np.ndarray
-    background: bool = False
+    cutoff: float = 0.0
 
     def __post_init__(self) -> None:
         amplitude = np.array(self.amplitude, np.float32).astype(np.float64)  # what a record holds
@@ -48,10 +52,17 @@ class Whitening:
             raise ParameterError(
                 f"the amplitude spectrum of noise should have the shape (P, P // 2 + 1), P even; got {amplitude.shape}."
             )
+        if not 0.0 <= self.cutoff <= 0.5:
+            raise ParameterError(f"the cutoff should be from 0 to 1/2 cycles per pixel; got {self.cutoff}.")
         if not (np.isfinite(amplitude).all() and amplitude.min() > 0.0):
             raise ParameterError("the amplitude spectrum of noise should be positive and finite everywhere.")
         amplitude.flags.writeable = False
         object.__setattr__(self, "amplitude", amplitude)
+
+    @property
+    def background(self) -> bool:
+        """Whether there is a slow background."""
+        return self.cutoff > 0.0
 
     @property
     def reach(self) -> int:
@@ -61,16 +72,19 @@ class Whitening:
     @cached_property
     def kernel(self) -> np.ndarray:
         """(2 R + 1, 2 R + 1) the filter: point-symmetric, and blind to constants and slopes where there is a background."""
-        kernel = self._kernel(1.0 / self.amplitude)
-        if self.background:
-            hill = _taper(len(kernel)) ** 2
-            kernel = kernel - hill * (kernel.sum() / hill.sum())
-        return kernel
+        gains = 1.0 / self.amplitude
+        if not self.background:
+            return self._kernel(gains)
+        side = len(gains)
+        frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side))
+        kernel = self._kernel(np.where(frequency <= self.cutoff, 0.0, gains))
+        hill = _taper(len(kernel)) ** 2
+        return np.asarray(kernel - hill * (kernel.sum() / hill.sum()))
 
     @cached_property
     def colouring(self) -> np.ndarray:
-        """(2 R + 1, 2 R + 1) its inverse, which gives white noise the spectrum; within the bounds of the gain."""
-        return self._kernel(np.minimum(self.amplitude, MOST))
+        """(2 R + 1, 2 R + 1) gives white noise of ``noise_std`` this spectrum."""
+        return self._kernel(self.amplitude)
 
     @cached_property
     def power(self) -> np.ndarray:
@@ -86,32 +100,39 @@ class Whitening:
 
     def agrees(self, other: Whitening | None, tolerance: float) -> bool:
         """Whether another filter differs by no more than this share of the gain, root mean square."""
-        if other is None or other.background != self.background:
+        if other is None or other.cutoff != self.cutoff or other.amplitude.shape != self.amplitude.shape:
             return False
         ratio = np.log(self.amplitude / other.amplitude)
         weight = 1.0 / self.amplitude**2
         return math.sqrt(float(np.average(ratio**2, weights=weight))) <= tolerance
 
     def record(self) -> dict[str, Any]:
-        """The filter as JSON-able values; the spectrum as base64 of little-endian float32, which holds it exactly."""
-        packed = base64.b64encode(self.amplitude.astype("<f4").tobytes()).decode("ascii")
-        return {"side": len(self.amplitude), "amplitude": packed, "background": self.background}
+        """The filter as JSON-able values; the spectrum as base64 of deflated little-endian float32, which hold it exactly."""
+        packed = base64.b64encode(zlib.compress(self.amplitude.astype("<f4").tobytes(), 9)).decode("ascii")
+        return {"side": len(self.amplitude), "cutoff": self.cutoff, "amplitude": packed}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Whitening:
         """The filter of which :meth:`record` made this."""
         side, packed = int(record["side"]), base64.b64decode(record["amplitude"], validate=True)
-        amplitude = np.frombuffer(packed, "<f4").reshape(side, side // 2 + 1)
-        return cls(amplitude, bool(record["background"]))
+        if not 0 < side <= _LARGEST:
+            raise ValueError(f"side of the noise spectrum should be at most {_LARGEST} pixels; it is {side}")
+        size = 4 * side * (side // 2 + 1)
+        unpacked = zlib.decompressobj().decompress(packed, size)
+        return cls(np.frombuffer(unpacked, "<f4").reshape(side, side // 2 + 1), float(record["cutoff"]))
 
     @property
     def sentence(self) -> str:
         """What was found, in plain words."""
         low, high = np.quantile(self.amplitude, (0.05, 0.95))
-        slow = "; a slow background was found and removed" if self.background else ""
+        slow = (
+            f"; a slow background, of periods beyond {1.0 / self.cutoff:.0f} pixels, is removed"
+            if self.background
+            else ""
+        )
         return (
-            f"the noise is not white (9 of 10 frequencies: {low:.2g} to {high:.2g} times noise_std, the strongest {self.amplitude.max():.2g} "
-            f"times): its spectrum was learned with the image{slow}"
+            f"the noise is not white: its spectrum was learned with the target (amplitudes {low:.2g} to {high:.2g} times noise_std at nine "
+            f"frequencies of ten, {self.amplitude.max():.2g} at most){slow}"
         )
 
     def _kernel(self, factors: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The M-step of the noise: from the power of what copies leave to the filter that makes it white (docs/model.md 13).
+"""The M-step of the noise: from the power of what copies leave to the filter that makes it white (docs/model.md 15).
 
 A mean of few periodograms is rough. From coarse to fine, from one number for all frequencies over rings and wide patches to lines and
 single frequencies, the estimate follows it only where it departs from the coarser one by more than chance: white noise stays white,
@@ -28,33 +28,39 @@ _SCALES = ((6.0, 6.0), (math.inf, 0.0), (0.0, math.inf), (2.0, 2.0), (0.0, 0.0))
 #: Correlation of a bin with its neighbours under a Hann window, summed over a line: so many bins tell as much as one.
 _ALIKE = 1.94
 
-#: Periods beyond so many boxes are background, where their power exceeds that of periods of one to two boxes so many times.
-_SLOW, _EXCESS, _DATA = 4.0, 3.0, 5.0
+#: Rows or columns through the origin are lines where they exceed those half a box^-1 to a box^-1 beside them so many times.
+_LINES = 2.5
+
+#: Periods beyond so many boxes are background where their power exceeds that of periods of one to two boxes so many times. Copies
+#: that are still in it reach 2 to 3 times (noise.py).
+_SLOW, _ALONE, _WITH_COPIES = 4.0, 3.0, 5.0
 
 
 def learned(
-    residual: Residual, box: int, noise: Noise, noise_std: float | None, known: bool = True
+    residual: Residual, box: int, noise: Noise, noise_std: float | None = None, copies: bool = False
 ) -> Whitening | None:
     """The filter for what the copies leave; None: the noise is white within the error of its spectrum.
 
     Args:
         residual: its power.
         box: side of the box in pixels.
-        noise: "auto", or "spectrum": no filter is not an answer.
-        noise_std: noise level that the filtered measurement is to have; None: that of the noise without its slow part.
+        noise: "auto", or "spectrum", which takes no filter for no answer.
+        noise_std: noise level that the filtered measurement is to have; None: that of the median frequency.
+        copies: whether the copies are still in it: then only what they cannot be is a reason for a filter, a slow background or lines.
     """
     side = len(residual.power)
-    power = _whole(residual.power)
-    spectrum, white = shrunk(power, residual.pieces)
-    slow = _frequencies(side) <= 1.0 / (_SLOW * box) + 1e-9
-    background = not white and _slow(spectrum, box, _EXCESS if known else _DATA)
-    if white and noise == "auto" or not (known or background):
+    spectrum, white = shrunk(_whole(residual.power), residual.pieces)
+    cutoff = 1.0 / (_SLOW * box)
+    background = not white and _slow(spectrum, box, _WITH_COPIES if copies else _ALONE)
+    if copies:
+        if not background and (white or not _lines(spectrum, box)):
+            return None
+    elif white and noise == "auto":
         return None
-    typical = float(spectrum[~slow].mean()) if noise_std is None else noise_std**2
-    amplitude = np.sqrt(np.maximum(spectrum / typical, 1.0 / MOST**2))
-    if background:
-        amplitude[slow] = max(MOST, float(amplitude.max()))
-    return Whitening(amplitude[:, : side // 2 + 1], background)
+    typical = float(spectrum[_frequencies(side) > cutoff].mean())
+    level = math.sqrt(np.median(spectrum)) if noise_std is None else noise_std
+    amplitude = np.sqrt(np.maximum(spectrum, typical / MOST**2)) / level
+    return Whitening(amplitude[:, : side // 2 + 1], cutoff if background else 0.0)
 
 
 def shrunk(power: np.ndarray, pieces: float) -> tuple[np.ndarray, bool]:
@@ -112,6 +118,15 @@ def _curve(rings: np.ndarray, bins: np.ndarray) -> np.ndarray:
     return smooth
 
 
+def _lines(spectrum: np.ndarray, box: int) -> bool:
+    """Whether rows or columns through the origin are brighter, beyond where copies are, than those beside them."""
+    index = np.abs(np.fft.fftfreq(len(spectrum))) * box
+    on, beside, far = index <= index[1] + 1e-9, (index > 0.5) & (index <= 1.0), index > 2.0
+    return any(
+        s[np.ix_(on, far)].mean() > _LINES * s[np.ix_(beside, far)].mean() for s in (spectrum, spectrum.T)
+    )
+
+
 def _frequencies(side: int) -> np.ndarray:
     """|frequency| in cycles per pixel on the whole ``fft2`` grid."""
     line = np.fft.fftfreq(side)
@@ -121,10 +136,12 @@ def _frequencies(side: int) -> np.ndarray:
 def _slow(spectrum: np.ndarray, box: int, excess: float) -> bool:
     """Whether the longest periods exceed those of one to two boxes, along rows and along columns: a line does so along one of them."""
     index = np.abs(np.fft.fftfreq(len(spectrum))) * box
-    near = index <= 1.0 / _SLOW + 1e-9
+    near = index <= max(1.0 / _SLOW, index[1]) + 1e-9
     beside = (index > 0.5) & (index <= 1.0)
     slow = spectrum[np.ix_(near, near)].mean()
-    return bool(slow > excess * max(spectrum[np.ix_(near, beside)].mean(), spectrum[np.ix_(beside, near)].mean()))
+    return bool(
+        slow > excess * max(spectrum[np.ix_(near, beside)].mean(), spectrum[np.ix_(beside, near)].mean())
+    )
 
 
 def _whole(power: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from ..model.priors import Prior, denoise
 SEARCH_SHARE = 0.6
 
 #: Denoising steps per E-step at least where a filter has left some frequencies weak.
-_FILTERED = 20
+_FILTERED = 8
 
 #: Prior weight gamma at (iteration, iterations), both counted from 0.
 Schedule = Callable[[int, int], float]

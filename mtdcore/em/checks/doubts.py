@@ -86,7 +86,7 @@ def _noise(recovery: Recovery, source: Measurement, given: bool) -> str | None:
     if recovery.likelihood.micrographs is not None or not pixels:
         return None
     try:
-        neighbours = estimate_noise_std(source)
+        neighbours = estimate_noise_std(recovery.likelihood.whitened(source))
     except InputError:  # there are no neighbours to ask
         neighbours = left
     root = math.sqrt(pixels)
