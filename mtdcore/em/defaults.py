@@ -230,7 +230,6 @@ def begin_noise(
     likelihood: Likelihood,
     source: Measurement,
     noise: Noise,
-    learn_noise: bool,
     update: Update,
     backend: Backend,
     given: bool,
@@ -241,7 +240,6 @@ def begin_noise(
         likelihood: with its offset.
         source: the measurement.
         noise: as in :func:`mtdcore.recover`.
-        learn_noise: whether the noise level is learned rather than given.
         update: the M-step.
         backend: computes.
         given: whether the likelihood is the user's, whose own noise then is the start.
@@ -257,7 +255,7 @@ def begin_noise(
         )
     if given or noise_of(noise, update) == "white":
         return likelihood
-    heard = heard_noise(source, likelihood, noise, learn_noise, backend)
+    heard = heard_noise(source, likelihood, noise, backend)
     return likelihood if heard is None else likelihood.with_whitening(heard)
 
 
@@ -270,7 +268,6 @@ def heard_noise(
     source: Measurement,
     likelihood: Likelihood,
     noise: Noise,
-    learn_noise: bool,
     backend: Backend,
     target: np.ndarray | None = None,
     copies: float = 0.0,
@@ -281,7 +278,6 @@ def heard_noise(
         source: the measurement.
         likelihood: with the noise so far.
         noise: as in :func:`mtdcore.recover`.
-        learn_noise: see :func:`begin_noise`.
         backend: computes.
         target: on the host; None: the copies are unknown.
         copies: how many are expected.
@@ -293,8 +289,7 @@ def heard_noise(
     found = residual_spectrum(source, target, likelihood, backend, side, copies)
     if found is None:
         return None
-    level = None if learn_noise else likelihood.noise_std
-    return learned(found, max(box), noise, level, copies=target is None)
+    return learned(found, max(box), noise, copies=target is None)
 
 
 def begin_state(

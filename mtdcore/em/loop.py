@@ -97,14 +97,13 @@ class _Iteration:
         """
         plan, leader = self.plan, state.leader
         before = leader.likelihood.whitening
-        first = plan.quarter if before is None else 1
+        first = max(1, plan.quarter) if before is None else 1
         if plan.noise == "white" or not first <= state.iteration <= SEARCH_SHARE * plan.iterations:
             return state
         heard = heard_noise(
             self.source,
             leader.likelihood,
             plan.noise,
-            plan.learn_noise,
             plan.backend,
             leader.target,
             state.history[-1].expected_count,

@@ -166,7 +166,7 @@ def recover(
         update = update or default_update(prior, begun)
         given = not isinstance(likelihood, str)
         begun = begin_offset(begun, source, offset, update, given)
-        begun = begin_noise(begun, source, noise, noise_std == "auto", update, get_backend(backend), given)
+        begun = begin_noise(begun, source, noise, update, get_backend(backend), given)
         state = begin_state(
             begun,
             source,

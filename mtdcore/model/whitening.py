@@ -35,7 +35,7 @@ class Whitening:
 
     Attributes:
         amplitude: (P, P // 2 + 1) positive, on the ``rfft2`` grid of P x P pixels, P even: standard deviation of the noise at each
-            frequency, relative to the ``noise_std`` of the likelihood.
+            frequency, relative to that at the median frequency.
         cutoff: cycles per pixel up to which a slow background is removed altogether; 0: there is none.
 
     Raises:
@@ -83,7 +83,7 @@ class Whitening:
 
     @cached_property
     def colouring(self) -> np.ndarray:
-        """(2 R + 1, 2 R + 1) gives white noise of ``noise_std`` this spectrum."""
+        """(2 R + 1, 2 R + 1) gives white noise this spectrum."""
         return self._kernel(self.amplitude)
 
     @cached_property
@@ -131,7 +131,7 @@ class Whitening:
             else ""
         )
         return (
-            f"the noise is not white: its spectrum was learned with the target (amplitudes {low:.2g} to {high:.2g} times noise_std at nine "
+            f"the noise is not white: its spectrum was learned with the target (amplitudes {low:.2g} to {high:.2g} times the median at nine "
             f"frequencies of ten, {self.amplitude.max():.2g} at most){slow}"
         )
 

@@ -1,8 +1,7 @@
 """The M-step of the noise: from the power of what copies leave to the filter that makes it white (docs/model.md 15).
 
-A mean of few periodograms is rough. From coarse to fine, from one number for all frequencies over rings and wide patches to lines and
-single frequencies, the estimate follows it only where it departs from the coarser one by more than chance: white noise stays white,
-and stripes, which are a line, are found. (Multiscale shrinkage, as of wavelet coefficients: Donoho and Johnstone 1994.)
+A mean of few periodograms is rough. So the estimate is one number, then a curve of rings, then lines, single frequencies and patches, each
+only where the mean departs from what there is by more than chance: white noise stays white, and stripes, which are a line, are found. (Multiscale shrinkage, as of wavelet coefficients: Donoho and Johnstone 1994.)
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ Noise: TypeAlias = Literal["auto", "white", "spectrum"]
 #: Standard errors that are chance: of some dozens of rings, of thousands of frequencies.
 _RINGS, _FINE = 4.5, 5.5
 
-#: Widths in bins of the averages across (row, column) frequencies, from coarse to fine; inf: a whole line.
-_SCALES = ((6.0, 6.0), (math.inf, 0.0), (0.0, math.inf), (2.0, 2.0), (0.0, 0.0))
+#: Widths in bins of the averages across (row, column) frequencies; inf: a whole line. Lines and peaks first, wider averages hold them.
+_SCALES = ((math.inf, 0.0), (0.0, math.inf), (0.0, 0.0), (2.0, 2.0), (6.0, 6.0))
 
 #: Correlation of a bin with its neighbours under a Hann window, summed over a line: so many bins tell as much as one.
 _ALIKE = 1.94
@@ -36,16 +35,13 @@ _LINES = 2.5
 _SLOW, _ALONE, _WITH_COPIES = 4.0, 3.0, 5.0
 
 
-def learned(
-    residual: Residual, box: int, noise: Noise, noise_std: float | None = None, copies: bool = False
-) -> Whitening | None:
+def learned(residual: Residual, box: int, noise: Noise, copies: bool = False) -> Whitening | None:
     """The filter for what the copies leave; None: the noise is white within the error of its spectrum.
 
     Args:
         residual: its power.
         box: side of the box in pixels.
         noise: "auto", or "spectrum", which takes no filter for no answer.
-        noise_std: noise level that the filtered measurement is to have; None: that of the median frequency.
         copies: whether the copies are still in it: then only what they cannot be is a reason for a filter, a slow background or lines.
     """
     side = len(residual.power)
@@ -58,8 +54,7 @@ def learned(
     elif white and noise == "auto":
         return None
     typical = float(spectrum[_frequencies(side) > cutoff].mean())
-    level = math.sqrt(np.median(spectrum)) if noise_std is None else noise_std
-    amplitude = np.sqrt(np.maximum(spectrum, typical / MOST**2)) / level
+    amplitude = np.sqrt(np.maximum(spectrum, typical / MOST**2) / np.median(spectrum))
     return Whitening(amplitude[:, : side // 2 + 1], cutoff if background else 0.0)
 
 
@@ -70,23 +65,35 @@ def shrunk(power: np.ndarray, pieces: float) -> tuple[np.ndarray, bool]:
         power: (P, P) on the whole ``fft2`` grid, point-symmetric.
         pieces: how many independent periodograms it is worth.
     """
+    usual = np.ones(power.shape, bool)
+    spectrum, white, odd = _refined(power, pieces, usual)
+    if odd.any():  # lines and peaks have been averaged into the rings that they cross
+        spectrum, white, _ = _refined(power, pieces, ~odd)
+    return spectrum, white
+
+
+def _refined(power: np.ndarray, pieces: float, usual: np.ndarray) -> tuple[np.ndarray, bool, np.ndarray]:
+    """The estimate, whether it is flat, and where it departs from its rings; these are means over what is usual."""
     side = len(power)
     # the mean of a piece is no frequency of its own under the taper
     ring = np.clip(np.rint(_frequencies(side) * side).astype(int), 1, side // 2) - 1
-    bins = np.bincount(ring.ravel())
+    some = usual | (np.bincount(ring.ravel(), usual.ravel())[ring] == 0)
+    bins = np.bincount(ring[some])
     level = float(np.median(power)) / (1.0 - 1.0 / (9.0 * pieces)) ** 3
-    rings = np.bincount(ring.ravel(), power.ravel()) / bins
+    rings = np.bincount(ring[some], power[some]) / bins
     # half of the bins are the mirror image of the others, and neighbours are alike
     surprise = _surprise(rings / level, pieces * np.maximum(1.0, bins / (2.0 * _ALIKE**2)))
     white = bool(surprise.max() <= _RINGS)
     spectrum = np.full(power.shape, level) if white else _curve(rings, bins)[ring]
+    odd = np.zeros(power.shape, bool)
     for scale in _SCALES:
         ratio, number = _averaged(power / spectrum, scale)
         departs = _surprise(ratio, pieces * number) > _FINE
         if departs.any():
             white = False
+            odd |= departs
             spectrum = spectrum * np.where(departs, ratio, 1.0)
-    return spectrum, white
+    return spectrum, white, odd
 
 
 def _surprise(ratio: np.ndarray, degrees: np.ndarray | float) -> np.ndarray:
