@@ -13,7 +13,8 @@ constant                 value     reason
                                    of its error, and boxes that overlap count pixels twice (test_extent.py)
 ``FEW``                  6         starts without a prior that run to the end: of blobs, early evidence prefers narrow ones, which
                                    end at half the nats of the right ones (docs/accuracy.md)
-``ROUNDS``               10        the noise is listened to so many times in a run, as long as it searches (noise.py)
+``ROUNDS``               10        the noise is listened to after each tenth of the iterations (noise.py)
+``LISTENING``            .8        share of the iterations in which it is; the others converge (noise.py)
 ``mstep.SEARCH_SHARE``   .6        share of the iterations that search; the others converge (ablation.py)
 ``base.FLOOR``           .5        share of its start that the count keeps while the target is meaningless (ablation.py)
 =======================  ========  ===================================================================================
@@ -60,7 +61,7 @@ COPIES = 50
 COARSE_STEP = 4
 FILLED = 0.5
 FEW = 6
-ROUNDS = 10
+ROUNDS, LISTENING = 10, 0.8
 
 _LIKELIHOODS: dict[str, type[PatchLikelihood] | type[WindowLikelihood]] = {
     "window": WindowLikelihood,
@@ -253,15 +254,16 @@ def begin_noise(
             f"a noise spectrum needs pieces of a box, and of {SMALLEST} x {SMALLEST} pixels, at least; micrographs of {source.shape[1:]} "
             f'pixels with a box of {views.box_shape} have none: give noise="white".'
         )
-    if given or noise_of(noise, update) == "white":
+    if given or noise_of(noise, update, likelihood) == "white":
         return likelihood
     heard = heard_noise(source, likelihood, noise, backend)
     return likelihood if heard is None else likelihood.with_whitening(heard)
 
 
-def noise_of(noise: Noise, update: Update) -> Noise:
-    """What "auto" means: the published method takes the noise to be white."""
-    return "white" if noise == "auto" and not update.learns_offset else noise
+def noise_of(noise: Noise, update: Update, likelihood: Likelihood) -> Noise:
+    """What "auto" means: the published model and method take the noise to be white."""
+    published = not (likelihood.localises and update.learns_offset)
+    return "white" if noise == "auto" and published else noise
 
 
 def heard_noise(
@@ -372,7 +374,7 @@ def begin_plan(
         units=own_units(prior, prior_scale, update, likelihood),
         late=is_flat(prior),
         support=diameter,
-        noise=noise_of(noise, update),
+        noise=noise_of(noise, update, likelihood),
     )
 
 

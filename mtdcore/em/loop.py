@@ -15,8 +15,7 @@ from ..data import Measurement
 from ..estep.expectation import e_step, tile_cut
 from ..estep.statistics import Statistics
 from ..model.likelihood import Likelihood
-from ..mstep.updates import SEARCH_SHARE
-from .defaults import FEW, FILLED, ROUNDS, Plan, heard_noise
+from .defaults import FEW, FILLED, LISTENING, ROUNDS, Plan, heard_noise
 from .gauge.agreement import agreement
 from .gauge.centre import centred
 from .gauge.extent import spaced
@@ -29,6 +28,9 @@ _ABOUT, _ALIKE = 0.9, 0.8
 
 #: Relative change of the filter below which the noise is as before.
 _SAME = 0.03
+
+#: Step, as a share of the norm of the target, from which on it is about to rest.
+_SMALL = 0.02
 
 
 def run(
@@ -92,13 +94,14 @@ class _Iteration:
     def listening(self, state: EMState) -> EMState:
         """The state with the noise that the copies of the leader leave, for all candidates; the same object where nothing changes.
 
-        While the copies are unknown what they leave is coloured by them: white noise is listened to once the race is over. The last
-        iterations converge with the noise as it is.
+        While the target still moves, what its copies leave is coloured by them: white noise is listened to once it is about to rest. The
+        last iterations converge with the noise as it is.
         """
         plan, leader = self.plan, state.leader
         before = leader.likelihood.whitening
-        first = max(1, plan.quarter) if before is None else 1
-        if plan.noise == "white" or not first <= state.iteration <= SEARCH_SHARE * plan.iterations:
+        if plan.noise == "white" or not 0 < state.iteration <= LISTENING * plan.iterations:
+            return state
+        if before is None and not self._settling(state):
             return state
         heard = heard_noise(
             self.source,
@@ -119,6 +122,12 @@ class _Iteration:
                 for c, other in zip(state.candidates, others, strict=True)
             ),
         )
+
+    def _settling(self, state: EMState) -> bool:
+        """Whether the race is over, the temperature 1, and the last step was small."""
+        moved = state.history[-1].step_norm
+        raced = state.iteration >= self.plan.quarter and state.schedule.at(state.iteration) == 1.0
+        return raced and moved < _SMALL * float(np.linalg.norm(state.target))
 
     def _places(self, state: EMState) -> int:
         """Candidates that go on: all at first, ``quarter / n`` after n iterations, one from the first quarter on.

@@ -85,7 +85,7 @@ def recover(
             updated by every M-step.
         noise: "white"; "spectrum": of a spectrum that is learned with the target, 2-D, so that stripes count, and that measurement and
             templates are divided by (docs/model.md 15); "auto": white, unless what the copies leave departs from it by more than chance,
-            or a slow background is seen, which is removed (white for :class:`GradientAscent`). The result says what was found.
+            or a slow background is seen, which is removed (white for :class:`GradientAscent` and the patch model, as published). The result says what was found.
         offset: what pixels read where there is nothing, in the units of the measurement; "auto": starts at the median and is updated by
             every M-step (0 for :class:`GradientAscent`, the published method); None: 0, or that of a likelihood object.
         prior: prior over targets; None: flat.

