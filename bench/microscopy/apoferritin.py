@@ -97,6 +97,7 @@ def score(kind: str, imported: Path, run: Path, marked: np.ndarray) -> None:
         f"{len(found)} detections: precision {paired.precision:.3f}, recall {paired.recall:.3f} "
         f"({match(found, whole, TOLERANCE, max_offset=8.0).recall:.3f} of those inside)"
     )
+    print(f"  noise: {result['noise']}")
     if (run / "trust.json").exists():
         trust = json.loads((run / "trust.json").read_text())
         for null in ("white", "phases"):
@@ -121,13 +122,25 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--whiten", action="store_true")
+    parser.add_argument("--noise", choices=("auto", "white", "spectrum"), default="auto")
     options = parser.parse_args()
     marked = corners(options.archive)
     for kind in options.kinds:
         imported, run = options.output / f"{kind}.zarr", options.output / kind
         whiten = "--whiten" if options.whiten else "--no-whiten"
         mtd("import", options.archive, "--key", f"{kind}/*", *IMPORT, whiten, "-o", imported, "--force")
-        mtd("recover", imported, "-o", run, *RECOVER, "--threads", options.threads, "--force")
+        mtd(
+            "recover",
+            imported,
+            "-o",
+            run,
+            *RECOVER,
+            "--noise",
+            options.noise,
+            "--threads",
+            options.threads,
+            "--force",
+        )
         for null in ("white", "phases") if options.null_runs else ():
             threads = ["--threads", options.threads]
             mtd("trust", run, "--null-runs", options.null_runs, "--null", null, *threads)

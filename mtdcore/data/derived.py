@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from scipy import fft, ndimage
 
+from .._base.numerics.convolution import wrapped
 from .measurement import Measurement, Viewable
-from .tiles import Tile, TileGeometry
+from .tiles import Region, Tile, TileGeometry
+
+#: Sides of the squares over which the pixels around an invalid one are averaged, the widest first, and the share of them that has
+#: to be valid.
+_WIDTHS, _LEAST = (129, 33, 9), 0.05
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,83 @@ class WithoutOffset(DerivedMeasurement):
 def without_offset(measurement: Measurement, offset: float) -> Measurement:
     """The measurement less a constant; the measurement itself where that is 0."""
     return WithoutOffset(measurement, offset) if offset else measurement
+
+
+@dataclass(frozen=True, eq=False)
+class Filtered(DerivedMeasurement):
+    """A measurement through a filter, tile by tile.
+
+    Beyond the edges of a micrograph its mirror image goes on; invalid pixels count as the mean of valid ones around them, and stay
+    invalid.
+
+    Attributes:
+        kernel: (2 R + 1, 2 R + 1) float64, its centre in the middle.
+    """
+
+    kernel: np.ndarray
+
+    @property
+    def identity(self) -> tuple[Hashable, ...] | None:
+        """Of the pixels, see :class:`.measurement.Tiles`; None: nothing is known of the source."""
+        source: tuple[Hashable, ...] | None = getattr(self.source, "identity", None)
+        return None if source is None else (*source, hashlib.blake2b(self.kernel.tobytes()).hexdigest())
+
+    def tiles(self, geometry: TileGeometry) -> Iterator[Tile]:
+        """The filtered tiles of this cut, of wider ones of the source."""
+        wide = replace(geometry, halo=geometry.halo + self._reach)
+        for tile in self.source.tiles(wide):
+            read = geometry.read(tile.region.owned, tile.micrograph_shape)
+            yield self.derive(replace(tile, region=Region(tile.region.owned, read), geometry=geometry))
+
+    def derive(self, tile: Tile) -> Tile:
+        """One tile, whose values may reach further on each side than its region says."""
+        reach, shape = self._reach, tile.micrograph_shape
+        wide = replace(tile.geometry, halo=tile.geometry.halo + reach).read(tile.region.owned, shape)
+        values = np.asarray(tile.values, np.float32 if self.dtype == np.float32 else np.float64)
+        if tile.valid is not None:
+            values = np.where(tile.valid, values, _around(values, tile.valid))
+        # what lies beyond the edges of the micrograph
+        beyond = [
+            (reach - (r.start - w.start), reach - (w.stop - r.stop))
+            for r, w in zip(tile.region.read, wide, strict=True)
+        ]
+        padded = np.pad(values, beyond, mode="symmetric")
+        inner = tuple(
+            slice(r.start - w.start, r.stop - w.start) for r, w in zip(tile.region.read, wide, strict=True)
+        )
+        shape = tuple(fft.next_fast_len(n, real=True) for n in padded.shape)
+        factors = fft.rfft2(wrapped(self.kernel, shape).astype(values.dtype))
+        whole = fft.irfft2(fft.rfft2(padded, shape) * factors, shape)
+        found = np.ascontiguousarray(
+            whole[reach : padded.shape[0] - reach, reach : padded.shape[1] - reach], self.dtype
+        )
+        valid = None if tile.valid is None else np.ascontiguousarray(tile.valid[inner])
+        if valid is not None:
+            found[~valid] = 0
+            valid = None if valid.all() else valid
+        return replace(tile, values=found, valid=valid)
+
+    @property
+    def _reach(self) -> int:
+        return len(self.kernel) // 2
+
+
+def filtered(measurement: Measurement, kernel: np.ndarray) -> Measurement:
+    """The measurement through a filter, (2 R + 1, 2 R + 1) with its centre in the middle."""
+    return Filtered(measurement, kernel)
+
+
+def _around(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """For every pixel the mean of the valid ones around it: those near for most, all where none is near."""
+    if not valid.any():
+        return np.zeros_like(values)
+    filled = np.full_like(values, values[valid].mean(dtype=np.float64))
+    for width in _WIDTHS:
+        weight = ndimage.uniform_filter(valid.astype(np.float64), width, mode="constant")
+        near = ndimage.uniform_filter(np.where(valid, values, 0).astype(np.float64), width, mode="constant")
+        known = weight > _LEAST
+        filled[known] = near[known] / weight[known]
+    return filled
 
 
 def files_of(measurement: Any) -> list[Path]:

@@ -173,5 +173,10 @@ class TileGeometry:
         edges = [self.unit * (units * i // tiles) for i in range(tiles + 1)] if tiles else []
         return [slice(a, b) for a, b in pairwise(edges)]
 
+    def read(self, owned: tuple[slice, slice], shape: tuple[int, int]) -> tuple[slice, slice]:
+        """What the tile that owns these sites reads of a micrograph of this shape."""
+        rows, columns = (self._read(cut, n) for cut, n in zip(owned, shape, strict=True))
+        return rows, columns
+
     def _read(self, owned: slice, length: int) -> slice:
         return slice(max(0, owned.start - self.halo), min(length, owned.stop + self.halo + self.reach))

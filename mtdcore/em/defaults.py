@@ -13,6 +13,8 @@ constant                 value     reason
                                    of its error, and boxes that overlap count pixels twice (test_extent.py)
 ``FEW``                  6         starts without a prior that run to the end: of blobs, early evidence prefers narrow ones, which
                                    end at half the nats of the right ones (docs/accuracy.md)
+``ROUNDS``               10        the noise is listened to after each tenth of the iterations (noise.py)
+``LISTENING``            .8        share of the iterations in which it is; the others converge (noise.py)
 ``mstep.SEARCH_SHARE``   .6        share of the iterations that search; the others converge (ablation.py)
 ``base.FLOOR``           .5        share of its start that the count keeps while the target is meaningless (ablation.py)
 =======================  ========  ===================================================================================
@@ -33,13 +35,16 @@ from ..data import Measurement
 from ..data.noise import estimate_noise_std, estimate_offset
 from ..errors import ParameterError
 from ..estep.backends import Backend, get_backend
+from ..estep.residual import SMALLEST, residual_spectrum, spectrum_side
 from ..model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
 from ..model.likelihood.base import check_whole
 from ..model.optics import Micrographs
 from ..model.priors import FlatPrior, Prior, has_own_units, is_flat
 from ..model.rotations import Rotations, in_plane
 from ..model.views import Classes, Views
+from ..model.whitening import Whitening
 from ..mstep.classes import EachClass
+from ..mstep.noise import Noise, learned
 from ..mstep.support import Supported, soft_disc
 from ..mstep.updates import DenoisingUpdate, ExactUpdate, Update
 from ..mstep.wiener import WienerUpdate
@@ -57,6 +62,7 @@ COPIES = 50
 COARSE_STEP = 4
 FILLED = 0.5
 FEW = 6
+ROUNDS, LISTENING = 10, 0.8
 
 _LIKELIHOODS: dict[str, type[PatchLikelihood] | type[WindowLikelihood]] = {
     "window": WindowLikelihood,
@@ -88,6 +94,7 @@ class Plan:
         copies: number of copies that are enough to find the centre of the target.
         late: whether a race is decided by late evidence.
         support: diameter of the target in pixels; None: the box.
+        noise: how the noise is modelled.
     """
 
     backend: Backend
@@ -106,6 +113,7 @@ class Plan:
     units: OwnUnits | None = None
     late: bool = False
     support: float | None = None
+    noise: Noise = "white"
 
     @property
     def quarter(self) -> int:
@@ -220,6 +228,73 @@ def begin_offset(
         ) from None
 
 
+def begin_noise(
+    likelihood: Likelihood,
+    source: Measurement,
+    noise: Noise,
+    update: Update,
+    backend: Backend,
+    given: bool,
+) -> Likelihood:
+    """The likelihood with the noise at the start: white, unless the measurement shows what no copies are.
+
+    Args:
+        likelihood: with its offset.
+        source: the measurement.
+        noise: as in :func:`mtdcore.recover`.
+        update: the M-step.
+        backend: computes.
+        given: whether the likelihood is the user's, whose own noise then is the start.
+
+    Raises:
+        ParameterError: a spectrum is asked for, and the micrographs are too small for one.
+    """
+    views, side = likelihood.views, spectrum_side(likelihood.views.box_shape, source.shape)
+    if noise == "spectrum" and side is None:
+        raise ParameterError(
+            f"a noise spectrum needs pieces of a box, and of {SMALLEST} x {SMALLEST} pixels, at least; micrographs of {source.shape[1:]} "
+            f'pixels with a box of {views.box_shape} have none: give noise="white".'
+        )
+    if given or noise_of(noise, update, likelihood) == "white":
+        return likelihood
+    heard = heard_noise(source, likelihood, noise, backend)
+    return likelihood if heard is None else likelihood.with_whitening(heard)
+
+
+def noise_of(noise: Noise, update: Update, likelihood: Likelihood) -> Noise:
+    """What "auto" means: the published model and method take the noise to be white."""
+    published = not (likelihood.localises and update.learns_offset)
+    return "white" if noise == "auto" and published else noise
+
+
+def heard_noise(
+    source: Measurement,
+    likelihood: Likelihood,
+    noise: Noise,
+    backend: Backend,
+    target: np.ndarray | None = None,
+    copies: float = 0.0,
+) -> Whitening | None:
+    """The noise that copies of a target leave; None: it is white, or there is nothing to judge it by.
+
+    Args:
+        source: the measurement.
+        likelihood: with the noise so far.
+        noise: as in :func:`mtdcore.recover`.
+        backend: computes.
+        target: on the host; None: the copies are unknown.
+        copies: how many are expected.
+    """
+    box = likelihood.views.box_shape
+    side = spectrum_side(box, source.shape)
+    if side is None:
+        return None
+    found = residual_spectrum(source, target, likelihood, backend, side, copies)
+    if found is None:
+        return None
+    return learned(found, max(box), noise, copies=target is None)
+
+
 def begin_state(
     likelihood: Likelihood,
     source: Measurement,
@@ -273,6 +348,7 @@ def begin_plan(
     offset: float | Literal["auto"] | None,
     learn_separation: bool,
     diameter: float | None,
+    noise: Noise,
     backend: str | Backend,
     executor: Executor | None,
 ) -> Plan:
@@ -299,6 +375,7 @@ def begin_plan(
         units=own_units(prior, prior_scale, update, likelihood),
         late=is_flat(prior),
         support=diameter,
+        noise=noise_of(noise, update, likelihood),
     )
 
 

@@ -15,7 +15,7 @@ from ..data import Measurement
 from ..estep.expectation import e_step, tile_cut
 from ..estep.statistics import Statistics
 from ..model.likelihood import Likelihood
-from .defaults import FEW, FILLED, Plan
+from .defaults import FEW, FILLED, LISTENING, ROUNDS, Plan, heard_noise
 from .gauge.agreement import agreement
 from .gauge.centre import centred
 from .gauge.extent import spaced
@@ -26,6 +26,12 @@ from .state import Candidate, EMState, IterationRecord, Recovery
 #: Starts that end above this share of the best evidence are rivals, and show the same above this correlation.
 _ABOUT, _ALIKE = 0.9, 0.8
 
+#: Relative change of the filter below which the noise is as before.
+_SAME = 0.03
+
+#: Step, as a share of the norm of the target, from which on it is about to rest.
+_SMALL = 0.02
+
 
 def run(
     plan: Plan, source: Measurement, state: EMState, callback: Callable[[EMState], bool | None] | None
@@ -33,13 +39,19 @@ def run(
     """Iterate from a state until the target is at rest, the iterations are done, or the callback returns True."""
     step = _Iteration(plan, source)
     stopped: Literal["iterations", "tolerance", "callback"] = "iterations"
-    while not _done(plan, state) and state.iteration < plan.iterations:  # a resumed run may be done
+    while True:
+        if _done(plan, state):  # a resumed run may be
+            heard = step.listening(state)
+            if heard is state:
+                stopped = "tolerance"
+                break
+            state = heard
+        if state.iteration >= plan.iterations:
+            break
         state = step(state)
         if callback is not None and callback(state):
             stopped = "callback"
             break
-    else:
-        stopped = "tolerance" if _done(plan, state) else "iterations"
     final = step.statistics(source, state.target, state.likelihood)
     return Recovery(state, final, step.average(state.target, final), stopped, settled(state))
 
@@ -69,6 +81,8 @@ class _Iteration:
     def __call__(self, state: EMState) -> EMState:
         """The state after one more iteration of every candidate, or of the best one once the race is over."""
         began = time.perf_counter()
+        if state.iteration % max(1, self.plan.iterations // ROUNDS) == 0:
+            state = self.listening(state)
         carried = state.best(self._places(state))
         gauge = self.plan.gauge if len(carried) == 1 or self.plan.late else None
         moved, records = zip(*(self._advance(c, state, gauge, began) for c in carried), strict=True)
@@ -76,6 +90,44 @@ class _Iteration:
         slowest = max(record.step_norm for record in records)
         passes = sum(record.passes for record in records)
         return state.advance(moved, replace(records[best], step_norm=slowest, passes=passes))
+
+    def listening(self, state: EMState) -> EMState:
+        """The state with the noise that the copies of the leader leave, for all candidates; the same object where nothing changes.
+
+        While the target still moves, what its copies leave is coloured by them: white noise is listened to once it is about to rest. The
+        last iterations converge with the noise as it is.
+        """
+        plan, leader = self.plan, state.leader
+        before = leader.likelihood.whitening
+        if plan.noise == "white" or not 0 < state.iteration <= LISTENING * plan.iterations:
+            return state
+        if before is None and not self._settling(state):
+            return state
+        heard = heard_noise(
+            self.source,
+            leader.likelihood,
+            plan.noise,
+            plan.backend,
+            leader.target,
+            state.history[-1].expected_count,
+        )
+        if heard is before or (heard is not None and heard.agrees(before, _SAME)):
+            return state
+        others = (c.likelihood.with_whitening(heard) for c in state.candidates)
+        # what mini-batches remember was seen through another filter
+        return replace(
+            state,
+            candidates=tuple(
+                replace(c, likelihood=other, running=None)
+                for c, other in zip(state.candidates, others, strict=True)
+            ),
+        )
+
+    def _settling(self, state: EMState) -> bool:
+        """Whether the race is over, the temperature 1, and the last step was small."""
+        moved = state.history[-1].step_norm
+        raced = state.iteration >= self.plan.quarter and state.schedule.at(state.iteration) == 1.0
+        return raced and moved < _SMALL * float(np.linalg.norm(state.target))
 
     def _places(self, state: EMState) -> int:
         """Candidates that go on: all at first, ``quarter / n`` after n iterations, one from the first quarter on.
@@ -167,7 +219,9 @@ class _Iteration:
         What boxes share would be taken off twice. Where they overlap the offset stays at the median, and so it does during the
         first quarter: a target that is faint yet leaves its mean to the offset, and does not get it back.
         """
-        if not self.plan.learn_offset or iteration < self.plan.quarter:
+        # filtered pixels do not tell it
+        told = self.plan.learn_offset and likelihood.whitening is None
+        if not told or iteration < self.plan.quarter:
             return 0.0
         support = self.plan.support
         area = math.prod(likelihood.views.box_shape) if support is None else math.pi / 4 * support**2

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ..data import MeasurementLike, open_measurement
 from ..errors import ParameterError
-from ..estep.backends import Backend
+from ..estep.backends import Backend, get_backend
 from ..estep.expectation import check_box_fits
 from ..model.likelihood import Likelihood
 from ..model.optics import Micrographs
 from ..model.priors import FlatPrior, Prior, ScaledPrior
 from ..model.views import Views
+from ..mstep.noise import Noise
 from ..mstep.updates import Update
 from .batches import OnlineEM
 from .checks.arguments import check_agreement, check_arguments, check_diameter
@@ -24,6 +25,7 @@ from .checks.doubts import doubt
 from .defaults import (
     Box,
     begin_likelihood,
+    begin_noise,
     begin_offset,
     begin_plan,
     begin_state,
@@ -45,6 +47,7 @@ def recover(
     rotations: int | Views = 4,
     coarse_rotations: int | Literal["auto"] | None = "auto",
     noise_std: float | Literal["auto"] = "auto",
+    noise: Noise = "auto",
     offset: float | Literal["auto"] | None = "auto",
     prior: Prior | None = None,
     prior_scale: float | Literal["auto"] | None = None,
@@ -80,6 +83,9 @@ def recover(
             be (:mod:`mtdcore.estep.local`); None: score all everywhere; "auto": about pi L / 4 where K is at least twice that.
         noise_std: standard deviation of the noise in the units of the measurement; "auto": estimated, then
             updated by every M-step.
+        noise: "white"; "spectrum": of a spectrum that is learned with the target, 2-D, so that stripes count, and that measurement and
+            templates are divided by (docs/model.md 15); "auto": white, unless what the copies leave departs from it by more than chance,
+            or a slow background is seen, which is removed (white for :class:`GradientAscent` and the patch model, as published). The result says what was found.
         offset: what pixels read where there is nothing, in the units of the measurement; "auto": the median, updated by
             every M-step after the first quarter of the iterations (0 for :class:`GradientAscent`, the published method); None: 0, or that of a likelihood object.
         prior: prior over targets; None: flat.
@@ -140,6 +146,8 @@ def recover(
         temperature=temperature,
         callback=callback,
     )
+    if noise not in get_args(Noise):
+        raise ParameterError(f'noise must be "auto", "white" or "spectrum"; got {noise!r}.')
     check_diameter(diameter, box_shape(box_size))
     source = open_measurement(measurement, mask)
     prior = prior or FlatPrior()
@@ -156,7 +164,9 @@ def recover(
             likelihood, source, views, noise_std, min_separation, expected_count, micrographs, diameter
         )
         update = update or default_update(prior, begun)
-        begun = begin_offset(begun, source, offset, update, not isinstance(likelihood, str))
+        given = not isinstance(likelihood, str)
+        begun = begin_offset(begun, source, offset, update, given)
+        begun = begin_noise(begun, source, noise, update, get_backend(backend), given)
         state = begin_state(
             begun,
             source,
@@ -186,6 +196,7 @@ def recover(
         offset=offset,
         learn_separation=min_separation == "auto" and isinstance(likelihood, str) and diameter is None,
         diameter=diameter,
+        noise=noise,
         backend=backend,
         executor=executor,
     )

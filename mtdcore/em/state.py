@@ -198,6 +198,12 @@ class Recovery:
         return self.likelihood.offset
 
     @property
+    def noise(self) -> str:
+        """What the noise was found to be, in plain words."""
+        whitening = self.likelihood.whitening
+        return "white" if whitening is None else whitening.sentence
+
+    @property
     def residual_std(self) -> float:
         """Standard deviation of what the copies leave of the measurement: the noise level, where the model is right."""
         target = array_namespace(self.statistics.right).asarray(self.target)
@@ -230,6 +236,7 @@ class Recovery:
             "stopped": self.stopped,
             "noise_std": self.noise_std,
             "residual_std": self.residual_std,
+            "noise": self.noise,
             "offset": self.offset,
             "expected_count": self.expected_count,
             "settled": self.settled,

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..data import Measurement
-from ..data.derived import without_offset
 from ..data.noise import default_expected_count, excess_energy
 from ..errors import ParameterError
 from ..model.likelihood import Likelihood
@@ -43,7 +42,7 @@ class Temperature:
         if temperature == "auto":
             box_pixels = math.prod(likelihood.views.box_shape)
             count = likelihood.copies or default_expected_count(measurement.shape, box_pixels)
-            level = without_offset(measurement, likelihood.offset)
+            level = likelihood.whitened(measurement)
             energy = excess_energy(level, likelihood.noise_std) / count
             return cls(max(1.0, energy / (_START_NATS * likelihood.noise_std**2)), span)
         if not (math.isfinite(temperature) and temperature >= 1.0):

@@ -37,7 +37,7 @@ def accumulate(
         likelihood: bound to the measurement.
         coarse: views that find the places of copies (:mod:`mtdcore.estep.local`); None: all views are scored everywhere.
     """
-    views, optics = likelihood.views, likelihood.micrographs
+    views, optics = likelihood.shown, likelihood.micrographs
     search = Search.of(backend, target, likelihood, coarse)
     if optics is None:
         return Statistics.of(search.sums(tiles, likelihood), views, likelihood.offset)

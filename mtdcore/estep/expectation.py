@@ -8,7 +8,6 @@ from functools import partial
 from .._base.summing import map_sum
 from .._base.typing import Array
 from ..data import Measurement, MeasurementLike, open_measurement
-from ..data.derived import without_offset
 from ..data.measurement import Tiles
 from ..data.tiles import TileGeometry
 from ..errors import InputError, ParameterError
@@ -54,7 +53,7 @@ def e_step(
         InputError: the micrographs are smaller than the box.
         ParameterError: the target does not fit the views, or the likelihood the micrographs.
     """
-    source = without_offset(open_measurement(measurement), likelihood.offset)
+    source = likelihood.whitened(open_measurement(measurement))
     engine = get_backend(backend)
     check_target(target, likelihood)
     check_box_fits(source, likelihood.views)

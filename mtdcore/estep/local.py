@@ -66,7 +66,7 @@ class Search:
     @classmethod
     def of(cls, backend: Backend, target: Array, likelihood: Likelihood, coarse: int | None) -> Search:
         """Of a target; no coarse set where it would save nothing, or copies have no places."""
-        views = likelihood.views
+        views = likelihood.shown
         templates = views.apply(target)
         if coarse is None or not likelihood.localises or coarse * views.classes >= views.count:
             return cls(backend, templates)

@@ -8,7 +8,6 @@ import numpy as np
 
 from .._base.typing import Array
 from ..data import Measurement
-from ..data.derived import without_offset
 from ..data.tiles import Tile
 from ..model.likelihood import Likelihood
 from .backends import Backend
@@ -38,7 +37,7 @@ class Posterior:
             self._seen[0] != tile.micrograph and self._likelihood.micrographs is not None
         ):
             alone = self._likelihood.of_micrograph(tile.micrograph)
-            self._seen = tile.micrograph, alone, alone.views.apply(self._target)
+            self._seen = tile.micrograph, alone, alone.shown.apply(self._target)
         _, alone, templates = self._seen
         return self._backend.posterior(tile, templates, alone)
 
@@ -60,5 +59,5 @@ def posteriors(
     check_box_fits(measurement, likelihood.views)
     bound = likelihood.bind(measurement.shape)
     posterior = Posterior(target, bound, backend)
-    for tile in without_offset(measurement, bound.offset).tiles(bound.geometry):
+    for tile in bound.whitened(measurement).tiles(bound.geometry):
         yield tile, posterior(tile)

@@ -55,6 +55,11 @@ class Normal(Protocol):
         """Whether the operator is a weight for each pixel of the target."""
         ...
 
+    @property
+    def spread(self) -> float:
+        """About the largest eigenvalue over the mean one, as far as a filter makes them differ: more steps are needed then."""
+        ...
+
     def __call__(self, target: Array) -> Array:
         """``N F``, of the shape of the target."""
         ...
@@ -98,6 +103,7 @@ class Diagonal:
     weights: Array
 
     exact = True
+    spread = 1.0
 
     @property
     def bound(self) -> float:
@@ -145,6 +151,11 @@ class PerView:
     exact = False
 
     @property
+    def spread(self) -> float:
+        """See :class:`Normal`."""
+        return 1.0
+
+    @property
     def bound(self) -> float:
         """The largest weights of the templates, summed, times the gain of the views."""
         xp = array_namespace(self.coverage)
@@ -187,6 +198,7 @@ class Spectral:
     spectrum: np.ndarray
 
     exact = False
+    spread = 1.0
 
     @property
     def bound(self) -> float:
@@ -237,6 +249,11 @@ class Blocks:
     def exact(self) -> bool:
         """See :class:`Normal`."""
         return all(block.exact for block in self.blocks)
+
+    @property
+    def spread(self) -> float:
+        """The largest of the classes."""
+        return max(block.spread for block in self.blocks)
 
     def __call__(self, target: Array) -> Array:
         """See :class:`Normal`."""

@@ -14,13 +14,17 @@ from .optics import Defocused
 from .rotations import Rotations
 from .shifts import Shifted
 from .views import Classes, Views
+from .whitening import Uneven, Whitened, Whitening
 
-_VIEWS: dict[str, type[Any]] = {kind.__name__: kind for kind in (Rotations, Shifted, Classes, Defocused)}
+_VIEWS: dict[str, type[Any]] = {
+    kind.__name__: kind for kind in (Rotations, Shifted, Classes, Defocused, Whitened)
+}
 
 #: Normal operators of one target, and their array.
 _NORMALS: dict[str, tuple[Any, str]] = {
     "Diagonal": (Diagonal, "weights"),
     "PerView": (PerView, "coverage"),
+    "Uneven": (Uneven, "coverage"),
     "Spectral": (Spectral, "spectrum"),
 }
 
@@ -32,6 +36,8 @@ def views_record(views: Views) -> dict[str, Any]:
         value = getattr(views, field.name)
         if field.name == "views":
             value = views_record(value)
+        if field.name == "whitening":
+            value = value.record()
         values[field.name] = value.tolist() if isinstance(value, np.ndarray) else value
     return values
 
@@ -43,6 +49,8 @@ def views_from_record(record: Mapping[str, Any]) -> Views:
         values["views"] = views_from_record(values["views"])
     if "transfer" in values:
         values["transfer"] = np.array(values["transfer"])
+    if "whitening" in values:
+        values["whitening"] = Whitening.from_record(values["whitening"])
     made: Views = _VIEWS[record["view"]](**values)
     return made
 

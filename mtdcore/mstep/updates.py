@@ -16,6 +16,9 @@ from ..model.priors import Prior, denoise
 #: those of EM. The others converge.
 SEARCH_SHARE = 0.6
 
+#: Denoising steps per E-step at least where a filter has left some frequencies weak.
+_FILTERED = 8
+
 #: Prior weight gamma at (iteration, iterations), both counted from 0.
 Schedule = Callable[[int, int], float]
 
@@ -184,7 +187,8 @@ class DenoisingUpdate:
         early = iteration < SEARCH_SHARE * iterations and statistics.normal.exact
         longer = self.relaxation if early else 1.0
         variance = longer * statistics.noise_std**2 / bound
-        for _ in range(self.steps):
+        steps = self.steps if statistics.normal.spread == 1.0 else max(self.steps, _FILTERED)
+        for _ in range(steps):
             moved = target + variance * statistics.gradient(target)
             target = denoise(prior, moved[None, ...], math.sqrt(variance))[0, ...]
         return target

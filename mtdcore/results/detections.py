@@ -19,7 +19,6 @@ from scipy import ndimage
 from .._base.files import write_whole
 from .._base.typing import Array
 from ..data import MeasurementLike, open_measurement
-from ..data.derived import without_offset
 from ..data.micrographs.star import write_star
 from ..data.tiles import Region, Tile
 from ..errors import ParameterError
@@ -225,7 +224,7 @@ def detect(
     wide = replace(likelihood.bind(source.shape), margin=likelihood.separation - 1 + reach)
     posterior = Posterior(target, wide, get_backend(backend))
     found = [np.empty((0, 5))]
-    for tile in without_offset(source, wide.offset).tiles(wide.geometry):
+    for tile in wide.whitened(source).tiles(wide.geometry):
         grown, core = _grown(tile, reach)
         found.extend(_peaks(posterior(grown), core, grown, threshold, reach))
     table = np.vstack(found)

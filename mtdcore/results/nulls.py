@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import stdtrit
 
-from ..data import MeasurementLike, open_measurement
-from ..data.derived import DerivedMeasurement
+from ..data import Measurement, MeasurementLike, open_measurement
+from ..data.derived import DerivedMeasurement, filtered
 from ..data.tiles import Tile
 from ..em.checks.doubts import undoubted
 from ..em.recover import recover
 from ..em.state import Recovery
 from ..errors import ParameterError
+from ..model.whitening import Whitening
 
 #: Side of the blocks that noise is drawn in, whatever the tiles: part of what a seed means.
 _BLOCK = 64
@@ -103,6 +104,11 @@ def null_measurement(
     return NullMeasurement(source, tuple(each.tolist()), seed, offset)
 
 
+def coloured(measurement: Measurement, whitening: Whitening | None) -> Measurement:
+    """White noise with the spectrum that a recovery learned; the noise itself where that is white."""
+    return measurement if whitening is None else filtered(measurement, whitening.colouring)
+
+
 def phase_randomised(images: ArrayLike, seed: int = 0) -> np.ndarray:
     """The same power spectrum with the phases of white noise: a null for measurements whose noise is coloured.
 
@@ -140,6 +146,7 @@ def null_runs(
     runs: int = 8,
     seed: int = 0,
     noise_offset: float = 0.0,
+    whitening: Whitening | None = None,
     **options: Any,
 ) -> Iterator[Recovery]:
     """The recovery repeated on white noise, one run after the other.
@@ -151,12 +158,14 @@ def null_runs(
         runs: number of noise measurements; with 4 the threshold is about twice as high (docs/trust.md).
         seed: of the first noise measurement and of the starts; further runs count up from it.
         noise_offset: mean of the noise, for instance ``Recovery.offset``.
+        whitening: of the noise, ``Recovery.likelihood.whitening``; None: it is white.
         options: keyword arguments that :func:`mtdcore.recover` was called with, without ``seed``.
     """
     source = open_measurement(measurement, options.pop("mask", None))
     for run in range(seed, seed + runs):
         with undoubted():
-            found = recover(null_measurement(source, noise_std, run, noise_offset), seed=run, **options)
+            null = coloured(null_measurement(source, noise_std, run, noise_offset), whitening)
+            found = recover(null, seed=run, **options)
         yield found
 
 

@@ -39,7 +39,7 @@ def test_what_was_given_comes_back_from_its_record():
 
 def test_a_run_from_before_an_option_has_what_runs_did_then():
     old = RunParameters.from_record({"box_size": 12, "seed": 3})
-    assert old == RunParameters(box_size=12, seed=3, defects="keep", offset="none")
+    assert old == RunParameters(box_size=12, seed=3, defects="keep", offset="none", noise="white")
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,11 @@ import threading
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from mtdcore.data import ArrayMeasurement, open_measurement
+from mtdcore.data.derived import filtered
+from mtdcore.data.measurement import Tiles
 from mtdcore.data.prefetch import prefetched
 from mtdcore.data.tiles import TileGeometry
 from mtdcore.errors import InputError, ParameterError, StorageError
@@ -252,3 +255,40 @@ def test_prefetch_keeps_order_stays_close_and_passes_errors_on():
     assert [next(ahead) for _ in range(9)] == list(range(1, 10))
     with pytest.raises(RuntimeError, match="the end"):
         next(ahead)
+
+
+KERNEL = np.outer([1, 2, 4, 2, 1], [1, 3, 5, 3, 1]) / 100.0
+
+
+@pytest.mark.parametrize("geometry", [PATCHES, WINDOWS])
+@pytest.mark.parametrize("shape", [(2, 61, 50), (1, 24, 97), (1, 5, 30)])
+def test_a_filtered_measurement_does_not_depend_on_its_cut(geometry, shape):
+    """Beyond the edges goes the mirror image; what the filter needs of neighbouring tiles is read."""
+    array = pixels(shape, np.float64)
+    expected = [ndimage.convolve(one, KERNEL, mode="reflect") for one in array]
+    measurement = filtered(open_measurement(array), KERNEL)
+    whole = list(measurement.tiles(geometry))
+    assert len(whole) == measurement.tile_count(geometry)
+    for tile in whole:
+        assert tile.values == pytest.approx(expected[tile.micrograph][tile.region.read], abs=1e-9)
+        assert tile.geometry == geometry
+    parts = [tile for part in measurement.split(3) for tile in part.tiles(geometry)]
+    assert all(np.array_equal(a.values, b.values) for a, b in zip(whole, parts, strict=True))
+    regions = [tile.region for tile in open_measurement(array).tiles(geometry)]
+    assert [tile.region for tile in whole] == regions
+
+
+def test_a_filter_sees_the_surroundings_in_the_place_of_invalid_pixels():
+    array = np.full((60, 60), 7.0)
+    array[20:30, 10:40] = np.nan
+    (tile,) = filtered(open_measurement(array), KERNEL).tiles(TileGeometry(side=64, unit=1, halo=0, reach=0))
+    assert np.array_equal(tile.valid, np.isfinite(array))
+    assert tile.values[tile.valid] == pytest.approx(7.0 * KERNEL.sum(), rel=1e-6)
+    assert not tile.values[~tile.valid].any()
+
+
+def test_a_filtered_measurement_is_known_by_source_and_filter():
+    source = open_measurement(pixels())
+    one, same, other = (Tiles(filtered(source, k), WINDOWS).identity for k in (KERNEL, KERNEL, 2.0 * KERNEL))
+    assert one == same
+    assert len({one, other, Tiles(source, WINDOWS).identity}) == 3

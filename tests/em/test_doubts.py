@@ -49,7 +49,7 @@ def test_a_noise_level_that_does_not_fit_is_said_with_what_fits(made, factor, do
 def test_noise_that_is_not_white_is_said(made):
     pixels = made.measurement.array[0]
     smooth = pixels + np.roll(pixels, 1, axis=1)
-    assert "does not look white" in said(smooth)[1]
+    assert "does not look white" in said(smooth, noise="white")[1]
     assert said(made.measurement)[1] == ""
 
 

@@ -6,6 +6,7 @@ import pytest
 from mtdcore import Classes, Projections, Rotations, Shifted
 from mtdcore.errors import ParameterError
 from mtdcore.model.optics import Defocused
+from mtdcore.model.whitening import Whitened, Whitening
 from mtdcore.testing import ViewsConformance
 
 TRANSFER = np.array([1.0, 0.2, 0.7])
@@ -88,3 +89,33 @@ def test_classes_hold_the_views_of_one_target():
 def test_a_part_has_no_step():
     with pytest.raises(ParameterError, match="without a step"):
         Classes(Rotations(4, 5), 2).apply(np.zeros((2, 5, 5)), slice(0, 8, 2))
+
+
+def whitening():
+    frequency = np.hypot(np.fft.fftfreq(16)[:, None], np.fft.rfftfreq(16))
+    amplitude = 1.0 + np.exp(-((frequency / 0.1) ** 2))
+    amplitude[:, 0] *= 2.0  # stripes: not the same in all directions
+    return Whitening(amplitude, 1 / 16)
+
+
+class TestWhitened(ViewsConformance):
+    def make_views(self):
+        return Whitened(Rotations(4, 6), whitening())
+
+
+class TestWhitenedClasses(ViewsConformance):
+    def make_views(self):
+        return whitening().seen_through(Classes(Rotations(3, 5), 2))
+
+
+class TestWhitenedAndDefocused(ViewsConformance):
+    def make_views(self):
+        return Defocused(Whitened(Rotations(2, 5), whitening()), TRANSFER)
+
+
+@pytest.mark.parametrize(
+    "amplitude", [np.ones((5, 3)), np.ones((6, 3)), np.zeros((6, 4)), np.full((6, 4), np.nan), np.ones(6)]
+)
+def test_impossible_noise_is_refused(amplitude):
+    with pytest.raises(ParameterError, match="amplitude spectrum of"):
+        Whitening(amplitude)

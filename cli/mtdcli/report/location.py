@@ -9,7 +9,6 @@ import numpy as np
 from scipy import ndimage
 
 import mtdcore as mtd
-from mtdcore.data.derived import without_offset
 from mtdcore.data.tiles import Tile, TileGeometry
 from mtdcore.errors import MtdError
 from mtdcore.estep.posteriors import Posterior
@@ -28,7 +27,7 @@ _WEIGHTS = 1 << 23
 def location(run: FinishedRun) -> tuple[dict[str, bytes], dict[str, str]]:
     """Pictures and captions of the first tile; none if the measurement is gone or changed."""
     try:
-        measurement = without_offset(run.open(), run.likelihood.offset)
+        measurement = run.likelihood.whitened(run.open())
         bound = run.likelihood.bind(measurement.shape)
         tile = next(iter(measurement.tiles(_shown(bound))))
     except MtdError as problem:

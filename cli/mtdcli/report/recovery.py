@@ -43,6 +43,7 @@ def write_report(run: FinishedRun, truth_file: Path | None = None) -> None:
         facts=[
             ("copies expected", f"{result.expected_count:.1f}"),
             ("noise standard deviation", f"{result.noise_std:.4g}"),
+            *([("noise", result.noise)] if result.noise != "white" else []),
             ("evidence, nats", f"{result.evidence_nats:,.1f}"),
             *([("decided by the data", f"{share:.0%}")] if parameters.prior and share is not None else []),
             ("iterations", f"{result.iterations}"),

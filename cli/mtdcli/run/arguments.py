@@ -49,7 +49,7 @@ def optics(table: MicrographTable | None, asked: Literal["auto", "each", "alike"
 def arguments(parameters: RunParameters, micrographs: Optics = None) -> dict[str, Any]:
     """The options and what tells the micrographs apart, as arguments of :func:`mtdcore.recover`."""
     same = (
-        "box_size", "rotations", "coarse_rotations", "noise_std", "likelihood", "min_separation", "expected_count", "diameter",
+        "box_size", "rotations", "coarse_rotations", "noise_std", "noise", "likelihood", "min_separation", "expected_count", "diameter",
         "iterations", "tolerance", "temperature", "seed", "starts", "classes",
     )  # fmt: skip
     initial = parameters.initial

@@ -91,6 +91,8 @@ def recover(
         log(f"{path}: {micrographs} micrograph(s) of {height} x {width} pixels, backend {backend.name}")
         job = _Job(folder, parameters, owner, backend, executor)
         recovery = job.run(measurement, told, state)
+    if recovery.likelihood.whitening is not None:
+        log(recovery.noise)
     unused = micrographs * recovery.likelihood.geometry.unused_pixels((height, width))
     if unused:
         log(f"{unused} pixels at the far edges fill no whole patch and were not used")

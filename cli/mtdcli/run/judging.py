@@ -17,7 +17,7 @@ from mtdcore.em.checks.doubts import undoubted
 from mtdcore.em.gauge.scale import in_units
 from mtdcore.errors import InputError
 from mtdcore.results.halves import half_recoveries, half_set_correlation
-from mtdcore.results.nulls import Verdict, evidence_threshold, null_measurement, phase_randomised
+from mtdcore.results.nulls import Verdict, coloured, evidence_threshold, null_measurement, phase_randomised
 from mtdcore.results.uncertainty import average_level, posterior_samples, unbiased_average
 
 from ..terminal.console import log
@@ -124,7 +124,9 @@ def _without_copies(
     likelihood, micrographs = run.likelihood, run.likelihood.micrographs
     ratios = np.ones(measurement.shape[0]) if micrographs is None else micrographs.noise_ratio
     levels = (likelihood.noise_std * ratios).tolist()
-    return lambda seed: null_measurement(measurement, levels, seed, likelihood.offset)
+    return lambda seed: coloured(
+        null_measurement(measurement, levels, seed, likelihood.offset), likelihood.whitening
+    )
 
 
 def _pixels(measurement: Measurement) -> np.ndarray:

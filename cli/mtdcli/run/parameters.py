@@ -93,6 +93,12 @@ class RunParameters:
         "auto",
         metavar="S|auto",
     )
+    noise: Literal["auto", "white", "spectrum"] = _option(
+        "model",
+        "White, or of a spectrum that is learned with the target and divided out; auto: white unless the measurement shows otherwise.",
+        "auto",
+        before="white",
+    )
     offset: float | Literal["auto", "none"] = _option(
         "model",
         "What pixels read where there is nothing, in units of the measurement; auto: estimated; none: 0.",

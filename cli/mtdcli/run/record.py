@@ -46,6 +46,7 @@ class ResultRecord:
         data_share: share of the answer that comes from the data; None: unknown.
         prior_scales: of the prior, one for each class; None: it has none.
         offset: what pixels read where there is nothing.
+        noise: what it was found to be.
         settled: whether starts with about as much evidence show the same; None: there was one.
     """
 
@@ -61,6 +62,7 @@ class ResultRecord:
     prior_scales: tuple[float, ...] | None = None
     offset: float = 0.0
     settled: bool | None = None
+    noise: str = "white"
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def _noise(recovery: Recovery, source: Measurement, given: bool) -> str | None:
     if recovery.likelihood.micrographs is not None or not pixels:
         return None
     try:
-        neighbours = estimate_noise_std(source)
+        neighbours = estimate_noise_std(recovery.likelihood.whitened(source))
     except InputError:  # there are no neighbours to ask
         neighbours = left
     root = math.sqrt(pixels)
@@ -107,7 +107,7 @@ def _noise(recovery: Recovery, source: Measurement, given: bool) -> str | None:
         return None
     return (
         f"the noise does not look white: noise_std is {sigma:.4g}, but neighbouring pixels differ as by white noise of "
-        f"{neighbours:.4g}: remove background and whiten the measurement first (mtd import --whiten), and do not trust the evidence."
+        f'{neighbours:.4g}: remove background and let the spectrum be learned (noise="auto"), or whiten the measurement first (mtd import --whiten); do not trust the evidence.'
     )
 
 

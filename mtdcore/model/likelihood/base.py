@@ -11,10 +11,13 @@ from typing import ClassVar, Protocol, Self
 
 import numpy as np
 
+from ...data import Measurement
+from ...data.derived import filtered, without_offset
 from ...data.tiles import TileGeometry
 from ...errors import ParameterError
 from ..optics import Micrographs, check_number
 from ..views import Views
+from ..whitening import Whitening
 
 #: How far from 1 the weights of classes may sum.
 _TOLERANCE = 1e-6
@@ -92,6 +95,7 @@ class Likelihood(ABC):
         class_weights: share of each of C classes among the copies; None: one class.
         micrographs: what tells the micrographs apart; None: nothing does.
         offset: what every pixel reads where there is neither noise nor a copy, in the units of the measurement.
+        whitening: the filter that makes the noise white; None: it is.
     """
 
     views: Views
@@ -100,6 +104,7 @@ class Likelihood(ABC):
     class_weights: tuple[float, ...] | None = field(default=None, kw_only=True)
     micrographs: Micrographs | None = field(default=None, kw_only=True)
     offset: float = field(default=0.0, kw_only=True)
+    whitening: Whitening | None = field(default=None, kw_only=True)
 
     #: Whether a copy has one pose, so that its place can be told.
     localises: ClassVar[bool]
@@ -197,12 +202,30 @@ class Likelihood(ABC):
             return self
         noise_std = self.noise_std * float(optics.noise_ratio[index])
         return replace(
-            self, views=optics.seen_through(self.views, index), noise_std=noise_std, micrographs=None
+            self,
+            views=optics.seen_through(self.shown, index),
+            noise_std=noise_std,
+            micrographs=None,
+            whitening=None,
         )
 
     def with_separation(self, separation: int) -> Self:
         """The same model with another minimum separation in pixels; itself where there is none, or nothing changes."""
         return self
+
+    @property
+    def shown(self) -> Views:
+        """The views as :meth:`whitened` measurements show them."""
+        return self.views if self.whitening is None else self.whitening.seen_through(self.views)
+
+    def whitened(self, measurement: Measurement) -> Measurement:
+        """A measurement as the E-step scores it: less the offset, and through the filter that makes its noise white."""
+        level = without_offset(measurement, self.offset)
+        return level if self.whitening is None else filtered(level, self.whitening.kernel)
+
+    def with_whitening(self, whitening: Whitening | None) -> Self:
+        """The same model of other noise."""
+        return replace(self, whitening=whitening)
 
     def with_noise_std(self, noise_std: float) -> Self:
         """The same model at another noise level."""

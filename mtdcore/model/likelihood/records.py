@@ -8,6 +8,7 @@ from typing import Any
 
 from ..optics import Micrographs
 from ..records import views_from_record, views_record
+from ..whitening import Whitening
 from .base import Likelihood
 from .patch import PatchLikelihood
 from .window import WindowLikelihood
@@ -19,6 +20,7 @@ def likelihood_record(likelihood: Likelihood) -> dict[str, Any]:
     """A likelihood as JSON-able values: its class under "model", then its attributes."""
     values = {field.name: getattr(likelihood, field.name) for field in fields(likelihood)}
     values["views"] = views_record(likelihood.views)
+    values["whitening"] = likelihood.whitening and likelihood.whitening.record()
     if likelihood.micrographs is not None:
         optics = vars(likelihood.micrographs)
         values["micrographs"] = {name: None if a is None else a.tolist() for name, a in optics.items()}
@@ -34,4 +36,6 @@ def likelihood_from_record(record: Mapping[str, Any]) -> Likelihood:
         values["class_weights"] = tuple(values["class_weights"])
     if values.get("micrographs") is not None:
         values["micrographs"] = Micrographs(**values["micrographs"])
+    if values.get("whitening") is not None:
+        values["whitening"] = Whitening.from_record(values["whitening"])
     return kind(**values)

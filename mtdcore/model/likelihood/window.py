@@ -189,4 +189,5 @@ def localised(likelihood: Likelihood, expected_count: float) -> WindowLikelihood
         class_weights=likelihood.class_weights,
         micrographs=likelihood.micrographs,
         offset=likelihood.offset,
+        whitening=likelihood.whitening,
     )

@@ -32,6 +32,7 @@ class Toeplitz:
     spectrum: np.ndarray
 
     exact = False
+    spread = 1.0
 
     @property
     def side(self) -> int:

@@ -1,0 +1,261 @@
+"""What the copies leave of a measurement, as a power spectrum: what the noise looks like (docs/model.md 15).
+
+The expected residual ``E|M - sum_t z_t * A_t F|^2`` at each frequency: that of what the posterior mean of the copies leaves, and the
+posterior variance of the copies. Both are taken over tapered pieces of many tiles (Welch 1967).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+from scipy import fft
+
+from ..data import Measurement
+from ..data.tiles import Tile
+from ..model.likelihood import Likelihood
+from ..model.likelihood.window import localised
+from .backends import Backend
+from .posteriors import Posterior
+
+#: Sides of a piece in boxes, in pixels at most (but two boxes), and at least.
+_BOXES, _LARGEST, SMALLEST = 4, 256, 16
+
+#: Tiles that are looked at, spread evenly over the measurement: they hold a thousand pieces and more.
+_TILES = 24
+
+#: Sides of a piece that a tile is wide, where its posterior does not need too much memory.
+_PIECES = 4
+
+#: Posterior weights of a tile.
+_WEIGHTS = 1 << 26
+
+#: Smallest share of valid pixels in a piece.
+_VALID = 0.5
+
+
+@dataclass(frozen=True)
+class Residual:
+    """The power of what the copies leave, on the ``rfft2`` grid of P x P pixels; white noise of standard deviation s gives s^2.
+
+    Attributes:
+        power: (P, P // 2 + 1) mean over the pieces, the variance of the copies among it.
+        pieces: how many independent pieces tell as much.
+        mean: mean of the residual pixels: by how much the offset is off.
+    """
+
+    power: np.ndarray
+    pieces: float
+    mean: float
+
+
+def spectrum_side(box: tuple[int, int], shape: tuple[int, int, int]) -> int | None:
+    """P for a box and micrographs of this shape: four boxes, as far as there is room and memory; None: there is not.
+
+    Args:
+        box: (h, w) pixels.
+        shape: (micrographs, H, W).
+    """
+    side = max(box)
+    wanted = min(_BOXES * side, max(_LARGEST, 2 * side), *shape[1:]) // 2 * 2
+    return wanted if wanted >= side and wanted >= SMALLEST else None
+
+
+def residual_spectrum(
+    measurement: Measurement,
+    target: np.ndarray | None,
+    likelihood: Likelihood,
+    backend: Backend,
+    side: int,
+    copies: float | None = None,
+) -> Residual | None:
+    """The spectrum of what the copies of a target leave; levels of micrographs of their own are divided out.
+
+    Args:
+        measurement: as it is, neither filtered nor less its offset.
+        target: of the shape that the views of the likelihood take, on the host; None: there are no copies.
+        likelihood: with its current filter, which the posterior of the copies is computed with.
+        backend: scores the tiles.
+        side: P of a piece in pixels, even, no less than the box and no more than a micrograph.
+        copies: expected in the measurement (patch model, whose residual is that of windows).
+
+    Returns:
+        None where no piece has enough valid pixels.
+    """
+    window = likelihood if likelihood.localises else localised(likelihood, max(copies or 0.0, 1e-3))
+    bound = window.bind(measurement.shape)
+    plain = bound.with_whitening(None)
+    reach, halo = bound.geometry.reach, bound.geometry.halo
+    wide = max(min(_PIECES * side, math.isqrt(_WEIGHTS // bound.templates)), side + reach)
+    geometry = bound.geometry.enlarged(wide + 2 * halo + reach)
+    posterior = None if target is None else Posterior(target, bound, backend)
+    sums = _Sums.empty(side)
+    parts = max(1, min(measurement.tile_count(geometry), _TILES))
+    for white, raw in zip(
+        bound.whitened(measurement).split(parts), plain.whitened(measurement).split(parts), strict=True
+    ):
+        tile = next(raw.tiles(geometry))
+        optics = bound.micrographs
+        level = 1.0 if optics is None else float(optics.noise_ratio[tile.micrograph])
+        weights = templates = None
+        if posterior is not None:
+            weights = posterior(next(white.tiles(geometry)))
+            templates = np.asarray(plain.of_micrograph(tile.micrograph).shown.apply(target)) / level
+        sums += _tile_sums(tile, weights, templates, level, side)
+    return sums.residual(max(bound.views.box_shape))
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Sums over pieces.
+
+    Attributes:
+        left: (P, P // 2 + 1) power of what the posterior mean leaves.
+        mean: the same of that mean.
+        copies: the same of the copies one by one, wherever they are.
+        pieces: their number.
+        worth: how many independent pieces tell as much.
+        total: of what is left.
+        pixels: it is the sum of.
+    """
+
+    left: np.ndarray
+    mean: np.ndarray
+    copies: np.ndarray
+    pieces: int = 0
+    worth: float = 0.0
+    total: float = 0.0
+    pixels: int = 0
+
+    @classmethod
+    def empty(cls, side: int) -> _Sums:
+        """Of no pieces."""
+        return cls(*np.zeros((3, side, side // 2 + 1)))
+
+    def __add__(self, other: _Sums) -> _Sums:
+        return _Sums(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+    def residual(self, box: int) -> Residual | None:
+        """Their mean, the variance of the copies among it."""
+        if not self.pieces:
+            return None
+        variance = np.maximum(_smooth(self.copies, box) - _smooth(self.mean, box), 0.0)
+        return Residual((self.left + variance) / self.pieces, self.worth, self.total / max(self.pixels, 1))
+
+
+def _tile_sums(
+    tile: Tile, weights: np.ndarray | None, templates: np.ndarray | None, level: float, side: int
+) -> _Sums:
+    """Sums of one tile, over the pixels to which no copy of another tile contributes."""
+    extent, reach = tile.geometry.extent(tile.micrograph_shape), tile.geometry.reach
+    owned, read = tile.region
+    near = tuple(slice(o.start - r.start, o.stop + reach - r.start) for o, r in zip(owned, read, strict=True))
+    complete = tuple(
+        slice(reach if o.start else 0, o.stop - o.start + (reach if o.stop == n else 0))
+        for o, n in zip(owned, extent, strict=True)
+    )
+    left = tile.values[near][complete] / level
+    use = np.ones(left.shape, bool) if tile.valid is None else tile.valid[near][complete]
+    taper = _taper(side)
+    copies = None
+    if weights is not None and templates is not None:
+        # the place of a copy among these pixels is the middle of its box
+        middle = tuple(n // 2 - c.start for n, c in zip(templates.shape[1:], complete, strict=True))
+        copies = _Copies(weights, _power(templates, side), middle, _image(weights, templates)[complete])
+        left = left - copies.image
+    left = np.where(use, left, 0.0)
+    sums = replace(_Sums.empty(side), total=float(left.sum()) * level, pixels=int(use.sum()))
+    rows, columns = (_starts(n, side) for n in left.shape)
+    for row, column in product(rows, columns):
+        piece = slice(row, row + side), slice(column, column + side)
+        share = float((taper**2)[use[piece]].sum()) / side**2
+        if share < _VALID:
+            continue
+        one = replace(_Sums.empty(side), left=_power(left[piece] * taper, side) / share, pieces=1)
+        if copies is not None:
+            alone = copies.alone(taper, row, column)
+            one = replace(one, mean=_power(copies.image[piece] * taper, side), copies=alone)
+        sums += one
+    worth = _worth(rows, side) * _worth(columns, side) * sums.pieces / max(1, len(rows) * len(columns))
+    return replace(sums, worth=worth)
+
+
+@dataclass(frozen=True)
+class _Copies:
+    """The copies of a tile.
+
+    Attributes:
+        weights: (T, p, q) posterior of corners.
+        power: (T, P, P // 2 + 1) of the templates.
+        middle: where among the pixels the middle of the box with the first corner lies.
+        image: their posterior mean there.
+    """
+
+    weights: np.ndarray
+    power: np.ndarray
+    middle: tuple[int, ...]
+    image: np.ndarray
+
+    def alone(self, taper: np.ndarray, row: int, column: int) -> np.ndarray:
+        """Power of the copies in the piece that starts there, one by one."""
+        side, cuts = len(taper), []
+        for start, middle, n in zip((row, column), self.middle, self.weights.shape[1:], strict=True):
+            first = max(0, start - middle)
+            last = max(first, min(n, start - middle + side))
+            cuts.append((slice(first, last), slice(first + middle - start, last + middle - start)))
+        (own_rows, at_rows), (own_columns, at_columns) = cuts
+        mass = np.tensordot(self.weights[:, own_rows, own_columns], (taper**2)[at_rows, at_columns], axes=2)
+        return np.asarray(np.tensordot(mass, self.power, axes=1))
+
+
+def _power(images: np.ndarray, side: int) -> np.ndarray:
+    """Of images of up to P x P pixels, per pixel of a piece."""
+    return np.asarray(np.abs(fft.rfft2(images, (side, side))) ** 2 / side**2)
+
+
+def _image(weights: np.ndarray, templates: np.ndarray) -> np.ndarray:
+    """Posterior mean of the copies' image: (T, p, q) weights of corners and (T, h, w) templates to (p + h - 1, q + w - 1)."""
+    shape = tuple(n + m - 1 for n, m in zip(weights.shape[1:], templates.shape[1:], strict=True))
+    wide = tuple(fft.next_fast_len(n, real=True) for n in shape)
+    spectrum = np.zeros((wide[0], wide[1] // 2 + 1), np.complex128)
+    for weight, template in zip(weights, templates, strict=True):
+        spectrum += fft.rfft2(weight, wide) * fft.rfft2(template, wide)
+    return np.asarray(fft.irfft2(spectrum, wide)[: shape[0], : shape[1]])
+
+
+def _taper(side: int) -> np.ndarray:
+    """(side, side) Hann window of mean square 1."""
+    line = 0.5 - 0.5 * np.cos(2.0 * np.pi * (np.arange(side) + 0.5) / side)
+    window = np.outer(line, line)
+    return np.asarray(window / math.sqrt(np.mean(window**2)))
+
+
+def _starts(length: int, side: int) -> list[int]:
+    """First pixels of pieces that overlap by half or a little more, from edge to edge; none where none fits."""
+    if length < side:
+        return []
+    count = 1 + math.ceil(2 * (length - side) / side)
+    return [round(start) for start in np.linspace(0, length - side, count)]
+
+
+def _worth(starts: list[int], side: int) -> float:
+    """How many independent pieces tell as much as these along one axis (Welch 1967)."""
+    line = _taper(side)[side // 2]
+    alike = np.correlate(line, line, "full")[side - 1 :] / (line @ line)
+    apart = np.abs(np.subtract.outer(starts, starts)).astype(int)
+    return (
+        len(starts) ** 2 / float((np.append(alike, 0.0)[np.minimum(apart, side)] ** 2).sum())
+        if starts
+        else 0.0
+    )
+
+
+def _smooth(power: np.ndarray, box: int) -> np.ndarray:
+    """Power as seen through correlations over less than a box: what single copies have, and not where they are."""
+    side = len(power)
+    lags = np.abs(np.fft.fftfreq(side, 1.0 / side)) / box
+    line = np.where(lags < 1.0, 0.5 + 0.5 * np.cos(np.pi * lags), 0.0)
+    correlation = fft.irfft2(power, (side, side)) * np.outer(line, line)
+    return np.asarray(fft.rfft2(correlation).real)

@@ -1,0 +1,158 @@
+"""The M-step of the noise: from the power of what copies leave to the filter that makes it white (docs/model.md 15).
+
+A mean of few periodograms is rough. So the estimate is one number, then a curve of rings, then lines, single frequencies and patches, each
+only where the mean departs from what there is by more than chance: white noise stays white, and stripes, which are a line, are found. (Multiscale shrinkage, as of wavelet coefficients: Donoho and Johnstone 1994.)
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, TypeAlias
+
+import numpy as np
+from scipy import ndimage
+
+from ..estep.residual import Residual
+from ..model.whitening import MOST, Whitening
+
+#: How the noise is modelled: white, white unless the data say otherwise, or by its spectrum in any case.
+Noise: TypeAlias = Literal["auto", "white", "spectrum"]
+
+#: Standard errors that are chance: of some dozens of rings, of thousands of frequencies.
+_RINGS, _FINE = 4.5, 5.5
+
+#: Widths in bins of the averages across (row, column) frequencies; inf: a whole line. Lines and peaks first, wider averages hold them.
+_SCALES = ((math.inf, 0.0), (0.0, math.inf), (0.0, 0.0), (2.0, 2.0), (6.0, 6.0))
+
+#: Correlation of a bin with its neighbours under a Hann window, summed over a line: so many bins tell as much as one.
+_ALIKE = 1.94
+
+#: Rows or columns through the origin are lines where they exceed those half a box^-1 to a box^-1 beside them so many times.
+_LINES = 2.5
+
+#: Periods beyond so many boxes are background where their power exceeds that of periods of one to two boxes so many times. Copies
+#: that are still in it reach 2 to 3 times (noise.py).
+_SLOW, _ALONE, _WITH_COPIES = 4.0, 3.0, 5.0
+
+
+def learned(residual: Residual, box: int, noise: Noise, copies: bool = False) -> Whitening | None:
+    """The filter for what the copies leave; None: the noise is white within the error of its spectrum.
+
+    Args:
+        residual: its power.
+        box: side of the box in pixels.
+        noise: "auto", or "spectrum", which takes no filter for no answer.
+        copies: whether the copies are still in it: then only what they cannot be is a reason for a filter, a slow background or lines.
+    """
+    side = len(residual.power)
+    spectrum, white = shrunk(_whole(residual.power), residual.pieces)
+    cutoff = 1.0 / (_SLOW * box)
+    background = not white and _slow(spectrum, box, _WITH_COPIES if copies else _ALONE)
+    if copies:
+        if not background and (white or not _lines(spectrum, box)):
+            return None
+    elif white and noise == "auto":
+        return None
+    typical = float(spectrum[_frequencies(side) > cutoff].mean())
+    amplitude = np.sqrt(np.maximum(spectrum, typical / MOST**2) / np.median(spectrum))
+    return Whitening(amplitude[:, : side // 2 + 1], cutoff if background else 0.0)
+
+
+def shrunk(power: np.ndarray, pieces: float) -> tuple[np.ndarray, bool]:
+    """A smooth spectrum through a mean of periodograms, and whether it is flat.
+
+    Args:
+        power: (P, P) on the whole ``fft2`` grid, point-symmetric.
+        pieces: how many independent periodograms it is worth.
+    """
+    usual = np.ones(power.shape, bool)
+    spectrum, white, odd = _refined(power, pieces, usual)
+    if odd.any():  # lines and peaks have been averaged into the rings that they cross
+        spectrum, white, _ = _refined(power, pieces, ~odd)
+    return spectrum, white
+
+
+def _refined(power: np.ndarray, pieces: float, usual: np.ndarray) -> tuple[np.ndarray, bool, np.ndarray]:
+    """The estimate, whether it is flat, and where it departs from its rings; these are means over what is usual."""
+    side = len(power)
+    # the mean of a piece is no frequency of its own under the taper
+    ring = np.clip(np.rint(_frequencies(side) * side).astype(int), 1, side // 2) - 1
+    some = usual | (np.bincount(ring.ravel(), usual.ravel())[ring] == 0)
+    bins = np.bincount(ring[some])
+    level = float(np.median(power)) / (1.0 - 1.0 / (9.0 * pieces)) ** 3
+    rings = np.bincount(ring[some], power[some]) / bins
+    # half of the bins are the mirror image of the others, and neighbours are alike
+    surprise = _surprise(rings / level, pieces * np.maximum(1.0, bins / (2.0 * _ALIKE**2)))
+    white = bool(surprise.max() <= _RINGS)
+    spectrum = np.full(power.shape, level) if white else _curve(rings, bins)[ring]
+    odd = np.zeros(power.shape, bool)
+    for scale in _SCALES:
+        ratio, number = _averaged(power / spectrum, scale)
+        departs = _surprise(ratio, pieces * number) > _FINE
+        if departs.any():
+            white = False
+            odd |= departs
+            spectrum = spectrum * np.where(departs, ratio, 1.0)
+    return spectrum, white, odd
+
+
+def _surprise(ratio: np.ndarray, degrees: np.ndarray | float) -> np.ndarray:
+    """Standard errors by which means of so many exponential variables depart from 1 (Wilson and Hilferty 1931)."""
+    ninth = 1.0 / (9.0 * degrees)
+    return np.asarray(np.abs(np.cbrt(ratio) - (1.0 - ninth)) / np.sqrt(ninth))
+
+
+def _averaged(ratio: np.ndarray, scale: tuple[float, float]) -> tuple[np.ndarray, float]:
+    """Averages of a scale, and of how many independent frequencies each is one."""
+    number = 1.0
+    for axis, width in enumerate(scale):
+        if math.isinf(width):
+            ratio = np.broadcast_to(ratio.mean(axis=axis, keepdims=True), ratio.shape)
+            number *= ratio.shape[axis] / (2.0 * _ALIKE)
+        elif width:
+            ratio = ndimage.gaussian_filter1d(ratio, width, axis=axis, mode="wrap")
+            number *= max(1.0, 2.0 * math.sqrt(math.pi) * width / _ALIKE)
+    return ratio, number
+
+
+def _curve(rings: np.ndarray, bins: np.ndarray) -> np.ndarray:
+    """Rings averaged over neighbours, further at higher frequencies, where a spectrum changes slowly."""
+    smooth = np.array(rings)
+    for r in range(3, len(rings)):
+        reach = max(1, r // 8)
+        near = slice(max(2, r - reach), min(len(rings), r + reach + 1))
+        smooth[r] = np.exp(np.average(np.log(rings[near]), weights=bins[near]))
+    return smooth
+
+
+def _lines(spectrum: np.ndarray, box: int) -> bool:
+    """Whether rows or columns through the origin are brighter, beyond where copies are, than those beside them."""
+    index = np.abs(np.fft.fftfreq(len(spectrum))) * box
+    on, beside, far = index <= index[1] + 1e-9, (index > 0.5) & (index <= 1.0), index > 2.0
+    return any(
+        s[np.ix_(on, far)].mean() > _LINES * s[np.ix_(beside, far)].mean() for s in (spectrum, spectrum.T)
+    )
+
+
+def _frequencies(side: int) -> np.ndarray:
+    """|frequency| in cycles per pixel on the whole ``fft2`` grid."""
+    line = np.fft.fftfreq(side)
+    return np.asarray(np.hypot(line[:, None], line))
+
+
+def _slow(spectrum: np.ndarray, box: int, excess: float) -> bool:
+    """Whether the longest periods exceed those of one to two boxes, along rows and along columns: a line does so along one of them."""
+    index = np.abs(np.fft.fftfreq(len(spectrum))) * box
+    near = index <= max(1.0 / _SLOW, index[1]) + 1e-9
+    beside = (index > 0.5) & (index <= 1.0)
+    slow = spectrum[np.ix_(near, near)].mean()
+    return bool(
+        slow > excess * max(spectrum[np.ix_(near, beside)].mean(), spectrum[np.ix_(beside, near)].mean())
+    )
+
+
+def _whole(power: np.ndarray) -> np.ndarray:
+    """The ``fft2`` grid of a real image from half of it."""
+    side = len(power)
+    mirror = power[(-np.arange(side)) % side][:, 1 : (side + 1) // 2][:, ::-1]
+    return np.concatenate([power, mirror], axis=1)
