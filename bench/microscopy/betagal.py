@@ -12,7 +12,7 @@ sets of picks of these micrographs agree on 78 %. No step knows them. Scores:
   angle of the detection that is paired with it, and cut out at the mark;
 - precision and recall of the detections within 6 pixels, picture by picture, as they are (*raw*) and after one shift in the
   frame of the copies (a target off the middle of its box puts all its boxes off); marks under a mask of the import are left
-  out of the recall.
+  out of the recall, and of the last column also those whose box reaches over the edge, which no box can be on.
 """
 
 from __future__ import annotations
@@ -91,18 +91,24 @@ def score(imported: Path, run: Path, pictures: list[str], marked: np.ndarray) ->
     print(
         f"evidence {record['evidence_nats']:.0f} nats, {record['expected_count']:.0f} copies, settled {record['settled']}"
     )
-    print("picture  detections  marked  precision  recall  raw precision  raw recall  masked")
+    inside = seen & np.all((marked[:, 1:] >= 0) & (marked[:, 1:] + BOX <= stack.shape[1:]), axis=1)
+    print("picture  masked  detections  marked  raw precision  raw recall  precision  recall  recall inside")
     for number, name in enumerate([*pictures, "all"]):
-        here = slice(None) if name == "all" else number
-        mine = marked if name == "all" else marked[m == number]
-        usable = seen if name == "all" else seen[m == number]
-        scores = []
-        for one in (moved, found):
-            part = one if name == "all" else _of(one, one.micrograph == number)
-            scores += [match(part, mine, TOLERANCE).precision, match(part, mine[usable], TOLERANCE).recall]
+        here = np.ones(len(m), bool) if name == "all" else m == number
+        raw, one = (d if name == "all" else _of(d, d.micrograph == number) for d in (found, moved))
+        scores = [
+            match(raw, marked[here], TOLERANCE).precision,
+            match(raw, marked[here & seen], TOLERANCE).recall,
+            match(one, marked[here], TOLERANCE).precision,
+            match(one, marked[here & seen], TOLERANCE).recall,
+            match(one, marked[here & inside], TOLERANCE).recall,
+        ]
+        masked = np.isnan(stack if name == "all" else stack[number]).mean()
         print(
-            f"{name:>7}  {len(part):>10}  {usable.sum():>6}  {scores[0]:>9.3f}  {scores[1]:>6.3f}  {scores[2]:>13.3f}  "
-            f"{scores[3]:>10.3f}  {np.isnan(stack[here]).mean():>6.1%}"
+            f"{name:>7}  {masked:>6.1%}  {len(one):>10}  {int((here & seen).sum()):>6}  "
+            + "  ".join(
+                f"{value:>{width}.3f}" for value, width in zip(scores, (13, 10, 9, 6, 13), strict=True)
+            )
         )
 
 

@@ -88,15 +88,19 @@ def test_hardly_anything_of_a_clean_micrograph_is_masked(kind):
     assert max(shares) < 0.02
 
 
-@pytest.mark.parametrize(("count", "height", "blur"), [(170, 0.5, 0.0), (25, 0.5, 0.0), (120, 1.0, 1.0)])
-def test_carbon_is_masked_whichever_sign_it_has(count, height, blur):
-    rng = np.random.default_rng(1)
-    image, carbon = beside_carbon(rng, ice(rng, count, height, blur))
+@pytest.mark.parametrize(
+    ("count", "height", "blur", "fringe"),
+    [(170, 0.5, 0.0, 3.0), (25, 0.5, 0.0, 3.0), (120, 1.0, 1.0, 3.0), (170, 2.0, 2.0, 5.0)],
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_carbon_is_masked_whichever_sign_it_has(count, height, blur, fringe, seed):
+    rng = np.random.default_rng(seed)
+    image, carbon = beside_carbon(rng, ice(rng, count, height, blur), fringe)
     for sign in (1, -1):
         found = masked(sign * image)
-        assert overlap(found, carbon) > 0.8
-        assert found[carbon].mean() > 0.97
-        assert not found[ndimage.distance_transform_edt(~carbon) > 4 * WIDTH].any()
+        assert overlap(found, carbon) > 0.7
+        assert found[carbon].mean() > 0.95
+        assert not found[ndimage.distance_transform_edt(~carbon) > 5 * WIDTH].any()
 
 
 def test_carbon_that_is_only_smoother_than_ice_is_masked():

@@ -41,7 +41,7 @@ _SHARE = (0.6, 0.3)
 #: Widths: the slow background, half of a segment, the shortest line, the mean breadth of the broadest, a ring around an
 #: object that the filter makes, the gap that a line may have, the strips beside a line that are compared, and the side of the
 #: largest remnant that is masked with what encloses it.
-_SLOW, _ALONG, _LONG, _BROAD, _RING, _GAP, _STRIP, _SLIVER = 8.0, 4.0, 10.0, 3.0, 5.0, 4.0, 12.0, 5.0
+_SLOW, _ALONG, _LONG, _BROAD, _RING, _GAP, _STRIP, _SLIVER = 8.0, 4.0, 10.0, 5.0, 5.0, 4.0, 12.0, 5.0
 
 #: Directions of segments.
 _DIRECTIONS = 16
@@ -95,13 +95,13 @@ def _strongest(image: np.ndarray, w: float) -> np.ndarray:
     seen = np.zeros(image.shape, bool)
     around = ndimage.maximum_filter(np.abs(spots), 2 * round(_RING * w) + 1)
     for side in (spots, -spots):
-        for one in _objects(side, _ordinary(side, w)):
+        for one in _objects(side, _ordinary(side, 2 * w, w)):
             # The filter answers a strong object with a ring of the other sign.
             if one.height >= 0.5 * around[one.box][one.pixels].max():
                 seen[one.box] |= one.pixels
     if seen.any():  # its rings would be cut off as lines are
         return np.asarray(seen & valid)
-    ends = max(max(_ordinary(side, w / 3).low, _rare(side, w)) for side in (fine, -fine))
+    ends = max(_ordinary(side, w / 1.5, w).low for side in (fine, -fine))
     for along in _segments(np.clip(fine / ends, -1.0, 1.0), _ALONG * w):
         ordinary = _limits(_heights(along, _ALONG * w))
         limits = _Limits(max(_SHARE[0], ordinary.high), max(_SHARE[1], ordinary.low))
@@ -127,16 +127,22 @@ def _limits(heights: np.ndarray) -> _Limits:
     return _Limits(*(max(middle + n * deviation, times * middle) for n, times in (_HIGH, _LOW)))
 
 
-def _ordinary(field: np.ndarray, w: float) -> _Limits:
-    """Limits of the ordinary heights of a map, those of particles where some stand out."""
-    heights, others = _heights(field, 2 * w), _heights(-field, 2 * w)
+def _ordinary(field: np.ndarray, distance: float, w: float) -> _Limits:
+    """Limits of the ordinary heights of a map, those of particles where some stand out; lines are none.
+
+    Args:
+        field: the map.
+        distance: of its extremes, pixels.
+        w: the width.
+    """
+    heights, others = _heights(field, distance), _heights(-field, distance)
     if not heights.size * others.size:
         return _limits(heights)
     limits, middle, opposite = _limits(heights), float(np.median(heights)), float(np.median(others))
     faint = _FAINT * middle if middle < _NOISE * opposite else 0.0
     for _ in range(3):
         peaks = [
-            _heights(np.where(one.pixels, field[one.box], 0), 2 * w)
+            _heights(np.where(one.pixels, field[one.box], 0), distance)
             for one in _objects(field, limits)
             if one.length < _LONG * w or one.breadth > _BROAD * w
         ]
@@ -146,15 +152,6 @@ def _ordinary(field: np.ndarray, w: float) -> _Limits:
             break
         limits = _limits(heights)
     return limits
-
-
-def _rare(field: np.ndarray, w: float) -> float:
-    """The height that a few compact objects reach: of particles, if they are not everywhere."""
-    labels, _ = ndimage.label(field > _limits(_heights(field, 2 * w)).low)
-    boxes = ndimage.find_objects(labels)
-    compact = [i + 1 for i, box in enumerate(boxes) if max(s.stop - s.start for s in box) < _LONG / 2 * w]
-    heights = np.sort(np.atleast_1d(ndimage.maximum(field, labels, compact)) if compact else [])
-    return float(heights[-_FEW]) if len(heights) >= _FEW else 0.0
 
 
 def _are_a_kind(heights: np.ndarray, faint: float) -> bool:
