@@ -356,7 +356,7 @@ def begin_plan(
     prior = prior or FlatPrior()
     update = update or default_update(prior, likelihood)
     if gauge == "auto":
-        gauge = default_gauge(prior, update, likelihood.views)
+        gauge = default_gauge(prior, update, likelihood.views, diameter)
     online = online or OnlineEM()
     online.check_tiles(source.tile_count(likelihood.geometry))
     return Plan(
@@ -398,12 +398,13 @@ def default_update(prior: Prior, likelihood: Likelihood) -> Update:
     return WienerUpdate() if optics is not None and optics.transfer is not None else ExactUpdate()
 
 
-def default_gauge(prior: Prior, update: Update, views: Views) -> Gauge | None:
+def default_gauge(prior: Prior, update: Update, views: Views, diameter: float | None = None) -> Gauge | None:
     """As the update says; None: left as it is.
 
-    Energy decides at right angles alone. Copies at other angles turn about the middle of the box, which fixes the frame.
+    Energy decides at right angles alone. Copies at other angles turn about the middle of the box, which fixes the frame, unless a
+    known diameter cuts the target: then the object is kept in the middle of its disc. (At its rim a neighbour finds a place opposite.)
     """
-    if update.gauge == "centre":
+    if update.gauge == "centre" or (update.gauge == "energy" and diameter is not None):
         return CentreGauge()
     rotations = in_plane(views)
     if update.gauge == "energy" and rotations is not None and rotations.exact:

@@ -170,6 +170,8 @@ def test_a_list_becomes_an_image_with_a_table_of_its_micrographs(mtd_json, star,
         "height": 40,
         "width": 35,
         "masked_pixels": 0,
+        "borders": 0.0,
+        "contaminants": 0.0,
         "pixel_size": 5.0,
         "skipped": [],
     }

@@ -57,7 +57,9 @@ def test_an_image_without_noise_is_refused(image):
         scale(image)
 
 
-PLAIN = Preparation("keep", invert=False, flip_phases=False, background="none", whiten=False, normalise=False)
+PLAIN = Preparation(
+    "keep", "keep", "keep", invert=False, flip_phases=False, background="none", whiten=False, normalise=False
+)
 
 
 def plain(image, micrograph=None, **steps):
@@ -92,13 +94,23 @@ def test_steps_do_what_they_say_and_no_more():
     assert np.array_equal(plain(image).transfer, np.ones_like(plain(image).transfer))
 
 
-def test_a_contaminant_is_masked_with_its_surroundings_and_nothing_else():
-    image = RNG.normal(size=(200, 200)).astype(np.float32)
-    rows, cols = np.mgrid[:200, :200]
-    image += 3 * ((rows - 60) ** 2 + (cols - 80) ** 2 < 15**2)
-    masked = np.isnan(plain(image, mask_contaminants=6.0, contaminant_width=6.0).pixels)
-    assert masked[50:71, 70:91].all()
-    assert masked.mean() < 0.1
+def test_borders_and_contaminants_are_masked_and_counted_unless_kept():
+    image = RNG.normal(size=(240, 200)).astype(np.float32)
+    rows, cols = np.mgrid[:240, :200]
+    crystal = (rows - 80) ** 2 + (cols - 90) ** 2 < 15**2
+    image += 9 * crystal
+    image[:6] = image[6]
+    kept = Preparation("keep", "keep", "keep")(image)
+    assert np.isfinite(kept.pixels).all()
+    assert (kept.borders, kept.contaminants) == (0, 0)
+    found = Preparation()(image)
+    masked = np.isnan(found.pixels)
+    assert masked[:6].all()
+    assert not masked[6:40].any()
+    assert masked[crystal].all()
+    assert found.borders == 6 / 240
+    assert found.contaminants == pytest.approx(masked[6:].sum() / masked.size)
+    assert found.contaminants < 0.06
 
 
 @pytest.mark.parametrize(("side", "factor"), [(64, 2), (60, 3), (61, 4), (48, 5)])

@@ -18,9 +18,15 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("path", type=PATH)
 @click.option("--check", is_flag=True, help="Read every chunk and list what is missing or damaged.")
+@click.option(
+    "--picture",
+    help="Draw the measurement with what is masked in it in colour: a PNG file to write.",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="PNG",
+)
 @json_option
 @click.pass_context
-def command(ctx: click.Context, path: Path, check: bool, as_json: bool) -> None:
+def command(ctx: click.Context, path: Path, check: bool, picture: Path | None, as_json: bool) -> None:
     """Describe PATH: a measurement (.zarr or .npy) or the folder of a run.
 
     With --check the exit code is 65 if a chunk of a Zarr measurement is missing or damaged.
@@ -28,10 +34,18 @@ def command(ctx: click.Context, path: Path, check: bool, as_json: bool) -> None:
     from ..run.folder import RunFolder
 
     folder = RunFolder(path)
+    if picture is not None and picture.suffix.lower() != ".png":
+        raise click.UsageError(f"--picture writes a PNG file; {picture} should end in .png")
     if folder.occupied:
+        if picture is not None:
+            raise click.UsageError(
+                "--picture draws measurements; this is the folder of a run, see its report.html"
+            )
         emit(_run(folder), as_json)
         return
     described = _measurement(path, check)
+    if picture is not None:
+        described["picture"] = _draw(path, picture)
     emit(described, as_json)
     ctx.exit(65 if described.get("bad_chunks") else 0)
 
@@ -59,6 +73,20 @@ def _measurement(path: Path, check: bool) -> dict[str, Any]:
         except InputError as problem:
             described["noise_std_estimate"] = f"none: {problem}"
     return described | {"provenance": provenance(path)}
+
+
+def _draw(path: Path, picture: Path) -> str:
+    """Write the picture of a measurement; what was written."""
+    from mtdcore import open_measurement
+    from mtdcore._base.files import write_whole
+
+    from ..report.masks import MOST, masks
+
+    measurement = open_measurement(path)
+    drawn = masks(measurement)
+    write_whole(picture, lambda file: file.write(drawn))
+    shown = min(MOST, measurement.shape[0])
+    return f"{picture}: {shown} of {measurement.shape[0]} micrographs, masked pixels in colour"
 
 
 def provenance(path: Path) -> dict[str, Any]:

@@ -23,6 +23,19 @@ _OPTIONS = (
         "mask",
     ),
     option(
+        "--borders",
+        "Borders that are constant or smeared: masked, or taken as they are.",
+        click.Choice(["mask", "keep"]),
+        "mask",
+    ),
+    option(
+        "--contaminants",
+        "Carbon, ice crystals and other things that are no particles: masked, or taken as they are.",
+        click.Choice(["mask", "keep"]),
+        "mask",
+    ),
+    option("--contaminant-width", "About half a particle, for that, binned pixels.", POSITIVE, 10.0),
+    option(
         "--invert/--no-invert",
         "Negate the pixels, so that dark particles become bright. Default: for MRC files and STAR lists, raw micrographs.",
         default=None,
@@ -39,13 +52,6 @@ _OPTIONS = (
         POSITIVE,
         metavar="S",
     ),
-    option(
-        "--mask-contaminants",
-        "Mask regions whose smoothed grey value is further than S standard deviations from the median.",
-        POSITIVE,
-        metavar="S",
-    ),
-    option("--contaminant-width", "Smoothing for that, binned pixels.", POSITIVE, 10.0),
     option("--mask-edge", "Mask so many binned pixels along every edge.", click.IntRange(0), 0),
     option(
         "--background",

@@ -28,7 +28,8 @@ def write_stack(frames: Frames, steps: Preparation, output: Path, force: bool = 
         force: replace a measurement that mtd wrote there.
 
     Returns:
-        What was written: micrographs, height, width, masked_pixels, pixel_size, skipped.
+        What was written: micrographs, height, width, masked_pixels, of these the shares of all pixels that are borders and
+        contaminants, pixel_size, skipped.
     """
     first = frames.usable[0]
     height, width = steps.shape(first.shape)
@@ -41,7 +42,7 @@ def write_stack(frames: Frames, steps: Preparation, output: Path, force: bool = 
     }
     shape = (len(frames.usable), height, width)
     entries: list[Entry] = []
-    masked = 0
+    masked, borders, contaminants = 0, [], []
     with (
         creating(
             output,
@@ -59,6 +60,8 @@ def write_stack(frames: Frames, steps: Preparation, output: Path, force: bool = 
             array[len(entries)] = prepared.pixels
             entries.append(Entry.of(micrograph, prepared, steps.bin, steps.invert))
             masked += int(np.isnan(prepared.pixels).sum())
+            borders.append(prepared.borders)
+            contaminants.append(prepared.contaminants)
             bar.update(len(entries))
         array.resize((len(entries), height, width))  # without those that turned out unusable on reading
         MicrographTable(tuple(entries)).save(folder)
@@ -67,6 +70,15 @@ def write_stack(frames: Frames, steps: Preparation, output: Path, force: bool = 
         f"{len(entries)} micrograph(s) of {height} x {width} pixels; pixel scale {min(scales):.4g} to {max(scales):.4g}; "
         f"{frames.contrast}"
     )
+    names = [entry.name for entry in entries]
+    for what, option, shares in (
+        ("constant or smeared borders", "borders", borders),
+        ("carbon and contaminants", "contaminants", contaminants),
+    ):
+        if any(shares):
+            log(
+                f"masked {what}: {_worst(names, shares)} (mtd inspect --picture draws them; --{option} keep keeps them)"
+            )
     if masked:
         log(f"{masked} of {len(entries) * height * width} pixels are masked (invalid, defective or as asked)")
     return {
@@ -74,6 +86,17 @@ def write_stack(frames: Frames, steps: Preparation, output: Path, force: bool = 
         "height": height,
         "width": width,
         "masked_pixels": masked,
+        "borders": float(np.mean(borders)),
+        "contaminants": float(np.mean(contaminants)),
         "pixel_size": pixel_size,
         "skipped": frames.skipped,
     }
+
+
+def _worst(names: list[str], shares: list[float], most: int = 3) -> str:
+    """How much was masked, and where most of it is."""
+    touched = sorted((i for i, share in enumerate(shares) if share), key=lambda i: -shares[i])
+    some = [f"no. {i} ({Path(names[i]).name}) {shares[i]:.1%}" for i in touched[:most]] + ["..."] * (
+        len(touched) > most
+    )
+    return f"{np.mean(shares):.2%} of the pixels, in {len(touched)} of {len(names)} micrographs: {', '.join(some)}"

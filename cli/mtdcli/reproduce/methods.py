@@ -62,7 +62,9 @@ class Recover:
         """See :class:`Method`."""
         more: dict[str, Any] = {"initial": case.start} if self.from_start else {}
         if self.prior is not None:
-            more["prior_scale"] = 1.0  # targets and prior share their units, and the methods of the paper know it
+            more["prior_scale"] = (
+                1.0  # targets and prior share their units, and the methods of the paper know it
+            )
         if self.tied_patches:
             more["likelihood"] = mtd.PatchLikelihood(
                 mtd.Rotations(ROTATIONS, len(case.image)), simulation.noise_std, _EMPTY_AT_FIRST

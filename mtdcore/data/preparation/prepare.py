@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import ndimage
 
 from ...errors import InputError, ParameterError
 from ..micrographs.listing import Micrograph
 from ..pictures import mask_defects
 from .background import gaussian_background, polynomial_background, scale
+from .borders import find_borders
+from .contaminants import find_contaminants
 from .ctf import Ctf
 from .fourier import bin_by, filter_radially, flip_signs
 from .whitening import CURVE, noise_spectrum, whitening_filter
@@ -27,6 +28,8 @@ class Prepared:
     Attributes:
         pixels: (h, w) float32; NaN where masked.
         scale: grey values of the source per unit of ``pixels``: the robust standard deviation of the flattened image.
+        borders: share of the pixels that are borders without a measurement.
+        contaminants: share of the pixels masked as carbon and contaminants.
         transfer: (CURVE,) float64, the radial factors that a copy met on its way into ``pixels``, as in
             :attr:`mtdcore.Micrographs.transfer`: |CTF| where phases were flipped, times the whitening.
     """
@@ -34,6 +37,8 @@ class Prepared:
     pixels: np.ndarray
     scale: float
     transfer: np.ndarray
+    borders: float = 0.0
+    contaminants: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -42,13 +47,14 @@ class Preparation:
 
     Attributes:
         defects: dead and hot pixels (:mod:`mtdcore.data.pictures`): masked, or kept as they are.
+        borders: smeared and constant borders (:mod:`.borders`): the same.
+        contaminants: carbon, ice crystals and the like (:mod:`.contaminants`): the same.
+        contaminant_width: the width of that search, binned pixels: about half a particle.
         invert: negate the pixels: particles in raw micrographs are dark.
         flip_phases: undo the sign changes of the CTF (micrographs that are flipped already stay as they are); None: where
             CTF and pixel size are known.
         bin: Fourier binning factor.
         mask_beyond: pixels further from the median than this many standard deviations are masked; None: none are.
-        mask_contaminants: the same, judged on the image smoothed by ``contaminant_width``: ice, carbon, gold.
-        contaminant_width: standard deviation of that smoothing, binned pixels; a particle's width or more.
         mask_edge: binned pixels masked along every edge.
         background: smooth background to subtract.
         background_width: standard deviation of the Gaussian, binned pixels; None: an eighth of the shorter side.
@@ -58,12 +64,13 @@ class Preparation:
     """
 
     defects: Literal["mask", "keep"] = "mask"
+    borders: Literal["mask", "keep"] = "mask"
+    contaminants: Literal["mask", "keep"] = "mask"
+    contaminant_width: float = 10.0
     invert: bool = True
     flip_phases: bool | None = None
     bin: int = 1
     mask_beyond: float | None = None
-    mask_contaminants: float | None = None
-    contaminant_width: float = 10.0
     mask_edge: int = 0
     background: Literal["gaussian", "polynomial", "none"] = "gaussian"
     background_width: float | None = None
@@ -102,19 +109,23 @@ class Preparation:
         """Prepare one micrograph.
 
         Args:
-            image: (H, W) real pixels as stored, not changed; what is not finite is masked.
+            image: (H, W) real pixels as stored, not changed; what is not finite is masked, and what a ``numpy.ma`` array masks.
             micrograph: its pixel size and CTF, for phase flipping.
 
         Raises:
             InputError: nothing to scale by, or no CTF or pixel size where phases are to be flipped.
         """
         pixels = np.array(image, np.float32)
+        if np.ma.isMaskedArray(image):
+            pixels[np.ma.getmaskarray(image)] = np.nan
         if self.defects == "mask":
             pixels = mask_defects(pixels)
+        borders = find_borders(pixels) if self.borders == "mask" else np.zeros(pixels.shape, bool)
+        pixels[borders] = np.nan
         if self.invert:
             np.negative(pixels, out=pixels)
         pixels, passed = self._resample(pixels, micrograph)
-        pixels = self._mask(pixels)
+        pixels, contaminants = self._mask(pixels)
         pixels = self._flatten(pixels)
         std = 1.0
         if self.whiten or self.normalise:
@@ -125,7 +136,9 @@ class Preparation:
             valid = np.isfinite(pixels)
             pixels = np.where(valid, filter_radially(np.where(valid, pixels, 0), gains), np.nan)
             passed = passed * gains
-        return Prepared(pixels.astype(np.float32, copy=False), std, passed)
+        return Prepared(
+            pixels.astype(np.float32, copy=False), std, passed, float(borders.mean()), contaminants
+        )
 
     def _resample(self, image: np.ndarray, micrograph: Micrograph | None) -> tuple[np.ndarray, np.ndarray]:
         """Phase flipping and binning, and the |CTF| that is left; invalid pixels are carried around the transform."""
@@ -170,23 +183,23 @@ class Preparation:
             )
         return None
 
-    def _mask(self, image: np.ndarray) -> np.ndarray:
+    def _mask(self, image: np.ndarray) -> tuple[np.ndarray, float]:
+        """The image without what is foreign in it, and the share of that which is contaminants."""
         bad = ~np.isfinite(image)
         if self.mask_beyond is not None:
             middle, std = scale(image)
             bad |= np.abs(image - middle) > self.mask_beyond * std
-        if self.mask_contaminants is not None:
-            width = self.contaminant_width
-            smooth = gaussian_background(np.where(bad, np.nan, image), width)
-            smooth -= polynomial_background(smooth, 2)
-            middle, std = scale(smooth)
-            seen = np.abs(smooth - middle) > self.mask_contaminants * std
-            bad |= ndimage.binary_dilation(seen, iterations=max(1, round(width)))
         if self.mask_edge:
             inside = np.zeros_like(bad)
             inside[self.mask_edge : -self.mask_edge, self.mask_edge : -self.mask_edge] = True
             bad |= ~inside
-        return np.asarray(np.where(bad, np.float32(np.nan), image)) if bad.any() else image
+        masked = np.where(bad, np.float32(np.nan), image) if bad.any() else image
+        if self.contaminants == "keep":
+            return masked, 0.0
+        foreign = find_contaminants(masked, self.contaminant_width) & ~bad
+        return (np.where(foreign, np.float32(np.nan), masked) if foreign.any() else masked), float(
+            foreign.mean()
+        )
 
     def _flatten(self, image: np.ndarray) -> np.ndarray:
         if self.background == "gaussian":
