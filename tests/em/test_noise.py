@@ -51,7 +51,8 @@ def test_pink_noise_is_learned_with_the_target(made, in_pink_noise, recovered):
     errors = [mtd.relative_error(run.target, TARGET, max_shift=2) for run in (recovered, plain)]
     assert errors[0] < 0.35
     assert errors[0] < 0.92 * errors[1]
-    assert recovered.expected_count == pytest.approx(len(made.positions), rel=0.2)
+    # of 32, over six measurements: 34 to 38 (18 to 25 in the white model)
+    assert recovered.expected_count == pytest.approx(len(made.positions), rel=0.25)
     assert recovered.likelihood.whitening.background
     assert "the noise is not white" in recovered.noise
     assert recovered.summary()["noise"] == recovered.noise
