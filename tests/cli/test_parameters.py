@@ -49,6 +49,7 @@ def test_a_run_from_before_an_option_has_what_runs_did_then():
         ({"box_size": "12"}, "box_size"),
         ({"box_size": None}, "box_size"),
         ({"rotations": True}, "rotations"),
+        ({"noise": "pink"}, "noise"),
         ({"temperature": 0.5}, "temperature"),
         ({"tolerance": -1.0}, "tolerance"),
         ({"tolerance": 10**400}, "tolerance"),

@@ -259,3 +259,18 @@ def test_a_prior_that_the_update_ignores_is_a_usage_error(mtd, tmp_path):
     given = ("recover", tmp_path / "m.npy", "--box-size", 14, "--prior", "glyphs", "--update", "exact")
     found = mtd(*given, "-o", tmp_path / "run", "--device", "cpu", code=2)
     assert "the prior would be ignored" in found.output
+
+
+def test_noise_that_is_not_white_is_said_and_recorded(mtd, tmp_path):
+    """A gradient: the log, ``run.json`` and the report say that it was removed; the white model says nothing."""
+    rng = np.random.default_rng(0)
+    pixels = rng.standard_normal((90, 100)) + 3.0 * np.linspace(-1.0, 1.0, 100)
+    np.save(tmp_path / "m.npy", pixels.astype(np.float32))
+    quick = ("--box-size", 12, "--iterations", 4, "--device", "cpu")
+    shown = mtd("recover", tmp_path / "m.npy", "-o", tmp_path / "auto", *quick)
+    assert "a slow background, of periods beyond 48 pixels, is removed" in shown.stderr
+    record = json.loads((tmp_path / "auto/run.json").read_text())["result"]
+    assert record["noise"].startswith("the noise is not white")
+    assert "slow background" in (tmp_path / "auto/report.html").read_text()
+    mtd("recover", tmp_path / "m.npy", "-o", tmp_path / "white", *quick, "--noise", "white")
+    assert json.loads((tmp_path / "white/run.json").read_text())["result"]["noise"] == "white"
