@@ -29,7 +29,7 @@ class _Recover(WithVolume, GroupedCommand):
 @run_options
 @option(
     "--trust",
-    "Judge the result by so many null runs and two halves, as `mtd trust` does. Default: not judged.",
+    "Judge the result as `mtd trust` does, with up to so many null runs of each kind. Default: not judged.",
     click.IntRange(min=2),
     metavar="N",
 )
