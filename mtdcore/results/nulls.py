@@ -42,6 +42,10 @@ _NOMINAL_RATE = 0.002
 SMALLEST_THRESHOLD = 15.0
 
 
+#: Nats below which a run has ended at the blank image. It has the evidence of the copies that it expects all the same, a few nats.
+_BLANK = 5.0
+
+
 @dataclass(frozen=True)
 class NullMeasurement(DerivedMeasurement):
     """White noise in the place of every valid pixel of another measurement, made tile by tile; see :class:`Measurement`.
@@ -162,6 +166,9 @@ def evidence_threshold(null_evidence: Sequence[float] | np.ndarray) -> float:
     freedom, but no less than 15 nats and no less than any of the runs. More runs lower it, because they leave less to
     chance. That null evidence is about normal is an assumption: n runs alone show no more than 1 in n + 1.
 
+    Runs that end at the blank image say nothing of how far noise is fitted by those that do not, as the run in question did not: where four
+    or more are left without them, the limit of these counts if it is lower.
+
     Args:
         null_evidence: ``Recovery.evidence`` of two or more null runs.
 
@@ -173,6 +180,13 @@ def evidence_threshold(null_evidence: Sequence[float] | np.ndarray) -> float:
         raise ParameterError(
             f"a threshold needs the finite evidence of two null runs or more; got {null_evidence}."
         )
+    fitted = values[values >= _BLANK]
+    limits = [
+        _prediction_limit(sample) for sample in (values, fitted) if sample is values or len(sample) >= 4
+    ]
+    return max(SMALLEST_THRESHOLD, min(limits), float(values.max()))
+
+
+def _prediction_limit(values: np.ndarray) -> float:
     quantile = stdtrit(len(values) - 1, 1.0 - _NOMINAL_RATE)
-    limit = values.mean() + quantile * values.std(ddof=1) * math.sqrt(1.0 + 1.0 / len(values))
-    return max(SMALLEST_THRESHOLD, float(limit), float(values.max()))
+    return float(values.mean() + quantile * values.std(ddof=1) * math.sqrt(1.0 + 1.0 / len(values)))

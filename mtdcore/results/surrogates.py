@@ -60,7 +60,12 @@ def surrogate(micrograph: ArrayLike, box_size: int, seed: int | np.random.SeedSe
         rest = rest - _lines(rest, axis)
     level = np.sqrt(np.maximum(gaussian_background(rest**2, _PLACE * box_size), 0.0))
     level = np.maximum(level, np.finfo(np.float64).tiny)
-    random = _phases_randomised(np.where(valid, rest / level, 0.0), valid, np.random.default_rng(seed))
+    random = _phases_randomised(
+        np.where(valid, rest / level, 0.0),
+        valid,
+        _gain(pixels.shape, _SLOW * box_size),
+        np.random.default_rng(seed),
+    )
     return np.where(valid, pixels - rest + level * random, np.nan)
 
 
@@ -71,9 +76,23 @@ def _lines(pixels: np.ndarray, axis: int) -> np.ndarray:
     return np.asarray(total / np.maximum(finite.sum(axis=axis, keepdims=True), 1))
 
 
-def _phases_randomised(values: np.ndarray, valid: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(H, W) with the amplitudes of ``values`` (nearly) and its valid values (exactly), in another order; 0 elsewhere."""
-    amplitudes, ranked = np.abs(np.fft.rfft2(values)), np.sort(values[valid])
+def _gain(shape: tuple[int, ...], width: float) -> np.ndarray:
+    """(H, W // 2 + 1) by which amplitudes grow, so that power is kept where a frequency is partly slow.
+
+    The slow part holds a share G of the amplitude and stays, the rest 1 - G, whose phase becomes another one: it needs sqrt(1 - G^2).
+    """
+    squares = np.fft.fftfreq(shape[0])[:, None] ** 2 + np.fft.rfftfreq(shape[1]) ** 2
+    slow = np.exp(-2.0 * (np.pi * width) ** 2 * squares)
+    return np.sqrt(np.divide(1.0 + slow, 1.0 - slow, out=np.ones_like(slow), where=slow < 1.0))
+
+
+def _phases_randomised(
+    values: np.ndarray, valid: np.ndarray, gain: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """(H, W) with (nearly) the amplitudes of ``values`` times a gain, and its valid values, scaled alike, in another order; 0 elsewhere."""
+    before = np.abs(np.fft.rfft2(values))
+    amplitudes = gain * before
+    ranked = np.sort(values[valid]) * np.sqrt(np.square(amplitudes).sum() / np.square(before).sum())
     found = np.zeros_like(values)
     found[valid] = rng.permutation(ranked)
     for _ in range(_ROUNDS):
