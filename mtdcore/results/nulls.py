@@ -20,7 +20,6 @@ from ..data.derived import DerivedMeasurement
 from ..data.noise import estimate_noise_std
 from ..data.tiles import Tile
 from ..em.checks.doubts import undoubted
-from ..em.defaults import box_shape
 from ..em.recover import recover
 from ..em.state import Recovery
 from ..errors import ParameterError
@@ -113,13 +112,26 @@ def null_measurement(
     return NullMeasurement(source, tuple(each.tolist()), seed, offset)
 
 
+def null_like(measurement: Measurement, likelihood: Likelihood, kind: Null, seed: int = 0) -> Measurement:
+    """A measurement without copies that is like another one in everything else.
+
+    Args:
+        measurement: what it is like.
+        likelihood: at the end of its recovery: noise level, offset, box.
+        kind: white noise, or the measurement with its phases randomised.
+        seed: of the noise, or of the phases.
+    """
+    if kind == "white":
+        return null_measurement(measurement, noise_levels(measurement, likelihood), seed, likelihood.offset)
+    return surrogate_measurement(measurement, max(likelihood.views.box_shape), seed)
+
+
 def null_runs(
     measurement: MeasurementLike,
-    noise_std: float | Sequence[float],
+    likelihood: Likelihood,
     /,
     runs: int = 8,
     seed: int = 0,
-    noise_offset: float = 0.0,
     kind: Null = "white",
     **options: Any,
 ) -> Iterator[Recovery]:
@@ -127,22 +139,16 @@ def null_runs(
 
     Args:
         measurement: what was recovered from.
-        noise_std: of white noise, for instance ``Recovery.noise_std``, or that of each micrograph. (What the runs are told
-            about it is among the options.)
+        likelihood: ``Recovery.likelihood``: what white noise is like. (What the runs are told is among the options.)
         runs: number of measurements without copies; with 4 the threshold is about twice as high (docs/trust.md).
         seed: of the first of them and of its starts; further runs count up from it.
-        noise_offset: mean of white noise, for instance ``Recovery.offset``.
-        kind: white noise, or the measurement with its phases randomised, which needs neither level nor mean.
+        kind: see :func:`null_like`.
         options: keyword arguments that :func:`mtdcore.recover` was called with, without ``seed``.
     """
     source = open_measurement(measurement, options.pop("mask", None))
     for run in range(seed, seed + runs):
-        if kind == "white":
-            null: Measurement = null_measurement(source, noise_std, run, noise_offset)
-        else:
-            null = surrogate_measurement(source, max(box_shape(options["box_size"])), run)
         with undoubted():
-            found = recover(null, seed=run, **options)
+            found = recover(null_like(source, likelihood, kind, run), seed=run, **options)
         yield found
 
 

@@ -92,7 +92,8 @@ def _phases_randomised(
     """(H, W) with (nearly) the amplitudes of ``values`` times a gain, and its valid values, scaled alike, in another order; 0 elsewhere."""
     before = np.abs(np.fft.rfft2(values))
     amplitudes = gain * before
-    ranked = np.sort(values[valid]) * np.sqrt(np.square(amplitudes).sum() / np.square(before).sum())
+    scale = np.linalg.norm(amplitudes) / max(np.linalg.norm(before), np.finfo(np.float64).tiny)
+    ranked = scale * np.sort(values[valid])
     found = np.zeros_like(values)
     found[valid] = rng.permutation(ranked)
     for _ in range(_ROUNDS):

@@ -10,7 +10,7 @@ for good. docs/trust.md says how often the verdict is wrong, and what it costs.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -23,7 +23,7 @@ from ..em.recover import recover
 from ..em.state import Recovery
 from ..model.likelihood import Likelihood
 from .halves import held_out_evidence, pooled_evidence
-from .nulls import SMALLEST_THRESHOLD, Null, evidence_threshold, noise_levels, null_runs
+from .nulls import SMALLEST_THRESHOLD, Null, evidence_threshold, null_runs
 
 #: Nats that held-out data must give: noise that is as the model says gives as much once in a thousand times.
 HELD_OUT = math.log(1000.0)
@@ -246,17 +246,11 @@ def asked(
                 )
                 verdict = replace(verdict, settled=alike, rival=found.evidence)
             case "white" | "phases":
-                found = _null(source, claim.likelihood, own, question, len(verdict.nulls(question)))
+                done = len(verdict.nulls(question))
+                found = next(null_runs(source, claim.likelihood, 1, done, question, **own))
                 values: dict[str, Any] = {question: (*verdict.nulls(question), found.evidence)}
                 verdict = replace(verdict, **values)
         yield verdict, question, found
-
-
-def _null(
-    source: Measurement, likelihood: Likelihood, options: dict[str, Any], kind: Null, seed: int
-) -> Recovery:
-    levels: Sequence[float] = noise_levels(source, likelihood) if kind == "white" else ()
-    return next(null_runs(source, levels, 1, seed, likelihood.offset, kind, **options))
 
 
 def _another(source: Measurement, options: dict[str, Any], seed: int) -> Recovery:

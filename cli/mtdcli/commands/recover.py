@@ -41,7 +41,7 @@ class _Recover(WithVolume, GroupedCommand):
 @click.option(
     "--strict",
     is_flag=True,
-    help="Exit with code 1 when fewer than one copy is found; the results are written.",
+    help="Exit with code 1 when fewer than one copy is found, or --trust does not support the result; the results are written.",
 )
 @force_option
 @json_option
@@ -67,6 +67,9 @@ def command(
     (`mtd detect`) and report.html. An interrupted run (Ctrl-C, SIGTERM, SIGUSR1) saves a checkpoint; --resume goes on.
     """
     again, parameters = command_line(ctx), RunParameters(**options)
+    parameters.refuse_contradictions()
+    if resume and force:
+        raise click.UsageError("--resume continues what --force replaces: leave one of them out")
     refuse_as_run_folder(output, measurement)
     with listening(), locked(output):
         try:
@@ -94,5 +97,5 @@ def command(
             write_report(run)
             result |= findings(run)
     emit(result, as_json)
-    if strict and none:
+    if strict and (none or not result.get("supported", True)):
         ctx.exit(1)

@@ -44,7 +44,7 @@ def command(
     """Say whether the measurement supports the image in RUN_DIR, and write the verdict into its report.
 
     The recovery is repeated on white noise, on the data with random phases, on two halves that then judge each other, and from another
-    start. It stops as soon as nothing can change the verdict: at most 2 N + 7 recoveries, 11 to 15 for clear signals, 0 to 3 for most noise.
+    start. It stops as soon as nothing can change the verdict: at most 2 N + 9 recoveries, 17 for clear signals, 0 to 4 for most noise.
     Finished repetitions are kept: after an interruption the same command goes on.
     """
     from dataclasses import replace

@@ -15,8 +15,7 @@ from mtdcore.em.checks.doubts import undoubted
 from mtdcore.em.gauge.scale import in_units
 from mtdcore.errors import InputError
 from mtdcore.results.halves import at_target, half_recoveries, half_set_correlation, pooled_evidence
-from mtdcore.results.nulls import Null
-from mtdcore.results.surrogates import surrogate_measurement
+from mtdcore.results.nulls import Null, null_like
 from mtdcore.results.uncertainty import average_level, posterior_samples, unbiased_average
 from mtdcore.results.verdict import Claim, Verdict, asked
 
@@ -54,7 +53,7 @@ def examine(run: FinishedRun, null_runs: int, halves: bool = True, complete: boo
         trust.found = findings(run, trust)
         folder.write_trust(trust)
 
-    with _repeating(run, 2 * null_runs + 7) as (measurement, options):
+    with _repeating(run, 2 * null_runs + 9) as (measurement, options):
         claim = Claim(run.estimate, run.likelihood, result.evidence_nats, result.settled)
         for told, question, found in asked(verdict, measurement, claim, options, null_runs, complete):
             verdict = told
@@ -91,9 +90,12 @@ def findings(run: FinishedRun, trust: TrustRecord | None = None) -> dict[str, An
         result["held_out_evidence_nats"] = pooled_evidence(verdict.held_out)
     if verdict.rival is not None:
         result["other_start_evidence_nats"] = verdict.rival
-    if trust.halves is not None and trust.phases.halves is not None:
+    chance = {
+        kind: curve.resolution() for kind in get_args(Null) if (curve := trust.null(kind).halves) is not None
+    }
+    if trust.halves is not None and chance:
         result["half_set_resolution_pixels"] = trust.halves.resolution()
-        result["null_half_set_resolution_pixels"] = trust.phases.halves.resolution()
+        result["null_half_set_resolution_pixels"] = chance
     if found.data_share is not None:
         result["data_share"] = found.data_share
     if verdict.powerless:
@@ -120,9 +122,11 @@ def _compare_halves(
     trust: TrustRecord,
     keep: Callable[[], None],
 ) -> None:
-    """Half-set correlations, of a null measurement first: that of the data means nothing without."""
-    null, folder = surrogate_measurement(measurement, run.parameters.box_size, 0), run.folder
-    places = ((trust.phases, null, folder.null_target("phases")), (trust, measurement, folder.estimate))
+    """Half-set correlations, of null measurements first: that of the data means nothing without."""
+    folder = run.folder
+    nulls = {kind: null_like(measurement, run.likelihood, kind, 0) for kind in get_args(Null)}
+    places = [(trust.null(kind), null, folder.null_target(kind)) for kind, null in nulls.items()]
+    places.append((trust, measurement, folder.estimate))
     for place, source, target in places:
         if place.halves is None:
             with undoubted():
