@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for measurements and runs")
     parser.add_argument("--kinds", nargs="+", default=["frame_average", "single_frame"])
     parser.add_argument(
-        "--null-runs", type=int, default=4, help="of each kind; 0: the results are not judged"
+        "--null-runs", type=int, default=8, help="of each kind; 0: the results are not judged"
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--whiten", action="store_true")
@@ -128,9 +128,8 @@ def main() -> None:
         whiten = "--whiten" if options.whiten else "--no-whiten"
         mtd("import", options.archive, "--key", f"{kind}/*", *IMPORT, whiten, "-o", imported, "--force")
         mtd("recover", imported, "-o", run, *RECOVER, "--threads", options.threads, "--force")
-        for null in ("white", "phases") if options.null_runs else ():
-            threads = ["--threads", options.threads]
-            mtd("trust", run, "--null-runs", options.null_runs, "--null", null, *threads)
+        if options.null_runs:
+            mtd("trust", run, "--null-runs", options.null_runs, "--threads", options.threads)
         score(kind, imported, run, marked)
 
 

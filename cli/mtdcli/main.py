@@ -47,7 +47,7 @@ COMMANDS = {
     ),
     "trust": (
         "trust",
-        "Say whether the data support a result: null runs and two halves.",
+        "Say whether the data support a result: null runs, held-out data, another start.",
         "mtd trust run --null-runs 8",
     ),
     "evaluate": (

@@ -76,7 +76,8 @@ def held_out_evidence(measurement: MeasurementLike, **options: Any) -> tuple[flo
 
     Each half is recovered from starts of its own and has seen nothing of the other. A likelihood ratio fixed beforehand
     exceeds log(1 / a) in noise that is as the model says with a probability of at most a, and so does
-    :func:`pooled_evidence` of both (the split likelihood ratio test: Wasserman, Ramdas and Balakrishnan, PNAS 117, 16880, 2020).
+    :func:`pooled_evidence` of both (the split likelihood ratio test: Wasserman, Ramdas and Balakrishnan, PNAS 117, 16880, 2020). The
+    evidence of the window model is such a ratio nearly, see docs/trust.md.
 
     Args:
         measurement: what was recovered from.
