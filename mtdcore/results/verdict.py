@@ -31,6 +31,10 @@ HELD_OUT = math.log(1000.0)
 #: Null runs of a kind that may support a result where more are allowed: with two the threshold is useless.
 _ENOUGH = 4
 
+#: Share of the evidence that a second start must reach for so few to be enough: where starts decide how much is found, null evidence
+#: has two modes, and four runs may all miss one.
+_STEADY = 0.5
+
 #: What the data can be asked next.
 Question: TypeAlias = Literal["phases", "white", "held_out", "other_start"]
 
@@ -188,7 +192,8 @@ class Verdict:
 
     def _waits(self, kind: Null, runs: int, complete: bool) -> bool:
         done = len(self.nulls(kind))
-        clear = done >= _ENOUGH and self._beyond(kind) is True and not complete
+        steady = self.rival is None or self.rival >= _STEADY * self.evidence
+        clear = done >= _ENOUGH and self._beyond(kind) is True and steady and not complete
         return done < runs and not clear
 
 

@@ -70,7 +70,7 @@ def test_questions_come_in_the_order_of_their_cost_and_nulls_alternate():
             case "held_out":
                 found = replace(found, held_out=(30.0, 40.0))
             case "other_start":
-                found = replace(found, settled=True, rival=1.0)
+                found = replace(found, settled=True, rival=450.0)
             case kind:
                 done = found.nulls(kind)
                 found = replace(found, **{kind: (*done, answers[kind][len(done)])})
@@ -78,6 +78,12 @@ def test_questions_come_in_the_order_of_their_cost_and_nulls_alternate():
     # Four runs with random phases are clear; the white ones differ too much for four to do.
     assert order.count("phases") == 4
     assert order.count("white") == 6
+
+
+def test_four_null_runs_are_not_enough_where_starts_decide_how_much_is_found():
+    assert CLEAR.due(8) is None
+    assert replace(CLEAR, rival=200.0).due(8) in ("white", "phases")
+    assert replace(CLEAR, rival=200.0).due(4) is None
 
 
 def test_nothing_more_is_asked_when_nothing_can_change_the_verdict():
@@ -164,6 +170,16 @@ def test_a_finished_run_is_evaluated_as_it_ended(made, found):
     again = at_target(made.measurement, found.target, found.likelihood, **OPTIONS, diameter=10.0)
     assert again.evidence == pytest.approx(found.evidence, abs=1e-9)
     assert np.array_equal(again.target, found.target)
+
+
+def test_a_finished_run_with_numbers_of_each_micrograph_is_evaluated_as_it_ended(made):
+    pixels, options = (
+        made.measurement.array.reshape(2, 60, 120),
+        OPTIONS | {"micrographs": "each", "iterations": 6},
+    )
+    found = recover(pixels, **options, seed=1)
+    again = at_target(pixels, found.target, found.likelihood, **options)
+    assert again.evidence == pytest.approx(found.evidence, abs=1e-9)
 
 
 def test_white_noise_passes_where_the_spectrum_is_what_was_found():
