@@ -41,6 +41,10 @@ _NOMINAL_RATE = 0.002
 SMALLEST_THRESHOLD = 15.0
 
 
+#: Null runs with random phases share one periodogram; measurements of the same noise do not, and their evidence differs more: by 40 nats
+#: of 185 in pink noise, where random phases of one of them differ by 15 (docs/trust.md). Relative standard deviation that is added.
+SHARED_SPECTRUM = 0.1
+
 #: Nats below which a run has ended at the blank image. It has the evidence of the copies that it expects all the same, a few nats.
 _BLANK = 5.0
 
@@ -165,7 +169,7 @@ def noise_levels(measurement: Measurement, likelihood: Likelihood) -> list[float
     return list((likelihood.noise_std * ratios).tolist())
 
 
-def evidence_threshold(null_evidence: Sequence[float] | np.ndarray) -> float:
+def evidence_threshold(null_evidence: Sequence[float] | np.ndarray, shared: float = 0.0) -> float:
     """Nats that one more null run exceeds with a probability below 1 %.
 
     The 99.8 % prediction limit of a normal sample, mean + t s sqrt(1 + 1/n) with Student's t at n - 1 degrees of
@@ -177,6 +181,7 @@ def evidence_threshold(null_evidence: Sequence[float] | np.ndarray) -> float:
 
     Args:
         null_evidence: ``Recovery.evidence`` of two or more null runs.
+        shared: relative spread of what the runs share, and one more would not: :data:`SHARED_SPECTRUM` of random phases.
 
     Raises:
         ParameterError: fewer than two values, or one that is not finite.
@@ -188,11 +193,14 @@ def evidence_threshold(null_evidence: Sequence[float] | np.ndarray) -> float:
         )
     fitted = values[values >= _BLANK]
     limits = [
-        _prediction_limit(sample) for sample in (values, fitted) if sample is values or len(sample) >= 4
+        _prediction_limit(sample, shared)
+        for sample in (values, fitted)
+        if sample is values or len(sample) >= 4
     ]
     return max(SMALLEST_THRESHOLD, min(limits), float(values.max()))
 
 
-def _prediction_limit(values: np.ndarray) -> float:
+def _prediction_limit(values: np.ndarray, shared: float) -> float:
     quantile = stdtrit(len(values) - 1, 1.0 - _NOMINAL_RATE)
-    return float(values.mean() + quantile * values.std(ddof=1) * math.sqrt(1.0 + 1.0 / len(values)))
+    spread = math.hypot(values.std(ddof=1), shared * values.mean())
+    return float(values.mean() + quantile * spread * math.sqrt(1.0 + 1.0 / len(values)))

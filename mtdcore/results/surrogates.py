@@ -1,7 +1,7 @@
 """Measurements of the same noise without copies: the phases of every micrograph randomised (docs/model.md 10).
 
 White noise is too lenient a null where the noise is not white. A surrogate keeps everything that noise may have and
-copies have not: what is slow over a box, whole rows and columns, the noise level from place to place, the power spectrum of the
+copies have not: the trend over a micrograph, whole rows and columns, the noise level from place to place, the power spectrum of the
 rest and the values of its pixels (iterated amplitude adjustment: Schreiber and Schmitz, Phys. Rev. Lett. 77, 635, 1996).
 """
 
@@ -13,18 +13,23 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.ndimage import gaussian_filter1d
 
 from ..data import Measurement, MeasurementLike, open_measurement
 from ..data.derived import DerivedMeasurement
-from ..data.preparation.background import gaussian_background
+from ..data.preparation.background import gaussian_background, polynomial_background
 from ..data.tiles import Tile, TileGeometry
 from ..errors import ParameterError
 
 #: Rounds of amplitude adjustment: the spectrum changes by less than 1 % in further ones (test_surrogates.py).
 _ROUNDS = 8
 
-#: Width (standard deviation) of the average behind the slow part, and behind the noise level of a place; boxes.
-_SLOW, _PLACE = 1.0, 2.0
+#: Degree of the trend that stays in place. More must not stay: what is slow in noise is random too, and a null that shares it with the
+#: data differs too little from run to run.
+_TREND = 2
+
+#: Width (standard deviation) of the average behind the noise level of a place, in boxes.
+_PLACE = 2.0
 
 #: Bytes of surrogates that are kept between iterations; others are made again.
 _KEPT = 1 << 30
@@ -33,13 +38,13 @@ _WHOLE = TileGeometry(side=1024, unit=1, halo=0, reach=0)
 
 
 def surrogate(micrograph: ArrayLike, box_size: int, seed: int | np.random.SeedSequence = 0) -> np.ndarray:
-    """One micrograph with the phases of what is neither slow nor a row nor a column randomised.
+    """One micrograph with the phases of what is neither trend nor a row nor a column randomised.
 
     The power of the copies stays in the spectrum: the null is a little too strict when copies hold much of it.
 
     Args:
         micrograph: (H, W) real; what is not finite stays so.
-        box_size: pixels; what changes over more than a box stays where it is.
+        box_size: pixels; rows and columns that differ from those around them within a box stay where they are.
         seed: of the phases.
 
     Returns:
@@ -55,45 +60,27 @@ def surrogate(micrograph: ArrayLike, box_size: int, seed: int | np.random.SeedSe
             f"phases are randomised for (H, W) arrays with finite pixels; got shape {pixels.shape}."
         )
     rest = np.where(valid, pixels, np.nan)
-    rest = rest - gaussian_background(rest, _SLOW * box_size)
+    rest = rest - polynomial_background(rest, _TREND)
     for axis in (1, 0):
-        rest = rest - _lines(rest, axis)
-    level = np.sqrt(np.maximum(gaussian_background(rest**2, _PLACE * box_size), 0.0))
+        rest = rest - _lines(rest, axis, box_size)
+    fine = rest - gaussian_background(rest, box_size)
+    level = np.sqrt(np.maximum(gaussian_background(fine**2, _PLACE * box_size), 0.0))
     level = np.maximum(level, np.finfo(np.float64).tiny)
-    random = _phases_randomised(
-        np.where(valid, rest / level, 0.0),
-        valid,
-        _gain(pixels.shape, _SLOW * box_size),
-        np.random.default_rng(seed),
-    )
+    random = _phases_randomised(np.where(valid, rest / level, 0.0), valid, np.random.default_rng(seed))
     return np.where(valid, pixels - rest + level * random, np.nan)
 
 
-def _lines(pixels: np.ndarray, axis: int) -> np.ndarray:
-    """Mean of each row (axis 1) or column (axis 0) over its finite pixels; 0 where there is none."""
+def _lines(pixels: np.ndarray, axis: int, width: float) -> np.ndarray:
+    """What is rough, over ``width``, in the mean of each row (axis 1) or column (axis 0)."""
     finite = np.isfinite(pixels)
     total = np.where(finite, pixels, 0.0).sum(axis=axis, keepdims=True)
-    return np.asarray(total / np.maximum(finite.sum(axis=axis, keepdims=True), 1))
+    means = total / np.maximum(finite.sum(axis=axis, keepdims=True), 1)
+    return np.asarray(means - gaussian_filter1d(means, width, axis=1 - axis, mode="reflect"))
 
 
-def _gain(shape: tuple[int, ...], width: float) -> np.ndarray:
-    """(H, W // 2 + 1) by which amplitudes grow, so that power is kept where a frequency is partly slow.
-
-    The slow part holds a share G of the amplitude and stays, the rest 1 - G, whose phase becomes another one: it needs sqrt(1 - G^2).
-    """
-    squares = np.fft.fftfreq(shape[0])[:, None] ** 2 + np.fft.rfftfreq(shape[1]) ** 2
-    slow = np.exp(-2.0 * (np.pi * width) ** 2 * squares)
-    return np.sqrt(np.divide(1.0 + slow, 1.0 - slow, out=np.ones_like(slow), where=slow < 1.0))
-
-
-def _phases_randomised(
-    values: np.ndarray, valid: np.ndarray, gain: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    """(H, W) with (nearly) the amplitudes of ``values`` times a gain, and its valid values, scaled alike, in another order; 0 elsewhere."""
-    before = np.abs(np.fft.rfft2(values))
-    amplitudes = gain * before
-    scale = np.linalg.norm(amplitudes) / max(np.linalg.norm(before), np.finfo(np.float64).tiny)
-    ranked = scale * np.sort(values[valid])
+def _phases_randomised(values: np.ndarray, valid: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(H, W) with (nearly) the amplitudes of ``values`` and its valid values (exactly), in another order; 0 elsewhere."""
+    amplitudes, ranked = np.abs(np.fft.rfft2(values)), np.sort(values[valid])
     found = np.zeros_like(values)
     found[valid] = rng.permutation(ranked)
     for _ in range(_ROUNDS):

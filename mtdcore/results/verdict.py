@@ -23,7 +23,7 @@ from ..em.recover import recover
 from ..em.state import Recovery
 from ..model.likelihood import Likelihood
 from .halves import held_out_evidence, pooled_evidence
-from .nulls import SMALLEST_THRESHOLD, Null, evidence_threshold, null_runs
+from .nulls import SHARED_SPECTRUM, SMALLEST_THRESHOLD, Null, evidence_threshold, null_runs
 
 #: Nats that held-out data must give: noise that is as the model says gives as much once in a thousand times.
 HELD_OUT = math.log(1000.0)
@@ -109,7 +109,8 @@ class Verdict:
     def limit(self, kind: Null) -> float | None:
         """Nats that noise of this kind stays below; None: fewer than two runs."""
         found = self.nulls(kind)
-        return evidence_threshold(found) if len(found) > 1 else None
+        shared = SHARED_SPECTRUM if kind == "phases" else 0.0
+        return evidence_threshold(found, shared) if len(found) > 1 else None
 
     @property
     def checks(self) -> tuple[Check, ...]:

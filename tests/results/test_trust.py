@@ -112,7 +112,7 @@ def test_each_micrograph_has_its_own_noise_where_it_is_told():
 @pytest.mark.parametrize("kind", ["white", "phases"])
 def test_signal_lies_beyond_the_threshold_and_noise_does_not(made, found, kind):
     options = OPTIONS | {"noise_std": made.noise_std, "kind": kind}
-    nulls = null_runs(made.measurement, found.likelihood, runs=6, seed=10, **options)
+    nulls = null_runs(made.measurement, found.likelihood, runs=8, seed=10, **options)
     threshold = evidence_threshold([run.evidence for run in nulls])
     assert found.evidence > threshold
     (another,) = null_runs(made.measurement, found.likelihood, runs=1, seed=20, **options)
@@ -136,6 +136,13 @@ def test_threshold_is_exceeded_as_often_as_it_says():
 
 def test_threshold_never_falls_below_fifteen_nats():
     assert evidence_threshold([-1.0, 0.0, 0.5]) == 15.0
+
+
+def test_runs_that_share_a_spectrum_differ_too_little():
+    alike = [200.0, 202.0, 198.0, 201.0, 199.0]
+    assert evidence_threshold(alike) < 215.0
+    assert evidence_threshold(alike, 0.1) > 300.0
+    assert evidence_threshold([0.0, 0.1, -0.1], 0.1) == 15.0
 
 
 def test_threshold_is_no_less_than_any_run():

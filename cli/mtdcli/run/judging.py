@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, get_args
 
 import mtdcore as mtd
@@ -25,7 +26,7 @@ from ..terminal.stopping import patiently
 from .arguments import arguments, computing, optics
 from .finished import FinishedRun
 from .memory import threads_within
-from .record import TrustRecord
+from .record import NullRecord, TrustRecord
 
 #: Draws from the posterior of the target, and noise levels of each.
 _DRAWS, _STEPS = 32, 64
@@ -125,7 +126,9 @@ def _compare_halves(
     """Half-set correlations, of null measurements first: that of the data means nothing without."""
     folder = run.folder
     nulls = {kind: null_like(measurement, run.likelihood, kind, 0) for kind in get_args(Null)}
-    places = [(trust.null(kind), null, folder.null_target(kind)) for kind, null in nulls.items()]
+    places: list[tuple[NullRecord | TrustRecord, Measurement, Path]] = [
+        (trust.null(kind), null, folder.null_target(kind)) for kind, null in nulls.items()
+    ]
     places.append((trust, measurement, folder.estimate))
     for place, source, target in places:
         if place.halves is None:
