@@ -8,8 +8,8 @@
 
 What belongs to a result lies in modules of its own, imported by name:
 
-- ``mtdcore.results.nulls``: null runs, the threshold of their evidence, the verdict
-- ``mtdcore.results.halves``: two halves of the data, recovered separately
+- ``mtdcore.results.verdict``: whether the data support a result; ``nulls``, ``surrogates``: what noise gives
+- ``mtdcore.results.halves``: held-out evidence, two halves of the data, recovered separately
 - ``mtdcore.results.uncertainty``: draws from the posterior of the target, the share of the data
 - ``mtdcore.results.detections``, ``mtdcore.results.matching``: the copies, as CSV and STAR, and against a truth
 - ``mtdcore.results.volumes``: volumes compared, as MRC maps, their copies with Euler angles, half maps

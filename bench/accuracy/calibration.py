@@ -1,4 +1,4 @@
-"""How often the verdict of mtdcore.results.nulls is wrong: false positives on noise alone, true positives by SNR.
+"""How often the limit of white null runs alone is wrong: false positives on noise alone, true positives by SNR.
 
     python bench/accuracy/calibration.py gaussian
     python bench/accuracy/calibration.py glyphs
@@ -6,7 +6,8 @@
     python bench/accuracy/calibration.py digits --images MNIST.npz --side 616 --snr 0.05 --signals 100 --iterations 30
 
 Every noise-only measurement is one recovery. The rule is then tried on them: the threshold comes from some of them
-at random and judges another one, many times over. Prints rows of the table in docs/trust.md.
+at random and judges another one, many times over. Prints rows of a table. The other questions of a
+verdict are not asked here: bench/trust/false_positives.py.
 """
 
 from __future__ import annotations

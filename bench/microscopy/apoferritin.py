@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for measurements and runs")
     parser.add_argument("--kinds", nargs="+", default=["frame_average", "single_frame"])
     parser.add_argument(
-        "--null-runs", type=int, default=4, help="of each kind; 0: the results are not judged"
+        "--null-runs", type=int, default=8, help="of each kind; 0: the results are not judged"
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--whiten", action="store_true")
@@ -129,21 +129,10 @@ def main() -> None:
         imported, run = options.output / f"{kind}.zarr", options.output / kind
         whiten = "--whiten" if options.whiten else "--no-whiten"
         mtd("import", options.archive, "--key", f"{kind}/*", *IMPORT, whiten, "-o", imported, "--force")
-        mtd(
-            "recover",
-            imported,
-            "-o",
-            run,
-            *RECOVER,
-            "--noise",
-            options.noise,
-            "--threads",
-            options.threads,
-            "--force",
-        )
-        for null in ("white", "phases") if options.null_runs else ():
-            threads = ["--threads", options.threads]
-            mtd("trust", run, "--null-runs", options.null_runs, "--null", null, *threads)
+        more = ["--noise", options.noise, "--threads", options.threads]
+        mtd("recover", imported, "-o", run, *RECOVER, *more, "--force")
+        if options.null_runs:
+            mtd("trust", run, "--null-runs", options.null_runs, "--threads", options.threads)
         score(kind, imported, run, marked)
 
 

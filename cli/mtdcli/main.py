@@ -47,7 +47,7 @@ COMMANDS = {
     ),
     "trust": (
         "trust",
-        "Say whether the data support a result: null runs and two halves.",
+        "Say whether the data support a result: null runs, held-out data, another start.",
         "mtd trust run --null-runs 8",
     ),
     "evaluate": (
@@ -71,7 +71,7 @@ COMMANDS = {
 #: What ``--help`` calls a number, whole or not.
 _NUMBERS = {click.IntRange: "N", click.FloatRange: "X"}
 
-_EPILOG = """Exit codes: 0 done, 2 usage, 65 unusable input data, 69 device or dependency unavailable,
+_EPILOG = """Exit codes: 0 done, 1 nothing found or not supported (recover --strict), 2 usage, 65 unusable input data, 69 device or dependency unavailable,
 74 input/output error, 75 output folder in use, 130/143/138 stopped by SIGINT/SIGTERM/SIGUSR1."""
 
 

@@ -16,15 +16,12 @@ from ..estep.expectation import e_step, tile_cut
 from ..estep.statistics import Statistics
 from ..model.likelihood import Likelihood
 from .defaults import FEW, FILLED, LISTENING, ROUNDS, Plan, heard_noise
-from .gauge.agreement import agreement
+from .gauge.agreement import unrivalled
 from .gauge.centre import centred
 from .gauge.extent import spaced
 from .gauge.prior import Gauge
 from .gauge.scale import Scales
 from .state import Candidate, EMState, IterationRecord, Recovery
-
-#: Starts that end above this share of the best evidence are rivals, and show the same above this correlation.
-_ABOUT, _ALIKE = 0.9, 0.8
 
 #: Relative change of the filter below which the noise is as before.
 _SAME = 0.03
@@ -63,12 +60,10 @@ def _done(plan: Plan, state: EMState) -> bool:
 def settled(state: EMState) -> bool | None:
     """Whether the starts with about as much evidence as the best ended at the same image; None: there is one, or no telling."""
     first, *others = state.best(len(state.candidates))
-    views = first.likelihood.views
     if not (first.likelihood.localises and first.objective >= 1.0 and others):
         return None
-    rivals = [other for other in others if other.objective > _ABOUT * first.objective]
-    like = [agreement(first.target, other.target, views) for other in rivals]
-    return all(one is None or one > _ALIKE for one in like)
+    pairs = [(other.target, other.objective) for other in others]
+    return unrivalled(first.target, first.objective, pairs, first.likelihood.views)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,14 @@
-"""Do two halves of the data agree? Fourier ring correlation of two separate recoveries (docs/model.md 10).
+"""Do two halves of the data agree? Held-out evidence, and the Fourier ring correlation of two separate recoveries (docs/model.md 10).
 
-Both halves start from a blurred copy of the target and are then recovered on their own (Scheres and Chen 2012), so that
+For held-out evidence each half starts on its own, as the run did: it must not have seen what it is judged on. For the correlation both halves start from a blurred copy of the target and are then recovered on their own (Scheres and Chen 2012), so that
 they sit in one frame and share nothing but the coarsest frequencies. Aligning both to the sharp target would be
 cheaper and worthless: it has seen both, and noise aligned to a common template agrees with itself (docs/trust.md).
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,8 +18,10 @@ from scipy.ndimage import gaussian_filter
 from ..data import MeasurementLike, open_measurement
 from ..data.derived import DerivedMeasurement
 from ..data.tiles import Tile
+from ..em.checks.doubts import undoubted
 from ..em.recover import recover
 from ..em.state import Recovery
+from ..model.likelihood import Likelihood
 from ..model.rotations import in_plane
 from .metrics import RingCorrelation, align, fourier_ring_correlation
 
@@ -65,6 +69,51 @@ def half_recoveries(
     options["starts"] = None
     upper, lower = (recover(HalfMeasurement(source, lower), **options) for lower in (False, True))
     return upper, lower
+
+
+def held_out_evidence(measurement: MeasurementLike, **options: Any) -> tuple[float, float]:
+    """Nats that the target of each half gives to the other half, against "no copies".
+
+    Each half is recovered from starts of its own and has seen nothing of the other. A likelihood ratio fixed beforehand
+    exceeds log(1 / a) in noise that is as the model says with a probability of at most a, and so does
+    :func:`pooled_evidence` of both (the split likelihood ratio test: Wasserman, Ramdas and Balakrishnan, PNAS 117, 16880, 2020). The
+    evidence of the window model is such a ratio nearly, see docs/trust.md.
+
+    Args:
+        measurement: what was recovered from.
+        options: keyword arguments that :func:`mtdcore.recover` was called with.
+
+    Returns:
+        (what the upper half says of the lower, what the lower says of the upper).
+    """
+    source = open_measurement(measurement, options.pop("mask", None))
+    first, second = HalfMeasurement(source, False), HalfMeasurement(source, True)
+
+    def judged(seen: HalfMeasurement, other: HalfMeasurement) -> float:
+        with undoubted():
+            found = recover(seen, **options)
+            return at_target(other, found.target, found.likelihood, **options).evidence
+
+    return judged(first, second), judged(second, first)
+
+
+def pooled_evidence(held_out: Sequence[float]) -> float:
+    """Log of the mean likelihood ratio of :func:`held_out_evidence`, nats: one half that tells the other is enough."""
+    return float(np.logaddexp.reduce(np.asarray(held_out)) - math.log(len(held_out)))
+
+
+def at_target(
+    measurement: MeasurementLike, target: np.ndarray, likelihood: Likelihood, /, **options: Any
+) -> Recovery:
+    """One E-step at a target, with every number as a finished run has left it; ``options`` are those of that run."""
+    fixed = {
+        "likelihood": likelihood,
+        "initial": target,
+        "starts": None,
+        "micrographs": None,
+        "diameter": None,
+    }
+    return recover(measurement, **{**options, **fixed, "iterations": 0})
 
 
 def half_set_correlation(first: Recovery, second: Recovery, index: int = 0) -> RingCorrelation:

@@ -1,8 +1,8 @@
-"""Is there anything to find? Evidence against what the same pipeline makes of pure noise (docs/model.md 10).
+"""What the same pipeline makes of noise: recoveries from measurements without copies (docs/model.md 10).
 
-Templates and learned priors make structure out of noise. A recovery is therefore repeated on measurements of the same
-shape that hold none (:func:`null_runs`), and counts as supported only when its evidence lies beyond theirs.
-docs/trust.md says how often that verdict is wrong.
+Templates and learned priors make structure out of noise. A recovery is therefore repeated where there are no copies: in
+white noise, and in the same measurement with its phases randomised (:mod:`mtdcore.results.surrogates`). The verdict is in
+:mod:`mtdcore.results.verdict`; docs/trust.md says how often it is wrong.
 """
 
 from __future__ import annotations
@@ -10,20 +10,25 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy.special import stdtrit
 
 from ..data import Measurement, MeasurementLike, open_measurement
 from ..data.derived import DerivedMeasurement, filtered
+from ..data.noise import estimate_noise_std
 from ..data.tiles import Tile
 from ..em.checks.doubts import undoubted
 from ..em.recover import recover
 from ..em.state import Recovery
 from ..errors import ParameterError
+from ..model.likelihood import Likelihood
 from ..model.whitening import Whitening
+from .surrogates import surrogate_measurement
+
+#: What holds no copies: white noise (of the spectrum that was learned, where it is not white), or the measurement with its phases randomised.
+Null: TypeAlias = Literal["white", "phases"]
 
 #: Side of the blocks that noise is drawn in, whatever the tiles: part of what a seed means.
 _BLOCK = 64
@@ -34,7 +39,15 @@ _NOMINAL_RATE = 0.002
 
 #: Nats that no threshold falls below. With a prior most null runs end near 0 nats and a few at ten: four of them can
 #: agree by chance (docs/trust.md).
-_SMALLEST_THRESHOLD = 15.0
+SMALLEST_THRESHOLD = 15.0
+
+
+#: Null runs with random phases share one periodogram; measurements of the same noise do not, and their evidence differs more: by 40 nats
+#: of 185 in pink noise, where random phases of one of them differ by 15 (docs/trust.md). Relative standard deviation that is added.
+SHARED_SPECTRUM = 0.1
+
+#: Nats below which a run has ended at the blank image. It has the evidence of the copies that it expects all the same, a few nats.
+_BLANK = 5.0
 
 
 @dataclass(frozen=True)
@@ -109,74 +122,73 @@ def coloured(measurement: Measurement, whitening: Whitening | None) -> Measureme
     return measurement if whitening is None else filtered(measurement, whitening.colouring)
 
 
-def phase_randomised(images: ArrayLike, seed: int = 0) -> np.ndarray:
-    """The same power spectrum with the phases of white noise: a null for measurements whose noise is coloured.
-
-    The copies are torn apart, but their power stays: the null is a little too strict when copies hold much of it.
+def null_like(measurement: Measurement, likelihood: Likelihood, kind: Null, seed: int = 0) -> Measurement:
+    """A measurement without copies that is like another one in everything else.
 
     Args:
-        images: (H, W) or (micrographs, H, W) finite real array, in memory.
-        seed: of the phases.
-
-    Returns:
-        float64 array of the same shape; the mean of each micrograph is kept.
-
-    Raises:
-        ParameterError: another shape, or pixels that are not finite.
+        measurement: what it is like.
+        likelihood: at the end of its recovery: noise level, offset, box.
+        kind: noise of the spectrum that was learned, or the measurement with its phases randomised.
+        seed: of the noise, or of the phases.
     """
-    pixels = np.asarray(images, dtype=np.float64)
-    if pixels.ndim not in (2, 3) or not np.isfinite(pixels).all():
-        raise ParameterError(
-            f"phases are randomised for finite (H, W) or (micrographs, H, W) arrays; got shape {pixels.shape}"
-            f"{'' if np.isfinite(pixels).all() else ' with pixels that are not finite: fill them first'}."
-        )
-    noise = np.fft.rfft2(np.random.default_rng(seed).standard_normal(pixels.shape))
-    phases = noise / np.abs(noise)
-    phases[..., 0, 0] = 1.0
-    spectrum = np.fft.rfft2(pixels)
-    amplitudes = np.abs(spectrum)
-    amplitudes[..., 0, 0] = spectrum[..., 0, 0].real
-    return np.asarray(np.fft.irfft2(amplitudes * phases, s=pixels.shape[-2:]))
+    if kind == "white":
+        white = null_measurement(measurement, noise_levels(measurement, likelihood), seed, likelihood.offset)
+        return coloured(white, likelihood.whitening)
+    return surrogate_measurement(measurement, max(likelihood.views.box_shape), seed)
 
 
 def null_runs(
     measurement: MeasurementLike,
-    noise_std: float | Sequence[float],
+    likelihood: Likelihood,
     /,
     runs: int = 8,
     seed: int = 0,
-    noise_offset: float = 0.0,
-    whitening: Whitening | None = None,
+    kind: Null = "white",
     **options: Any,
 ) -> Iterator[Recovery]:
-    """The recovery repeated on white noise, one run after the other.
+    """The recovery repeated where there are no copies, one run after the other.
 
     Args:
         measurement: what was recovered from.
-        noise_std: of the noise, for instance ``Recovery.noise_std``, or that of each micrograph. (What the runs are told
-            about it is among the options.)
-        runs: number of noise measurements; with 4 the threshold is about twice as high (docs/trust.md).
-        seed: of the first noise measurement and of the starts; further runs count up from it.
-        noise_offset: mean of the noise, for instance ``Recovery.offset``.
-        whitening: of the noise, ``Recovery.likelihood.whitening``; None: it is white.
+        likelihood: ``Recovery.likelihood``: what white noise is like. (What the runs are told is among the options.)
+        runs: number of measurements without copies; with 4 the threshold is about twice as high (docs/trust.md).
+        seed: of the first of them and of its starts; further runs count up from it.
+        kind: see :func:`null_like`.
         options: keyword arguments that :func:`mtdcore.recover` was called with, without ``seed``.
     """
     source = open_measurement(measurement, options.pop("mask", None))
     for run in range(seed, seed + runs):
         with undoubted():
-            null = coloured(null_measurement(source, noise_std, run, noise_offset), whitening)
-            found = recover(null, seed=run, **options)
+            found = recover(null_like(source, likelihood, kind, run), seed=run, **options)
         yield found
 
 
-def evidence_threshold(null_evidence: Sequence[float] | np.ndarray) -> float:
+def noise_levels(measurement: Measurement, likelihood: Likelihood) -> list[float]:
+    """Noise level of each micrograph: as the likelihood has learned them, or as neighbouring pixels say of those it has taken to be alike."""
+    count, optics = measurement.shape[0], likelihood.micrographs
+    if optics is not None:
+        ratios = optics.noise_ratio
+    elif count == 1:
+        ratios = np.ones(1)
+    else:
+        ratios = np.array([estimate_noise_std(one) for one in measurement.split(count)])
+        ratios = ratios / np.sqrt(np.mean(ratios**2))
+    return list((likelihood.noise_std * ratios).tolist())
+
+
+def evidence_threshold(null_evidence: Sequence[float] | np.ndarray, shared: float = 0.0) -> float:
     """Nats that one more null run exceeds with a probability below 1 %.
 
     The 99.8 % prediction limit of a normal sample, mean + t s sqrt(1 + 1/n) with Student's t at n - 1 degrees of
-    freedom, but no less than 15 nats. More runs lower it, because they leave less to chance.
+    freedom, but no less than 15 nats and no less than any of the runs. More runs lower it, because they leave less to
+    chance. That null evidence is about normal is an assumption: n runs alone show no more than 1 in n + 1.
+
+    Runs that end at the blank image say nothing of how far noise is fitted by those that do not, as the run in question did not: where four
+    or more are left without them, the limit of these counts if it is lower.
 
     Args:
         null_evidence: ``Recovery.evidence`` of two or more null runs.
+        shared: relative spread of what the runs share, and one more would not: :data:`SHARED_SPECTRUM` of random phases.
 
     Raises:
         ParameterError: fewer than two values, or one that is not finite.
@@ -186,31 +198,16 @@ def evidence_threshold(null_evidence: Sequence[float] | np.ndarray) -> float:
         raise ParameterError(
             f"a threshold needs the finite evidence of two null runs or more; got {null_evidence}."
         )
+    fitted = values[values >= _BLANK]
+    limits = [
+        _prediction_limit(sample, shared)
+        for sample in (values, fitted)
+        if sample is values or len(sample) >= 4
+    ]
+    return max(SMALLEST_THRESHOLD, min(limits), float(values.max()))
+
+
+def _prediction_limit(values: np.ndarray, shared: float) -> float:
     quantile = stdtrit(len(values) - 1, 1.0 - _NOMINAL_RATE)
-    limit = values.mean() + quantile * values.std(ddof=1) * math.sqrt(1.0 + 1.0 / len(values))
-    return max(_SMALLEST_THRESHOLD, float(limit))
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Whether the data support the recovered structure.
-
-    Attributes:
-        evidence: nats against "no copies".
-        threshold: nats that pure noise stays below.
-    """
-
-    evidence: float
-    threshold: float
-
-    @property
-    def supported(self) -> bool:
-        """Whether the evidence lies above the threshold."""
-        return self.evidence > self.threshold
-
-    @property
-    def sentence(self) -> str:
-        """The verdict in plain words."""
-        if self.supported:
-            return "structure supported by the data"
-        return "not distinguishable from noise"
+    spread = math.hypot(values.std(ddof=1), shared * values.mean())
+    return float(values.mean() + quantile * spread * math.sqrt(1.0 + 1.0 / len(values)))

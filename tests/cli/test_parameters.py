@@ -130,3 +130,23 @@ def test_a_record_that_contradicts_itself_is_refused(run_dir, place, value, says
     (run_dir / "run.json").write_text(json.dumps(record))
     with pytest.raises(InputError, match=rf"run\.json should be as `mtd recover` wrote it.*{says}"):
         FinishedRun.at(run_dir)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--likelihood", "patch", "--min-separation", 9), "--min-separation is of the window likelihood"),
+        (("--likelihood", "patch", "--expected-count", 9), "--expected-count is of the window likelihood"),
+        (("--step", 0.1), "--step is of --update gradient"),
+        (("--update", "denoising"), "--update denoising needs a --prior"),
+        (("--initial", "start.npy", "--starts", 3), "--starts counts random starts"),
+        (("--resume", "--force"), "--resume continues what --force replaces"),
+    ],
+)
+def test_options_that_contradict_each_other_are_a_usage_error(mtd, tmp_path, options, message):
+    said = mtd(
+        "recover", tmp_path / "m.npy", "-o", tmp_path / "run", "--box-size", 9, *options, code=2
+    ).stderr
+    assert message in said
+    assert "leave one of them out" in said
+    assert not (tmp_path / "run").exists()

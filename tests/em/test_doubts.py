@@ -9,6 +9,7 @@ from mtdcore import (
     DenoisingUpdate,
     ExactUpdate,
     GaussianPrior,
+    WindowLikelihood,
     datasets,
     get_backend,
     open_measurement,
@@ -17,6 +18,7 @@ from mtdcore import (
 )
 from mtdcore.em.checks.doubts import undoubted
 from mtdcore.errors import Doubt, InputError, ParameterError
+from mtdcore.model.rotations import Rotations
 from mtdcore.mstep.wiener import WienerUpdate
 from mtdcore.results.nulls import null_runs
 
@@ -75,7 +77,8 @@ def test_a_separation_that_excludes_copies_is_said():
 def test_null_runs_are_not_doubted(made):
     with warnings.catch_warnings():
         warnings.simplefilter("error", Doubt)
-        next(null_runs(made.measurement, 1.0, runs=1, box_size=12, iterations=3, backend=CPU))
+        model = WindowLikelihood(Rotations(4, 12), 1.0, 13.0)
+        next(null_runs(made.measurement, model, runs=1, box_size=12, iterations=3, backend=CPU))
         with undoubted():
             recover(made.measurement, box_size=12, noise_std=9.0, iterations=2, backend=CPU)
 

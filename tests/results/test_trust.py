@@ -23,11 +23,10 @@ from mtdcore.errors import ParameterError
 from mtdcore.model.rotations import Rotations
 from mtdcore.results.halves import HalfMeasurement, half_recoveries, half_set_correlation
 from mtdcore.results.nulls import (
-    Verdict,
     evidence_threshold,
+    noise_levels,
     null_measurement,
     null_runs,
-    phase_randomised,
 )
 
 EXACT = get_backend("cpu", precision="float64", threads=1)
@@ -110,37 +109,20 @@ def test_each_micrograph_has_its_own_noise_where_it_is_told():
         null_measurement(np.zeros((2, 8, 8)), [1.0, 2.0, 3.0])
 
 
-@pytest.mark.parametrize("shape", [(24, 31), (2, 31, 24), (24, 24)])
-def test_phase_randomised_keeps_the_spectrum_and_nothing_else(shape):
-    images = np.random.default_rng(0).normal(size=shape) + 3.0
-    images[..., 4:8, 5:9] += 5.0
-    random = phase_randomised(images, seed=1)
-    before, after = (np.abs(np.fft.fft2(x)) for x in (images, random))
-    assert after == pytest.approx(before, rel=1e-6, abs=1e-9 * before.max())
-    assert random.mean(axis=(-2, -1)) == pytest.approx(images.mean(axis=(-2, -1)))
-    assert abs(np.corrcoef(images.ravel(), random.ravel())[0, 1]) < 0.2
-
-
-def test_phase_randomised_needs_finite_images():
-    with pytest.raises(ParameterError, match="not finite"):
-        phase_randomised(np.array([[1.0, np.nan], [0.0, 2.0]]))
-
-
-def test_signal_is_supported_and_noise_is_not(made, found):
-    options = OPTIONS | {"noise_std": made.noise_std}
-    nulls = null_runs(made.measurement, made.noise_std, runs=3, seed=10, **options)
+@pytest.mark.parametrize("kind", ["white", "phases"])
+def test_signal_lies_beyond_the_threshold_and_noise_does_not(made, found, kind):
+    options = OPTIONS | {"noise_std": made.noise_std, "kind": kind}
+    nulls = null_runs(made.measurement, found.likelihood, runs=8, seed=10, **options)
     threshold = evidence_threshold([run.evidence for run in nulls])
-    assert Verdict(found.evidence, threshold).supported
-    assert Verdict(found.evidence, threshold).sentence == "structure supported by the data"
-    (another,) = null_runs(made.measurement, made.noise_std, runs=1, seed=20, **options)
-    assert not Verdict(another.evidence, threshold).supported
-    assert Verdict(another.evidence, threshold).sentence == "not distinguishable from noise"
+    assert found.evidence > threshold
+    (another,) = null_runs(made.measurement, found.likelihood, runs=1, seed=20, **options)
+    assert another.evidence < threshold
 
 
 def test_null_runs_differ_in_noise_and_repeat_by_seed(made, found):
     options = OPTIONS | {"noise_std": made.noise_std, "iterations": 2}
-    first, second = null_runs(made.measurement, made.noise_std, runs=2, seed=5, **options)
-    (again,) = null_runs(made.measurement, made.noise_std, runs=1, seed=6, **options)
+    first, second = null_runs(made.measurement, found.likelihood, runs=2, seed=5, **options)
+    (again,) = null_runs(made.measurement, found.likelihood, runs=1, seed=6, **options)
     assert not np.array_equal(first.target, second.target)
     assert np.array_equal(second.target, again.target)
 
@@ -154,6 +136,36 @@ def test_threshold_is_exceeded_as_often_as_it_says():
 
 def test_threshold_never_falls_below_fifteen_nats():
     assert evidence_threshold([-1.0, 0.0, 0.5]) == 15.0
+
+
+def test_runs_that_share_a_spectrum_differ_too_little():
+    alike = [200.0, 202.0, 198.0, 201.0, 199.0]
+    assert evidence_threshold(alike) < 215.0
+    assert evidence_threshold(alike, 0.1) > 300.0
+    assert evidence_threshold([0.0, 0.1, -0.1], 0.1) == 15.0
+
+
+def test_threshold_is_no_less_than_any_run():
+    values = np.append(np.random.default_rng(0).normal(size=200), 90.0)
+    assert evidence_threshold(values) == 90.0
+
+
+def test_runs_that_end_blank_do_not_raise_the_threshold():
+    fitted = [120.0, 128.0, 131.0, 125.0]
+    assert evidence_threshold([0.7, 2.7, *fitted]) == evidence_threshold(fitted)
+    # With fewer than four others nobody can say how those spread.
+    assert evidence_threshold([0.7, 2.7, *fitted[:3]]) > 1.5 * evidence_threshold(fitted)
+    # Where nearly all end blank, the few that do not are outliers of one sample.
+    assert evidence_threshold([0.0, 0.0, 0.1, 0.0, 12.0, 0.0, 0.0, 0.0]) < 25.0
+
+
+def test_noise_levels_of_micrographs_that_were_taken_to_be_alike():
+    quiet = np.random.default_rng(0).normal(size=(2, 200, 200)) * np.array([1.0, 3.0])[:, None, None]
+    source, model = open_measurement(quiet), WindowLikelihood(Rotations(4, 5), 5.0**0.5, 13.0)
+    assert noise_levels(source, model) == pytest.approx([1.0, 3.0], rel=0.03)
+    told = replace(model, micrographs=Micrographs(np.array([2.0, 2.0])))
+    assert noise_levels(source, told)[0] == noise_levels(source, told)[1]
+    assert noise_levels(open_measurement(quiet[0]), model) == [5.0**0.5]
 
 
 @pytest.mark.parametrize("values", [[], [3.0], [1.0, math.nan]])

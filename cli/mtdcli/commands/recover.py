@@ -26,7 +26,7 @@ class _Recover(WithVolume, GroupedCommand):
 @run_options
 @option(
     "--trust",
-    "Judge the result by so many null runs and two halves, as `mtd trust` does. Default: not judged.",
+    "Judge the result as `mtd trust` does, with up to so many null runs of each kind. Default: not judged.",
     click.IntRange(min=2),
     metavar="N",
 )
@@ -36,7 +36,9 @@ class _Recover(WithVolume, GroupedCommand):
     is_flag=True,
 )
 @option(
-    "--strict", "Exit with code 1 when fewer than one copy is found; the results are written.", is_flag=True
+    "--strict",
+    "Exit with code 1 when fewer than one copy is found, or --trust does not support the result; the results are written.",
+    is_flag=True,
 )
 @force_option
 @json_option
@@ -62,6 +64,9 @@ def command(
     (`mtd detect`) and report.html. An interrupted run (Ctrl-C, SIGTERM, SIGUSR1) saves a checkpoint; --resume goes on.
     """
     again, parameters = command_line(ctx), RunParameters(**options)
+    parameters.refuse_contradictions()
+    if resume and force:
+        raise click.UsageError("--resume continues what --force replaces: leave one of them out")
     refuse_as_run_folder(output, measurement)
     with listening(), locked(output):
         with continued(ctx, again, force):
@@ -85,5 +90,5 @@ def command(
             write_report(run)
             result |= findings(run)
     emit(result, as_json)
-    if strict and none:
+    if strict and (none or not result.get("supported", True)):
         ctx.exit(1)

@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from mtdcore.results.halves import pooled_evidence
 from mtdcore.results.metrics import RingCorrelation
+from mtdcore.results.nulls import Null
+from mtdcore.results.verdict import HELD_OUT, Check, Verdict
 
 from ..run.finished import FinishedRun
 from ..run.folder import RunFolder
-from ..run.judging import findings
-from ..run.record import Null
+from ..run.judging import powerless
+from ..terminal.progress import duration
 from . import figures
 
 #: What null runs were made of, for people.
@@ -22,34 +25,75 @@ _NULLS: dict[Null, str] = {
 }
 
 
-def verdict(run: FinishedRun) -> dict[str, str]:
-    """Title, text, command still to be run (or none) and kind ("yes", "no", "open") of the verdict."""
-    found = findings(run)
+def verdict(run: FinishedRun) -> dict[str, Any]:
+    """Title, text, answers, command still to be run (or none) and kind ("yes", "no", "open") of the verdict."""
+    trust, evidence = run.folder.read_trust(), run.record.result.evidence_nats
+    found = trust.verdict(run.record.result)
+    text = f"Evidence against the data being noise alone: {evidence:,.1f} nats."
     command = shlex.join(["mtd", "trust", str(run.folder.path)])
-    evidence = f"Evidence against the data being noise alone: {found['evidence_nats']:,.1f} nats."
-    if "verdict" not in found:
-        text = f"{evidence} Noise gives some too, and how much cannot be told without trying: this repeats the recovery on noise and on halves of the data."
-        return {"kind": "open", "title": "No verdict yet", "text": text, "command": command}
-    tried = [
-        f"{len(values)} recoveries from {_NULLS[kind]} reached {', '.join(f'{round(value, 1) + 0.0:,}' for value in sorted(values))}; "
-        f"up to {found['threshold'][kind]:,.0f} may be noise."
-        for kind, values in found["null_evidence"].items()
-    ]
-    title = found["verdict"][0].upper() + found["verdict"][1:]
-    kind = "yes" if found["supported"] else "no"
-    return {"kind": kind, "title": title, "text": " ".join([evidence, *tried]), "command": ""}
+    if not trust.seconds or found.supported is None:
+        text += " Noise gives some too, and how much cannot be told without trying: this repeats the recovery on noise and on halves of the data."
+        return {"kind": "open", "title": "No verdict yet", "text": text, "answers": [], "command": command}
+    if found.powerless:
+        text += f" No power: {powerless(found)}"
+    if found.white and found.phases:
+        text += (
+            f" Being above all null runs of a kind happens to noise once in {round(1 / found.least_rate)} times; that the limits leave less "
+            "assumes null evidence that is about normal."
+        )
+    text += f" The verdict took {duration(trust.seconds)}, {trust.seconds / max(run.record.seconds, 1e-3):.1f} times the recovery."
+    return {
+        "kind": "yes" if found.supported else "no",
+        "title": found.sentence[0].upper() + found.sentence[1:],
+        "text": text,
+        "answers": [
+            (_MARKS[check.passed], _answer(found, check))
+            for check in found.checks
+            if check.name != "evidence"
+        ],
+        "command": "",
+    }
+
+
+#: How answers are marked in the page.
+_MARKS = {True: "yes", False: "no", None: "open"}
+
+
+def _answer(found: Verdict, check: Check) -> str:
+    """One question with its number, for people."""
+    match check.name:
+        case "white" | "phases":
+            runs = found.nulls(check.name)
+            if not runs:
+                return f"Recoveries from {_NULLS[check.name]}: not tried, they could not change the verdict."
+            reached = ", ".join(f"{round(value, 1) + 0.0:,}" for value in sorted(runs))
+            limit = "" if check.limit is None else f"; up to {check.limit:,.0f} may be noise"
+            return f"{len(runs)} recover{'y' if len(runs) == 1 else 'ies'} from {_NULLS[check.name]} reached {reached} nats{limit}."
+        case "held_out":
+            if found.held_out is None:
+                return "Held-out data: not tried, they could not change the verdict."
+            told = " and ".join(f"{value:,.1f}" for value in found.held_out)
+            return (
+                f"What one half of the data shows gives the other {told} nats, {pooled_evidence(found.held_out):,.1f} together; white noise exceeds "
+                f"{HELD_OUT:.1f} once in a thousand times."
+            )
+    if check.passed is None:
+        return "Another start: not tried, it could not change the verdict."
+    nats = "" if found.rival is None else f" (evidence {found.rival:,.1f} nats)"
+    same = (
+        "ends at the same image, or at less evidence"
+        if check.passed
+        else "ends at another image with as much evidence"
+    )
+    return f"Another start {same}{nats}."
 
 
 def curves(folder: RunFolder) -> list[tuple[str, RingCorrelation]]:
-    """Half-set correlations with their names, that of the data first; empty before they were computed."""
+    """Half-set correlations with their names, that of the data first; empty unless there is one of noise beside it."""
     trust = folder.read_trust()
-    if trust.halves is None:
-        return []
     null = [(f"halves of {name}", trust.null(kind).halves) for kind, name in _NULLS.items()]
-    return [
-        ("halves of the data", trust.halves),
-        *((name, curve) for name, curve in null if curve is not None),
-    ]
+    known = [(name, curve) for name, curve in null if curve is not None]
+    return [("halves of the data", trust.halves), *known] if known and trust.halves is not None else []
 
 
 def images(run: FinishedRun, limits: tuple[float, float]) -> list[dict[str, Any]]:

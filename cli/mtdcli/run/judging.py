@@ -1,95 +1,146 @@
-"""Evidence for a result: null runs, half sets, posterior draws (docs/trust.md)."""
+"""Evidence for and against a result: null runs, held-out data, other starts, half sets, posterior draws (docs/trust.md)."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, get_args
-
-import numpy as np
 
 import mtdcore as mtd
 from mtdcore.data import Measurement
 from mtdcore.data.micrographs.table import MicrographTable
-from mtdcore.data.tiles import TileGeometry
 from mtdcore.em.checkpoint import fingerprint
 from mtdcore.em.checks.doubts import undoubted
 from mtdcore.em.gauge.scale import in_units
 from mtdcore.errors import InputError
-from mtdcore.results.halves import half_recoveries, half_set_correlation
-from mtdcore.results.nulls import Verdict, coloured, evidence_threshold, null_measurement, phase_randomised
+from mtdcore.results.halves import at_target, half_recoveries, half_set_correlation, pooled_evidence
+from mtdcore.results.nulls import Null, null_like
 from mtdcore.results.uncertainty import average_level, posterior_samples, unbiased_average
+from mtdcore.results.verdict import Claim, Verdict, asked
 
 from ..terminal.console import log
-from ..terminal.progress import Progress
+from ..terminal.progress import Progress, duration
 from ..terminal.stopping import patiently
 from .arguments import arguments, computing, optics
 from .finished import FinishedRun
 from .memory import threads_within
-from .record import Null
+from .record import NullRecord, TrustRecord
 
 #: Draws from the posterior of the target, and noise levels of each.
 _DRAWS, _STEPS = 32, 64
 
 
-def examine(run: FinishedRun, null_runs: int, null: Null = "white", halves: bool = True) -> None:
+def examine(run: FinishedRun, null_runs: int, halves: bool = True, complete: bool = False) -> None:
     """Add what is missing to ``trust.json`` of a finished run, one recovery after the other.
 
     Args:
         run: in a folder locked by the caller; ``device`` and ``threads`` among its parameters may be others.
-        null_runs: number of null runs wanted.
-        null: their kind.
-        halves: whether to compare two halves of the data, and of the first null measurement.
+        null_runs: largest number of null runs of each kind.
+        halves: whether to compare two halves of the data, and of the first null measurement, where the result is supported.
+        complete: do everything, also what can no longer change the verdict.
 
     Raises:
         Interrupted: a signal came; the recoveries that were complete are in the file.
         InputError: the measurement is gone, or another one.
     """
-    folder, trust = run.folder, run.folder.read_trust()
-    of_null = trust.null(null)
-    seeds = range(len(of_null.evidence), null_runs)
-    split = [place for place in (trust, of_null) if halves and place.halves is None]
-    with _repeating(run, len(seeds) + 2 * len(split)) as (measurement, options):
-        without = _without_copies(run, measurement, null)
-        for seed in seeds:
-            with undoubted():
-                found = mtd.recover(without(seed), **options, seed=seed)
-            of_null.evidence.append(found.evidence)
-            if seed == 0:
-                folder.write_image(folder.null_target(null), found.target)
-            folder.write_trust(trust)
-        for place in split:
-            source, target = (
-                (measurement, folder.estimate) if place is trust else (without(0), folder.null_target(null))
-            )
-            with undoubted():
-                pair = half_recoveries(source, run.image(target), **options, seed=0)
-            place.halves = half_set_correlation(*pair, run.commonest)
-            folder.write_trust(trust)
-        if not folder.posterior_std.exists() and run.parameters.classes == 1:
-            _draw(run, measurement, options)
+    folder, trust, result = run.folder, run.folder.read_trust(), run.record.result
+    verdict = trust.verdict(result)
+    began, before = time.perf_counter(), trust.seconds
+
+    def keep() -> None:
+        trust.seconds = before + time.perf_counter() - began
+        trust.found = findings(run, trust)
+        folder.write_trust(trust)
+
+    with _repeating(run, 2 * null_runs + 9) as (measurement, options):
+        claim = Claim(run.estimate, run.likelihood, result.evidence_nats, result.settled)
+        for told, question, found in asked(verdict, measurement, claim, options, null_runs, complete):
+            verdict = told
+            trust.learn(verdict)
+            if question in ("white", "phases") and found is not None and len(verdict.nulls(question)) == 1:
+                folder.write_image(folder.null_target(question), found.target)
+            keep()
+        if verdict.supported or complete:
+            if halves:
+                _compare_halves(run, measurement, options, trust, keep)
+            if not folder.posterior_std.exists() and run.parameters.classes == 1:
+                _draw(run, measurement, options)
+    keep()
+    unit = max(run.record.seconds, 1e-3)
+    log(f"the verdict took {duration(trust.seconds)}, {trust.seconds / unit:.1f} times the recovery")
 
 
-def findings(run: FinishedRun) -> dict[str, Any]:
-    """The verdict and the numbers behind it, as far as they have been computed; no verdict without null runs."""
-    trust, found = run.folder.read_trust(), run.record.result
-    null: dict[Null, list[float]] = {kind: trust.null(kind).evidence for kind in get_args(Null)}
-    limits = {kind: evidence_threshold(values) for kind, values in null.items() if len(values) > 1}
+def findings(run: FinishedRun, trust: TrustRecord | None = None) -> dict[str, Any]:
+    """The verdict and the numbers behind it, as far as they have been computed."""
+    trust = run.folder.read_trust() if trust is None else trust
+    found, verdict = run.record.result, trust.verdict(run.record.result)
     result: dict[str, Any] = {"evidence_nats": found.evidence_nats}
-    if limits:
-        verdict = Verdict(found.evidence_nats, max(limits.values()))
-        result |= {"verdict": verdict.sentence, "supported": verdict.supported, "threshold": limits}
-        result["null_evidence"] = {kind: null[kind] for kind in limits}
-    if trust.halves is not None:
+    if not trust.seconds:
+        return result
+    result |= {"verdict": verdict.sentence, "supported": bool(verdict.supported)}
+    result["checks"] = {check.name: check.passed for check in verdict.checks}
+    result["null_evidence"] = {
+        kind: list(verdict.nulls(kind)) for kind in get_args(Null) if verdict.nulls(kind)
+    }
+    result["threshold"] = {kind: verdict.limit(kind) for kind in result["null_evidence"]}
+    if verdict.white and verdict.phases:
+        result["least_false_positive_rate"] = verdict.least_rate
+    if verdict.held_out is not None:
+        result["held_out_evidence_nats"] = pooled_evidence(verdict.held_out)
+    if verdict.rival is not None:
+        result["other_start_evidence_nats"] = verdict.rival
+    chance = {
+        kind: curve.resolution() for kind in get_args(Null) if (curve := trust.null(kind).halves) is not None
+    }
+    if trust.halves is not None and chance:
         result["half_set_resolution_pixels"] = trust.halves.resolution()
+        result["null_half_set_resolution_pixels"] = chance
     if found.data_share is not None:
         result["data_share"] = found.data_share
-    return result
+    if verdict.powerless:
+        result["note"] = powerless(verdict)
+    return result | {
+        "verdict_seconds": trust.seconds,
+        "verdict_in_recoveries": trust.seconds / max(run.record.seconds, 1e-3),
+    }
+
+
+def powerless(verdict: Verdict) -> str:
+    """What a result above every null run and below the limit means."""
+    limits = [limit for kind in get_args(Null) if (limit := verdict.limit(kind)) is not None]
+    return (
+        f"the evidence is above that of every null run, but null runs differ so much that up to {max(limits):,.0f} nats may be noise: this may be "
+        "a lack of power, not of copies. More null runs, a prior, the diameter or more data lower the limit."
+    )
+
+
+def _compare_halves(
+    run: FinishedRun,
+    measurement: Measurement,
+    options: dict[str, Any],
+    trust: TrustRecord,
+    keep: Callable[[], None],
+) -> None:
+    """Half-set correlations, of null measurements first: that of the data means nothing without."""
+    folder = run.folder
+    nulls = {kind: null_like(measurement, run.likelihood, kind, 0) for kind in get_args(Null)}
+    places: list[tuple[NullRecord | TrustRecord, Measurement, Path]] = [
+        (trust.null(kind), null, folder.null_target(kind)) for kind, null in nulls.items()
+    ]
+    places.append((trust, measurement, folder.estimate))
+    for place, source, target in places:
+        if place.halves is None:
+            with undoubted():
+                pair = half_recoveries(source, run.image(target), **options)
+            place.halves = half_set_correlation(*pair, run.commonest)
+            keep()
 
 
 @contextmanager
 def _repeating(run: FinishedRun, recoveries: int) -> Iterator[tuple[Measurement, dict[str, Any]]]:
-    """The measurement of a run and the arguments of its recovery, without the seed; with progress and signals."""
+    """The measurement of a run and the arguments of its recovery; with progress and signals."""
     parameters, measurement = run.parameters, run.open()
     if fingerprint(measurement) != run.record.measurement.fingerprint:
         raise InputError(f"{run.measurement} should be the measurement of this run; it has changed since.")
@@ -108,34 +159,10 @@ def _repeating(run: FinishedRun, recoveries: int) -> Iterator[tuple[Measurement,
             stop.check()
 
         told = optics(MicrographTable.load(run.folder.path), parameters.micrographs)
-        options = arguments(parameters, told)
-        del options["seed"]
-        yield measurement, {**options, "backend": backend, "executor": executor, "callback": after}
-
-
-def _without_copies(
-    run: FinishedRun, measurement: Measurement, null: Null
-) -> Callable[[int], Measurement | np.ndarray]:
-    """A function of the seed: measurements like this one without copies."""
-    if null == "phases":
-        pixels = _pixels(measurement)
-        valid, filled = np.isfinite(pixels), np.nan_to_num(pixels, nan=run.likelihood.offset)
-        return lambda seed: np.where(valid, phase_randomised(filled, seed), np.nan).astype(measurement.dtype)
-    likelihood, micrographs = run.likelihood, run.likelihood.micrographs
-    ratios = np.ones(measurement.shape[0]) if micrographs is None else micrographs.noise_ratio
-    levels = (likelihood.noise_std * ratios).tolist()
-    return lambda seed: coloured(
-        null_measurement(measurement, levels, seed, likelihood.offset), likelihood.whitening
-    )
-
-
-def _pixels(measurement: Measurement) -> np.ndarray:
-    """(micrographs, H, W), pixels that may not be used NaN."""
-    whole = np.empty(measurement.shape, measurement.dtype)
-    for tile in measurement.tiles(TileGeometry(side=512, unit=1, halo=0, reach=0)):
-        seen = tile.values if tile.valid is None else np.where(tile.valid, tile.values, np.nan)
-        whole[tile.micrograph][tile.region.read] = seen
-    return whole
+        yield (
+            measurement,
+            {**arguments(parameters, told), "backend": backend, "executor": executor, "callback": after},
+        )
 
 
 def _draw(run: FinishedRun, measurement: Measurement, options: dict[str, Any]) -> None:
@@ -144,8 +171,7 @@ def _draw(run: FinishedRun, measurement: Measurement, options: dict[str, Any]) -
     if prior is None or not run.record.result.expected_count > 0:
         return
     log("drawing from the posterior of the target")
-    final = {"likelihood": likelihood, "initial": run.estimate, "starts": None}
-    found = mtd.recover(measurement, **{**options, **final, "iterations": 0}, seed=0)
+    found = at_target(measurement, run.estimate, likelihood, **options)
     if run.parameters.likelihood == "window" and likelihood.micrographs is None:
         average, level = unbiased_average(measurement, found, options["backend"])
     else:

@@ -223,6 +223,19 @@ class RunParameters:
                 raise ValueError(f"{name}: {problem.message}") from problem
         return found
 
+    def refuse_contradictions(self) -> None:
+        """Raise UsageError where an option would be ignored because of another one."""
+        images = self.initial is not None and not self.initial.isalpha()
+        for given, beside, what in (
+            (self.min_separation is not None, self.likelihood == "patch", "--min-separation is of the window likelihood, not of --likelihood patch"),
+            (self.expected_count is not None, self.likelihood == "patch", "--expected-count is of the window likelihood, not of --likelihood patch"),
+            (self.step != type(self).step, self.update != "gradient", "--step is of --update gradient"),
+            (self.update == "denoising", self.prior is None, "--update denoising needs a --prior"),
+            (self.starts is not None, images, "--starts counts random starts, and --initial gives an image"),
+        ):  # fmt: skip
+            if given and beside:
+                raise click.UsageError(f"{what}: leave one of them out")
+
     def deciding(self) -> dict[str, Any]:
         """What may change a bit of the result, by name; a file counts by its content."""
         own = {one.name: getattr(self, one.name) for one in fields(self) if one.metadata["decides"]}

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 from mtdcore.results.metrics import RingCorrelation
+from mtdcore.results.nulls import Null
+from mtdcore.results.verdict import Verdict
 
 from .parameters import RunParameters
-
-#: What holds no copies: white noise, or the measurement with its phases randomised.
-Null: TypeAlias = Literal["white", "phases"]
 
 
 @dataclass(frozen=True)
@@ -115,13 +114,35 @@ class TrustRecord:
         white: null runs on white noise.
         phases: null runs on the measurement with random phases.
         halves: correlation of two halves of the data; None: not computed.
+        held_out: nats that each half's target gives to the other half; None: not computed.
+        settled: whether a second start ends at the same image, or at less evidence; None: not tried.
+        rival: evidence of that start.
+        seconds: wall time of all of it.
+        found: verdict and numbers, for readers of the file.
     """
 
     white: NullRecord = field(default_factory=NullRecord)
     phases: NullRecord = field(default_factory=NullRecord)
     halves: RingCorrelation | None = None
+    held_out: tuple[float, float] | None = None
+    settled: bool | None = None
+    rival: float | None = None
+    seconds: float = 0.0
+    found: dict[str, Any] = field(default_factory=dict)
 
     def null(self, kind: Null) -> NullRecord:
         """The null runs of this kind."""
         found: NullRecord = getattr(self, kind)
         return found
+
+    def verdict(self, result: ResultRecord) -> Verdict:
+        """What is known about a result."""
+        settled = self.settled if result.settled is None else result.settled
+        white, phases = (tuple(place.evidence) for place in (self.white, self.phases))
+        return Verdict(result.evidence_nats, white, phases, self.held_out, settled, self.rival)
+
+    def learn(self, verdict: Verdict) -> None:
+        """Take over what is known by now."""
+        self.white.evidence, self.phases.evidence = list(verdict.white), list(verdict.phases)
+        self.held_out, self.rival = verdict.held_out, verdict.rival
+        self.settled = None if verdict.rival is None else verdict.settled

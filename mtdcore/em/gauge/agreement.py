@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from ...model.rotations import Rotations, in_plane
 from ...model.views import Views
+
+#: Starts that end above this share of the evidence are rivals, and show the same above this correlation.
+_ABOUT, _ALIKE = 0.9, 0.8
+
+
+def unrivalled(
+    target: np.ndarray, evidence: float, others: Iterable[tuple[np.ndarray, float]], views: Views
+) -> bool:
+    """Whether the other (target, evidence) pairs with about as much evidence, or more, show the same.
+
+    Args:
+        target: (L, L), or (C, L, L) for C classes.
+        evidence: nats.
+        others: of other starts.
+        views: of the run.
+    """
+    rivals = [other for other, nats in others if nats > _ABOUT * evidence]
+    like = [agreement(target, rival, views) for rival in rivals]
+    return all(one is None or one > _ALIKE for one in like)
 
 
 def agreement(first: np.ndarray, second: np.ndarray, views: Views) -> float | None:

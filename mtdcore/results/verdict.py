@@ -1,0 +1,267 @@
+"""Do the data support the result? Four questions, each with its number; the answer is yes only if all say so (docs/model.md 10).
+
+Is the evidence beyond that of white noise, and of noise with the spectrum of the data (:mod:`mtdcore.results.nulls`)? Does a half
+of the data confirm what the other half shows (:mod:`mtdcore.results.halves`)? Do other starts end at the same image?
+
+Null runs come one by one, and stop when no further one can change the verdict: one that reaches the evidence of the result refutes it
+for good. docs/trust.md says how often the verdict is wrong, and what it costs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+
+from ..data import Measurement, MeasurementLike, open_measurement
+from ..em.checks.doubts import undoubted
+from ..em.gauge.agreement import unrivalled
+from ..em.recover import recover
+from ..em.state import Recovery
+from ..model.likelihood import Likelihood
+from .halves import held_out_evidence, pooled_evidence
+from .nulls import SHARED_SPECTRUM, SMALLEST_THRESHOLD, Null, evidence_threshold, null_runs
+
+#: Nats that held-out data must give: noise that is as the model says gives as much once in a thousand times.
+HELD_OUT = math.log(1000.0)
+
+#: Null runs of a kind that may support a result where more are allowed: with two the threshold is useless.
+_ENOUGH = 4
+
+#: Share of the evidence that a second start must reach for so few to be enough: where starts decide how much is found, null evidence
+#: has two modes, and four runs may all miss one.
+_STEADY = 0.5
+
+#: What the data can be asked next.
+Question: TypeAlias = Literal["phases", "white", "held_out", "other_start"]
+
+_KINDS: tuple[Null, ...] = get_args(Null)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a run says.
+
+    Attributes:
+        target: its image, or one per class.
+        likelihood: with its final numbers.
+        evidence: nats against "no copies".
+        settled: whether its own starts agree; None: there was one, or no telling.
+    """
+
+    target: np.ndarray
+    likelihood: Likelihood
+    evidence: float
+    settled: bool | None = None
+
+    @classmethod
+    def of(cls, recovery: Recovery) -> Claim:
+        """That of a recovery."""
+        return cls(recovery.target, recovery.likelihood, recovery.evidence, recovery.settled)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One of the questions.
+
+    Attributes:
+        name: "evidence", "white", "phases", "held_out" or "settled".
+        passed: None: not asked, or not far enough.
+        value: nats of the result.
+        limit: nats that it must exceed; None: none is known yet.
+        failure: what it means if it does not, in plain words.
+    """
+
+    name: str
+    passed: bool | None
+    value: float | None
+    limit: float | None
+    failure: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is known for and against a result so far.
+
+    Attributes:
+        evidence: nats of the result against "no copies".
+        white: nats of the same recovery from white noise.
+        phases: the same from the measurement with its phases randomised.
+        held_out: nats that each half's target gives to the other half; None: not asked.
+        settled: whether starts that end with about as much evidence end at the same image; None: not asked.
+        rival: evidence of a second start; None: there was none, or the run itself had several.
+    """
+
+    evidence: float
+    white: tuple[float, ...] = ()
+    phases: tuple[float, ...] = ()
+    held_out: tuple[float, float] | None = None
+    settled: bool | None = None
+    rival: float | None = None
+
+    def nulls(self, kind: Null) -> tuple[float, ...]:
+        """Nats of the null runs of a kind."""
+        return self.white if kind == "white" else self.phases
+
+    def limit(self, kind: Null) -> float | None:
+        """Nats that noise of this kind stays below; None: fewer than two runs."""
+        found = self.nulls(kind)
+        shared = SHARED_SPECTRUM if kind == "phases" else 0.0
+        return evidence_threshold(found, shared) if len(found) > 1 else None
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """The questions in the order of their cost."""
+        held = None if self.held_out is None else pooled_evidence(self.held_out)
+        noise, spectrum = "not distinguishable from noise", "not distinguishable from noise of this spectrum"
+        return (
+            Check("evidence", self.evidence > SMALLEST_THRESHOLD, self.evidence, SMALLEST_THRESHOLD, noise),
+            Check("white", self._beyond("white"), self.evidence, self.limit("white"), noise),
+            Check("phases", self._beyond("phases"), self.evidence, self.limit("phases"), spectrum),
+            Check(
+                "held_out",
+                None if held is None else held > HELD_OUT,
+                held,
+                HELD_OUT,
+                "not distinguishable from noise: held-out data do not confirm it",
+            ),
+            Check(
+                "settled", self.settled, self.rival, None, "not settled: another start ends at another image"
+            ),
+        )
+
+    @property
+    def supported(self) -> bool | None:
+        """Whether all say so; None: not all have been asked."""
+        answers = [check.passed for check in self.checks]
+        return False if False in answers else None if None in answers else True
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in plain words: which question failed."""
+        if self.supported:
+            return "structure supported by the data"
+        failed = {check.name: check.failure for check in self.checks if check.passed is False}
+        if {"evidence", "white"} & set(failed):
+            failed.pop("phases", None)
+        return "; ".join(dict.fromkeys(failed.values())) or "no verdict yet"
+
+    @property
+    def refuted(self) -> bool:
+        """Whether no further null run can change that the result is not supported."""
+        return (
+            self.evidence <= SMALLEST_THRESHOLD
+            or any(self._reached(kind) for kind in _KINDS)
+            or any(check.passed is False for check in self.checks if check.name in ("held_out", "settled"))
+        )
+
+    @property
+    def least_rate(self) -> float:
+        """Smallest false-positive rate that the null runs show by themselves, 1 in n + 1; below it the limit relies on its assumption."""
+        return 1.0 / (1 + min(len(self.white), len(self.phases)))
+
+    @property
+    def powerless(self) -> bool:
+        """Whether the evidence is beyond every null run and below the limit all the same: more runs could tell."""
+        return not self.refuted and any(self._beyond(kind) is False for kind in _KINDS)
+
+    def due(self, runs: int, complete: bool = False) -> Question | None:
+        """What to ask next; None: nothing more.
+
+        Args:
+            runs: largest number of null runs of each kind.
+            complete: ask everything, whether or not it can change the verdict.
+        """
+        if self.refuted and not complete:
+            return None
+        if not self.phases or not self.white:
+            return "white" if self.phases else "phases"
+        if self.held_out is None or self.settled is None:
+            return "held_out" if self.held_out is None else "other_start"
+        waiting = [kind for kind in _KINDS if self._waits(kind, runs, complete)]
+        return min(waiting, key=lambda kind: len(self.nulls(kind)), default=None)
+
+    def _reached(self, kind: Null) -> bool:
+        return any(value >= self.evidence for value in self.nulls(kind))
+
+    def _beyond(self, kind: Null) -> bool | None:
+        limit = self.limit(kind)
+        return False if self._reached(kind) else None if limit is None else self.evidence > limit
+
+    def _waits(self, kind: Null, runs: int, complete: bool) -> bool:
+        done = len(self.nulls(kind))
+        steady = self.rival is None or self.rival >= _STEADY * self.evidence
+        clear = done >= _ENOUGH and self._beyond(kind) is True and steady and not complete
+        return done < runs and not clear
+
+
+def judge(
+    measurement: MeasurementLike, recovery: Recovery, /, runs: int = 8, complete: bool = False, **options: Any
+) -> Verdict:
+    """Whether a measurement supports what was recovered from it.
+
+    Args:
+        measurement: what was recovered from.
+        recovery: the result.
+        runs: largest number of null runs of each kind.
+        complete: ask everything, also what can no longer change the verdict.
+        options: keyword arguments that :func:`mtdcore.recover` was called with.
+    """
+    claim = Claim.of(recovery)
+    known = Verdict(claim.evidence, settled=claim.settled)
+    for told, _, _ in asked(known, measurement, claim, options, runs, complete):
+        known = told
+    return known
+
+
+def asked(
+    verdict: Verdict,
+    measurement: MeasurementLike,
+    claim: Claim,
+    options: Mapping[str, Any],
+    runs: int = 8,
+    complete: bool = False,
+) -> Iterator[tuple[Verdict, Question, Recovery | None]]:
+    """Ask what is due, one question at a time, from what is known already.
+
+    Args:
+        verdict: what is known.
+        measurement: what was recovered from.
+        claim: the result.
+        options: the run as one object: all keyword arguments of :func:`mtdcore.recover`. Everything that is tried shares them.
+        runs: see :meth:`Verdict.due`.
+        complete: the same.
+
+    Yields:
+        What is known with one more answer, the question, and the recovery that answered it; None: there were two.
+    """
+    own = {name: value for name, value in options.items() if name not in ("seed", "mask")}
+    source, seed = open_measurement(measurement, options.get("mask")), int(options.get("seed", 0))
+    while (question := verdict.due(runs, complete)) is not None:
+        found: Recovery | None = None
+        match question:
+            case "held_out":
+                verdict = replace(verdict, held_out=held_out_evidence(source, **own, seed=seed))
+            case "other_start":
+                found = _another(source, own, seed + 1)
+                alike = unrivalled(
+                    claim.target, claim.evidence, [(found.target, found.evidence)], claim.likelihood.views
+                )
+                verdict = replace(verdict, settled=alike, rival=found.evidence)
+            case "white" | "phases":
+                done = len(verdict.nulls(question))
+                found = next(null_runs(source, claim.likelihood, 1, done, question, **own))
+                values: dict[str, Any] = {question: (*verdict.nulls(question), found.evidence)}
+                verdict = replace(verdict, **values)
+        yield verdict, question, found
+
+
+def _another(source: Measurement, options: dict[str, Any], seed: int) -> Recovery:
+    """The recovery with other random numbers; from starts of its own where the user gave an image to start from."""
+    given = not isinstance(options.get("initial"), str | None)
+    starts = {"initial": None, "starts": None} if given else {}
+    with undoubted():
+        return recover(source, **{**options, **starts}, seed=seed)
