@@ -1,6 +1,6 @@
 """Noise that is not white: its spectrum learned with the image, beside the white model (docs/model.md 13).
 
-    python bench/accuracy/noise.py [--seeds N] [--kinds KIND ...] [--iterations N]
+    python bench/accuracy/noise.py [--first K] [--seeds N] [--kinds KIND ...] [--iterations N]
 
 Glyphs at SNR .5, 308 x 308 pixels, 13 copies, four rotations, Gaussian prior of 1990 other glyphs (mean and covariance of their pixels).
 To white noise of sigma are added: pink noise (power 1 / f^2) of .3 or 1 sigma, a gradient of 1 sigma, stripes along rows of .3 sigma.
@@ -58,12 +58,15 @@ def added(kind: str, rng: np.random.Generator) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument(
+        "--first", type=int, default=0, help="seed; 0 to 4 were in sight when the spectrum was designed"
+    )
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--iterations", type=int, default=40)
     options = parser.parse_args()
     warnings.simplefilter("ignore", Doubt)
     glyphs = mtd.datasets.glyphs(GLYPHS)
-    prior = GaussianPrior(glyphs[10:])
+    prior = GaussianPrior(np.delete(glyphs, range(options.first, options.first + 10), axis=0))
     common = {
         "box_size": BOX,
         "rotations": 4,
@@ -74,7 +77,7 @@ def main() -> None:
     print("noise      seed   white   auto   from the truth: white, auto   nats: white, auto   filter")
     for kind in options.kinds:
         rows = []
-        for seed in range(options.seeds):
+        for seed in range(options.first, options.first + options.seeds):
             target = glyphs[seed]
             made = mtd.simulate(target, side=SIDE, density=0.1, snr=0.5, rotations=4, seed=seed)
             rng = np.random.default_rng(50 + seed)
