@@ -120,7 +120,7 @@ def test_null_runs_have_the_learned_noise(in_pink_noise, recovered):
     rough, white = (np.abs(np.fft.rfft2(x - x.mean())) ** 2 / x.size for x in (noise, again))
     assert rough[1:9, 1:9].mean() > 5.0 * rough[40:80, 40:80].mean()
     assert white[8:24, 8:24].mean() == pytest.approx(white[40:80, 40:80].mean(), rel=0.2)
-    (null,) = null_runs(in_pink_noise, recovered.noise_std, 1, whitening=whitening, **OPTIONS)
+    (null,) = null_runs(in_pink_noise, recovered.likelihood, 1, **OPTIONS)
     assert null.likelihood.whitening is not None
     assert null.evidence < 0.5 * recovered.evidence
 
