@@ -1,6 +1,7 @@
 """Real input: ten apoferritin micrographs, imported, recovered and judged with the command line, scored by marked centres.
 
     python bench/microscopy/apoferritin.py apoferritin.npz -o apoferritin
+    python bench/microscopy/apoferritin.py apoferritin.npz -o sevens --kinds single_frame --diameter 20 --sevens 0 1 2
 
 The file holds ``single_frame/N``, ``frame_average/N`` and ``centres_xy/N`` (x = column, y = row of the particle
 centres). Frame averages and single frames get the same commands, and no step knows the centres. Scores:
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
 import subprocess
 import sys
@@ -31,8 +33,8 @@ from mtdcore.results.metrics import correlation
 
 BOX, TOLERANCE = 24, 4.0
 IMPORT = ["--invert", "--background-width", str(BOX)]
-RECOVER = ["--box-size", str(BOX), "--rotations", "4", "--initial", "blob", "--starts", "4"]
-RECOVER += ["--min-separation", "auto"]
+RECOVER = ["--box-size", str(BOX), "--rotations", "4"]
+BLOBS = ["--initial", "blob", "--starts", "4", "--min-separation", "auto"]
 
 
 def mtd(*arguments: object) -> None:
@@ -51,6 +53,15 @@ def corners(archive: Path) -> np.ndarray:
             for x, y in data[f"centres_xy/{name}"]
         ]
     return np.array(rows)
+
+
+def seven(archive: Path, seed: int, into: Path) -> Path:
+    """An archive of seven of the ten micrographs, drawn at random."""
+    with np.load(archive) as data:
+        names = sorted({name.partition("/")[2] for name in data if name.startswith("centres_xy/")})
+        chosen = set(np.random.default_rng(seed).permutation(names)[:7])
+        np.savez(into, **{name: data[name] for name in data if name.partition("/")[2] in chosen})
+    return into
 
 
 def average(stack: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -97,7 +108,7 @@ def score(kind: str, imported: Path, run: Path, marked: np.ndarray) -> None:
         f"{len(found)} detections: precision {paired.precision:.3f}, recall {paired.recall:.3f} "
         f"({match(found, whole, TOLERANCE, max_offset=8.0).recall:.3f} of those inside)"
     )
-    print(f"  noise: {result['noise']}")
+    print(f"  noise: {result['noise']}; settled: {result['settled']}", flush=True)
     if (run / "trust.json").exists():
         trust = json.loads((run / "trust.json").read_text())
         for null in ("white", "phases"):
@@ -122,18 +133,31 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--whiten", action="store_true")
+    parser.add_argument(
+        "--diameter", type=float, help="nothing but the diameter of the particle, pixels, instead of blobs"
+    )
+    parser.add_argument(
+        "--sevens", type=int, nargs="+", help="seeds: seven of the ten micrographs, drawn at random, for each"
+    )
     parser.add_argument("--noise", choices=("auto", "white", "spectrum"), default="auto")
     options = parser.parse_args()
-    marked = corners(options.archive)
-    for kind in options.kinds:
-        imported, run = options.output / f"{kind}.zarr", options.output / kind
+    options.output.mkdir(parents=True, exist_ok=True)
+    archives = [options.archive]
+    if options.sevens:
+        archives = [
+            seven(options.archive, seed, options.output / f"seven-{seed}.npz") for seed in options.sevens
+        ]
+    for archive, kind in itertools.product(archives, options.kinds):
+        name = kind if archive is options.archive else f"{kind}-{archive.stem}"
+        imported, run, marked = options.output / f"{name}.zarr", options.output / name, corners(archive)
         whiten = "--whiten" if options.whiten else "--no-whiten"
-        mtd("import", options.archive, "--key", f"{kind}/*", *IMPORT, whiten, "-o", imported, "--force")
+        mtd("import", archive, "--key", f"{kind}/*", *IMPORT, whiten, "-o", imported, "--force")
         more = ["--noise", options.noise, "--threads", options.threads]
+        more += BLOBS if options.diameter is None else ["--diameter", options.diameter]
         mtd("recover", imported, "-o", run, *RECOVER, *more, "--force")
         if options.null_runs:
             mtd("trust", run, "--null-runs", options.null_runs, "--threads", options.threads)
-        score(kind, imported, run, marked)
+        score(name, imported, run, marked)
 
 
 if __name__ == "__main__":
