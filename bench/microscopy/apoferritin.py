@@ -65,9 +65,9 @@ def seven(archive: Path, seed: int, into: Path) -> Path:
 
 
 def average(stack: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Mean of the windows of a stack at the nearest whole pixels of (N, 3) corners that lie inside."""
+    """Mean of the valid pixels of the windows of a stack at the nearest whole pixels of (N, 3) corners that lie inside."""
     windows = [stack[m, r : r + BOX, c : c + BOX] for m, r, c in np.rint(places).astype(int)]
-    return np.mean(windows, axis=0, dtype=np.float64)
+    return np.nanmean(windows, axis=0, dtype=np.float64)
 
 
 def inside(places: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
