@@ -15,6 +15,7 @@ constant                 value     reason
                                    end at half the nats of the right ones (docs/accuracy.md)
 ``ROUNDS``               10        the noise is listened to after each tenth of the iterations (noise.py)
 ``LISTENING``            .8        share of the iterations in which it is; the others converge (noise.py)
+``KEPT``                 .5        share of the copies that must be seen through a filter; a filter that hides more takes them for noise
 ``mstep.SEARCH_SHARE``   .6        share of the iterations that search; the others converge (ablation.py)
 ``base.FLOOR``           .5        share of its start that the count keeps while the target is meaningless (ablation.py)
 =======================  ========  ===================================================================================
@@ -62,6 +63,7 @@ COPIES = 50
 COARSE_STEP = 4
 FILLED = 0.5
 FEW = 6
+KEPT = 0.5
 ROUNDS, LISTENING = 10, 0.8
 
 _LIKELIHOODS: dict[str, type[PatchLikelihood] | type[WindowLikelihood]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -12,10 +13,12 @@ import numpy as np
 
 from .._base.typing import Array
 from ..data import Measurement
+from ..errors import Doubt
 from ..estep.expectation import e_step, tile_cut
 from ..estep.statistics import Statistics
 from ..model.likelihood import Likelihood
-from .defaults import FEW, FILLED, LISTENING, ROUNDS, Plan, heard_noise
+from ..model.whitening import Whitening
+from .defaults import FEW, FILLED, KEPT, LISTENING, ROUNDS, Plan, heard_noise
 from .gauge.agreement import unrivalled
 from .gauge.centre import centred
 from .gauge.extent import spaced
@@ -108,6 +111,8 @@ class _Iteration:
         )
         if heard is before or (heard is not None and heard.agrees(before, _SAME)):
             return state
+        if heard is not None and plan.noise == "auto" and not self._keeps_copies(state, heard):
+            return state
         others = (c.likelihood.with_whitening(heard) for c in state.candidates)
         # what mini-batches remember was seen through another filter
         return replace(
@@ -117,6 +122,23 @@ class _Iteration:
                 for c, other in zip(state.candidates, others, strict=True)
             ),
         )
+
+    def _keeps_copies(self, state: EMState, heard: Whitening) -> bool:
+        """Whether the copies of the leader are still there through a filter; otherwise it takes them for noise, and says so.
+
+        Where much of a crowded field is not explained, or the pixels were smoothed before, what is left looks like the copies.
+        """
+        leader = state.leader
+        seen = self.statistics(self.source, leader.target, leader.likelihood.with_whitening(heard))
+        if seen.expected_count >= KEPT * state.history[-1].expected_count:
+            return True
+        warnings.warn(
+            "what the copies leave is not white, and a filter that makes it so hides the copies too: the noise stays as it was. Compare "
+            'with noise="spectrum", and with more of the field explained.',
+            Doubt,
+            stacklevel=2,
+        )
+        return False
 
     def _settling(self, state: EMState) -> bool:
         """Whether the race is over, the temperature 1, and the last step was small."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-#: A move must gain this many nats.
+#: A move must gain so many nats: few, so that all starts end in one frame.
 _LEAST_GAIN = 0.1
 
 
