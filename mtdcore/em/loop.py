@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from array_api_compat import array_namespace
 
 from .._base.typing import Array
 from ..data import Measurement
@@ -128,10 +129,15 @@ class _Iteration:
 
         Where much of a crowded field is not explained, or the pixels were smoothed before, what is left looks like the copies.
         """
-        leader = state.leader
-        seen = self.statistics(self.source, leader.target, leader.likelihood.with_whitening(heard))
-        if seen.expected_count >= KEPT * state.history[-1].expected_count:
-            return True
+        target, likelihood = state.target, state.likelihood.with_whitening(heard)
+        shown = likelihood.shown.apply(self.plan.backend.asarray(target))
+        poses = math.prod(shown.shape)
+        worth = 0.5 * float(array_namespace(shown).sum(shown**2)) / shown.shape[0] / likelihood.noise_std**2
+        # a copy that is worth less than finding it among all poses costs has nothing to say
+        if worth > math.log(poses):
+            seen = self.statistics(self.source, target, likelihood).expected_count
+            if seen >= KEPT * state.history[-1].expected_count:
+                return True
         warnings.warn(
             "what the copies leave is not white, and a filter that makes it so hides the copies too: the noise stays as it was. Compare "
             'with noise="spectrum", and with more of the field explained.',

@@ -9,10 +9,12 @@ import pytest
 import mtdcore as mtd
 from mtdcore.data import open_measurement
 from mtdcore.data.derived import filtered
+from mtdcore.em import loop
 from mtdcore.em.checkpoint import load_checkpoint, save_checkpoint
-from mtdcore.errors import ParameterError
+from mtdcore.errors import Doubt, ParameterError
 from mtdcore.model.likelihood.records import likelihood_from_record, likelihood_record
 from mtdcore.model.rotations import Rotations
+from mtdcore.model.whitening import Whitening
 from mtdcore.results.detections import detect
 from mtdcore.results.nulls import coloured, null_runs
 from mtdcore.results.posterior_map import posterior_maps
@@ -168,3 +170,18 @@ def test_the_views_of_a_likelihood_stay_those_of_the_target(recovered):
     assert model.views == Rotations(4, BOX)
     assert model.shown.target_shape == model.views.target_shape
     assert model.with_whitening(None).shown is model.views
+
+
+def test_a_filter_that_hides_the_copies_is_refused_and_that_is_said(made, monkeypatch):
+    """One that lets only the finest details through: nothing of the copies is left to find."""
+    side = 4 * BOX
+    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side))
+    blinding = Whitening(np.where(frequency < 0.4, 50.0, 1.0))
+    monkeypatch.setattr(loop, "heard_noise", lambda *args: blinding)
+    with pytest.warns(Doubt, match="hides the copies too"):
+        kept = mtd.recover(made.measurement, **OPTIONS)
+    plain = mtd.recover(made.measurement, noise="white", **OPTIONS)
+    assert kept.likelihood.whitening is None
+    assert kept.target.tobytes() == plain.target.tobytes()
+    asked = mtd.recover(made.measurement, noise="spectrum", **OPTIONS)
+    assert asked.likelihood.whitening is blinding
