@@ -15,6 +15,9 @@ from ..data import Measurement
 from ..estep.expectation import e_step, tile_cut
 from ..estep.statistics import Statistics
 from ..model.likelihood import Likelihood
+from ..model.rotations import in_plane
+from ..model.symmetry import invariant
+from ..mstep.symmetry import symmetrised
 from .defaults import FEW, FILLED, Plan
 from .gauge.agreement import agreement
 from .gauge.centre import centred
@@ -184,8 +187,9 @@ class _Iteration:
 
     def average(self, target: np.ndarray, statistics: Statistics) -> np.ndarray:
         """Unregularised aligned average on the host; what nobody saw is that of the target."""
-        start = self.plan.backend.asarray(target)
-        return self.plan.backend.to_host(statistics.normal.solve(statistics.right, start))
+        start, order = self.plan.backend.asarray(target), self.plan.symmetry
+        seen = symmetrised(statistics, order)
+        return self.plan.backend.to_host(invariant(seen.normal.solve(seen.right, start), order))
 
     def _is_due(self, iteration: int, heat: float, moved: float) -> bool:
         """At each quarter of the iterations, and whenever the target has stopped moving, by ``moved`` noise levels."""
@@ -198,7 +202,8 @@ class _Iteration:
     ) -> tuple[np.ndarray, float]:
         """The targets in the frame of the gauge, and the passes over the batch that this took."""
         passes, views = 1.0, likelihood.views
-        if views.classes == 1 and not views.exact:
+        turns = in_plane(views) or views
+        if views.classes == 1 and not turns.exact and self.plan.symmetry == 1:
             target, passes = self._centred(target, likelihood, batch)
         margin = max(1, max(views.box_shape) // 5)
         statistics = self.statistics(batch, target, replace(likelihood, margin=margin))
@@ -226,7 +231,7 @@ class _Iteration:
 
     def _framed(self, gauge: Gauge, target: np.ndarray, statistics: Statistics, unit: float) -> np.ndarray:
         """The target of one class in the frame of the gauge, which is asked in the units of the prior."""
-        copies, margin = statistics.normal.bound, statistics.margin
+        copies, margin = statistics.normal.bound * self.plan.symmetry, statistics.margin
         if copies <= 0.0:
             return target
         average = self.average(np.pad(target, margin), statistics.framed())

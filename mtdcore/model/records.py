@@ -13,9 +13,12 @@ from .normal import Blocks, Diagonal, Normal, PerView, Spectral
 from .optics import Defocused
 from .rotations import Rotations
 from .shifts import Shifted
+from .symmetry import Mirrored
 from .views import Classes, Views
 
-_VIEWS: dict[str, type[Any]] = {kind.__name__: kind for kind in (Rotations, Shifted, Classes, Defocused)}
+_VIEWS: dict[str, type[Any]] = {
+    kind.__name__: kind for kind in (Rotations, Shifted, Mirrored, Classes, Defocused)
+}
 
 #: Normal operators of one target, and their array.
 _NORMALS: dict[str, tuple[Any, str]] = {
