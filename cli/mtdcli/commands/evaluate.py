@@ -62,8 +62,8 @@ def command(
     true = true_target(run.measurement, truth, run.parameters.box_size)
     if true is None:
         raise InputError(f"the truth behind {run.measurement} is not known here; name an image with --truth.")
-    rotations, box = run.parameters.rotations, (-1, *true.shape)
-    found = [errors(image, true, rotations) for image in run.estimate.reshape(box)]
+    same, box = (run.parameters.rotations, run.parameters.mirror), (-1, *true.shape)
+    found = [errors(image, true, *same) for image in run.estimate.reshape(box)]
     nearest = min(range(len(found)), key=lambda c: found[c]["E_s"])
     estimate, average = (
         run.image(file).reshape(box)[nearest] for file in (run.folder.estimate, run.folder.average)
@@ -72,7 +72,7 @@ def command(
         "run": str(run_dir),
         **({"class": nearest} if len(found) > 1 else {}),
         "estimate": found[nearest],
-        "aligned_average": errors(average, true, rotations),
+        "aligned_average": errors(average, true, *same),
     }
     simulation = simulation_at(run.measurement)
     if simulation is not None:

@@ -10,7 +10,7 @@ from mtdcore import WindowLikelihood
 from mtdcore.model.likelihood.window import localised
 from mtdcore.results import detections
 from mtdcore.results.detections import Detections
-from mtdcore.results.matching import match
+from mtdcore.results.matching import centred_on, match
 from mtdcore.results.metrics import align, forgiven_shift
 from mtdcore.synthetic.simulate import Truth
 
@@ -80,7 +80,7 @@ def window_likelihood(run: FinishedRun) -> WindowLikelihood:
     return localised(run.likelihood, max(run.record.result.expected_count, _FEWEST))
 
 
-def accuracy(found: Detections, estimate: np.ndarray, simulation: Truth) -> dict[str, float | int]:
+def accuracy(found: Detections, estimate: np.ndarray, simulation: Truth) -> dict[str, float | int | None]:
     """Precision and recall against the copies of a simulation.
 
     The estimate may sit turned and shifted in its box; its copies are compared in the frame of the truth.
@@ -90,12 +90,24 @@ def accuracy(found: Detections, estimate: np.ndarray, simulation: Truth) -> dict
         estimate: (L, L).
         simulation: the truth.
     """
-    frame = align(estimate, simulation.target, found.rotations, forgiven_shift(found.box_size))
-    matched = match(found.in_frame_of(frame), simulation.positions, TOLERANCE)
+    shift, mirror = forgiven_shift(found.box_size), found.mirrored is not None
+    posed = found.in_frame_of(align(estimate, simulation.target, found.rotations, shift, mirror))
+    matched = match(posed, simulation.positions, TOLERANCE)
     return {
         "count": matched.detections,
         "copies": matched.copies,
         "precision": matched.precision,
         "recall": matched.recall,
         "tolerance": TOLERANCE,
+        **({} if posed.row.dtype.kind == "i" else {"position_error": _off(posed, simulation)}),
     }
+
+
+def _off(posed: Detections, simulation: Truth) -> float | None:
+    """Root mean square distance of copies from the truth, pixels, less what is the same for all in the frame of a copy."""
+    centred = centred_on(posed, simulation.positions, TOLERANCE)
+    pairs = match(centred, simulation.positions, TOLERANCE).pairs
+    if not len(pairs):
+        return None
+    apart = centred.positions[pairs[:, 0]] - simulation.positions[pairs[:, 1]]
+    return float(np.sqrt(np.mean(np.square(apart[:, 1:]).sum(axis=1))))
