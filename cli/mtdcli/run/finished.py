@@ -117,7 +117,7 @@ def _check(record: RunRecord, likelihood: Likelihood) -> None:
     parameters, side = record.parameters, max(record.measurement.shape[1:])
     same = {
         "box_size": (likelihood.box_size, parameters.box_size),
-        "templates": (likelihood.templates, asked_views(parameters).count),
+        "rotations": (likelihood.templates, asked_views(parameters).count),
         "classes": (likelihood.classes, parameters.classes),
     }
     for name, (found, asked) in same.items():

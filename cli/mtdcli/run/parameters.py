@@ -243,7 +243,7 @@ def run_options(function: F) -> F:
     for one in reversed(fields(RunParameters)):
         more: dict[str, Any] = {name: one.metadata[name] for name in ("help", "group", "metavar")}
         if kinds[one.name] is click.BOOL:
-            more["is_flag"] = True
+            more |= {"is_flag": True, "default": one.default}
         elif one.default is MISSING:
             more |= {"type": kinds[one.name], "required": True}
         else:
