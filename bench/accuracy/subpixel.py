@@ -1,6 +1,6 @@
 """Copies between pixels: the whole-pixel model beside the sub-pixel one, on copies at whole pixels and anywhere.
 
-    python bench/accuracy/subpixel.py [--runs 20] [--first 0] [--snr 0.5] [--start samples]
+    python bench/accuracy/subpixel.py [--runs 20] [--first 0] [--snr 0.5 1]
 
 Glyphs of 28 x 28 pixels, side 308, 13 copies at four rotations; the prior is Gaussian with the mean and covariance of glyphs that
 are no targets. Means over the runs (each another glyph, other places, other noise) of E_s, also over shifts by fractions of a
@@ -22,6 +22,7 @@ from mtdcore.model.shifts import shift_matrices
 from mtdcore.results.detections import detect
 from mtdcore.results.matching import centred_on, match
 from mtdcore.results.metrics import align
+from mtdcore.synthetic.simulate import Simulation
 
 BOX, SIDE, COPIES, SHIFT, OTHERS = 28, 308, 13, 6, 2000
 
@@ -38,7 +39,7 @@ def fractional_error(estimate: np.ndarray, truth: np.ndarray) -> float:
     return float(errors.min() / np.linalg.norm(truth))
 
 
-def distances(found: mtd.Recovery, made: mtd.synthetic.simulate.Simulation) -> tuple[float, float]:
+def distances(found: mtd.Recovery, made: Simulation) -> tuple[float, float]:
     """Root mean square distance of the copies from the truth, and less what is the same for all; NaN without copies."""
     copies = detect(made.measurement, found.target, found.likelihood)
     posed = copies.in_frame_of(align(found.target, made.target, 4, SHIFT))
@@ -56,7 +57,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="first glyph and seed")
     parser.add_argument("--snr", type=float, nargs="+", default=[0.5, 1.0])
     options = parser.parse_args()
-    warnings.simplefilter("ignore", mtd.errors.Doubt if hasattr(mtd.errors, "Doubt") else UserWarning)
+    warnings.simplefilter("ignore")
     images = mtd.datasets.glyphs(OTHERS, BOX)
     targets = images[: options.first + options.runs].astype(np.float64)
     prior = PCAPrior.fit(images[max(100, options.first + options.runs) :])
@@ -81,15 +82,9 @@ def main() -> None:
                     )
                     spent = time.process_time() - began
                     error = mtd.relative_error(found.target, target, 4, SHIFT)
+                    beyond = fractional_error(found.target, target)
                     row.append(
-                        (
-                            error,
-                            fractional_error(found.target, target),
-                            found.expected_count,
-                            found.evidence,
-                            spent,
-                        )
-                        + distances(found, made)
+                        (error, beyond, found.expected_count, found.evidence, spent, *distances(found, made))
                     )
             for name, row in rows.items():
                 e, f, copies, nats, spent, off, rest = np.nanmean(row, axis=0)
