@@ -48,7 +48,7 @@ from ..mstep.symmetry import Symmetric
 from ..mstep.updates import DenoisingUpdate, ExactUpdate, Update
 from ..mstep.wiener import WienerUpdate
 from .batches import OnlineEM
-from .gauge.centre import CentreGauge
+from .gauge.centre import BetweenPixels, CentreGauge
 from .gauge.energy import EnergyGauge
 from .gauge.prior import Gauge, PriorGauge
 from .gauge.scale import OwnUnits, in_units
@@ -357,7 +357,7 @@ def default_gauge(prior: Prior, update: Update, views: Views) -> Gauge | None:
     if update.gauge == "centre":
         return None if placed else CentreGauge()
     if update.gauge == "energy" and rotations is not None and rotations.exact and not placed:
-        return EnergyGauge()
+        return BetweenPixels(EnergyGauge()) if on_whole_pixels(views) != views else EnergyGauge()
     if update.gauge == "prior" and not is_flat(prior) and rotations is not None:
         gauge = PriorGauge.of(prior, rotations.around, rotations.box_size, may_be_mirrored(views))
         return replace(gauge, centre=None) if placed else gauge

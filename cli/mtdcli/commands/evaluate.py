@@ -38,7 +38,8 @@ def command(
 
     An image as truth gives two errors: the relative error E at the best rotation, and E_s at the best rotation and small
     shift, because the data hardly fix the place of the image in its box. Of several classes the nearest one counts. A
-    simulation also gives precision and recall of the detected copies.
+    simulation also gives precision and recall of the detected copies. Where copies lie between pixels, E_f also forgives
+    fractions of a pixel, and the places of the detected copies have a root mean square error.
 
     Picks as truth (.star) give precision and recall of the copies in the micrographs that hold picks.
     """
@@ -62,7 +63,8 @@ def command(
     true = true_target(run.measurement, truth, run.parameters.box_size)
     if true is None:
         raise InputError(f"the truth behind {run.measurement} is not known here; name an image with --truth.")
-    same, box = (run.parameters.rotations, run.parameters.mirror), (-1, *true.shape)
+    one, box = run.parameters, (-1, *true.shape)
+    same = one.rotations, one.mirror, bool(one.subpixel)
     found = [errors(image, true, *same) for image in run.estimate.reshape(box)]
     nearest = min(range(len(found)), key=lambda c: found[c]["E_s"])
     estimate, average = (

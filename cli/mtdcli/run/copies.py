@@ -10,7 +10,7 @@ from mtdcore import WindowLikelihood
 from mtdcore.model.likelihood.window import localised
 from mtdcore.results import detections
 from mtdcore.results.detections import Detections
-from mtdcore.results.matching import centred_on, match
+from mtdcore.results.matching import Match, match
 from mtdcore.results.metrics import align, forgiven_shift
 from mtdcore.synthetic.simulate import Truth
 
@@ -91,7 +91,9 @@ def accuracy(found: Detections, estimate: np.ndarray, simulation: Truth) -> dict
         simulation: the truth.
     """
     shift, mirror = forgiven_shift(found.box_size), found.mirrored is not None
-    posed = found.in_frame_of(align(estimate, simulation.target, found.rotations, shift, mirror))
+    between = found.row.dtype.kind == "f"
+    frame = align(estimate, simulation.target, found.rotations, shift, mirror, between)
+    posed = found.in_frame_of(frame)
     matched = match(posed, simulation.positions, TOLERANCE)
     return {
         "count": matched.detections,
@@ -99,15 +101,12 @@ def accuracy(found: Detections, estimate: np.ndarray, simulation: Truth) -> dict
         "precision": matched.precision,
         "recall": matched.recall,
         "tolerance": TOLERANCE,
-        **({} if posed.row.dtype.kind == "i" else {"position_error": _off(posed, simulation)}),
+        **({"position_error": _off(matched, posed, simulation)} if between else {}),
     }
 
 
-def _off(posed: Detections, simulation: Truth) -> float | None:
-    """Root mean square distance of copies from the truth, pixels, less what is the same for all in the frame of a copy."""
-    centred = centred_on(posed, simulation.positions, TOLERANCE)
-    pairs = match(centred, simulation.positions, TOLERANCE).pairs
-    if not len(pairs):
-        return None
-    apart = centred.positions[pairs[:, 0]] - simulation.positions[pairs[:, 1]]
-    return float(np.sqrt(np.mean(np.square(apart[:, 1:]).sum(axis=1))))
+def _off(matched: Match, posed: Detections, simulation: Truth) -> float | None:
+    """Root mean square distance of the matched copies from the truth, pixels; None: there are none."""
+    found, true = matched.pairs.T
+    apart = posed.positions[found] - simulation.positions[true]
+    return float(np.sqrt(np.mean(np.square(apart).sum(axis=1)))) if len(found) else None
