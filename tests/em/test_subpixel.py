@@ -12,7 +12,7 @@ from mtdcore.errors import ParameterError
 from mtdcore.model.poses import Poses, on_whole_pixels
 from mtdcore.model.shifts import moved, shift_matrices, translate
 from mtdcore.results.detections import detect
-from mtdcore.results.matching import centred_on, match
+from mtdcore.results.matching import match
 from mtdcore.results.metrics import align
 from mtdcore.results.places import Places
 from mtdcore.synthetic.glyphs import glyphs
@@ -137,7 +137,7 @@ def test_without_places_whole_pixels_are_scored(target, between):
 def test_the_estimate_is_sharper(target, between):
     """At uniform places the whole-pixel model blurs its target by up to half a pixel."""
     whole, half = (recovered(between, target, subpixel=s) for s in (False, True))
-    errors = [mtd.relative_error(r.target, target, 4, 4) for r in (whole, half)]
+    errors = [mtd.relative_error(r.target, target, 4, 4, fractions=True) for r in (whole, half)]
     floor = (
         between.noise_std**2 * BOX**2 / COPIES / np.square(target).sum()
     )  # of an average of the copies where they are
@@ -155,8 +155,7 @@ def test_copies_are_found_between_pixels(target, options):
     found = recovered(made, start, subpixel=True, iterations=10, **options)
     image = found.target[0] if "classes" in options else found.target
     copies = detect(made.measurement, found.target, found.likelihood)
-    posed = copies.in_frame_of(align(image, target, 4, 4, "mirror" in options))
-    posed = centred_on(posed, made.positions, 1.5)
+    posed = copies.in_frame_of(align(image, target, 4, 4, "mirror" in options, fractions=True))
     pairs = match(posed, made.positions, 1.0).pairs
     assert len(pairs) == len(copies) == COPIES
     apart = posed.positions[pairs[:, 0], 1:] - made.positions[pairs[:, 1], 1:]
