@@ -35,6 +35,7 @@ from .model.optics import Micrographs
 from .model.priors import FlatPrior, GaussianPrior, Prior
 from .model.rotations import Rotations
 from .model.shifts import Shifted
+from .model.symmetry import Mirrored
 from .model.views import Classes, Views
 from .model.volumes.projections import Projections
 from .mstep.updates import DenoisingUpdate, ExactUpdate, GradientAscent
@@ -53,6 +54,7 @@ __all__ = [
     "GradientAscent",
     "IterationRecord",
     "Micrographs",
+    "Mirrored",
     "MtdError",
     "OnlineEM",
     "PatchLikelihood",

@@ -80,10 +80,11 @@ def detections(table: Path, rotations: int) -> Detections:
     """The copies that a run wrote down."""
     with open(table, newline="") as file:
         lines = list(csv.DictReader(file))
-    micrograph, row, column, rotation, which = (
+    micrograph, rotation, which = (
         np.array([int(line[name]) for line in lines], dtype=np.int64)
-        for name in ("micrograph", "row", "column", "rotation", "class")
+        for name in ("micrograph", "rotation", "class")
     )
+    row, column = (np.array([float(line[name]) for line in lines]) for name in ("row", "column"))
     probability = np.array([float(line["probability"]) for line in lines])
     return Detections(micrograph, row, column, rotation, probability, BOX, rotations, which)
 

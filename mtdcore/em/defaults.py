@@ -15,7 +15,8 @@ constant                 value     reason
                                    end at half the nats of the right ones (docs/accuracy.md)
 ``ROUNDS``               10        the noise is listened to after each tenth of the iterations (noise.py)
 ``LISTENING``            .8        share of the iterations in which it is; the others converge (noise.py)
-``KEPT``                 .5        share of the copies that must be seen through a filter; a filter that hides more takes them for noise
+``KEPT``                 .25       share of the evidence that a filter must leave: pink noise and stripes of .3 sigma leave .5 to .9 (noise.py);
+                                   pictures that were smoothed before .04, as what is not explained looks like the copies
 ``mstep.SEARCH_SHARE``   .6        share of the iterations that search; the others converge (ablation.py)
 ``base.FLOOR``           .5        share of its start that the count keeps while the target is meaningless (ablation.py)
 =======================  ========  ===================================================================================
@@ -40,17 +41,21 @@ from ..estep.residual import SMALLEST, residual_spectrum, spectrum_side
 from ..model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
 from ..model.likelihood.base import check_whole
 from ..model.optics import Micrographs
+from ..model.poses import may_be_mirrored, on_whole_pixels
 from ..model.priors import FlatPrior, Prior, has_own_units, is_flat
 from ..model.rotations import Rotations, in_plane
+from ..model.shifts import Shifted
+from ..model.symmetry import Mirrored, invariant, order_of, symmetry_order
 from ..model.views import Classes, Views
 from ..model.whitening import Whitening
 from ..mstep.classes import EachClass
 from ..mstep.noise import Noise, learned
 from ..mstep.support import Supported, soft_disc
+from ..mstep.symmetry import Symmetric
 from ..mstep.updates import DenoisingUpdate, ExactUpdate, Update
 from ..mstep.wiener import WienerUpdate
 from .batches import OnlineEM
-from .gauge.centre import CentreGauge
+from .gauge.centre import BetweenPixels, CentreGauge
 from .gauge.energy import EnergyGauge
 from .gauge.prior import Gauge, PriorGauge
 from .gauge.scale import OwnUnits, in_units
@@ -63,7 +68,7 @@ COPIES = 50
 COARSE_STEP = 4
 FILLED = 0.5
 FEW = 6
-KEPT = 0.5
+KEPT = 0.25
 ROUNDS, LISTENING = 10, 0.8
 
 _LIKELIHOODS: dict[str, type[PatchLikelihood] | type[WindowLikelihood]] = {
@@ -97,6 +102,7 @@ class Plan:
         late: whether a race is decided by late evidence.
         support: diameter of the target in pixels; None: the box.
         noise: how the noise is modelled.
+        symmetry: order n of the symmetry of the target.
     """
 
     backend: Backend
@@ -116,6 +122,7 @@ class Plan:
     late: bool = False
     support: float | None = None
     noise: Noise = "white"
+    symmetry: int = 1
 
     @property
     def quarter(self) -> int:
@@ -123,8 +130,17 @@ class Plan:
         return self.iterations // QUARTER
 
 
-def views_of(rotations: int | Views, box_size: Box, classes: int) -> Views:
-    """The views of a run: what ``rotations`` says of one target, for each class.
+def views_of(
+    rotations: int | Views,
+    box_size: Box,
+    classes: int,
+    symmetry: str = "C1",
+    mirror: bool = False,
+    subpixel: bool = False,
+) -> Views:
+    """The views of a run: what ``rotations`` says of one target, of either hand, between pixels, for each class.
+
+    K angles seen modulo ``360 / n`` degrees, as symmetry C_n has it, are ``K / gcd(K, n)`` different ones.
 
     Raises:
         ParameterError: they have another box, or classes of their own.
@@ -132,13 +148,20 @@ def views_of(rotations: int | Views, box_size: Box, classes: int) -> Views:
     if isinstance(rotations, int | np.integer):
         side = square(box_size)
         check_whole("rotations", rotations, "equally spaced angles")
-        views: Views = Rotations(int(rotations), side)
+        views: Views = Rotations(int(rotations), side).of_symmetry(symmetry_order(symmetry))
     else:
         views, shape = rotations, box_shape(box_size)
         if views.box_shape != shape:
             raise ParameterError(
                 f"the views have a box of {views.box_shape} pixels, and box_size is {shape}: give the same to both."
             )
+        if symmetry_order(symmetry) > 1:
+            raise ParameterError(
+                f"symmetry {symmetry} needs rotations as a number of angles; views say themselves what they are of: "
+                "Rotations(K, L, symmetry=n), Projections(symmetry=...)."
+            )
+    views = Mirrored(views) if mirror else views
+    views = Shifted(views) if subpixel else views
     check_whole("classes", classes, "targets")
     if views.classes > 1 and classes not in (1, views.classes):
         raise ParameterError(f"the views have {views.classes} classes, and classes={classes} was asked for.")
@@ -331,6 +354,8 @@ def begin_state(
     if diameter is not None:
         one = likelihood.views.target_shape[likelihood.classes > 1 :]
         targets = [target * soft_disc(one, diameter) for target in targets]
+    order = order_of(likelihood.views)
+    targets = [np.asarray(invariant(target, order)) for target in targets] if order > 1 else targets
     return EMState.begin(targets, likelihood, schedule, units)
 
 
@@ -356,7 +381,8 @@ def begin_plan(
 ) -> Plan:
     """The plan of a run; arguments as in :func:`mtdcore.recover`."""
     prior = prior or FlatPrior()
-    update = update or default_update(prior, likelihood)
+    update, order = update or default_update(prior, likelihood), order_of(likelihood.views)
+    update = update if order == 1 else Symmetric(update, order)
     if gauge == "auto":
         gauge = default_gauge(prior, update, likelihood.views, diameter)
     online = online or OnlineEM()
@@ -378,6 +404,7 @@ def begin_plan(
         late=is_flat(prior),
         support=diameter,
         noise=noise_of(noise, update, likelihood),
+        symmetry=order,
     )
 
 
@@ -405,14 +432,16 @@ def default_gauge(prior: Prior, update: Update, views: Views, diameter: float | 
 
     Energy decides at right angles alone. Copies at other angles turn about the middle of the box, which fixes the frame, unless a
     known diameter cuts the target: then the object is kept in the middle of its disc. (At its rim a neighbour finds a place opposite.)
+    So does the axis of a symmetry: the prior then turns the target and no more.
     """
+    rotations, placed = in_plane(views), order_of(views) > 1
     if update.gauge == "centre" or (update.gauge == "energy" and diameter is not None):
-        return CentreGauge()
-    rotations = in_plane(views)
-    if update.gauge == "energy" and rotations is not None and rotations.exact:
-        return EnergyGauge()
+        return None if placed else CentreGauge()
+    if update.gauge == "energy" and rotations is not None and rotations.exact and not placed:
+        return BetweenPixels(EnergyGauge()) if on_whole_pixels(views) != views else EnergyGauge()
     if update.gauge == "prior" and not is_flat(prior) and rotations is not None:
-        return PriorGauge.of(prior, rotations.count, rotations.box_size)
+        gauge = PriorGauge.of(prior, rotations.around, rotations.box_size, may_be_mirrored(views))
+        return replace(gauge, centre=None) if placed else gauge
     return None
 
 
@@ -423,7 +452,10 @@ def coarse_views(coarse: int | Literal["auto"] | None, views: Views) -> int | No
         ParameterError: ``coarse`` is not positive.
     """
     if coarse == "auto":
-        count = COARSE_STEP * math.ceil(math.pi * max(views.box_shape) / COARSE_STEP**2)
+        whole, order = on_whole_pixels(views), order_of(views)
+        count = -(-COARSE_STEP * math.ceil(math.pi * max(views.box_shape) / COARSE_STEP**2) // order)
+        count = 2 * count if may_be_mirrored(views) else count
+        count = min(count, whole.count // views.classes)
         return count if 2 * count * views.classes <= views.count else None
     if coarse is not None and coarse < 1:
         raise ParameterError(f'coarse_rotations must be a positive number, "auto" or None; got {coarse}.')

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from .._base.typing import Array
 from ..data import Measurement
@@ -18,7 +17,10 @@ from ..errors import Doubt
 from ..estep.expectation import e_step, tile_cut
 from ..estep.statistics import Statistics
 from ..model.likelihood import Likelihood
+from ..model.rotations import in_plane
+from ..model.symmetry import invariant
 from ..model.whitening import Whitening
+from ..mstep.symmetry import symmetrised
 from .defaults import FEW, FILLED, KEPT, LISTENING, ROUNDS, Plan, heard_noise
 from .gauge.agreement import unrivalled
 from .gauge.centre import centred
@@ -125,19 +127,13 @@ class _Iteration:
         )
 
     def _keeps_copies(self, state: EMState, heard: Whitening) -> bool:
-        """Whether the copies of the leader are still there through a filter; otherwise it takes them for noise, and says so.
+        """Whether the copies of the leader are still seen through a filter; otherwise it takes them for noise, which is said.
 
         Where much of a crowded field is not explained, or the pixels were smoothed before, what is left looks like the copies.
         """
-        target, likelihood = state.target, state.likelihood.with_whitening(heard)
-        shown = likelihood.shown.apply(self.plan.backend.asarray(target))
-        poses = math.prod(shown.shape)
-        worth = 0.5 * float(array_namespace(shown).sum(shown**2)) / shown.shape[0] / likelihood.noise_std**2
-        # a copy that is worth less than finding it among all poses costs has nothing to say
-        if worth > math.log(poses):
-            seen = self.statistics(self.source, target, likelihood).expected_count
-            if seen >= KEPT * state.history[-1].expected_count:
-                return True
+        seen = self.statistics(self.source, state.target, state.likelihood.with_whitening(heard))
+        if seen.log_likelihood >= KEPT * state.history[-1].objective:
+            return True
         warnings.warn(
             "what the copies leave is not white, and a filter that makes it so hides the copies too: the noise stays as it was. Compare "
             'with noise="spectrum", and with more of the field explained.',
@@ -261,8 +257,9 @@ class _Iteration:
 
     def average(self, target: np.ndarray, statistics: Statistics) -> np.ndarray:
         """Unregularised aligned average on the host; what nobody saw is that of the target."""
-        start = self.plan.backend.asarray(target)
-        return self.plan.backend.to_host(statistics.normal.solve(statistics.right, start))
+        start, order = self.plan.backend.asarray(target), self.plan.symmetry
+        seen = symmetrised(statistics, order)
+        return self.plan.backend.to_host(invariant(seen.normal.solve(seen.right, start), order))
 
     def _is_due(self, iteration: int, heat: float, moved: float) -> bool:
         """At each quarter of the iterations, and whenever the target has stopped moving, by ``moved`` noise levels."""
@@ -275,7 +272,8 @@ class _Iteration:
     ) -> tuple[np.ndarray, float]:
         """The targets in the frame of the gauge, and the passes over the batch that this took."""
         passes, views = 1.0, likelihood.views
-        if views.classes == 1 and not views.exact:
+        turns = in_plane(views) or views
+        if views.classes == 1 and not turns.exact and self.plan.symmetry == 1:
             target, passes = self._centred(target, likelihood, batch)
         margin = max(1, max(views.box_shape) // 5)
         statistics = self.statistics(batch, target, replace(likelihood, margin=margin))
@@ -303,7 +301,7 @@ class _Iteration:
 
     def _framed(self, gauge: Gauge, target: np.ndarray, statistics: Statistics, unit: float) -> np.ndarray:
         """The target of one class in the frame of the gauge, which is asked in the units of the prior."""
-        copies, margin = statistics.normal.bound, statistics.margin
+        copies, margin = statistics.normal.bound * self.plan.symmetry, statistics.margin
         if copies <= 0.0:
             return target
         average = self.average(np.pad(target, margin), statistics.framed())

@@ -20,7 +20,7 @@ from ..model.views import Views
 from ..mstep.noise import Noise
 from ..mstep.updates import Update
 from .batches import OnlineEM
-from .checks.arguments import check_agreement, check_arguments, check_diameter
+from .checks.arguments import check_agreement, check_arguments, check_diameter, check_subpixel
 from .checks.doubts import doubt
 from .defaults import (
     Box,
@@ -56,6 +56,9 @@ def recover(
     diameter: float | None = None,
     expected_count: float | None = None,
     classes: int = 1,
+    symmetry: str = "C1",
+    mirror: bool = False,
+    subpixel: bool = False,
     micrographs: Micrographs | Literal["each"] | None = None,
     update: Update | None = None,
     initial: ArrayLike | Start | None = None,
@@ -101,6 +104,13 @@ def recover(
             box, sets the minimum separation (``diameter / sqrt(2)``, unless that is a number) and the widths of the starts.
         expected_count: start for the number of copies (window model); None: a tenth of the area.
         classes: number C of targets that copies may show; the result then holds (C, L, L) images and their weights.
+        symmetry: "Cn" of the target about the middle of its box (between pixels where the box is even, on one where it is odd): the
+            M-step projects on the images that turns by ``360 / n`` degrees leave as they are, and of K angles the
+            ``K / gcd(K, n)`` that differ are scored. Exact where n divides 4, by interpolation otherwise.
+        mirror: whether copies may be mirrored, as particles that lie on either face are; which of two mirror images is the target
+            is left to the prior, or to the start.
+        subpixel: window model: copies lie between pixels. They are looked for on whole pixels, and scored at half pixels as
+            well where there may be one; ``coarse_rotations=None`` scores all everywhere.
         micrographs: what tells the micrographs apart: their own noise levels and numbers of copies, estimated and
             updated as the common ones are, and their transfer. "each": no more is known; None: they are alike.
         update: the M-step; None: :class:`DenoisingUpdate` with a prior; without, :class:`WienerUpdate` where micrographs have
@@ -149,6 +159,7 @@ def recover(
     if noise not in get_args(Noise):
         raise ParameterError(f'noise must be "auto", "white" or "spectrum"; got {noise!r}.')
     check_diameter(diameter, box_shape(box_size))
+    check_subpixel(subpixel, likelihood)
     source = open_measurement(measurement, mask)
     prior = prior or FlatPrior()
     if update is not None:
@@ -158,7 +169,7 @@ def recover(
     elif prior_scale not in (None, "auto"):
         raise ParameterError(f'prior_scale must be a positive number, "auto" or None; got {prior_scale!r}.')
     if state is None:
-        views = views_of(rotations, box_size, classes)
+        views = views_of(rotations, box_size, classes, symmetry, mirror, subpixel)
         check_box_fits(source, views)
         begun = begin_likelihood(
             likelihood, source, views, noise_std, min_separation, expected_count, micrographs, diameter

@@ -17,6 +17,7 @@ from ..errors import ParameterError
 from ..model.likelihood import Likelihood
 from ..model.priors import Prior, is_flat
 from ..model.sampling import sample_prior
+from ..model.symmetry import invariant, order_of
 
 Start: TypeAlias = Literal["random", "uniform", "samples", "blob", "faint", "several"]
 
@@ -143,7 +144,8 @@ def _blob(side: int, width: float) -> np.ndarray:
 
 
 def _faint(images: np.ndarray, likelihood: Likelihood, wanted: float = _FAINT_NORM) -> np.ndarray:
-    """Images, (L, L) or (C, L, L), scaled to so many noise standard deviations of norm in a typical micrograph."""
+    """Images, (L, L) or (C, L, L), symmetric and scaled to so many noise standard deviations of norm in a typical micrograph."""
+    images = invariant(images, order_of(likelihood.views))
     seen, optics = np.reshape(images, (-1, *images.shape[-2:])), likelihood.micrographs
     if optics is not None and optics.transfer is not None:
         power = np.mean((optics.transfer / optics.noise_ratio[:, None]) ** 2, axis=0)

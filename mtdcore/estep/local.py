@@ -8,7 +8,7 @@ between copies is that of docs/model.md 7. This is the adaptive oversampling of 
 implementation of a Bayesian approach to cryo-EM structure determination*, 2012, section 2.3).
 
 Where the posterior is not sharp (too many places, or too much of it elsewhere) the tile is left to the E-step at K
-angles. Each tile decides for itself, from its pixels alone, so results do not depend on threads or executors.
+angles, on whole pixels: places between pixels are scored where copies have places. Each tile decides for itself, from its pixels alone, so results do not depend on threads or executors.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from functools import partial
 from typing import cast
 
 import numpy as np
+from array_api_compat import device
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.ndimage import maximum_filter
 
@@ -27,6 +28,7 @@ from .._base.numerics.fourier import radial_filter
 from .._base.typing import Array
 from ..data.tiles import Tile
 from ..model.likelihood import Likelihood, WindowLikelihood
+from ..model.poses import Poses, on_whole_pixels
 from ..model.views import Views
 from .backends import Backend
 from .backends.collect import window_sums
@@ -102,8 +104,27 @@ class Search:
         log_odds = self.backend.log_odds(tile, self.few, coarse).astype(np.float64)
         places = find_places(log_odds, likelihood, tile.owned, _LARGEST_SHARE, _NEGLECTED)
         if places is None:
-            return self.backend.accumulate([tile], self.templates, likelihood)
+            return _on_whole_pixels(tile, self.templates, likelihood, self.backend)
         return local_sums(tile, log_odds, places, self.templates, likelihood, self.backend)
+
+
+def _on_whole_pixels(
+    tile: Tile, templates: Array, likelihood: WindowLikelihood, backend: Backend
+) -> TemplateSums:
+    """Sums of a tile over the templates on whole pixels, those of the others being zero."""
+    whole, views = Poses.of(likelihood.views).whole, on_whole_pixels(likelihood.views)
+    if len(whole) == likelihood.templates:
+        return backend.accumulate([tile], templates, likelihood)
+    xp = backend.xp
+    at = xp.asarray(whole, device=device(templates))
+    sums = backend.accumulate([tile], xp.take(templates, at, axis=0), replace(likelihood, views=views))
+    chosen = backend.asarray(np.eye(likelihood.templates)[:, whole])
+
+    def spread(frames: Array) -> Array:
+        flat = xp.reshape(frames, (len(whole), -1))
+        return xp.reshape(chosen @ flat, (likelihood.templates, *frames.shape[1:]))
+
+    return replace(sums, backprojection=spread(sums.backprojection), coverage=spread(sums.coverage))
 
 
 def find_places(

@@ -33,13 +33,15 @@ class Posterior:
 
     def __call__(self, tile: Tile) -> np.ndarray:
         """Weights as :meth:`mtdcore.estep.backends.Backend.posterior` gives them; tiles in order of micrographs are cheapest."""
-        if self._seen is None or (
-            self._seen[0] != tile.micrograph and self._likelihood.micrographs is not None
-        ):
-            alone = self._likelihood.of_micrograph(tile.micrograph)
-            self._seen = tile.micrograph, alone, alone.shown.apply(self._target)
-        _, alone, templates = self._seen
+        alone, templates = self.seen(tile.micrograph)
         return self._backend.posterior(tile, templates, alone)
+
+    def seen(self, micrograph: int) -> tuple[Likelihood, Array]:
+        """The likelihood of one micrograph, and (T, h, w) templates of the backend's library as it shows them."""
+        if self._seen is None or (self._seen[0] != micrograph and self._likelihood.micrographs is not None):
+            alone = self._likelihood.of_micrograph(micrograph)
+            self._seen = micrograph, alone, alone.shown.apply(self._target)
+        return self._seen[1:]
 
 
 def posteriors(

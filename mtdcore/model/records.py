@@ -13,11 +13,12 @@ from .normal import Blocks, Diagonal, Normal, PerView, Spectral
 from .optics import Defocused
 from .rotations import Rotations
 from .shifts import Shifted
+from .symmetry import Mirrored
 from .views import Classes, Views
 from .whitening import Uneven, Whitened, Whitening
 
 _VIEWS: dict[str, type[Any]] = {
-    kind.__name__: kind for kind in (Rotations, Shifted, Classes, Defocused, Whitened)
+    kind.__name__: kind for kind in (Rotations, Shifted, Mirrored, Classes, Defocused, Whitened)
 }
 
 #: Normal operators of one target, and their array.

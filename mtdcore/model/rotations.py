@@ -31,7 +31,9 @@ _STRIDE = 8
 
 @dataclass(frozen=True)
 class Rotations:
-    """K equally spaced rotations ``R_k`` of an L x L image, angle ``2 pi k / K`` counter-clockwise; :class:`Views`.
+    """K equally spaced rotations ``R_k`` of an L x L image, angle ``2 pi k / (n K)`` counter-clockwise; :class:`Views`.
+
+    Of an image with symmetry C_n the angles below ``2 pi / n`` are all there are (its asymmetric unit); n = 1: all around.
 
     Attributes:
         count: number of rotations K.
@@ -39,22 +41,30 @@ class Rotations:
         support: "square" keeps every pixel of the box; "disc" keeps the inscribed disc, the largest set
             that no rotation moves out of the box (the target is multiplied by it before rotation). None:
             square when all rotations are right angles, disc otherwise.
+        symmetry: order n of the symmetry of the target about the middle of the box.
     """
 
     count: int
     box_size: int
     support: Support | None = None
+    symmetry: int = 1
 
     def __post_init__(self) -> None:
-        if self.count < 1 or self.box_size < 1:
+        if min(self.count, self.box_size, self.symmetry) < 1:
             raise ParameterError(
-                f"rotations and box_size must be positive; got {self.count} rotations of a box of {self.box_size}."
+                f"rotations, box_size and symmetry must be positive; got {self.count} rotations of a box of {self.box_size} "
+                f"with symmetry C{self.symmetry}."
             )
 
     @property
+    def around(self) -> int:
+        """Number of angles in a full turn, ``n K``."""
+        return self.symmetry * self.count
+
+    @property
     def exact(self) -> bool:
-        """Whether every rotation is a permutation of the pixels."""
-        return 4 % self.count == 0
+        """Whether every rotation, and every one of the symmetry, is a permutation of the pixels."""
+        return 4 % self.around == 0
 
     @property
     def box_shape(self) -> tuple[int, int]:
@@ -84,12 +94,14 @@ class Rotations:
     @property
     def angles(self) -> list[float]:
         """Angles in radians, counter-clockwise with row 0 on top."""
-        return [2.0 * math.pi * k / self.count for k in range(self.count)]
+        return [2.0 * math.pi * k / self.around for k in range(self.count)]
 
     @property
     def _sectors(self) -> list[int]:
         """Quarter turns that repeat the first angles: interpolation is done for those alone."""
-        return [turn for turn in range(4) if turn * self.count % 4 == 0]
+        if 4 % self.symmetry:
+            return [0]
+        return [turn for turn in range(4 // self.symmetry) if turn * self.around % 4 == 0]
 
     @property
     def _first_sector(self) -> list[float]:
@@ -138,6 +150,10 @@ class Rotations:
     def turned(self, seed: int) -> Rotations:
         """Itself."""
         return self
+
+    def of_symmetry(self, order: int) -> Rotations:
+        """Those of the rotations that differ of a target with symmetry C_n: ``K / gcd(K, n)`` angles below ``2 pi / n``."""
+        return replace(self, count=self.count // math.gcd(self.count, order), symmetry=order)
 
     def _check(self, array: Array, expected: tuple[int, ...]) -> None:
         if tuple(array.shape) != expected:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from .._base.numerics.conversion import like
 from .._base.typing import Array
 from ..errors import ParameterError
 from .normal import Normal, PerView
@@ -58,21 +57,20 @@ class Shifted(Composed):
 
     def apply(self, target: Array, part: slice = EVERY) -> Array:
         """See :class:`Views`."""
-        offsets, (first, last, inside) = self.offsets, self._around(part)
+        first, last, inside = self._around(part)
         seen = self.views.apply(target, slice(first, last))
-        xp, shape = array_namespace(seen), self.box_shape
-        moved = _moved(xp.repeat(seen, len(offsets), axis=0), np.tile(offsets, (last - first, 1)))
-        return xp.reshape(moved, (-1, *shape))[inside, ...]
+        xp, (down, right) = array_namespace(seen), self._matrices(seen)
+        moved = down @ seen[:, None, :, :] @ xp.matrix_transpose(right)
+        return xp.reshape(moved, (-1, *self.box_shape))[inside, ...]
 
     def adjoint(self, stack: Array, part: slice = EVERY) -> Array:
         """See :class:`Views`."""
-        offsets, (first, last, inside) = self.offsets, self._around(part)
-        size = (last - first) * len(offsets)
-        stack = extended(stack, inside, size)
-        xp, shape = array_namespace(stack), self.box_shape
-        back = _moved(stack, np.tile(-offsets, (last - first, 1)))
-        folded = xp.sum(xp.reshape(back, (last - first, len(offsets), *shape)), axis=1)
-        return self.views.adjoint(folded, slice(first, last))
+        size, (first, last, inside) = len(self.offsets), self._around(part)
+        stack = extended(stack, inside, (last - first) * size)
+        xp, (down, right) = array_namespace(stack), self._matrices(stack)
+        moved = xp.reshape(stack, (last - first, size, *self.box_shape))
+        back = xp.sum(xp.matrix_transpose(down) @ moved @ right, axis=1)
+        return self.views.adjoint(back, slice(first, last))
 
     def normal(self, coverage: Array, part: slice = EVERY) -> Normal:
         """See :class:`Views`."""
@@ -83,6 +81,13 @@ class Shifted(Composed):
     def coarse(self, count: int, band: float | None = None) -> Views | None:
         """Whole pixels are enough to find the places."""
         return self.views.coarse(count, band)
+
+    def _matrices(self, stack: Array) -> tuple[Array, Array]:
+        """(S, h, h) and (S, w, w): each offset along rows and along columns, in the library and dtype of a stack."""
+        xp = array_namespace(stack)
+        made = [shift_matrices(n, self.offsets[:, axis]) for axis, n in enumerate(self.box_shape)]
+        down, right = (xp.asarray(m, dtype=stack.dtype, device=device(stack)) for m in made)
+        return down, right
 
     def _around(self, part: slice) -> tuple[int, int, slice]:
         """First and last of the views that a part touches, and where the part lies among their shifted templates."""
@@ -105,25 +110,22 @@ def translate(image: Array, shift: tuple[float, float]) -> Array:
     return padded[0, before : before + length, before : before + length]
 
 
-def _moved(stack: Array, offsets: np.ndarray) -> Array:
-    """Image n of an (N, h, w) stack moved by ``offsets[n]``, on a grid padded to twice the sides against wrap-around.
+def shift_matrices(length: int, steps: np.ndarray) -> np.ndarray:
+    """(N, length, length) float64: moves of a line of pixels by any steps, zeros moving in; the transpose is the adjoint.
 
-    A shift is the phase ``e^(-2 pi i f . offset)``; at the highest frequency of an even grid its real part alone, so
-    that the opposite offset is the exact adjoint.
+    The phase ``e^(-2 pi i f step)`` on a grid padded to twice the length against wrap-around, cut to the line: a Toeplitz
+    matrix. At the highest frequency, which has no sign, it is the real part alone.
     """
-    xp = array_namespace(stack)
-    height, width = stack.shape[-2:]
-    high, wide = (2 * n if n > 1 else 1 for n in (height, width))
-    padded = xp.zeros((stack.shape[0], high, wide), dtype=stack.dtype, device=device(stack))
-    padded[:, :height, :width] = stack
-    rows, columns = np.fft.fftfreq(high), np.fft.rfftfreq(wide)
-    down = np.exp(-2j * math.pi * offsets[:, 0, None] * rows)
-    if high % 2 == 0:
-        down[:, high // 2] = down[:, high // 2].real
-    right = np.exp(-2j * math.pi * offsets[:, 1, None] * columns)
+    wide = 2 * length if length > 1 else 1
+    phase = np.exp(-2j * math.pi * np.asarray(steps)[:, None] * np.fft.rfftfreq(wide))
     if wide % 2 == 0:
-        right[:, -1] = right[:, -1].real
-    spectrum = xp.fft.rfftn(padded, axes=(1, 2))
-    phase = like(down[:, :, None] * right[:, None, :], spectrum)
-    spectrum = spectrum * xp.astype(phase, spectrum.dtype)
-    return xp.fft.irfftn(spectrum, s=(high, wide), axes=(1, 2))[:, :height, :width]
+        phase[:, -1] = phase[:, -1].real
+    kernel = np.fft.irfft(phase, n=wide, axis=1)
+    lag = np.arange(length)
+    return np.asarray(kernel[:, (lag[:, None] - lag) % wide])
+
+
+def moved(images: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """(N, h, w) images, each moved down and to the right by its own row of ``offsets``, (N, 2) in pixels; zeros move in."""
+    down, right = (shift_matrices(n, offsets[:, axis]) for axis, n in enumerate(images.shape[-2:]))
+    return np.asarray(down @ images @ right.swapaxes(1, 2))

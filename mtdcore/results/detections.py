@@ -26,7 +26,9 @@ from ..estep.backends import Backend, get_backend
 from ..estep.expectation import check_box_fits
 from ..estep.posteriors import Posterior
 from ..model.likelihood import Likelihood
+from ..model.poses import Poses, may_be_mirrored
 from .metrics import Alignment
+from .places import Places
 
 #: Largest probability that counts: beyond it, float32 weights cannot tell 1 - q from 0. It caps log-odds at 16 nats.
 _SUREST = 1.0 - 2.0**-23
@@ -38,13 +40,16 @@ class Detections:
 
     Attributes:
         micrograph: (N,) int64 index of the micrograph.
-        row: (N,) int64 row of the top-left corner of the box.
-        column: (N,) int64 column of the same corner.
-        rotation: (N,) int64 index k: the copy looks like the target turned by ``2 pi k / K`` counter-clockwise.
+        row: (N,) row of the top-left corner of the box, int64, or float64 where the views know places between pixels.
+        column: (N,) column of the same corner.
+        rotation: (N,) int64 index k: the copy looks like the target turned by ``2 pi k / K`` counter-clockwise. Of a target with
+            symmetry C_n the k below K / n are all there are.
         probability: (N,) float64 posterior probability that a copy is there, within a few pixels.
         box_size: side L of the box in pixels.
-        rotations: number K of rotations.
+        rotations: number K of rotations in a full turn.
         class_index: (N,) int64, which of the targets the copy shows; 0 where there is one.
+        mirrored: (N,) bool, whether the copy looks like the mirror image of the target, its columns in reverse order, turned by
+            that angle; None: copies are not mirrored.
     """
 
     micrograph: np.ndarray
@@ -55,13 +60,14 @@ class Detections:
     box_size: int
     rotations: int
     class_index: np.ndarray
+    mirrored: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.row)
 
     @property
     def positions(self) -> np.ndarray:
-        """(N, 3) int64 rows (micrograph, row, column), as in :class:`mtdcore.synthetic.simulate.Truth`."""
+        """(N, 3) rows (micrograph, row, column), int64 or float64, as in :class:`mtdcore.synthetic.simulate.Truth`."""
         return np.stack([self.micrograph, self.row, self.column], axis=1)
 
     @property
@@ -81,15 +87,29 @@ class Detections:
         A target recovered turned by k and shifted by s puts every copy at a corner that is off by s *in the frame of
         the copy*: the correction turns with the copy, and no single offset removes it.
         """
-        rotation = (self.rotation - alignment.rotation) % self.rotations
-        angle = 2.0 * np.pi * rotation / self.rotations
-        down, right = (-step for step in alignment.shift)
-        return replace(
+        mine = np.zeros(len(self), bool) if self.mirrored is None else self.mirrored
+        other = mine ^ alignment.mirrored  # hand, as the truth is seen
+        turn = np.where(other, -alignment.rotation, alignment.rotation)
+        posed = replace(
             self,
-            row=self.row + np.rint(down * np.cos(angle) - right * np.sin(angle)).astype(np.int64),
-            column=self.column + np.rint(down * np.sin(angle) + right * np.cos(angle)).astype(np.int64),
-            rotation=rotation,
+            rotation=(self.rotation - turn) % self.rotations,
+            mirrored=other if alignment.mirrored else self.mirrored,
         )
+        return posed.moved(*(-step for step in alignment.shift))
+
+    def moved(self, down: float, right: float) -> Detections:
+        """The same copies at corners that are so much further down and right in the frame of the target; whole pixels stay whole."""
+        angle = 2.0 * np.pi * self.rotation / self.rotations
+        across = right if self.mirrored is None else np.where(self.mirrored, -right, right)
+        rows = down * np.cos(angle) - across * np.sin(angle)
+        columns = down * np.sin(angle) + across * np.cos(angle)
+        row, column = self.row + rows, self.column + columns
+        if self.row.dtype.kind == "i":
+            row, column = (
+                self.row + np.rint(rows).astype(np.int64),
+                self.column + np.rint(columns).astype(np.int64),
+            )
+        return replace(self, row=row, column=column)
 
     def _columns(self) -> dict[str, np.ndarray]:
         """(N,) values of each field of :meth:`records`, in the order of the table."""
@@ -102,15 +122,19 @@ class Detections:
             "probability": self.probability,
             "log_odds": self.log_odds,
             "class": self.class_index,
+            **({} if self.mirrored is None else {"mirrored": self.mirrored}),
         }
 
     def records(self) -> list[dict[str, int | float]]:
-        """One dictionary per copy: micrograph, row and column of the corner, rotation, angle, probability, log-odds, class."""
+        """One dictionary per copy: micrograph, row and column of the corner, rotation, angle, probability, log-odds, class, hand."""
         columns = self._columns()
-        return [
-            {n: float(f"{v[i]:.6g}") if v.dtype.kind == "f" else int(v[i]) for n, v in columns.items()}
-            for i in range(len(self))
-        ]
+
+        def plain(name: str, value: np.generic) -> int | float:
+            if value.dtype.kind != "f":
+                return int(value)
+            return round(float(value), 3) if name in ("row", "column") else float(f"{value:.6g}")
+
+        return [{n: plain(n, v[i]) for n, v in columns.items()} for i in range(len(self))]
 
     def to_csv(self, path: str | Path) -> None:
         """One line per copy, the fields of :meth:`records`.
@@ -122,7 +146,7 @@ class Detections:
         writer = csv.DictWriter(text, self._columns(), lineterminator="\n")
         writer.writeheader()
         for row in self.records():
-            writer.writerow({n: f"{v:.6g}" if isinstance(v, float) else v for n, v in row.items()})
+            writer.writerow({n: _text(n, v) for n, v in row.items()})
         write_whole(Path(path), lambda file: file.write(text.getvalue().encode()))
 
     def to_json(self, path: str | Path) -> None:
@@ -144,7 +168,7 @@ class Detections:
         return replace(self, **{name: getattr(self, name)[chosen] for name in names})
 
     def pick_columns(self, binning: int = 1) -> dict[str, Sequence[object]]:
-        """RELION's columns of picks: centres ``X = column + L // 2``, ``Y = row + L // 2``, psi = +360 k / K degrees.
+        """RELION's columns of picks: centres ``X = column + L // 2``, ``Y = row + L // 2``, psi = +360 k / K degrees, hand.
 
         Args:
             binning: pixels of the micrograph, along one side, in a pixel of the measurement.
@@ -157,6 +181,7 @@ class Detections:
             "rlnClassNumber": [int(c) + 1 for c in self.class_index],
             "rlnAutopickFigureOfMerit": [f"{odds:.6f}" for odds in self.log_odds],
             "mtdProbability": [f"{q:.6f}" for q in self.probability],
+            **({} if self.mirrored is None else {"rlnIsFlip": [int(m) for m in self.mirrored]}),
         }
 
     def to_star(self, path: str | Path, micrographs: Sequence[str] | None = None, binning: int = 1) -> None:
@@ -194,6 +219,9 @@ def detect(
 ) -> Detections:
     """Find the copies of a target: one pass over the tiles, with a result that does not depend on their cut.
 
+    Where the views know places between pixels, those of the copies are refined to the top of their likelihood
+    (:mod:`mtdcore.results.places`).
+
     Args:
         measurement: anything :func:`mtdcore.open_measurement` takes.
         target: (L, L) floating-point image, for instance ``Recovery.target``, or (C, L, L) for C classes.
@@ -222,20 +250,60 @@ def detect(
     reach = min(wanted, (likelihood.separation - 1) // 2)
     # A wider halo, so that a tile can also judge the corners around those it owns: peaks know no borders.
     wide = replace(likelihood.bind(source.shape), margin=likelihood.separation - 1 + reach)
-    posterior = Posterior(target, wide, get_backend(backend))
-    found = [np.empty((0, 5))]
+    engine, every = get_backend(backend), Poses.of(views)
+    posterior, poses = Posterior(target, wide, engine), every.where(every.whole)
+    between = len(every.whole) < views.count  # are there templates between pixels?
+    found, refined = [np.empty((0, 7))], None
     for tile in wide.whitened(source).tiles(wide.geometry):
         grown, core = _grown(tile, reach)
-        found.extend(_peaks(posterior(grown), core, grown, threshold, reach))
+        weights = posterior(grown)
+        weights = (
+            weights.reshape(len(every.whole), -1, *weights.shape[1:]).sum(axis=1) if between else weights
+        )
+        peaks = list(_peaks(weights, core, grown, threshold, reach))
+        if between and peaks:
+            if refined is None or wide.micrographs is not None:
+                _, templates = posterior.seen(tile.micrograph)
+                refined = Places(engine.to_host(templates)[every.whole])
+            peaks = [_placed(peak, grown, refined) for peak in peaks]
+        found.extend(peaks)
     table = np.vstack(found)
     table = table[np.lexsort((table[:, 2], table[:, 1], table[:, 0], -table[:, 4]))]
     places = table[:, :4].astype(np.int64)
     kept = _apart(places[:, :3], wide.separation)
     of, row, column, template = places[kept].T
-    rotations = views.count // views.classes
-    which, rotation = np.divmod(template, rotations)
-    certain = np.minimum(table[kept, 4], 1.0)
-    return Detections(of, row, column, rotation, certain, wide.box_size, rotations, which)
+    pose = poses.where(template)
+    if between:
+        row, column = row + table[kept, 5], column + table[kept, 6]
+    return Detections(
+        of,
+        row,
+        column,
+        pose.rotation,
+        np.minimum(table[kept, 4], 1.0),
+        wide.box_size,
+        poses.rotations,
+        pose.class_index,
+        pose.mirrored if may_be_mirrored(views) else None,
+    )
+
+
+def _placed(peak: np.ndarray, tile: Tile, places: Places) -> np.ndarray:
+    """A row of :func:`_peaks`, with the place of the copy between pixels."""
+    row, column, template = peak[1:4].astype(np.int64)
+    window = tuple(
+        slice(corner - read.start, corner - read.start + tile.geometry.reach + 1)
+        for corner, read in zip((row, column), tile.region.read, strict=True)
+    )
+    valid = None if tile.valid is None else tile.valid[window]
+    return np.array([*peak[:5], *places(tile.values[window], valid, int(template))])
+
+
+def _text(name: str, value: int | float) -> int | str:
+    """Of a number in a table: thousandths of a pixel, six digits of anything else."""
+    if isinstance(value, int):
+        return value
+    return f"{value:.3f}" if name in ("row", "column") else f"{value:.6g}"
 
 
 def _grown(tile: Tile, reach: int) -> tuple[Tile, tuple[slice, slice]]:
@@ -255,7 +323,7 @@ def _grown(tile: Tile, reach: int) -> tuple[Tile, tuple[slice, slice]]:
 def _peaks(
     weights: np.ndarray, core: tuple[slice, slice], tile: Tile, threshold: float, reach: int
 ) -> Iterator[np.ndarray]:
-    """(micrograph, row, column, template, probability) of the local maxima in the core that hold a copy.
+    """(micrograph, row, column, template, probability, 0, 0) of the local maxima in the core that hold a copy.
 
     Args:
         weights: (C K, rows, columns) posterior on the sites that ``tile`` owns.
@@ -272,7 +340,7 @@ def _peaks(
     for i, j in np.argwhere((highest & (around >= threshold))[core]) + [s.start for s in core]:
         rows, columns = slice(max(0, i - reach), i + reach + 1), slice(max(0, j - reach), j + reach + 1)
         template = int(np.argmax(weights[:, rows, columns].sum(axis=(1, 2), dtype=np.float64)))
-        yield np.array([tile.micrograph, top + i, left + j, template, around[i, j]])
+        yield np.array([tile.micrograph, top + i, left + j, template, around[i, j], 0.0, 0.0])
 
 
 def _apart(positions: np.ndarray, separation: int) -> np.ndarray:

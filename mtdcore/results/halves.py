@@ -22,6 +22,7 @@ from ..em.checks.doubts import undoubted
 from ..em.recover import recover
 from ..em.state import Recovery
 from ..model.likelihood import Likelihood
+from ..model.poses import may_be_mirrored
 from ..model.rotations import in_plane
 from .metrics import RingCorrelation, align, fourier_ring_correlation
 
@@ -129,6 +130,7 @@ def half_set_correlation(first: Recovery, second: Recovery, index: int = 0) -> R
     """
     side = first.likelihood.box_size
     reference, image = (half.aligned_average.reshape(-1, side, side)[index] for half in (first, second))
-    rotations = in_plane(first.likelihood.views)
-    frame = align(image, reference, 1 if rotations is None else rotations.count, max_shift=side // 5)
+    views = first.likelihood.views
+    rotations, mirror = in_plane(views), may_be_mirrored(views)
+    frame = align(image, reference, 1 if rotations is None else rotations.around, side // 5, mirror)
     return fourier_ring_correlation(reference, frame.image)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -90,14 +90,11 @@ def centred_on(detections: Detections, positions: ArrayLike, max_offset: float) 
     if not len(pairs):
         return detections
     down, right = (true[pairs[:, 1], 1:] - found[pairs[:, 0], 1:]).T
-    angle = np.radians(detections.angle)
-    cosine, sine = np.cos(angle[pairs[:, 0]]), np.sin(angle[pairs[:, 0]])
-    down, right = np.median(down * cosine + right * sine), np.median(right * cosine - down * sine)
-    return replace(
-        detections,
-        row=detections.row + np.rint(down * np.cos(angle) - right * np.sin(angle)).astype(np.int64),
-        column=detections.column + np.rint(down * np.sin(angle) + right * np.cos(angle)).astype(np.int64),
-    )
+    mine = detections.where(pairs[:, 0])
+    angle = np.radians(mine.angle)
+    down, right = down * np.cos(angle) + right * np.sin(angle), right * np.cos(angle) - down * np.sin(angle)
+    right = right if mine.mirrored is None else np.where(mine.mirrored, -right, right)
+    return detections.moved(float(np.median(down)), float(np.median(right)))
 
 
 def _pairs(found: np.ndarray, true: np.ndarray, distance: float, nearest: bool = False) -> np.ndarray:

@@ -4,33 +4,46 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from ..errors import ParameterError
 from ..model.rotations import Rotations, rotate
+from ..model.shifts import moved
+
+#: First and last step of the search for fractions of a pixel.
+_FRACTION, _FINEST = 0.25, 0.01
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """The rotation and shift that bring an estimate closest to the truth.
+    """The rotation and shift that bring an estimate, or its mirror image, closest to the truth.
 
     Attributes:
-        image: (L, L) float64, the estimate rotated and then shifted, with zeros shifted in.
+        image: (L, L) float64, the estimate mirrored, rotated and then shifted, with zeros shifted in.
         rotation: index k of the rotation, angle ``2 pi k / K`` counter-clockwise.
-        shift: (rows, columns) by which the rotated estimate was moved down and to the right.
+        shift: (rows, columns) by which the rotated estimate was moved down and to the right, whole pixels unless fractions were asked for.
         error: relative error of ``image``.
+        mirrored: whether the columns of the estimate were put in reverse order first.
     """
 
     image: np.ndarray
     rotation: int
-    shift: tuple[int, int]
+    shift: tuple[float, float]
     error: float
+    mirrored: bool = False
 
 
-def relative_error(estimate: np.ndarray, truth: np.ndarray, rotations: int = 4, max_shift: int = 0) -> float:
+def relative_error(
+    estimate: np.ndarray,
+    truth: np.ndarray,
+    rotations: int = 4,
+    max_shift: int = 0,
+    mirror: bool = False,
+    fractions: bool = False,
+) -> float:
     """``min ||S R_k estimate - truth|| / ||truth||`` over rotations and shifts (docs/model.md 1).
 
     Args:
@@ -39,6 +52,9 @@ def relative_error(estimate: np.ndarray, truth: np.ndarray, rotations: int = 4, 
         rotations: number K of equally spaced rotations that leave the problem unchanged.
         max_shift: largest integer shift S along rows and columns, zeros shifted in. 0 gives the paper's
             error E, :func:`forgiven_shift` the gauge-free error E_s.
+        mirror: whether a mirror image counts as the same, as it does where copies may be mirrored.
+        fractions: whether the best whole shift may be off by fractions of a pixel (band-limited), as it may where copies lie
+            between pixels: the error E_f. Found to a hundredth of a pixel.
 
     Returns:
         The error; NaN when the estimate holds a NaN.
@@ -46,7 +62,7 @@ def relative_error(estimate: np.ndarray, truth: np.ndarray, rotations: int = 4, 
     Raises:
         ParameterError: shapes that differ or are not square, a blank truth, rotations < 1, max_shift < 0.
     """
-    return align(estimate, truth, rotations, max_shift).error
+    return align(estimate, truth, rotations, max_shift, mirror, fractions).error
 
 
 def forgiven_shift(box_size: int) -> int:
@@ -54,7 +70,14 @@ def forgiven_shift(box_size: int) -> int:
     return round(6 / 28 * box_size)
 
 
-def align(estimate: np.ndarray, truth: np.ndarray, rotations: int = 4, max_shift: int = 0) -> Alignment:
+def align(
+    estimate: np.ndarray,
+    truth: np.ndarray,
+    rotations: int = 4,
+    max_shift: int = 0,
+    mirror: bool = False,
+    fractions: bool = False,
+) -> Alignment:
     """The minimiser of :func:`relative_error`; arguments and errors are the same."""
     estimate, truth = _pair(estimate, truth)
     norm = float(np.linalg.norm(truth))
@@ -62,6 +85,15 @@ def align(estimate: np.ndarray, truth: np.ndarray, rotations: int = 4, max_shift
         raise ParameterError("a relative error needs a truth that is not blank; every pixel of it is 0.")
     if max_shift < 0:
         raise ParameterError(f"max_shift must be 0 or a positive number of pixels; got {max_shift}.")
+    if fractions:
+        whole = align(estimate, truth, rotations, max_shift, mirror)
+        turned = rotate(
+            estimate[:, ::-1] if whole.mirrored else estimate, Rotations(rotations, len(truth)).angles
+        )
+        return _between(turned[whole.rotation], truth, whole)
+    if mirror:
+        here, there = (align(image, truth, rotations, max_shift) for image in (estimate, estimate[:, ::-1]))
+        return replace(there, mirrored=True) if there.error < here.error else here
     rotated = rotate(estimate, Rotations(rotations, truth.shape[0]).angles)
     best = Alignment(rotated[0], 0, (0, 0), math.nan)
     for k, image in enumerate(rotated):
@@ -71,6 +103,22 @@ def align(estimate: np.ndarray, truth: np.ndarray, rotations: int = 4, max_shift
         if not best.error <= errors[row, col]:
             shift = (max_shift - int(row), max_shift - int(col))
             best = Alignment(frames[row, col].copy(), k, shift, float(errors[row, col]))
+    return best
+
+
+def _between(turned: np.ndarray, truth: np.ndarray, best: Alignment) -> Alignment:
+    """The alignment with the shift of an (L, L) turned estimate refined by a pattern search (Hooke and Jeeves 1961)."""
+    step, around = _FRACTION, np.array([(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if i or j])
+    while step > _FINEST:
+        shifts = np.array(best.shift) + step * around
+        images = moved(np.repeat(turned[None], len(shifts), axis=0), shifts)
+        errors = np.linalg.norm(images - truth, axis=(1, 2)) / np.linalg.norm(truth)
+        least = int(np.argmin(errors))
+        if errors[least] < best.error:
+            shift = (float(shifts[least, 0]), float(shifts[least, 1]))
+            best = replace(best, image=images[least], shift=shift, error=float(errors[least]))
+        else:
+            step /= 2
     return best
 
 

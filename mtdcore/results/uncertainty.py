@@ -21,6 +21,7 @@ from ..estep.backends import Backend, get_backend
 from ..estep.posteriors import posteriors
 from ..model.priors import Prior, denoise
 from ..model.sampling import sample_from
+from ..model.symmetry import order_of
 
 #: Half the step of the difference quotient, in units of the noise level: small beside the noise, large beside rounding.
 _STEP = 0.05
@@ -65,7 +66,7 @@ class PosteriorSamples:
 
 
 def average_level(recovery: Recovery) -> float:
-    """Noise level ``sigma / sqrt(p)`` of the aligned average, in the units of the measurement.
+    """Noise level ``sigma / sqrt(n p)`` of the aligned average, in the units of the measurement; symmetry C_n counts copies n times.
 
     Patch model: at the mean coverage of a pixel; the noise is larger at the edge of the box.
 
@@ -77,7 +78,7 @@ def average_level(recovery: Recovery) -> float:
         raise InputError(
             f"an average needs copies; the recovery expects {copies:g}: there is nothing to be sure of."
         )
-    return recovery.noise_std / math.sqrt(copies)
+    return recovery.noise_std / math.sqrt(order_of(recovery.likelihood.views) * copies)
 
 
 def unbiased_average(

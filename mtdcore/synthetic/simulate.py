@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,12 +19,13 @@ from .._base.records import load_npz, save_npz
 from ..data import ArrayMeasurement, Measurement, open_measurement
 from ..errors import InputError, ParameterError
 from ..model.rotations import Rotations, disc, rotate
+from ..model.shifts import moved
 from .placement import random_corners
 
 _BLOCK = (256, 1024)  # rows, columns of pixels; part of what a seed means, and a chunk on disk
 _TRUTH_FILE = "truth.npz"  # beside the chunks
 _MOST_TRUTH = 1 << 30
-_PLACES, _ROTATIONS, _NOISE = range(3)  # random streams of a micrograph
+_PLACES, _ROTATIONS, _NOISE, _HANDS, _FRACTIONS = range(5)  # random streams of a micrograph
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +36,10 @@ class Truth:
         target: (L, L) float64, the image that was placed: the one given, cut to the inscribed disc unless all
             rotations are right angles.
         noise_std: standard deviation of the noise.
-        positions: (N, 3) int64 rows (micrograph, row, column): top-left corners of the copies.
+        positions: (N, 3) rows (micrograph, row, column): top-left corners of the copies, int64, or float64 between pixels.
         angles: (N,) float64 in radians, counter-clockwise.
         rotation_indices: (N,) int64, k of angle ``2 pi k / K``; None for continuous rotations.
+        mirrored: (N,) bool: copies that show the mirror image of the target, its columns in reverse order, turned by the angle; None: none does.
     """
 
     target: np.ndarray
@@ -45,6 +47,7 @@ class Truth:
     positions: np.ndarray
     angles: np.ndarray
     rotation_indices: np.ndarray | None
+    mirrored: np.ndarray | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +73,8 @@ def simulate(
     snr: float | None = None,
     noise_std: float | None = None,
     rotations: int | Literal["continuous"] = 4,
+    mirror: bool = False,
+    subpixel: bool = False,
     separation: float = 2,
     min_separation: int | None = None,
     seed: int = 0,
@@ -90,7 +95,10 @@ def simulate(
         snr: ``||F||^2 / (L^2 sigma^2)``; ``inf`` for no noise.
         noise_std: sigma, the standard deviation of the noise.
         rotations: number K of equally likely angles, or "continuous" for uniform angles.
-        separation: smallest distance between two corners, along rows or along columns, in units of L: 2 is well
+        mirror: half of the copies, at random, show the mirror image of the target.
+        subpixel: copies lie anywhere between pixels, moved by band-limited interpolation: each by a uniform fraction, from half a
+            pixel up to half a pixel down, of its own along rows and along columns. What leaves the box of L x L pixels is cut off.
+        separation: smallest distance between two corners, before these fractions, along rows or along columns, in units of L: 2 is well
             separated, 1 non-overlapping; below 1, copies may overlap and add up.
         min_separation: the same in pixels; overrides ``separation``.
         seed: non-negative; the same seed and arguments give the same bits, in memory and on disk.
@@ -139,18 +147,29 @@ def simulate(
     draws = np.concatenate([_stream(seed, m, _ROTATIONS).random(count) for m in range(micrographs)])
     indices = None if angle_count is None else (draws * angle_count).astype(np.int64)
     angles = 2 * np.pi * (draws if angle_count is None else np.floor(draws * angle_count) / angle_count)
-    truth = Truth(target, float(noise_std), positions, angles, indices)
+    mirrored = None
+    if mirror:
+        mirrored = np.concatenate([_stream(seed, m, _HANDS).random(count) < 0.5 for m in range(micrographs)])
+    if subpixel:
+        parts = [_stream(seed, m, _FRACTIONS).random((count, 2)) - 0.5 for m in range(micrographs)]
+        positions = positions + np.hstack([np.zeros((len(positions), 1)), np.concatenate(parts)])
+    truth = Truth(target, float(noise_std), positions, angles, indices, mirrored=mirrored)
     parameters = {
         "shape": [int(height), int(width)],
         "count": int(count),
         "noise_std": truth.noise_std,
         "rotations": "continuous" if angle_count is None else int(angle_count),
+        "mirror": bool(mirror),
+        "subpixel": bool(subpixel),
         "min_separation": int(distance),
         "seed": int(seed),
         "micrographs": int(micrographs),
         "dtype": dtype,
     }
-    rotated = None if angle_count is None else Rotations(angle_count, length).apply(target)
+    rotated = None
+    if angle_count is not None:
+        rotations_of = Rotations(angle_count, length)
+        rotated = np.stack([rotations_of.apply(image) for image in (target, target[:, ::-1])])
     size = (micrographs, height, width)
     blocks = _blocks(truth, rotated, seed, size)
     if path is None:
@@ -217,8 +236,10 @@ def _stream(seed: int, *key: int) -> np.random.Generator:
 def _blocks(
     truth: Truth, rotated: np.ndarray | None, seed: int, shape: tuple[int, int, int]
 ) -> Iterator[tuple[tuple[int, slice, slice], np.ndarray]]:
-    """Every block as (place in the measurement, (h, w) float64 pixels); ``rotated`` is None for free angles."""
+    """Every block as (place in the measurement, (h, w) float64 pixels); ``rotated`` is (2, K, L, L), of either hand, None for free angles."""
     length = len(truth.target)
+    corners = np.rint(truth.positions).astype(np.int64)
+    mirrored = np.zeros(len(corners), bool) if truth.mirrored is None else truth.mirrored
     rows, columns = (
         [slice(i, min(i + step, n)) for i in range(0, n, step)]
         for n, step in zip(shape[1:], _BLOCK, strict=True)
@@ -231,14 +252,20 @@ def _blocks(
         )
         # A whole row of noise is drawn also where the block is cut off: pixels do not depend on the width.
         pixels = truth.noise_std * rng.standard_normal((size[0], _BLOCK[1]))[:, : size[1]]
-        first, last = np.searchsorted(truth.positions[:, 0], [micrograph, micrograph + 1])
-        offsets = truth.positions[first:last, 1:] - [span.start for span in spans]
+        first, last = np.searchsorted(corners[:, 0], [micrograph, micrograph + 1])
+        offsets = corners[first:last, 1:] - [span.start for span in spans]
         inside = np.flatnonzero(((offsets > -length) & (offsets < size)).all(axis=1))
         copies = first + inside
         if rotated is not None and truth.rotation_indices is not None:
-            images = rotated[truth.rotation_indices[copies]]
+            images = rotated[mirrored[copies].astype(int), truth.rotation_indices[copies]]
         else:
-            images = rotate(truth.target, truth.angles[copies].tolist()) if len(copies) else ()
+            images = np.empty((len(copies), length, length))
+            for hand, image in ((False, truth.target), (True, truth.target[:, ::-1])):
+                of_hand = mirrored[copies] == hand
+                if of_hand.any():
+                    images[of_hand] = rotate(image, truth.angles[copies[of_hand]].tolist())
+        if len(copies) and truth.positions.dtype != np.int64:
+            images = moved(images, (truth.positions - corners)[copies, 1:])
         for (row, column), image in zip(offsets[inside], images, strict=True):
             top, left = max(row, 0), max(column, 0)
             patch = pixels[top : row + length, left : column + length]

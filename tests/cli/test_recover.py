@@ -274,3 +274,31 @@ def test_noise_that_is_not_white_is_said_and_recorded(mtd, tmp_path):
     assert "slow background" in (tmp_path / "auto/report.html").read_text()
     mtd("recover", tmp_path / "m.npy", "-o", tmp_path / "white", *quick, "--noise", "white")
     assert json.loads((tmp_path / "white/run.json").read_text())["result"]["noise"] == "white"
+
+
+def test_copies_between_pixels_of_either_hand(mtd, mtd_json, tmp_path, run_dir):
+    """Places, hands and the report of a run with both; what no image has is refused in a sentence."""
+    source = tmp_path / "between.zarr"
+    made = ("--box-size", 12, "--size", "90x100", "--snr", 20, "--seed", 1)
+    mtd("simulate", "glyph", "-o", source, "--mirror", "--subpixel", *made)
+    mtd_json(
+        "recover", source, "-o", run_dir, *QUICK, "--iterations", 40, "--mirror", "--subpixel", "--seed", 3
+    )
+    assert (run_dir / "report.html").exists()
+    with open(run_dir / "detections.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert all(re.fullmatch(r"-?\d+\.\d{3}", row["row"]) for row in rows)
+    assert {row["mirrored"] for row in rows} == {"0", "1"}
+    assert "_rlnIsFlip" in (run_dir / "detections.star").read_text()
+    found = mtd_json("evaluate", run_dir)
+    assert found["estimate"]["E_f"] <= found["estimate"]["E_s"]
+    assert found["detections"]["position_error"] < 0.5
+    refused = mtd("recover", source, "-o", tmp_path / "other", *QUICK, "--symmetry", "D2", code=2).stderr
+    assert 'must be "C1", "C2"' in refused
+
+
+def test_symmetric_runs_are_read_back(mtd_json, measurement, run_dir):
+    mtd_json("recover", measurement, "-o", run_dir, *QUICK, "--symmetry", "C2")
+    estimate = np.load(run_dir / "estimate.npy")
+    np.testing.assert_allclose(np.rot90(estimate, 2), estimate, atol=1e-6)
+    assert mtd_json("detect", run_dir)["copies"] > 0

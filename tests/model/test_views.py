@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mtdcore import Classes, Projections, Rotations, Shifted
+from mtdcore import Classes, Mirrored, Projections, Rotations, Shifted
 from mtdcore.errors import ParameterError
 from mtdcore.model.optics import Defocused
 from mtdcore.model.whitening import Whitened, Whitening
@@ -45,6 +45,26 @@ class TestDefocused(ViewsConformance):
 class TestComposed(ViewsConformance):
     def make_views(self):
         return Classes(Defocused(Shifted(Rotations(2, 5)), TRANSFER), 2)
+
+
+class TestMirrored(ViewsConformance):
+    def make_views(self):
+        return Mirrored(Rotations(4, 6))
+
+
+class TestMirroredBetweenPixels(ViewsConformance):
+    def make_views(self):
+        return Classes(Defocused(Shifted(Mirrored(Rotations(3, 5))), TRANSFER), 2)
+
+
+class TestAsymmetricUnit(ViewsConformance):
+    def make_views(self):
+        return Rotations(2, 6, symmetry=2)
+
+
+class TestAsymmetricUnitOfAnyAngle(ViewsConformance):
+    def make_views(self):
+        return Mirrored(Rotations(4, 6, symmetry=3))
 
 
 class TestProjections(ViewsConformance):

@@ -38,7 +38,8 @@ def command(
 
     An image as truth gives two errors: the relative error E at the best rotation, and E_s at the best rotation and small
     shift, because the data hardly fix the place of the image in its box. Of several classes the nearest one counts. A
-    simulation also gives precision and recall of the detected copies.
+    simulation also gives precision and recall of the detected copies. Where copies lie between pixels, E_f also forgives
+    fractions of a pixel, and the places of the detected copies have a root mean square error.
 
     Picks as truth (.star) give precision and recall of the copies in the micrographs that hold picks.
     """
@@ -62,8 +63,9 @@ def command(
     true = true_target(run.measurement, truth, run.parameters.box_size)
     if true is None:
         raise InputError(f"the truth behind {run.measurement} is not known here; name an image with --truth.")
-    rotations, box = run.parameters.rotations, (-1, *true.shape)
-    found = [errors(image, true, rotations) for image in run.estimate.reshape(box)]
+    one, box = run.parameters, (-1, *true.shape)
+    same = one.rotations, one.mirror, bool(one.subpixel)
+    found = [errors(image, true, *same) for image in run.estimate.reshape(box)]
     nearest = min(range(len(found)), key=lambda c: found[c]["E_s"])
     estimate, average = (
         run.image(file).reshape(box)[nearest] for file in (run.folder.estimate, run.folder.average)
@@ -72,7 +74,7 @@ def command(
         "run": str(run_dir),
         **({"class": nearest} if len(found) > 1 else {}),
         "estimate": found[nearest],
-        "aligned_average": errors(average, true, rotations),
+        "aligned_average": errors(average, true, *same),
     }
     simulation = simulation_at(run.measurement)
     if simulation is not None:

@@ -44,6 +44,8 @@ class _Rotations(click.ParamType[int | str]):
     "4",
     metavar="K|continuous",
 )
+@option("--mirror", "Half of the copies show the mirror image of TARGET.", is_flag=True)
+@option("--subpixel", "Copies lie anywhere between pixels.", is_flag=True)
 @option(
     "--min-separation",
     "Smallest distance of two copies, pixels. Default: two boxes.",

@@ -46,19 +46,24 @@ def true_target(measurement: Path, file: Path | None, box_size: int) -> np.ndarr
     return truth
 
 
-def errors(estimate: np.ndarray, truth: np.ndarray, rotations: int) -> dict[str, float | int]:
+def errors(
+    estimate: np.ndarray, truth: np.ndarray, rotations: int, mirror: bool = False, subpixel: bool = False
+) -> dict[str, float | int]:
     """The relative error E and the gauge-free error E_s (docs/model.md 1), with the shift that E_s forgives.
 
     Args:
         estimate: (L, L).
         truth: (L, L), not blank.
         rotations: number K of rotations that count as the same image; from 72 on, every degree does.
+        mirror: whether mirror images do, too.
+        subpixel: whether shifts by fractions of a pixel are forgiven as well: the error E_f.
     """
     shift = forgiven_shift(len(truth))
     if rotations >= ANY_ANGLE:  # and so may what is recovered
         rotations = 360
     return {
-        "E": relative_error(estimate, truth, rotations),
-        "E_s": relative_error(estimate, truth, rotations, max_shift=shift),
+        "E": relative_error(estimate, truth, rotations, mirror=mirror),
+        "E_s": relative_error(estimate, truth, rotations, max_shift=shift, mirror=mirror),
+        **({"E_f": relative_error(estimate, truth, rotations, shift, mirror, True)} if subpixel else {}),
         "max_shift": shift,
     }

@@ -78,7 +78,8 @@ def _images(run: FinishedRun, truth: np.ndarray | None, limits: tuple[float, flo
         ]
     if truth is not None:
         found = min(
-            (errors(image, truth, parameters.rotations) for image in estimates), key=lambda e: e["E_s"]
+            (errors(image, truth, parameters.rotations, parameters.mirror) for image in estimates),
+            key=lambda e: e["E_s"],
         )
         text = f"Error of the estimate: E = {found['E']:.3f}; E_s = {found['E_s']:.3f} when up to {found['max_shift']} pixels of shift are forgiven."
         shown.append(("Truth", truth, text))

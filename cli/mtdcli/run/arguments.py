@@ -14,6 +14,7 @@ import mtdcore as mtd
 from mtdcore._base.cores import usable_cores
 from mtdcore._base.optional import optional
 from mtdcore._base.plugins import plugin
+from mtdcore.em.defaults import views_of
 from mtdcore.em.starts import Start
 from mtdcore.errors import ParameterError
 from mtdcore.mstep.wiener import WienerUpdate
@@ -50,11 +51,12 @@ def arguments(parameters: RunParameters, micrographs: Optics = None) -> dict[str
     """The options and what tells the micrographs apart, as arguments of :func:`mtdcore.recover`."""
     same = (
         "box_size", "rotations", "coarse_rotations", "noise_std", "noise", "likelihood", "min_separation", "expected_count", "diameter",
-        "iterations", "tolerance", "temperature", "seed", "starts", "classes",
+        "iterations", "tolerance", "temperature", "seed", "starts", "classes", "symmetry", "mirror",
     )  # fmt: skip
     initial = parameters.initial
     return {
         **{name: getattr(parameters, name) for name in same},
+        "subpixel": bool(parameters.subpixel),
         "initial": initial if initial is None or initial in get_args(Start) else read_image(Path(initial)),
         "prior": named_prior(parameters.prior),
         "micrographs": micrographs,
@@ -62,6 +64,12 @@ def arguments(parameters: RunParameters, micrographs: Optics = None) -> dict[str
         "update": _update(parameters),
         "online": mtd.OnlineEM(parameters.batches, seed=parameters.seed),
     }
+
+
+def asked_views(parameters: RunParameters) -> mtd.Views:
+    """The views that the options ask for."""
+    one = parameters
+    return views_of(one.rotations, one.box_size, one.classes, one.symmetry, one.mirror, bool(one.subpixel))
 
 
 def named_prior(name: str | None) -> mtd.Prior | None:

@@ -10,7 +10,7 @@ from mtdcore import WindowLikelihood
 from mtdcore.model.likelihood.window import localised
 from mtdcore.results import detections
 from mtdcore.results.detections import Detections
-from mtdcore.results.matching import match
+from mtdcore.results.matching import Match, match
 from mtdcore.results.metrics import align, forgiven_shift
 from mtdcore.synthetic.simulate import Truth
 
@@ -80,7 +80,7 @@ def window_likelihood(run: FinishedRun) -> WindowLikelihood:
     return localised(run.likelihood, max(run.record.result.expected_count, _FEWEST))
 
 
-def accuracy(found: Detections, estimate: np.ndarray, simulation: Truth) -> dict[str, float | int]:
+def accuracy(found: Detections, estimate: np.ndarray, simulation: Truth) -> dict[str, float | int | None]:
     """Precision and recall against the copies of a simulation.
 
     The estimate may sit turned and shifted in its box; its copies are compared in the frame of the truth.
@@ -90,12 +90,23 @@ def accuracy(found: Detections, estimate: np.ndarray, simulation: Truth) -> dict
         estimate: (L, L).
         simulation: the truth.
     """
-    frame = align(estimate, simulation.target, found.rotations, forgiven_shift(found.box_size))
-    matched = match(found.in_frame_of(frame), simulation.positions, TOLERANCE)
+    shift, mirror = forgiven_shift(found.box_size), found.mirrored is not None
+    between = found.row.dtype.kind == "f"
+    frame = align(estimate, simulation.target, found.rotations, shift, mirror, between)
+    posed = found.in_frame_of(frame)
+    matched = match(posed, simulation.positions, TOLERANCE)
     return {
         "count": matched.detections,
         "copies": matched.copies,
         "precision": matched.precision,
         "recall": matched.recall,
         "tolerance": TOLERANCE,
+        **({"position_error": _off(matched, posed, simulation)} if between else {}),
     }
+
+
+def _off(matched: Match, posed: Detections, simulation: Truth) -> float | None:
+    """Root mean square distance of the matched copies from the truth, pixels; None: there are none."""
+    found, true = matched.pairs.T
+    apart = posed.positions[found] - simulation.positions[true]
+    return float(np.sqrt(np.mean(np.square(apart).sum(axis=1)))) if len(found) else None

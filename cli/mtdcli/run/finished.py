@@ -17,6 +17,7 @@ from mtdcore.model.likelihood.records import likelihood_from_record
 
 from ..inputs.usable import open_usable
 from ..terminal.console import log
+from .arguments import asked_views
 from .folder import RunFolder
 from .parameters import RunParameters
 from .record import RunRecord
@@ -116,7 +117,7 @@ def _check(record: RunRecord, likelihood: Likelihood) -> None:
     parameters, side = record.parameters, max(record.measurement.shape[1:])
     same = {
         "box_size": (likelihood.box_size, parameters.box_size),
-        "rotations": (likelihood.templates // likelihood.classes, parameters.rotations),
+        "rotations": (likelihood.templates, asked_views(parameters).count),
         "classes": (likelihood.classes, parameters.classes),
     }
     for name, (found, asked) in same.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -134,13 +135,13 @@ class RunFolder:
                 f"{self.history} should be the table that `mtd recover` wrote; it is damaged ({problem})."
             ) from problem
 
-    def read_picks(self, micrograph: int) -> list[tuple[int, int]]:
+    def read_picks(self, micrograph: int) -> list[tuple[float, float]]:
         """Row and column of the copies in one micrograph, of ``detections.csv``; none before there is one."""
         if not self.picks.exists():
             return []
         try:
             return [
-                (int(line["row"]), int(line["column"]))
+                (_pixels(line["row"]), _pixels(line["column"]))
                 for line in csv.DictReader(_rows(self.picks))
                 if int(line["micrograph"]) == micrograph
             ]
@@ -194,3 +195,11 @@ def refuse_to_replace(path: Path, force: bool) -> None:
     """Raise StorageError when something is at ``path`` and ``--force`` was not given."""
     if path.exists() and not force:
         raise StorageError(f"{path} exists already; --force replaces it, -o chooses another place.")
+
+
+def _pixels(text: str) -> float:
+    """A place along an axis; ValueError where it is none."""
+    place = float(text)
+    if not math.isfinite(place):
+        raise ValueError(f"{text} is no place")
+    return place

@@ -6,8 +6,8 @@ from mtdcore._base.cores import usable_cores
 from mtdcore.errors import ParameterError
 from mtdcore.estep.backends import Precision, get_backend
 from mtdcore.model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
-from mtdcore.model.rotations import Rotations
 
+from .arguments import asked_views
 from .parameters import RunParameters
 
 _MIB = 2**20
@@ -39,13 +39,11 @@ def threads_within(parameters: RunParameters, shape: tuple[int, int, int]) -> in
     if limit is None:
         return threads
     box, rotations, separation = parameters.box_size, parameters.rotations, parameters.min_separation
-    templates = rotations * parameters.classes
+    views = asked_views(parameters)
     likelihood = (
-        PatchLikelihood(Rotations(templates, box), 1.0)
+        PatchLikelihood(views, 1.0)
         if parameters.likelihood == "patch"
-        else WindowLikelihood(
-            Rotations(templates, box), 1.0, 1.0, separation if isinstance(separation, int) else None
-        )
+        else WindowLikelihood(views, 1.0, 1.0, separation if isinstance(separation, int) else None)
     )
     shared, own = _workspace(likelihood, parameters.precision, shape)
     fitting = int((limit - _BASE - shared) // own)

@@ -79,6 +79,17 @@ class RunParameters:
         "auto",
         metavar="N|auto",
     )
+    symmetry: str = _option(
+        "target",
+        "Symmetry of the target about the middle of its box: C1, C2, C3, ...; K rotations then are K / n different ones.",
+        "C1",
+        metavar="Cn",
+    )
+    mirror: bool = _option("target", "Copies may be mirrored, as particles on either face are.", False)
+    subpixel: bool | None = _option(
+        "model",
+        "Copies lie between pixels: half pixels are scored where one is found (window). Default: no.",
+    )
     likelihood: Literal["window", "patch"] = _option(
         "model", "Model of the measurement. window: whole copies; patch: as published.", "window"
     )
@@ -251,12 +262,14 @@ def run_options(function: F) -> F:
     for one in reversed(fields(RunParameters)):
         more: dict[str, Any] = {name: one.metadata[name] for name in ("help", "group", "metavar")}
         if kinds[one.name] is click.BOOL:
-            more["is_flag"] = True
+            more |= {"is_flag": True, "default": one.default}
         elif one.default is MISSING:
             more |= {"type": kinds[one.name], "required": True}
         else:
             more |= {"type": kinds[one.name], "default": one.default, "show_default": one.default is not None}
         flag = f"--{one.name.replace('_', '-')}"
+        if kinds[one.name] is click.BOOL and one.default is None:
+            flag += flag.replace("--", "/--no-", 1)
         function = click.option(flag, cls=GroupedOption, **more)(function)
     return function
 

@@ -82,5 +82,14 @@ def check_diameter(diameter: object, box: tuple[int, int]) -> None:
         )
 
 
+def check_subpixel(subpixel: bool, likelihood: object) -> None:
+    """Raise ParameterError where copies between pixels are asked for of the patch likelihood."""
+    if subpixel and likelihood == "patch":
+        raise ParameterError(
+            "sub-pixel places need the window likelihood, in which a copy has one place; got the patch likelihood: leave out "
+            "subpixel, or choose the window likelihood."
+        )
+
+
 def _whole(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from ...model.poses import may_be_mirrored
 from ...model.rotations import Rotations, in_plane
 from ...model.views import Views
 
@@ -30,7 +31,7 @@ def unrivalled(
 
 
 def agreement(first: np.ndarray, second: np.ndarray, views: Views) -> float | None:
-    """Largest correlation of two targets over the rotations of the views and all shifts, what leaves the box lost.
+    """Largest correlation of two targets over the rotations of the views, their hands, and all shifts, what leaves the box lost.
 
     Args:
         first: (L, L), or (C, L, L) for C classes, each of which is compared with the most like of the other.
@@ -45,6 +46,8 @@ def agreement(first: np.ndarray, second: np.ndarray, views: Views) -> float | No
     if first.shape[-2] != side or len(images) != views.classes:
         return None
     rotations = in_plane(views) or Rotations(1, side)
+    if may_be_mirrored(views):
+        others = np.concatenate([others, others[:, :, ::-1]])
     turned = np.concatenate([rotations.apply(other) for other in others])
     return min(float(_correlation(image, turned).max()) for image in images)
 

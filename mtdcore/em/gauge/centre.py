@@ -17,7 +17,7 @@ import numpy as np
 
 from ...model.shifts import translate
 from .extent import bright
-from .prior import centre_of_mass, crop, recentring
+from .prior import Gauge, centre_of_mass, crop, recentring
 
 Shift = tuple[float, float]
 
@@ -29,6 +29,9 @@ _MOVES = 3
 
 #: A move must gain this many nats.
 _LEAST_GAIN = 1.0
+
+#: Fractions of a pixel below which :class:`BetweenPixels` leaves a target alone, and the distance beyond which it has not been centred.
+_LEAST_FRACTION, _FARTHEST = 0.1, 1.0
 
 #: Pixels from the middle that :class:`CentreGauge` leaves alone: what the pixels of an object weigh changes a little all the time.
 _SLACK = 2
@@ -52,6 +55,29 @@ class CentreGauge:
         side, padded = len(target), np.pad(target, (len(average) - len(target)) // 2)
         offset = recentring(bright(padded), side, ((side - 1) / 2,) * 2)
         return target if max(map(abs, offset)) <= _SLACK else crop(padded, side, offset)
+
+
+@dataclass(frozen=True)
+class BetweenPixels:
+    """Another gauge, which moves by whole pixels, and then the fraction that puts what is bright in the middle of the box.
+
+    Where copies lie between pixels so may the target, and their places are those of its middle.
+
+    Attributes:
+        gauge: the other.
+    """
+
+    gauge: Gauge
+
+    def choose(self, target: np.ndarray, average: np.ndarray, level: float) -> np.ndarray:
+        """The (L, L) target of the other gauge, moved by half a pixel at most; arguments as in :class:`mtdcore.em.gauge.prior.Gauge`."""
+        image = self.gauge.choose(target, average, level)
+        down, right = ((len(image) - 1) / 2 - mass for mass in centre_of_mass(bright(image)))
+        near = _LEAST_FRACTION < max(abs(down), abs(right)) < _FARTHEST
+        if not near:
+            return image
+        shift = float(np.clip(down, -0.5, 0.5)), float(np.clip(right, -0.5, 0.5))
+        return np.asarray(translate(image, shift))
 
 
 def centred(target: np.ndarray, gain: Callable[[np.ndarray], float]) -> np.ndarray:

@@ -69,28 +69,38 @@ class PriorGauge:
         prior: the prior.
         rotations: number K of rotations of the model. The target is turned by one of them; from 72 on, when copies may
             lie at any angle, by any angle, found to a degree or two.
-        centre: (row, column) of the prior's own centre of mass.
+        centre: (row, column) of the prior's own centre of mass; None: the target stays where it is.
         draws: noise draws per level, each used with both signs.
         seed: of the noise.
+        mirror: whether copies may be mirrored: the prior then chooses between the target and its mirror image, too.
     """
 
     prior: Prior
     rotations: int
-    centre: tuple[float, float]
+    centre: tuple[float, float] | None
     draws: int = 4
     seed: int = 0
+    mirror: bool = False
 
     @classmethod
-    def of(cls, prior: Prior, rotations: int, box_size: int) -> PriorGauge:
+    def of(cls, prior: Prior, rotations: int, box_size: int, mirror: bool = False) -> PriorGauge:
         """The gauge of a prior: the centre that it names (:func:`mtdcore.model.priors.centre_of`), else that of samples."""
         centre = centre_of(prior, box_size)
         if centre is None:
             masses = [centre_of_mass(image) for image in sample_prior(prior, _SAMPLES, box_size)]
             centre = tuple(np.mean(masses, axis=0))
-        return cls(prior, rotations, (float(centre[0]), float(centre[1])))
+        return cls(prior, rotations, (float(centre[0]), float(centre[1])), mirror=mirror)
 
     def choose(self, target: np.ndarray, average: np.ndarray, level: float) -> np.ndarray:
         """See :class:`Gauge`."""
+        here, cost = self._turned(target, average, level)
+        if not self.mirror:
+            return here
+        there, other = self._turned(target[:, ::-1].copy(), average[:, ::-1].copy(), level)
+        return there if other <= cost - _HYSTERESIS else here
+
+    def _turned(self, target: np.ndarray, average: np.ndarray, level: float) -> tuple[np.ndarray, float]:
+        """The target at its likeliest angle, and what that costs in nats."""
         turned = Rotations(self.rotations, len(target))
         view = _View(self, target, average, level, turned.exact)
         if turned.exact:
@@ -107,7 +117,8 @@ class PriorGauge:
                 costs |= dict(zip(near, view.costs(near, self.draws, _LEVELS), strict=True))
         best = _cheapest(costs)
         least = _HYSTERESIS if turned.exact else _FREE_HYSTERESIS
-        return view.framed(best if costs[best] <= costs[0.0] - least else 0.0)
+        best = best if costs[best] <= costs[0.0] - least else 0.0
+        return view.framed(best), float(costs[best])
 
 
 def _cheapest(costs: dict[float, float]) -> float:
@@ -147,6 +158,8 @@ class _View:
         return np.asarray(cost)
 
     def _offset(self, turned: np.ndarray) -> tuple[int, int]:
+        if self.gauge.centre is None:
+            return 0, 0
         offset = recentring(turned, len(self.target), self.gauge.centre)
         near = not self.exact and max(map(abs, offset)) <= _SLACK
         return (0, 0) if near else offset

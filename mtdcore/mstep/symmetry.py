@@ -1,0 +1,77 @@
+"""A target of symmetry C_n: each copy is seen from n sides, and the answer is one of the invariant images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from .._base.typing import Array
+from ..estep.statistics import Quadratic, Statistics
+from ..model.priors import Prior
+from ..model.symmetry import invariant, invariant_adjoint, invariant_normal
+from .updates import Frame, Random, Update
+
+
+def symmetrised(statistics: Statistics, order: int) -> Statistics:
+    """The statistics as invariant targets meet them, of n times the copies: ``n P^T right`` and ``n P^T N P``.
+
+    A copy looks the same in n orientations, so its pixels tell n times about each pixel of the target: the noise of an average
+    over p copies is ``sigma / sqrt(n p)`` per pixel. What is summed over the measurement (energy, copies, ...) stays.
+
+    Args:
+        statistics: of one E-step, one class or several.
+        order: n of C_n; 1: as they are.
+    """
+    if order == 1:
+        return statistics
+
+    def symmetric(part: Quadratic) -> Quadratic:
+        mean = Quadratic(invariant_adjoint(part.right, order), invariant_normal(part.normal, order))
+        return mean.scaled(float(order))
+
+    whole, frame = symmetric(statistics.quadratic), statistics.frame and symmetric(statistics.frame)
+    return replace(statistics, right=whole.right, normal=whole.normal, frame=frame)
+
+
+@dataclass(frozen=True)
+class Symmetric:
+    """An M-step over the invariant images: a projected step.
+
+    Attributes:
+        update: the M-step.
+        order: n of C_n.
+    """
+
+    update: Update
+    order: int
+
+    @property
+    def uses_prior(self) -> bool:
+        """See :class:`Update`."""
+        return self.update.uses_prior
+
+    @property
+    def fits_scale(self) -> bool:
+        """See :class:`Update`."""
+        return self.update.fits_scale
+
+    @property
+    def gauge(self) -> Frame:
+        """See :class:`Update`."""
+        return self.update.gauge
+
+    @property
+    def start(self) -> Random:
+        """See :class:`Update`."""
+        return self.update.start
+
+    @property
+    def learns_offset(self) -> bool:
+        """See :class:`Update`."""
+        return self.update.learns_offset
+
+    def __call__(
+        self, target: Array, statistics: Statistics, prior: Prior, iteration: int, iterations: int
+    ) -> Array:
+        """See :class:`Update`."""
+        seen = symmetrised(statistics, self.order)
+        return invariant(self.update(target, seen, prior, iteration, iterations), self.order)

@@ -1,0 +1,63 @@
+"""Where a copy lies between pixels: the top of its log-likelihood ratio, by a parabola through half pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..model.shifts import shift_matrices
+
+#: Places that are tried along an axis, in pixels from the corner of a copy on whole pixels, and the distance of two of them.
+_STEP = 0.5
+_STEPS = np.arange(-2, 3) * _STEP
+
+
+class Places:
+    """Refines the places of copies of one micrograph.
+
+    Args:
+        templates: (T, h, w) NumPy, at whole pixels, as the micrograph shows them.
+    """
+
+    def __init__(self, templates: np.ndarray) -> None:
+        self._templates = np.asarray(templates, np.float64)
+        self._down, self._right = (shift_matrices(n, _STEPS) for n in templates.shape[1:])
+        self._shifted: dict[int, np.ndarray] = {}
+
+    def __call__(self, window: np.ndarray, valid: np.ndarray | None, index: int) -> tuple[float, float]:
+        """(down, right) in pixels, at most one and a half, from a corner to the most likely place of the copy there.
+
+        The log-likelihood ratio ``<M, S F> - ||S F||^2 / 2`` of the template at 25 half pixels, S its band-limited shift, and the
+        top of the quadratic through the nine around the highest.
+
+        Args:
+            window: (h, w) pixels at the corner.
+            valid: (h, w) bool; None: every pixel is.
+            index: of the template.
+        """
+        seen = self._at(index)
+        if valid is not None:
+            window, seen = np.where(valid, window, 0.0), seen * valid
+        gain = np.tensordot(seen, window, 2) - 0.5 * np.square(seen).sum(axis=(2, 3))
+        best = np.unravel_index(int(np.argmax(gain)), gain.shape)
+        i, j = (int(np.clip(at, 1, len(_STEPS) - 2)) for at in best)
+        down, right = _top(gain[i - 1 : i + 2, j - 1 : j + 2])
+        return float(_STEPS[i] + _STEP * down), float(_STEPS[j] + _STEP * right)
+
+    def _at(self, index: int) -> np.ndarray:
+        """(5, 5, h, w) one template at every place that is tried."""
+        if index not in self._shifted:
+            moved = self._down @ self._templates[index]
+            self._shifted[index] = moved[:, None] @ self._right.swapaxes(1, 2)
+        return self._shifted[index]
+
+
+def _top(values: np.ndarray) -> tuple[float, float]:
+    """The top of a quadratic through (3, 3) values, in steps from the middle, at most one; the middle where there is no top."""
+    slope = 0.5 * np.array([values[2, 1] - values[0, 1], values[1, 2] - values[1, 0]])
+    mixed = 0.25 * (values[2, 2] - values[2, 0] - values[0, 2] + values[0, 0])
+    bend = values[[0, 1], [1, 0]] + values[[2, 1], [1, 2]] - 2.0 * values[1, 1]
+    curvature = np.array([[bend[0], mixed], [mixed, bend[1]]])
+    if not np.linalg.eigvalsh(curvature)[-1] < 0.0:
+        return 0.0, 0.0
+    down, right = np.clip(np.linalg.solve(curvature, -slope), -1.0, 1.0)
+    return float(down), float(right)
