@@ -30,8 +30,8 @@ from .errors import MtdError
 from .estep.backends import get_backend
 from .estep.expectation import e_step
 from .estep.statistics import Statistics
+from .model.filters.optics import Micrographs
 from .model.likelihood import PatchLikelihood, WindowLikelihood
-from .model.optics import Micrographs
 from .model.priors import FlatPrior, GaussianPrior, Prior
 from .model.rotations import Rotations
 from .model.shifts import Shifted

@@ -19,7 +19,7 @@ from mtdcore.data.measurement import Reader, TiledMeasurement
 from mtdcore.data.micrographs.measurement import LastMicrograph
 from mtdcore.data.prefetch import TILES_AHEAD, prefetched
 from mtdcore.data.tiles import Region, Tile, TileGeometry
-from mtdcore.model.optics import radial_filter
+from mtdcore.model.filters.optics import radial_filter
 
 #: Side of the box, pixels.
 BOX = 24

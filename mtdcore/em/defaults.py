@@ -38,16 +38,16 @@ from ..data.noise import estimate_noise_std, estimate_offset
 from ..errors import ParameterError
 from ..estep.backends import Backend, get_backend
 from ..estep.residual import SMALLEST, residual_spectrum, spectrum_side
+from ..model.filters.optics import Micrographs
+from ..model.filters.whitening import Whitening
 from ..model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
 from ..model.likelihood.base import check_whole
-from ..model.optics import Micrographs
 from ..model.poses import may_be_mirrored, on_whole_pixels
 from ..model.priors import FlatPrior, Prior, has_own_units, is_flat
 from ..model.rotations import Rotations, in_plane
 from ..model.shifts import Shifted
 from ..model.symmetry import Mirrored, invariant, order_of, symmetry_order
 from ..model.views import Classes, Views
-from ..model.whitening import Whitening
 from ..mstep.classes import EachClass
 from ..mstep.noise import Noise, learned
 from ..mstep.support import Supported, soft_disc

@@ -16,10 +16,10 @@ from ..data import Measurement
 from ..errors import Doubt
 from ..estep.expectation import e_step, tile_cut
 from ..estep.statistics import Statistics
+from ..model.filters.whitening import Whitening
 from ..model.likelihood import Likelihood
 from ..model.rotations import in_plane
 from ..model.symmetry import invariant
-from ..model.whitening import Whitening
 from ..mstep.symmetry import symmetrised
 from .defaults import FEW, FILLED, KEPT, LISTENING, ROUNDS, Plan, heard_noise
 from .gauge.agreement import unrivalled

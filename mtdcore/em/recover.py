@@ -13,8 +13,8 @@ from ..data import MeasurementLike, open_measurement
 from ..errors import ParameterError
 from ..estep.backends import Backend, get_backend
 from ..estep.expectation import check_box_fits
+from ..model.filters.optics import Micrographs
 from ..model.likelihood import Likelihood
-from ..model.optics import Micrographs
 from ..model.priors import FlatPrior, Prior, ScaledPrior
 from ..model.views import Views
 from ..mstep.noise import Noise

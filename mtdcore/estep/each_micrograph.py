@@ -16,8 +16,8 @@ from array_api_compat import array_namespace, device
 
 from .._base.typing import Array
 from ..data.tiles import Tile
+from ..model.filters.optics import Defocused, spectral
 from ..model.likelihood import Likelihood
-from ..model.optics import Defocused, spectral
 from ..model.views import Views
 from .backends import Backend
 from .local import Search

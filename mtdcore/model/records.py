@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from .._base.numerics.conversion import on_host
+from .filters.optics import Defocused
+from .filters.whitening import Uneven, Whitened, Whitening
 from .normal import Blocks, Diagonal, Normal, PerView, Spectral
-from .optics import Defocused
 from .rotations import Rotations
 from .shifts import Shifted
 from .symmetry import Mirrored
 from .views import Classes, Views
-from .whitening import Uneven, Whitened, Whitening
 
 _VIEWS: dict[str, type[Any]] = {
     kind.__name__: kind for kind in (Rotations, Shifted, Mirrored, Classes, Defocused, Whitened)

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from ..estep.residual import Residual
-from ..model.whitening import MOST, Whitening
+from ..model.filters.whitening import MOST, Whitening
 
 #: How the noise is modelled: white, white unless the data say otherwise, or by its spectrum in any case.
 Noise: TypeAlias = Literal["auto", "white", "spectrum"]

@@ -23,8 +23,8 @@ from ..em.checks.doubts import undoubted
 from ..em.recover import recover
 from ..em.state import Recovery
 from ..errors import ParameterError
+from ..model.filters.whitening import Whitening
 from ..model.likelihood import Likelihood
-from ..model.whitening import Whitening
 from .surrogates import surrogate_measurement
 
 #: What holds no copies: white noise (of the spectrum that was learned, where it is not white), or the measurement with its phases randomised.

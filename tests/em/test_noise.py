@@ -12,9 +12,9 @@ from mtdcore.data.derived import filtered
 from mtdcore.em import loop
 from mtdcore.em.checkpoint import load_checkpoint, save_checkpoint
 from mtdcore.errors import Doubt, ParameterError
+from mtdcore.model.filters.whitening import Whitening
 from mtdcore.model.likelihood.records import likelihood_from_record, likelihood_record
 from mtdcore.model.rotations import Rotations
-from mtdcore.model.whitening import Whitening
 from mtdcore.results.detections import detect
 from mtdcore.results.nulls import coloured, null_runs
 from mtdcore.results.posterior_map import posterior_maps

@@ -5,8 +5,8 @@ import pytest
 
 from mtdcore import Classes, Mirrored, Projections, Rotations, Shifted
 from mtdcore.errors import ParameterError
-from mtdcore.model.optics import Defocused
-from mtdcore.model.whitening import Whitened, Whitening
+from mtdcore.model.filters.optics import Defocused
+from mtdcore.model.filters.whitening import Whitened, Whitening
 from mtdcore.testing import ViewsConformance
 
 TRANSFER = np.array([1.0, 0.2, 0.7])

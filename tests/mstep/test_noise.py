@@ -6,7 +6,7 @@ import pytest
 from mtdcore import Micrographs, PatchLikelihood, Rotations, WindowLikelihood, datasets, get_backend, simulate
 from mtdcore.data import open_measurement
 from mtdcore.estep.residual import residual_spectrum, spectrum_side
-from mtdcore.model.whitening import MOST
+from mtdcore.model.filters.whitening import MOST
 from mtdcore.mstep.noise import learned, shrunk
 
 CPU = get_backend("cpu", threads=1)

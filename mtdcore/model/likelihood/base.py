@@ -15,9 +15,9 @@ from ...data import Measurement
 from ...data.derived import filtered, without_offset
 from ...data.tiles import TileGeometry
 from ...errors import ParameterError
-from ..optics import Micrographs, check_number
+from ..filters.optics import Micrographs, check_number
+from ..filters.whitening import Whitening
 from ..views import Views
-from ..whitening import Whitening
 
 #: How far from 1 the weights of classes may sum.
 _TOLERANCE = 1e-6

@@ -16,7 +16,7 @@ import numpy as np
 
 from ...data.tiles import TileGeometry
 from ...errors import ParameterError
-from ..optics import Micrographs
+from ..filters.optics import Micrographs
 from ..views import Views
 from .base import Found, Likelihood, equal_weights
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from ..optics import Micrographs
+from ..filters.optics import Micrographs
+from ..filters.whitening import Whitening
 from ..records import views_from_record, views_record
-from ..whitening import Whitening
 from .base import Likelihood
 from .patch import PatchLikelihood
 from .window import WindowLikelihood

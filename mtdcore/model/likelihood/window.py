@@ -15,7 +15,7 @@ import numpy as np
 from ...data.noise import default_expected_count
 from ...data.tiles import Tile, TileGeometry
 from ...errors import ParameterError
-from ..optics import Micrographs
+from ..filters.optics import Micrographs
 from ..views import Views
 from .base import FLOOR, Found, Likelihood, equal_weights
 

@@ -21,7 +21,7 @@ from mtdcore import (
 )
 from mtdcore.errors import DependencyError, DeviceError
 from mtdcore.estep.backends.cuda.backend import CudaBackend
-from mtdcore.model.optics import Micrographs
+from mtdcore.model.filters.optics import Micrographs
 from mtdcore.mstep.wiener import WienerUpdate
 from mtdcore.results.detections import detect
 from mtdcore.results.uncertainty import unbiased_average

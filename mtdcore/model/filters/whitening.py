@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from .._base.numerics.convolution import convolve, wrapped
-from .._base.typing import Array
-from ..errors import ParameterError
-from .normal import Normal, PerView
-from .views import EVERY, Classes, Composed, Views, extended
+from ..._base.numerics.convolution import convolve, wrapped
+from ..._base.typing import Array
+from ...errors import ParameterError
+from ..normal import Normal, PerView
+from ..views import EVERY, Classes, Composed, Views, extended
 
 #: Largest gain of the filter, of that at a typical frequency: where a detector or an earlier filter left nothing, nothing is.
 MOST = 20.0

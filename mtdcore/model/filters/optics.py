@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .._base.numerics.fourier import radial_filter
-from .._base.typing import Array
-from ..errors import ParameterError
-from .normal import Blocks, Normal, PerView, Spectral
-from .views import EVERY, Classes, Composed, Views, extended
+from ..._base.numerics.fourier import radial_filter
+from ..._base.typing import Array
+from ...errors import ParameterError
+from ..normal import Blocks, Normal, PerView, Spectral
+from ..views import EVERY, Classes, Composed, Views, extended
 
 
 @dataclass(frozen=True, eq=False)
