@@ -29,6 +29,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .._base.typing import Lengths, plain
 from ..data import Measurement
 from ..data.noise import estimate_noise_std, estimate_offset
 from ..errors import ParameterError
@@ -37,7 +38,7 @@ from ..model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
 from ..model.likelihood.base import check_whole
 from ..model.optics import Micrographs
 from ..model.priors import FlatPrior, Prior, has_own_units, is_flat
-from ..model.rotations import Rotations, in_plane
+from ..model.rotations import Rotations, in_plane, usual_rotations
 from ..model.views import Classes, Views
 from ..mstep.classes import EachClass
 from ..mstep.support import Supported, soft_disc
@@ -63,7 +64,7 @@ _LIKELIHOODS: dict[str, type[PatchLikelihood] | type[WindowLikelihood]] = {
     "patch": PatchLikelihood,
 }
 
-Box: TypeAlias = int | tuple[int, int]
+Box: TypeAlias = Lengths
 
 
 @dataclass(frozen=True)
@@ -113,18 +114,19 @@ class Plan:
         return self.iterations // QUARTER
 
 
-def views_of(rotations: int | Views, box_size: Box, classes: int) -> Views:
+def views_of(rotations: int | Views | None, box_size: Box, classes: int) -> Views:
     """The views of a run: what ``rotations`` says of one target, for each class.
 
     Raises:
-        ParameterError: they have another box, or classes of their own.
+        ParameterError: they have another box, classes of their own, or are rotations that leave the box.
     """
+    shape = box_shape(box_size)
+    rotations = usual_rotations(shape) if rotations is None else rotations
     if isinstance(rotations, int | np.integer):
-        side = square(box_size)
         check_whole("rotations", rotations, "equally spaced angles")
-        views: Views = Rotations(int(rotations), side)
+        views: Views = Rotations(int(rotations), plain(*shape))
     else:
-        views, shape = rotations, box_shape(box_size)
+        views = rotations
         if views.box_shape != shape:
             raise ParameterError(
                 f"the views have a box of {views.box_shape} pixels, and box_size is {shape}: give the same to both."
@@ -143,16 +145,6 @@ def box_shape(box_size: Box) -> tuple[int, int]:
     for side in sides:
         check_whole("box_size", side, "pixels")
     return int(sides[0]), int(sides[1])
-
-
-def square(box_size: Box) -> int:
-    """The side of a square box; rotations of another box are no permutation and leave it."""
-    height, width = box_shape(box_size)
-    if height != width:
-        raise ParameterError(
-            f"rotations need a square box; got {height} x {width} pixels: give one side, or views of this box."
-        )
-    return height
 
 
 def begin_likelihood(
@@ -237,11 +229,14 @@ def begin_state(
 
     Starts are draws from the prior where there is one, what suits the update otherwise: random pixels, which are cooled, or
     faint ones for :class:`WienerUpdate`, which are not (of a known diameter: several kinds that race): at the noise level of a high temperature the filter leaves the mean over
-    rotations at best, an image that looks the same at all of them, which EM never leaves.
+    rotations at best, an image that looks the same at all of them, which EM never leaves. In a box that is no square they are of several
+    kinds, too: signals are crowded, and of random pixels, cooled, all starts end at the same wrong place (docs/signals.md).
     """
     kind = initial
     if kind is None:
-        kind = "samples" if not is_flat(prior) else update.start if diameter is None else "several"
+        height, width = likelihood.views.box_shape
+        some = diameter is not None or (height != width and update.start == "random")
+        kind = "samples" if not is_flat(prior) else "several" if some else update.start
     units = own_units(prior, prior_scale, update, likelihood)
     scales = None if units is None else (units.first(likelihood.noise_std),)
     if temperature is None:
@@ -310,7 +305,7 @@ def own_units(
     By default a scale is found where the prior has units of its own and the update tells them.
     """
     known = prior_scale is None and not (has_own_units(prior) and update.fits_scale)
-    return None if is_flat(prior) or known else OwnUnits.of(prior, likelihood.box_size)
+    return None if is_flat(prior) or known else OwnUnits.of(prior, plain(*likelihood.views.box_shape))
 
 
 def default_update(prior: Prior, likelihood: Likelihood) -> Update:

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from .._base.typing import Array
+from .._base.typing import Array, Lengths, pair, plain
 from ..errors import ParameterError
 from .normal import Diagonal, Normal, PerView
 from .views import EVERY, Views, extended
@@ -33,22 +33,33 @@ _STRIDE = 8
 class Rotations:
     """K equally spaced rotations ``R_k`` of an L x L image, angle ``2 pi k / K`` counter-clockwise; :class:`Views`.
 
+    Of an image that is no square, a signal for instance, one or two: as it is, and turned by 180 degrees.
+
     Attributes:
         count: number of rotations K.
-        box_size: side L of the image in pixels.
+        box_size: side L of the image in pixels, or (height, width).
         support: "square" keeps every pixel of the box; "disc" keeps the inscribed disc, the largest set
             that no rotation moves out of the box (the target is multiplied by it before rotation). None:
             square when all rotations are right angles, disc otherwise.
     """
 
     count: int
-    box_size: int
+    box_size: Lengths
     support: Support | None = None
 
     def __post_init__(self) -> None:
-        if self.count < 1 or self.box_size < 1:
+        height, width = pair(self.box_size)
+        if self.count < 1 or height < 1 or width < 1:
             raise ParameterError(
                 f"rotations and box_size must be positive; got {self.count} rotations of a box of {self.box_size}."
+            )
+        object.__setattr__(
+            self, "box_size", plain(height, width)
+        )  # one way to write a square: equal views are equal
+        if height != width and (self.count > 2 or self.support == "disc"):
+            raise ParameterError(
+                f"rotations other than by 180 degrees need a square box; got {self.count} of a box of {height} x {width} pixels: "
+                "give rotations=1 (or 2, for copies that are also turned round), or one side as box_size."
             )
 
     @property
@@ -59,7 +70,7 @@ class Rotations:
     @property
     def box_shape(self) -> tuple[int, int]:
         """(L, L) pixels of a template."""
-        return self.box_size, self.box_size
+        return pair(self.box_size)
 
     @property
     def target_shape(self) -> tuple[int, ...]:
@@ -100,7 +111,7 @@ class Rotations:
         if self.support == "square" or (self.support is None and self.exact):
             return None
         xp = array_namespace(like)
-        return xp.asarray(disc(self.box_size), dtype=like.dtype, device=device(like))
+        return xp.asarray(disc(self.box_shape[0]), dtype=like.dtype, device=device(like))
 
     def apply(self, target: Array, part: slice = EVERY) -> Array:
         """(L, L) image -> (K, L, L) rotated copies, or some of them."""
@@ -126,9 +137,10 @@ class Rotations:
             return Diagonal(self.adjoint(coverage, part))
         return PerView(self, extended(coverage, part, self.count))
 
-    def framed(self, margin: int) -> Rotations:
+    def framed(self, margin: Lengths) -> Rotations:
         """The same rotations of a larger image."""
-        return replace(self, box_size=self.box_size + 2 * margin)
+        rows, columns = (n + 2 * m for n, m in zip(self.box_shape, pair(margin), strict=True))
+        return replace(self, box_size=plain(rows, columns))
 
     def coarse(self, count: int, band: float | None = None) -> Rotations:
         """``count`` equally spaced rotations on the same support; the band is not used."""
@@ -144,6 +156,11 @@ class Rotations:
             raise ParameterError(
                 f"expected an array of shape {expected} for {self.count} rotations; got {tuple(array.shape)}."
             )
+
+
+def usual_rotations(shape: tuple[int, ...]) -> int:
+    """How many rotations copies have where nobody says: 4 in a square box, 1 in any other."""
+    return 4 if shape[-1] == shape[-2] else 1
 
 
 def in_plane(views: Views) -> Rotations | None:

@@ -93,9 +93,11 @@ class Shifted(Composed):
 
 
 def translate(image: Array, shift: tuple[float, float]) -> Array:
-    """(L, L) image moved down and to the right by any number of pixels below L, band-limited; zeros move in."""
+    """(L, L) image moved down and to the right by any number of pixels below L, band-limited; zeros move in; also (h, w)."""
     xp = array_namespace(image)
     length = image.shape[-1]
+    if image.shape[-2] != length:
+        return _moved(image[None, ...], np.array([shift]))[0, ...]
     before = length // 2
     padded = xp.zeros((1, 2 * length, 2 * length), dtype=image.dtype, device=device(image))
     padded[0, before : before + length, before : before + length] = image

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from scipy import ndimage
 
 from .._base.files import write_whole
-from .._base.typing import Array
+from .._base.typing import Array, Lengths, pair, plain
 from ..data import MeasurementLike, open_measurement
 from ..data.derived import without_offset
 from ..data.micrographs.star import write_star
@@ -28,6 +29,9 @@ from ..estep.expectation import check_box_fits
 from ..estep.posteriors import Posterior
 from ..model.likelihood import Likelihood
 from .metrics import Alignment
+
+#: Digits of what needs more than six: a day of a signal to a microsecond.
+_DIGITS = {"seconds": 12}
 
 #: Largest probability that counts: beyond it, float32 weights cannot tell 1 - q from 0. It caps log-odds at 16 nats.
 _SUREST = 1.0 - 2.0**-23
@@ -43,7 +47,7 @@ class Detections:
         column: (N,) int64 column of the same corner.
         rotation: (N,) int64 index k: the copy looks like the target turned by ``2 pi k / K`` counter-clockwise.
         probability: (N,) float64 posterior probability that a copy is there, within a few pixels.
-        box_size: side L of the box in pixels.
+        box_size: side L of the box in pixels, or (height, width).
         rotations: number K of rotations.
         class_index: (N,) int64, which of the targets the copy shows; 0 where there is one.
     """
@@ -53,7 +57,7 @@ class Detections:
     column: np.ndarray
     rotation: np.ndarray
     probability: np.ndarray
-    box_size: int
+    box_size: Lengths
     rotations: int
     class_index: np.ndarray
 
@@ -92,12 +96,13 @@ class Detections:
             rotation=rotation,
         )
 
-    def _columns(self) -> dict[str, np.ndarray]:
+    def _columns(self, sampling_rate: float | None = None) -> dict[str, np.ndarray]:
         """(N,) values of each field of :meth:`records`, in the order of the table."""
         return {
             "micrograph": self.micrograph,
             "row": self.row,
             "column": self.column,
+            **({} if sampling_rate is None else {"seconds": self.column / sampling_rate}),
             "rotation": self.rotation,
             "angle_degrees": self.angle,
             "probability": self.probability,
@@ -105,34 +110,43 @@ class Detections:
             "class": self.class_index,
         }
 
-    def records(self) -> list[dict[str, int | float]]:
-        """One dictionary per copy: micrograph, row and column of the corner, rotation, angle, probability, log-odds, class."""
-        columns = self._columns()
+    def records(self, sampling_rate: float | None = None) -> list[dict[str, int | float]]:
+        """One dictionary per copy: micrograph, row and column of the corner, rotation, angle, probability, log-odds, class.
+
+        Args:
+            sampling_rate: of a signal, samples per second: the column, which is the first sample of the copy, in seconds as well.
+        """
+        columns = self._columns(sampling_rate)
         return [
-            {n: float(f"{v[i]:.6g}") if v.dtype.kind == "f" else int(v[i]) for n, v in columns.items()}
+            {
+                n: float(f"{v[i]:.{_DIGITS.get(n, 6)}g}") if v.dtype.kind == "f" else int(v[i])
+                for n, v in columns.items()
+            }
             for i in range(len(self))
         ]
 
-    def to_csv(self, path: str | Path) -> None:
+    def to_csv(self, path: str | Path, sampling_rate: float | None = None) -> None:
         """One line per copy, the fields of :meth:`records`.
 
         Raises:
             StorageError: the file cannot be written.
         """
         text = io.StringIO()
-        writer = csv.DictWriter(text, self._columns(), lineterminator="\n")
+        writer = csv.DictWriter(text, self._columns(sampling_rate), lineterminator="\n")
         writer.writeheader()
-        for row in self.records():
-            writer.writerow({n: f"{v:.6g}" if isinstance(v, float) else v for n, v in row.items()})
+        for row in self.records(sampling_rate):
+            shown = {n: f"{v:.{_DIGITS.get(n, 6)}g}" if isinstance(v, float) else v for n, v in row.items()}
+            writer.writerow(shown)
         write_whole(Path(path), lambda file: file.write(text.getvalue().encode()))
 
-    def to_json(self, path: str | Path) -> None:
+    def to_json(self, path: str | Path, sampling_rate: float | None = None) -> None:
         """A list of :meth:`records`, with the size of the box and the number of rotations.
 
         Raises:
             StorageError: the file cannot be written.
         """
-        found = {"box_size": self.box_size, "rotations": self.rotations, "copies": self.records()}
+        copies = self.records(sampling_rate)
+        found = {"box_size": self.box_size, "rotations": self.rotations, "copies": copies}
         write_whole(Path(path), lambda file: file.write((json.dumps(found) + "\n").encode()))
 
     def only(self, micrograph: int) -> Detections:
@@ -150,10 +164,10 @@ class Detections:
         Args:
             binning: pixels of the micrograph, along one side, in a pixel of the measurement.
         """
-        half = self.box_size // 2
+        down, across = (n // 2 for n in pair(self.box_size))
         return {
-            "rlnCoordinateX": [f"{x:.6f}" for x in (self.column + half) * binning],
-            "rlnCoordinateY": [f"{y:.6f}" for y in (self.row + half) * binning],
+            "rlnCoordinateX": [f"{x:.6f}" for x in (self.column + across) * binning],
+            "rlnCoordinateY": [f"{y:.6f}" for y in (self.row + down) * binning],
             "rlnAnglePsi": [f"{angle:.6f}" for angle in self.angle],
             "rlnClassNumber": [int(c) + 1 for c in self.class_index],
             "rlnAutopickFigureOfMerit": [f"{odds:.6f}" for odds in self.log_odds],
@@ -202,7 +216,7 @@ def detect(
         backend: a backend or its name.
         threshold: smallest probability of a copy, in (0, 1).
         reach: pixels around the best corner over which the posterior of one copy is summed; None: an eighth of the
-            box. At most (d - 1) // 2, so that two copies at the minimum separation d never share any.
+            box, of its longer side. At most (d - 1) // 2, so that two copies at the minimum separation d never share any.
 
     Raises:
         ParameterError: not the window model, or an argument outside its domain.
@@ -219,32 +233,34 @@ def detect(
         raise ParameterError(f"reach should be zero or a positive number of pixels; got {reach}.")
     source, views = open_measurement(measurement), likelihood.views
     check_box_fits(source, views)
-    wanted = max(1, likelihood.box_size // 8) if reach is None else reach
-    reach = min(wanted, (likelihood.separation - 1) // 2)
+    wanted = max(1, max(views.box_shape) // 8) if reach is None else reach
+    reaches = tuple(min(wanted, (d - 1) // 2) for d in likelihood.separations)
     # A wider halo, so that a tile can also judge the corners around those it owns: peaks know no borders.
-    wide = replace(likelihood.bind(source.shape), margin=likelihood.separation - 1 + reach)
+    halo = (d - 1 + near for d, near in zip(likelihood.separations, reaches, strict=True))
+    wide = replace(likelihood.bind(source.shape), margin=plain(*halo))
     posterior = Posterior(target, wide, get_backend(backend))
     found = [np.empty((0, 5))]
     for tile in without_offset(source, wide.offset).tiles(wide.geometry):
-        grown, core = _grown(tile, reach)
-        found.extend(_peaks(posterior(grown), core, grown, threshold, reach))
+        grown, core = _grown(tile, reaches)
+        found.extend(_peaks(posterior(grown), core, grown, threshold, reaches))
     table = np.vstack(found)
     table = table[np.lexsort((table[:, 2], table[:, 1], table[:, 0], -table[:, 4]))]
     places = table[:, :4].astype(np.int64)
-    kept = _apart(places[:, :3], wide.separation)
+    kept = _apart(places[:, :3], wide.separations)
     of, row, column, template = places[kept].T
     rotations = views.count // views.classes
     which, rotation = np.divmod(template, rotations)
     certain = np.minimum(table[kept, 4], 1.0)
-    return Detections(of, row, column, rotation, certain, wide.box_size, rotations, which)
+    return Detections(of, row, column, rotation, certain, plain(*views.box_shape), rotations, which)
 
 
-def _grown(tile: Tile, reach: int) -> tuple[Tile, tuple[slice, slice]]:
-    """The tile owning ``reach`` more sites on each side, and its former own sites among them."""
+def _grown(tile: Tile, reaches: tuple[int, ...]) -> tuple[Tile, tuple[slice, slice]]:
+    """The tile owning ``reaches`` more sites on each side, and its former own sites among them."""
     extent = tile.geometry.extent(tile.micrograph_shape)
     own = tile.region.owned
     rows, columns = (
-        slice(max(0, s.start - reach), min(n, s.stop + reach)) for s, n in zip(own, extent, strict=True)
+        slice(max(0, s.start - reach), min(n, s.stop + reach))
+        for s, n, reach in zip(own, extent, reaches, strict=True)
     )
     core_rows, core_columns = (
         slice(s.start - g.start, s.stop - g.start) for s, g in zip(own, (rows, columns), strict=True)
@@ -254,7 +270,7 @@ def _grown(tile: Tile, reach: int) -> tuple[Tile, tuple[slice, slice]]:
 
 
 def _peaks(
-    weights: np.ndarray, core: tuple[slice, slice], tile: Tile, threshold: float, reach: int
+    weights: np.ndarray, core: tuple[slice, slice], tile: Tile, threshold: float, reaches: tuple[int, ...]
 ) -> Iterator[np.ndarray]:
     """(micrograph, row, column, template, probability) of the local maxima in the core that hold a copy.
 
@@ -263,31 +279,31 @@ def _peaks(
         core: the sites whose peaks are wanted.
         tile: the tile.
         threshold: smallest probability.
-        reach: the neighbourhood is 2 reach + 1 corners wide.
+        reaches: the neighbourhood is 2 reach + 1 corners high, and wide.
     """
-    side = 2 * reach + 1
+    sides, (down, across) = tuple(2 * reach + 1 for reach in reaches), reaches
     mass = weights.sum(axis=0, dtype=np.float64)
-    around = ndimage.uniform_filter(mass, side, mode="constant") * side**2
-    highest = mass == ndimage.maximum_filter(mass, side, mode="constant")
+    around = ndimage.uniform_filter(mass, sides, mode="constant") * math.prod(sides)
+    highest = mass == ndimage.maximum_filter(mass, sides, mode="constant")
     top, left = (s.start for s in tile.region.owned)
     for i, j in np.argwhere((highest & (around >= threshold))[core]) + [s.start for s in core]:
-        rows, columns = slice(max(0, i - reach), i + reach + 1), slice(max(0, j - reach), j + reach + 1)
+        rows, columns = (slice(max(0, at - reach), at + reach + 1) for at, reach in ((i, down), (j, across)))
         template = int(np.argmax(weights[:, rows, columns].sum(axis=(1, 2), dtype=np.float64)))
         yield np.array([tile.micrograph, top + i, left + j, template, around[i, j]])
 
 
-def _apart(positions: np.ndarray, separation: int) -> np.ndarray:
+def _apart(positions: np.ndarray, separations: tuple[int, int]) -> np.ndarray:
     """Indices of the corners that no earlier kept corner excludes; (N, 3) rows (micrograph, row, column).
 
-    Kept corners are entered into square cells of the separation's side: a cell holds one at most, and only the nine
+    Kept corners are entered into cells of the separations' sides: a cell holds one at most, and only the nine
     cells around a corner can hold one that excludes it.
     """
     cells: dict[tuple[int, int, int], tuple[int, int]] = {}
-    kept = []
+    kept, (down, across) = [], separations
     for index, (micrograph, row, column) in enumerate(positions.tolist()):
-        i, j = row // separation, column // separation
+        i, j = row // down, column // across
         near = (cells.get((micrograph, i + a, j + b)) for a in (-1, 0, 1) for b in (-1, 0, 1))
-        if all(max(abs(row - p[0]), abs(column - p[1])) >= separation for p in near if p is not None):
+        if all(abs(row - p[0]) >= down or abs(column - p[1]) >= across for p in near if p is not None):
             cells[micrograph, i, j] = (row, column)
             kept.append(index)
     return np.array(kept, dtype=np.int64)
