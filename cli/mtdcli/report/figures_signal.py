@@ -17,15 +17,15 @@ def drawn(box: tuple[int, ...]) -> bool:
     return box[-2] < box[-1] and box[-2] <= CURVES
 
 
-def shown_as(image: np.ndarray, limits: tuple[float, float]) -> dict[str, bytes]:
-    """A target for the page: "data", and "dark" where there is another picture for dark pages.
+def shown_as(image: np.ndarray, limits: tuple[float, float]) -> dict[str, bytes | None]:
+    """A target for the page: "data", and "dark", another picture for dark pages, or None.
 
     Args:
         image: (h, w) real.
         limits: the range of values that is drawn.
     """
     if not drawn(image.shape):
-        return {"data": picture(image, limits)}
+        return {"data": picture(image, limits), "dark": None}
     return {"data": motif(image, limits, LIGHT), "dark": motif(image, limits, DARK)}
 
 

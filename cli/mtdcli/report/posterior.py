@@ -6,21 +6,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mtdcore._base.typing import Lengths, pair
+
 if TYPE_CHECKING:
     from mtdcore.data.tiles import Tile
 
 
-def occupancy(tile: Tile, weights: np.ndarray, box: tuple[int, int]) -> np.ndarray:
+def occupancy(tile: Tile, weights: np.ndarray, box: Lengths) -> np.ndarray:
     """(h, w) posterior probability of a copy in any rotation with its corner at each pixel of a tile.
 
     Args:
         tile: (h, w) pixels.
         weights: its posterior, from :meth:`mtdcore.estep.backends.Backend.posterior` of either likelihood.
-        box: (h, w) of the templates.
+        box: side of the templates, or (h, w).
     """
     if weights.ndim == 3:
         return _place(weights.sum(0), tile)
-    return _unfold(weights.sum(2), box, tile.values.shape)
+    return _unfold(weights.sum(2), pair(box), tile.values.shape)
 
 
 def _place(weights: np.ndarray, tile: Tile) -> np.ndarray:
