@@ -10,3 +10,16 @@ Array: TypeAlias = Any
 
 #: The dtype in which a backend correlates.
 Precision: TypeAlias = Literal["float32", "float64"]
+
+#: A length along rows and along columns, or one number for both.
+Lengths: TypeAlias = int | tuple[int, int]
+
+
+def pair(lengths: Lengths) -> tuple[int, int]:
+    """(along rows, along columns)."""
+    return lengths if isinstance(lengths, tuple) else (lengths, lengths)
+
+
+def plain(rows: int, columns: int) -> Lengths:
+    """One number where both lengths are equal."""
+    return rows if rows == columns else (rows, columns)

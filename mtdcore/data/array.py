@@ -20,7 +20,7 @@ class ArrayMeasurement(TiledMeasurement):
     """A NumPy array of any integer or real dtype, byte order and layout; it is never copied whole nor written to.
 
     Args:
-        array: (H, W) or (micrographs, H, W).
+        array: (H, W) or (micrographs, H, W), or a signal (N,).
         mask: see :class:`TiledMeasurement`.
 
     Attributes:
@@ -29,7 +29,7 @@ class ArrayMeasurement(TiledMeasurement):
 
     def __init__(self, array: np.ndarray, mask: np.ndarray | None = None) -> None:
         super().__init__(array.shape, array.dtype, mask)
-        self.array = array.reshape(self.shape) if array.ndim == 3 else array[None]
+        self.array = array.reshape(self.shape)
         self._path: Path | None = None
 
     @classmethod
@@ -80,7 +80,7 @@ class LazyMeasurement(TiledMeasurement):
     """An array of another library that is read piece by piece: dask, HDF5, Zarr in memory.
 
     Args:
-        array: (H, W) or (micrographs, H, W), with ``shape``, ``dtype`` and slices that NumPy can take.
+        array: (N,), (H, W) or (micrographs, H, W), with ``shape``, ``dtype`` and slices that NumPy can take.
         mask: see :class:`TiledMeasurement`.
     """
 
@@ -95,9 +95,9 @@ class LazyMeasurement(TiledMeasurement):
     def _reader(self) -> Reader:
         def read(micrograph: int, regions: Sequence[Region]) -> Iterator[np.ndarray]:
             for region in regions:
-                index = region.read if len(self.array.shape) == 2 else (micrograph, *region.read)
+                index = (micrograph, *region.read)[-len(self.array.shape) :]
                 # What slicing gives may be a view of pixels that are somebody else's.
-                yield np.array(self.array[index])
+                yield np.atleast_2d(np.array(self.array[index]))
 
         return read
 

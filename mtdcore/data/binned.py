@@ -8,6 +8,7 @@ from typing import Self
 
 import numpy as np
 
+from .._base.typing import plain
 from ..errors import ParameterError
 from .measurement import Measurement, Viewable
 from .tiles import Region, Tile, TileGeometry
@@ -71,7 +72,11 @@ class BinnedMeasurement(Viewable):
     def _fine(self, geometry: TileGeometry) -> TileGeometry:
         """The cut of the source that becomes this one; sharing, which has a scale of its own, is left out."""
         f = self.factor
-        return TileGeometry(f * geometry.side, f * geometry.unit, f * geometry.halo, f * geometry.reach)
+        side, unit, halo, reach = (
+            plain(f * rows, f * columns)
+            for rows, columns in (geometry.sides, geometry.units, geometry.halos, geometry.reaches)
+        )
+        return TileGeometry(side, unit, halo, reach)
 
     def _blocks(self, pixels: slice) -> slice:
         return slice(pixels.start // self.factor, pixels.stop // self.factor)

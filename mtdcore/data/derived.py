@@ -13,6 +13,7 @@ import numpy as np
 from scipy import fft, ndimage
 
 from .._base.numerics.convolution import wrapped
+from .._base.typing import plain
 from .measurement import Measurement, Viewable
 from .tiles import Region, Tile, TileGeometry
 
@@ -102,15 +103,14 @@ class Filtered(DerivedMeasurement):
 
     def tiles(self, geometry: TileGeometry) -> Iterator[Tile]:
         """The filtered tiles of this cut, of wider ones of the source."""
-        wide = replace(geometry, halo=geometry.halo + self._reach)
-        for tile in self.source.tiles(wide):
+        for tile in self.source.tiles(self._wide(geometry)):
             read = geometry.read(tile.region.owned, tile.micrograph_shape)
             yield self.derive(replace(tile, region=Region(tile.region.owned, read), geometry=geometry))
 
     def derive(self, tile: Tile) -> Tile:
         """One tile, whose values may reach further on each side than its region says."""
         reach, shape = self._reach, tile.micrograph_shape
-        wide = replace(tile.geometry, halo=tile.geometry.halo + reach).read(tile.region.owned, shape)
+        wide = self._wide(tile.geometry).read(tile.region.owned, shape)
         values = np.asarray(tile.values, np.float32 if self.dtype == np.float32 else np.float64)
         if tile.valid is not None:
             values = np.where(tile.valid, values, _around(values, tile.valid))
@@ -138,6 +138,11 @@ class Filtered(DerivedMeasurement):
     @property
     def _reach(self) -> int:
         return len(self.kernel) // 2
+
+    def _wide(self, geometry: TileGeometry) -> TileGeometry:
+        """The cut with what the filter reaches around each tile."""
+        rows, columns = geometry.halos
+        return replace(geometry, halo=plain(rows + self._reach, columns + self._reach))
 
 
 def filtered(measurement: Measurement, kernel: np.ndarray) -> Measurement:

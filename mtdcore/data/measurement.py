@@ -114,9 +114,9 @@ class TiledMeasurement(Viewable, ABC):
     """Cutting, masking and splitting; a subclass says where pixels come from (:meth:`_reader`).
 
     Args:
-        shape: (H, W) or (micrographs, H, W) of the stored pixels.
+        shape: (H, W) or (micrographs, H, W) of the stored pixels; (N,), a signal, is a single row.
         dtype: dtype of the stored pixels, integer or real.
-        mask: (H, W) for every micrograph or (micrographs, H, W); true where a pixel may be used. None: everywhere.
+        mask: (H, W) for every micrograph, (micrographs, H, W), or (N,) for a signal; true where a pixel may be used. None: everywhere.
 
     Raises:
         InputError: pixels that are not real numbers, a wrong number of axes, or a mask of another shape.
@@ -125,11 +125,12 @@ class TiledMeasurement(Viewable, ABC):
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype, mask: np.ndarray | None = None) -> None:
         if dtype.kind not in "iuf":
             raise InputError(f"a measurement needs integer or real pixels; got dtype {dtype}.")
-        if len(shape) not in (2, 3):
+        if len(shape) not in (1, 2, 3) or shape == (0,):
             raise InputError(
-                f"expected one micrograph (H, W) or a stack (micrographs, H, W); got an array of shape {shape}."
+                "expected a signal (N,), one micrograph (H, W) or a stack (micrographs, H, W); got an array of shape "
+                f"{shape}."
             )
-        count, height, width = (1, *shape) if len(shape) == 2 else shape
+        count, height, width = (*(1,) * (3 - len(shape)), *shape)
         self._shape = (count, height, width)
         # The smallest of the two dtypes that holds every stored value (float16 and short integers fit float32).
         lossless = np.result_type(dtype, np.float32).newbyteorder("=")
@@ -209,6 +210,7 @@ class TiledMeasurement(Viewable, ABC):
         return first, last
 
     def _stack_mask(self, mask: np.ndarray) -> np.ndarray:
+        mask = np.atleast_2d(mask)
         if mask.dtype != np.bool_ or mask.shape not in (self._shape, self._shape[1:]):
             raise InputError(
                 f"the mask must be boolean (true where a pixel may be used) of shape {self._shape[1:]} or {self._shape}; "

@@ -8,10 +8,14 @@ from itertools import islice
 
 import numpy as np
 
+from .._base.typing import plain
 from ..errors import InputError
 from . import Measurement
 from .pictures import SIDE, SQUARES, noise_level
 from .tiles import Tile, TileGeometry
+
+#: Width over height from which on a measurement is a signal, of which tiles are long instead of square.
+_LONG = 16
 
 
 def estimate_noise_std(measurement: Measurement) -> float:
@@ -62,7 +66,8 @@ def default_expected_count(shape: tuple[int, int, int], box_pixels: int, density
 def sample_tiles(measurement: Measurement) -> Iterator[Tile]:
     """A few tiles spread evenly over the measurement."""
     side = min(SIDE, *measurement.shape[1:])
-    geometry = TileGeometry(side=side, unit=1, halo=0, reach=0)
+    sides = tuple(SIDE**2 // side if n >= _LONG * side else side for n in measurement.shape[1:])
+    geometry = TileGeometry(side=plain(*sides), unit=1, halo=0, reach=0)
     for part in measurement.split(min(measurement.tile_count(geometry), SQUARES)):
         yield from islice(part.tiles(geometry), 1)
 

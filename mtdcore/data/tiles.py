@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .._base.typing import Array
+from .._base.typing import Array, Lengths, pair, plain
 
 #: Sites along one axis below which a tile is not cut for sharing.
 _SMALLEST_SHARE = 256
@@ -81,10 +81,11 @@ class Tile:
 
     def holds_frames(self, margin: int) -> bool:
         """Whether the windows of the owned corners, with so many pixels around, lie inside the micrograph."""
-        reach = self.geometry.reach + margin
         return all(
-            owned.start >= margin and owned.stop + reach <= length
-            for owned, length in zip(self.region.owned, self.micrograph_shape, strict=True)
+            owned.start >= margin and owned.stop + reach + margin <= length
+            for owned, reach, length in zip(
+                self.region.owned, self.geometry.reaches, self.micrograph_shape, strict=True
+            )
         )
 
     @property
@@ -96,15 +97,17 @@ class Tile:
         """
         extent = self.geometry.extent(self.micrograph_shape)
         cut = [
-            slice(relative.start, relative.stop + (self.geometry.reach if owned.stop == last else 0))
-            for relative, owned, last in zip(self.owned, self.region.owned, extent, strict=True)
+            slice(relative.start, relative.stop + (reach if owned.stop == last else 0))
+            for relative, owned, reach, last in zip(
+                self.owned, self.region.owned, self.geometry.reaches, extent, strict=True
+            )
         ]
         return cut[0], cut[1]
 
 
 @dataclass(frozen=True)
 class TileGeometry:
-    """The cut of a likelihood.
+    """The cut of a likelihood. Lengths are one number, or one along rows and one along columns.
 
     Attributes:
         side: largest number of sites a tile owns along one axis (a multiple of ``unit``).
@@ -115,68 +118,100 @@ class TileGeometry:
             costs nothing, threads then have equal shares.
     """
 
-    side: int
-    unit: int
-    halo: int
-    reach: int
+    side: Lengths
+    unit: Lengths
+    halo: Lengths
+    reach: Lengths
     shares: int = 1
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """``side`` along rows and columns."""
+        return pair(self.side)
+
+    @property
+    def units(self) -> tuple[int, int]:
+        """``unit`` along rows and columns."""
+        return pair(self.unit)
+
+    @property
+    def halos(self) -> tuple[int, int]:
+        """``halo`` along rows and columns."""
+        return pair(self.halo)
+
+    @property
+    def reaches(self) -> tuple[int, int]:
+        """``reach`` along rows and columns."""
+        return pair(self.reach)
 
     def extent(self, shape: tuple[int, int]) -> tuple[int, int]:
         """Number of sites along rows and columns of a micrograph of this shape (0 if too small)."""
-        rows, cols = (max(0, (n - self.reach) // self.unit * self.unit) for n in shape)
+        rows, cols = (
+            max(0, (n - reach) // unit * unit)
+            for n, reach, unit in zip(shape, self.reaches, self.units, strict=True)
+        )
         return (rows, cols) if rows and cols else (0, 0)
 
     def sites(self, shape: tuple[int, int, int]) -> int:
         """Number of sites (patches or window corners) of a measurement of this (micrographs, rows, columns) shape."""
         rows, cols = self.extent(shape[1:])
-        return shape[0] * (rows // self.unit) * (cols // self.unit)
+        high, wide = self.units
+        return shape[0] * (rows // high) * (cols // wide)
 
     def unused_pixels(self, shape: tuple[int, int]) -> int:
         """Pixels of the micrograph that no owned site covers (the remainder at the far edges)."""
         rows, cols = self.extent(shape)
         if not rows:
             return shape[0] * shape[1]
-        return shape[0] * shape[1] - (rows + self.reach) * (cols + self.reach)
+        below, right = self.reaches
+        return shape[0] * shape[1] - (rows + below) * (cols + right)
 
     def enlarged(self, pixels: int) -> TileGeometry:
         """The same cut with tiles of up to ``pixels`` a side read, never smaller than now."""
-        side = (pixels - 2 * self.halo - self.reach) // self.unit * self.unit
-        return replace(self, side=max(self.side, side))
+        rows, columns = (
+            max(side, (pixels - 2 * halo - reach) // unit * unit)
+            for side, halo, reach, unit in zip(self.sides, self.halos, self.reaches, self.units, strict=True)
+        )
+        return replace(self, side=plain(rows, columns))
 
     def regions(self, shape: tuple[int, int], first: int = 0, last: int | None = None) -> Iterator[Region]:
         """Regions ``first .. last - 1`` (all) of a micrograph in row-major order."""
-        row_cuts, col_cuts = (self._cuts(n) for n in self.extent(shape))
+        row_cuts, col_cuts = (self._cuts(n, axis) for axis, n in enumerate(self.extent(shape)))
         count = len(row_cuts) * len(col_cuts)
         for n in range(first, count if last is None else min(last, count)):
             rows, cols = row_cuts[n // len(col_cuts)], col_cuts[n % len(col_cuts)]
-            yield Region((rows, cols), (self._read(rows, shape[0]), self._read(cols, shape[1])))
+            yield Region((rows, cols), (self._read(rows, shape[0], 0), self._read(cols, shape[1], 1)))
 
     def count(self, shape: tuple[int, int]) -> int:
         """Number of regions of a micrograph of this shape."""
-        rows, cols = (len(self._cuts(n)) for n in self.extent(shape))
+        rows, cols = (len(self._cuts(n, axis)) for axis, n in enumerate(self.extent(shape)))
         return rows * cols
 
     def largest_read(self, shape: tuple[int, int]) -> tuple[int, int]:
         """Height and width of the largest region read from a micrograph of this shape."""
-        sizes = [
-            max((self._read(cut, n).stop - self._read(cut, n).start for cut in self._cuts(sites)), default=0)
-            for sites, n in zip(self.extent(shape), shape, strict=True)
-        ]
+        sizes = []
+        for axis, (sites, n) in enumerate(zip(self.extent(shape), shape, strict=True)):
+            read = [self._read(cut, n, axis) for cut in self._cuts(sites, axis)]
+            sizes.append(max((one.stop - one.start for one in read), default=0))
         return sizes[0], sizes[1]
 
-    def _cuts(self, extent: int) -> list[slice]:
+    def _cuts(self, extent: int, axis: int) -> list[slice]:
         """Balanced cuts: no sliver of a tile is left at the far edge."""
-        units, tiles = extent // self.unit, -(-extent // self.side)
+        unit = self.units[axis]
+        units, tiles = extent // unit, -(-extent // self.sides[axis])
         even = -(-tiles // self.shares) * self.shares
         if extent >= even * _SMALLEST_SHARE:
             tiles = min(even, units)
-        edges = [self.unit * (units * i // tiles) for i in range(tiles + 1)] if tiles else []
+        edges = [unit * (units * i // tiles) for i in range(tiles + 1)] if tiles else []
         return [slice(a, b) for a, b in pairwise(edges)]
 
     def read(self, owned: tuple[slice, slice], shape: tuple[int, int]) -> tuple[slice, slice]:
         """What the tile that owns these sites reads of a micrograph of this shape."""
-        rows, columns = (self._read(cut, n) for cut, n in zip(owned, shape, strict=True))
+        rows, columns = (
+            self._read(cut, n, axis) for axis, (cut, n) in enumerate(zip(owned, shape, strict=True))
+        )
         return rows, columns
 
-    def _read(self, owned: slice, length: int) -> slice:
-        return slice(max(0, owned.start - self.halo), min(length, owned.stop + self.halo + self.reach))
+    def _read(self, owned: slice, length: int, axis: int) -> slice:
+        halo, reach = self.halos[axis], self.reaches[axis]
+        return slice(max(0, owned.start - halo), min(length, owned.stop + halo + reach))

@@ -33,6 +33,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .._base.typing import Lengths, plain
 from ..data import Measurement
 from ..data.noise import estimate_noise_std, estimate_offset
 from ..errors import ParameterError
@@ -44,7 +45,7 @@ from ..model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
 from ..model.likelihood.base import check_whole
 from ..model.poses import may_be_mirrored, on_whole_pixels
 from ..model.priors import FlatPrior, Prior, has_own_units, is_flat
-from ..model.rotations import Rotations, in_plane
+from ..model.rotations import Rotations, in_plane, usual_rotations
 from ..model.shifts import Shifted
 from ..model.symmetry import Mirrored, invariant, order_of, symmetry_order
 from ..model.views import Classes, Views
@@ -76,7 +77,7 @@ _LIKELIHOODS: dict[str, type[PatchLikelihood] | type[WindowLikelihood]] = {
     "patch": PatchLikelihood,
 }
 
-Box: TypeAlias = int | tuple[int, int]
+Box: TypeAlias = Lengths
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ class Plan:
 
 
 def views_of(
-    rotations: int | Views,
+    rotations: int | Views | None,
     box_size: Box,
     classes: int,
     symmetry: str = "C1",
@@ -143,14 +144,15 @@ def views_of(
     K angles seen modulo ``360 / n`` degrees, as symmetry C_n has it, are ``K / gcd(K, n)`` different ones.
 
     Raises:
-        ParameterError: they have another box, or classes of their own.
+        ParameterError: they have another box, classes of their own, or are rotations that leave the box.
     """
+    shape = box_shape(box_size)
+    rotations = usual_rotations(shape) if rotations is None else rotations
     if isinstance(rotations, int | np.integer):
-        side = square(box_size)
         check_whole("rotations", rotations, "equally spaced angles")
-        views: Views = Rotations(int(rotations), side).of_symmetry(symmetry_order(symmetry))
+        views: Views = Rotations(int(rotations), plain(*shape)).of_symmetry(symmetry_order(symmetry))
     else:
-        views, shape = rotations, box_shape(box_size)
+        views = rotations
         if views.box_shape != shape:
             raise ParameterError(
                 f"the views have a box of {views.box_shape} pixels, and box_size is {shape}: give the same to both."
@@ -176,16 +178,6 @@ def box_shape(box_size: Box) -> tuple[int, int]:
     for side in sides:
         check_whole("box_size", side, "pixels")
     return int(sides[0]), int(sides[1])
-
-
-def square(box_size: Box) -> int:
-    """The side of a square box; rotations of another box are no permutation and leave it."""
-    height, width = box_shape(box_size)
-    if height != width:
-        raise ParameterError(
-            f"rotations need a square box; got {height} x {width} pixels: give one side, or views of this box."
-        )
-    return height
 
 
 def begin_likelihood(
@@ -337,11 +329,15 @@ def begin_state(
 
     Starts are draws from the prior where there is one. Without, the update says: random pixels, which are cooled, or faint ones
     for :class:`WienerUpdate`, which are not: at the noise level of a high temperature its filter leaves the mean over rotations
-    at best, an image that looks the same at all of them, which EM never leaves. Where the diameter is known several kinds race.
+    at best, an image that looks the same at all of them, which EM never leaves. Where the diameter is known several kinds race,
+    and in a box that is no square, too: signals are crowded, and of random pixels, cooled, all starts end at the same wrong
+    place (docs/signals.md).
     """
     kind = initial
     if kind is None:
-        kind = "samples" if not is_flat(prior) else update.start if diameter is None else "several"
+        height, width = likelihood.views.box_shape
+        some = diameter is not None or (height != width and update.start == "random")
+        kind = "samples" if not is_flat(prior) else "several" if some else update.start
     units = own_units(prior, prior_scale, update, likelihood)
     scales = None if units is None else (units.first(likelihood.noise_std),)
     if temperature is None:
@@ -416,7 +412,7 @@ def own_units(
     By default a scale is found where the prior has units of its own and the update tells them.
     """
     known = prior_scale is None and not (has_own_units(prior) and update.fits_scale)
-    return None if is_flat(prior) or known else OwnUnits.of(prior, likelihood.box_size)
+    return None if is_flat(prior) or known else OwnUnits.of(prior, plain(*likelihood.views.box_shape))
 
 
 def default_update(prior: Prior, likelihood: Likelihood) -> Update:

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from .._base.typing import Array
+from .._base.typing import Array, pair, plain
 from ..data import Measurement
 from ..errors import Doubt
 from ..estep.expectation import e_step, tile_cut
@@ -275,7 +275,9 @@ class _Iteration:
         turns = in_plane(views) or views
         if views.classes == 1 and not turns.exact and self.plan.symmetry == 1:
             target, passes = self._centred(target, likelihood, batch)
-        margin = max(1, max(views.box_shape) // 5)
+        # along an axis of one pixel, or that the box fills, there is nowhere to go
+        sides = zip(views.box_shape, self.source.shape[1:], strict=True)
+        margin = plain(*(min(max(1, n // 5), side - n) if n > 1 else 0 for n, side in sides))
         statistics = self.statistics(batch, target, replace(likelihood, margin=margin))
         if views.classes == 1:
             return self._framed(gauge, target, statistics, scales[0] if scales else 1.0), passes
@@ -304,7 +306,8 @@ class _Iteration:
         copies, margin = statistics.normal.bound * self.plan.symmetry, statistics.margin
         if copies <= 0.0:
             return target
-        average = self.average(np.pad(target, margin), statistics.framed())
+        around = [(m, m) for m in pair(margin)]
+        average = self.average(np.pad(target, around), statistics.framed())
         level = statistics.noise_std / math.sqrt(copies)
         asked = target / unit
         chosen = gauge.choose(asked, average / unit, level / unit)

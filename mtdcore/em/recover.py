@@ -44,7 +44,7 @@ def recover(
     *,
     mask: np.ndarray | None = None,
     box_size: Box,
-    rotations: int | Views = 4,
+    rotations: int | Views | None = None,
     coarse_rotations: int | Literal["auto"] | None = "auto",
     noise_std: float | Literal["auto"] = "auto",
     noise: Noise = "auto",
@@ -79,9 +79,10 @@ def recover(
     Args:
         measurement: anything :func:`open_measurement` takes; the mask of a ``numpy.ma`` array is kept.
         mask: bool, true where a pixel may be used, see :func:`open_measurement`.
-        box_size: side L of the box in pixels, or (height, width).
+        box_size: side L of the box in pixels, or (height, width): (1, w) for a motif of w samples in a signal, (channels, w) where it has
+            several channels, which the box then fills.
         rotations: views of the target, or a number K of equally spaced in-plane rotations; for copies at any angle about pi L, neighbours then
-            differ by one pixel at the edge of the box.
+            differ by one pixel at the edge of the box. None: 4, or 1 in a box that is no square, which takes no others but 2.
         coarse_rotations: window model: look for copies with so many of the angles, and score all K only where they may
             be (:mod:`mtdcore.estep.local`); None: score all everywhere; "auto": about pi L / 4 where K is at least twice that.
         noise_std: standard deviation of the noise in the units of the measurement; "auto": estimated, then

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .._base.numerics.fourier import radial_filter
+from .._base.typing import plain
 from ..errors import ParameterError
 from ..model.likelihood import Likelihood
 from ..model.priors import Prior, is_flat
@@ -83,14 +84,16 @@ def choose_starts(
                 raise ParameterError(
                     'initial="samples" draws from the prior, and there is none: give a prior or another start.'
                 )
-            images = sample_prior(prior, count * likelihood.classes, likelihood.box_size, seed=seed)
+            images = sample_prior(
+                prior, count * likelihood.classes, plain(*likelihood.views.box_shape), seed=seed
+            )
             return list(images.reshape(count, *one))
         case "blob":
             # Equal classes would stay equal for ever.
             rng = np.random.default_rng(seed)
             grain = rng.uniform(1.0 - _GRAIN, 1.0 + _GRAIN, size=one)
             widths = _width(likelihood, diameter, rng) * _BLOB_SPREAD ** _steps(count)
-            blobs = [_blob(likelihood.box_size, width) for width in widths]
+            blobs = [_blob(likelihood.views.box_shape, width) for width in widths]
             return [_faint(blob, likelihood) * (grain if likelihood.classes > 1 else 1.0) for blob in blobs]
         case "several":
             rings, faint = count // 4, count // 3
@@ -100,7 +103,7 @@ def choose_starts(
                 rng = np.random.default_rng((seed, rings))
                 grain = rng.uniform(1.0 - _GRAIN, 1.0 + _GRAIN, size=one)
                 radii = _RING * _width(likelihood, diameter, rng) * _BLOB_SPREAD ** (0.5 * _steps(rings))
-                found += [_faint(_ring(likelihood.box_size, r) * grain, likelihood) for r in radii]
+                found += [_faint(_ring(likelihood.views.box_shape, r) * grain, likelihood) for r in radii]
             return found + (choose_starts("faint", faint, prior, *more) if faint else [])
     raise ParameterError(
         f'initial must be "random", "uniform", "samples", "blob", "faint", "several" or an image; got {initial!r}.'
@@ -120,7 +123,7 @@ def _given(images: ArrayLike, one: tuple[int, ...]) -> list[np.ndarray]:
 
 def _width(likelihood: Likelihood, diameter: float | None, rng: np.random.Generator) -> float:
     """Middle standard deviation of blobs in pixels, which another seed makes a little wider or narrower."""
-    middle = likelihood.box_size * _BLOB_WIDTH if diameter is None else diameter * _OF_DIAMETER
+    middle = max(likelihood.views.box_shape) * _BLOB_WIDTH if diameter is None else diameter * _OF_DIAMETER
     return float(middle * 2.0 ** rng.uniform(-_JITTER, _JITTER))
 
 
@@ -129,18 +132,17 @@ def _steps(count: int) -> np.ndarray:
     return np.linspace(-1.0, 1.0, count) if count > 1 else np.zeros(1)
 
 
-def _ring(side: int, radius: float) -> np.ndarray:
+def _ring(shape: tuple[int, int], radius: float) -> np.ndarray:
     """A soft ring of this radius in pixels."""
-    offset = np.arange(side) - (side - 1) / 2
-    distance = np.hypot(offset[:, None], offset)
+    down, across = (np.arange(n) - (n - 1) / 2 for n in shape)
+    distance = np.hypot(down[:, None], across)
     return np.asarray(np.exp(-0.5 * ((distance - radius) / (_THICKNESS * radius)) ** 2))
 
 
-def _blob(side: int, width: float) -> np.ndarray:
+def _blob(shape: tuple[int, int], width: float) -> np.ndarray:
     """A Gaussian blob of this standard deviation, in pixels."""
-    offset = np.arange(side) - (side - 1) / 2
-    line = np.exp(-0.5 * (offset / width) ** 2)
-    return np.outer(line, line)
+    down, across = (np.exp(-0.5 * ((np.arange(n) - (n - 1) / 2) / width) ** 2) for n in shape)
+    return np.outer(down, across)
 
 
 def _faint(images: np.ndarray, likelihood: Likelihood, wanted: float = _FAINT_NORM) -> np.ndarray:

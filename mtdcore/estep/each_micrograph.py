@@ -14,7 +14,7 @@ from itertools import groupby
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from .._base.typing import Array
+from .._base.typing import Array, Lengths
 from ..data.tiles import Tile
 from ..model.filters.optics import Defocused, spectral
 from ..model.likelihood import Likelihood
@@ -108,11 +108,13 @@ def _linearised(
     return Quadratic(slope + normal(target), normal)
 
 
-def padded(images: Array, margin: int, axes: int = 2) -> Array:
-    """Images with ``margin`` zeros on each side of their last ``axes`` axes."""
+def padded(images: Array, margin: Lengths, axes: int = 2) -> Array:
+    """Images with ``margin`` zeros on each side of their last ``axes`` axes; two margins are of the last two."""
     xp, shape = array_namespace(images), tuple(images.shape)
     first = len(shape) - axes
-    wide = (*shape[:first], *(n + 2 * margin for n in shape[first:]))
+    margins = margin if isinstance(margin, tuple) else (margin,) * axes
+    wide = (*shape[:first], *(n + 2 * m for n, m in zip(shape[first:], margins, strict=True)))
     frame = xp.zeros(wide, dtype=images.dtype, device=device(images))
-    frame[(..., *(slice(margin, margin + n) for n in shape[first:]))] = images
+    inner = (slice(m, m + n) for n, m in zip(shape[first:], margins, strict=True))
+    frame[(..., *inner)] = images
     return frame

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import Executor
 from functools import partial
 
@@ -61,7 +62,8 @@ def e_step(
     cut = tile_cut(bound, engine) if tile_pixels is None else bound.geometry.enlarged(tile_pixels)
     # a backend that has work to do once per call, whatever the number of tiles, asks for more of them
     least = getattr(engine, "tiles_together", LEAST_TILES)
-    together = max(least, PART_TILES * bound.geometry.side**2 // cut.side**2)
+    own, enlarged = (math.prod(geometry.sides) for geometry in (bound.geometry, cut))
+    together = max(least, PART_TILES * own // enlarged)
     parts = source.split(max(1, -(-source.tile_count(cut) // together)))
     work = partial(_part, cut=cut, target=target, likelihood=bound, backend=engine, coarse=coarse)
     return map_sum(work, parts, executor)

@@ -172,7 +172,7 @@ def local_sums(
         likelihood: bound to the measurement.
         backend: gives the array library.
     """
-    xp, side = backend.xp, likelihood.box_size + 2 * likelihood.margin
+    xp, pixels = backend.xp, math.prod(likelihood.frame_shape)
     windows = _Windows.cut(tile, places, likelihood, backend)
     at_angles = windows.log_odds(templates, likelihood, backend)
     peak = xp.max(at_angles, axis=1)
@@ -186,9 +186,9 @@ def local_sums(
     shrink = np.where(owned[places], -log_norm[places], -np.inf)
     weights = xp.matrix_transpose(xp.exp(at_angles + backend.asarray(shrink)[:, None]))
     mass = xp.sum(weights, axis=1)
-    frame = (likelihood.templates, side, side)
+    frame = (likelihood.templates, *likelihood.frame_shape)
     covered = (
-        xp.broadcast_to(mass[:, None], (mass.shape[0], side**2))
+        xp.broadcast_to(mass[:, None], (mass.shape[0], pixels))
         if windows.valid is None
         else weights @ windows.valid
     )
@@ -217,27 +217,26 @@ class _Windows:
     @classmethod
     def cut(cls, tile: Tile, places: np.ndarray, likelihood: WindowLikelihood, backend: Backend) -> _Windows:
         """Cut them out of a tile, with zeros beyond it."""
-        margin = likelihood.margin
-        side = likelihood.box_size + 2 * margin
+        shape, around = likelihood.frame_shape, [(m, m) for m in likelihood.margins]
 
         def frames(values: np.ndarray) -> Array:
-            every = sliding_window_view(np.pad(values, margin), (side, side))
-            return backend.asarray(every[places].reshape(-1, side**2))
+            every = sliding_window_view(np.pad(values, around), shape)
+            return backend.asarray(every[places].reshape(-1, math.prod(shape)))
 
-        if tile.valid is None and margin == 0:
+        if tile.valid is None and not any(likelihood.margins):
             return cls(frames(tile.values), None)
         valid = np.ones(tile.values.shape, bool) if tile.valid is None else tile.valid
         return cls(frames(tile.values), frames(valid))
 
     def log_odds(self, stack: Array, likelihood: WindowLikelihood, backend: Backend) -> Array:
         """(n, C K) log (lam / K) + Lambda(x, k), one matrix product (two where pixels are missing)."""
-        xp, length, margin = backend.xp, likelihood.box_size, likelihood.margin
-        side, inner = length + 2 * margin, slice(margin, margin + length)
+        xp, pixels = backend.xp, math.prod(likelihood.views.box_shape)
+        inner = (slice(None), *likelihood.inner)
 
         def boxes(frames: Array) -> Array:
-            return xp.reshape(xp.reshape(frames, (-1, side, side))[:, inner, inner], (-1, length**2))
+            return xp.reshape(xp.reshape(frames, (-1, *likelihood.frame_shape))[inner], (-1, pixels))
 
-        templates = xp.matrix_transpose(xp.reshape(stack, (-1, length**2)))
+        templates = xp.matrix_transpose(xp.reshape(stack, (-1, pixels)))
         energy = xp.sum(templates**2, axis=0) if self.valid is None else boxes(self.valid) @ templates**2
         log_prior = likelihood.template_bias + likelihood.log_activity - math.log(likelihood.templates)
         gain = boxes(self.pixels) @ templates - 0.5 * energy

@@ -87,7 +87,7 @@ def residual_spectrum(
     window = likelihood if likelihood.localises else localised(likelihood, max(copies or 0.0, 1e-3))
     bound = window.bind(measurement.shape)
     plain = bound.with_whitening(None)
-    reach, halo = bound.geometry.reach, bound.geometry.halo
+    reach, halo = max(bound.geometry.reaches), max(bound.geometry.halos)
     wide = max(min(_PIECES * side, math.isqrt(_WEIGHTS // bound.templates)), side + reach)
     geometry = bound.geometry.enlarged(wide + 2 * halo + reach)
     posterior = None if target is None else Posterior(target, bound, backend)
@@ -149,12 +149,15 @@ def _tile_sums(
     tile: Tile, weights: np.ndarray | None, templates: np.ndarray | None, level: float, side: int
 ) -> _Sums:
     """Sums of one tile, over the pixels to which no copy of another tile contributes."""
-    extent, reach = tile.geometry.extent(tile.micrograph_shape), tile.geometry.reach
+    extent, reaches = tile.geometry.extent(tile.micrograph_shape), tile.geometry.reaches
     owned, read = tile.region
-    near = tuple(slice(o.start - r.start, o.stop + reach - r.start) for o, r in zip(owned, read, strict=True))
+    near = tuple(
+        slice(o.start - r.start, o.stop + reach - r.start)
+        for o, r, reach in zip(owned, read, reaches, strict=True)
+    )
     complete = tuple(
         slice(reach if o.start else 0, o.stop - o.start + (reach if o.stop == n else 0))
-        for o, n in zip(owned, extent, strict=True)
+        for o, n, reach in zip(owned, extent, reaches, strict=True)
     )
     left = tile.values[near][complete] / level
     use = np.ones(left.shape, bool) if tile.valid is None else tile.valid[near][complete]

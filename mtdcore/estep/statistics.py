@@ -17,7 +17,7 @@ from array_api_compat import array_namespace
 from .._base.files import write_whole
 from .._base.numerics.conversion import on_host
 from .._base.records import Damaged, seal, unseal
-from .._base.typing import Array
+from .._base.typing import Array, Lengths, plain
 from ..errors import InputError, ParameterError
 from ..model.normal import Blocks, Normal
 from ..model.records import normal_from_record, normal_record
@@ -211,9 +211,13 @@ class Statistics:
         return len(self.class_mass)
 
     @property
-    def margin(self) -> int:
+    def margin(self) -> Lengths:
         """Pixels kept around the target on each side."""
-        return 0 if self.frame is None else int(self.frame.right.shape[-1] - self.right.shape[-1]) // 2
+        if self.frame is None:
+            return 0
+        wide, shape = self.frame.right.shape[-2:], self.right.shape[-2:]
+        rows, columns = (int(n - m) // 2 for n, m in zip(wide, shape, strict=True))
+        return plain(rows, columns)
 
     def of_class(self, index: int) -> Statistics:
         """Those of one class; what is summed over the measurement (energy, pixels, ...) stays that of all classes."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .._base.typing import Array
+from .._base.typing import Array, Lengths, pair, plain
 from ..errors import ParameterError
 from ..model.likelihood import Likelihood
 
@@ -32,7 +32,8 @@ class TemplateSums:
     """Sums of one E-step for each of T templates, additive over tiles.
 
     Attributes:
-        backprojection: (T, B, B) float64 of the backend's library, B = box_size + 2 margin; posterior-weighted sum of
+        backprojection: (T, B, B) float64 of the backend's library, B = box_size + 2 margin (of a box that is no square, both along
+            each axis); posterior-weighted sum of
             measurement pixels in the frame of each template.
         coverage: (T, B, B) float64, posterior mass that saw each of those pixels.
         class_mass: (C,) NumPy float64, posterior mass of the poses that show something of each class.
@@ -44,7 +45,7 @@ class TemplateSums:
         sites: patches (patch model) or corners (window model) that were scored.
         pixels: valid pixels that ``energy`` and ``total`` sum over.
         noise_std: noise level at which the posterior was computed.
-        box_size: side L of the templates.
+        box_size: side L of the templates, or (height, width).
     """
 
     backprojection: Array
@@ -58,14 +59,14 @@ class TemplateSums:
     sites: float
     pixels: float
     noise_std: float
-    box_size: int
+    box_size: Lengths
 
     @classmethod
     def zeros(cls, templates: int, likelihood: Likelihood, xp: Any = np) -> TemplateSums:
         """The neutral element of ``+`` for so many templates of a likelihood, in an array library."""
-        box_size, noise_std = likelihood.box_size, likelihood.noise_std
-        side = box_size + 2 * likelihood.margin
-        empty, mass = xp.zeros((templates, side, side), dtype=xp.float64), np.zeros(likelihood.classes)
+        box_size, noise_std = plain(*likelihood.views.box_shape), likelihood.noise_std
+        shape = (templates, *likelihood.frame_shape)
+        empty, mass = xp.zeros(shape, dtype=xp.float64), np.zeros(likelihood.classes)
         return cls(empty, empty, mass, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, noise_std, box_size)
 
     def __add__(self, other: TemplateSums) -> TemplateSums:
@@ -80,16 +81,20 @@ class TemplateSums:
         return replace(self, **{name: getattr(self, name) + getattr(other, name) for name in SUMMED})
 
     @property
-    def margin(self) -> int:
+    def margin(self) -> Lengths:
         """Pixels kept around the box on each side."""
-        return int(self.backprojection.shape[-1] - self.box_size) // 2
+        rows, columns = (
+            int(side - n) // 2
+            for side, n in zip(self.backprojection.shape[-2:], pair(self.box_size), strict=True)
+        )
+        return plain(rows, columns)
 
     def cropped(self) -> TemplateSums:
         """The same sums without the margin."""
-        m = self.margin
-        if m == 0:
+        if self.margin == 0:
             return self
-        inner = (slice(None), slice(m, -m), slice(m, -m))
+        (above, beside), (height, width) = pair(self.margin), pair(self.box_size)
+        inner = (slice(None), slice(above, above + height), slice(beside, beside + width))
         return replace(self, backprojection=self.backprojection[inner], coverage=self.coverage[inner])
 
     def moved(self, convert: Callable[[Array], Array]) -> TemplateSums:

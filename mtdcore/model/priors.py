@@ -9,7 +9,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from .._base.typing import Array
+from .._base.typing import Array, Lengths
 from ..errors import ParameterError
 
 
@@ -59,7 +59,7 @@ def has_own_units(prior: Prior) -> bool:
     return bool(getattr(prior, "own_units", False))
 
 
-def centre_of(prior: Prior, box_size: int) -> tuple[float, ...] | None:
+def centre_of(prior: Prior, box_size: Lengths) -> tuple[float, ...] | None:
     """(row, column), for volumes (z, y, x): where a prior has its images in a box of ``box_size`` pixels; None if it does not say."""
     asked = getattr(prior, "centre_in", None)
     centre = getattr(prior, "centre", None) if asked is None else asked(box_size)
@@ -91,7 +91,7 @@ class ScaledPrior:
         """See :func:`spread_of`."""
         return self.scale * spread_of(self.prior)
 
-    def centre_in(self, box_size: int) -> tuple[float, ...] | None:
+    def centre_in(self, box_size: Lengths) -> tuple[float, ...] | None:
         """See :func:`centre_of`: units do not move an image."""
         return centre_of(self.prior, box_size)
 
@@ -119,7 +119,7 @@ class GaussianPrior:
     Mean and std are in the units of the measurement: of c times a measurement they are c times as large.
 
     Attributes:
-        mean: scalar or (L, L) array, prior mean of each pixel.
+        mean: scalar or array of the shape of the box, prior mean of each pixel.
         std: positive standard deviation of each pixel.
     """
 

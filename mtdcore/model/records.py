@@ -48,6 +48,8 @@ def views_from_record(record: Mapping[str, Any]) -> Views:
     values = {name: value for name, value in record.items() if name != "view"}
     if "views" in values:
         values["views"] = views_from_record(values["views"])
+    if isinstance(values.get("box_size"), list):
+        values["box_size"] = tuple(values["box_size"])
     if "transfer" in values:
         values["transfer"] = np.array(values["transfer"])
     if "whitening" in values:

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from .._base.typing import Array
+from .._base.typing import Array, Lengths, pair, plain
 from ..errors import ParameterError
 from .normal import Diagonal, Normal, PerView
 from .views import EVERY, Views, extended
@@ -35,9 +35,11 @@ class Rotations:
 
     Of an image with symmetry C_n the angles below ``2 pi / n`` are all there are (its asymmetric unit); n = 1: all around.
 
+    Of an image that is no square, a signal for instance, one or two: as it is, and turned by 180 degrees.
+
     Attributes:
         count: number of rotations K.
-        box_size: side L of the image in pixels.
+        box_size: side L of the image in pixels, or (height, width).
         support: "square" keeps every pixel of the box; "disc" keeps the inscribed disc, the largest set
             that no rotation moves out of the box (the target is multiplied by it before rotation). None:
             square when all rotations are right angles, disc otherwise.
@@ -45,15 +47,24 @@ class Rotations:
     """
 
     count: int
-    box_size: int
+    box_size: Lengths
     support: Support | None = None
     symmetry: int = 1
 
     def __post_init__(self) -> None:
-        if min(self.count, self.box_size, self.symmetry) < 1:
+        height, width = pair(self.box_size)
+        if min(self.count, height, width, self.symmetry) < 1:
             raise ParameterError(
                 f"rotations, box_size and symmetry must be positive; got {self.count} rotations of a box of {self.box_size} "
                 f"with symmetry C{self.symmetry}."
+            )
+        object.__setattr__(
+            self, "box_size", plain(height, width)
+        )  # one way to write a square: equal views are equal
+        if height != width and (self.around > 2 or self.support == "disc"):
+            raise ParameterError(
+                f"rotations other than by 180 degrees need a square box; got {self.around} angles in a full turn of a box of {height} x {width} "
+                "pixels: give rotations=1 (or 2, for copies that are also turned round), symmetry C1 (or C2), or one side as box_size."
             )
 
     @property
@@ -69,7 +80,7 @@ class Rotations:
     @property
     def box_shape(self) -> tuple[int, int]:
         """(L, L) pixels of a template."""
-        return self.box_size, self.box_size
+        return pair(self.box_size)
 
     @property
     def target_shape(self) -> tuple[int, ...]:
@@ -112,7 +123,7 @@ class Rotations:
         if self.support == "square" or (self.support is None and self.exact):
             return None
         xp = array_namespace(like)
-        return xp.asarray(disc(self.box_size), dtype=like.dtype, device=device(like))
+        return xp.asarray(disc(self.box_shape[0]), dtype=like.dtype, device=device(like))
 
     def apply(self, target: Array, part: slice = EVERY) -> Array:
         """(L, L) image -> (K, L, L) rotated copies, or some of them."""
@@ -138,9 +149,10 @@ class Rotations:
             return Diagonal(self.adjoint(coverage, part))
         return PerView(self, extended(coverage, part, self.count))
 
-    def framed(self, margin: int) -> Rotations:
+    def framed(self, margin: Lengths) -> Rotations:
         """The same rotations of a larger image."""
-        return replace(self, box_size=self.box_size + 2 * margin)
+        rows, columns = (n + 2 * m for n, m in zip(self.box_shape, pair(margin), strict=True))
+        return replace(self, box_size=plain(rows, columns))
 
     def coarse(self, count: int, band: float | None = None) -> Rotations:
         """``count`` equally spaced rotations on the same support; the band is not used."""
@@ -160,6 +172,11 @@ class Rotations:
             raise ParameterError(
                 f"expected an array of shape {expected} for {self.count} rotations; got {tuple(array.shape)}."
             )
+
+
+def usual_rotations(shape: tuple[int, ...]) -> int:
+    """How many rotations copies have where nobody says: 4 in a square box, 1 in any other."""
+    return 4 if shape[-1] == shape[-2] else 1
 
 
 def in_plane(views: Views) -> Rotations | None:

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from .._base.typing import Lengths
 from .priors import Prior, denoise, spread_of
 
 #: Lowest level of a chain in spreads of the prior, where the denoiser's answer is taken as it is.
@@ -19,7 +20,7 @@ _IMAGE_LEVEL, _VOLUME_LEVEL = 10.0, 1.5
 def sample_prior(
     prior: Prior,
     count: int,
-    box_size: int,
+    box_size: Lengths,
     *,
     level: float | None = None,
     steps: int = 24,
@@ -31,7 +32,7 @@ def sample_prior(
     Args:
         prior: the prior.
         count: number B.
-        box_size: side L in pixels.
+        box_size: side L in pixels; of images also (height, width).
         level: start of the chain in spreads of the prior (:func:`spread_of`), well above that of what is drawn, in any direction;
             None: 10 for images; for volumes 1.5 times the norm of one of root mean square 1, whose mean the start hides.
         steps: levels from there down to 0.02 spreads, spaced geometrically; volumes need about twice as many.
@@ -41,10 +42,11 @@ def sample_prior(
     Returns:
         (B, L, L) or (B, L, L, L) float64.
     """
+    shape = box_size if isinstance(box_size, tuple) else (box_size,) * dimension
     if level is None:
-        level = _IMAGE_LEVEL if dimension == 2 else _VOLUME_LEVEL * box_size ** (dimension / 2)
+        level = _IMAGE_LEVEL if dimension == 2 else _VOLUME_LEVEL * math.sqrt(math.prod(shape))
     noise, level = np.random.default_rng(seed), level * spread_of(prior)
-    start = level * noise.standard_normal((count,) + (box_size,) * dimension)
+    start = level * noise.standard_normal((count, *shape))
     return sample_from(prior, start, level, steps=steps, noise=noise)
 
 

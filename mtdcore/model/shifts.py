@@ -98,9 +98,13 @@ class Shifted(Composed):
 
 
 def translate(image: Array, shift: tuple[float, float]) -> Array:
-    """(L, L) image moved down and to the right by any number of pixels below L, band-limited; zeros move in."""
+    """(L, L) image moved down and to the right by any number of pixels below L, band-limited; zeros move in; also (h, w)."""
     xp = array_namespace(image)
     length = image.shape[-1]
+    if image.shape[-2] != length:
+        made = [shift_matrices(n, np.array([step]))[0] for n, step in zip(image.shape, shift, strict=True)]
+        down, right = (xp.asarray(m, dtype=image.dtype, device=device(image)) for m in made)
+        return down @ image @ xp.matrix_transpose(right)
     before = length // 2
     padded = xp.zeros((1, 2 * length, 2 * length), dtype=image.dtype, device=device(image))
     padded[0, before : before + length, before : before + length] = image

@@ -17,7 +17,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from .._base.numerics.conjugate_gradients import conjugate_gradients
-from .._base.typing import Array
+from .._base.typing import Array, plain
 from ..errors import ParameterError
 from .normal import Blocks, Diagonal, Normal, PerView
 from .rotations import Rotations, in_plane
@@ -49,7 +49,7 @@ def invariant(images: Array, order: int) -> Array:
     """``P F``: (..., L, L) images, each the mean over its n rotations."""
     if order == 1:
         return images
-    return _each(images, lambda image: _mean(Rotations(order, image.shape[-1]).apply(image)))
+    return _each(images, lambda image: _mean(Rotations(order, plain(*image.shape)).apply(image)))
 
 
 def invariant_adjoint(images: Array, order: int) -> Array:
@@ -58,7 +58,7 @@ def invariant_adjoint(images: Array, order: int) -> Array:
         return images
 
     def back(image: Array) -> Array:
-        xp, rotations = array_namespace(image), Rotations(order, image.shape[-1])
+        xp, rotations = array_namespace(image), Rotations(order, plain(*image.shape))
         return rotations.adjoint(xp.broadcast_to(image, (order, *image.shape)) + 0.0) / order
 
     return _each(images, back)

@@ -12,7 +12,7 @@ from typing import Protocol, Self, cast, runtime_checkable
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from .._base.typing import Array
+from .._base.typing import Array, Lengths
 from ..errors import ParameterError
 from .normal import Blocks, Normal
 
@@ -83,8 +83,8 @@ class Views(Protocol):
         """
         ...
 
-    def framed(self, margin: int) -> Views:
-        """The same views of a target with ``margin`` more pixels on each side, in a box as much larger."""
+    def framed(self, margin: Lengths) -> Views:
+        """The same views of a target with ``margin`` more pixels on each side, in a box as much larger; also (along rows, along columns)."""
         ...
 
     def coarse(self, count: int, band: float | None = None) -> Views | None:
@@ -146,7 +146,7 @@ class Composed:
         """See :class:`Views`."""
         return self.views.gain
 
-    def framed(self, margin: int) -> Self:
+    def framed(self, margin: Lengths) -> Self:
         """See :class:`Views`."""
         return replace(self, views=self.views.framed(margin))
 

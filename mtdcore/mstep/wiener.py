@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -75,9 +76,10 @@ def target_spectrum(statistics: Statistics) -> np.ndarray | None:
     Returns:
         (33,) variance per pixel at frequencies evenly spaced from 0 to 1/2 cycles per pixel.
     """
-    xp, side = array_namespace(statistics.right), statistics.right.shape[-1]
-    spectrum = xp.abs(xp.fft.rfftn(statistics.right)) ** 2 / side**2
-    frequency = radial_frequencies((side, side), np.float64)
+    xp, shape = array_namespace(statistics.right), tuple(statistics.right.shape)
+    side = max(shape)
+    spectrum = xp.abs(xp.fft.rfftn(statistics.right)) ** 2 / math.prod(shape)
+    frequency = radial_frequencies(shape, np.float64)
     ring = np.minimum(np.rint(frequency * side).astype(int), side // 2)
     pixels = np.bincount(ring.ravel())
     # ring by ring on the host: a few numbers

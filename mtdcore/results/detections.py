@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from scipy import ndimage
 
 from .._base.files import write_whole
-from .._base.typing import Array
+from .._base.typing import Array, Lengths, pair, plain
 from ..data import MeasurementLike, open_measurement
 from ..data.micrographs.star import write_star
 from ..data.tiles import Region, Tile
@@ -29,6 +30,9 @@ from ..model.likelihood import Likelihood
 from ..model.poses import Poses, may_be_mirrored
 from .metrics import Alignment
 from .places import Places
+
+#: Digits of what needs more than six: a day of a signal to a microsecond.
+_DIGITS = {"seconds": 12}
 
 #: Largest probability that counts: beyond it, float32 weights cannot tell 1 - q from 0. It caps log-odds at 16 nats.
 _SUREST = 1.0 - 2.0**-23
@@ -45,7 +49,7 @@ class Detections:
         rotation: (N,) int64 index k: the copy looks like the target turned by ``2 pi k / K`` counter-clockwise. Of a target with
             symmetry C_n the k below K / n are all there are.
         probability: (N,) float64 posterior probability that a copy is there, within a few pixels.
-        box_size: side L of the box in pixels.
+        box_size: side L of the box in pixels, or (height, width).
         rotations: number K of rotations in a full turn.
         class_index: (N,) int64, which of the targets the copy shows; 0 where there is one.
         mirrored: (N,) bool, whether the copy looks like the mirror image of the target, its columns in reverse order, turned by
@@ -57,7 +61,7 @@ class Detections:
     column: np.ndarray
     rotation: np.ndarray
     probability: np.ndarray
-    box_size: int
+    box_size: Lengths
     rotations: int
     class_index: np.ndarray
     mirrored: np.ndarray | None = None
@@ -111,12 +115,13 @@ class Detections:
             )
         return replace(self, row=row, column=column)
 
-    def _columns(self) -> dict[str, np.ndarray]:
+    def _columns(self, sampling_rate: float | None = None) -> dict[str, np.ndarray]:
         """(N,) values of each field of :meth:`records`, in the order of the table."""
         return {
             "micrograph": self.micrograph,
             "row": self.row,
             "column": self.column,
+            **({} if sampling_rate is None else {"seconds": self.column / sampling_rate}),
             "rotation": self.rotation,
             "angle_degrees": self.angle,
             "probability": self.probability,
@@ -125,37 +130,44 @@ class Detections:
             **({} if self.mirrored is None else {"mirrored": self.mirrored}),
         }
 
-    def records(self) -> list[dict[str, int | float]]:
-        """One dictionary per copy: micrograph, row and column of the corner, rotation, angle, probability, log-odds, class, hand."""
-        columns = self._columns()
+    def records(self, sampling_rate: float | None = None) -> list[dict[str, int | float]]:
+        """One dictionary per copy: micrograph, row and column of the corner, rotation, angle, probability, log-odds, class, hand.
 
-        def plain(name: str, value: np.generic) -> int | float:
-            if value.dtype.kind != "f":
-                return int(value)
-            return round(float(value), 3) if name in ("row", "column") else float(f"{value:.6g}")
+        Args:
+            sampling_rate: of a signal, samples per second: the column, which is the first sample of the copy, in seconds as well.
+        """
+        columns = self._columns(sampling_rate)
 
-        return [{n: plain(n, v[i]) for n, v in columns.items()} for i in range(len(self))]
+        def value(name: str, number: np.generic) -> int | float:
+            if number.dtype.kind != "f":
+                return int(number)
+            if name in ("row", "column"):
+                return round(float(number), 3)
+            return float(f"{number:.{_DIGITS.get(name, 6)}g}")
 
-    def to_csv(self, path: str | Path) -> None:
+        return [{n: value(n, v[i]) for n, v in columns.items()} for i in range(len(self))]
+
+    def to_csv(self, path: str | Path, sampling_rate: float | None = None) -> None:
         """One line per copy, the fields of :meth:`records`.
 
         Raises:
             StorageError: the file cannot be written.
         """
         text = io.StringIO()
-        writer = csv.DictWriter(text, self._columns(), lineterminator="\n")
+        writer = csv.DictWriter(text, self._columns(sampling_rate), lineterminator="\n")
         writer.writeheader()
-        for row in self.records():
+        for row in self.records(sampling_rate):
             writer.writerow({n: _text(n, v) for n, v in row.items()})
         write_whole(Path(path), lambda file: file.write(text.getvalue().encode()))
 
-    def to_json(self, path: str | Path) -> None:
+    def to_json(self, path: str | Path, sampling_rate: float | None = None) -> None:
         """A list of :meth:`records`, with the size of the box and the number of rotations.
 
         Raises:
             StorageError: the file cannot be written.
         """
-        found = {"box_size": self.box_size, "rotations": self.rotations, "copies": self.records()}
+        copies = self.records(sampling_rate)
+        found = {"box_size": self.box_size, "rotations": self.rotations, "copies": copies}
         write_whole(Path(path), lambda file: file.write((json.dumps(found) + "\n").encode()))
 
     def only(self, micrograph: int) -> Detections:
@@ -173,10 +185,10 @@ class Detections:
         Args:
             binning: pixels of the micrograph, along one side, in a pixel of the measurement.
         """
-        half = self.box_size // 2
+        down, across = (n // 2 for n in pair(self.box_size))
         return {
-            "rlnCoordinateX": [f"{x:.6f}" for x in (self.column + half) * binning],
-            "rlnCoordinateY": [f"{y:.6f}" for y in (self.row + half) * binning],
+            "rlnCoordinateX": [f"{x:.6f}" for x in (self.column + across) * binning],
+            "rlnCoordinateY": [f"{y:.6f}" for y in (self.row + down) * binning],
             "rlnAnglePsi": [f"{angle:.6f}" for angle in self.angle],
             "rlnClassNumber": [int(c) + 1 for c in self.class_index],
             "rlnAutopickFigureOfMerit": [f"{odds:.6f}" for odds in self.log_odds],
@@ -229,7 +241,7 @@ def detect(
         backend: a backend or its name.
         threshold: smallest probability of a copy, in (0, 1).
         reach: pixels around the best corner over which the posterior of one copy is summed; None: an eighth of the
-            box. At most (d - 1) // 2, so that two copies at the minimum separation d never share any.
+            box, of its longer side. At most (d - 1) // 2, so that two copies at the minimum separation d never share any.
 
     Raises:
         ParameterError: not the window model, or an argument outside its domain.
@@ -246,21 +258,22 @@ def detect(
         raise ParameterError(f"reach should be zero or a positive number of pixels; got {reach}.")
     source, views = open_measurement(measurement), likelihood.views
     check_box_fits(source, views)
-    wanted = max(1, likelihood.box_size // 8) if reach is None else reach
-    reach = min(wanted, (likelihood.separation - 1) // 2)
+    wanted = max(1, max(views.box_shape) // 8) if reach is None else reach
+    reaches = tuple(min(wanted, (d - 1) // 2) for d in likelihood.separations)
     # A wider halo, so that a tile can also judge the corners around those it owns: peaks know no borders.
-    wide = replace(likelihood.bind(source.shape), margin=likelihood.separation - 1 + reach)
+    halo = (d - 1 + near for d, near in zip(likelihood.separations, reaches, strict=True))
+    wide = replace(likelihood.bind(source.shape), margin=plain(*halo))
     engine, every = get_backend(backend), Poses.of(views)
     posterior, poses = Posterior(target, wide, engine), every.where(every.whole)
     between = len(every.whole) < views.count  # are there templates between pixels?
     found, refined = [np.empty((0, 7))], None
     for tile in wide.whitened(source).tiles(wide.geometry):
-        grown, core = _grown(tile, reach)
+        grown, core = _grown(tile, reaches)
         weights = posterior(grown)
         weights = (
             weights.reshape(len(every.whole), -1, *weights.shape[1:]).sum(axis=1) if between else weights
         )
-        peaks = list(_peaks(weights, core, grown, threshold, reach))
+        peaks = list(_peaks(weights, core, grown, threshold, reaches))
         if between and peaks:
             if refined is None or wide.micrographs is not None:
                 _, templates = posterior.seen(tile.micrograph)
@@ -270,7 +283,7 @@ def detect(
     table = np.vstack(found)
     table = table[np.lexsort((table[:, 2], table[:, 1], table[:, 0], -table[:, 4]))]
     places = table[:, :4].astype(np.int64)
-    kept = _apart(places[:, :3], wide.separation)
+    kept = _apart(places[:, :3], wide.separations)
     of, row, column, template = places[kept].T
     pose = poses.where(template)
     if between:
@@ -281,7 +294,7 @@ def detect(
         column,
         pose.rotation,
         np.minimum(table[kept, 4], 1.0),
-        wide.box_size,
+        plain(*views.box_shape),
         poses.rotations,
         pose.class_index,
         pose.mirrored if may_be_mirrored(views) else None,
@@ -292,8 +305,8 @@ def _placed(peak: np.ndarray, tile: Tile, places: Places) -> np.ndarray:
     """A row of :func:`_peaks`, with the place of the copy between pixels."""
     row, column, template = peak[1:4].astype(np.int64)
     window = tuple(
-        slice(corner - read.start, corner - read.start + tile.geometry.reach + 1)
-        for corner, read in zip((row, column), tile.region.read, strict=True)
+        slice(corner - read.start, corner - read.start + reach + 1)
+        for corner, read, reach in zip((row, column), tile.region.read, tile.geometry.reaches, strict=True)
     )
     valid = None if tile.valid is None else tile.valid[window]
     return np.array([*peak[:5], *places(tile.values[window], valid, int(template))])
@@ -303,15 +316,16 @@ def _text(name: str, value: int | float) -> int | str:
     """Of a number in a table: thousandths of a pixel, six digits of anything else."""
     if isinstance(value, int):
         return value
-    return f"{value:.3f}" if name in ("row", "column") else f"{value:.6g}"
+    return f"{value:.3f}" if name in ("row", "column") else f"{value:.{_DIGITS.get(name, 6)}g}"
 
 
-def _grown(tile: Tile, reach: int) -> tuple[Tile, tuple[slice, slice]]:
-    """The tile owning ``reach`` more sites on each side, and its former own sites among them."""
+def _grown(tile: Tile, reaches: tuple[int, ...]) -> tuple[Tile, tuple[slice, slice]]:
+    """The tile owning ``reaches`` more sites on each side, and its former own sites among them."""
     extent = tile.geometry.extent(tile.micrograph_shape)
     own = tile.region.owned
     rows, columns = (
-        slice(max(0, s.start - reach), min(n, s.stop + reach)) for s, n in zip(own, extent, strict=True)
+        slice(max(0, s.start - reach), min(n, s.stop + reach))
+        for s, n, reach in zip(own, extent, reaches, strict=True)
     )
     core_rows, core_columns = (
         slice(s.start - g.start, s.stop - g.start) for s, g in zip(own, (rows, columns), strict=True)
@@ -321,7 +335,7 @@ def _grown(tile: Tile, reach: int) -> tuple[Tile, tuple[slice, slice]]:
 
 
 def _peaks(
-    weights: np.ndarray, core: tuple[slice, slice], tile: Tile, threshold: float, reach: int
+    weights: np.ndarray, core: tuple[slice, slice], tile: Tile, threshold: float, reaches: tuple[int, ...]
 ) -> Iterator[np.ndarray]:
     """(micrograph, row, column, template, probability, 0, 0) of the local maxima in the core that hold a copy.
 
@@ -330,31 +344,31 @@ def _peaks(
         core: the sites whose peaks are wanted.
         tile: the tile.
         threshold: smallest probability.
-        reach: the neighbourhood is 2 reach + 1 corners wide.
+        reaches: the neighbourhood is 2 reach + 1 corners high, and wide.
     """
-    side = 2 * reach + 1
+    sides, (down, across) = tuple(2 * reach + 1 for reach in reaches), reaches
     mass = weights.sum(axis=0, dtype=np.float64)
-    around = ndimage.uniform_filter(mass, side, mode="constant") * side**2
-    highest = mass == ndimage.maximum_filter(mass, side, mode="constant")
+    around = ndimage.uniform_filter(mass, sides, mode="constant") * math.prod(sides)
+    highest = mass == ndimage.maximum_filter(mass, sides, mode="constant")
     top, left = (s.start for s in tile.region.owned)
     for i, j in np.argwhere((highest & (around >= threshold))[core]) + [s.start for s in core]:
-        rows, columns = slice(max(0, i - reach), i + reach + 1), slice(max(0, j - reach), j + reach + 1)
+        rows, columns = (slice(max(0, at - reach), at + reach + 1) for at, reach in ((i, down), (j, across)))
         template = int(np.argmax(weights[:, rows, columns].sum(axis=(1, 2), dtype=np.float64)))
         yield np.array([tile.micrograph, top + i, left + j, template, around[i, j], 0.0, 0.0])
 
 
-def _apart(positions: np.ndarray, separation: int) -> np.ndarray:
+def _apart(positions: np.ndarray, separations: tuple[int, int]) -> np.ndarray:
     """Indices of the corners that no earlier kept corner excludes; (N, 3) rows (micrograph, row, column).
 
-    Kept corners are entered into square cells of the separation's side: a cell holds one at most, and only the nine
+    Kept corners are entered into cells of the separations' sides: a cell holds one at most, and only the nine
     cells around a corner can hold one that excludes it.
     """
     cells: dict[tuple[int, int, int], tuple[int, int]] = {}
-    kept = []
+    kept, (down, across) = [], separations
     for index, (micrograph, row, column) in enumerate(positions.tolist()):
-        i, j = row // separation, column // separation
+        i, j = row // down, column // across
         near = (cells.get((micrograph, i + a, j + b)) for a in (-1, 0, 1) for b in (-1, 0, 1))
-        if all(max(abs(row - p[0]), abs(column - p[1])) >= separation for p in near if p is not None):
+        if all(abs(row - p[0]) >= down or abs(column - p[1]) >= across for p in near if p is not None):
             cells[micrograph, i, j] = (row, column)
             kept.append(index)
     return np.array(kept, dtype=np.int64)

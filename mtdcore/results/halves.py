@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from .._base.typing import plain
 from ..data import MeasurementLike, open_measurement
 from ..data.derived import DerivedMeasurement
 from ..data.tiles import Tile
@@ -29,10 +30,15 @@ from .metrics import RingCorrelation, align, fourier_ring_correlation
 #: Width (standard deviation) of the blur of the common start, in boxes: half the power is gone beyond 1.1 cycles per box.
 _BLUR = 1 / 8
 
+#: Width over height above which a measurement is cut across: rows may be channels.
+_LONG = 4
+
 
 @dataclass(frozen=True)
 class HalfMeasurement(DerivedMeasurement):
     """The upper or the lower half of every micrograph of a measurement; the other one is masked.
+
+    Of measurements that are lower than wide by more than four times, signals for instance, the left or the right one.
 
     Attributes:
         source: the whole.
@@ -43,9 +49,11 @@ class HalfMeasurement(DerivedMeasurement):
 
     def derive(self, tile: Tile) -> Tile:
         """The tile with the pixels of the other half invalid."""
-        read, _ = tile.region.read
-        below = np.arange(read.start, read.stop) >= self.shape[1] // 2
-        own = np.broadcast_to((below == self.lower)[:, None], tile.values.shape)
+        height, width = self.shape[1:]
+        axis = int(width > _LONG * height)
+        read = tile.region.read[axis]
+        own = (np.arange(read.start, read.stop) >= self.shape[1 + axis] // 2) == self.lower
+        own = np.broadcast_to(own if axis else own[:, None], tile.values.shape)
         valid = own if tile.valid is None else own & tile.valid
         return replace(
             tile, values=np.where(valid, tile.values, 0), valid=None if valid.all() else valid.copy()
@@ -55,7 +63,7 @@ class HalfMeasurement(DerivedMeasurement):
 def half_recoveries(
     measurement: MeasurementLike, target: np.ndarray, **options: Any
 ) -> tuple[Recovery, Recovery]:
-    """Recover the upper and the lower half of the micrographs, each from a blurred copy of the target.
+    """Recover the upper and the lower half of the micrographs (of signals the earlier and the later), each from a blurred copy of the target.
 
     A masked half counts as unseen, not as empty: ``expected_count`` of each result extrapolates to the whole.
 
@@ -65,8 +73,8 @@ def half_recoveries(
         options: keyword arguments that :func:`mtdcore.recover` was called with; ``initial`` and ``starts`` are set here.
     """
     source = open_measurement(measurement, options.pop("mask", None))
-    blur = _BLUR * target.shape[-1]
-    options["initial"] = gaussian_filter(target, (*(0.0,) * (target.ndim - 2), blur, blur))
+    blur = (_BLUR * n if n == max(target.shape[-2:]) else 0.0 for n in target.shape[-2:])
+    options["initial"] = gaussian_filter(target, (*(0.0,) * (target.ndim - 2), *blur))
     options["starts"] = None
     upper, lower = (recover(HalfMeasurement(source, lower), **options) for lower in (False, True))
     return upper, lower
@@ -128,9 +136,9 @@ def half_set_correlation(first: Recovery, second: Recovery, index: int = 0) -> R
         second: the other.
         index: which class, where there are several.
     """
-    side = first.likelihood.box_size
-    reference, image = (half.aligned_average.reshape(-1, side, side)[index] for half in (first, second))
     views = first.likelihood.views
+    reference, image = (half.aligned_average.reshape(-1, *views.box_shape)[index] for half in (first, second))
     rotations, mirror = in_plane(views), may_be_mirrored(views)
-    frame = align(image, reference, 1 if rotations is None else rotations.around, side // 5, mirror)
+    shift = (n // 5 if n == max(views.box_shape) else 0 for n in views.box_shape)
+    frame = align(image, reference, 1 if rotations is None else rotations.around, plain(*shift), mirror)
     return fourier_ring_correlation(reference, frame.image)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import overload
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from .._base.typing import Lengths, pair, plain
 from ..errors import ParameterError
-from ..model.rotations import Rotations, rotate
+from ..model.rotations import Rotations, rotate, usual_rotations
 from ..model.shifts import moved
 
 #: First and last step of the search for fractions of a pixel.
@@ -39,19 +41,20 @@ class Alignment:
 def relative_error(
     estimate: np.ndarray,
     truth: np.ndarray,
-    rotations: int = 4,
-    max_shift: int = 0,
+    rotations: int | None = None,
+    max_shift: Lengths = 0,
     mirror: bool = False,
     fractions: bool = False,
 ) -> float:
     """``min ||S R_k estimate - truth|| / ||truth||`` over rotations and shifts (docs/model.md 1).
 
     Args:
-        estimate: (L, L) real image.
-        truth: (L, L) real image, not all zero.
-        rotations: number K of equally spaced rotations that leave the problem unchanged.
-        max_shift: largest integer shift S along rows and columns, zeros shifted in. 0 gives the paper's
-            error E, :func:`forgiven_shift` the gauge-free error E_s.
+        estimate: (L, L) real image, or (h, w).
+        truth: of the same shape, not all zero.
+        rotations: number K of equally spaced rotations that leave the problem unchanged; None: 4, or 1 of images that are no
+            squares.
+        max_shift: largest integer shift S along rows and columns (one number, or one for each), zeros shifted in. 0 gives the
+            paper's error E, :func:`forgiven_shift` the gauge-free error E_s.
         mirror: whether a mirror image counts as the same, as it does where copies may be mirrored.
         fractions: whether the best whole shift may be off by fractions of a pixel (band-limited), as it may where copies lie
             between pixels: the error E_f. Found to a hundredth of a pixel.
@@ -60,21 +63,32 @@ def relative_error(
         The error; NaN when the estimate holds a NaN.
 
     Raises:
-        ParameterError: shapes that differ or are not square, a blank truth, rotations < 1, max_shift < 0.
+        ParameterError: shapes that differ, a blank truth, rotations < 1 or that leave the box, max_shift < 0.
     """
     return align(estimate, truth, rotations, max_shift, mirror, fractions).error
 
 
-def forgiven_shift(box_size: int) -> int:
-    """Pixels of shift that the gauge-free error E_s (docs/model.md 1) forgives: 6 at a box of 28, in proportion."""
-    return round(6 / 28 * box_size)
+@overload
+def forgiven_shift(box_size: int) -> int: ...
+@overload
+def forgiven_shift(box_size: Lengths) -> Lengths: ...
+
+
+def forgiven_shift(box_size: Lengths) -> Lengths:
+    """Pixels of shift that the gauge-free error E_s (docs/model.md 1) forgives: 6 at a box of 28, in proportion.
+
+    In a box that is no square, along its longer side alone.
+    """
+    longest = max(pair(box_size))
+    rows, columns = (round(6 / 28 * n) if n == longest else 0 for n in pair(box_size))
+    return plain(rows, columns)
 
 
 def align(
     estimate: np.ndarray,
     truth: np.ndarray,
-    rotations: int = 4,
-    max_shift: int = 0,
+    rotations: int | None = None,
+    max_shift: Lengths = 0,
     mirror: bool = False,
     fractions: bool = False,
 ) -> Alignment:
@@ -83,31 +97,32 @@ def align(
     norm = float(np.linalg.norm(truth))
     if norm == 0:
         raise ParameterError("a relative error needs a truth that is not blank; every pixel of it is 0.")
-    if max_shift < 0:
+    down, across = pair(max_shift)
+    if min(down, across) < 0:
         raise ParameterError(f"max_shift must be 0 or a positive number of pixels; got {max_shift}.")
+    count = usual_rotations(truth.shape) if rotations is None else rotations
+    angles = Rotations(count, plain(*truth.shape)).angles
     if fractions:
-        whole = align(estimate, truth, rotations, max_shift, mirror)
-        turned = rotate(
-            estimate[:, ::-1] if whole.mirrored else estimate, Rotations(rotations, len(truth)).angles
-        )
+        whole = align(estimate, truth, count, max_shift, mirror)
+        turned = rotate(estimate[:, ::-1] if whole.mirrored else estimate, angles)
         return _between(turned[whole.rotation], truth, whole)
     if mirror:
-        here, there = (align(image, truth, rotations, max_shift) for image in (estimate, estimate[:, ::-1]))
+        here, there = (align(image, truth, count, max_shift) for image in (estimate, estimate[:, ::-1]))
         return replace(there, mirrored=True) if there.error < here.error else here
-    rotated = rotate(estimate, Rotations(rotations, truth.shape[0]).angles)
+    rotated = rotate(estimate, angles)
     best = Alignment(rotated[0], 0, (0, 0), math.nan)
     for k, image in enumerate(rotated):
-        frames = sliding_window_view(np.pad(image, max_shift), truth.shape)
+        frames = sliding_window_view(np.pad(image, [(down, down), (across, across)]), truth.shape)
         errors = np.linalg.norm(frames - truth, axis=(2, 3)) / norm
         row, col = np.unravel_index(np.argmin(errors), errors.shape)
         if not best.error <= errors[row, col]:
-            shift = (max_shift - int(row), max_shift - int(col))
+            shift = (down - int(row), across - int(col))
             best = Alignment(frames[row, col].copy(), k, shift, float(errors[row, col]))
     return best
 
 
 def _between(turned: np.ndarray, truth: np.ndarray, best: Alignment) -> Alignment:
-    """The alignment with the shift of an (L, L) turned estimate refined by a pattern search (Hooke and Jeeves 1961)."""
+    """The alignment with the shift of an (h, w) turned estimate refined by a pattern search (Hooke and Jeeves 1961)."""
     step, around = _FRACTION, np.array([(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if i or j])
     while step > _FINEST:
         shifts = np.array(best.shift) + step * around
@@ -122,23 +137,23 @@ def _between(turned: np.ndarray, truth: np.ndarray, best: Alignment) -> Alignmen
     return best
 
 
-def correlation(a: np.ndarray, b: np.ndarray, max_shift: int = 0) -> float:
+def correlation(a: np.ndarray, b: np.ndarray, max_shift: Lengths = 0) -> float:
     """Largest Pearson correlation of two images over integer shifts, each on the pixels that overlap.
 
     Args:
-        a: (L, L) real image.
-        b: (L, L) real image.
-        max_shift: largest shift along rows and columns, below L.
+        a: (L, L) real image, or (h, w).
+        b: of the same shape.
+        max_shift: largest shift along rows and columns (one number, or one for each), below the sides.
 
     Returns:
         A number in [-1, 1]; 0 where an overlap is constant.
     """
     a, b = _pair(a, b)
-    if not 0 <= max_shift < len(a):
+    if not all(0 <= shift < n for shift, n in zip(pair(max_shift), a.shape, strict=True)):
         raise ParameterError(
-            f"max_shift must lie in 0..{len(a) - 1} for images of side {len(a)}; got {max_shift}."
+            f"max_shift must lie in 0..{min(a.shape) - 1} for images of side {plain(*a.shape)}; got {max_shift}."
         )
-    return max(_pearson(a[ours], b[theirs]) for ours, theirs in _overlaps(len(a), max_shift))
+    return max(_pearson(a[ours], b[theirs]) for ours, theirs in _overlaps(a.shape, pair(max_shift)))
 
 
 @dataclass(frozen=True)
@@ -172,14 +187,16 @@ class RingCorrelation:
 def fourier_ring_correlation(a: np.ndarray, b: np.ndarray) -> RingCorrelation:
     """``Re sum A conj(B) / sqrt(sum |A|^2 sum |B|^2)`` of two (L, L) images on rings one frequency bin wide.
 
+    Of (h, w) images, signals among them, a ring holds the frequencies of one length in cycles per pixel, and L is the longer side.
     For two independent halves of the data, 1/7 is the usual threshold (Rosenthal and Henderson 2003:
     0.143). The ring of the mean grey value is left out.
     """
     a, b = _pair(a, b)
     spectrum_a, spectrum_b = np.fft.fft2(a), np.fft.fft2(b)
-    frequency = np.fft.fftfreq(len(a)) * len(a)
-    ring = np.rint(np.hypot(frequency[:, None], frequency)).astype(int).ravel()
-    rings = slice(1, len(a) // 2 + 1)
+    side = max(a.shape)
+    down, across = (np.fft.fftfreq(n) * side for n in a.shape)
+    ring = np.rint(np.hypot(down[:, None], across)).astype(int).ravel()
+    rings = slice(1, side // 2 + 1)
 
     def ring_sum(values: np.ndarray) -> np.ndarray:
         return np.bincount(ring, weights=values.ravel())[rings]
@@ -187,27 +204,31 @@ def fourier_ring_correlation(a: np.ndarray, b: np.ndarray) -> RingCorrelation:
     shared = ring_sum((spectrum_a * spectrum_b.conj()).real)
     power = np.sqrt(ring_sum(abs(spectrum_a) ** 2) * ring_sum(abs(spectrum_b) ** 2))
     curve = np.divide(shared, power, out=np.zeros_like(shared), where=power > 0)
-    return RingCorrelation(np.arange(1, len(a) // 2 + 1) / len(a), curve)
+    return RingCorrelation(np.arange(1, side // 2 + 1) / side, curve)
 
 
 def _pair(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both images as float64, checked to be square and of one shape."""
-    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    if a.ndim != 2 or a.shape != b.shape or a.shape[0] != a.shape[1] or not a.size:
-        raise ParameterError(f"expected two square images of one shape; got {a.shape} and {b.shape}.")
+    """Both images as float64, checked to be of one shape; signals (w,) become (1, w)."""
+    a, b = (np.asarray(one, dtype=np.float64) for one in (a, b))
+    if a.ndim not in (1, 2) or a.shape != b.shape or not a.size:
+        raise ParameterError(f"expected two images of one shape; got {a.shape} and {b.shape}.")
+    a, b = np.atleast_2d(a), np.atleast_2d(b)
     return a, b
 
 
-def _overlaps(length: int, max_shift: int) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:
+def _overlaps(
+    shape: tuple[int, ...], max_shift: tuple[int, int]
+) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:
     """Pairs of index expressions that cut the overlap out of two images for every shift."""
 
-    def cut(shift: int) -> slice:
-        return slice(max(0, shift), length + min(0, shift))
+    def cut(row: int, column: int) -> tuple[slice, slice]:
+        down, across = (slice(max(0, s), n + min(0, s)) for s, n in zip((row, column), shape, strict=True))
+        return down, across
 
-    shifts = range(-max_shift, max_shift + 1)
-    for row in shifts:
-        for col in shifts:
-            yield (cut(row), cut(col)), (cut(-row), cut(-col))
+    rows, columns = (range(-most, most + 1) for most in max_shift)
+    for row in rows:
+        for column in columns:
+            yield cut(row, column), cut(-row, -column)
 
 
 def _pearson(a: np.ndarray, b: np.ndarray) -> float:

@@ -43,12 +43,15 @@ def posterior_maps(
         raise ParameterError(
             f"a map of positions needs the window model, in which a copy has one pose; got {type(likelihood).__name__}."
         )
-    source, half = open_measurement(measurement), likelihood.box_size // 2
+    source, middle = open_measurement(measurement), [n // 2 for n in likelihood.views.box_shape]
     found = posteriors(source, target, likelihood, get_backend(backend))
     for _, group in groupby(found, key=lambda pair: pair[0].micrograph):
         whole = np.zeros(source.shape[1:], dtype=np.float32)
         for tile, weights in group:
-            rows, columns = (slice(s.start + half, s.stop + half) for s in tile.region.owned)
+            rows, columns = (
+                slice(s.start + half, s.stop + half)
+                for s, half in zip(tile.region.owned, middle, strict=True)
+            )
             whole[rows, columns] = weights.sum(axis=0)
         yield whole
 

@@ -44,7 +44,8 @@ def surrogate(micrograph: ArrayLike, box_size: int, seed: int | np.random.SeedSe
 
     Args:
         micrograph: (H, W) real; what is not finite stays so.
-        box_size: pixels; rows and columns that differ from those around them within a box stay where they are.
+        box_size: longer side of the box in pixels; rows and columns that are no shorter, and differ from those around them within a
+            box, stay where they are.
         seed: of the phases.
 
     Returns:
@@ -62,7 +63,8 @@ def surrogate(micrograph: ArrayLike, box_size: int, seed: int | np.random.SeedSe
     rest = np.where(valid, pixels, np.nan)
     rest = rest - polynomial_background(rest, _TREND)
     for axis in (1, 0):
-        rest = rest - _lines(rest, axis, box_size)
+        if pixels.shape[axis] >= box_size:  # of a shorter line, as of a few channels, a copy holds too much
+            rest = rest - _lines(rest, axis, box_size)
     fine = rest - gaussian_background(rest, box_size)
     level = np.sqrt(np.maximum(gaussian_background(fine**2, _PLACE * box_size), 0.0))
     level = np.maximum(level, np.finfo(np.float64).tiny)

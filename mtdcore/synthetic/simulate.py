@@ -16,9 +16,10 @@ from typing import Any, Literal
 import numpy as np
 
 from .._base.records import load_npz, save_npz
+from .._base.typing import plain
 from ..data import ArrayMeasurement, Measurement, open_measurement
 from ..errors import InputError, ParameterError
-from ..model.rotations import Rotations, disc, rotate
+from ..model.rotations import Rotations, disc, rotate, usual_rotations
 from ..model.shifts import moved
 from .placement import random_corners
 
@@ -33,7 +34,7 @@ class Truth:
     """What was placed in a simulated measurement.
 
     Attributes:
-        target: (L, L) float64, the image that was placed: the one given, cut to the inscribed disc unless all
+        target: (L, L) or (h, w) float64, the image that was placed: the one given, cut to the inscribed disc unless all
             rotations are right angles.
         noise_std: standard deviation of the noise.
         positions: (N, 3) rows (micrograph, row, column): top-left corners of the copies, int64, or float64 between pixels.
@@ -72,7 +73,7 @@ def simulate(
     count: int | None = None,
     snr: float | None = None,
     noise_std: float | None = None,
-    rotations: int | Literal["continuous"] = 4,
+    rotations: int | Literal["continuous"] | None = None,
     mirror: bool = False,
     subpixel: bool = False,
     separation: float = 2,
@@ -87,19 +88,22 @@ def simulate(
     """Simulate a measurement. One of each pair side / shape, density / count, snr / noise_std is needed.
 
     Args:
-        target: (L, L) finite image.
+        target: (L, L) finite image, or (h, w): (1, w), or (w,), is the motif of a signal. For L read the longer side below.
         side: side of square micrographs in pixels.
         shape: (H, W) of a micrograph.
-        density: fraction of a micrograph that boxes cover, p L^2 / (H W); p is rounded up.
+        density: fraction of a micrograph that boxes cover, p h w / (H W); p is rounded up.
         count: number p of copies in each micrograph.
-        snr: ``||F||^2 / (L^2 sigma^2)``; ``inf`` for no noise.
+        snr: ``||F||^2 / (h w sigma^2)``; ``inf`` for no noise.
         noise_std: sigma, the standard deviation of the noise.
-        rotations: number K of equally likely angles, or "continuous" for uniform angles.
+        rotations: number K of equally likely angles, or "continuous" for uniform angles; None: 4, or 1 of a target that is no
+            square, which takes no others but 2.
         mirror: half of the copies, at random, show the mirror image of the target.
         subpixel: copies lie anywhere between pixels, moved by band-limited interpolation: each by a uniform fraction, from half a
-            pixel up to half a pixel down, of its own along rows and along columns. What leaves the box of L x L pixels is cut off.
+            pixel up to half a pixel down, of its own along rows and along columns (not along an axis on which the target has one
+            pixel). What leaves the box is cut off.
         separation: smallest distance between two corners, before these fractions, along rows or along columns, in units of L: 2 is well
-            separated, 1 non-overlapping; below 1, copies may overlap and add up.
+            separated, 1 non-overlapping; below 1, copies may overlap and add up. Along the shorter side of a target that is no
+            square, no more than that side.
         min_separation: the same in pixels; overrides ``separation``.
         seed: non-negative; the same seed and arguments give the same bits, in memory and on disk.
         micrographs: number of micrographs.
@@ -112,27 +116,31 @@ def simulate(
         ParameterError: an argument outside its domain, or copies that do not fit.
         StorageError: ``path`` may not be replaced or cannot be written.
     """
-    target = np.array(target, dtype=np.float64)
-    length = len(target) if target.ndim else 0
-    if target.shape != (length, length) or not length or not np.isfinite(target).all():
+    given = np.array(target, dtype=np.float64)
+    target = np.atleast_2d(given)
+    if given.ndim not in (1, 2) or not target.size or not np.isfinite(target).all():
         raise ParameterError(
-            f"the target must be a finite square image; got an array of shape {target.shape}."
+            f"the target must be a finite image or signal; got an array of shape {given.shape}."
         )
+    box = (target.shape[0], target.shape[1])
+    length = max(box)
     if dtype not in ("float32", "float64"):
         raise ParameterError(f"the dtype of a simulation is float32 or float64; got {dtype}.")
+    rotations = usual_rotations(box) if rotations is None else rotations
     angle_count = None if rotations == "continuous" else rotations
-    if angle_count is None or not Rotations(angle_count, length).exact:
+    views = Rotations(360 if angle_count is None else angle_count, plain(*box))
+    if not views.exact:
         target *= disc(length)
     for name, value in {"density": density, "separation": separation}.items():
         if value is not None and not math.isfinite(value):
             raise ParameterError(f"{name} must be a finite number; got {value}.")
     height, width = _one("side", None if side is None else (side, side), "shape", shape)
-    if min(height, width) < length or micrographs < 1 or seed < 0:
+    if height < box[0] or width < box[1] or micrographs < 1 or seed < 0:
         raise ParameterError(
-            f"expected one or more micrographs of at least {length} x {length} pixels (the target) and a seed of at "
+            f"expected one or more micrographs of at least {box[0]} x {box[1]} pixels (the target) and a seed of at "
             f"least 0; got {micrographs} of {height} x {width} and seed {seed}."
         )
-    wanted = None if density is None else math.ceil(density * height * width / length**2 - 1e-9)
+    wanted = None if density is None else math.ceil(density * height * width / target.size - 1e-9)
     count = _one("density", wanted, "count", count)
     noise_std = _one("snr", None if snr is None else _noise_std(target, snr), "noise_std", noise_std)
     distance = math.ceil(separation * length) if min_separation is None else min_separation
@@ -141,8 +149,11 @@ def simulate(
             "the separation must be positive, the number of copies and the noise not negative; "
             f"got {distance} pixels, {count} copies and noise_std {noise_std}."
         )
-    corners = (height - length + 1, width - length + 1)
-    places = [random_corners(_stream(seed, m, _PLACES), count, corners, distance) for m in range(micrographs)]
+    corners = (height - box[0] + 1, width - box[1] + 1)
+    apart = tuple(distance if n == length else min(distance, n) for n in box)
+    places = [
+        random_corners(_stream(seed, m, _PLACES), count, corners, plain(*apart)) for m in range(micrographs)
+    ]
     positions = np.hstack([np.repeat(np.arange(micrographs), count)[:, None], np.concatenate(places)])
     draws = np.concatenate([_stream(seed, m, _ROTATIONS).random(count) for m in range(micrographs)])
     indices = None if angle_count is None else (draws * angle_count).astype(np.int64)
@@ -152,7 +163,8 @@ def simulate(
         mirrored = np.concatenate([_stream(seed, m, _HANDS).random(count) < 0.5 for m in range(micrographs)])
     if subpixel:
         parts = [_stream(seed, m, _FRACTIONS).random((count, 2)) - 0.5 for m in range(micrographs)]
-        positions = positions + np.hstack([np.zeros((len(positions), 1)), np.concatenate(parts)])
+        fractions = np.concatenate(parts) * (np.array(box) > 1)
+        positions = positions + np.hstack([np.zeros((len(positions), 1)), fractions])
     truth = Truth(target, float(noise_std), positions, angles, indices, mirrored=mirrored)
     parameters = {
         "shape": [int(height), int(width)],
@@ -166,10 +178,9 @@ def simulate(
         "micrographs": int(micrographs),
         "dtype": dtype,
     }
-    rotated = None
-    if angle_count is not None:
-        rotations_of = Rotations(angle_count, length)
-        rotated = np.stack([rotations_of.apply(image) for image in (target, target[:, ::-1])])
+    rotated = (
+        None if angle_count is None else np.stack([views.apply(image) for image in (target, target[:, ::-1])])
+    )
     size = (micrographs, height, width)
     blocks = _blocks(truth, rotated, seed, size)
     if path is None:
@@ -237,7 +248,7 @@ def _blocks(
     truth: Truth, rotated: np.ndarray | None, seed: int, shape: tuple[int, int, int]
 ) -> Iterator[tuple[tuple[int, slice, slice], np.ndarray]]:
     """Every block as (place in the measurement, (h, w) float64 pixels); ``rotated`` is (2, K, L, L), of either hand, None for free angles."""
-    length = len(truth.target)
+    tall, wide = truth.target.shape
     corners = np.rint(truth.positions).astype(np.int64)
     mirrored = np.zeros(len(corners), bool) if truth.mirrored is None else truth.mirrored
     rows, columns = (
@@ -254,12 +265,12 @@ def _blocks(
         pixels = truth.noise_std * rng.standard_normal((size[0], _BLOCK[1]))[:, : size[1]]
         first, last = np.searchsorted(corners[:, 0], [micrograph, micrograph + 1])
         offsets = corners[first:last, 1:] - [span.start for span in spans]
-        inside = np.flatnonzero(((offsets > -length) & (offsets < size)).all(axis=1))
+        inside = np.flatnonzero(((offsets > [-tall, -wide]) & (offsets < size)).all(axis=1))
         copies = first + inside
         if rotated is not None and truth.rotation_indices is not None:
             images = rotated[mirrored[copies].astype(int), truth.rotation_indices[copies]]
         else:
-            images = np.empty((len(copies), length, length))
+            images = np.empty((len(copies), tall, wide))
             for hand, image in ((False, truth.target), (True, truth.target[:, ::-1])):
                 of_hand = mirrored[copies] == hand
                 if of_hand.any():
@@ -268,6 +279,6 @@ def _blocks(
             images = moved(images, (truth.positions - corners)[copies, 1:])
         for (row, column), image in zip(offsets[inside], images, strict=True):
             top, left = max(row, 0), max(column, 0)
-            patch = pixels[top : row + length, left : column + length]
+            patch = pixels[top : row + tall, left : column + wide]
             patch += image[top - row :, left - column :][: patch.shape[0], : patch.shape[1]]
         yield place, pixels

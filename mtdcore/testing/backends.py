@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from .._base.typing import Precision
+from .._base.typing import Lengths, Precision, plain
 from ..data import ArrayMeasurement
 from ..errors import ParameterError
 from ..estep.backends import Backend
@@ -17,7 +17,7 @@ from ..estep.backends.competition import log_norm
 from ..estep.backends.reference import ReferenceBackend
 from ..estep.sums import TemplateSums
 from ..model.likelihood import WindowLikelihood
-from .cases import BOXES, MASKS, MODELS, PRECISIONS, TILES, TWO_BOXES, Case, Model, defined
+from .cases import BOXES, MASKS, MODELS, PRECISIONS, RECTANGLES, TILES, TWO_BOXES, Case, Model, defined
 from .compare import assert_same_bits, assert_same_statistics
 from .matrix import matrix
 
@@ -89,6 +89,36 @@ class BackendConformance(ABC):
         """Also across the cut into tiles."""
         self.assert_right(backend, Case(model, box_size, rotations, margin, masked), tiles == "many tiles")
 
+    @matrix(
+        "backend, model, box, rotations, framed, masked, tiles",
+        PRECISIONS,
+        MODELS,
+        RECTANGLES,
+        (1, 2),
+        (False, True),
+        MASKS,
+        TILES,
+    )
+    def test_rectangles_equal_the_reference(
+        self,
+        backend: Backend,
+        model: Model,
+        box: tuple[int, int],
+        rotations: int,
+        framed: bool,
+        masked: bool,
+        tiles: str,
+    ) -> None:
+        """Boxes that are no squares: statistics, with a margin along the axes on which there is room for one, and weights."""
+        case = Case(model, box, rotations, masked=masked)
+        room = (n // 2 if n < side else 0 for n, side in zip(box, case.shape[1:], strict=True))
+        many = tiles == "many tiles"
+        self.assert_right(backend, replace(case, margin=plain(*room)) if framed else case, many)
+        tile, likelihood = case.second_tile(backend.precision)
+        found = backend.posterior(tile, backend.asarray(case.templates()), likelihood)
+        expected = ReferenceBackend().posterior(tile, case.templates(), likelihood)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=self.rtol[backend.precision])
+
     @matrix("backend, model, box_size, masked", PRECISIONS, MODELS, TWO_BOXES, MASKS)
     def test_posterior_equals_the_reference(
         self, backend: Backend, model: Model, box_size: int, masked: bool
@@ -117,7 +147,7 @@ class BackendConformance(ABC):
         "backend, model, box_size, margin, masked, weights",
         PRECISIONS,
         MODELS[2:],
-        TWO_BOXES,
+        (*TWO_BOXES, (4, 9)),
         (0, 2),
         MASKS,
         (None, (0.6, 0.3, 0.1)),
@@ -126,16 +156,20 @@ class BackendConformance(ABC):
         self,
         backend: Backend,
         model: Model,
-        box_size: int,
+        box_size: Lengths,
         margin: int,
         masked: bool,
         weights: tuple[float, ...] | None,
     ) -> None:
         """Templates scored in two parts, the log-odds joined, each part projected."""
-        case = Case(model, box_size, 3, margin, masked, class_weights=weights)
+        views = 2 if isinstance(box_size, tuple) else 3
+        case = Case(model, box_size, views, margin, masked, class_weights=weights)
         tile, likelihood = case.second_tile(backend.precision)
         likelihood = cast(WindowLikelihood, likelihood)
-        parts = [(part, backend.asarray(case.templates()[part])) for part in (slice(0, 2), slice(2, None))]
+        cut = likelihood.templates - 1
+        parts = [
+            (part, backend.asarray(case.templates()[part])) for part in (slice(0, cut), slice(cut, None))
+        ]
         first, second = (backend.log_odds(tile, held, likelihood, part) for part, held in parts)
         norm = log_norm(np.logaddexp(first, second), tile, likelihood)
         sums = [

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from .._base.typing import Lengths, pair, plain
 from ..data import ArrayMeasurement
 from ..data.tiles import Tile, TileGeometry
 from ..estep.backends import Backend
@@ -27,7 +28,7 @@ class _SmallTiles:
     @property
     def geometry(self) -> TileGeometry:
         cut: TileGeometry = super().geometry  # type: ignore[misc]
-        return replace(cut, side=cut.unit * max(1, 4 // cut.unit))
+        return replace(cut, side=plain(*(unit * max(1, 4 // unit) for unit in cut.units)))
 
 
 class SmallTilePatchLikelihood(_SmallTiles, PatchLikelihood):
@@ -43,24 +44,34 @@ class Case:
     """One small E-step: a stack of two micrographs, a target and a model, all decided by these fields."""
 
     model: Model
-    box_size: int
+    box_size: Lengths
     rotations: int
-    margin: int = 0
+    margin: Lengths = 0
     masked: bool = False
     noise_std: float = 0.7
     class_weights: tuple[float, ...] | None = None
 
     def __str__(self) -> str:
-        return f"{self.model} L{self.box_size} K{self.rotations} m{self.margin}{' masked' * self.masked}"
+        height, width = self.box
+        return f"{self.model} L{height if height == width else f'{height}x{width}'} K{self.rotations} m{self.margin}{' masked' * self.masked}"
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(micrographs, H, W): not square, no multiples of L, at least two patches and three tiles each."""
-        return 2, self.box_size + 4, 2 * self.box_size + 5
+        """(micrographs, H, W): not square, no multiples of L, at least two patches and three tiles each.
+
+        Boxes that are wider than high fill the height, as those of signals with a channel a row.
+        """
+        height, width = self.box
+        return 2, height if height < width else height + 4, 2 * width + 5
+
+    @property
+    def box(self) -> tuple[int, int]:
+        """(h, w) of the templates."""
+        return pair(self.box_size)
 
     def target(self) -> np.ndarray:
-        """(L, L) float64 target."""
-        return 2.0 * np.random.default_rng(self.box_size).uniform(size=(self.box_size, self.box_size))
+        """(h, w) float64 target."""
+        return 2.0 * np.random.default_rng(self.box[1]).uniform(size=self.box)
 
     @property
     def views(self) -> Views:
@@ -70,13 +81,14 @@ class Case:
 
     def templates(self) -> np.ndarray:
         """(T, L, L) templates; every further class is another mirror image of the first."""
-        images = [self.target(), self.target()[:, ::-1], self.target()[::-1].T]
+        target = self.target()
+        images = [target, target[:, ::-1], target[::-1].T if self.box[0] == self.box[1] else target[::-1]]
         stack = np.stack(images[: self.views.classes])
         return np.asarray(self.views.apply(stack if self.class_weights else stack[0]))
 
     def measurement(self, dtype: str = "float64") -> ArrayMeasurement:
         """Noise and an offset; every tenth pixel invalid when ``masked``."""
-        rng = np.random.default_rng(self.box_size + 1)
+        rng = np.random.default_rng(self.box[1] + 1)
         # Rounded to float32 for every dtype: backends of both precisions see the same numbers.
         pixels = rng.normal(0.3, 1.0, size=self.shape).astype(np.float32).astype(dtype)
         if self.masked:
@@ -91,7 +103,7 @@ class Case:
             tied = 0.3 if self.model == "patch tied" else None
             return patch(*common, tied, margin=self.margin, class_weights=self.class_weights)
         window = SmallTileWindowLikelihood if small_tiles else WindowLikelihood
-        separation = max(1, self.box_size // 2) if self.model == "window overlapping" else None
+        separation = max(1, max(self.box) // 2) if self.model == "window overlapping" else None
         bare = window(*common, 4.0, separation, margin=self.margin, class_weights=self.class_weights)
         return bare.bind(self.shape)
 
@@ -122,3 +134,5 @@ PRECISIONS = ("float32", "float64")
 TILES = ("one tile", "many tiles")
 #: Odd and even boxes below and above the size at which transforms take over from direct sums.
 BOXES, TWO_BOXES, MASKS = (1, 3, 4, 9, 10), (4, 9), (False, True)
+#: A signal, one of three channels, and a box that moves along both axes.
+RECTANGLES = ((1, 6), (3, 7), (5, 2))

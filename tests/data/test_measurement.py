@@ -218,7 +218,7 @@ def test_sources_that_are_no_measurement(tmp_path):
     with pytest.raises(StorageError, match="does not exist"):
         open_measurement(tmp_path / "absent.zarr")
     for array in (
-        np.zeros(5),
+        np.zeros(0),
         np.zeros((1, 1, 5, 5)),
         np.zeros((5, 5), complex),
         np.zeros((5, 5), bool),

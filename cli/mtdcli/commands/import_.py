@@ -1,4 +1,4 @@
-"""``mtd import``: image files to one normalised Zarr measurement."""
+"""``mtd import``: files of images or signals to one normalised Zarr measurement."""
 
 from __future__ import annotations
 
@@ -22,6 +22,12 @@ from ..terminal.options import option
     click.FloatRange(min=0, min_open=True),
     metavar="A",
 )
+@option(
+    "--sampling-rate",
+    "Samples per second of SOURCES that are signals, where the file does not say (.wav does): copies are then told in seconds, too.",
+    click.FloatRange(min=0, min_open=True),
+    metavar="HZ",
+)
 @preparation_options
 @click.option(
     "--skip-bad",
@@ -35,24 +41,27 @@ def command(
     output: Path,
     key: str | None,
     pixel_size: float | None,
+    sampling_rate: float | None,
     skip_bad: bool,
     as_json: bool,
     force: bool,
     **options: Any,
 ) -> None:
     """Turn image files into one measurement. SOURCES are .star lists of micrographs, .mrc(s), .tif, .npy, .npz or .png
-    files, or patterns such as 'micrographs/*.mrc'.
+    files, or patterns such as 'micrographs/*.mrc'. Signals are .csv (a column for each channel), .wav, or .npy.
 
     All images must have one size; each becomes one micrograph of the stack, an OME-Zarr image that other programs open.
     Pixels that are not finite, and dead or hot ones, become NaN and are ignored by `mtd recover`.
     """
     from ..inputs.frames import Frames
     from ..inputs.preparing import preparation
+    from ..inputs.sources import sampling_rate as known_rate
     from ..inputs.stack import write_stack
     from ..run.output import refuse_output
 
     refuse_output(output, force, sources)
     frames = Frames(sources, key, pixel_size, skip_bad)
     refuse_output(output, force, frames.files)
-    steps = preparation(frames.sources, options)
-    emit({"measurement": str(output), **write_stack(frames, steps, output, force)}, as_json)
+    steps = preparation(frames.sources, options, signals=frames.signals)
+    rate = sampling_rate or known_rate(frames.sources[0])
+    emit({"measurement": str(output), **write_stack(frames, steps, output, force, rate)}, as_json)

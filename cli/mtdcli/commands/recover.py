@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from ..run.lock import locked
 from ..run.output import refuse_as_run_folder
@@ -58,11 +59,16 @@ def command(
     """Recover the target image from MEASUREMENT without picking its copies.
 
     MEASUREMENT is .zarr, .npy, or micrographs: .star, .mrc(s), .tif. Micrographs are prepared as they are read, with the
-    defaults of `mtd import`; importing them first saves time.
+    defaults of `mtd import`; importing them first saves time. A .npy file of one axis is a signal (docs/signals.md).
 
     RUN_DIR receives estimate.npy, aligned_average.npy (no prior applied), run.json, history.csv, detections.csv and .star
     (`mtd detect`) and report.html. An interrupted run (Ctrl-C, SIGTERM, SIGUSR1) saves a checkpoint; --resume goes on.
     """
+    if (
+        isinstance(options["box_size"], tuple)
+        and ctx.get_parameter_source("rotations") is ParameterSource.DEFAULT
+    ):
+        options["rotations"] = 1
     again, parameters = command_line(ctx), RunParameters(**options)
     parameters.refuse_contradictions()
     if resume and force:

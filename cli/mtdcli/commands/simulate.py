@@ -27,7 +27,10 @@ class _Rotations(click.ParamType[int | str]):
 @measurement_output
 @option("--box-size", "Side of the box around a glyph, pixels.", click.IntRange(min=8), 28, metavar="L")
 @option(
-    "--size", "Pixels of a micrograph, HxW or one number. Default: 11 boxes square.", Shape(), metavar="HxW"
+    "--size",
+    "Pixels of a micrograph, HxW or one number. Default: 11 boxes square; of a signal 121 boxes in a row.",
+    Shape(),
+    metavar="HxW",
 )
 @option("--density", "Share of the area that copies cover. Default: 0.1.", POSITIVE)
 @option("--count", "Copies in each micrograph, instead of --density.", FROM_ZERO)
@@ -39,9 +42,9 @@ class _Rotations(click.ParamType[int | str]):
 )
 @option(
     "--rotations",
-    "Equally spaced rotations of a copy, or any angle.",
+    "Equally spaced rotations of a copy, or any angle. Default: 4; 1 of a TARGET that is no square.",
     _Rotations(),
-    "4",
+    None,
     metavar="K|continuous",
 )
 @option("--mirror", "Half of the copies show the mirror image of TARGET.", is_flag=True)
@@ -66,7 +69,7 @@ def command(
     **given: Any,
 ) -> None:
     """Place copies of TARGET at random and add white noise. TARGET is 'glyph' (or 'glyph:5', the sixth of this seed) or
-    a square image file. The measurement keeps the truth for `mtd evaluate`.
+    an image file; a .npy file of one axis is the motif of a signal. The measurement keeps the truth for `mtd evaluate`.
     """
     import mtdcore as mtd
 
@@ -78,7 +81,8 @@ def command(
         given["density"] = 0.1
     if given["snr"] is None and given["noise_std"] is None:
         given["snr"] = 1.0
-    shape = size or (11 * len(image), 11 * len(image))
+    high, wide = image.shape
+    shape = size or ((11 * high, 11 * high) if high == wide else (high, 121 * wide))
     simulation = mtd.simulate(image, shape=shape, path=output, overwrite=force, **given)
     emit(
         {

@@ -21,6 +21,9 @@ from .sources import read_images
 #: Micrographs whose contrast is judged, and standard errors of the mean that the median needs to say something.
 _JUDGED, _SURE = 8, 2.5
 
+#: Width over height from which on an image is a signal with a channel a row.
+LONG = 16
+
 
 class Frames:
     """Micrographs from files of any format, checked before any pixel is read.
@@ -56,6 +59,12 @@ class Frames:
         found = [micrograph for source in self.sources for micrograph in self._listed(source)]
         self.usable = of_one_size(found, self.bad if skip_bad else None)
         tell_of_tiff(self.usable)
+
+    @property
+    def signals(self) -> bool:
+        """Whether these are signals: a few channels, much longer than that."""
+        height, width = self.usable[0].shape
+        return width >= LONG * height
 
     @property
     def files(self) -> list[Path]:

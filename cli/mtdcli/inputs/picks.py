@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mtdcore._base.typing import pair
+
 if TYPE_CHECKING:
     from mtdcore.data.micrographs.listing import OnBad
     from mtdcore.data.micrographs.picks import Picks
@@ -46,12 +48,12 @@ def agreement(
     """
     from mtdcore.results.matching import centred_on, match
 
-    box = found.box_size
-    corners = picks.corners(box)
+    box = max(pair(found.box_size))
+    corners = picks.corners(found.box_size)
     tolerance = box * TOLERANCE if tolerance is None else tolerance
     seen = found.where(np.isin(found.micrograph, picks.micrographs))
     matched = match(centred_on(seen, corners, box * LARGEST_OFFSET), corners, tolerance)
-    inside = (corners[:, 1:] >= 0) & (corners[:, 1:] <= np.array(shape) - box)
+    inside = (corners[:, 1:] >= 0) & (corners[:, 1:] <= np.array(shape) - pair(found.box_size))
     whole = np.asarray(inside.all(axis=1))
     return {
         "count": matched.detections,

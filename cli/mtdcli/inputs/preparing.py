@@ -55,9 +55,9 @@ _OPTIONS = (
     option("--mask-edge", "Mask so many binned pixels along every edge.", click.IntRange(0), 0),
     option(
         "--background",
-        "Smooth background to subtract.",
+        "Smooth background to subtract. Default: gaussian; none for signals.",
         click.Choice(["gaussian", "polynomial", "none"]),
-        "gaussian",
+        None,
     ),
     option(
         "--background-width",
@@ -83,8 +83,13 @@ def preparation_options(function: F) -> F:
     return function
 
 
-def preparation(sources: Sequence[Path], options: Mapping[str, Any]) -> Preparation:
+def preparation(sources: Sequence[Path], options: Mapping[str, Any], signals: bool = False) -> Preparation:
     """The preparation that options ask for; what they leave open follows from the format of the sources.
+
+    Args:
+        sources: the files.
+        options: of the command line.
+        signals: whether they hold signals, whose drift is slow beside a motif of unknown length: nothing is subtracted unasked.
 
     Raises:
         click.UsageError: raw micrographs and others together, and --invert not decided.
@@ -94,6 +99,8 @@ def preparation(sources: Sequence[Path], options: Mapping[str, Any]) -> Preparat
 
     raw = sum(source.suffix.lower() in (*MRC, ".star") for source in sources)
     options = dict(options)
+    if options["background"] is None:
+        options["background"] = "none" if signals else "gaussian"
     if options["invert"] is None:
         if 0 < raw < len(sources):
             raise click.UsageError(

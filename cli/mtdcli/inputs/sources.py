@@ -1,4 +1,4 @@
-"""Image files into NumPy arrays: .npy, .npz, .png, .tif, .mrc. Each optional reader is imported where it is used."""
+"""Files of images and signals into NumPy arrays: .npy, .npz, .png, .tif, .mrc, .csv, .wav. Each optional reader is imported where it is used."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def read_images(path: Path, key: str | None = None) -> Iterator[np.ndarray]:
         raise InputError(f"{path} should be one of {', '.join(_READERS)}; its extension is '{path.suffix}'.")
     try:
         for name, array in reader(path, key):
-            if array.dtype.kind not in "biuf" or array.ndim not in (2, 3) or not array.size:
+            if array.dtype.kind not in "biuf" or array.ndim not in (1, 2, 3) or not array.size:
                 raise InputError(
-                    f"{name} should hold real numbers in 2 dimensions (or 3 for a stack); "
+                    f"{name} should hold real numbers in 2 dimensions (1 for a signal, 3 for a stack); "
                     f"it holds {array.dtype} of shape {array.shape}."
                 )
-            yield from (array if array.ndim == 3 else array[None])
+            yield from (array if array.ndim == 3 else np.atleast_2d(array)[None])
     except MtdError:
         raise
     except Exception as problem:  # on damaged files every reader raises what it likes
@@ -90,6 +90,49 @@ def _png(path: Path, key: str | None) -> Named:
         )
 
 
+def _csv(path: Path, key: str | None) -> Named:
+    with opened(path) as file:
+        text = file.read().decode("utf-8-sig")
+    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    separator = next((mark for mark in ",;\t" if lines and mark in lines[0]), None)
+    heading = int(bool(lines) and not _numbers(lines[0], separator))
+    yield str(path), np.loadtxt(lines[heading:], delimiter=separator, ndmin=2).T
+
+
+def _numbers(line: str, separator: str | None) -> bool:
+    """Whether a line of a table holds numbers: the first may hold the names of columns."""
+    try:
+        return bool([float(word) for word in line.split(separator)])
+    except ValueError:
+        return False
+
+
+def _wav(path: Path, key: str | None) -> Named:
+    yield str(path), np.atleast_2d(_sound(path)[1].T)
+
+
+def _sound(path: Path) -> tuple[float, np.ndarray]:
+    """Samples per second, and (N,) or (N, channels) samples."""
+    from scipy.io import wavfile
+
+    rate, samples = wavfile.read(path)
+    return float(rate), samples
+
+
+def sampling_rate(path: Path) -> float | None:
+    """Samples per second that a file tells, as ``.wav`` does; None: it does not.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    if path.suffix.lower() != ".wav":
+        return None
+    try:
+        return _sound(path)[0]
+    except Exception as problem:
+        raise InputError(f"{path} could not be read as .wav ({problem}).") from problem
+
+
 def _micrographs(path: Path, key: str | None) -> Named:
     from mtdcore.data.preparation.pixels import open_pixels
 
@@ -104,5 +147,7 @@ _READERS: dict[str, Callable[[Path, str | None], Named]] = {
     ".npy": _npy,
     ".npz": _npz,
     ".png": _png,
+    ".csv": _csv,
+    ".wav": _wav,
     **dict.fromkeys(MRC + TIFF, _micrographs),
 }

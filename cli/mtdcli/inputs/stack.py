@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,13 @@ from ..terminal.progress import Progress
 from .frames import Frames
 
 
-def write_stack(frames: Frames, steps: Preparation, output: Path, force: bool = False) -> dict[str, Any]:
+def write_stack(
+    frames: Frames,
+    steps: Preparation,
+    output: Path,
+    force: bool = False,
+    sampling_rate: float | None = None,
+) -> dict[str, Any]:
     """Prepare micrographs and write them as one OME-Zarr stack with their table.
 
     Args:
@@ -26,6 +32,7 @@ def write_stack(frames: Frames, steps: Preparation, output: Path, force: bool = 
         steps: what is done to each.
         output: the folder to write.
         force: replace a measurement that mtd wrote there.
+        sampling_rate: samples per second of signals; None: unknown.
 
     Returns:
         What was written: micrographs, height, width, masked_pixels, of these the shares of all pixels that are borders and
@@ -58,7 +65,9 @@ def write_stack(frames: Frames, steps: Preparation, output: Path, force: bool = 
     ):
         for micrograph, prepared in frames.prepared(steps):
             array[len(entries)] = prepared.pixels
-            entries.append(Entry.of(micrograph, prepared, steps.bin, steps.invert))
+            entry = Entry.of(micrograph, prepared, steps.bin, steps.invert)
+            rate = None if sampling_rate is None else sampling_rate / steps.bin
+            entries.append(replace(entry, sampling_rate=rate))
             masked += int(np.isnan(prepared.pixels).sum())
             borders.append(prepared.borders)
             contaminants.append(prepared.contaminants)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mtdcore import relative_error
+from mtdcore._base.typing import Lengths, pair, plain
 from mtdcore.em.gauge.prior import ANY_ANGLE
 from mtdcore.errors import InputError, MtdError
 from mtdcore.results.metrics import forgiven_shift
@@ -27,21 +28,20 @@ def simulation_at(path: Path) -> Simulation | None:
         return None
 
 
-def true_target(measurement: Path, file: Path | None, box_size: int) -> np.ndarray | None:
-    """The true image, (L, L) float64: from a file if given, else from the measurement; None if unknown, or of another box.
+def true_target(measurement: Path, file: Path | None, box_size: Lengths) -> np.ndarray | None:
+    """The true image, float64 of the shape of the box: from a file if given, else from the measurement; None if unknown, or of another box.
 
     Raises:
         InputError: the image in the file has another size than the box.
     """
+    box = pair(box_size)
     if file is None:
         simulation = simulation_at(measurement)
-        if simulation is None or simulation.target.shape != (box_size, box_size):
-            return None
-        return simulation.target
+        return None if simulation is None or simulation.target.shape != box else simulation.target
     truth = read_image(file)
-    if truth.shape != (box_size, box_size):
+    if truth.shape != box:
         raise InputError(
-            f"the truth should have the size of the box, {box_size} x {box_size}; it is {truth.shape[0]} x {truth.shape[1]}."
+            f"the truth should have the size of the box, {box[0]} x {box[1]}; it is {truth.shape[0]} x {truth.shape[1]}."
         )
     return truth
 
@@ -52,18 +52,18 @@ def errors(
     """The relative error E and the gauge-free error E_s (docs/model.md 1), with the shift that E_s forgives.
 
     Args:
-        estimate: (L, L).
-        truth: (L, L), not blank.
+        estimate: of the shape of the box.
+        truth: likewise, not blank.
         rotations: number K of rotations that count as the same image; from 72 on, every degree does.
         mirror: whether mirror images do, too.
         subpixel: whether shifts by fractions of a pixel are forgiven as well: the error E_f.
     """
-    shift = forgiven_shift(len(truth))
+    shift = forgiven_shift(plain(*truth.shape))
     if rotations >= ANY_ANGLE:  # and so may what is recovered
         rotations = 360
     return {
         "E": relative_error(estimate, truth, rotations, mirror=mirror),
         "E_s": relative_error(estimate, truth, rotations, max_shift=shift, mirror=mirror),
         **({"E_f": relative_error(estimate, truth, rotations, shift, mirror, True)} if subpixel else {}),
-        "max_shift": shift,
+        "max_shift": max(pair(shift)),
     }

@@ -62,13 +62,15 @@ def value_range(image: np.ndarray, share: float = 0.0) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def with_squares(image: np.ndarray, centres: np.ndarray, side: float, limits: tuple[float, float]) -> bytes:
-    """A measurement with squares around the copies found.
+def with_squares(
+    image: np.ndarray, centres: np.ndarray, sides: tuple[int, int], limits: tuple[float, float]
+) -> bytes:
+    """A measurement with rectangles around the copies found.
 
     Args:
         image: (H, W).
         centres: (n, 2) row and column of the middle of each copy, in pixels of ``image``.
-        side: of the squares, pixels.
+        sides: (height, width) of the rectangles, pixels.
         limits: values of black and white.
     """
     from matplotlib.collections import PatchCollection
@@ -76,7 +78,8 @@ def with_squares(image: np.ndarray, centres: np.ndarray, side: float, limits: tu
 
     figure, axes = _image_axes(image.shape)
     axes.imshow(image, cmap="gray", vmin=limits[0], vmax=limits[1], interpolation="nearest")
-    outlines = [Rectangle((col - side / 2, row - side / 2), side, side) for row, col in centres]
+    high, wide = sides
+    outlines = [Rectangle((col - wide / 2, row - high / 2), wide, high) for row, col in centres]
     axes.add_collection(
         PatchCollection(outlines, facecolor="none", edgecolor="#ffb454", linewidth=1.4), autolim=False
     )

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 import mtdcore as mtd
+from mtdcore._base.typing import plain
 from mtdcore.data.tiles import Tile, TileGeometry
 from mtdcore.errors import MtdError
 from mtdcore.estep.posteriors import Posterior
@@ -18,7 +19,12 @@ from ..run.finished import FinishedRun
 from ..run.folder import RunFolder
 from ..terminal.console import log
 from . import figures
+from .figures_signal import chances as probabilities
+from .figures_signal import drawn, with_spans
 from .posterior import occupancy
+
+#: Boxes of a signal that are shown.
+_SAMPLES = 30
 
 #: Posterior weights held at a time.
 _WEIGHTS = 1 << 23
@@ -33,18 +39,20 @@ def location(run: FinishedRun) -> tuple[dict[str, bytes], dict[str, str]]:
     except MtdError as problem:
         log(f"the report has no picture of the measurement: {problem}")
         return {}, {}
-    box = bound.box_size
+    box = bound.views.box_shape
     posterior = Posterior(run.estimate, bound, mtd.get_backend("cpu"))
     chances = occupancy(tile, posterior(tile), box)
     pixels = tile.values if tile.valid is None else np.where(tile.valid, tile.values, np.nan)
-    side = bound.separation
+    if drawn(box) and box[0] == pixels.shape[0]:
+        return _of_signal(run, tile, chances, pixels)
+    sides = bound.separations
     centres = _centres(run.folder, tile, box)
     rows, columns = tile.region.read
     where = f"Rows {rows.start} to {rows.stop}, columns {columns.start} to {columns.stop} of micrograph {tile.micrograph + 1}"
-    square = "boxes" if side == box else f"squares of the minimum separation, {side} pixels"
+    square = "boxes" if sides == box else f"areas of the minimum separation, {plain(*sides)} pixels"
     enlarged = ndimage.maximum_filter(chances, max(3, max(chances.shape) // 100))
     pictures = {
-        "measurement": figures.with_squares(pixels, centres, side, figures.value_range(pixels, 0.002)),
+        "measurement": figures.with_squares(pixels, centres, sides, figures.value_range(pixels, 0.002)),
         "posterior": figures.posterior_map(enlarged),
     }
     return pictures, {
@@ -54,18 +62,44 @@ def location(run: FinishedRun) -> tuple[dict[str, bytes], dict[str, str]]:
     }
 
 
+def _of_signal(
+    run: FinishedRun, tile: Tile, chances: np.ndarray, pixels: np.ndarray
+) -> tuple[dict[str, bytes], dict[str, str]]:
+    """The same of a signal whose channels the box holds all."""
+    height, width = run.likelihood.views.box_shape
+    first, last = (
+        tile.region.read[1].start,
+        min(tile.region.read[1].stop, tile.region.read[1].start + _SAMPLES * width),
+    )
+    shown = slice(0, last - first)
+    starts = _centres(run.folder, tile, (height, width))[:, 1] - (width - 1) / 2
+    starts = starts[starts < last - first]
+    pictures = {}
+    for name, palette in (("", figures.LIGHT), ("_dark", figures.DARK)):
+        pictures[f"measurement{name}"] = with_spans(pixels[:, shown], first, starts, width, palette)
+        pictures[f"posterior{name}"] = probabilities(chances[:, shown].max(axis=0), first, palette)
+    return pictures, {
+        "measurement_text": f"Samples {first} to {last} of signal {tile.micrograph + 1}. Shaded: the {len(starts)} copies in "
+        f"{run.folder.picks.name} that touch it.",
+        "posterior_text": f"Probability that a copy begins at each sample; the highest is {np.max(chances[:, shown]):.2f}.",
+    }
+
+
 def _shown(likelihood: Likelihood) -> TileGeometry:
     """The cut whose first tile is shown; smaller for patches, each of which has weights at 4 L^2 shifts and K rotations."""
     geometry = likelihood.geometry
-    if geometry.reach:  # windows
+    if likelihood.localises:
         return geometry
-    across = math.isqrt(_WEIGHTS // (4 * likelihood.box_size**2 * likelihood.templates))
-    return replace(geometry, side=min(geometry.side, max(1, across) * geometry.unit))
+    across = math.isqrt(_WEIGHTS // (4 * math.prod(likelihood.views.box_shape) * likelihood.templates))
+    rows, columns = (
+        min(side, max(1, across) * unit) for side, unit in zip(geometry.sides, geometry.units, strict=True)
+    )
+    return replace(geometry, side=plain(rows, columns))
 
 
-def _centres(folder: RunFolder, tile: Tile, box_size: int) -> np.ndarray:
+def _centres(folder: RunFolder, tile: Tile, box: tuple[int, int]) -> np.ndarray:
     """(n, 2) centres of the detected copies that reach into a tile, in its pixels."""
     first = [s.start for s in tile.region.read]
     corners = np.array(folder.read_picks(tile.micrograph), dtype=np.float64).reshape(-1, 2) - first
-    inside = np.all((corners > -box_size) & (corners < tile.values.shape), axis=1)
-    return np.asarray(corners[inside] + (box_size - 1) / 2)
+    inside = np.all((corners > -np.array(box)) & (corners < tile.values.shape), axis=1)
+    return np.asarray(corners[inside] + (np.array(box) - 1) / 2)

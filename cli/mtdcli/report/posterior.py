@@ -6,21 +6,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mtdcore._base.typing import Lengths, pair
+
 if TYPE_CHECKING:
     from mtdcore.data.tiles import Tile
 
 
-def occupancy(tile: Tile, weights: np.ndarray, box_size: int) -> np.ndarray:
+def occupancy(tile: Tile, weights: np.ndarray, box: Lengths) -> np.ndarray:
     """(h, w) posterior probability of a copy in any rotation with its corner at each pixel of a tile.
 
     Args:
         tile: (h, w) pixels.
         weights: its posterior, from :meth:`mtdcore.estep.backends.Backend.posterior` of either likelihood.
-        box_size: side L.
+        box: side of the templates, or (h, w).
     """
     if weights.ndim == 3:
         return _place(weights.sum(0), tile)
-    return _unfold(weights.sum(2), box_size, tile.values.shape)
+    return _unfold(weights.sum(2), pair(box), tile.values.shape)
 
 
 def _place(weights: np.ndarray, tile: Tile) -> np.ndarray:
@@ -30,20 +32,20 @@ def _place(weights: np.ndarray, tile: Tile) -> np.ndarray:
     return whole
 
 
-def _unfold(weights: np.ndarray, box_size: int, shape: tuple[int, ...]) -> np.ndarray:
-    """(patch rows, patch columns, 2L, 2L) weights over shifts -> largest weight per corner, (h, w).
+def _unfold(weights: np.ndarray, box: tuple[int, int], shape: tuple[int, ...]) -> np.ndarray:
+    """(patch rows, patch columns, 2h, 2w) weights over shifts -> largest weight per corner, (h, w).
 
-    Shift l puts the corner at l in the patch, or at l - 2L when l > L; l = L shows nothing (docs/model.md 3).
+    Along a side of L pixels shift l puts the corner at l in the patch, or at l - 2L when l > L; l = L shows nothing
+    (docs/model.md 3).
     Neighbouring patches judge the parts of one copy independently, so the surest of them is drawn.
     """
     rows, cols = weights.shape[:2]
-    side = 2 * box_size - 1
-    order = np.r_[box_size + 1 : 2 * box_size, 0:box_size]  # corners -(L - 1) .. L - 1 of the patch
-    windows = weights[:, :, order[:, None], order[None, :]]
-    margin = box_size - 1
-    whole = np.zeros((shape[0] + 2 * margin, shape[1] + 2 * margin), dtype=np.float32)
+    high, wide = box
+    down, across = (np.r_[n + 1 : 2 * n, 0:n] for n in box)  # corners -(L - 1) .. L - 1 of the patch
+    windows = weights[:, :, down[:, None], across[None, :]]
+    whole = np.zeros((shape[0] + 2 * (high - 1), shape[1] + 2 * (wide - 1)), dtype=np.float32)
     for i in range(rows):
         for j in range(cols):
-            part = whole[i * box_size : i * box_size + side, j * box_size : j * box_size + side]
+            part = whole[i * high : i * high + len(down), j * wide : j * wide + len(across)]
             np.maximum(part, windows[i, j], out=part)
-    return whole[margin : margin + shape[0], margin : margin + shape[1]]
+    return whole[high - 1 : high - 1 + shape[0], wide - 1 : wide - 1 + shape[1]]

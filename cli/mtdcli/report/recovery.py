@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from mtdcore._base.typing import pair
+
 from ..inputs.truth import errors, true_target
 from ..run.finished import FinishedRun
 from ..run.folder import RunFolder
 from ..run.record import RunRecord
 from ..terminal.console import show
 from . import figures, trust
+from .figures_signal import drawn, shown_as
 from .figures_trust import ring_correlations
 from .location import location
 from .page import write_page
@@ -26,8 +29,8 @@ def write_report(run: FinishedRun, truth_file: Path | None = None) -> None:
         truth_file: true image; None: the one of the simulation, if the measurement is one.
     """
     folder, parameters, result = run.folder, run.parameters, run.record.result
-    side, share = parameters.box_size, result.data_share
-    truth = true_target(run.measurement, truth_file, side)
+    box, share = parameters.box_size, result.data_share
+    truth = true_target(run.measurement, truth_file, box)
     micrographs, height, width = run.record.measurement.shape
     pictures, texts = location(run)
     limits = figures.value_range(run.estimate if truth is None else truth)
@@ -37,9 +40,10 @@ def write_report(run: FinishedRun, truth_file: Path | None = None) -> None:
     write_page(
         folder.page,
         "report.html.j2",
-        title=f"One image from {run.measurement.name}",
-        subtitle=f"{micrographs} micrograph{'s' * (micrographs > 1)} of {height} x {width} pixels, box {side}, "
-        f"{parameters.rotations} rotations, {parameters.likelihood} likelihood, prior: {parameters.prior or 'none'}",
+        title=f"One {'motif' if drawn(pair(box)) else 'image'} from {run.measurement.name}",
+        subtitle=f"{micrographs} {'signal' if height == 1 else 'micrograph'}{'s' * (micrographs > 1)} of {height} x {width} "
+        f"{'samples' if height == 1 else 'pixels'}, box {' x '.join(map(str, box)) if isinstance(box, tuple) else box}, "
+        f"{parameters.rotations} rotation{'s' * (parameters.rotations > 1)}, {parameters.likelihood} likelihood, prior: {parameters.prior or 'none'}",
         facts=[
             ("copies expected", f"{result.expected_count:.1f}"),
             ("noise standard deviation", f"{result.noise_std:.4g}"),
@@ -63,7 +67,7 @@ def write_report(run: FinishedRun, truth_file: Path | None = None) -> None:
 def _images(run: FinishedRun, truth: np.ndarray | None, limits: tuple[float, float]) -> list[dict[str, Any]]:
     """Estimate, aligned average and truth on one grey scale; the first two of every class."""
     parameters, result = run.parameters, run.record.result
-    box, copies = (-1, parameters.box_size, parameters.box_size), result.expected_count
+    box, copies = (-1, *pair(parameters.box_size)), result.expected_count
     estimates, averages = (run.image(file).reshape(box) for file in (run.folder.estimate, run.folder.average))
     source = "what the data and the prior say together" if parameters.prior else "no prior was used"
     alone = "The data alone: the average of all copies, no prior applied."
@@ -83,7 +87,7 @@ def _images(run: FinishedRun, truth: np.ndarray | None, limits: tuple[float, flo
         )
         text = f"Error of the estimate: E = {found['E']:.3f}; E_s = {found['E_s']:.3f} when up to {found['max_shift']} pixels of shift are forgiven."
         shown.append(("Truth", truth, text))
-    return [{"title": t, "text": text, "data": figures.picture(image, limits)} for t, image, text in shown]
+    return [{"title": t, "text": text, **shown_as(image, limits)} for t, image, text in shown]
 
 
 def _convergence(folder: RunFolder) -> dict[str, bytes]:

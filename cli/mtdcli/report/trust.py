@@ -17,6 +17,7 @@ from ..run.folder import RunFolder
 from ..run.judging import powerless
 from ..terminal.progress import duration
 from . import figures
+from .figures_signal import shown_as
 
 #: What null runs were made of, for people.
 _NULLS: dict[Null, str] = {
@@ -118,6 +119,6 @@ def images(run: FinishedRun, limits: tuple[float, float]) -> list[dict[str, Any]
         text = f"Of every pixel among those draws, black to white from {std.min():.2g} to {std.max():.2g}. Wrong answers, which the verdict is about, are not in it."
         shown.append(("Posterior standard deviation", text, std, None))
     return [
-        {"title": title, "text": text, "data": figures.picture(image, range_)}
+        {"title": title, "text": text, **shown_as(image, range_ or figures.value_range(image))}
         for title, text, image, range_ in shown
     ]

@@ -35,8 +35,8 @@ def find_copies(run: FinishedRun, threshold: float = 0.5, device: str = "auto") 
 def write_copies(run: FinishedRun, threshold: float = 0.5, device: str = "auto") -> Detections:
     """Find the copies (:func:`find_copies`) and write the tables of the folder, locked by the caller."""
     found, table, folder = find_copies(run, threshold, device), run.table(), run.folder
-    found.to_csv(folder.picks)
-    found.to_json(folder.picks_json)
+    found.to_csv(folder.picks, table.sampling_rate)
+    found.to_json(folder.picks_json, table.sampling_rate)
     found.to_star(folder.picks_star, table.names, table.bin)
     return found
 

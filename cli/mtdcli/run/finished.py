@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mtdcore._base.records import check_types, from_record
+from mtdcore._base.typing import pair
 from mtdcore.data import Measurement
 from mtdcore.data.micrographs.star import quoted
 from mtdcore.data.micrographs.table import Entry, MicrographTable
@@ -86,7 +87,7 @@ class FinishedRun:
 
     def image(self, path: Path) -> np.ndarray:
         """One of the images of its folder: (L, L) float64, or (C, L, L) of C classes."""
-        return self.folder.read_image(path, self.parameters.box_size)
+        return self.folder.read_image(path, pair(self.parameters.box_size))
 
     @property
     def estimate(self) -> np.ndarray:
@@ -116,14 +117,14 @@ def _check(record: RunRecord, likelihood: Likelihood) -> None:
     """Raise ValueError where parts of a record contradict each other, before anything of their size is allocated."""
     parameters, side = record.parameters, max(record.measurement.shape[1:])
     same = {
-        "box_size": (likelihood.box_size, parameters.box_size),
+        "box_size": (likelihood.views.box_shape, pair(parameters.box_size)),
         "rotations": (likelihood.templates, asked_views(parameters).count),
         "classes": (likelihood.classes, parameters.classes),
     }
     for name, (found, asked) in same.items():
         if found != asked:
             raise ValueError(f"{name} of the likelihood should be {asked}; it is {found}")
-    if likelihood.margin > parameters.box_size or likelihood.separation > side:
+    if max(likelihood.margins) > max(likelihood.views.box_shape) or likelihood.separation > side:
         raise ValueError(
             "margin and separation of the likelihood should not be larger than box and micrograph"
         )

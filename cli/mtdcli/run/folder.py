@@ -108,16 +108,16 @@ class RunFolder:
                 f"{self.trust} should be as `mtd trust` wrote it: {problem}; remove it, and judge the run again."
             ) from problem
 
-    def read_image(self, path: Path, side: int) -> np.ndarray:
-        """One of the images of this run, (side, side) float64, or (C, side, side) of C classes."""
+    def read_image(self, path: Path, box: tuple[int, int]) -> np.ndarray:
+        """One of the images of this run, (h, w) float64 of the box, or (C, h, w) of C classes."""
         try:
             opened(path, _MOST).close()
             image = np.array(np.load(path, mmap_mode="r", allow_pickle=False), dtype=np.float64)
-            if image.ndim not in (2, 3) or image.shape[-2:] != (side, side) or not np.isfinite(image).all():
+            if image.ndim not in (2, 3) or image.shape[-2:] != box or not np.isfinite(image).all():
                 raise ValueError(f"it holds {image.shape}, or pixels that are not finite")
         except Exception as problem:  # the header is parsed as Python text, which fails in many ways
             raise InputError(
-                f"{path} should hold images of {side} x {side} pixels written by mtd; it could not be read ({problem})."
+                f"{path} should hold images of {box[0]} x {box[1]} pixels written by mtd; it could not be read ({problem})."
             ) from problem
         return image
 

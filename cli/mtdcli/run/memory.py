@@ -5,6 +5,7 @@ from __future__ import annotations
 from mtdcore._base.cores import usable_cores
 from mtdcore.errors import ParameterError
 from mtdcore.estep.backends import Precision, get_backend
+from mtdcore.estep.backends.array.scored import COPIES
 from mtdcore.model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
 
 from .arguments import asked_views
@@ -60,7 +61,9 @@ def _workspace(likelihood: Likelihood, precision: Precision, shape: tuple[int, i
     number = 8 if precision == "float64" else 4
     pixels = get_backend("cpu", precision).tile_pixels(likelihood)
     geometry = likelihood.geometry.enlarged(pixels)
-    rows, columns = (min(n, geometry.side + 2 * geometry.halo + geometry.reach) for n in shape[1:])
+    rows, columns = geometry.largest_read((shape[1], shape[2]))
+    if not likelihood.square:
+        return 0, number * (COPIES * likelihood.templates + 3) * rows * columns
     if likelihood.localises:
         return number * _PER_PIXEL * rows * columns + _SPECTRA, number * _OWN
     side = 2 * likelihood.box_size + 16  # of the torus, rounded up to whole vectors

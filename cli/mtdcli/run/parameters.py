@@ -19,6 +19,7 @@ from ..terminal.options import (
     PATH,
     POSITIVE,
     Address,
+    Box,
     Bytes,
     CountOr,
     GroupedOption,
@@ -64,15 +65,21 @@ class RunParameters:
     this class stands in ``run.json``.
     """
 
-    box_size: int = _option(
-        "target", "Side of the box around one copy, pixels.", default=MISSING, metavar="L"
+    box_size: int | tuple[int, int] = _option(
+        "target",
+        "Side of the box around one copy, pixels; HxW of one that is no square: 1x187 for 187 samples of a signal, 12x187 where it has 12 channels.",
+        default=MISSING,
+        metavar="L|HxW",
+        kind=Box(),
     )
     diameter: float | None = _option(
         "target",
         "Diameter of the object, pixels of the measurement: cuts the estimate down to it, sets separation and starts. Particles need it.",
         metavar="PX",
     )
-    rotations: int = _option("target", "Equally spaced rotations of a copy.", 4, metavar="K")
+    rotations: int = _option(
+        "target", "Equally spaced rotations of a copy. In a box that is no square: 1, or 2.", 4, metavar="K"
+    )
     coarse_rotations: int | Literal["auto"] = _option(
         "search",
         "Rotations of the search for copies; all K are scored where it finds one (window). auto: about 0.8 L, if K is at least twice that.",

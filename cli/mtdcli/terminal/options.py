@@ -144,6 +144,21 @@ class Shape(click.ParamType[tuple[int, int]]):
         return int(match[1]), int(match[2] or match[1])
 
 
+class Box(Shape):
+    """``L``, or ``HxW`` of a box that is no square; kept as a number where it is one."""
+
+    name = "box"
+
+    def convert(  # type: ignore[override]
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | tuple[int, int]:
+        """The side, or (height, width)."""
+        sides = tuple(value) if isinstance(value, list | tuple) else super().convert(str(value), param, ctx)
+        if not (len(sides) == 2 and all(isinstance(n, int) and n > 0 for n in sides)):
+            self.fail(f"{value!r} is no box in pixels such as 28 or 1x187", param, ctx)
+        return sides[0] if sides[0] == sides[1] else (sides[0], sides[1])
+
+
 class GroupedOption(click.Option):
     """An option that ``--help`` lists under a heading of its own.
 

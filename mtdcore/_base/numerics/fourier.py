@@ -39,7 +39,7 @@ def radial_factors(shape: tuple[int, int], profiles: np.ndarray, dtype: DTypeLik
 def radial_filter(images: Array, profiles: Array) -> Array:
     """Filter images by factors that depend on the length of the frequency alone.
 
-    Images are padded to twice their sides with zeros and cropped again, so nothing wraps around; the map is symmetric, and
+    Images are padded to twice their sides (but for sides of one pixel: a signal has no other axis) with zeros and cropped again, so nothing wraps around; the map is symmetric, and
     commutes with reflections and, on square images, with quarter turns.
 
     Args:
@@ -51,7 +51,7 @@ def radial_filter(images: Array, profiles: Array) -> Array:
     """
     xp = array_namespace(images)
     height, width = images.shape[-2:]
-    wide = 2 * height, 2 * width
+    wide = (2 * height if height > 1 else 1, 2 * width if width > 1 else 1)
     padded = xp.zeros((images.shape[0], *wide), dtype=images.dtype, device=device(images))
     inner = (slice(None), slice(0, height), slice(0, width))
     padded[inner] = images

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..._base.typing import Lengths, pair
 from ...errors import InputError, MtdError
 from .listing import OnBad, located
 from .star import Table, read_star
@@ -35,9 +36,10 @@ class Picks:
     centres: np.ndarray
     micrographs: tuple[int, ...]
 
-    def corners(self, box_size: int) -> np.ndarray:
+    def corners(self, box_size: Lengths) -> np.ndarray:
         """(N, 3) the same as top-left corners of boxes, as :func:`mtdcore.results.matching.match` takes them."""
-        return np.asarray(self.centres - [0, box_size // 2, box_size // 2])
+        down, across = pair(box_size)
+        return np.asarray(self.centres - [0, down // 2, across // 2])
 
 
 class _Listed(NamedTuple):

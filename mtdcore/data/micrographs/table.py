@@ -37,6 +37,7 @@ class Entry:
         inverted: whether the contrast was inverted.
         scale: grey values of the micrograph per unit of the measurement.
         transfer: radial factors that a copy met, see :attr:`Prepared.transfer`; None: all 1.
+        sampling_rate: of a signal, samples of the measurement per second; None: unknown.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Entry:
     inverted: bool = False
     scale: float = 1.0
     transfer: tuple[float, ...] | None = None
+    sampling_rate: float | None = None
 
     @classmethod
     def of(cls, micrograph: Micrograph, prepared: Prepared, factor: int, inverted: bool) -> Self:
@@ -81,6 +83,11 @@ class MicrographTable:
         """Angstrom per pixel of the measurement; None: unknown."""
         first = self.entries[0]
         return None if first.pixel_size is None else first.pixel_size * first.bin
+
+    @property
+    def sampling_rate(self) -> float | None:
+        """Samples of a signal per second; None: unknown."""
+        return self.entries[0].sampling_rate
 
     @property
     def bin(self) -> int:

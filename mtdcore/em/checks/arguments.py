@@ -27,7 +27,7 @@ def check_arguments(
     callback: object,
 ) -> None:
     """Raise ParameterError for the first argument of a kind that it cannot have; arguments as in :func:`mtdcore.recover`."""
-    if not (isinstance(rotations, Views) or _whole(rotations)):
+    if not (rotations is None or isinstance(rotations, Views) or _whole(rotations)):
         raise ParameterError(
             f"rotations must be a number of angles or views of the target; got {rotations!r}."
         )
@@ -75,6 +75,11 @@ def check_diameter(diameter: object, box: tuple[int, int]) -> None:
     """Raise ParameterError unless the diameter is None, or from a pixel to the side of the box."""
     if diameter is None:
         return
+    if box[0] != box[1]:
+        raise ParameterError(
+            f"diameter is that of a round object in a square box; got {diameter!r} and a box of {box[0]} x {box[1]} pixels: give "
+            'min_separation instead, a number or "auto".'
+        )
     if not (isinstance(diameter, Real) and 1.0 <= float(diameter) <= min(box)):
         raise ParameterError(
             f"diameter must be a number of pixels from 1 to the box size, {min(box)}; got {diameter!r}: give a larger box_size, or "

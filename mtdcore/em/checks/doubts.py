@@ -118,13 +118,17 @@ def _off(value: float, sigma: float, tolerance: float) -> bool:
 def _geometry(recovery: Recovery, source: Measurement) -> Iterator[str]:
     likelihood, sides = recovery.likelihood, source.shape[1:]
     box = likelihood.views.box_shape
-    if any(length > _WHOLE * side for length, side in zip(box, sides, strict=True)):
+    # a box that fills one axis is that of a signal, with a channel a row
+    free = [(n, side) for n, side in zip(box, sides, strict=True) if n < side] or [
+        *zip(box, sides, strict=True)
+    ]
+    if any(n > _WHOLE * side for n, side in free):
         yield (
             f"a box of {box[0]} x {box[1]} pixels is nearly the whole of a micrograph of {sides[0]} x {sides[1]}: hardly any "
             "position is left to compare with; give a smaller box_size or larger micrographs."
         )
     separation, area = likelihood.separation, math.prod(source.shape)
-    packed = recovery.expected_count * separation**2 / area
+    packed = recovery.expected_count * math.prod(likelihood.separations) / area
     if not (likelihood.localises and packed > _PACKED and likelihood.views.target_shape[-2:] == box):
         return
     closest = closest_separation(recovery.target)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from ..._base.typing import plain
 from ...model.poses import may_be_mirrored
 from ...model.rotations import Rotations, in_plane
 from ...model.views import Views
@@ -41,11 +42,11 @@ def agreement(first: np.ndarray, second: np.ndarray, views: Views) -> float | No
     Returns:
         From -1 to 1, the least of the classes; None for targets that are no images.
     """
-    side = first.shape[-1]
+    shape = first.shape[-2:]
     images, others = (np.reshape(t, (-1, *t.shape[-2:])) for t in (first, second))
-    if first.shape[-2] != side or len(images) != views.classes:
+    if shape != views.box_shape or len(images) != views.classes:
         return None
-    rotations = in_plane(views) or Rotations(1, side)
+    rotations = in_plane(views) or Rotations(1, plain(*shape))
     if may_be_mirrored(views):
         others = np.concatenate([others, others[:, :, ::-1]])
     turned = np.concatenate([rotations.apply(other) for other in others])

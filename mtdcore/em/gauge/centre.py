@@ -17,7 +17,7 @@ import numpy as np
 
 from ...model.shifts import translate
 from .extent import bright
-from .prior import Gauge, centre_of_mass, crop, recentring
+from .prior import Gauge, centre_of_mass, crop, recentring, widened
 
 Shift = tuple[float, float]
 
@@ -52,9 +52,9 @@ class CentreGauge:
             average: (B, B), for the sake of its size: no move is larger than its margin.
             level: not used.
         """
-        side, padded = len(target), np.pad(target, (len(average) - len(target)) // 2)
-        offset = recentring(bright(padded), side, ((side - 1) / 2,) * 2)
-        return target if max(map(abs, offset)) <= _SLACK else crop(padded, side, offset)
+        padded, (height, width) = widened(target, average.shape), target.shape
+        offset = recentring(bright(padded), target.shape, ((height - 1) / 2, (width - 1) / 2))
+        return target if max(map(abs, offset)) <= _SLACK else crop(padded, target.shape, offset)
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,8 @@ class BetweenPixels:
     def choose(self, target: np.ndarray, average: np.ndarray, level: float) -> np.ndarray:
         """The (L, L) target of the other gauge, moved by half a pixel at most; arguments as in :class:`mtdcore.em.gauge.prior.Gauge`."""
         image = self.gauge.choose(target, average, level)
-        down, right = ((len(image) - 1) / 2 - mass for mass in centre_of_mass(bright(image)))
+        masses = centre_of_mass(bright(image))
+        down, right = ((n - 1) / 2 - mass for n, mass in zip(image.shape, masses, strict=True))
         near = _LEAST_FRACTION < max(abs(down), abs(right)) < _FARTHEST
         if not near:
             return image
@@ -94,8 +95,9 @@ def centred(target: np.ndarray, gain: Callable[[np.ndarray], float]) -> np.ndarr
         (L, L); the target itself when no shift gains anything.
     """
     place, best = (0.0, 0.0), gain(target)
-    middle = (len(target) - 1) / 2
-    row, column = (float(round(middle - mass)) for mass in centre_of_mass(target))
+    row, column = (
+        float(round((n - 1) / 2 - mass)) for n, mass in zip(target.shape, centre_of_mass(target), strict=True)
+    )
     if (row, column) != (0.0, 0.0):
         place, best = _better(
             target, gain, place, best, [(row, column), *_moved((row, column), 1.0, _AROUND)]

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from .prior import crop
+
 #: A move must gain so many nats: few, so that all starts end in one frame.
 _LEAST_GAIN = 0.1
 
@@ -31,13 +33,13 @@ class EnergyGauge:
             average: (B, B) aligned average: the target and a margin of (B - L) / 2 pixels around it.
             level: noise level of the average.
         """
-        side, margin = len(target), (len(average) - len(target)) // 2
         nats = 0.5 * (np.square(average / level) - 1.0)
-        line = 1.0 - 0.25 * np.square(np.linspace(-1.0, 1.0, side))
-        held = np.einsum("ijkl,k,l->ij", sliding_window_view(nats, (side, side)), line, line, optimize=True)
+        down, across = (1.0 - 0.25 * np.square(np.linspace(-1.0, 1.0, n)) for n in target.shape)
+        held = np.einsum("ijkl,k,l->ij", sliding_window_view(nats, target.shape), down, across, optimize=True)
         row, column = np.unravel_index(np.argmax(held), held.shape)
-        if held[row, column] < held[margin, margin] + _LEAST_GAIN:
+        above, beside = ((n - m) // 2 for n, m in zip(average.shape, target.shape, strict=True))
+        if held[row, column] < held[above, beside] + _LEAST_GAIN:
             return target
         frame = np.array(average)
-        frame[margin : margin + side, margin : margin + side] = target
-        return frame[row : row + side, column : column + side].copy()
+        crop(frame, target.shape)[...] = target
+        return crop(frame, target.shape, (int(row) - above, int(column) - beside)).copy()

@@ -12,6 +12,9 @@ from .prior import centre_of_mass
 #: Share of the brightest pixel's energy that the background of the box is taken to reach: a third of its brightness.
 _FLOOR = 0.1
 
+#: The same of a signal, whose spikes stand above waves of a third of their height.
+_SIGNAL_FLOOR = 0.02
+
 #: Share of the energy above that floor which the object's disc holds.
 _SHARE = 0.95
 
@@ -47,16 +50,33 @@ def diameter(image: np.ndarray) -> float:
     return float(np.clip(2.0 * radius + 1.0, 1.0, side))
 
 
+def length(image: np.ndarray) -> int:
+    """Pixels along the longer side of a box that is no square which hold an object, of either sign: all but a twentieth of its energy.
+
+    Args:
+        image: (h, w) real image, a signal for instance.
+    """
+    along = np.square(image).sum(axis=int(np.argmin(image.shape)))
+    held = np.cumsum(np.clip(along - _SIGNAL_FLOOR * along.max(), 0.0, None))
+    if not held[-1] > 0.0:
+        return len(along)
+    first, last = np.searchsorted(held / held[-1], [(1.0 - _SHARE) / 2, (1.0 + _SHARE) / 2])
+    return int(min(last, len(along) - 1) - first) + 1
+
+
 def closest_separation(images: np.ndarray) -> int:
     """Smallest distance along rows or columns, whichever is larger, of two copies that touch but do not overlap.
 
     Discs of diameter D that touch diagonally differ by D / sqrt(2) in row and in column. The window model sums the
-    log-likelihood ratios of copies, which is right as long as they do not overlap: nothing closer is a pair.
+    log-likelihood ratios of copies, which is right as long as they do not overlap: nothing closer is a pair. In a box that is no
+    square it is the length of what the copies show, along the longer side.
 
     Args:
-        images: (L, L), or (C, L, L) for several classes, whose smallest decides.
+        images: (L, L) or (h, w), or a stack of them for several classes, whose smallest decides.
     """
     stack = np.reshape(images, (-1, *images.shape[-2:]))
+    if stack.shape[-1] != stack.shape[-2]:
+        return min(length(image) for image in stack)
     return max(1, math.floor(min(diameter(image) for image in stack) / math.sqrt(2.0)))
 
 

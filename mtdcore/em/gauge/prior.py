@@ -18,6 +18,7 @@ from typing import Protocol
 
 import numpy as np
 
+from ..._base.typing import Lengths, plain
 from ...model.priors import Prior, centre_of
 from ...model.rotations import Rotations, disc, rotate
 from ...model.sampling import sample_prior
@@ -83,7 +84,7 @@ class PriorGauge:
     mirror: bool = False
 
     @classmethod
-    def of(cls, prior: Prior, rotations: int, box_size: int, mirror: bool = False) -> PriorGauge:
+    def of(cls, prior: Prior, rotations: int, box_size: Lengths, mirror: bool = False) -> PriorGauge:
         """The gauge of a prior: the centre that it names (:func:`mtdcore.model.priors.centre_of`), else that of samples."""
         centre = centre_of(prior, box_size)
         if centre is None:
@@ -101,7 +102,7 @@ class PriorGauge:
 
     def _turned(self, target: np.ndarray, average: np.ndarray, level: float) -> tuple[np.ndarray, float]:
         """The target at its likeliest angle, and what that costs in nats."""
-        turned = Rotations(self.rotations, len(target))
+        turned = Rotations(self.rotations, plain(*target.shape))
         view = _View(self, target, average, level, turned.exact)
         if turned.exact:
             costs = dict(zip(turned.angles, view.costs(turned.angles, self.draws, _LEVELS), strict=True))
@@ -138,21 +139,20 @@ class _View:
 
     def framed(self, angle: float) -> np.ndarray:
         """(L, L) target at this angle; what moves into the box is the aligned average there."""
-        margin = (len(self.average) - len(self.target)) // 2
         frame = np.array(self.average)
-        frame[margin : margin + len(self.target), margin : margin + len(self.target)] = self.target
-        turned = rotate(np.pad(self.target, margin), [angle])[0]
-        image = crop(rotate(frame, [angle])[0], len(self.target), self._offset(turned))
+        crop(frame, self.target.shape)[...] = self.target
+        turned = rotate(widened(self.target, frame.shape), [angle])[0]
+        image = crop(rotate(frame, [angle])[0], self.target.shape, self._offset(turned))
         return image if self.exact else image * disc(len(image))
 
     def costs(self, angles: Sequence[float], draws: int, levels: np.ndarray) -> np.ndarray:
         """(A,) nats, up to a constant: what the frames at these angles cost."""
-        side = len(self.target)
-        turned = rotate(np.pad(self.target, (len(self.average) - side) // 2), angles)
+        shape = self.target.shape
+        turned = rotate(widened(self.target, self.average.shape), angles)
         offsets = [self._offset(image) for image in turned]
-        kept = np.array([np.square(crop(i, side, o)).sum() for i, o in zip(turned, offsets, strict=True)])
+        kept = np.array([np.square(crop(i, shape, o)).sum() for i, o in zip(turned, offsets, strict=True)])
         views = turned if self.exact else rotate(self.average * disc(len(self.average)), angles)
-        images = [crop(i, side, o) for i, o in zip(views, offsets, strict=True)]
+        images = [crop(i, shape, o) for i, o in zip(views, offsets, strict=True)]
         outside = np.square(turned).sum(axis=(1, 2)) - kept
         cost = self._surprise(np.stack(images), angles, draws, levels) + 0.5 * outside / self.level**2
         return np.asarray(cost)
@@ -160,7 +160,7 @@ class _View:
     def _offset(self, turned: np.ndarray) -> tuple[int, int]:
         if self.gauge.centre is None:
             return 0, 0
-        offset = recentring(turned, len(self.target), self.gauge.centre)
+        offset = recentring(turned, self.target.shape, self.gauge.centre)
         near = not self.exact and max(map(abs, offset)) <= _SLACK
         return (0, 0) if near else offset
 
@@ -173,17 +173,17 @@ class _View:
         mean of the image is ``y + n^2 score(y, hypot(n, level))``. The noise turns with the image, so that only the prior
         tells two orientations apart; at free angles it comes from beyond the box, and the corners do not count.
         """
-        side = images.shape[1]
-        margin, counted = (0, np.ones((side, side), bool)) if self.exact else (side // 4, disc(side))
+        height, width = images.shape[1:]
+        margin, counted = (0, np.ones((height, width), bool)) if self.exact else (height // 4, disc(height))
         scale = float(np.sqrt(np.square(self.target).mean())) or 1.0
-        shape = (draws, side + 2 * margin, side + 2 * margin)
+        shape = (draws, height + 2 * margin, width + 2 * margin)
         noise = np.random.default_rng(self.gauge.seed).standard_normal(shape)
         turned = np.stack([rotate(draw, angles) for draw in (*noise, *-noise)], axis=1)
-        turned = turned[..., margin : margin + side, margin : margin + side]
+        turned = turned[..., margin : margin + height, margin : margin + width]
         step = math.log(levels[1] / levels[0])
         cost = np.zeros(len(images))
         for added in levels * scale:
-            noisy = (images[:, None] + added * turned).reshape(-1, side, side)
+            noisy = (images[:, None] + added * turned).reshape(-1, height, width)
             level = added if self.exact else math.hypot(added, self.level)
             clean = noisy + added**2 * self.gauge.prior.score(noisy, float(level))
             error = np.square(clean.reshape(turned.shape) - images[:, None])[..., counted]
@@ -204,26 +204,33 @@ def centre_of_mass(image: np.ndarray) -> tuple[float, float]:
     )
 
 
-def recentring(frame: np.ndarray, box_size: int, centre: tuple[float, float]) -> tuple[int, int]:
+def recentring(frame: np.ndarray, box: tuple[int, ...], centre: tuple[float, float]) -> tuple[int, int]:
     """Offset of the crop whose centre of mass falls on ``centre``, within the margin of the frame.
 
     The mass inside the box is followed, so that noise in the margin does not pull.
     """
-    reach = (frame.shape[0] - box_size) // 2
+    reaches = [(n - m) // 2 for n, m in zip(frame.shape, box, strict=True)]
     row = column = 0
     for _ in range(4):
-        mass = centre_of_mass(crop(frame, box_size, (row, column)))
+        mass = centre_of_mass(crop(frame, box, (row, column)))
         step = [round(m - c) for m, c in zip(mass, centre, strict=True)]
         if step == [0, 0]:
             break
         row, column = (
-            int(np.clip(now + move, -reach, reach)) for now, move in zip((row, column), step, strict=True)
+            int(np.clip(now + move, -reach, reach))
+            for now, move, reach in zip((row, column), step, reaches, strict=True)
         )
     return row, column
 
 
-def crop(frame: np.ndarray, box_size: int, offset: tuple[int, int]) -> np.ndarray:
-    """(L, L) crop of a (B, B) frame, ``offset`` pixels down and right of the middle."""
-    margin = (frame.shape[0] - box_size) // 2
-    row, column = margin + offset[0], margin + offset[1]
-    return frame[row : row + box_size, column : column + box_size]
+def crop(frame: np.ndarray, box: tuple[int, ...], offset: tuple[int, int] = (0, 0)) -> np.ndarray:
+    """(L, L) view of a (B, B) frame, ``offset`` pixels down and right of the middle."""
+    row, column = ((n - m) // 2 + o for n, m, o in zip(frame.shape, box, offset, strict=True))
+    return frame[row : row + box[0], column : column + box[1]]
+
+
+def widened(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """An (L, L) image in the middle of a (B, B) frame of zeros."""
+    frame = np.zeros(shape, image.dtype)
+    crop(frame, image.shape)[...] = image
+    return frame

@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 from array_api_compat import array_namespace
 
-from ..._base.typing import Array
+from ..._base.typing import Array, Lengths
 from ...estep.statistics import Statistics
 from ...model.priors import Prior, ScaledPrior
 from ...model.sampling import sample_prior
@@ -52,7 +52,7 @@ class OwnUnits:
     heaviest: float
 
     @classmethod
-    def of(cls, prior: Prior, box_size: int) -> OwnUnits:
+    def of(cls, prior: Prior, box_size: Lengths) -> OwnUnits:
         """The units of a prior, from a few samples."""
         samples = sample_prior(prior, _SAMPLES, box_size)
         norms = np.linalg.norm(np.reshape(samples, (len(samples), -1)), axis=1)

@@ -9,7 +9,7 @@ import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import DTypeLike
 
-from ..._base.typing import Array
+from ..._base.typing import Array, plain
 from ...data.tiles import Tile
 from ...model.likelihood import PatchLikelihood, WindowLikelihood
 from ..sums import TemplateSums, by_class
@@ -32,7 +32,9 @@ class Owned(NamedTuple):
 
 def owned_sites(tile: Tile) -> int:
     """Patches or corners that a tile owns."""
-    return math.prod((s.stop - s.start) // tile.geometry.unit for s in tile.owned)
+    return math.prod(
+        (s.stop - s.start) // unit for s, unit in zip(tile.owned, tile.geometry.units, strict=True)
+    )
 
 
 def window_sums(
@@ -64,7 +66,7 @@ def window_sums(
         empty_mass=0.0,
         **Owned.of(tile)._asdict(),
         noise_std=likelihood.noise_std,
-        box_size=likelihood.box_size,
+        box_size=plain(*likelihood.views.box_shape),
     )
 
 
@@ -90,18 +92,17 @@ def patch_sums(
     """
     variance = likelihood.noise_std**2
     blank = -owned.energy / (2.0 * variance) - 0.5 * owned.pixels * math.log(2.0 * math.pi * variance)
-    box = slice(likelihood.margin, likelihood.margin + likelihood.box_size)
-    shown = float(array_namespace(coverage).sum(coverage[:, box, box]))
+    shown = float(array_namespace(coverage).sum(coverage[(slice(None), *likelihood.inner)]))
     return TemplateSums(
         backprojection,
         coverage,
         class_mass=class_mass,
         log_likelihood=log_norm + blank,
-        expected_count=shown / likelihood.box_size**2,
+        expected_count=shown / math.prod(likelihood.views.box_shape),
         empty_mass=empty_mass,
         **owned._asdict(),
         noise_std=likelihood.noise_std,
-        box_size=likelihood.box_size,
+        box_size=plain(*likelihood.views.box_shape),
     )
 
 

@@ -26,11 +26,11 @@ def log_partition(log_odds: np.ndarray, likelihood: WindowLikelihood) -> np.ndar
     Returns:
         (P, Q) float64; right at the corners whose whole neighbourhood is in the tile or beyond the micrograph.
     """
-    reach = likelihood.separation - 1
+    rows, columns = (d - 1 for d in likelihood.separations)
     logarithmic = bool(log_odds.max() > _LARGEST_EXPONENT)
     odds = log_odds if logarithmic else np.exp(log_odds)
-    down = kernels.slide_sum(odds, reach, logarithmic)
-    across = kernels.slide_sum(np.ascontiguousarray(down.T), reach, logarithmic)
+    down = kernels.slide_sum(odds, rows, logarithmic)
+    across = kernels.slide_sum(np.ascontiguousarray(down.T), columns, logarithmic)
     log_norm = np.ascontiguousarray(across.T)
     kernels.log_partition(log_norm, logarithmic)
     return log_norm

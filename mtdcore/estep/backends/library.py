@@ -90,7 +90,7 @@ def checked(templates: Array, likelihood: Likelihood, xp: Array, part: slice = A
     if part.step not in (None, 1):
         raise ParameterError(f"part should be a slice of neighbouring templates; got step {part.step}.")
     count = len(range(*part.indices(likelihood.templates)))
-    expected = (count, likelihood.box_size, likelihood.box_size)
+    expected = (count, *likelihood.views.box_shape)
     if tuple(templates.shape) != expected or count == 0:
         raise ParameterError(
             f"templates should have shape {expected}, those of one box each; got {tuple(templates.shape)}."

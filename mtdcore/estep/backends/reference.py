@@ -91,21 +91,20 @@ def _accumulate(tile: Tile, turned: np.ndarray, likelihood: Likelihood) -> Templ
 
 
 def _accumulate_patches(tile: Tile, turned: np.ndarray, likelihood: PatchLikelihood) -> TemplateSums:
-    length, margin, sigma = likelihood.box_size, likelihood.margin, likelihood.noise_std
+    box, sigma = likelihood.views.box_shape, likelihood.noise_std
     zero = TemplateSums.zeros(len(turned), likelihood)
     backprojection, coverage = zero.backprojection.copy(), zero.coverage.copy()
     weights, evidence = _patch_posterior(tile, turned, likelihood)
     empty_mass, mass = 0.0, np.zeros(len(turned))
-    for row, column, pixels, valid in _patches(tile, length):
+    for row, column, pixels, valid in _patches(tile, box):
         for (k, *shift), weight in np.ndenumerate(weights[row, column]):
-            if length in shift:
+            if shift[0] == box[0] or shift[1] == box[1]:
                 empty_mass += weight
                 continue
             mass[k] += weight
-            frame = _frame(shift, length, margin)
+            frame = _frame(shift, box, likelihood.margins)
             backprojection[k][frame[0]] += weight * np.where(valid, pixels, 0.0)[frame[1]]
             coverage[k][frame[0]] += weight * valid[frame[1]]
-    inner = slice(margin, margin + length)
     energy, total, count = _owned(tile)
     return replace(
         zero,
@@ -117,7 +116,7 @@ def _accumulate_patches(tile: Tile, turned: np.ndarray, likelihood: PatchLikelih
         - 0.5 * count * math.log(2.0 * math.pi * sigma**2),
         energy=energy,
         total=total,
-        expected_count=float(coverage[:, inner, inner].sum()) / length**2,
+        expected_count=float(coverage[(slice(None), *likelihood.inner)].sum()) / math.prod(box),
         empty_mass=empty_mass,
         sites=weights.shape[0] * weights.shape[1],
         pixels=count,
@@ -126,19 +125,20 @@ def _accumulate_patches(tile: Tile, turned: np.ndarray, likelihood: PatchLikelih
 
 def _patch_posterior(tile: Tile, turned: np.ndarray, likelihood: PatchLikelihood) -> tuple[np.ndarray, float]:
     """w_m(l, k) of eq. 14 and the sum over patches of log p(M_m | F) - log p(M_m | empty)."""
-    length = likelihood.box_size
+    box = likelihood.views.box_shape
     log_empty, log_shown = likelihood.log_prior
     bias = likelihood.template_bias
-    rows, columns = (s.stop // length - s.start // length for s in tile.owned)
-    weights = np.empty((rows, columns, len(turned), 2 * length, 2 * length))
+    rows, columns = (s.stop // n - s.start // n for s, n in zip(tile.owned, box, strict=True))
+    poses = (len(turned), 2 * box[0], 2 * box[1])
+    weights = np.empty((rows, columns, *poses))
     evidence = 0.0
-    for row, column, pixels, valid in _patches(tile, length):
-        log_weight = np.full((len(turned), 2 * length, 2 * length), log_empty)
+    for row, column, pixels, valid in _patches(tile, box):
+        log_weight = np.full(poses, log_empty)
         for k, *shift in np.ndindex(log_weight.shape):
-            if length in shift:
+            if shift[0] == box[0] or shift[1] == box[1]:
                 continue
             # -||M - C T_l Z R_k F||^2 / (2 sigma^2), less the same for the empty pose (15)
-            target, seen = _frame(shift, length, 0)
+            target, seen = _frame(shift, box, (0, 0))
             image = turned[k][target]
             gain = (image * (pixels[seen] - 0.5 * image)).sum(where=valid[seen])
             log_weight[k][tuple(shift)] = log_shown + bias[k] + gain / likelihood.noise_std**2
@@ -148,22 +148,25 @@ def _patch_posterior(tile: Tile, turned: np.ndarray, likelihood: PatchLikelihood
     return weights, evidence
 
 
-def _patches(tile: Tile, length: int) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
-    """(row, column, pixels, valid) of every owned L x L patch."""
+def _patches(tile: Tile, box: tuple[int, int]) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
+    """(row, column, pixels, valid) of every owned h x w patch."""
     pixels, valid = (array[tile.owned] for array in _pixels(tile))
-    for row in range(pixels.shape[0] // length):
-        for column in range(pixels.shape[1] // length):
+    height, width = box
+    for row in range(pixels.shape[0] // height):
+        for column in range(pixels.shape[1] // width):
             cut = (
-                slice(row * length, (row + 1) * length),
-                slice(column * length, (column + 1) * length),
+                slice(row * height, (row + 1) * height),
+                slice(column * width, (column + 1) * width),
             )
             yield row, column, pixels[cut], valid[cut]
 
 
-def _frame(shift: list[int], length: int, margin: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+def _frame(
+    shift: list[int], box: tuple[int, int], margins: tuple[int, int]
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
     """Slices of the (L + 2 margin) target frame and of the patch that meet under ``np.roll(ZF, shift)``."""
     target, patch = [], []
-    for value in shift:
+    for value, length, margin in zip(shift, box, margins, strict=True):
         offset = value if value < length else value - 2 * length
         first, last = max(0, offset - margin), min(length, offset + length + margin)
         patch.append(slice(first, last))
@@ -193,17 +196,16 @@ def _project(
     part: slice = ALL,
 ) -> TemplateSums:
     """Statistics at the owned corners, given the log(1 + S) there."""
-    length, margin = likelihood.box_size, likelihood.margin
     zero = TemplateSums.zeros(len(log_odds), likelihood)
     backprojection, coverage = zero.backprojection.copy(), zero.coverage.copy()
     weights = _weights(tile, log_odds, log_norm)
     pixels, valid = _pixels(tile)
-    pixels = np.pad(np.where(valid, pixels, 0.0), margin)
-    valid = np.pad(valid, margin)
-    side = length + 2 * margin
+    around, (height, width) = [(m, m) for m in likelihood.margins], likelihood.frame_shape
+    pixels = np.pad(np.where(valid, pixels, 0.0), around)
+    valid = np.pad(valid, around)
     top, left = tile.owned[0].start, tile.owned[1].start
     for (k, row, column), weight in np.ndenumerate(weights):
-        window = (slice(top + row, top + row + side), slice(left + column, left + column + side))
+        window = (slice(top + row, top + row + height), slice(left + column, left + column + width))
         backprojection[k] += weight * pixels[window]
         coverage[k] += weight * valid[window]
     energy, total, count = _owned(tile)
@@ -229,15 +231,15 @@ def _weights(tile: Tile, log_odds: np.ndarray, log_norm: np.ndarray) -> np.ndarr
 
 def _log_norm(tile: Tile, log_odds: np.ndarray, likelihood: WindowLikelihood) -> np.ndarray:
     """log(1 + S) at the owned corners."""
-    reach = likelihood.separation - 1
+    down, across = (d - 1 for d in likelihood.separations)
     owned_rows, owned_columns = (range(s.start, s.stop) for s in tile.owned)
     log_norm = np.empty((len(owned_rows), len(owned_columns)))
     for i, row in enumerate(owned_rows):
         for j, column in enumerate(owned_columns):
             near = log_odds[
                 :,
-                max(0, row - reach) : row + reach + 1,
-                max(0, column - reach) : column + reach + 1,
+                max(0, row - down) : row + down + 1,
+                max(0, column - across) : column + across + 1,
             ]
             log_competition = logsumexp(near)
             log_norm[i, j] = np.logaddexp(0.0, log_competition)
@@ -248,12 +250,12 @@ def _window_log_odds(
     tile: Tile, turned: np.ndarray, likelihood: WindowLikelihood, part: slice = ALL
 ) -> np.ndarray:
     """(t, P, Q) log a_k = log (lam / K) + Lambda(x, k) at every corner of the pixels of a tile."""
-    length = likelihood.box_size
+    height, width = likelihood.views.box_shape
     pixels, valid = _pixels(tile)
-    shape = (len(turned), pixels.shape[0] - length + 1, pixels.shape[1] - length + 1)
+    shape = (len(turned), pixels.shape[0] - height + 1, pixels.shape[1] - width + 1)
     ratio = np.empty(shape)
     for k, row, column in np.ndindex(shape):
-        window = (slice(row, row + length), slice(column, column + length))
+        window = (slice(row, row + height), slice(column, column + width))
         gain = (turned[k] * (pixels[window] - 0.5 * turned[k])).sum(where=valid[window])
         ratio[k, row, column] = gain / likelihood.noise_std**2
     log_prior = likelihood.template_bias[part] + likelihood.log_activity - math.log(likelihood.templates)

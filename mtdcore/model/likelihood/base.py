@@ -11,6 +11,7 @@ from typing import ClassVar, Protocol, Self
 
 import numpy as np
 
+from ..._base.typing import Lengths, pair
 from ...data import Measurement
 from ...data.derived import filtered, without_offset
 from ...data.tiles import TileGeometry
@@ -91,7 +92,8 @@ class Likelihood(ABC):
     Attributes:
         views: what copies of the target look like.
         noise_std: standard deviation of the white noise, in the units of the measurement.
-        margin: extra pixels kept around the L x L frame in the statistics (for gauge moves).
+        margin: extra pixels kept around the box in the statistics (for gauge moves): one number, or (along rows, along
+            columns), 0 along an axis on which a copy has one place.
         class_weights: share of each of C classes among the copies; None: one class.
         micrographs: what tells the micrographs apart; None: nothing does.
         offset: what every pixel reads where there is neither noise nor a copy, in the units of the measurement.
@@ -100,7 +102,7 @@ class Likelihood(ABC):
 
     views: Views
     noise_std: float
-    margin: int = field(default=0, kw_only=True)
+    margin: Lengths = field(default=0, kw_only=True)
     class_weights: tuple[float, ...] | None = field(default=None, kw_only=True)
     micrographs: Micrographs | None = field(default=None, kw_only=True)
     offset: float = field(default=0.0, kw_only=True)
@@ -155,6 +157,29 @@ class Likelihood(ABC):
         return height
 
     @property
+    def margins(self) -> tuple[int, int]:
+        """``margin`` along rows and columns."""
+        return pair(self.margin)
+
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        """(h, w) of the box with its margin."""
+        (height, width), (above, beside) = self.views.box_shape, self.margins
+        return height + 2 * above, width + 2 * beside
+
+    @property
+    def inner(self) -> tuple[slice, slice]:
+        """The box in a frame."""
+        (height, width), (above, beside) = self.views.box_shape, self.margins
+        return slice(above, above + height), slice(beside, beside + width)
+
+    @property
+    def square(self) -> bool:
+        """Whether box and margin are square, which the kernels of the fast backends ask for."""
+        height, width = self.frame_shape
+        return height == width and self.margins[0] == self.margins[1]
+
+    @property
     def classes(self) -> int:
         """Number of classes C."""
         return self.views.classes
@@ -178,8 +203,18 @@ class Likelihood(ABC):
 
     @property
     def separation(self) -> int:
-        """Smallest distance of two copies in pixels (max norm): the box, where copies do not compete."""
-        return self.box_size
+        """Smallest distance of two copies in pixels (max norm): the box, where copies do not compete.
+
+        Along the longer side, where the box is no square: see :attr:`separations`.
+        """
+        return max(self.views.box_shape)
+
+    @property
+    def separations(self) -> tuple[int, int]:
+        """The same along rows and columns: along the shorter side of a box no more than that side, which copies cannot share."""
+        longest, distance = max(self.views.box_shape), self.separation
+        rows, columns = (distance if n == longest else min(distance, n) for n in self.views.box_shape)
+        return rows, columns
 
     @property
     def copies(self) -> float:
@@ -244,7 +279,7 @@ class Likelihood(ABC):
             raise ParameterError(
                 f"offset must be a finite number in the units of the measurement; got {self.offset}."
             )
-        if self.margin < 0:
+        if min(self.margins) < 0:
             raise ParameterError(f"margin must be zero or a positive number of pixels; got {self.margin}.")
         weights = self.class_weights
         if weights is None:

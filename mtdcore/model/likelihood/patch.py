@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..._base.typing import plain
 from ...data.tiles import TileGeometry
 from ...errors import ParameterError
 from ..filters.optics import Micrographs
@@ -42,9 +43,10 @@ class PatchLikelihood(Likelihood):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.margin > self.box_size // 2:
+        most = [n // 2 for n in self.views.box_shape]
+        if any(margin > half for margin, half in zip(self.margins, most, strict=True)):
             raise ParameterError(
-                f"margin must be at most box_size // 2 = {self.box_size // 2} pixels in the patch model; got {self.margin}."
+                f"margin must be at most box_size // 2 = {plain(*most)} pixels in the patch model; got {self.margin}."
             )
         b0 = self.empty_probability
         if b0 is not None and not 0.0 < b0 < 1.0:
@@ -55,8 +57,17 @@ class PatchLikelihood(Likelihood):
     @property
     def geometry(self) -> TileGeometry:
         """Tiles of whole patches, no halo."""
-        side = self.box_size * max(1, _TILE_PIXELS // self.box_size)
-        return TileGeometry(side=side, unit=self.box_size, halo=0, reach=0, shares=2)
+        box = self.views.box_shape
+        pixels = [round(_TILE_PIXELS * math.sqrt(n / m)) for n, m in (box, box[::-1])]
+        sides = [n * max(1, most // n) for n, most in zip(box, pixels, strict=True)]
+        return TileGeometry(side=plain(*sides), unit=plain(*box), halo=0, reach=0, shares=2)
+
+    @property
+    def poses(self) -> tuple[int, int]:
+        """Number of shifts that show nothing, and of those that show something: 4 L - 1 and (2 L - 1)^2 of a square box."""
+        height, width = self.views.box_shape
+        shown = (2 * height - 1) * (2 * width - 1)
+        return 4 * height * width - shown, shown
 
     @property
     def log_prior(self) -> tuple[float, float]:
@@ -64,7 +75,7 @@ class PatchLikelihood(Likelihood):
 
         Of equally likely templates: :attr:`template_bias` comes on top of the second.
         """
-        empty, shown = 4 * self.box_size - 1, (2 * self.box_size - 1) ** 2
+        empty, shown = self.poses
         b0 = self.empty_probability
         if b0 is None:
             b0 = empty / (empty + shown)

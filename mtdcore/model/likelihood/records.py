@@ -32,8 +32,9 @@ def likelihood_from_record(record: Mapping[str, Any]) -> Likelihood:
     kind = _LIKELIHOODS[record["model"]]
     values = {name: value for name, value in record.items() if name != "model"}
     values["views"] = views_from_record(values["views"])
-    if values.get("class_weights") is not None:
-        values["class_weights"] = tuple(values["class_weights"])
+    for name in ("class_weights", "corners", "margin"):
+        if isinstance(values.get(name), list):
+            values[name] = tuple(values[name])
     if values.get("micrographs") is not None:
         values["micrographs"] = Micrographs(**values["micrographs"])
     if values.get("whitening") is not None:

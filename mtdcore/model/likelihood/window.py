@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..._base.typing import plain
 from ...data.noise import default_expected_count
 from ...data.tiles import Tile, TileGeometry
 from ...errors import ParameterError
@@ -22,8 +23,8 @@ from .base import FLOOR, Found, Likelihood, equal_weights
 #: Exclusion saturates: above this share of the close-packed density the activity would diverge.
 _MAX_PACKING = 0.9
 
-#: Side of the square of pixels a tile reads: the halo is recomputed, so larger is leaner until the
-#: correlation maps leave the cache.
+#: Side of the square of pixels a tile reads (a rectangle of this area where the box is one): the halo is recomputed, so
+#: larger is leaner until the correlation maps leave the cache.
 _TILE_PIXELS = 512
 
 
@@ -36,11 +37,13 @@ class WindowLikelihood(Likelihood):
         min_separation: smallest distance d (max norm, pixels) between two corners; None: box_size.
         positions: number of corners in the whole measurement, which ``expected_count`` refers to;
             None until :meth:`bind` is called (the E-step does).
+        corners: of a micrograph, along rows and columns; None until then.
     """
 
     expected_count: float
     min_separation: int | None = None
     positions: int | None = None
+    corners: tuple[int, int] | None = None
 
     localises = True
     tempered = True
@@ -61,16 +64,22 @@ class WindowLikelihood(Likelihood):
 
     @property
     def neighbourhood(self) -> int:
-        """Number of corners (2d - 1)^2 that a copy excludes, its own among them."""
-        return (2 * self.separation - 1) ** 2
+        """Number of corners (2d - 1)^2 that a copy excludes, its own among them: along an axis no more than there are."""
+        rows, columns = (
+            min(2 * d - 1, n)
+            for d, n in zip(self.separations, self.corners or (math.inf, math.inf), strict=True)
+        )
+        return int(rows * columns)
 
     @property
     def geometry(self) -> TileGeometry:
         """Tiles of window corners with the halo that their competition needs."""
-        halo = max(self.separation - 1, self.margin)
-        around = 2 * halo + self.box_size - 1
-        side = max(_TILE_PIXELS - around, around)
-        return TileGeometry(side=side, unit=1, halo=halo, reach=self.box_size - 1)
+        box, reaches = self.views.box_shape, [n - 1 for n in self.views.box_shape]
+        halos = [max(d - 1, margin) for d, margin in zip(self.separations, self.margins, strict=True)]
+        around = [2 * halo + reach for halo, reach in zip(halos, reaches, strict=True)]
+        pixels = [round(_TILE_PIXELS * math.sqrt(n / m)) for n, m in (box, box[::-1])]
+        sides = [max(n - a, a, 1) for n, a in zip(pixels, around, strict=True)]
+        return TileGeometry(side=plain(*sides), unit=1, halo=plain(*halos), reach=plain(*reaches))
 
     @property
     def log_activity(self) -> float:
@@ -88,16 +97,14 @@ class WindowLikelihood(Likelihood):
 
         S_0 depends only on how many corners are near, which the edges of the micrograph alone make differ.
         """
-        reach = self.separation - 1
         extent = tile.geometry.extent(tile.micrograph_shape)
         (rows, row_counts), (columns, column_counts) = (
             np.unique(
-                np.minimum(np.arange(s.start, s.stop) + reach, n - 1)
-                - np.maximum(np.arange(s.start, s.stop) - reach, 0)
-                + 1,
+                np.minimum(np.arange(s.start, s.stop) + d, n)
+                - np.maximum(np.arange(s.start, s.stop) - d + 1, 0),
                 return_counts=True,
             )
-            for s, n in zip(tile.region.owned, extent, strict=True)
+            for s, n, d in zip(tile.region.owned, extent, self.separations, strict=True)
         )
         log_norm = np.log1p(math.exp(self.log_activity) * np.outer(rows, columns))
         return float(row_counts @ log_norm @ column_counts)
@@ -105,7 +112,7 @@ class WindowLikelihood(Likelihood):
     def bind(self, shape: tuple[int, int, int]) -> WindowLikelihood:
         """The same model for a measurement of this (micrographs, rows, columns) shape."""
         rows, cols = self.geometry.extent(shape[1:])
-        return replace(super().bind(shape), positions=shape[0] * rows * cols)
+        return replace(super().bind(shape), positions=shape[0] * rows * cols, corners=(rows, cols))
 
     def of_micrograph(self, index: int) -> WindowLikelihood:
         """The bound model of one micrograph alone: its noise level, count, corners and transfer."""

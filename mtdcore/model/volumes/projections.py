@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from ..._base.numerics.conversion import like, on_host
 from ..._base.numerics.fourier import radial_frequencies
 from ..._base.numerics.gridding import Spreading, transform
-from ..._base.typing import Array
+from ..._base.typing import Array, Lengths, pair
 from ...errors import ParameterError
 from . import so3
 from .grids import ball
@@ -162,9 +162,9 @@ class Projections:
         lags = np.roll(lags, (1 - side,) * 3, axis=(0, 1, 2))
         return Toeplitz(np.ascontiguousarray(scipy.fft.rfftn(lags).real))  # even, hence real
 
-    def framed(self, margin: int) -> Projections:
+    def framed(self, margin: Lengths) -> Projections:
         """The same views of a box with ``margin`` more voxels on each side."""
-        return Projections(self.box_size + 2 * margin, self.rotations, self.symmetry, self.band)
+        return Projections(self.box_size + 2 * max(pair(margin)), self.rotations, self.symmetry, self.band)
 
     def coarse(self, count: int, band: float | None = None) -> Projections:
         """Another near-uniform set of ``count`` views, band-limited (None: as this one)."""

@@ -6,9 +6,11 @@ shapes and from ``max_memory``, never from what else runs.
 
 from __future__ import annotations
 
+import functools
 import importlib
+import logging
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -19,10 +21,13 @@ from ....data.tiles import Tile
 from ....errors import DeviceError, ParameterError
 from ....model.likelihood import Likelihood, WindowLikelihood
 from ...sums import TemplateSums
+from ..base import Backend
 from ..library import ALL, check_settings, checked_norm, host, window_model
 from .patches import Patches
 from .scored import EStep
 from .windows import Windows
+
+_log = logging.getLogger(__name__)
 
 #: Bytes of a chunk of scores with their spectra, unless one template of one tile or patch takes more.
 _CHUNK_BYTES = 1 << 28
@@ -126,6 +131,28 @@ class ArrayBackend:
     def moved(self, array: np.ndarray, dtype: str = "float64") -> Array:
         """A copy of a host array in this library, of this dtype."""
         return self.xp.asarray(np.array(array, dtype=dtype, order="C"), device=self.device)
+
+
+def general(backend: Backend, likelihood: Likelihood) -> ArrayBackend | None:
+    """What a backend with kernels for square boxes uses for other boxes: the array E-step in the same library; None: a square.
+
+    Args:
+        backend: has the library and the precision.
+        likelihood: has the box.
+    """
+    if likelihood.square:
+        return None
+    _tell(backend.name, likelihood.views.box_shape)
+    return ArrayBackend(backend.xp, cast(Precision, backend.precision))
+
+
+@functools.cache
+def _tell(name: str, box: tuple[int, int]) -> None:
+    _log.info(
+        "%s: its kernels are for square boxes; the E-step in array-API terms scores boxes of %d x %d",
+        name,
+        *box,
+    )
 
 
 def _opened(

@@ -18,23 +18,26 @@ from .sums import correlate, log_sum, torus
 
 
 class Patches(Scored):
-    """Patches of one tile (docs/model.md 3); shifts l lie at index l + L - 1 of (2L - 1)^2 arrays."""
+    """Patches of one tile (docs/model.md 3); shifts l lie at index l + L - 1 of (2L - 1)^2 arrays, along each side L."""
 
     def __init__(self, step: EStep, tile: Tile) -> None:
         super().__init__(step, tile)
         self.likelihood = like = cast(PatchLikelihood, step.likelihood)
-        self.shape = tuple(s.stop // like.box_size - s.start // like.box_size for s in tile.owned)
-        self.empty_poses = (4 * like.box_size - 1) * like.templates
-        self.shifts = 2 * like.box_size - 1
-        self.pixels = math.prod(torus((like.box_size,) * 2, like.box_size - 1 + like.margin))
+        self.box = box = like.views.box_shape
+        self.shape = tuple(s.stop // n - s.start // n for s, n in zip(tile.owned, box, strict=True))
+        self.empty_poses = like.poses[0] * like.templates
+        self.shifts = tuple(2 * n - 1 for n in box)
+        self.away = tuple(n - 1 for n in box)
+        self.wide = tuple(n - 1 + m for n, m in zip(box, like.margins, strict=True))
+        self.pixels = math.prod(torus(box, self.wide))
         per_patch = COPIES * np.dtype(self.precision).itemsize * self.pixels * like.templates
         self.batch = max(1, self.backend.max_memory // per_patch)
 
     def _cut(self, pixels: np.ndarray, first: int) -> Array:
         """(n, 1, L, L) of the patches from the first on."""
-        (rows, columns), length = self.shape, self.likelihood.box_size
-        blocks = pixels[self.tile.owned].reshape(rows, length, columns, length).swapaxes(1, 2)
-        chosen = blocks.reshape(rows * columns, 1, length, length)[first : first + self.batch]
+        (rows, columns), (height, width) = self.shape, self.box
+        blocks = pixels[self.tile.owned].reshape(rows, height, columns, width).swapaxes(1, 2)
+        chosen = blocks.reshape(rows * columns, 1, height, width)[first : first + self.batch]
         return self.backend.moved(chosen, self.precision)
 
     def batches(self) -> Iterator[tuple[Array, Array, Array, Chunks]]:
@@ -46,7 +49,7 @@ class Patches(Scored):
             seen = xp.ones_like(image[:1, ...]) if self.valid is None else self._cut(self.valid, first)
 
             def score(part: slice, image: Array = image, seen: Array = seen) -> Array:
-                place = (1 - like.box_size,) * 2, (self.shifts,) * 2, like.box_size - 1
+                place = tuple(-n for n in self.away), self.shifts, self.away
                 gain = correlate(image, self.templates[part, ...], *place)
                 lost = correlate(seen, self.energies[part, ...], *place)
                 return gain - lost + self.prior(like.log_prior[1], part)
@@ -62,25 +65,26 @@ class Patches(Scored):
     def posterior(self) -> np.ndarray:
         """(patch rows, patch columns, K, 2L, 2L)."""
         like, whole = self.likelihood, []
-        shown = np.delete(np.arange(2 * like.box_size), like.box_size)
-        order = np.roll(np.arange(self.shifts), like.box_size)  # 0 .. L - 1, then 1 - L .. -1
+        shown = [np.delete(np.arange(2 * n), n) for n in self.box]
+        # 0 .. L - 1, then 1 - L .. -1
+        rows, columns = (np.roll(np.arange(2 * n - 1), n) for n in self.box)
+        torus = tuple(2 * n for n in self.box)
         for _, _, log_norm, scores in self.batches():
             empty = self.backend.to_host(self.xp.exp(like.log_prior[0] - log_norm))
-            weights = np.broadcast_to(empty, (len(empty), like.templates, *(2 * like.box_size,) * 2)).copy()
+            weights = np.broadcast_to(empty, (len(empty), like.templates, *torus)).copy()
             for part, found in scores:
                 centred = self.backend.to_host(self.xp.exp(found - log_norm))
-                here = np.ix_(np.arange(len(weights)), np.arange(like.templates)[part], shown, shown)
-                weights[here] = centred[..., order, :][..., order]
+                here = np.ix_(np.arange(len(weights)), np.arange(like.templates)[part], *shown)
+                weights[here] = centred[..., rows, :][..., columns]
             whole.append(weights)
         return np.concatenate(whole).reshape(*self.shape, *weights.shape[1:])
 
     def statistics(self) -> TemplateSums:
         """Sums over the patches."""
         like, xp = self.likelihood, self.xp
-        side, away = like.box_size + 2 * like.margin, like.margin + like.box_size - 1
-        place = (-away, -away), (side, side), away
+        place = tuple(-n for n in self.wide), like.frame_shape, self.wide
         log_empty = like.log_prior[0] + math.log(self.empty_poses)
-        sums = self.backend.asarray(np.zeros((2, like.templates, side, side)))
+        sums = self.backend.asarray(np.zeros((2, like.templates, *like.frame_shape)))
         evidence = empty = 0.0
         mass = np.zeros(like.templates)
         for image, seen, log_norm, scores in self.batches():

@@ -25,9 +25,9 @@ from scipy.fft import next_fast_len
 from ...._base.typing import Array
 
 
-def torus(shape: Sequence[int], zeros: int) -> tuple[int, ...]:
-    """Sides that transforms like, with room for so many zeros around an image."""
-    return tuple(next_fast_len(n + zeros, real=True) for n in shape)
+def torus(shape: Sequence[int], zeros: Sequence[int]) -> tuple[int, ...]:
+    """Sides that transforms like, with room for so many zeros around an image along rows and columns."""
+    return tuple(next_fast_len(n + zero, real=True) for n, zero in zip(shape, zeros, strict=True))
 
 
 def correlate(
@@ -35,7 +35,7 @@ def correlate(
     kernels: Array,
     firsts: Sequence[int],
     counts: Sequence[int],
-    zeros: int = 0,
+    zeros: Sequence[int] = (0, 0),
     summed: bool = False,
 ) -> Array:
     """``sum_p image[p + s] kernel[p]`` for the shifts s from ``firsts`` on.
@@ -45,7 +45,7 @@ def correlate(
         kernels: (..., a, b), their leading axes broadcast against those of the image.
         firsts: first shift along rows and columns.
         counts: number of shifts along both.
-        zeros: how far a kernel at one of the shifts reaches beyond the image.
+        zeros: how far a kernel at one of the shifts reaches beyond the image, along rows and columns.
         summed: add up the first axis.
 
     Returns:

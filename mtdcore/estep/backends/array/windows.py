@@ -27,8 +27,9 @@ class Windows(Scored):
         self.log_rate = like.log_activity - math.log(like.templates)
         self.image = self.backend.moved(self.values, self.precision)
         self.seen = None if self.valid is None else self.backend.moved(self.valid, self.precision)
-        self.corners = tuple(n - like.box_size + 1 for n in tile.values.shape)
-        self.scores = self.chunks(self._score, math.prod(torus(tile.values.shape, like.margin)))
+        box = like.views.box_shape
+        self.corners = tuple(n - side + 1 for n, side in zip(tile.values.shape, box, strict=True))
+        self.scores = self.chunks(self._score, math.prod(torus(tile.values.shape, like.margins)))
 
     def _score(self, part: slice) -> Array:
         """(t, P, Q) log a_k at every corner."""
@@ -46,9 +47,9 @@ class Windows(Scored):
 
     def log_norm(self) -> Array:
         """log(1 + S) at the owned corners."""
-        xp, reach, odds = self.xp, self.likelihood.separation - 1, self.log_odds()
-        for _ in range(2):
-            odds = xp.permute_dims(slide_log_sum(odds, reach), (1, 0))
+        xp, odds = self.xp, self.log_odds()
+        for distance in self.likelihood.separations:
+            odds = xp.permute_dims(slide_log_sum(odds, distance - 1), (1, 0))
         return xp.logaddexp(odds[self.tile.owned], xp.zeros_like(odds[self.tile.owned]))
 
     def weights(self, log_norm: Array) -> Iterator[Array]:
@@ -68,19 +69,22 @@ class Windows(Scored):
         """
         like, xp = self.likelihood, self.xp
         log_norm = self.log_norm() if log_norm is None else log_norm
-        side = like.box_size + 2 * like.margin
-        firsts = tuple(s.start - like.margin for s in self.tile.owned)
+        frame, margins = like.frame_shape, like.margins
+        firsts = tuple(s.start - m for s, m in zip(self.tile.owned, margins, strict=True))
+        # room for every shift of the frame, also where there are fewer corners than its margin is wide
+        pixels = self.tile.values.shape
+        zeros = tuple(max(m, side - n) for m, side, n in zip(margins, frame, pixels, strict=True))
         projected, covered, masses = [], [], []
         seen = self.seen
-        if seen is None and like.margin:
+        if seen is None and any(margins):
             seen = xp.ones_like(self.image)
         for weights in self.weights(log_norm):
             masses.append(self.masses(weights, axes=(1, 2)))
-            projected.append(correlate(self.image, weights, firsts, (side, side), like.margin))
+            projected.append(correlate(self.image, weights, firsts, frame, zeros))
             if seen is None:
                 mass = xp.sum(weights, axis=(1, 2), keepdims=True, dtype=xp.float64)
-                covered.append(xp.broadcast_to(mass, (weights.shape[0], side, side)) + 0.0)
+                covered.append(xp.broadcast_to(mass, (weights.shape[0], *frame)) + 0.0)
             else:
-                covered.append(correlate(seen, weights, firsts, (side, side), like.margin))
+                covered.append(correlate(seen, weights, firsts, frame, zeros))
         frames, mass = (self.joined(projected), self.joined(covered)), np.concatenate(masses)
         return window_sums(self.tile, like, self.sum64(log_norm), *frames, mass, self.part)

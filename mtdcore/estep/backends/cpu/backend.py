@@ -15,6 +15,7 @@ from ....data.tiles import Tile
 from ....errors import ParameterError
 from ....model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
 from ...sums import TemplateSums
+from ..array.backend import general
 from ..library import ALL, HostArrays, check_settings, checked, checked_norm, window_model
 from ..ordered import ordered
 from ..precision import needed_precision
@@ -28,7 +29,7 @@ _GIB = 1 << 30
 
 
 class CpuBackend(HostArrays):
-    """NumPy arrays, Numba kernels; see :class:`Backend` for the contract.
+    """NumPy arrays, Numba kernels for square boxes (others: :func:`..array.backend.general`); see :class:`Backend` for the contract.
 
     Args:
         precision: dtype of the correlations. float32 is raised to float64 for an E-step in which the signal is
@@ -64,14 +65,23 @@ class CpuBackend(HostArrays):
 
     def tile_pixels(self, likelihood: Likelihood) -> int:
         """Large tiles, of which halos and incomplete groups of patches are a small part."""
-        cut = likelihood.geometry
-        return _TILE_PIXELS if 2 * cut.halo + cut.reach <= _LARGE_HALO else _LARGE_TILE_PIXELS
+        cut, arrays = likelihood.geometry, general(self, likelihood)
+        if arrays is not None:
+            return arrays.tile_pixels(likelihood)
+        return _TILE_PIXELS if 2 * cut.halos[1] + cut.reaches[1] <= _LARGE_HALO else _LARGE_TILE_PIXELS
 
     def accumulate(self, tiles: Iterable[Tile], templates: Array, likelihood: Likelihood) -> TemplateSums:
         """Sum of the statistics of the tiles; see :meth:`Backend.accumulate`."""
-        plans = self._plans(templates, likelihood)
-        total = TemplateSums.zeros(len(plans.turned), likelihood)
-        for part in self._statistics(tiles, plans):
+        arrays = general(self, likelihood)
+        if arrays is not None:
+            total = arrays.accumulate((), templates, likelihood)
+            parts = ordered(
+                lambda tile: arrays.accumulate([tile], templates, likelihood), tiles, self.threads
+            )
+        else:
+            plans = self._plans(templates, likelihood)
+            total, parts = TemplateSums.zeros(len(plans.turned), likelihood), self._statistics(tiles, plans)
+        for part in parts:
             total = total + part
         return total
 
@@ -85,6 +95,9 @@ class CpuBackend(HostArrays):
 
     def posterior(self, tile: Tile, templates: Array, likelihood: Likelihood) -> np.ndarray:
         """Posterior weights of one tile; see :meth:`Backend.posterior`."""
+        arrays = general(self, likelihood)
+        if arrays is not None:
+            return arrays.posterior(tile, templates, likelihood)
         plans = self._plans(templates, likelihood)
         if likelihood.localises:
             return plans.windows(tile).posterior(tile)
@@ -94,6 +107,9 @@ class CpuBackend(HostArrays):
         self, tile: Tile, templates: Array, likelihood: WindowLikelihood, part: slice = ALL
     ) -> np.ndarray:
         """Log-odds of a copy at each corner; see :meth:`Backend.log_odds`."""
+        arrays = general(self, likelihood)
+        if arrays is not None:
+            return arrays.log_odds(tile, templates, likelihood, part)
         plan = self._plans(templates, window_model(likelihood), part).windows(tile)
         with self._running() as run:
             return plan.log_odds(tile, run)
@@ -107,6 +123,9 @@ class CpuBackend(HostArrays):
         part: slice = ALL,
     ) -> TemplateSums:
         """Statistics of some templates; see :meth:`Backend.project`."""
+        arrays = general(self, likelihood)
+        if arrays is not None:
+            return arrays.project(tile, templates, likelihood, log_norm, part)
         plan = self._plans(templates, window_model(likelihood), part).windows(tile)
         with self._running() as run:
             return plan.project(tile, checked_norm(log_norm, tile), run)

@@ -64,7 +64,7 @@ class PatchPlan:
         self.templates, self.energies = turned / variance, 0.5 * turned**2 / variance
         self.bias = self.log_shown - _box_sums(self.energies, range(1 - length, length), length)
         # A torus of 2L - 1 + margin is the smallest on which no two needed shifts or pixels coincide.
-        self.side = fast_length(2 * length - 1 + likelihood.margin)
+        self.side = fast_length(2 * length - 1 + likelihood.margins[1])
         self.padded = -(-self.side // LANES) * LANES
         self.shown = np.r_[0:length, self.side - length + 1 : self.side]
         self._free: deque[_Workspace] = deque()
@@ -125,7 +125,7 @@ class PatchPlan:
         return np.ascontiguousarray(self.templates[:, ::-1, ::-1], self.dtype)
 
     def _direct(self, pixels: np.ndarray) -> _Found:
-        length, margin, count = self.likelihood.box_size, self.likelihood.margin, len(self.templates)
+        length, margin, count = self.likelihood.box_size, self.likelihood.margins[1], len(self.templates)
         frame = length + 2 * margin
         backprojection, weight_sum = np.zeros((count, frame, frame)), np.zeros(self.bias.shape)
         log_norm, empty_mass = direct_patches(length, margin)(
@@ -142,7 +142,7 @@ class PatchPlan:
     # ---------------------------------------------------------------- transforms
 
     def _transformed(self, pixels: np.ndarray, valid: np.ndarray | None) -> _Found:
-        length, margin = self.likelihood.box_size, self.likelihood.margin
+        length, margin = self.likelihood.box_size, self.likelihood.margins[1]
         if valid is None:
             bias, energies, valid = self._torus_bias, self._spectra[:0], pixels[:0]
         else:
@@ -179,7 +179,7 @@ class PatchPlan:
 
     def _frame(self, spectra: np.ndarray) -> np.ndarray:
         """(K, B, B) float64: real part of the inverse transform, cropped to the frame of the statistics."""
-        length, margin = self.likelihood.box_size, self.likelihood.margin
+        length, margin = self.likelihood.box_size, self.likelihood.margins[1]
         frame = np.arange(-margin, length + margin) % self.side
         whole = spectra[:, :, : self.side]
         images = fft.ifft2(whole[..., 0] + 1j * whole[..., 1])

@@ -99,7 +99,7 @@ class WindowPlan:
         self.log_rate = (
             likelihood.log_activity - math.log(likelihood.templates) + likelihood.template_bias[part]
         )
-        length, margin, halo = likelihood.box_size, likelihood.margin, likelihood.geometry.halo
+        length, margin, halo = likelihood.box_size, likelihood.margins[1], likelihood.geometry.halos[1]
         rows, columns = (n - length + 1 for n in largest_read)
         owned = max(1, rows - 2 * halo), max(1, columns - 2 * halo)
         limit = math.isqrt(_SPECTRA_BYTES // (2 * dtype.itemsize * len(turned)))
@@ -122,7 +122,7 @@ class WindowPlan:
 
     def posterior(self, tile: Tile) -> np.ndarray:
         """(K, owned rows, owned columns) weights."""
-        view, margin = self._view(tile), self.likelihood.margin
+        view, margin = self._view(tile), self.likelihood.margins[1]
         log_norm = self._log_partition(self._log_odds(view), tile)
         weights = np.empty((len(self.turned), *log_norm.shape), self.dtype)
         top, left = (s.start for s in tile.owned)
@@ -146,7 +146,7 @@ class WindowPlan:
         values, valid = np.asarray(tile.values, dtype=self.dtype), tile.valid
         masked = valid is not None and not valid.all()
         seen = None
-        if masked or not tile.holds_frames(self.likelihood.margin):
+        if masked or not tile.holds_frames(self.likelihood.margins[1]):
             seen = np.ones(values.shape, self.dtype) if valid is None else valid.astype(self.dtype)
         if valid is not None and masked:
             values = np.where(valid, values, self.dtype.type(0))
@@ -207,7 +207,7 @@ class WindowPlan:
         prepared = list(run(partial(self._prepare, view, log_norm), self._owned_pairs(view.tile)))
         slices = min(len(prepared), max(1, _TASKS // len(self.turned)))
         tasks = [(k, prepared[first::slices]) for k in range(len(self.turned)) for first in range(slices)]
-        frame = self.likelihood.box_size + 2 * self.likelihood.margin
+        frame = self.likelihood.box_size + 2 * self.likelihood.margins[1]
         backprojection, coverage = np.zeros((2, len(self.turned), frame, frame))
         mass = np.zeros(len(self.turned))
         for (k, _), found in zip(tasks, run(partial(self._project, view), tasks), strict=True):
@@ -218,7 +218,7 @@ class WindowPlan:
         return window_sums(view.tile, self.likelihood, total, backprojection, coverage, mass, self.part)
 
     def _prepare(self, view: _View, log_norm: np.ndarray, pair: Sequence[Block]) -> _Pair:
-        margin, space = self.likelihood.margin, self._workspace()
+        margin, space = self.likelihood.margins[1], self._workspace()
         image = self._spectrum(view.values, pair, margin, space)
         seen = image if view.seen is None else self._spectrum(view.seen, pair, margin, space)
         self._free.append(space)
@@ -259,7 +259,7 @@ class WindowPlan:
 
     def _weighing(self, view: _View, pair: _Pair) -> tuple[Any, ...]:
         """Arguments that the kernels of owned corners share."""
-        reach = self.likelihood.margin + self.owned
+        reach = self.likelihood.margins[1] + self.owned
         return pair.image, pair.seen, *self._scoring(view), pair.log_norm, reach
 
     def _workspace(self) -> _Workspace:
@@ -283,7 +283,7 @@ class WindowPlan:
 
     def _frame(self, spectrum: np.ndarray, space: _Workspace) -> np.ndarray:
         """(B, B) float64 real part of the inverse transform, cropped to the frame of the statistics."""
-        margin, length = self.likelihood.margin, self.likelihood.box_size
+        margin, length = self.likelihood.margins[1], self.likelihood.box_size
         block_kernels.block_image(spectrum, space.space, space.work, *self._stages)
         frame = np.arange(-margin, length + margin) % self.side
         whole = from_space(space.space, self.side)[0]

@@ -17,7 +17,7 @@ from ....data.tiles import Tile
 from ....errors import DeviceError
 from ....model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
 from ...sums import TemplateSums
-from ..array.backend import ArrayBackend
+from ..array.backend import ArrayBackend, general
 from ..collect import Owned, owned_sites
 from ..library import ALL, check_settings, checked, host, window_model
 from ..precision import needed_precision
@@ -116,10 +116,12 @@ class CudaBackend:
 
     def tile_pixels(self, likelihood: Likelihood) -> int:
         """A power of two with the margin left free, large against the halo, small enough for a batch of several tiles."""
+        if not likelihood.square:
+            return self._arrays.tile_pixels(likelihood)
         if not likelihood.localises:
             return _PATCH_TILE
-        margin = likelihood.margin
-        halo = 2 * likelihood.geometry.halo + likelihood.geometry.reach
+        margin = likelihood.margins[1]
+        halo = 2 * likelihood.geometry.halos[1] + likelihood.geometry.reaches[1]
         if matrix_is_faster(likelihood.box_size, likelihood.templates):
             # scores are held between the two products
             held = _MEMORY_SHARE * self.device.total_bytes() / (5 * likelihood.templates)
@@ -134,6 +136,9 @@ class CudaBackend:
     def accumulate(self, tiles: Iterable[Tile], templates: Array, likelihood: Likelihood) -> TemplateSums:
         """Sum of the statistics of the tiles; see :meth:`Backend.accumulate`."""
         with self._on_device():
+            arrays = general(self, likelihood)
+            if arrays is not None:
+                return arrays.accumulate(tiles, templates, likelihood)
             step = _EStep(self.device, self._held(templates, likelihood), likelihood, self.precision)
             total = step.zeros()
             energy, summed, pixels, sites = self.xp.zeros((), dtype=np.float64), 0.0, 0, 0
@@ -151,6 +156,9 @@ class CudaBackend:
     def posterior(self, tile: Tile, templates: Array, likelihood: Likelihood) -> np.ndarray:
         """Posterior weights of one tile; see :meth:`Backend.posterior`."""
         with self._on_device():
+            arrays = general(self, likelihood)
+            if arrays is not None:
+                return arrays.posterior(tile, templates, likelihood)
             step = _EStep(self.device, self._held(templates, likelihood), likelihood, self.precision)
             ((group, sent),) = staged(self.device, grouped([tile], step.key))
             path = step.spectral_path(group.precision, tile)
@@ -162,7 +170,7 @@ class CudaBackend:
     ) -> np.ndarray:
         """Log-odds of a copy at each corner; see :meth:`Backend.log_odds`."""
         with self._on_device():
-            if part != ALL:
+            if part != ALL or not likelihood.square:
                 return self._arrays.log_odds(tile, templates, likelihood, part)
             window_model(likelihood)
             step = _EStep(self.device, self._held(templates, likelihood), likelihood, self.precision)
@@ -285,7 +293,7 @@ class _EStep:
 
     def zeros(self) -> Sums:
         """The sums of no tile."""
-        side = self.likelihood.box_size + 2 * self.likelihood.margin
+        side = self.likelihood.box_size + 2 * self.likelihood.margins[1]
         xp = self._device.xp
         frames = xp.zeros((2, self.likelihood.templates, side, side), dtype=np.float64)
         classes = self.likelihood.classes

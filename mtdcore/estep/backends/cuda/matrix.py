@@ -82,7 +82,7 @@ class MatrixPath:
         self._device, self._kernels, self._model = device, kernels, model
         self._tables: dict[tuple[int, bool], Array] = {}
         likelihood, xp = model.likelihood, kernels.xp
-        self._side = likelihood.box_size + 2 * likelihood.margin
+        self._side = likelihood.box_size + 2 * likelihood.margins[1]
         self._count = len(turned)
         width = -(-self._count // 8) * 8
         # pixels that no template has are left out: a disc has a fifth less than its square
@@ -173,7 +173,7 @@ class MatrixPath:
         if key not in self._tables:
             places = self._places
             if framed:
-                places = np.argwhere(np.ones((self._side, self._side))) - self._model.likelihood.margin
+                places = np.argwhere(np.ones((self._side, self._side))) - self._model.likelihood.margins[1]
             table = np.full(_padded(len(places) + framed), ZEROS, dtype=np.int32)
             table[: len(places)] = places[:, 0] * stride + places[:, 1]
             if framed:

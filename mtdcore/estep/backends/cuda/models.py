@@ -124,7 +124,7 @@ class PatchModel:
 
     def torus(self, tile: Tile) -> tuple[int, int]:
         """The same for every tile."""
-        side = fast_length(2 * self.likelihood.box_size - 1 + self.likelihood.margin)
+        side = fast_length(2 * self.likelihood.box_size - 1 + self.likelihood.margins[1])
         return side, side
 
     def gather(self, tiles: list[StagedTile], xp: Array) -> Items:
@@ -190,7 +190,7 @@ class WindowModel:
         """The same for all tiles of a measurement, so that they share their transforms."""
         largest = tile.geometry.largest_read(tile.micrograph_shape)
         rows, columns = (
-            fast_length(max(n, own) + self.likelihood.margin)
+            fast_length(max(n, own) + self.likelihood.margins[1])
             for n, own in zip(largest, tile.values.shape, strict=True)
         )
         return rows, columns
@@ -207,14 +207,14 @@ class WindowModel:
             pixels[m, :rows, :columns] = item.pixels
             if valid is not None:
                 valid[m, :rows, :columns] = 1 if item.valid is None else item.valid
-            reach = item.tile.geometry.reach
+            reach = item.tile.geometry.reaches[1]
             (top, bottom), (left, right) = ((s.start, s.stop) for s in item.tile.owned)
             corners[m] = rows - reach, columns - reach, top, bottom, left, right
         return Items(pixels, valid, xp.asarray(corners))
 
     def sees_valid_pixels_only(self, tile: Tile) -> bool:
         """Whether the frames of its windows, margin included, hold no invalid pixel and stay in the micrograph."""
-        return tile.valid is None and tile.holds_frames(self.likelihood.margin)
+        return tile.valid is None and tile.holds_frames(self.likelihood.margins[1])
 
     def normalise(self, maps: Array, items: Items, kernels: Kernels) -> tuple[Array, Array | None]:
         """Competition of corners closer than the minimum separation."""

@@ -92,7 +92,7 @@ class Layout:
 
 def layout(likelihood: PatchLikelihood) -> Layout:
     """Of the matrices of this likelihood."""
-    return Layout(likelihood.box_size, likelihood.margin, likelihood.templates)
+    return Layout(likelihood.box_size, likelihood.margins[1], likelihood.templates)
 
 
 def faster(likelihood: PatchLikelihood, patches: int, torus: int, total_bytes: int) -> bool:

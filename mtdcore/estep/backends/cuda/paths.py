@@ -67,13 +67,13 @@ class DirectPath:
         """Whether the box is small enough; weights of classes go with the transforms."""
         if likelihood.class_weights is not None:
             return False
-        size, margin = likelihood.box_size, likelihood.margin
+        size, margin = likelihood.box_size, likelihood.margins[1]
         return size <= DIRECT_BOX and kernels.direct_bytes(likelihood.templates, size, margin) <= SHARED_LIMIT
 
     def sums(self, items: Items) -> Sums:
         """See :meth:`Path.sums`."""
         model, like = self._model, self._model.likelihood
-        if items.valid is None and self._kernels.suits_small(like.templates, like.box_size, like.margin):
+        if items.valid is None and self._kernels.suits_small(like.templates, like.box_size, like.margins[1]):
             priors = model.log_shown, model.log_empty
             found = self._kernels.patch_small(items.pixels, self._targets, self._squares, *priors)
             return self._added(*found)
@@ -82,7 +82,7 @@ class DirectPath:
             items.valid,
             self._targets,
             self._squares,
-            like.margin,
+            like.margins[1],
             model.log_shown,
             model.log_empty,
         )
@@ -108,7 +108,7 @@ class SpectralPath:
         self._targets, self._squares = (
             (a / math.prod(torus)).astype(kernels.real) for a in templates(turned, likelihood.noise_std)
         )
-        lags = np.arange(-likelihood.margin, likelihood.box_size + likelihood.margin)
+        lags = np.arange(-likelihood.margins[1], likelihood.box_size + likelihood.margins[1])
         bias = kernels.xp.asarray(likelihood.template_bias)
         self._bias = bias.astype(kernels.real) if likelihood.template_bias.any() else None
         energy = (turned**2).sum(axis=(1, 2)) / (2.0 * likelihood.noise_std**2)

@@ -1,0 +1,89 @@
+"""Pictures of signals: a motif and the copies of it as curves instead of grey pixels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .figures import DARK, LIGHT, Palette, picture, style, to_png
+
+#: Rows up to which a box that is wider than high is drawn as curves, one above the other.
+CURVES = 24
+
+
+def drawn(box: tuple[int, ...]) -> bool:
+    """Whether a target of this shape is a motif of a signal rather than an image."""
+    return box[-2] < box[-1] and box[-2] <= CURVES
+
+
+def shown_as(image: np.ndarray, limits: tuple[float, float]) -> dict[str, bytes | None]:
+    """A target for the page: "data", and "dark", another picture for dark pages, or None.
+
+    Args:
+        image: (h, w) real.
+        limits: the range of values that is drawn.
+    """
+    if not drawn(image.shape):
+        return {"data": picture(image, limits), "dark": None}
+    return {"data": motif(image, limits, LIGHT), "dark": motif(image, limits, DARK)}
+
+
+def motif(image: np.ndarray, limits: tuple[float, float], palette: Palette) -> bytes:
+    """A motif over its samples, one curve for each channel.
+
+    Args:
+        image: (channels, samples) real.
+        limits: values of the lowest and the highest point of every axis.
+        palette: colours.
+    """
+    from matplotlib.figure import Figure
+
+    rows = len(image)
+    figure = Figure(figsize=(5.2, 1.4 + 1.1 * rows), dpi=130, layout="constrained")
+    room = 0.05 * (limits[1] - limits[0]) or 1.0
+    for channel, axes in zip(image, _stacked(figure, rows), strict=True):
+        axes.plot(np.arange(len(channel)), channel, color=palette.line, linewidth=1.8)
+        axes.set_ylim(limits[0] - room, limits[1] + room)
+        style(axes, palette, "sample" if axes.get_subplotspec().is_last_row() else "")
+    return to_png(figure)
+
+
+def with_spans(pixels: np.ndarray, first: int, starts: np.ndarray, width: int, palette: Palette) -> bytes:
+    """A part of a signal with the copies found in it shaded.
+
+    Args:
+        pixels: (channels, samples).
+        first: sample of the signal that the part begins with.
+        starts: (n,) first sample of each copy, counted from the beginning of the part.
+        width: samples of a copy.
+        palette: colours.
+    """
+    from matplotlib.figure import Figure
+
+    rows = len(pixels)
+    figure = Figure(figsize=(10.4, 1.2 + 1.3 * rows), dpi=130, layout="constrained")
+    for channel, axes in zip(pixels, _stacked(figure, rows), strict=True):
+        axes.plot(first + np.arange(len(channel)), channel, color=palette.line, linewidth=0.6)
+        for start in starts:
+            axes.axvspan(first + start, first + start + width, color=palette.accent, alpha=0.25, linewidth=0)
+        style(axes, palette, "sample" if axes.get_subplotspec().is_last_row() else "")
+    return to_png(figure)
+
+
+def chances(values: np.ndarray, first: int, palette: Palette) -> bytes:
+    """Probability that a copy begins at each sample of a part of a signal, (samples,) in [0, 1]."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10.4, 1.8), dpi=130, layout="constrained")
+    axes = figure.subplots()
+    axes.vlines(first + np.arange(len(values)), 0.0, values, color=palette.line, linewidth=1.0)
+    axes.set_ylim(0.0, 1.05)
+    axes.set_xlim(first, first + len(values))
+    style(axes, palette, "sample")
+    return to_png(figure)
+
+
+def _stacked(figure: Any, rows: int) -> Any:
+    """Axes one above the other with a common horizontal axis."""
+    return figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
