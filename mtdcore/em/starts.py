@@ -89,12 +89,14 @@ def choose_starts(
             )
             return list(images.reshape(count, *one))
         case "blob":
-            # Equal classes would stay equal for ever.
+            # Equal classes would stay equal for ever, and in a box that is no square so would a blob and itself turned round or mirrored.
+            height, width = likelihood.views.box_shape
+            uneven = likelihood.classes > 1 or (height != width and likelihood.templates > 1)
             rng = np.random.default_rng(seed)
             grain = rng.uniform(1.0 - _GRAIN, 1.0 + _GRAIN, size=one)
             widths = _width(likelihood, diameter, rng) * _BLOB_SPREAD ** _steps(count)
             blobs = [_blob(likelihood.views.box_shape, width) for width in widths]
-            return [_faint(blob, likelihood) * (grain if likelihood.classes > 1 else 1.0) for blob in blobs]
+            return [_faint(blob, likelihood) * (grain if uneven else 1.0) for blob in blobs]
         case "several":
             rings, faint = count // 4, count // 3
             more = (likelihood, seed, heat, diameter)

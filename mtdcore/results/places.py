@@ -21,6 +21,9 @@ class Places:
     def __init__(self, templates: np.ndarray) -> None:
         self._templates = np.asarray(templates, np.float64)
         self._down, self._right = (shift_matrices(n, _STEPS) for n in templates.shape[1:])
+        # along an axis of one pixel, of a signal for instance, a template looks the same at every step: it stays where it is
+        down, right = (np.square(_STEPS) * (n == 1) for n in templates.shape[1:])
+        self._away = down[:, None] + right
         self._shifted: dict[int, np.ndarray] = {}
 
     def __call__(self, window: np.ndarray, valid: np.ndarray | None, index: int) -> tuple[float, float]:
@@ -38,6 +41,7 @@ class Places:
         if valid is not None:
             window, seen = np.where(valid, window, 0.0), seen * valid
         gain = np.tensordot(seen, window, 2) - 0.5 * np.square(seen).sum(axis=(2, 3))
+        gain = gain - self._away * np.abs(gain).max()
         best = np.unravel_index(int(np.argmax(gain)), gain.shape)
         i, j = (int(np.clip(at, 1, len(_STEPS) - 2)) for at in best)
         down, right = _top(gain[i - 1 : i + 2, j - 1 : j + 2])

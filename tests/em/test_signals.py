@@ -12,6 +12,7 @@ from mtdcore.results.detections import detect
 from mtdcore.results.halves import half_recoveries, half_set_correlation
 from mtdcore.results.matching import match
 from mtdcore.results.metrics import forgiven_shift
+from mtdcore.results.nulls import null_like, null_runs
 from mtdcore.results.uncertainty import unbiased_average
 
 WIDTH, COUNT = 24, 30
@@ -153,3 +154,98 @@ def test_boxes_that_move_along_both_axes():
     found = mtd.recover(made.measurement, box_size=(4, 9), iterations=30)
     assert mtd.relative_error(found.target, target, max_shift=(2, 4)) < 0.3
     assert found.expected_count == pytest.approx(40, abs=4)
+
+
+def simulated_plates(**options):
+    """Images of an L in a box of 10 x 16 pixels."""
+    target = np.zeros((10, 16))
+    target[2:8, 3:6] = target[5:8, 3:13] = 1.0
+    if options.pop("even", False):
+        target = (target + target[::-1, ::-1]) / 2
+    return mtd.simulate(target, shape=(200, 200), density=0.12, snr=2.0, seed=1, **options)
+
+
+@pytest.mark.parametrize(
+    ("made", "asked"),
+    [
+        ({}, {"noise": "spectrum"}),
+        ({"mirror": True}, {"mirror": True}),
+        ({"subpixel": True}, {"subpixel": True}),
+        ({"even": True}, {"symmetry": "C2"}),
+    ],
+)
+def test_noise_hands_symmetry_and_places_between_pixels_in_boxes_that_are_no_squares(made, asked):
+    plates = simulated_plates(**made)
+    found = mtd.recover(
+        plates.measurement, box_size=plates.target.shape, iterations=30, starts=3, noise_std="auto", **asked
+    )
+    alike = {"mirror": "mirror" in asked, "fractions": "subpixel" in asked}
+    assert mtd.relative_error(found.target, plates.target, max_shift=(2, 3), **alike) < 0.25
+    copies = detect(plates.measurement, found.target, found.likelihood)
+    assert len(copies) == pytest.approx(len(plates.positions), abs=2)
+    assert (copies.mirrored is not None) == alike["mirror"]
+    assert (copies.row.dtype.kind == "f") == alike["fractions"]
+
+
+def test_a_blob_and_its_mirror_image_do_not_stay_alike():
+    plates = simulated_plates(mirror=True)
+    found = mtd.recover(
+        plates.measurement, box_size=plates.target.shape, iterations=30, initial="blob", mirror=True
+    )
+    assert mtd.relative_error(found.target, plates.target, max_shift=(2, 3), mirror=True) < 0.25
+
+
+def test_hands_and_places_between_samples():
+    made = mtd.simulate(
+        motif(),
+        shape=(1, 80 * COUNT),
+        count=COUNT,
+        snr=3.0,
+        separation=1,
+        mirror=True,
+        subpixel=True,
+        seed=3,
+    )
+    assert not made.positions[:, 1].any()  # there is nowhere to go across
+    found = recovered(made, mirror=True, subpixel=True)
+    shift = forgiven_shift(made.target.shape)
+    assert mtd.relative_error(found.target, made.target, max_shift=shift, mirror=True, fractions=True) < 0.3
+    copies = detect(made.measurement, found.target, found.likelihood)
+    assert len(copies) == pytest.approx(COUNT, abs=2)
+    assert not copies.row.any()
+    assert (copies.column % 1.0).any()
+
+
+def test_noise_of_a_signal_is_white_and_a_spectrum_is_refused():
+    made = simulated()
+    assert recovered(made, noise="auto", iterations=4).likelihood.whitening is None
+    with pytest.raises(ParameterError, match='give noise="white"') as caught:
+        recovered(made, noise="spectrum")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_nulls_of_a_signal_hold_no_copies(channels):
+    made = simulated(channels)
+    found = recovered(made)
+    for kind in ("white", "phases"):
+        null = np.asarray(null_like(made.measurement, found.likelihood, kind), dtype=np.float64)
+        level = found.noise_std if kind == "white" else np.asarray(made.measurement).std()
+        assert null.std() == pytest.approx(level, rel=0.1)
+        assert abs(np.corrcoef(null.ravel(), np.asarray(made.measurement).ravel())[0, 1]) < 0.1
+        (run,) = null_runs(
+            made.measurement,
+            found.likelihood,
+            1,
+            kind=kind,
+            box_size=made.target.shape,
+            iterations=20,
+            starts=3,
+        )
+        assert run.evidence < 0.6 * found.evidence
+
+
+def test_symmetries_that_leave_the_box_are_refused_in_one_sentence():
+    with pytest.raises(ParameterError, match="symmetry C1") as caught:
+        recovered(simulated(), symmetry="C3")
+    assert "\n" not in str(caught.value)
