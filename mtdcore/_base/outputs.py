@@ -30,6 +30,9 @@ _OWN = re.compile(
     rf"(0/)?(zarr\.json|digests\.npz|c(/\d+)*)|0|micrographs\.json|truth\.npz|{re.escape(CLAIM)}"
 )
 
+#: How often a folder is removed until it is gone, with longer and longer waits: two seconds in all.
+_ATTEMPTS = 20
+
 #: Files that zarr, and :func:`mtdcore._base.files.write_whole`, had begun in a folder that was left half done.
 _HALF = re.compile(r".+\.partial|\..+\.\d+\.part")
 
@@ -219,5 +222,8 @@ def _has_mark(path: Path) -> bool:
 
 
 def _remove(folder: Path) -> None:
-    for _ in range(2):  # a passing fault may have left a part
+    for attempt in range(_ATTEMPTS):  # a passing fault, or a thread that was still writing, may have left a part
         shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.lexists(folder):
+            return
+        time.sleep(0.01 * attempt)
