@@ -222,7 +222,9 @@ def _has_mark(path: Path) -> bool:
 
 
 def _remove(folder: Path) -> None:
-    for attempt in range(_ATTEMPTS):  # a passing fault, or a thread that was still writing, may have left a part
+    for attempt in range(
+        _ATTEMPTS
+    ):  # a passing fault, or a thread that was still writing, may have left a part
         shutil.rmtree(folder, ignore_errors=True)
         if not os.path.lexists(folder):
             return
