@@ -63,7 +63,7 @@ def test_damage_is_one_clear_error(tmp_path, suffix):
 
 @pytest.mark.parametrize(
     "array",
-    [np.zeros(5), np.zeros((2, 2), complex), np.zeros((0, 3)), np.zeros((1, 2, 3, 4)), np.array([["a"]])],
+    [np.zeros(()), np.zeros((2, 2), complex), np.zeros((0, 3)), np.zeros((1, 2, 3, 4)), np.array([["a"]])],
 )
 def test_what_is_no_image_is_refused(tmp_path, array):
     with pytest.raises(InputError, match="real numbers"):
