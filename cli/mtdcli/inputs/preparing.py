@@ -98,7 +98,7 @@ def preparation(sources: Sequence[Path], options: Mapping[str, Any], signals: bo
     from mtdcore.data.preparation.prepare import Preparation
 
     raw = sum(source.suffix.lower() in (*MRC, ".star") for source in sources)
-    options = dict(options)
+    options = {name: value for name, value in options.items() if name != "sampling_rate"}  # not a step
     if options["background"] is None:
         options["background"] = "none" if signals else "gaussian"
     if options["invert"] is None:

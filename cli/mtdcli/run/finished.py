@@ -87,7 +87,7 @@ class FinishedRun:
 
     def image(self, path: Path) -> np.ndarray:
         """One of the images of its folder: (L, L) float64, or (C, L, L) of C classes."""
-        return self.folder.read_image(path, pair(self.parameters.box_size))
+        return self.folder.read_image(path, self.parameters.box_size)
 
     @property
     def estimate(self) -> np.ndarray:

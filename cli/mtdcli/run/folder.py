@@ -17,6 +17,7 @@ from mtdcore import IterationRecord
 from mtdcore._base.files import write_whole
 from mtdcore._base.guarded import opened, read_regular
 from mtdcore._base.records import from_record, to_record
+from mtdcore._base.typing import Lengths, pair
 from mtdcore.data.micrographs.table import TABLE
 from mtdcore.em.checkpoint import previous_checkpoint
 from mtdcore.errors import InputError, StorageError
@@ -108,8 +109,9 @@ class RunFolder:
                 f"{self.trust} should be as `mtd trust` wrote it: {problem}; remove it, and judge the run again."
             ) from problem
 
-    def read_image(self, path: Path, box: tuple[int, int]) -> np.ndarray:
+    def read_image(self, path: Path, box_size: Lengths) -> np.ndarray:
         """One of the images of this run, (h, w) float64 of the box, or (C, h, w) of C classes."""
+        box = pair(box_size)
         try:
             opened(path, _MOST).close()
             image = np.array(np.load(path, mmap_mode="r", allow_pickle=False), dtype=np.float64)
