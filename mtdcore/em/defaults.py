@@ -38,9 +38,8 @@ from ..data import Measurement
 from ..data.noise import estimate_noise_std, estimate_offset
 from ..errors import ParameterError
 from ..estep.backends import Backend, get_backend
-from ..estep.residual import SMALLEST, residual_spectrum, spectrum_side
+from ..estep.residual import SMALLEST, spectrum_side
 from ..model.filters.optics import Micrographs
-from ..model.filters.whitening import Whitening
 from ..model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
 from ..model.likelihood.base import check_whole
 from ..model.poses import may_be_mirrored, on_whole_pixels
@@ -50,7 +49,7 @@ from ..model.shifts import Shifted
 from ..model.symmetry import Mirrored, invariant, order_of, symmetry_order
 from ..model.views import Classes, Views
 from ..mstep.classes import EachClass
-from ..mstep.noise import Noise, learned
+from ..mstep.noise import Noise, heard_noise
 from ..mstep.support import Supported, soft_disc
 from ..mstep.symmetry import Symmetric
 from ..mstep.updates import DenoisingUpdate, ExactUpdate, Update
@@ -284,34 +283,6 @@ def noise_of(noise: Noise, update: Update, likelihood: Likelihood) -> Noise:
     return "white" if noise == "auto" and published else noise
 
 
-def heard_noise(
-    source: Measurement,
-    likelihood: Likelihood,
-    noise: Noise,
-    backend: Backend,
-    target: np.ndarray | None = None,
-    copies: float = 0.0,
-) -> Whitening | None:
-    """The noise that copies of a target leave; None: it is white, or there is nothing to judge it by.
-
-    Args:
-        source: the measurement.
-        likelihood: with the noise so far.
-        noise: as in :func:`mtdcore.recover`.
-        backend: computes.
-        target: on the host; None: the copies are unknown.
-        copies: how many are expected.
-    """
-    box = likelihood.views.box_shape
-    side = spectrum_side(box, source.shape)
-    if side is None:
-        return None
-    found = residual_spectrum(source, target, likelihood, backend, side, copies)
-    if found is None:
-        return None
-    return learned(found, max(box), noise, copies=target is None)
-
-
 def begin_state(
     likelihood: Likelihood,
     source: Measurement,
@@ -428,7 +399,7 @@ def default_gauge(prior: Prior, update: Update, views: Views, diameter: float | 
 
     Energy decides at right angles alone. Copies at other angles turn about the middle of the box, which fixes the frame, unless a
     known diameter cuts the target: then the object is kept in the middle of its disc. (At its rim a neighbour finds a place opposite.)
-    So does the axis of a symmetry: the prior then turns the target and no more.
+    The axis of a symmetry fixes the frame, too: the prior then turns the target and no more.
     """
     rotations, placed = in_plane(views), order_of(views) > 1
     if update.gauge == "centre" or (update.gauge == "energy" and diameter is not None):

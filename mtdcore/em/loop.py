@@ -20,8 +20,9 @@ from ..model.filters.whitening import Whitening
 from ..model.likelihood import Likelihood
 from ..model.rotations import in_plane
 from ..model.symmetry import invariant
+from ..mstep.noise import heard_noise
 from ..mstep.symmetry import symmetrised
-from .defaults import FEW, FILLED, KEPT, LISTENING, ROUNDS, Plan, heard_noise
+from .defaults import FEW, FILLED, KEPT, LISTENING, ROUNDS, Plan
 from .gauge.agreement import unrivalled
 from .gauge.centre import centred
 from .gauge.extent import spaced

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -155,10 +155,9 @@ def recover(
         iterations=iterations,
         tolerance=tolerance,
         temperature=temperature,
+        noise=noise,
         callback=callback,
     )
-    if noise not in get_args(Noise):
-        raise ParameterError(f'noise must be "auto", "white" or "spectrum"; got {noise!r}.')
     check_diameter(diameter, box_shape(box_size))
     check_subpixel(subpixel, likelihood)
     source = open_measurement(measurement, mask)

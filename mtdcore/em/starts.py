@@ -75,9 +75,8 @@ def choose_starts(
             images = np.random.default_rng(seed).uniform(size=(count, *one))
             if initial == "uniform":
                 return list(images)
-            hot = (
-                math.sqrt(heat) if initial == "random" else 1.0
-            )  # as faint in the noise of the first temperature
+            # random ones are as faint in the noise of the first temperature
+            hot = math.sqrt(heat) if initial == "random" else 1.0
             return [_faint(image, likelihood, _FAINT_NORM * hot) for image in images]
         case "samples":
             if is_flat(prior):

@@ -184,7 +184,7 @@ class Recovery:
 
     @property
     def passes(self) -> float:
-        """Times the whole run read the measurement, with the E-step at the final target."""
+        """Times the E-steps of the run read the whole measurement, the one at the final target among them; not what listens to the noise."""
         return 1.0 + sum(record.passes for record in self.state.history)
 
     @property

@@ -22,29 +22,11 @@ from ..errors import InputError, ParameterError
 from ..model.normal import Blocks, Normal
 from ..model.records import normal_from_record, normal_record
 from ..model.views import Views
-from .sums import TemplateSums
+from .sums import SCALARS, TemplateSums
 
-#: The numbers that are saved, and those that an E-step computes and that ``+`` adds.
-_NUMBERS = (
-    "log_likelihood",
-    "energy",
-    "total",
-    "expected_count",
-    "empty_mass",
-    "sites",
-    "pixels",
-    "noise_std",
-)
-_SUMMED = (
-    "log_likelihood",
-    "energy",
-    "total",
-    "expected_count",
-    "class_mass",
-    "empty_mass",
-    "sites",
-    "pixels",
-)
+#: The numbers that are saved, and what ``+`` adds beside the quadratic.
+_NUMBERS = (*SCALARS, "noise_std")
+_SUMMED = ("class_mass", *SCALARS)
 
 
 @dataclass(frozen=True)

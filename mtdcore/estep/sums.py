@@ -12,19 +12,11 @@ from .._base.typing import Array, Lengths, pair, plain
 from ..errors import ParameterError
 from ..model.likelihood import Likelihood
 
+#: The numbers that an E-step sums up.
+SCALARS = ("log_likelihood", "energy", "total", "expected_count", "empty_mass", "sites", "pixels")
+
 #: The fields that ``+`` adds.
-SUMMED = (
-    "backprojection",
-    "coverage",
-    "class_mass",
-    "log_likelihood",
-    "energy",
-    "total",
-    "expected_count",
-    "empty_mass",
-    "sites",
-    "pixels",
-)
+SUMMED = ("backprojection", "coverage", "class_mass", *SCALARS)
 
 
 @dataclass(frozen=True)

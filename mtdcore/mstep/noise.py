@@ -12,8 +12,11 @@ from typing import Literal, TypeAlias
 import numpy as np
 from scipy import ndimage
 
-from ..estep.residual import Residual
+from ..data import Measurement
+from ..estep.backends import Backend
+from ..estep.residual import Residual, residual_spectrum, spectrum_side
 from ..model.filters.whitening import MOST, Whitening
+from ..model.likelihood import Likelihood
 
 #: How the noise is modelled: white, white unless the data say otherwise, or by its spectrum in any case.
 Noise: TypeAlias = Literal["auto", "white", "spectrum"]
@@ -33,6 +36,34 @@ _LINES = 2.5
 #: Periods beyond so many boxes are background where their power exceeds that of periods of one to two boxes so many times. Copies
 #: that are still in it reach 2 to 3 times (noise.py).
 _SLOW, _ALONE, _WITH_COPIES = 4.0, 3.0, 5.0
+
+
+def heard_noise(
+    source: Measurement,
+    likelihood: Likelihood,
+    noise: Noise,
+    backend: Backend,
+    target: np.ndarray | None = None,
+    copies: float = 0.0,
+) -> Whitening | None:
+    """The noise that copies of a target leave; None: it is white, or there is nothing to judge it by.
+
+    Args:
+        source: the measurement.
+        likelihood: with the noise so far.
+        noise: "auto" or "spectrum", see :func:`mtdcore.recover`.
+        backend: computes.
+        target: on the host; None: the copies are unknown.
+        copies: how many are expected.
+    """
+    box = likelihood.views.box_shape
+    side = spectrum_side(box, source.shape)
+    if side is None:
+        return None
+    found = residual_spectrum(source, target, likelihood, backend, side, copies)
+    if found is None:
+        return None
+    return learned(found, max(box), noise, copies=target is None)
 
 
 def learned(residual: Residual, box: int, noise: Noise, copies: bool = False) -> Whitening | None:

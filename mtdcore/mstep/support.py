@@ -10,7 +10,7 @@ from array_api_compat import array_namespace, device
 from .._base.typing import Array
 from ..estep.statistics import Statistics
 from ..model.priors import Prior
-from .updates import Frame, Random, Update
+from .projected import Projected
 
 #: Width of the soft edge, as a share of the diameter, and in pixels at least.
 _EDGE, _LEAST_EDGE = 0.1, 2.0
@@ -30,44 +30,17 @@ def soft_disc(shape: tuple[int, ...], diameter: float) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Supported:
+class Supported(Projected):
     """An M-step whose answer is cut down to a soft disc: a projected step.
 
     In a crowded field a box holds neighbours as well. Without the cut a constellation of two or three copies per box explains
     the field better than single copies do.
 
     Attributes:
-        update: the M-step.
         diameter: of the disc, pixels.
     """
 
-    update: Update
     diameter: float
-
-    @property
-    def uses_prior(self) -> bool:
-        """See :class:`Update`."""
-        return self.update.uses_prior
-
-    @property
-    def fits_scale(self) -> bool:
-        """See :class:`Update`."""
-        return self.update.fits_scale
-
-    @property
-    def gauge(self) -> Frame:
-        """See :class:`Update`."""
-        return self.update.gauge
-
-    @property
-    def start(self) -> Random:
-        """See :class:`Update`."""
-        return self.update.start
-
-    @property
-    def learns_offset(self) -> bool:
-        """See :class:`Update`."""
-        return self.update.learns_offset
 
     def __call__(
         self, target: Array, statistics: Statistics, prior: Prior, iteration: int, iterations: int

@@ -8,7 +8,7 @@ from .._base.typing import Array
 from ..estep.statistics import Quadratic, Statistics
 from ..model.priors import Prior
 from ..model.symmetry import invariant, invariant_adjoint, invariant_normal
-from .updates import Frame, Random, Update
+from .projected import Projected
 
 
 def symmetrised(statistics: Statistics, order: int) -> Statistics:
@@ -33,41 +33,14 @@ def symmetrised(statistics: Statistics, order: int) -> Statistics:
 
 
 @dataclass(frozen=True)
-class Symmetric:
+class Symmetric(Projected):
     """An M-step over the invariant images: a projected step.
 
     Attributes:
-        update: the M-step.
         order: n of C_n.
     """
 
-    update: Update
     order: int
-
-    @property
-    def uses_prior(self) -> bool:
-        """See :class:`Update`."""
-        return self.update.uses_prior
-
-    @property
-    def fits_scale(self) -> bool:
-        """See :class:`Update`."""
-        return self.update.fits_scale
-
-    @property
-    def gauge(self) -> Frame:
-        """See :class:`Update`."""
-        return self.update.gauge
-
-    @property
-    def start(self) -> Random:
-        """See :class:`Update`."""
-        return self.update.start
-
-    @property
-    def learns_offset(self) -> bool:
-        """See :class:`Update`."""
-        return self.update.learns_offset
 
     def __call__(
         self, target: Array, statistics: Statistics, prior: Prior, iteration: int, iterations: int

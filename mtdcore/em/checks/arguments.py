@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, get_args
 
 from ...errors import ParameterError
 from ...model.priors import Prior, is_flat
 from ...model.views import Views
+from ...mstep.noise import Noise
 from ...mstep.updates import Update
 
 
@@ -24,6 +25,7 @@ def check_arguments(
     iterations: object,
     tolerance: object,
     temperature: object,
+    noise: object,
     callback: object,
 ) -> None:
     """Raise ParameterError for the first argument of a kind that it cannot have; arguments as in :func:`mtdcore.recover`."""
@@ -51,6 +53,8 @@ def check_arguments(
     ):
         if not (value is None or value in words or isinstance(value, Real)):
             raise ParameterError(f'{name} must be a number, "auto" or None; got {value!r}.')
+    if noise not in get_args(Noise):
+        raise ParameterError(f'noise must be "auto", "white" or "spectrum"; got {noise!r}.')
     if starts is not None and not (_whole(starts) and starts > 0):  # type: ignore[operator]
         raise ParameterError(f"starts must be a positive number; got {starts!r}.")
     for name, value in (("seed", seed), ("iterations", iterations)):
