@@ -222,10 +222,17 @@ def _has_mark(path: Path) -> bool:
 
 
 def _remove(folder: Path) -> None:
+    """Remove a folder. An interruption, which may come again and again, is obeyed once the folder is gone."""
+    interruption: BaseException | None = None
     for attempt in range(
         _ATTEMPTS
     ):  # a passing fault, or a thread that was still writing, may have left a part
-        shutil.rmtree(folder, ignore_errors=True)
-        if not os.path.lexists(folder):
-            return
-        time.sleep(0.01 * attempt)
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            if not os.path.lexists(folder):
+                break
+            time.sleep(0.01 * attempt)
+        except BaseException as error:  # raised by the handler of a signal
+            interruption = error
+    if interruption is not None:
+        raise interruption

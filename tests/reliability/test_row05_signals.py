@@ -1,17 +1,22 @@
 """SIGTERM, SIGINT and SIGUSR1 at any moment of ``mtd recover`` (row 5)."""
 
+import asyncio
 import os
 import random
 import signal
+import threading
 import time
 from collections import Counter
 
+import numpy as np
 import pytest
 
 import mtdcore
+import mtdcore.data.zarr.store
 from mtdcli.run import job
 from mtdcli.run.folder import RunFolder
 from mtdcli.terminal import stopping
+from mtdcore._base import outputs
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
 QUICK = ("--box-size", 8, "--rotations", 1, "--tolerance", 0, "--device", "cpu")
@@ -169,3 +174,46 @@ def test_every_command_cleans_up_after_a_signal(mtd_process, tmp_path):
     assert process.returncode == 143
     assert "mtd: error: interrupted\n" in log  # zarr may complain about its pending task
     assert not list(tmp_path.iterdir())
+
+
+def test_cleaning_up_survives_a_second_interruption(monkeypatch, tmp_path):
+    """On a busy disk the folder is still going when the signal's alarm rings again."""
+    remove, calls = outputs.shutil.rmtree, []
+
+    def interrupted(*args, **kwargs):
+        calls.append(args)
+        if len(calls) < 3:
+            raise stopping.Interrupted(signal.SIGTERM, 0)
+        remove(*args, **kwargs)
+
+    monkeypatch.setattr(outputs.shutil, "rmtree", interrupted)
+    with pytest.raises(stopping.Interrupted), outputs.making_folder(tmp_path / "m.zarr", False):
+        raise stopping.Interrupted(signal.SIGTERM, 0)
+    assert len(calls) == 3
+    assert not list(tmp_path.iterdir())
+
+
+def test_zarr_writes_nothing_after_its_caller_was_interrupted(monkeypatch, tmp_path):
+    """Its thread goes on with the chunks that were asked for, and would make their folder anew."""
+    begun, store = threading.Event(), mtdcore.data.zarr.store
+    write = store.LocalStore.set
+
+    async def slow(self, key, *rest):
+        if key.startswith("c/"):
+            begun.set()
+            await asyncio.sleep(0.1)
+        await write(self, key, *rest)
+
+    monkeypatch.setattr(store.LocalStore, "set", slow)
+    shape = (1, 16 * store.CHUNK[0], 16 * store.CHUNK[1])
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(store.creating(tmp_path / "m.zarr", shape, np.dtype("uint8"), {}), begun)
+    time.sleep(0.5)
+    assert not list(tmp_path.iterdir())
+
+
+def interrupted(creating, begun):
+    with creating as (array, _):
+        threading.Thread(target=array.__setitem__, args=(Ellipsis, 1)).start()
+        assert begun.wait(30)
+        raise KeyboardInterrupt

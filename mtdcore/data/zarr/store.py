@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,17 +27,30 @@ CHUNK = (256, 1024)
 
 
 class _DigestingStore(WrapperStore[LocalStore]):
-    """A store that remembers the digest of every chunk it was given."""
+    """A store that remembers the digest of every chunk it was given, and that can be told to take no more."""
 
     def __init__(self, store: LocalStore) -> None:
         super().__init__(store)
         self.digests: dict[Index, int] = {}
+        self._given_up, self._writing = False, 0
 
     async def set(self, key: str, value: Any, *rest: Any) -> None:
+        if self._given_up:
+            return
         name, *place = key.split("/")
         if name == "c":
             self.digests[tuple(map(int, place))] = digest(value.to_bytes())
-        await super().set(key, value, *rest)
+        self._writing += 1
+        try:
+            await super().set(key, value, *rest)
+        finally:
+            self._writing -= 1
+
+    def give_up(self) -> None:
+        """Write nothing any more. The thread of zarr goes on after its caller was interrupted, and makes folders anew."""
+        self._given_up = True
+        while self._writing:
+            time.sleep(0.001)
 
 
 @contextmanager
@@ -101,7 +115,11 @@ def creating(
                 dimension_names=AXES if ome else ("micrograph", "row", "column"),
                 config={"write_empty_chunks": True},
             )
-            yield array, temporary
+            try:
+                yield array, temporary
+            except BaseException:
+                store.give_up()
+                raise
             grid = tuple(-(-n // c) for n, c in zip(array.shape, array.chunks, strict=True))
             write_digests(folder, grid, store.digests)
     except StorageError:
