@@ -82,17 +82,20 @@ class EnvelopePrior:
         """The prior whose powers explain the posterior mean u of :func:`mtdcore.mstep.volumes.solve`.
 
         The mean shrinks what was measured by x / (1 + x), x the signal-to-noise ratio of the shell; what was measured has the
-        power of u and that of the noise.
+        power of u and that of the noise. Frequencies count by the copies that saw them: where views crowd, those beside are made up
+        of rounding and misfit, and a power that counted them alike would grow with them without end.
 
         Args:
             factor: (L, L, L) u.
             normal: operator of the M-step.
             noise_std: standard deviation of the noise of a pixel.
         """
-        noise = noise_std**2 / (_seen(normal) * self.mean_square)
+        weights, seen = normal.weights, _seen(normal)
+        typical = np.maximum(shell_mean(weights**2, len(factor)) / seen, seen)
+        noise = noise_std**2 / (typical * self.mean_square)
         ratio = self.power / noise
         share = np.mean(self.envelope > 0)  # u was measured there alone, and is 0 elsewhere
-        power = _spectrum(factor) / share * ((1.0 + ratio) / ratio) ** 2 - noise
+        power = _spectrum(factor, weights) / seen / share * ((1.0 + ratio) / ratio) ** 2 - noise
         return replace(self, power=_continued(np.maximum(power, _FLOOR * noise), self.top))
 
     @property
@@ -128,6 +131,6 @@ def _seen(normal: Toeplitz) -> np.ndarray:
     return np.asarray(np.maximum(weights, 1e-9 * max(weights.max(), 1e-30)))
 
 
-def _spectrum(volume: np.ndarray) -> np.ndarray:
+def _spectrum(volume: np.ndarray, weights: np.ndarray | float = 1.0) -> np.ndarray:
     side = len(volume)
-    return np.asarray(shell_mean(np.abs(np.fft.rfftn(volume)) ** 2, side) / side**3)
+    return np.asarray(shell_mean(weights * np.abs(np.fft.rfftn(volume)) ** 2, side) / side**3)

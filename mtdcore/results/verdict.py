@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, get_args
 
 import numpy as np
 
@@ -211,57 +211,111 @@ def judge(
         options: keyword arguments that :func:`mtdcore.recover` was called with.
     """
     claim = Claim.of(recovery)
-    known = Verdict(claim.evidence, settled=claim.settled)
-    for told, _, _ in asked(known, measurement, claim, options, runs, complete):
-        known = told
-    return known
+    trials = ImageTrials.of(measurement, claim, options)
+    return told(Verdict(claim.evidence, settled=claim.settled), trials, runs, complete)
+
+
+class Found(Protocol):
+    """What a repeated recovery ends with."""
+
+    @property
+    def evidence(self) -> float:
+        """Nats against "no copies"."""
+        ...
+
+
+F_co = TypeVar("F_co", bound=Found, covariant=True)
+
+
+class Trials(Protocol[F_co]):
+    """The recovery in question, repeated on other data or from another start: what answers the questions."""
+
+    def null(self, kind: Null, run: int) -> F_co:
+        """From a measurement without copies; ``run`` is its seed."""
+        ...
+
+    def held_out(self) -> tuple[float, float]:
+        """Nats that each half's target gives to the other half."""
+        ...
+
+    def other_start(self) -> tuple[bool, F_co]:
+        """From another start, and whether it shows the same or has less evidence."""
+        ...
+
+
+def told(verdict: Verdict, trials: Trials[Found], runs: int = 8, complete: bool = False) -> Verdict:
+    """What is known when everything that is due has been asked; arguments as of :func:`asked`."""
+    for more, _, _ in asked(verdict, trials, runs, complete):
+        verdict = more
+    return verdict
 
 
 def asked(
-    verdict: Verdict,
-    measurement: MeasurementLike,
-    claim: Claim,
-    options: Mapping[str, Any],
-    runs: int = 8,
-    complete: bool = False,
-) -> Iterator[tuple[Verdict, Question, Recovery | None]]:
+    verdict: Verdict, trials: Trials[F_co], runs: int = 8, complete: bool = False
+) -> Iterator[tuple[Verdict, Question, F_co | None]]:
     """Ask what is due, one question at a time, from what is known already.
 
     Args:
         verdict: what is known.
-        measurement: what was recovered from.
-        claim: the result.
-        options: the run as one object: all keyword arguments of :func:`mtdcore.recover`. Everything that is tried shares them.
+        trials: answer.
         runs: see :meth:`Verdict.due`.
         complete: the same.
 
     Yields:
         What is known with one more answer, the question, and the recovery that answered it; None: there were two.
     """
-    own = {name: value for name, value in options.items() if name not in ("seed", "mask")}
-    source, seed = open_measurement(measurement, options.get("mask")), int(options.get("seed", 0))
     while (question := verdict.due(runs, complete)) is not None:
-        found: Recovery | None = None
+        found: F_co | None = None
         match question:
             case "held_out":
-                verdict = replace(verdict, held_out=held_out_evidence(source, **own, seed=seed))
+                verdict = replace(verdict, held_out=trials.held_out())
             case "other_start":
-                found = _another(source, own, seed + 1)
-                alike = unrivalled(
-                    claim.target, claim.evidence, [(found.target, found.evidence)], claim.likelihood.views
-                )
+                alike, found = trials.other_start()
                 verdict = replace(verdict, settled=alike, rival=found.evidence)
             case "white" | "phases":
-                done = len(verdict.nulls(question))
-                found = next(null_runs(source, claim.likelihood, 1, done, question, **own))
+                found = trials.null(question, len(verdict.nulls(question)))
                 values: dict[str, Any] = {question: (*verdict.nulls(question), found.evidence)}
                 verdict = replace(verdict, **values)
         yield verdict, question, found
 
 
-def _another(source: Measurement, options: dict[str, Any], seed: int) -> Recovery:
-    """The recovery with other random numbers; from starts of its own where the user gave an image to start from."""
-    given = not isinstance(options.get("initial"), str | None)
-    starts = {"initial": None, "starts": None} if given else {}
-    with undoubted():
-        return recover(source, **{**options, **starts}, seed=seed)
+@dataclass(frozen=True)
+class ImageTrials:
+    """Trials of a recovered image.
+
+    Attributes:
+        source: what was recovered from.
+        claim: the result.
+        options: keyword arguments of :func:`mtdcore.recover` but ``seed`` and ``mask``: everything that is tried shares them.
+        seed: of the run.
+    """
+
+    source: Measurement
+    claim: Claim
+    options: Mapping[str, Any]
+    seed: int = 0
+
+    @classmethod
+    def of(cls, measurement: MeasurementLike, claim: Claim, options: Mapping[str, Any]) -> ImageTrials:
+        """Those of a run with all its keyword arguments."""
+        own = {name: value for name, value in options.items() if name not in ("seed", "mask")}
+        source = open_measurement(measurement, options.get("mask"))
+        return cls(source, claim, own, int(options.get("seed", 0)))
+
+    def null(self, kind: Null, run: int) -> Recovery:
+        """See :class:`Trials`."""
+        return next(null_runs(self.source, self.claim.likelihood, 1, run, kind, **self.options))
+
+    def held_out(self) -> tuple[float, float]:
+        """See :class:`Trials`."""
+        return held_out_evidence(self.source, **self.options, seed=self.seed)
+
+    def other_start(self) -> tuple[bool, Recovery]:
+        """With other random numbers; from starts of its own where the user gave an image to start from."""
+        given = not isinstance(self.options.get("initial"), str | None)
+        starts = {"initial": None, "starts": None} if given else {}
+        claim = self.claim
+        with undoubted():
+            found = recover(self.source, **{**self.options, **starts}, seed=self.seed + 1)
+        rival = [(found.target, found.evidence)]
+        return unrivalled(claim.target, claim.evidence, rival, claim.likelihood.views), found

@@ -50,13 +50,13 @@ def test_from_a_volume_to_a_volume(mtd, mtd_json, micrographs, tmp_path):
         20,
         "--views",
         150,
-        "--null-runs",
+        "--trust",
         2,
     )
     assert result["copies"] == pytest.approx(16, abs=6)
-    assert {"evidence", "supported", "threshold", "resolution_pixels", "orientation_information"} <= set(
-        result
-    )
+    assert {"evidence", "supported", "threshold", "orientation_information"} <= set(result)
+    assert set(result["null_resolution_pixels"]) == {"white", "phases"} == set(result["null_evidence"])
+    assert result["resolution_pixels"] > 0
     volume, _ = read_map(run / "volume.mrc")
     assert volume.shape == (10, 10, 10)
     for half in ("half1.mrc", "half2.mrc"):

@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 
 import mtdcore as mtd
+from mtdcore.data import open_measurement
+from mtdcore.data.noise import estimate_noise_std
 from mtdcore.em.volumes.gauge import find_axes, off_centre
 from mtdcore.em.volumes.plan import VolumePlan, default_separation, last_band
 from mtdcore.em.volumes.recover import recover_volume
 from mtdcore.em.volumes.starts import rough_blob
 from mtdcore.em.volumes.state import Running, load_volume_checkpoint, save_volume_checkpoint
 from mtdcore.errors import CheckpointError, ParameterError
+from mtdcore.estep.volumes import VolumeStatistics
 from mtdcore.model.volumes import so3
 from mtdcore.model.volumes.grids import ball, moved, shifted
 from mtdcore.model.volumes.projections import Projections
@@ -61,6 +64,23 @@ def test_noise_gives_next_to_no_evidence():
     plan = VolumePlan(10, iterations=10, first_views=60, last_views=120, coarse_views=40)
     found = recover_volume(noise, box_size=10, noise_std=1.0, plan=plan)
     assert found.evidence < 30
+
+
+def test_a_run_that_finds_nothing_ends_early_and_says_so():
+    noise = np.random.default_rng(1).standard_normal((2, 120, 120)).astype(np.float32)
+    plan = VolumePlan(10, iterations=60, first_views=60, last_views=120, coarse_views=40)
+    found = recover_volume(noise, box_size=10, plan=plan)
+    assert found.stopped == "blank"
+    assert 15 <= len(found.history) < 40
+    assert abs(found.evidence) < 5
+
+
+def test_noise_does_not_fall_below_half_of_what_neighbouring_pixels_tell(small, monkeypatch):
+    """Where windows overlap, what copies explain is counted twice, and next to nothing may be left."""
+    monkeypatch.setattr(VolumeStatistics, "residual_energy", lambda *_: -1.0)
+    found = recover_volume(small, box_size=10, plan=SHORT)
+    assert found.noise_std == pytest.approx(0.5 * estimate_noise_std(open_measurement(small)))
+    assert np.isfinite([record.evidence for record in found.history]).all()
 
 
 def test_a_resumed_run_has_the_same_bits(small, tmp_path):

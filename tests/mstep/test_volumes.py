@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
+from scipy.spatial.transform import Rotation
 
 from mtdcore.model.priors import GaussianPrior
 from mtdcore.model.volumes import so3
@@ -64,6 +66,22 @@ def test_noise_alone_gives_next_to_nothing():
     volume, _ = VolumeUpdate(rounds=3)(ball(SIDE) * 0.1, right, normal, SIGMA, 0.42)
     plain = noise_level(normal, SIGMA, 0.42) * np.sqrt(ball(SIDE).sum())
     assert np.linalg.norm(volume) < 0.35 * plain
+
+
+def test_views_that_crowd_do_not_make_the_volume_grow_without_end():
+    """Views five degrees apart that contradict each other, as those of structured noise do."""
+    rng = np.random.default_rng(4)
+    rotations = Rotation.from_rotvec(np.deg2rad(5) * rng.standard_normal((20, 3))).as_matrix()
+    views = Projections(SIDE, rotations, band=0.42)
+    images = np.stack([gaussian_filter(i, 1.0) for i in rng.standard_normal((20, SIDE, SIDE))])
+    images *= 4.0 * SIGMA / images.std() * ball(SIDE)[SIDE // 2]
+    right, normal = views.adjoint(images), views.normal(np.ones(20))
+    volume, spectrum, norms = 0.01 * ball(SIDE), None, []
+    for _ in range(40):
+        volume, spectrum = VolumeUpdate()(volume, right, normal, SIGMA, 0.42, spectrum)
+        norms.append(float(np.linalg.norm(volume)))
+    assert norms[-1] < 1.2 * norms[5]
+    assert max(norms) < np.linalg.norm(images) / np.sqrt(len(images))
 
 
 def test_power_is_learned_from_the_data():

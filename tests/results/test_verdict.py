@@ -12,7 +12,7 @@ from mtdcore.em.gauge.agreement import unrivalled
 from mtdcore.model.rotations import Rotations
 from mtdcore.results.halves import at_target, held_out_evidence, pooled_evidence
 from mtdcore.results.nulls import null_measurement
-from mtdcore.results.verdict import HELD_OUT, Claim, Verdict, asked, judge
+from mtdcore.results.verdict import HELD_OUT, Claim, ImageTrials, Verdict, asked, judge
 
 CPU = get_backend("cpu", threads=1)
 GLYPH = datasets.glyphs(1, 12)[0]
@@ -206,7 +206,7 @@ def test_everything_that_is_tried_shares_the_run(made, found):
     pixels = {
         question: None if one is None else (one.statistics.pixels, one.state.iteration)
         for _, question, one in asked(
-            Verdict(1e6), made.measurement.array[0], claim, options, 2, complete=True
+            Verdict(1e6), ImageTrials.of(made.measurement.array[0], claim, options), 2, complete=True
         )
     }
     assert pixels == {
@@ -222,5 +222,5 @@ def test_a_start_of_the_users_is_not_the_other_start(made):
         given = recover(made.measurement, initial=GLYPH, **OPTIONS)
     verdict = Verdict(given.evidence, (0.0,), (0.0,), (99.0, 99.0))
     claim, options = Claim.of(given), OPTIONS | {"initial": GLYPH}
-    told = next(asked(verdict, made.measurement, claim, options, 2))[0]
+    told = next(asked(verdict, ImageTrials.of(made.measurement, claim, options), 2))[0]
     assert told.rival == recover(made.measurement, **OPTIONS | {"starts": None}, seed=1).evidence

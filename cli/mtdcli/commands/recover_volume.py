@@ -81,10 +81,9 @@ from ..terminal.stopping import continued, listening
     is_flag=True,
 )
 @option(
-    "--null-runs",
-    "Judge the result by so many runs on noise alone, at least 2. Default: not judged.",
-    FROM_ZERO,
-    0,
+    "--trust",
+    "Judge the result, with up to so many null runs of each kind (see `mtd trust`). Default: not judged.",
+    click.IntRange(min=2),
     metavar="N",
 )
 @option("--skip-bad", "Go on without micrographs or chunks that are missing or damaged.", is_flag=True)
@@ -137,9 +136,7 @@ def recover(
         again: the command line that repeats it.
     """
     from mtdcore.errors import StorageError
-    from mtdcore.results.nulls import evidence_threshold
     from mtdcore.results.volumes import orientation_information
-    from mtdcore.results.volumes.halves import volume_halves
     from mtdcore.results.volumes.maps import write_map
 
     from ..inputs.opening import table_of
@@ -147,6 +144,7 @@ def recover(
     from ..report.volume import write_volume_report
     from ..terminal.installation import machine, versions
     from ..volumes import run as job
+    from ..volumes.judging import examine
 
     folder = job.VolumeFolder(output)
     started, clock = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.perf_counter()
@@ -162,14 +160,6 @@ def recover(
     job.save(folder, found, pixel_size)
     copies = job.copies(measurement, found, parameters)
     copies.to_star(folder.poses, None if table is None else table.names, pixel_size)
-    halves = None
-    if parameters["halves"]:
-        log("two halves of the data, each from the low-passed volume")
-        given = job.arguments(parameters)
-        shared = {name: given[name] for name in ("diameter", "min_separation", "prior") if name in given}
-        halves = volume_halves(measurement, found, **shared)
-        for file, half in zip(folder.halves, (halves.first, halves.second), strict=True):
-            write_map(file, half, pixel_size)
     result: dict[str, Any] = {
         "evidence": found.evidence,
         "copies": found.expected_count,
@@ -177,16 +167,11 @@ def recover(
         "noise_std": found.noise_std,
         "orientation_information": orientation_information(found.volume, found.noise_std),
     }
-    if halves is not None:
-        result["resolution_pixels"] = halves.whole.resolution(0.143)
-    if parameters["null_runs"]:
-        evidence = job.null_evidence(measurement, found, parameters, max(2, parameters["null_runs"]))
-        threshold = evidence_threshold(evidence)
-        result |= {
-            "null_evidence": evidence,
-            "threshold": threshold,
-            "supported": found.evidence > threshold,
-        }
+    judged = examine(measurement, found, parameters)
+    result |= judged.numbers
+    if judged.halves is not None:
+        for file, half in zip(folder.halves, (judged.halves.first, judged.halves.second), strict=True):
+            write_map(file, half, pixel_size)
     record = {
         "format": 1,
         "kind": "volume",
@@ -201,5 +186,5 @@ def recover(
         "machine": machine(),
     }
     folder.write_record(record)
-    write_volume_report(folder.page, found, halves, record)
+    write_volume_report(folder.page, found, record, judged.verdict, judged.halves, judged.chance)
     return {"run": str(folder.path), "report": str(folder.page), **result}

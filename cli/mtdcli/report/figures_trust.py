@@ -13,13 +13,15 @@ _THRESHOLD = 1 / 7
 
 
 def ring_correlations(
-    named: Sequence[tuple[str, RingCorrelation]],
+    own: Sequence[tuple[str, RingCorrelation]],
+    null: Sequence[tuple[str, RingCorrelation]],
     palette: Palette,
 ) -> bytes:
-    """Half-set curves over the frequency, the first one in colour, null curves grey and dashed.
+    """Half-set curves over the frequency, those of the data in colour, null curves grey and dashed.
 
     Args:
-        named: label and curve.
+        own: label and curve of at most two of the data.
+        null: the same of null measurements.
         palette: colours.
     """
     from matplotlib.figure import Figure
@@ -31,8 +33,11 @@ def ring_correlations(
         "1/7", (0.0, _THRESHOLD), color=palette.accent, fontsize=8, xytext=(3, 2), textcoords="offset points"
     )
     axes.axhline(0.0, color=palette.grid, linewidth=0.8)
-    looks = [(palette.line, 2.0, "-"), (palette.text, 1.4, "--"), (palette.text, 1.4, ":")]
-    for (name, curve), (color, width, dashes) in zip(named, looks, strict=False):
+    looks = [
+        *zip(own, [(palette.line, 2.0, "-"), (palette.accent, 1.6, "-")], strict=False),
+        *zip(null, [(palette.text, 1.4, "--"), (palette.text, 1.4, ":")], strict=False),
+    ]
+    for (name, curve), (color, width, dashes) in looks:
         axes.plot(
             curve.frequency,
             curve.correlation,

@@ -36,7 +36,7 @@ def write_report(run: FinishedRun, truth_file: Path | None = None) -> None:
     limits = figures.value_range(run.estimate if truth is None else truth)
     halves = trust.curves(folder)
     for name, palette in (("halves", figures.LIGHT), ("halves_dark", figures.DARK)) if halves else ():
-        pictures[name] = ring_correlations(halves, palette)
+        pictures[name] = ring_correlations(halves[:1], halves[1:], palette)
     write_page(
         folder.page,
         "report.html.j2",

@@ -20,7 +20,7 @@ from . import figures
 from .figures_signal import shown_as
 
 #: What null runs were made of, for people.
-_NULLS: dict[Null, str] = {
+NULLS: dict[Null, str] = {
     "white": "white noise of the same size",
     "phases": "the same data with random phases",
 }
@@ -47,13 +47,16 @@ def verdict(run: FinishedRun) -> dict[str, Any]:
         "kind": "yes" if found.supported else "no",
         "title": found.sentence[0].upper() + found.sentence[1:],
         "text": text,
-        "answers": [
-            (_MARKS[check.passed], _answer(found, check))
-            for check in found.checks
-            if check.name != "evidence"
-        ],
+        "answers": answers(found),
         "command": "",
     }
+
+
+def answers(found: Verdict) -> list[tuple[str, str]]:
+    """Mark and sentence of every question."""
+    return [
+        (_MARKS[check.passed], _answer(found, check)) for check in found.checks if check.name != "evidence"
+    ]
 
 
 #: How answers are marked in the page.
@@ -66,10 +69,10 @@ def _answer(found: Verdict, check: Check) -> str:
         case "white" | "phases":
             runs = found.nulls(check.name)
             if not runs:
-                return f"Recoveries from {_NULLS[check.name]}: not tried, they could not change the verdict."
+                return f"Recoveries from {NULLS[check.name]}: not tried, they could not change the verdict."
             reached = ", ".join(f"{round(value, 1) + 0.0:,}" for value in sorted(runs))
             limit = "" if check.limit is None else f"; up to {check.limit:,.0f} may be noise"
-            return f"{len(runs)} recover{'y' if len(runs) == 1 else 'ies'} from {_NULLS[check.name]} reached {reached} nats{limit}."
+            return f"{len(runs)} recover{'y' if len(runs) == 1 else 'ies'} from {NULLS[check.name]} reached {reached} nats{limit}."
         case "held_out":
             if found.held_out is None:
                 return "Held-out data: not tried, they could not change the verdict."
@@ -92,7 +95,7 @@ def _answer(found: Verdict, check: Check) -> str:
 def curves(folder: RunFolder) -> list[tuple[str, RingCorrelation]]:
     """Half-set correlations with their names, that of the data first; empty unless there is one of noise beside it."""
     trust = folder.read_trust()
-    null = [(f"halves of {name}", trust.null(kind).halves) for kind, name in _NULLS.items()]
+    null = [(f"halves of {name}", trust.null(kind).halves) for kind, name in NULLS.items()]
     known = [(name, curve) for name, curve in null if curve is not None]
     return [("halves of the data", trust.halves), *known] if known and trust.halves is not None else []
 
@@ -106,7 +109,7 @@ def images(run: FinishedRun, limits: tuple[float, float]) -> list[dict[str, Any]
     """
     folder = run.folder
     shown: list[tuple[str, str, np.ndarray, tuple[float, float] | None]] = []
-    for kind, name in _NULLS.items():
+    for kind, name in NULLS.items():
         file = folder.null_target(kind)
         if file.exists():
             image = run.image(file)

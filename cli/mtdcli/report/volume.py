@@ -10,9 +10,13 @@ import numpy as np
 
 from mtdcore.model.volumes import so3
 from mtdcore.model.volumes.projections import Projections
+from mtdcore.results.nulls import Null
+from mtdcore.results.verdict import Verdict
 
 from .figures import DARK, LIGHT, Palette, picture, style, to_png
+from .figures_trust import ring_correlations
 from .page import write_page
+from .trust import NULLS, answers
 
 if TYPE_CHECKING:
     from mtdcore.em.volumes.recovery import VolumeRecovery
@@ -23,15 +27,22 @@ _TURNS = 6
 
 
 def write_volume_report(
-    page: Path, found: VolumeRecovery, halves: VolumeHalves | None, record: Mapping[str, Any]
+    page: Path,
+    found: VolumeRecovery,
+    record: Mapping[str, Any],
+    verdict: Verdict | None = None,
+    halves: VolumeHalves | None = None,
+    chance: Mapping[Null, VolumeHalves] | None = None,
 ) -> None:
     """Write ``report.html`` of a run of ``mtd recover --volume``.
 
     Args:
         page: the file, replaced.
         found: the recovery.
-        halves: volumes of two halves of the data; None: there are none.
         record: content of ``run.json``.
+        verdict: what is known for and against the volume; None: it was not judged.
+        halves: volumes of two halves of the data; None: there are none.
+        chance: the same of null measurements, by kind.
     """
     volume = found.volume
     middle = len(volume) // 2
@@ -46,12 +57,16 @@ def write_volume_report(
         "history": {name: _history(found, palette) for name, palette in _PALETTES.items()},
     }
     if halves is not None:
-        pictures["fsc"] = {name: _shells(halves, palette) for name, palette in _PALETTES.items()}
+        pictures["fsc"] = {
+            name: _shells(halves, chance or {}, palette) for name, palette in _PALETTES.items()
+        }
     write_page(
         page,
         "volume.html.j2",
         title="A volume straight from its micrographs",
         record=record,
+        verdict=None if verdict is None else _judged(verdict),
+        chance=bool(chance),
         result=record["result"],
         box=len(volume),
         pictures=pictures,
@@ -61,27 +76,21 @@ def write_volume_report(
 _PALETTES: dict[str, Palette] = {"light": LIGHT, "dark": DARK}
 
 
-def _shells(halves: VolumeHalves, palette: Palette) -> bytes:
-    """Shell correlation of the halves."""
-    from matplotlib.figure import Figure
+def _judged(verdict: Verdict) -> dict[str, Any]:
+    """The verdict as the page shows it."""
+    said = verdict.sentence
+    return {
+        "kind": "yes" if verdict.supported else "no",
+        "title": said[0].upper() + said[1:],
+        "answers": answers(verdict),
+    }
 
-    figure = Figure(figsize=(6.4, 2.8), dpi=130, layout="constrained")
-    axes = figure.subplots()
-    axes.plot(
-        halves.whole.frequency, halves.whole.correlation, color=palette.line, linewidth=1.8, label="whole"
-    )
-    axes.plot(
-        halves.aspherical.frequency,
-        halves.aspherical.correlation,
-        color=palette.accent,
-        linewidth=1.8,
-        label="without spherical means",
-    )
-    axes.axhline(0.143, color=palette.grid, linewidth=1.2)
-    axes.set_ylim(-0.1, 1.02)
-    axes.legend(fontsize=8, labelcolor=palette.text, frameon=False)
-    style(axes, palette, "frequency, cycles per pixel")
-    return to_png(figure)
+
+def _shells(halves: VolumeHalves, chance: Mapping[Null, VolumeHalves], palette: Palette) -> bytes:
+    """Shell correlation of the halves, beside that of halves of noise."""
+    curves = [("whole", halves.whole), ("without spherical means", halves.aspherical)]
+    null = [(f"halves of {NULLS[kind]}", one.whole) for kind, one in chance.items()]
+    return ring_correlations(curves, null, palette)
 
 
 def _history(found: VolumeRecovery, palette: Palette) -> bytes:

@@ -18,7 +18,7 @@ from mtdcore.errors import InputError
 from mtdcore.results.halves import at_target, half_recoveries, half_set_correlation, pooled_evidence
 from mtdcore.results.nulls import Null, null_like
 from mtdcore.results.uncertainty import average_level, posterior_samples, unbiased_average
-from mtdcore.results.verdict import Claim, Verdict, asked
+from mtdcore.results.verdict import Claim, ImageTrials, Verdict, asked
 
 from ..terminal.console import log
 from ..terminal.progress import Progress, duration
@@ -56,7 +56,8 @@ def examine(run: FinishedRun, null_runs: int, halves: bool = True, complete: boo
 
     with _repeating(run, 2 * null_runs + 9) as (measurement, options):
         claim = Claim(run.estimate, run.likelihood, result.evidence_nats, result.settled)
-        for told, question, found in asked(verdict, measurement, claim, options, null_runs, complete):
+        trials = ImageTrials.of(measurement, claim, options)
+        for told, question, found in asked(verdict, trials, null_runs, complete):
             verdict = told
             trust.learn(verdict)
             if question in ("white", "phases") and found is not None and len(verdict.nulls(question)) == 1:
@@ -79,7 +80,24 @@ def findings(run: FinishedRun, trust: TrustRecord | None = None) -> dict[str, An
     result: dict[str, Any] = {"evidence_nats": found.evidence_nats}
     if not trust.seconds:
         return result
-    result |= {"verdict": verdict.sentence, "supported": bool(verdict.supported)}
+    result |= judgement(verdict)
+    chance = {
+        kind: curve.resolution() for kind in get_args(Null) if (curve := trust.null(kind).halves) is not None
+    }
+    if trust.halves is not None and chance:
+        result["half_set_resolution_pixels"] = trust.halves.resolution()
+        result["null_half_set_resolution_pixels"] = chance
+    if found.data_share is not None:
+        result["data_share"] = found.data_share
+    return result | {
+        "verdict_seconds": trust.seconds,
+        "verdict_in_recoveries": trust.seconds / max(run.record.seconds, 1e-3),
+    }
+
+
+def judgement(verdict: Verdict) -> dict[str, Any]:
+    """A verdict as numbers and words, for the terminal and the records."""
+    result: dict[str, Any] = {"verdict": verdict.sentence, "supported": bool(verdict.supported)}
     result["checks"] = {check.name: check.passed for check in verdict.checks}
     result["null_evidence"] = {
         kind: list(verdict.nulls(kind)) for kind in get_args(Null) if verdict.nulls(kind)
@@ -91,20 +109,9 @@ def findings(run: FinishedRun, trust: TrustRecord | None = None) -> dict[str, An
         result["held_out_evidence_nats"] = pooled_evidence(verdict.held_out)
     if verdict.rival is not None:
         result["other_start_evidence_nats"] = verdict.rival
-    chance = {
-        kind: curve.resolution() for kind in get_args(Null) if (curve := trust.null(kind).halves) is not None
-    }
-    if trust.halves is not None and chance:
-        result["half_set_resolution_pixels"] = trust.halves.resolution()
-        result["null_half_set_resolution_pixels"] = chance
-    if found.data_share is not None:
-        result["data_share"] = found.data_share
     if verdict.powerless:
         result["note"] = powerless(verdict)
-    return result | {
-        "verdict_seconds": trust.seconds,
-        "verdict_in_recoveries": trust.seconds / max(run.record.seconds, 1e-3),
-    }
+    return result
 
 
 def powerless(verdict: Verdict) -> str:

@@ -13,14 +13,11 @@ from typing import TYPE_CHECKING, Any
 import mtdcore as mtd
 from mtdcore._base.files import write_whole
 from mtdcore.em.checkpoint import fingerprint
-from mtdcore.em.volumes.plan import default_separation
 from mtdcore.em.volumes.recover import recover_volume
 from mtdcore.em.volumes.state import VolumeRecord, VolumeState, load_volume_checkpoint, save_volume_checkpoint
 from mtdcore.estep.volumes import Search
-from mtdcore.model.likelihood import WindowLikelihood
 from mtdcore.model.volumes import so3
 from mtdcore.model.volumes.projections import Projections
-from mtdcore.results.nulls import null_measurement
 from mtdcore.results.volumes.copies import VolumeCopies, find_copies
 from mtdcore.results.volumes.maps import read_map, write_map
 
@@ -33,7 +30,7 @@ if TYPE_CHECKING:
     from mtdcore.em.volumes.recovery import VolumeRecovery
 
 #: Parameters that a continuation may change, because they change no bit of the result.
-_FREE = ("checkpoint_every", "stop_file", "halves", "null_runs")
+_FREE = ("checkpoint_every", "stop_file", "halves", "trust")
 
 #: Views that poses are chosen from.
 _POSES = 4608
@@ -158,19 +155,9 @@ def run(
 def copies(measurement: Measurement, found: VolumeRecovery, parameters: Mapping[str, Any]) -> VolumeCopies:
     """The copies of a recovered volume with their poses."""
     box, plan = parameters["box_size"], found.plan
-    separation = parameters["min_separation"] or default_separation(box, parameters["diameter"])
     views = Projections(box, _POSES // len(so3.group(plan.symmetry)), plan.symmetry, plan.last_band)
     coarse = views.coarse(max(40, plan.coarse_views), min(plan.coarse_band, plan.last_band))
-    likelihood = WindowLikelihood(views, found.noise_std, max(found.expected_count, 1.0), separation)
-    return find_copies(measurement, found.volume, likelihood, Search(views, coarse))
-
-
-def null_evidence(
-    measurement: Measurement, found: VolumeRecovery, parameters: Mapping[str, Any], runs: int
-) -> list[float]:
-    """Nats of the same run on white noise in the place of every valid pixel."""
-    nulls = (null_measurement(measurement, found.noise_std, parameters["seed"] + i) for i in range(runs))
-    return [recover_volume(null, **arguments(parameters)).evidence for null in nulls]
+    return find_copies(measurement, found.volume, found.likelihood, Search(views, coarse))
 
 
 def save(folder: VolumeFolder, found: VolumeRecovery, pixel_size: float | None) -> None:

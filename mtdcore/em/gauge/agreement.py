@@ -12,7 +12,7 @@ from ...model.rotations import Rotations, in_plane
 from ...model.views import Views
 
 #: Starts that end above this share of the evidence are rivals, and show the same above this correlation.
-_ABOUT, _ALIKE = 0.9, 0.8
+ABOUT, ALIKE = 0.9, 0.8
 
 
 def unrivalled(
@@ -26,9 +26,9 @@ def unrivalled(
         others: of other starts.
         views: of the run.
     """
-    rivals = [other for other, nats in others if nats > _ABOUT * evidence]
+    rivals = [other for other, nats in others if nats > ABOUT * evidence]
     like = [agreement(target, rival, views) for rival in rivals]
-    return all(one is None or one > _ALIKE for one in like)
+    return all(one is None or one > ALIKE for one in like)
 
 
 def agreement(first: np.ndarray, second: np.ndarray, views: Views) -> float | None:

@@ -41,6 +41,13 @@ _SHELLS = 2
 #: Every so many iterations the volume is centred.
 _CENTRED = 3
 
+#: Nats below which an iteration holds nothing, and the share of a run of such iterations, cooled, after which nothing is to come.
+_BLANK, _PATIENCE = 5.0, 0.25
+
+#: Least noise level, of that which neighbouring pixels tell: where windows overlap, what copies explain counts twice, and less than
+#: nothing may be left.
+_QUIETEST = 0.5
+
 
 def recover_volume(
     measurement: Measurement | ArrayLike | str,
@@ -118,16 +125,27 @@ def recover_volume(
     tiles = source.tile_count(volume_cut(_likelihood(plan.box_size, 1.0, 1.0, separation)))
     online = OnlineEM(parts=min(_PARTS, tiles) if parts is None else parts, last=0, seed=plan.seed)
     online.check_tiles(tiles)
-    step = _Iteration(source, plan, online, separation, diameter, prior, learned, executor, xp)
-    stopped: Literal["iterations", "callback"] = "iterations"
+    quietest = _QUIETEST * estimate_noise_std(source) if learned else 0.0
+    step = _Iteration(source, plan, online, separation, diameter, prior, learned, quietest, executor, xp)
+    stopped: Literal["iterations", "callback", "blank"] = "iterations"
     while state.iteration < plan.iterations:
+        if _is_blank(state, plan):
+            stopped = "blank"
+            break
         state = step(state)
         if callback is not None and callback(state):
             stopped = "callback"
             break
     best = state.best
     final = step.statistics(source, best, plan.search(plan.iterations), 1.0)
-    return VolumeRecovery(replace(state, candidates=(best,)), final, plan, stopped)
+    return VolumeRecovery(replace(state, candidates=(best,)), final, plan, separation, stopped)
+
+
+def _is_blank(state: VolumeState, plan: VolumePlan) -> bool:
+    """Whether the latest iterations found nothing at temperature 1; noise alone ends so, and costs most, as no place stands out."""
+    last = state.history[-max(1, round(_PATIENCE * plan.iterations)) :]
+    enough = len(last) >= _PATIENCE * plan.iterations
+    return enough and all(one.temperature == 1.0 and one.evidence < _BLANK for one in last)
 
 
 def _begin(
@@ -168,6 +186,7 @@ class _Iteration:
     diameter: float | None
     prior: Prior | None
     learn_noise: bool
+    quietest: float
     executor: Executor | None
     xp: Any
 
@@ -226,7 +245,8 @@ class _Iteration:
             )
         noise_std = candidate.noise_std
         if self.learn_noise and sums.pixels > 0:
-            noise_std = math.sqrt(max(sums.residual_energy(volume) / sums.pixels, 1e-3 * noise_std**2))
+            left = max(sums.residual_energy(volume) / sums.pixels, 0.0)
+            noise_std = max(math.sqrt(left), self.quietest)
         least = 0.5 * state.first_count if 2 * iteration < plan.iterations else 1.0
         kept = running if share < 1.0 else None
         if iteration % _CENTRED == _CENTRED - 1:

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from ...estep.volumes import VolumeStatistics
+from ...model.likelihood import WindowLikelihood
 from .plan import VolumePlan
 from .state import VolumeRecord, VolumeState
 
@@ -20,13 +21,15 @@ class VolumeRecovery:
         state: last state of the run.
         statistics: of an E-step over the whole measurement at the volume.
         plan: what the run did.
-        stopped: why the run ended.
+        separation: smallest distance of two copies, pixels.
+        stopped: why the run ended; "blank": nothing was found.
     """
 
     state: VolumeState
     statistics: VolumeStatistics
     plan: VolumePlan
-    stopped: Literal["iterations", "callback"]
+    separation: int
+    stopped: Literal["iterations", "callback", "blank"]
 
     @property
     def volume(self) -> np.ndarray:
@@ -47,6 +50,12 @@ class VolumeRecovery:
     def noise_std(self) -> float:
         """Of a pixel."""
         return self.state.best.noise_std
+
+    @property
+    def likelihood(self) -> WindowLikelihood:
+        """The window model with the views and the numbers of the end."""
+        views = self.plan.search(self.plan.iterations).views
+        return WindowLikelihood(views, self.noise_std, max(self.expected_count, 1.0), self.separation)
 
     @property
     def history(self) -> tuple[VolumeRecord, ...]:

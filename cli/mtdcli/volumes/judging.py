@@ -1,0 +1,86 @@
+"""Evidence for and against a recovered volume: its verdict, and how two halves of the data agree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mtdcore.results.nulls import Null
+from mtdcore.results.verdict import Question, Verdict, asked
+from mtdcore.results.volumes.halves import VolumeHalves, volume_halves
+from mtdcore.results.volumes.trials import VolumeTrials
+
+from ..run.judging import judgement
+from ..terminal.console import log
+from ..terminal.stopping import patiently
+from .run import arguments
+
+if TYPE_CHECKING:
+    from mtdcore.data import Measurement
+    from mtdcore.em.volumes.recovery import VolumeRecovery
+
+#: Said of a question that has been answered.
+_ANSWERED: dict[Question, str] = {
+    "white": "judged: a run on white noise",
+    "phases": "judged: a run on the micrographs with random phases",
+    "held_out": "judged: each half of the data by the other's volume",
+    "other_start": "judged: another start",
+}
+
+#: Shell correlation of two halves at the resolution limit (Rosenthal and Henderson 2003).
+_LIMIT = 0.143
+
+
+@dataclass
+class Judged:
+    """What is known for and against a volume.
+
+    Attributes:
+        verdict: None: it was not asked for.
+        halves: volumes of two halves of the data; None: the same.
+        chance: the same of null measurements, by kind.
+    """
+
+    verdict: Verdict | None = None
+    halves: VolumeHalves | None = None
+    chance: dict[Null, VolumeHalves] = field(default_factory=dict)
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """For the terminal and the record. A resolution is given beside that of noise alone only."""
+        found = {} if self.verdict is None else judgement(self.verdict)
+        if self.halves is not None and self.chance:
+            found["resolution_pixels"] = self.halves.whole.resolution(_LIMIT)
+            found["null_resolution_pixels"] = {
+                kind: one.whole.resolution(_LIMIT) for kind, one in self.chance.items()
+            }
+        return found
+
+
+def examine(measurement: Measurement, found: VolumeRecovery, parameters: Mapping[str, Any]) -> Judged:
+    """Whatever of it the parameters ask for.
+
+    Raises:
+        Interrupted: a signal came.
+    """
+    given, judged = arguments(parameters), Judged()
+    trials = VolumeTrials.of(measurement, found, given)
+    nulls: dict[Null, VolumeRecovery] = {}
+    with patiently(parameters["stop_file"], found.state.iteration) as stop:
+        if parameters["trust"] is not None:
+            judged.verdict = Verdict(found.evidence)
+            for told, question, one in asked(judged.verdict, trials, parameters["trust"]):
+                judged.verdict = told
+                if question in ("white", "phases") and one is not None:
+                    nulls.setdefault(question, one)
+                log(_ANSWERED[question])
+                stop.check()
+        if parameters["halves"]:
+            shared = {name: given[name] for name in ("diameter", "min_separation", "prior") if name in given}
+            for kind, null in nulls.items():
+                judged.chance[kind] = volume_halves(trials.null_measurement(kind, 0), null, **shared)
+                stop.check()
+            log("two halves of the data, each from the low-passed volume")
+            judged.halves = volume_halves(measurement, found, **shared)
+    return judged

@@ -1,0 +1,90 @@
+"""The questions of a verdict (:mod:`mtdcore.results.verdict`), put to a recovered volume (docs/model.md 10 and 14)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...data import Measurement, MeasurementLike, open_measurement
+from ...em.gauge.agreement import ABOUT, ALIKE
+from ...em.volumes.recover import recover_volume
+from ...em.volumes.recovery import VolumeRecovery
+from ...estep.volumes import volume_e_step
+from ..halves import HalfMeasurement
+from ..nulls import Null, null_like
+from ..verdict import Verdict, told
+from .comparison import align_volumes, shape_correlation
+
+
+def judge_volume(
+    measurement: MeasurementLike,
+    recovery: VolumeRecovery,
+    /,
+    runs: int = 8,
+    complete: bool = False,
+    **options: Any,
+) -> Verdict:
+    """Whether a measurement supports the volume that was recovered from it.
+
+    Args:
+        measurement: what was recovered from.
+        recovery: the result.
+        runs: largest number of null runs of each kind.
+        complete: ask everything, also what can no longer change the verdict.
+        options: keyword arguments that :func:`mtdcore.em.volumes.recover.recover_volume` was called with.
+    """
+    trials = VolumeTrials.of(measurement, recovery, options)
+    return told(Verdict(recovery.evidence), trials, runs, complete)
+
+
+@dataclass(frozen=True)
+class VolumeTrials:
+    """Trials of a recovered volume; see :class:`mtdcore.results.verdict.Trials`.
+
+    Attributes:
+        source: what was recovered from.
+        claim: the result.
+        options: keyword arguments of :func:`mtdcore.em.volumes.recover.recover_volume` but ``seed`` and ``callback``.
+        seed: of the run.
+    """
+
+    source: Measurement
+    claim: VolumeRecovery
+    options: Mapping[str, Any]
+    seed: int = 0
+
+    @classmethod
+    def of(
+        cls, measurement: MeasurementLike, claim: VolumeRecovery, options: Mapping[str, Any]
+    ) -> VolumeTrials:
+        """Those of a run with all its keyword arguments."""
+        own = {name: value for name, value in options.items() if name not in ("seed", "state")}
+        return cls(open_measurement(measurement), claim, own, int(options.get("seed", 0)))
+
+    def null(self, kind: Null, run: int) -> VolumeRecovery:
+        """From noise of the kind."""
+        return recover_volume(self.null_measurement(kind, run), **self.options, seed=run)
+
+    def null_measurement(self, kind: Null, run: int) -> Measurement:
+        """What :meth:`null` recovers from."""
+        return null_like(self.source, self.claim.likelihood, kind, run)
+
+    def held_out(self) -> tuple[float, float]:
+        """Each half is recovered from starts of its own, and judged on the other with the numbers that it has learned."""
+        first, second = HalfMeasurement(self.source, False), HalfMeasurement(self.source, True)
+        return self._judged(first, second), self._judged(second, first)
+
+    def other_start(self) -> tuple[bool, VolumeRecovery]:
+        """From other rough blobs. The same is what has the same shape: every particle is a blob, so that plain correlation says little."""
+        found = recover_volume(self.source, **{**self.options, "initial": None}, seed=self.seed + 1)
+        if found.evidence <= ABOUT * self.claim.evidence:
+            return True, found
+        diameter = self.options.get("diameter")
+        aligned = align_volumes(found.volume, self.claim.volume, diameter=diameter).volume
+        return shape_correlation(aligned, self.claim.volume, diameter) > ALIKE, found
+
+    def _judged(self, seen: Measurement, other: Measurement) -> float:
+        found = recover_volume(seen, **self.options, seed=self.seed)
+        search = found.plan.search(found.plan.iterations)
+        return volume_e_step(other, found.volume, found.likelihood, search).log_likelihood

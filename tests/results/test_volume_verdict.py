@@ -1,0 +1,60 @@
+"""The verdict on a volume: the four questions on a chain that is there, and on noise."""
+
+import numpy as np
+import pytest
+
+from mtdcore.em.volumes.plan import VolumePlan
+from mtdcore.em.volumes.recover import recover_volume
+from mtdcore.model.volumes import so3
+from mtdcore.results.halves import pooled_evidence
+from mtdcore.results.verdict import HELD_OUT
+from mtdcore.results.volumes.trials import VolumeTrials, judge_volume
+from mtdcore.synthetic.placement import random_corners
+from mtdcore.synthetic.volumes import chain
+
+SIDE, WIDTH = 10, 150
+PLAN = VolumePlan(SIDE, iterations=24, last_band=0.4, first_views=60, last_views=200, coarse_views=60)
+OPTIONS = {"box_size": SIDE, "plan": PLAN, "parts": 2}
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    rng = np.random.default_rng(0)
+    images = chain(SIDE).projections(so3.random_rotations(60, rng), SIDE)
+    made = np.sqrt(np.mean(images**2) / 2.0) * rng.standard_normal((2, WIDTH, WIDTH))
+    for m in range(2):
+        corners = random_corners(rng, 30, (WIDTH - SIDE + 1, WIDTH - SIDE + 1), SIDE)
+        for image, (row, column) in zip(images[30 * m :], corners, strict=False):
+            made[m, row : row + SIDE, column : column + SIDE] += image
+    return made.astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def found(pixels):
+    return recover_volume(pixels, **OPTIONS)
+
+
+def test_a_chain_is_supported(pixels, found):
+    verdict = judge_volume(pixels, found, runs=4, **OPTIONS)
+    checks = {check.name: check.passed for check in verdict.checks}
+    assert checks["white"]
+    assert checks["held_out"]
+    assert pooled_evidence(verdict.held_out) > 10 * HELD_OUT
+    assert max(verdict.white) < 0.1 * found.evidence
+    assert max(verdict.phases) < found.evidence
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_noise_is_refused(seed):
+    noise = np.random.default_rng(seed).normal(3.0, 2.0, size=(2, WIDTH, WIDTH)).astype(np.float32) - 3.0
+    fitted = recover_volume(noise, **OPTIONS)
+    verdict = judge_volume(noise, fitted, runs=2, complete=True, **OPTIONS)
+    assert verdict.supported is False
+    assert pooled_evidence(verdict.held_out) < HELD_OUT
+
+
+def test_another_start_is_another_and_the_same_one_is_the_same(pixels, found):
+    trials = VolumeTrials.of(pixels, found, {**OPTIONS, "initial": found.volume, "seed": 7})
+    _, other = trials.other_start()
+    alone = recover_volume(pixels, **OPTIONS, seed=8)
+    np.testing.assert_array_equal(other.volume, alone.volume)
