@@ -55,6 +55,15 @@ def test_noise_that_is_not_white_is_said(made):
     assert said(made.measurement)[1] == ""
 
 
+def test_a_signal_is_not_advised_to_learn_a_spectrum_that_it_has_not():
+    noise = np.random.default_rng(0).normal(size=(1, 4000))
+    with pytest.warns(Doubt) as doubts:
+        recover(noise + np.roll(noise, 1), box_size=(1, 40), iterations=2, backend="cpu")
+    (text,) = [str(one.message) for one in doubts if "does not look white" in str(one.message)]
+    assert "noise=" not in text
+    assert "flattens its spectrum" in text
+
+
 def test_no_copies_are_said(made):
     found, text = said(made.measurement, noise_std=5 * made.noise_std)
     assert not found.found_copies

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from ...data import Measurement
 from ...data.noise import estimate_noise_std
 from ...errors import Doubt, InputError
+from ...estep.residual import spectrum_side
 from ..gauge.extent import closest_separation
 from ..state import Recovery
 
@@ -105,9 +106,15 @@ def _noise(recovery: Recovery, source: Measurement, given: bool) -> str | None:
         )
     if not _off(neighbours, sigma, _LEARNED):
         return None
+    box = recovery.likelihood.views.box_shape
+    advice = (
+        "make it so first, by a filter that flattens its spectrum"
+        if spectrum_side(box, source.shape) is None
+        else 'remove background and let the spectrum be learned (noise="auto"), or whiten the measurement first (mtd import --whiten)'
+    )
     return (
         f"the noise does not look white: noise_std is {sigma:.4g}, but neighbouring pixels differ as by white noise of "
-        f'{neighbours:.4g}: remove background and let the spectrum be learned (noise="auto"), or whiten the measurement first (mtd import --whiten); do not trust the evidence.'
+        f"{neighbours:.4g}: {advice}; do not trust the evidence."
     )
 
 
