@@ -24,7 +24,18 @@ BESIDE = {"synthetic": "estep"}
 ROOFS = {"", "testing"}
 
 #: Folders of the command line, from the ground up. A run opens its inputs, which know of no run.
-CLI_FLOORS = ["terminal", "inputs", "run", "volumes", "report", "reproduce", "commands", "main", "relion"]
+CLI_FLOORS = [
+    "terminal",
+    "inputs",
+    "run",
+    "volumes",
+    "report",
+    "live",
+    "reproduce",
+    "commands",
+    "main",
+    "relion",
+]
 
 #: Optional or heavy packages, and the only files of mtdcore that may name them.
 WRAPPED = {

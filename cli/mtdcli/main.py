@@ -56,6 +56,11 @@ COMMANDS = {
         "mtd evaluate run --truth truth.png",
     ),
     "report": ("report", "Write the report of a run again.", "mtd report run"),
+    "serve": (
+        "serve",
+        "Show a run in a browser while it goes on.",
+        "mtd serve run",
+    ),
     "train-prior": (
         "train_prior",
         "Train a learned prior on images (extra: torch).",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ class _Recover(WithVolume, GroupedCommand):
     "Continue an interrupted run; the result has the same bits as without the interruption.",
     is_flag=True,
 )
+@option("--watch-page", "Show the run in a browser as it goes (see `mtd serve`).", is_flag=True)
 @option(
     "--strict",
     "Exit with code 1 when fewer than one copy is found, or --trust does not support the result; the results are written.",
@@ -51,6 +54,7 @@ def command(
     output: Path,
     trust: int | None,
     resume: bool,
+    watch_page: bool,
     strict: bool,
     force: bool,
     as_json: bool,
@@ -75,12 +79,18 @@ def command(
         raise click.UsageError("--resume continues what --force replaces: leave one of them out")
     refuse_as_run_folder(output, measurement)
     with listening(), locked(output):
-        with continued(ctx, again, force):
+        with ExitStack() as page, continued(ctx, again, force):
             from ..report.recovery import write_report
             from ..run.folder import RunFolder
             from ..run.job import recover
 
             folder = RunFolder(output)
+            if watch_page:
+                from ..live.page import EVERY
+                from ..live.server import serving
+
+                parameters = replace(parameters, checkpoint_every=min(EVERY, parameters.checkpoint_every))
+                log(f"the run is shown at {page.enter_context(serving(folder))}")
             run, summary, found = recover(measurement, folder, parameters, again, resume=resume, force=force)
             write_report(run)
         none = {} if found else {"nothing_found": "no copies; estimate.npy is no estimate of anything"}

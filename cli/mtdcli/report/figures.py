@@ -30,9 +30,11 @@ DARK = Palette(text="#c3c8d0", grid="#3a3f47", line="#7db4f0", accent="#f0a36b")
 #: History columns that are drawn: key, title, logarithmic axis.
 _CURVES = (
     ("objective", "objective, nats", False),
+    ("evidence", "evidence, nats", False),
     ("step_norm", "step norm", True),
     ("expected_count", "expected copies", False),
     ("noise_std", "noise standard deviation", False),
+    ("band", "band, cycles per pixel", False),
 )
 
 
@@ -94,6 +96,11 @@ def posterior_map(values: np.ndarray) -> bytes:
     return to_png(figure)
 
 
+def convergence(history: Mapping[str, Sequence[float]]) -> dict[str, bytes]:
+    """:func:`curves` for light and for dark pages, named as the templates name them."""
+    return {"curves": curves(history, LIGHT), "curves_dark": curves(history, DARK)}
+
+
 def curves(history: Mapping[str, Sequence[float]], palette: Palette) -> bytes:
     """Convergence: one small chart per quantity over the iterations.
 
@@ -104,8 +111,9 @@ def curves(history: Mapping[str, Sequence[float]], palette: Palette) -> bytes:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10.4, 2.5), dpi=130, layout="constrained")
-    for axes, (key, title, logarithmic) in zip(figure.subplots(1, len(_CURVES)), _CURVES, strict=True):
-        values = np.asarray(history.get(key, ()), dtype=np.float64)
+    drawn = [one for one in _CURVES if one[0] in history]
+    for axes, (key, title, logarithmic) in zip(figure.subplots(1, len(drawn)), drawn, strict=True):
+        values = np.asarray(history[key], dtype=np.float64)
         iterations = np.asarray(history.get("iteration", range(1, values.size + 1)))
         axes.plot(iterations, values, color=palette.line, linewidth=1.8)
         if logarithmic and np.any(values > 0):

@@ -16,7 +16,13 @@ def data_uri(png: bytes) -> str:
 
 
 def write_page(path: Path, template: str, **context: Any) -> None:
-    """Render a template of ``mtdcli/report/templates`` to a file.
+    """Render a template of ``mtdcli/report/templates`` to a file; arguments as of :func:`render`."""
+    html = render(template, **context)
+    write_whole(path, lambda file: file.write(html))
+
+
+def render(template: str, **context: Any) -> bytes:
+    """A template of ``mtdcli/report/templates``, filled in.
 
     Every value is escaped. ``bytes`` anywhere in the context are PNG pictures and become data URIs.
     """
@@ -32,7 +38,7 @@ def write_page(path: Path, template: str, **context: Any) -> None:
     html = environment.get_template(template).render(
         version=importlib.metadata.version("mtdcore"), **_embed(context)
     )
-    write_whole(path, lambda file: file.write(html.encode("utf-8", "replace")))
+    return html.encode("utf-8", "replace")
 
 
 def _embed(value: Any) -> Any:

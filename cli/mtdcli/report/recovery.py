@@ -92,12 +92,7 @@ def _images(run: FinishedRun, truth: np.ndarray | None, limits: tuple[float, flo
 
 def _convergence(folder: RunFolder) -> dict[str, bytes]:
     history = folder.read_history()
-    if not history["iteration"]:
-        return {}
-    return {
-        "curves": figures.curves(history, figures.LIGHT),
-        "curves_dark": figures.curves(history, figures.DARK),
-    }
+    return figures.convergence(history) if history["iteration"] else {}
 
 
 def _table(record: RunRecord) -> list[tuple[str, str]]:

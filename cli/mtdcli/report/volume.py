@@ -13,7 +13,7 @@ from mtdcore.model.volumes.projections import Projections
 from mtdcore.results.nulls import Null
 from mtdcore.results.verdict import Verdict
 
-from .figures import DARK, LIGHT, Palette, picture, style, to_png
+from .figures import DARK, LIGHT, Palette, convergence, picture
 from .figures_trust import ring_correlations
 from .page import write_page
 from .trust import NULLS, answers
@@ -54,7 +54,7 @@ def write_volume_report(
     pictures: dict[str, Any] = {
         "sections": [picture(section, limits) for section in sections],
         "turning": [picture(image, shown) for image in turning],
-        "history": {name: _history(found, palette) for name, palette in _PALETTES.items()},
+        **convergence({name: [getattr(one, name) for one in found.history] for name in _COLUMNS}),
     }
     if halves is not None:
         pictures["fsc"] = {
@@ -72,6 +72,9 @@ def write_volume_report(
         pictures=pictures,
     )
 
+
+#: Columns of the history that are drawn.
+_COLUMNS = ("iteration", "evidence", "expected_count", "noise_std", "band")
 
 _PALETTES: dict[str, Palette] = {"light": LIGHT, "dark": DARK}
 
@@ -91,21 +94,3 @@ def _shells(halves: VolumeHalves, chance: Mapping[Null, VolumeHalves], palette: 
     curves = [("whole", halves.whole), ("without spherical means", halves.aspherical)]
     null = [(f"halves of {NULLS[kind]}", one.whole) for kind, one in chance.items()]
     return ring_correlations(curves, null, palette)
-
-
-def _history(found: VolumeRecovery, palette: Palette) -> bytes:
-    """Evidence, copies and band over the iterations."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10.4, 2.5), dpi=130, layout="constrained")
-    columns = (
-        ("evidence", "evidence, nats"),
-        ("expected_count", "expected copies"),
-        ("band", "band, cycles per pixel"),
-    )
-    for axes, (name, title) in zip(figure.subplots(1, len(columns)), columns, strict=True):
-        values = [getattr(record, name) for record in found.history]
-        axes.plot(range(1, len(values) + 1), values, color=palette.line, linewidth=1.8)
-        axes.set_title(title, fontsize=10, color=palette.text, loc="left")
-        style(axes, palette, "iteration")
-    return to_png(figure)

@@ -1,0 +1,1 @@
+"""Runs that go on: their page, and who serves it."""

@@ -1,0 +1,106 @@
+"""The page of a run that is not finished: what its latest checkpoint holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from mtdcore._base.records import Damaged, unseal
+
+from ..report import figures
+from ..report.figures_signal import shown_as
+from ..report.page import render
+from ..run.folder import RunFolder
+from ..terminal.progress import duration
+
+#: Seconds between two loads of the page.
+EVERY = 2
+
+#: Iterations that the time left is judged by.
+_RECENT = 10
+
+
+@dataclass(frozen=True)
+class Live:
+    """What is known of a run that goes on.
+
+    Attributes:
+        folder: its files.
+    """
+
+    folder: RunFolder
+
+    @cached_property
+    def checkpoint(self) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+        """Header and arrays of its latest checkpoint; None: there is none yet, or it is just being replaced."""
+        try:
+            return unseal(self.folder.checkpoint)
+        except Damaged:
+            return None
+
+    @property
+    def page(self) -> bytes:
+        """The finished report, or the page of now."""
+        if self.folder.record.exists() and self.folder.page.exists():
+            return self.folder.page.read_bytes()
+        found = self.checkpoint
+        context: dict[str, Any] = {"facts": [], "images": [], "pictures": {}}
+        if found is not None:
+            header, arrays = found
+            context = {
+                "facts": _facts(header["history"], header["identity"].get("iterations")),
+                "images": _images(arrays, header["candidates"]),
+                "pictures": _curves(header["history"]),
+            }
+        name = self.folder.path.resolve().name
+        return render("live.html.j2", title=f"{name}, as it goes", every=EVERY, **context)
+
+
+def _facts(history: Sequence[Mapping[str, Any]], iterations: object) -> list[tuple[str, str]]:
+    """Names and values for people."""
+    if not history:
+        return []
+    last = history[-1]
+    total = int(str(iterations)) if iterations is not None else None
+    facts = [(f"of {total} iterations" if total else "iterations", str(last["iteration"]))]
+    if total:
+        recent = [record["seconds"] for record in history[-_RECENT:]]
+        left = (total - last["iteration"]) * sum(recent) / len(recent)
+        facts.append(("left at most, from the last checkpoint on", duration(left)))
+    nats = last.get("objective", last.get("evidence"))
+    return [
+        *facts,
+        ("evidence, nats", f"{nats:,.1f}"),
+        ("copies expected", f"{last['expected_count']:.1f}"),
+        ("noise standard deviation", f"{last['noise_std']:.4g}"),
+    ]
+
+
+def _images(
+    arrays: Mapping[str, np.ndarray], candidates: Sequence[Mapping[str, Any]]
+) -> list[dict[str, object]]:
+    """Targets of all starts that are left, or sections of their volumes, the one of most evidence first."""
+    nats = [one.get("objective", one.get("evidence", 0.0)) for one in candidates]
+    order = sorted(range(len(nats)), key=lambda i: -nats[i])
+    shown: list[dict[str, object]] = []
+    for rank, i in enumerate(order):
+        text = "most evidence" if rank == 0 else f"another start, {nats[order[0]] - nats[i]:,.0f} nats less"
+        if f"volume.{i}" in arrays:
+            volume = arrays[f"volume.{i}"]
+            middle = len(volume) // 2
+            images = [volume[middle], volume[:, middle], volume[:, :, middle]]
+        else:
+            target = arrays["targets"][i]
+            images = [*target.reshape(-1, *target.shape[-2:])]
+        shown += [{"text": text, **shown_as(image, figures.value_range(image))} for image in images]
+    return shown
+
+
+def _curves(history: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
+    """Convergence so far."""
+    columns = {name: [float(record[name]) for record in history] for name in (history[0] if history else ())}
+    return figures.convergence(columns)

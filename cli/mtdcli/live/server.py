@@ -1,0 +1,71 @@
+"""One page, served on the loopback interface while a block runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from ..run.folder import RunFolder
+from .page import Live
+
+#: Nothing is fetched from elsewhere, and no script runs.
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+@contextmanager
+def serving(folder: RunFolder, port: int = 0) -> Iterator[str]:
+    """Serve the page of a run on 127.0.0.1 while the block runs.
+
+    Args:
+        folder: of the run; it may still be empty.
+        port: 0: a free one.
+
+    Yields:
+        The address.
+
+    Raises:
+        OSError: the port is taken.
+    """
+    server = ThreadingHTTPServer(("127.0.0.1", port), _handler(folder))
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, name="mtd-page", daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def _handler(folder: RunFolder) -> type[BaseHTTPRequestHandler]:
+    """Answers for one page and nothing else."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            """The page. A host name that is not of this machine would let pages from elsewhere read it."""
+            host = self.headers.get("Host", "").rsplit(":", 1)[0]
+            if self.path != "/" or host not in ("127.0.0.1", "localhost"):
+                self.send_error(404)
+                return
+            try:
+                page = Live(folder).page
+            except OSError:  # the run replaces its files
+                self.send_error(503)
+                return
+            self.send_response(200)
+            for name, value in {
+                "Content-Type": "text/html; charset=utf-8",
+                "Content-Length": str(len(page)),
+                "Cache-Control": "no-store",
+                "Content-Security-Policy": _POLICY,
+            }.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(page)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Requests are no news."""
+
+    return Handler
