@@ -140,7 +140,7 @@ class EMState:
         return replace(self, candidates=tuple(candidates), history=(*self.history, record))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Recovery:
     """Result of :func:`recover`.
 
@@ -228,6 +228,16 @@ class Recovery:
     def evidence(self) -> float:
         """Nats in favour of the final target against "no copies", for either likelihood."""
         return self.likelihood.evidence(self.statistics)
+
+    def __repr__(self) -> str:
+        """What was found, on one line; arrays would fill pages."""
+        if not self.found_copies:
+            found = "no copies"
+        else:
+            found = f"{self.expected_count:,.1f} copies, {self.evidence:,.0f} nats"
+            found += ", not settled" if self.settled is False else ""
+        shape, sigma = " x ".join(map(str, self.target.shape)), f"noise_std={self.noise_std:.4g}"
+        return f"Recovery({shape}: {found}, {sigma}, {self.state.iteration} iterations, stopped by {self.stopped})"
 
     def summary(self) -> dict[str, object]:
         """Plain numbers for machines."""

@@ -137,3 +137,13 @@ def test_masks_are_honoured(made):
 def test_misuse_is_refused_in_a_sentence(made, options, message):
     with pytest.raises(ParameterError, match=message):
         said(made.measurement, **options)
+
+
+def test_a_recovery_prints_on_one_line(made):
+    found, _ = said(made.measurement)
+    text = repr(found)
+    assert text.startswith("Recovery(12 x 12: ")
+    assert "copies, " in text
+    assert len(text) < 160
+    nothing, _ = said(made.measurement, noise_std=5 * made.noise_std)
+    assert "no copies" in repr(nothing)
