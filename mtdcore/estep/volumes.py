@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,6 @@ from ..data import Measurement
 from ..data.tiles import Tile, TileGeometry
 from ..errors import ParameterError
 from ..model.likelihood import WindowLikelihood
-from ..model.volumes.grids import shifted
 from ..model.volumes.projections import Projections
 from ..model.volumes.toeplitz import Toeplitz
 from .backends.collect import owned_energy
@@ -63,6 +63,7 @@ class VolumeStatistics:
         sites: corners that tiles own.
         pixels: valid pixels that ``energy`` sums over.
         local: corners of those tiles that were searched locally.
+        total: sum of the valid pixels.
     """
 
     right: np.ndarray
@@ -73,6 +74,7 @@ class VolumeStatistics:
     sites: float
     pixels: float
     local: float
+    total: float
 
     @property
     def numbers(self) -> list[float]:
@@ -84,10 +86,6 @@ class VolumeStatistics:
         return VolumeStatistics(
             self.right * factor, self.normal.scaled(factor), *(n * factor for n in self.numbers)
         )
-
-    def moved(self, shift: np.ndarray) -> VolumeStatistics:
-        """Those of the volume shifted by (x, y, z) voxels: the normal operator knows nothing of where it lies."""
-        return replace(self, right=shifted(self.right, shift))
 
     def __add__(self, other: VolumeStatistics) -> VolumeStatistics:
         numbers = (a + b for a, b in zip(self.numbers, other.numbers, strict=True))
@@ -155,17 +153,41 @@ def volume_e_step(
             f"volume, likelihood and views should have one box; got {volume.shape}, {likelihood.box_size} and {views!r}."
         )
     bound = likelihood.bind(measurement.shape)
-    cut = volume_cut(bound)
-    scored = [
-        _Scored(Basis(v.box_size, v.band), np.asarray(v.apply(volume)))
-        for v in (views, search.coarse)
-        if v is not None
-    ]
+    cut, scored = volume_cut(bound), _scored(volume, search)
     work = partial(_part, cut=cut, likelihood=bound, scored=scored, xp=xp)
     parts = measurement.split(max(1, measurement.tile_count(cut)))
     total = map_sum(work, parts, executor)
     right = views.adjoint(scored[0].basis.images(total.wide))
     return VolumeStatistics(right, views.normal(total.copies), *total.numbers.tolist())
+
+
+def left_over(
+    measurement: Measurement, volume: np.ndarray, likelihood: WindowLikelihood, search: Search, tiles: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """What the copies leave of some tiles, spread over the measurement: float64 pixels that owned corners alone reach, and which are valid.
+
+    Args:
+        measurement: the pixels.
+        volume: (L, L, L) current estimate.
+        likelihood: noise level, count and separation.
+        search: the views.
+        tiles: largest number of tiles.
+    """
+    bound = with_views(likelihood, search.views).bind(measurement.shape)
+    cut, scored = volume_cut(bound), _scored(volume, search)
+    scores, bases = [s.scores(bound, np) for s in scored], [s.basis for s in scored]
+    for part in measurement.split(min(measurement.tile_count(cut), tiles)):
+        for tile in islice(part.tiles(cut), 1):
+            rest = tile.values - TilePosterior(tile, bound, bases, scores, np).explained()
+            reached = tuple(slice(s.start + bound.box_size - 1, s.stop) for s in tile.owned)
+            valid = np.ones(rest.shape, bool) if tile.valid is None else np.asarray(tile.valid)
+            yield rest[reached], valid[reached]
+
+
+def _scored(volume: np.ndarray, search: Search) -> list[_Scored]:
+    """The templates of a search, the fine ones first."""
+    every = [views for views in (search.views, search.coarse) if views is not None]
+    return [_Scored(Basis(v.box_size, v.band), np.asarray(v.apply(volume))) for v in every]
 
 
 def volume_cut(likelihood: WindowLikelihood) -> TileGeometry:
@@ -257,6 +279,17 @@ class TilePosterior:
                 chosen = corners[first:last]
                 yield chosen, self.xp.take(block, self.xp.asarray(chosen - cut.start), axis=1)
 
+    def explained(self) -> np.ndarray:
+        """(h, w) float64: what the copies at the owned corners are expected to show of the tile."""
+        found, columns = np.zeros(np.shape(self.tile.values)), self.log_odds.shape[1]
+        norm, side = self.log_norm.ravel(), self.features.basis.box_size
+        for corners, features in self.blocks(self.kept()):
+            shown = on_host(self.scores.expected(features, self.xp.asarray(norm[corners])))
+            images = self.features.basis.images(shown.T)
+            for (row, column), image in zip(zip(*divmod(corners, columns), strict=True), images, strict=True):
+                found[row : row + side, column : column + side] += image
+        return found
+
     def sums(self) -> _Sums:
         """Sums over the corners that matter."""
         wide = np.zeros((self.scores.count, self.features.basis.size))
@@ -275,6 +308,7 @@ class TilePosterior:
             sites,
             pixels,
             sites if self.local else 0,
+            tile.total,
         ]
         return _Sums(wide, copies, np.array(numbers, np.float64))
 

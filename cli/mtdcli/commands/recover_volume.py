@@ -45,6 +45,12 @@ from ..terminal.stopping import continued, listening
     metavar="S|auto",
 )
 @option(
+    "--noise",
+    "white, or auto: behind a radial filter where neither quiet parts nor what the copies leave are white.",
+    click.Choice(["auto", "white"]),
+    "auto",
+)
+@option(
     "--expected-count", "Number of copies to start from. Default: a tenth of the area.", POSITIVE, metavar="P"
 )
 @option(
@@ -157,6 +163,7 @@ def recover(
         f"{path}: {measurement.shape[0]} micrograph(s) of {measurement.shape[1]} x {measurement.shape[2]} pixels"
     )
     found = job.run(measurement, folder, parameters, resume and folder.checkpoint.exists() and not force)
+    log(found.noise)
     job.save(folder, found, pixel_size)
     copies = job.copies(measurement, found, parameters)
     copies.to_star(folder.poses, None if table is None else table.names, pixel_size)
@@ -165,7 +172,9 @@ def recover(
         "copies": found.expected_count,
         "detections": len(copies),
         "noise_std": found.noise_std,
-        "orientation_information": orientation_information(found.volume, found.noise_std),
+        "noise": found.noise,
+        "offset": found.likelihood.offset,
+        "orientation_information": orientation_information(found.seen, found.noise_std),
     }
     judged = examine(measurement, found, parameters)
     result |= judged.numbers

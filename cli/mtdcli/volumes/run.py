@@ -93,7 +93,9 @@ def identity(measurement: Measurement, parameters: Mapping[str, Any]) -> dict[st
 def arguments(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of :func:`recover_volume` from the options."""
     same = ("box_size", "symmetry", "diameter", "min_separation", "expected_count", "starts", "iterations")
-    given = {name: parameters[name] for name in (*same, "views", "band", "parts", "seed", "noise_std")}
+    given = {
+        name: parameters[name] for name in (*same, "views", "band", "parts", "seed", "noise_std", "noise")
+    }
     if parameters["prior"] is not None:
         from mtdcore._base.optional import optional
 
@@ -157,7 +159,7 @@ def copies(measurement: Measurement, found: VolumeRecovery, parameters: Mapping[
     box, plan = parameters["box_size"], found.plan
     views = Projections(box, _POSES // len(so3.group(plan.symmetry)), plan.symmetry, plan.last_band)
     coarse = views.coarse(max(40, plan.coarse_views), min(plan.coarse_band, plan.last_band))
-    return find_copies(measurement, found.volume, found.likelihood, Search(views, coarse))
+    return find_copies(found.read(measurement), found.seen, found.likelihood, Search(views, coarse))
 
 
 def save(folder: VolumeFolder, found: VolumeRecovery, pixel_size: float | None) -> None:

@@ -105,6 +105,11 @@ class VolumePlan:
             return 1.0
         return float(start ** (1.0 - iteration / span))
 
+    @property
+    def cooled(self) -> int:
+        """The first iteration at temperature 1 whatever the start."""
+        return max(1, math.ceil(self.cooling * self.iterations))
+
     def reads_all(self, iteration: int) -> bool:
         """Whether the iteration reads the whole measurement."""
         return iteration >= round((1.0 - self.whole) * self.iterations)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ...data import Measurement, open_measurement
-from ...data.noise import default_expected_count, estimate_noise_std, excess_energy
+from ...data.derived import without_offset
+from ...data.noise import default_expected_count, excess_energy
 from ...errors import ParameterError
 from ...estep.expectation import check_box_fits
-from ...estep.volumes import Search, VolumeStatistics, volume_cut, volume_e_step, with_views
+from ...estep.volumes import Search, VolumeStatistics, left_over, volume_cut, volume_e_step, with_views
 from ...model.likelihood import WindowLikelihood
 from ...model.priors import Prior
 from ...model.volumes.grids import ball, moved, shifted
@@ -24,6 +25,7 @@ from ...model.volumes.projections import Projections
 from ...mstep.volumes import VolumeUpdate
 from ..batches import OnlineEM
 from .gauge import find_axes, off_centre
+from .noise import Heard, Picture, VolumeNoise, hear, suspected
 from .plan import VolumePlan, default_separation, last_band
 from .recovery import VolumeRecovery
 from .starts import rough_blob
@@ -37,6 +39,12 @@ _PARTS = 8
 
 #: Shells of frequency at first, at least: one alone shows where a copy is, but nothing of how it lies.
 _SHELLS = 2
+
+#: Tiles in which the noise is listened to.
+_HEARD = 16
+
+#: Share of the iterations in which the offset is held at the median: while no copies are found it would take their mean for its own.
+_HELD = 0.25
 
 #: Every so many iterations the volume is centred.
 _CENTRED = 3
@@ -55,6 +63,7 @@ def recover_volume(
     box_size: int,
     symmetry: str = "C1",
     noise_std: float | Literal["auto"] = "auto",
+    noise: VolumeNoise = "auto",
     diameter: float | None = None,
     min_separation: int | None = None,
     expected_count: float | None = None,
@@ -75,10 +84,13 @@ def recover_volume(
     """Recover a volume from a measurement of its projections, without picking them (docs/model.md 14).
 
     Args:
-        measurement: anything :func:`mtdcore.open_measurement` takes; white noise, particles bright.
+        measurement: anything :func:`mtdcore.open_measurement` takes; particles bright.
         box_size: L in pixels.
         symmetry: point group; it is imposed late, on the axes that the volume shows.
         noise_std: of a pixel; "auto": estimated, then updated by every M-step.
+        noise: "white"; or "auto": where quiet parts of the measurement are not white, and neither is what the copies leave once the run
+            has cooled, it starts again behind a radial filter (not with a prior, nor with a ``noise_std`` that is given); or what an
+            earlier run heard.
         diameter: of the particle in pixels; None: the box.
         min_separation: smallest distance of two corners in pixels; None: diameter / sqrt 2, or three quarters of the box.
         expected_count: start for the number of copies; None: a tenth of the area.
@@ -117,18 +129,50 @@ def recover_volume(
     if starts < 1:
         raise ParameterError(f"a run has at least one start; got {starts}.")
     learned = noise_std == "auto"
-    if state is None:
-        sigma = estimate_noise_std(source) if noise_std == "auto" else float(noise_std)
-        count = expected_count or default_expected_count(source.shape, box_size)
-        state = _begin(source, plan, sigma, count, initial, starts)
+    if isinstance(noise, Heard) and noise.whitening is not None and prior is not None:
+        raise ParameterError(
+            'a prior of volumes knows none through a filter; give noise="white", or no prior.'
+        )
     separation = default_separation(box_size, diameter) if min_separation is None else min_separation
     tiles = source.tile_count(volume_cut(_likelihood(plan.box_size, 1.0, 1.0, separation)))
     online = OnlineEM(parts=min(_PARTS, tiles) if parts is None else parts, last=0, seed=plan.seed)
     online.check_tiles(tiles)
-    quietest = _QUIETEST * estimate_noise_std(source) if learned else 0.0
-    step = _Iteration(source, plan, online, separation, diameter, prior, learned, quietest, executor, xp)
+
+    def behind(heard: Heard) -> _Iteration:
+        quietest = _QUIETEST * heard.noise_std if learned else 0.0
+        return _Iteration(
+            heard.through(source),
+            plan,
+            online,
+            separation,
+            diameter,
+            prior,
+            learned,
+            quietest,
+            heard,
+            executor,
+            xp,
+        )
+
+    def begun(step: _Iteration) -> VolumeState:
+        sigma = step.heard.noise_std if noise_std == "auto" else float(noise_std)
+        count = expected_count or default_expected_count(source.shape, box_size)
+        return _begin(step.source, plan, step.heard, sigma, count, initial, starts)
+
+    heard = hear(source, noise)
+    doubtful = noise == "auto" and learned and prior is None
+    suspicion = suspected(source, heard, box_size, plan.last_band, diameter) if doubtful else None
+    if suspicion is not None and state is not None and state.filtered:
+        heard = suspicion.heard
+    step = behind(heard)
+    state = begun(step) if state is None else state
     stopped: Literal["iterations", "callback", "blank"] = "iterations"
     while state.iteration < plan.iterations:
+        if suspicion is not None and not state.filtered and state.iteration == plan.cooled:
+            band = plan.search(state.iteration).views.band
+            if suspicion.confirmed(step.left_over(state.best, state.iteration), box_size, band):
+                step = behind(suspicion.heard)
+                state = replace(begun(step), filtered=True)
         if _is_blank(state, plan):
             stopped = "blank"
             break
@@ -137,8 +181,8 @@ def recover_volume(
             stopped = "callback"
             break
     best = state.best
-    final = step.statistics(source, best, plan.search(plan.iterations), 1.0)
-    return VolumeRecovery(replace(state, candidates=(best,)), final, plan, separation, stopped)
+    final = step.statistics(step.source, best, plan.search(plan.iterations), 1.0)
+    return VolumeRecovery(replace(state, candidates=(best,)), final, plan, step.heard, separation, stopped)
 
 
 def _is_blank(state: VolumeState, plan: VolumePlan) -> bool:
@@ -149,11 +193,17 @@ def _is_blank(state: VolumeState, plan: VolumePlan) -> bool:
 
 
 def _begin(
-    source: Measurement, plan: VolumePlan, sigma: float, count: float, initial: ArrayLike | None, starts: int
+    source: Measurement,
+    plan: VolumePlan,
+    heard: Heard,
+    sigma: float,
+    count: float,
+    initial: ArrayLike | None,
+    starts: int,
 ) -> VolumeState:
     """Starts in the data's units: the excess energy of the measurement over noise, shared among the expected copies."""
     noise = math.prod(source.shape) * sigma**2
-    energy = max(excess_energy(source, sigma), _LEAST_EXCESS * noise) / count
+    energy = max(excess_energy(source, sigma * math.sqrt(heard.share)), _LEAST_EXCESS * noise) / count
     if initial is None:
         volumes = [
             rough_blob(plan.box_size, plan.first_band, energy, np.random.default_rng([plan.seed, i]))
@@ -161,7 +211,7 @@ def _begin(
         ]
     else:
         given = np.asarray(initial, np.float64)
-        volumes = list(given[None] if given.ndim == 3 else given)
+        volumes = [heard.seen(v, plan.last_band) for v in (given[None] if given.ndim == 3 else given)]
         if any(v.shape != (plan.box_size,) * 3 or not np.isfinite(v).all() for v in volumes):
             raise ParameterError(
                 f"a start should be a finite cube of {plan.box_size} voxels a side; got an array of shape {given.shape}."
@@ -187,6 +237,7 @@ class _Iteration:
     prior: Prior | None
     learn_noise: bool
     quietest: float
+    heard: Heard
     executor: Executor | None
     xp: Any
 
@@ -206,7 +257,15 @@ class _Iteration:
         sigma = candidate.noise_std * math.sqrt(heat)
         model = _likelihood(self.plan.box_size, sigma, candidate.expected_count, self.separation)
         model = with_views(model, search.views)
+        source = without_offset(source, candidate.offset)
         return volume_e_step(source, candidate.volume, model, search, self.executor, self.xp)
+
+    def left_over(self, candidate: VolumeCandidate, iteration: int) -> Iterator[Picture]:
+        """What the copies of a candidate leave of some of the measurement."""
+        search, count = self.plan.search(iteration), candidate.expected_count
+        model = _likelihood(self.plan.box_size, candidate.noise_std, count, self.separation)
+        level = without_offset(self.source, candidate.offset)
+        return left_over(level, candidate.volume, model, search, _HEARD)
 
     def _judged(self, candidate: VolumeCandidate, iteration: int) -> float:
         """Evidence over the whole measurement, for the race."""
@@ -245,14 +304,25 @@ class _Iteration:
             )
         noise_std = candidate.noise_std
         if self.learn_noise and sums.pixels > 0:
-            left = max(sums.residual_energy(volume) / sums.pixels, 0.0)
+            left = max(sums.residual_energy(volume) / (sums.pixels * self.heard.share), 0.0)
             noise_std = max(math.sqrt(left), self.quietest)
+        offset = candidate.offset
+        if iteration >= _HELD * plan.iterations and sums.pixels > 0:
+            # every view has the sum of the volume
+            left = (found.total / share - sums.expected_count * float(volume.sum())) / sums.pixels
+            offset += left
         least = 0.5 * state.first_count if 2 * iteration < plan.iterations else 1.0
         kept = running if share < 1.0 else None
         if iteration % _CENTRED == _CENTRED - 1:
             volume, kept = self._centred(volume, kept)
         advanced = VolumeCandidate(
-            volume, noise_std, max(sums.expected_count, least), found.log_likelihood / share, spectrum, kept
+            volume,
+            noise_std,
+            max(sums.expected_count, least),
+            found.log_likelihood / share,
+            spectrum,
+            kept,
+            offset,
         )
         record = VolumeRecord(
             iteration=iteration + 1,
@@ -269,14 +339,14 @@ class _Iteration:
         return advanced, record
 
     def _centred(self, volume: np.ndarray, running: Running | None) -> tuple[np.ndarray, Running | None]:
-        """The volume with its centre of mass in the middle, and the statistics moved along."""
+        """The volume with its centre of mass in the middle; statistics then start anew.
+
+        Moved along, they would contradict each other: what a right side of one box lacks at its edge the operator still knows of, and
+        the M-step would make up for it where few views look.
+        """
         support = ball(self.plan.box_size, self.diameter)
         shift = off_centre(volume, support)
-        if shift is None:
-            return volume, running
-        if running is not None:
-            running = replace(running, statistics=running.statistics.moved(shift))
-        return shifted(volume, shift) * support, running
+        return (volume, running) if shift is None else (shifted(volume, shift) * support, None)
 
     def _on_axes(self, candidate: VolumeCandidate) -> VolumeCandidate:
         """The candidate with its axes on those of the group, and its volume made symmetric; statistics start anew."""

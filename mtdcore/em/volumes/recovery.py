@@ -7,8 +7,11 @@ from typing import Literal
 
 import numpy as np
 
+from ...data import Measurement
+from ...data.derived import without_offset
 from ...estep.volumes import VolumeStatistics
 from ...model.likelihood import WindowLikelihood
+from .noise import Heard
 from .plan import VolumePlan
 from .state import VolumeRecord, VolumeState
 
@@ -21,6 +24,7 @@ class VolumeRecovery:
         state: last state of the run.
         statistics: of an E-step over the whole measurement at the volume.
         plan: what the run did.
+        heard: offset and filter of the noise.
         separation: smallest distance of two copies, pixels.
         stopped: why the run ended; "blank": nothing was found.
     """
@@ -28,13 +32,34 @@ class VolumeRecovery:
     state: VolumeState
     statistics: VolumeStatistics
     plan: VolumePlan
+    heard: Heard
     separation: int
     stopped: Literal["iterations", "callback", "blank"]
 
     @property
     def volume(self) -> np.ndarray:
         """(L, L, L) float64, axes (z, y, x), at the scale of the measurement."""
+        return self.heard.unfiltered(self.seen, self.plan.last_band)
+
+    @property
+    def seen(self) -> np.ndarray:
+        """The volume as the filtered measurement shows it; where the noise is white the volume itself."""
         return self.state.best.volume
+
+    @property
+    def noise(self) -> str:
+        """What the noise was found to be, in plain words."""
+        if self.heard.whitening is None:
+            return "the noise is taken to be white"
+        amplitude = self.heard.whitening.amplitude
+        return (
+            "the noise is not white: the run saw the micrographs through a radial filter, which the volume is without (amplitudes of the "
+            f"noise within the band up to {amplitude.max():.3g} times those at its end)"
+        )
+
+    def read(self, measurement: Measurement) -> Measurement:
+        """A measurement as the run reads it: without the offset, through the filter."""
+        return without_offset(self.heard.through(measurement), self.state.best.offset)
 
     @property
     def evidence(self) -> float:
@@ -48,14 +73,17 @@ class VolumeRecovery:
 
     @property
     def noise_std(self) -> float:
-        """Of a pixel."""
+        """Of a pixel, were the noise white beyond the band as it is within, behind the filter if there is one."""
         return self.state.best.noise_std
 
     @property
     def likelihood(self) -> WindowLikelihood:
         """The window model with the views and the numbers of the end."""
-        views = self.plan.search(self.plan.iterations).views
-        return WindowLikelihood(views, self.noise_std, max(self.expected_count, 1.0), self.separation)
+        views, count = self.plan.search(self.plan.iterations).views, max(self.expected_count, 1.0)
+        offset, whitening = self.heard.offset + self.state.best.offset, self.heard.whitening
+        return WindowLikelihood(
+            views, self.noise_std, count, self.separation, offset=offset, whitening=whitening
+        )
 
     @property
     def history(self) -> tuple[VolumeRecord, ...]:

@@ -17,7 +17,7 @@ from ...estep.volumes import VolumeStatistics
 from ...model.volumes.toeplitz import Toeplitz
 from ...mstep.envelope import EnvelopePrior
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,7 @@ class VolumeCandidate:
         evidence: nats, of its last E-step over the whole measurement or an estimate from a part.
         spectrum: prior that the last M-step estimated.
         running: statistics of earlier parts in the frame of the volume; None: there are none.
+        offset: of the measurement as the run reads it, beyond what was heard at the start.
     """
 
     volume: np.ndarray
@@ -94,6 +95,7 @@ class VolumeCandidate:
     evidence: float = -np.inf
     spectrum: EnvelopePrior | None = None
     running: Running | None = None
+    offset: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,12 +107,14 @@ class VolumeState:
         first_count: expected number of copies at the start.
         first_heat: temperature at the start.
         history: one record per iteration, of the best candidate.
+        filtered: whether the run started again behind the filter of its noise.
     """
 
     candidates: tuple[VolumeCandidate, ...]
     first_count: float
     first_heat: float
     history: tuple[VolumeRecord, ...] = ()
+    filtered: bool = False
 
     @property
     def iteration(self) -> int:
@@ -142,7 +146,7 @@ def save_volume_checkpoint(path: str | Path, state: VolumeState, identity: Mappi
     records = []
     for i, candidate in enumerate(state.candidates):
         record: dict[str, Any] = {
-            name: getattr(candidate, name) for name in ("noise_std", "expected_count", "evidence")
+            name: getattr(candidate, name) for name in ("noise_std", "expected_count", "evidence", "offset")
         }
         arrays[f"volume.{i}"] = candidate.volume
         if candidate.spectrum is not None:
@@ -166,6 +170,7 @@ def save_volume_checkpoint(path: str | Path, state: VolumeState, identity: Mappi
         "first_count": state.first_count,
         "first_heat": state.first_heat,
         "history": state.history,
+        "filtered": state.filtered,
     }
     content = seal(header, arrays)
     write_whole(Path(path), lambda file: file.write(content))
@@ -189,7 +194,7 @@ def load_volume_checkpoint(path: str | Path, identity: Mapping[str, Any]) -> Vol
         )
     candidates = tuple(_candidate(record, arrays, i) for i, record in enumerate(header["candidates"]))
     history = tuple(VolumeRecord(**record) for record in header["history"])
-    return VolumeState(candidates, header["first_count"], header["first_heat"], history)
+    return VolumeState(candidates, header["first_count"], header["first_heat"], history, header["filtered"])
 
 
 def _candidate(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray], i: int) -> VolumeCandidate:
@@ -202,4 +207,4 @@ def _candidate(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray], i: i
         running = Running(sums, kept["mixed"], kept["worth"])
     volume = arrays[f"volume.{i}"]
     sigma, count, evidence = (record[name] for name in ("noise_std", "expected_count", "evidence"))
-    return VolumeCandidate(volume, sigma, count, evidence, spectrum, running)
+    return VolumeCandidate(volume, sigma, count, evidence, spectrum, running, record["offset"])

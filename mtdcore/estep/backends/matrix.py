@@ -193,6 +193,7 @@ class Scores:
         self.xp, self.count = xp, len(coefficients)
         dtype = xp.float32 if dtype is None else dtype
         energy = 0.5 * (coefficients**2).sum(axis=1) / noise_std**2
+        self._variance = noise_std**2
         self._filters = xp.asarray(coefficients / noise_std**2, dtype=dtype)
         self._bias = xp.asarray((log_prior - energy)[:, None], dtype=dtype)
         self._dtype = dtype
@@ -233,6 +234,16 @@ class Scores:
             wide = wide + xp.astype(weights @ xp.matrix_transpose(seen), xp.float64)
             copies = copies + xp.sum(weights, axis=1, dtype=xp.float64)
         return wide, copies
+
+    def expected(self, features: Array, log_norm: Array) -> Array:
+        """(r, n) float64 coefficients of what the posterior expects each window to show; arguments as of :meth:`project`."""
+        xp, found = self.xp, []
+        shift = xp.astype(log_norm, self._dtype)
+        for block in self._blocks(features.shape[1]):
+            weights = xp.exp(self._filters @ features[:, block] + (self._bias - shift[block]))
+            shown = xp.matrix_transpose(self._filters) @ weights
+            found.append(xp.astype(shown, xp.float64) * self._variance)
+        return xp.concat(found, axis=1)
 
     def _blocks(self, windows: int) -> Iterator[slice]:
         step = max(128, _BLOCK // self.count)

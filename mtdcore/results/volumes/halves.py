@@ -55,6 +55,7 @@ def volume_halves(measurement: Measurement, recovery: VolumeRecovery, **options:
             half,
             box_size=plan.box_size,
             noise_std=recovery.noise_std,
+            noise=recovery.heard,
             expected_count=recovery.expected_count,
             initial=start,
             plan=short,

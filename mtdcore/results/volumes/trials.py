@@ -87,4 +87,4 @@ class VolumeTrials:
     def _judged(self, seen: Measurement, other: Measurement) -> float:
         found = recover_volume(seen, **self.options, seed=self.seed)
         search = found.plan.search(found.plan.iterations)
-        return volume_e_step(other, found.volume, found.likelihood, search).log_likelihood
+        return volume_e_step(found.read(other), found.seen, found.likelihood, search).log_likelihood

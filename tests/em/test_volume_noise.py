@@ -1,0 +1,124 @@
+"""Volumes in noise as it comes: an offset, other units, a spectrum that is not white."""
+
+import numpy as np
+import pytest
+
+import mtdcore as mtd
+from mtdcore.em.volumes.noise import Heard, hear, quiet_spectrum, suspected
+from mtdcore.em.volumes.plan import VolumePlan
+from mtdcore.em.volumes.recover import recover_volume
+from mtdcore.em.volumes.state import load_volume_checkpoint, save_volume_checkpoint
+from mtdcore.errors import ParameterError
+from mtdcore.model.priors import GaussianPrior
+from mtdcore.model.volumes import so3
+from mtdcore.model.volumes.grids import ball, low_passed
+from mtdcore.results.volumes import align_volumes, shape_correlation
+from mtdcore.synthetic.placement import random_corners
+from mtdcore.synthetic.volumes import chain
+
+SIDE, WIDTH = 12, 240
+PLAN = VolumePlan(SIDE, iterations=30, last_band=0.4, first_views=150, last_views=300, coarse_views=100)
+
+
+def measured(noise, copies=40, seed=0):
+    rng = np.random.default_rng(seed)
+    made = noise.astype(np.float64)
+    for picture in made:
+        images = chain(SIDE).projections(so3.random_rotations(copies, rng), SIDE)
+        corners = random_corners(rng, copies, (WIDTH - SIDE + 1, WIDTH - SIDE + 1), SIDE)
+        for image, (row, column) in zip(images, corners, strict=False):
+            picture[row : row + SIDE, column : column + SIDE] += image
+    return made
+
+
+def noise(seed=0, exponent=0.0):
+    """Two pictures of noise with the amplitude f^-exponent, of the standard deviation that projections have at SNR 2."""
+    rng = np.random.default_rng(seed)
+    images = chain(SIDE).projections(so3.random_rotations(50, rng), SIDE)
+    white = rng.standard_normal((2, WIDTH, WIDTH))
+    f = np.hypot(np.fft.fftfreq(WIDTH)[:, None], np.fft.rfftfreq(WIDTH))
+    shaped = np.fft.irfft2(np.fft.rfft2(white) * np.maximum(f, 0.02) ** -exponent, s=(WIDTH, WIDTH))
+    return shaped / shaped.std() * np.sqrt(np.mean(images**2) / 2.0)
+
+
+def shape(found):
+    truth = low_passed(chain(SIDE).volume(SIDE) * ball(SIDE), PLAN.last_band)
+    return shape_correlation(align_volumes(found.volume, truth).volume, truth)
+
+
+def test_the_offset_is_found_and_nothing_depends_on_units():
+    pixels = measured(noise())
+    plain = recover_volume(pixels, box_size=SIDE, plan=PLAN)
+    other = recover_volume((1000.0 + 30.0 * pixels).astype(np.float32), box_size=SIDE, plan=PLAN)
+    assert other.evidence == pytest.approx(plain.evidence, rel=0.01)
+    assert shape(other) == pytest.approx(shape(plain), abs=0.02)
+    assert other.volume.sum() == pytest.approx(30.0 * plain.volume.sum(), rel=0.05)
+    assert plain.likelihood.offset == pytest.approx(0.0, abs=0.05 * noise().std())
+    assert other.likelihood.offset == pytest.approx(1000.0, abs=0.05 * 30.0 * noise().std())
+
+
+def test_copies_in_white_noise_are_not_taken_for_its_colour():
+    found = recover_volume(measured(noise(), copies=60), box_size=SIDE, plan=PLAN)
+    assert found.heard.whitening is None
+    assert not found.state.filtered
+    assert shape(found) > 0.8
+
+
+def test_coloured_noise_is_filtered_and_the_volume_comes_back_without_the_filter():
+    pixels = measured(0.6 * noise(exponent=1.0))
+    white = recover_volume(pixels, box_size=SIDE, plan=PLAN, noise="white")
+    found = recover_volume(pixels, box_size=SIDE, plan=PLAN)
+    assert found.heard.whitening is not None
+    assert shape(found) > 0.8
+    assert shape(found) > shape(white) + 0.2
+    assert found.expected_count == pytest.approx(80, rel=0.05)
+    assert found.noise_std == pytest.approx(found.heard.noise_std, rel=0.3)
+    truth = low_passed(chain(SIDE).volume(SIDE) * ball(SIDE), PLAN.last_band)
+    assert np.linalg.norm(found.volume) == pytest.approx(np.linalg.norm(truth), rel=0.2)
+
+
+def test_a_filtered_run_goes_on_with_the_same_bits(tmp_path):
+    pixels, kept = measured(0.6 * noise(exponent=1.0)), {}
+
+    def keep(state):
+        if (state.filtered and state.iteration == 3) or (
+            not state.filtered and state.iteration == PLAN.cooled
+        ):
+            save_volume_checkpoint(tmp_path / f"{state.filtered}.safetensors", state, {})
+            kept[state.filtered] = state
+
+    whole = recover_volume(pixels, box_size=SIDE, plan=PLAN, callback=keep)
+    assert set(kept) == {False, True}
+    for filtered in kept:
+        state = load_volume_checkpoint(tmp_path / f"{filtered}.safetensors", {})
+        again = recover_volume(pixels, box_size=SIDE, plan=PLAN, state=state)
+        np.testing.assert_array_equal(again.volume, whole.volume)
+
+
+def test_a_filter_and_its_undoing_are_inverse_within_the_band():
+    source = mtd.open_measurement(noise(exponent=1.0))
+    suspicion = suspected(source, hear(source, "auto"), SIDE, 0.4, None)
+    volume = low_passed(np.random.default_rng(0).standard_normal((SIDE,) * 3), 0.4)
+    heard = suspicion.heard
+    np.testing.assert_allclose(heard.unfiltered(heard.seen(volume, 0.4), 0.4), volume, atol=1e-6)
+    behind = np.asarray(heard.through(source))[:, 30:-30, 30:-30]
+    spectrum = quiet_spectrum([(one, np.ones(one.shape, bool)) for one in behind], SIDE, None, share=1.0)
+    within = np.sqrt(spectrum[2:10])
+    assert within.max() < 1.35 * within.min()
+    assert np.median(within) == pytest.approx(heard.noise_std, rel=0.15)
+    assert behind.std() == pytest.approx(heard.noise_std * np.sqrt(heard.share), rel=0.15)
+
+
+def test_white_noise_is_not_suspected():
+    for seed in range(5):
+        source = mtd.open_measurement(noise(seed))
+        assert suspected(source, hear(source, "auto"), SIDE, 0.4, None) is None
+
+
+def test_a_learned_prior_goes_with_white_noise_alone():
+    source = mtd.open_measurement(noise(exponent=1.0))
+    heard = suspected(source, hear(source, "auto"), SIDE, 0.4, None).heard
+    assert isinstance(heard, Heard)
+    prior = GaussianPrior(np.zeros((SIDE,) * 3), 1.0)
+    with pytest.raises(ParameterError, match="through a filter"):
+        recover_volume(source, box_size=SIDE, plan=PLAN, prior=prior, noise=heard)
