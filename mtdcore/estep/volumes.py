@@ -23,7 +23,6 @@ from ..data import Measurement
 from ..data.tiles import Tile, TileGeometry
 from ..errors import ParameterError
 from ..model.likelihood import WindowLikelihood
-from ..model.volumes.grids import shifted
 from ..model.volumes.projections import Projections
 from ..model.volumes.toeplitz import Toeplitz
 from .backends.collect import owned_energy
@@ -52,7 +51,7 @@ _NEVER = -1.0e30
 
 @dataclass(frozen=True, eq=False)
 class VolumeStatistics:
-    """What an E-step found, in target space: independent of the views, additive over tiles, batches and iterations.
+    """What an E-step found, in target space: independent of the views, additive over tiles and parts.
 
     Attributes:
         right: (L, L, L) float64, ``sum_t A_t^T b_t``.
@@ -78,16 +77,6 @@ class VolumeStatistics:
     def numbers(self) -> list[float]:
         """The sums that are numbers, in order."""
         return [getattr(self, name) for name in _NUMBERS]
-
-    def scaled(self, factor: float) -> VolumeStatistics:
-        """Every sum times a factor."""
-        return VolumeStatistics(
-            self.right * factor, self.normal.scaled(factor), *(n * factor for n in self.numbers)
-        )
-
-    def moved(self, shift: np.ndarray) -> VolumeStatistics:
-        """Those of the volume shifted by (x, y, z) voxels: the normal operator knows nothing of where it lies."""
-        return replace(self, right=shifted(self.right, shift))
 
     def __add__(self, other: VolumeStatistics) -> VolumeStatistics:
         numbers = (a + b for a, b in zip(self.numbers, other.numbers, strict=True))
