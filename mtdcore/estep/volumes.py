@@ -52,7 +52,7 @@ _NEVER = -1.0e30
 
 @dataclass(frozen=True, eq=False)
 class VolumeStatistics:
-    """What an E-step found, in target space: independent of the views, additive over tiles, batches and iterations.
+    """What an E-step found, in target space: independent of the views, additive over tiles and parts.
 
     Attributes:
         right: (L, L, L) float64, ``sum_t A_t^T b_t``.
@@ -80,12 +80,6 @@ class VolumeStatistics:
     def numbers(self) -> list[float]:
         """The sums that are numbers, in order."""
         return [getattr(self, name) for name in _NUMBERS]
-
-    def scaled(self, factor: float) -> VolumeStatistics:
-        """Every sum times a factor."""
-        return VolumeStatistics(
-            self.right * factor, self.normal.scaled(factor), *(n * factor for n in self.numbers)
-        )
 
     def __add__(self, other: VolumeStatistics) -> VolumeStatistics:
         numbers = (a + b for a, b in zip(self.numbers, other.numbers, strict=True))

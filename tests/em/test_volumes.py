@@ -6,16 +6,19 @@ import pytest
 import mtdcore as mtd
 from mtdcore.data import open_measurement
 from mtdcore.data.noise import estimate_noise_std
+from mtdcore.em.batches import OnlineEM
 from mtdcore.em.volumes.gauge import find_axes, off_centre
 from mtdcore.em.volumes.plan import VolumePlan, default_separation, last_band
 from mtdcore.em.volumes.recover import recover_volume
 from mtdcore.em.volumes.starts import rough_blob
-from mtdcore.em.volumes.state import Running, load_volume_checkpoint, save_volume_checkpoint
+from mtdcore.em.volumes.state import load_volume_checkpoint, save_volume_checkpoint
 from mtdcore.errors import CheckpointError, ParameterError
-from mtdcore.estep.volumes import VolumeStatistics
+from mtdcore.estep.volumes import VolumeStatistics, volume_e_step
+from mtdcore.model.likelihood import WindowLikelihood
 from mtdcore.model.volumes import so3
 from mtdcore.model.volumes.grids import ball, moved, shifted
 from mtdcore.model.volumes.projections import Projections
+from mtdcore.mstep.volumes import VolumeUpdate
 from mtdcore.results.volumes import align_volumes, orientation_information, shape_correlation
 from mtdcore.synthetic.placement import random_corners
 from mtdcore.synthetic.volumes import Gaussians, chain
@@ -156,36 +159,31 @@ def test_the_plan_marches():
     assert last_band(11) > last_band(16) > last_band(32) == 0.30
 
 
-def test_the_gauge_moves_statistics_along():
+def test_the_centre_of_mass_goes_to_the_middle():
     volume = shifted(chain(10).volume(10), np.array([1.0, 0.0, -0.6]))
     shift = off_centre(volume, ball(10))
     np.testing.assert_allclose(shift, [-1.0, 0.0, 0.6], atol=0.35)
     assert (
         off_centre(chain(10).volume(10), ball(10)) is None or np.abs(off_centre(volume, ball(10))).max() < 1.5
     )
-    views = Projections(10, 20, band=0.4)
-    images = views.apply(volume)
-    right, back = views.adjoint(images), views.adjoint(views.apply(shifted(volume, shift)))
-    # What leaves the box is lost, and back-projections do not end at the ball.
-    inner = ball(10, 7.0)
-    stayed, came = (np.linalg.norm(inner * (r - back)) for r in (right, shifted(right, shift)))
-    assert came < 0.1 * np.linalg.norm(inner * back) < stayed
 
 
-def test_mixing_remembers():
-    class Number(float):
-        def scaled(self, factor):
-            return Number(self * factor)
-
-        def __add__(self, other):
-            return Number(float(self) + float(other))
-
-    first = Running.mix(None, Number(1.0), 0.125)
-    assert (first.statistics, first.worth) == (8.0, 0.125)
-    second = Running.mix(first, Number(1.0), 0.125)
-    assert second.statistics == pytest.approx(8.0)
-    assert 0.125 < second.worth <= 0.25
-    assert Running.mix(second, Number(9.0), 1.0).worth == 1.0
+def test_an_iteration_rests_on_its_part_alone(small):
+    """Earlier parts were seen with poorer volumes: nothing of theirs enters but the volume and its prior."""
+    states = []
+    found = recover_volume(small, box_size=10, noise_std=0.3, plan=SHORT, parts=2, callback=states.append)
+    before, after = states[0], states[1]
+    level = found.heard.through(mtd.open_measurement(small))
+    part = OnlineEM(parts=2, last=0, seed=SHORT.seed).batch(level, 1, SHORT.iterations)
+    search, sigma = SHORT.search(1), 0.3 * np.sqrt(SHORT.heat(1, before.first_heat))
+    given = WindowLikelihood(search.views, sigma, before.best.expected_count, default_separation(10))
+    found = volume_e_step(part, before.best.volume, given, search)
+    volume, _ = VolumeUpdate()(
+        before.best.volume, found.right, found.normal, sigma, search.views.band, before.best.spectrum
+    )
+    np.testing.assert_array_equal(after.best.volume, volume)
+    assert after.history[-1].share == pytest.approx(0.5)
+    assert after.best.expected_count == max(2 * found.expected_count, 0.5 * before.first_count)
 
 
 def test_a_start_has_the_energy_asked_for():

@@ -1,4 +1,4 @@
-"""The loop: E-step on a part, statistics mixed with those of earlier parts, M-step, numbers, frame."""
+"""The loop: E-step on a part, M-step that knows how little a part tells, numbers, frame."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .noise import Heard, Picture, VolumeNoise, hear, suspected
 from .plan import VolumePlan, default_separation, last_band
 from .recovery import VolumeRecovery
 from .starts import rough_blob
-from .state import Running, VolumeCandidate, VolumeRecord, VolumeState
+from .state import VolumeCandidate, VolumeRecord, VolumeState
 
 #: Least energy of the copies, as a share of the noise's, that a start assumes.
 _LEAST_EXCESS = 1e-3
@@ -283,19 +283,17 @@ class _Iteration:
         found = self.statistics(part, candidate, search, heat)
         sites = volume_cut(_likelihood(plan.box_size, 1.0, 1.0, self.separation)).sites(self.source.shape)
         share = found.sites / sites
-        running = Running.mix(candidate.running, found, share)
-        sums = running.statistics
+        copies, evidence = found.expected_count / share, found.log_likelihood / share
         volume, spectrum = candidate.volume, candidate.spectrum
-        if (
-            sums.expected_count < 1.0
-        ):  # so few say nothing of the volume, but that it may be too strong for the data
+        if copies < 1.0:  # so few say nothing of the volume, but that it may be too strong for the data
             volume = 0.5 * volume if 2 * iteration < plan.iterations else volume
         else:
-            sigma = candidate.noise_std * math.sqrt(heat / running.worth)
+            # The statistics are those of the part: the prior weighs what so few copies tell, and no earlier part holds the volume back.
+            sigma = candidate.noise_std * math.sqrt(heat)
             volume, spectrum = VolumeUpdate()(
                 volume,
-                sums.right,
-                sums.normal,
+                found.right,
+                found.normal,
                 sigma,
                 search.views.band,
                 spectrum,
@@ -303,34 +301,24 @@ class _Iteration:
                 self.diameter,
             )
         noise_std = candidate.noise_std
-        if self.learn_noise and sums.pixels > 0:
-            left = max(sums.residual_energy(volume) / (sums.pixels * self.heard.share), 0.0)
+        if self.learn_noise and found.pixels > 0:
+            left = max(found.residual_energy(volume) / (found.pixels * self.heard.share), 0.0)
             noise_std = max(math.sqrt(left), self.quietest)
         offset = candidate.offset
-        if iteration >= _HELD * plan.iterations and sums.pixels > 0:
+        if iteration >= _HELD * plan.iterations and found.pixels > 0:
             # every view has the sum of the volume
-            left = (found.total / share - sums.expected_count * float(volume.sum())) / sums.pixels
-            offset += left
+            offset += (found.total - found.expected_count * float(volume.sum())) / found.pixels
         least = 0.5 * state.first_count if 2 * iteration < plan.iterations else 1.0
-        kept = running if share < 1.0 else None
         if iteration % _CENTRED == _CENTRED - 1:
-            volume, kept = self._centred(volume, kept)
-        advanced = VolumeCandidate(
-            volume,
-            noise_std,
-            max(sums.expected_count, least),
-            found.log_likelihood / share,
-            spectrum,
-            kept,
-            offset,
-        )
+            volume = self._centred(volume)
+        advanced = VolumeCandidate(volume, noise_std, max(copies, least), evidence, spectrum, offset)
         record = VolumeRecord(
             iteration=iteration + 1,
             band=search.views.band,
             views=search.views.count,
             temperature=heat,
             evidence=advanced.evidence,
-            expected_count=sums.expected_count,
+            expected_count=copies,
             noise_std=noise_std,
             share=share,
             local=found.local / max(found.sites, 1.0),
@@ -338,20 +326,16 @@ class _Iteration:
         )
         return advanced, record
 
-    def _centred(self, volume: np.ndarray, running: Running | None) -> tuple[np.ndarray, Running | None]:
-        """The volume with its centre of mass in the middle; statistics then start anew.
-
-        Moved along, they would contradict each other: what a right side of one box lacks at its edge the operator still knows of, and
-        the M-step would make up for it where few views look.
-        """
+    def _centred(self, volume: np.ndarray) -> np.ndarray:
+        """The volume with its centre of mass in the middle."""
         support = ball(self.plan.box_size, self.diameter)
         shift = off_centre(volume, support)
-        return (volume, running) if shift is None else (shifted(volume, shift) * support, None)
+        return volume if shift is None else shifted(volume, shift) * support
 
     def _on_axes(self, candidate: VolumeCandidate) -> VolumeCandidate:
-        """The candidate with its axes on those of the group, and its volume made symmetric; statistics start anew."""
+        """The candidate with its axes on those of the group, and its volume made symmetric."""
         symmetry = self.plan.symmetry
         rotation, _ = find_axes(candidate.volume, symmetry)
         turned = moved(candidate.volume, rotation)
         views = self.plan.search(self.plan.iterations).views
-        return replace(candidate, volume=views.symmetrised(turned) * ball(len(turned)), running=None)
+        return replace(candidate, volume=views.symmetrised(turned) * ball(len(turned)))

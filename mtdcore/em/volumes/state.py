@@ -13,8 +13,6 @@ import numpy as np
 from ..._base.files import write_whole
 from ..._base.records import Damaged, seal, to_record, unseal
 from ...errors import CheckpointError
-from ...estep.volumes import VolumeStatistics
-from ...model.volumes.toeplitz import Toeplitz
 from ...mstep.envelope import EnvelopePrior
 
 _FORMAT = 3
@@ -50,32 +48,6 @@ class VolumeRecord:
 
 
 @dataclass(frozen=True, eq=False)
-class Running:
-    """Statistics mixed from parts, at the scale of the whole measurement (as :class:`mtdcore.em.batches.Running`).
-
-    Attributes:
-        statistics: weighted mean of what each part says of the whole.
-        mixed: number of parts mixed.
-        worth: share of the measurement that the mixture is worth (Kish's effective size), at most 1.
-    """
-
-    statistics: VolumeStatistics
-    mixed: int
-    worth: float
-
-    @classmethod
-    def mix(cls, before: Running | None, found: VolumeStatistics, share: float) -> Running:
-        """The mixture with one part more, weight ``max((n + 2)^-0.6, share)`` (Cappe and Moulines 2009)."""
-        whole = found if share == 1.0 else found.scaled(1.0 / share)
-        if before is None or share == 1.0:
-            return cls(whole, 1, share)
-        weight = max((before.mixed + 2.0) ** -0.6, share)
-        mixed = before.statistics.scaled(1.0 - weight) + whole.scaled(weight)
-        spread = (1.0 - weight) ** 2 / before.worth + weight**2 / share
-        return cls(mixed, before.mixed + 1, 1.0 / max(1.0, spread))
-
-
-@dataclass(frozen=True, eq=False)
 class VolumeCandidate:
     """One start of a race.
 
@@ -85,7 +57,6 @@ class VolumeCandidate:
         expected_count: copies in the measurement.
         evidence: nats, of its last E-step over the whole measurement or an estimate from a part.
         spectrum: prior that the last M-step estimated.
-        running: statistics of earlier parts in the frame of the volume; None: there are none.
         offset: of the measurement as the run reads it, beyond what was heard at the start.
     """
 
@@ -94,7 +65,6 @@ class VolumeCandidate:
     expected_count: float
     evidence: float = -np.inf
     spectrum: EnvelopePrior | None = None
-    running: Running | None = None
     offset: float = 0.0
 
 
@@ -153,15 +123,6 @@ def save_volume_checkpoint(path: str | Path, state: VolumeState, identity: Mappi
             record["top"] = candidate.spectrum.top
             arrays[f"envelope.{i}"] = candidate.spectrum.envelope
             arrays[f"power.{i}"] = candidate.spectrum.power
-        if candidate.running is not None:
-            sums = candidate.running.statistics
-            record["running"] = {
-                "mixed": candidate.running.mixed,
-                "worth": candidate.running.worth,
-                "numbers": [float(n) for n in sums.numbers],
-            }
-            arrays[f"right.{i}"] = sums.right
-            arrays[f"normal.{i}"] = sums.normal.spectrum
         records.append(record)
     header = {
         "format": _FORMAT,
@@ -198,13 +159,9 @@ def load_volume_checkpoint(path: str | Path, identity: Mapping[str, Any]) -> Vol
 
 
 def _candidate(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray], i: int) -> VolumeCandidate:
-    spectrum = running = None
+    spectrum = None
     if "top" in record:
         spectrum = EnvelopePrior(arrays[f"envelope.{i}"], arrays[f"power.{i}"], record["top"])
-    if "running" in record:
-        kept = record["running"]
-        sums = VolumeStatistics(arrays[f"right.{i}"], Toeplitz(arrays[f"normal.{i}"]), *kept["numbers"])
-        running = Running(sums, kept["mixed"], kept["worth"])
     volume = arrays[f"volume.{i}"]
     sigma, count, evidence = (record[name] for name in ("noise_std", "expected_count", "evidence"))
-    return VolumeCandidate(volume, sigma, count, evidence, spectrum, running, record["offset"])
+    return VolumeCandidate(volume, sigma, count, evidence, spectrum, record["offset"])
