@@ -11,6 +11,7 @@ from ..data import Measurement
 from ..data.tiles import Tile
 from ..model.likelihood import Likelihood
 from .backends import Backend
+from .backends.base import Moment
 from .expectation import check_box_fits, check_target
 
 
@@ -31,10 +32,10 @@ class Posterior:
         self._target, self._likelihood, self._backend = backend.asarray(target), likelihood, backend
         self._seen: tuple[int, Likelihood, Array] | None = None
 
-    def __call__(self, tile: Tile) -> np.ndarray:
+    def __call__(self, tile: Tile, moment: Moment = 0) -> np.ndarray:
         """Weights as :meth:`mtdcore.estep.backends.Backend.posterior` gives them; tiles in order of micrographs are cheapest."""
         alone, templates = self.seen(tile.micrograph)
-        return self._backend.posterior(tile, templates, alone)
+        return self._backend.posterior(tile, templates, alone, moment)
 
     def seen(self, micrograph: int) -> tuple[Likelihood, Array]:
         """The likelihood of one micrograph, and (T, h, w) templates of the backend's library as it shows them."""

@@ -100,5 +100,11 @@ def check_subpixel(subpixel: bool, likelihood: object) -> None:
         )
 
 
+def check_amplitude_std(amplitude_std: object) -> None:
+    """Raise ParameterError unless the spread of the amplitudes is "auto" or a number of at least 0."""
+    if amplitude_std != "auto" and not (isinstance(amplitude_std, Real) and float(amplitude_std) >= 0.0):
+        raise ParameterError(f'amplitude_std must be "auto" or a number of at least 0; got {amplitude_std!r}.')
+
+
 def _whole(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
