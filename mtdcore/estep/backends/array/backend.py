@@ -142,7 +142,7 @@ def general(backend: Backend, likelihood: Likelihood) -> ArrayBackend | None:
         backend: has the library and the precision.
         likelihood: has the box.
     """
-    if likelihood.square and likelihood.amplitudes is None:
+    if likelihood.square:
         return None
     _tell(backend.name, likelihood.views.box_shape)
     return ArrayBackend(backend.xp, cast(Precision, backend.precision))

@@ -103,7 +103,7 @@ class CpuBackend(HostArrays):
             return arrays.posterior(tile, templates, likelihood, moment)
         plans = self._plans(templates, likelihood)
         if likelihood.localises:
-            return plans.windows(tile).posterior(tile)
+            return plans.windows(tile).posterior(tile, moment)
         return plans.patches(tile).posterior(tile)
 
     def log_odds(
