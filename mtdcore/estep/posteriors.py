@@ -46,7 +46,7 @@ class Posterior:
 
 
 def posteriors(
-    measurement: Measurement, target: Array, likelihood: Likelihood, backend: Backend
+    measurement: Measurement, target: Array, likelihood: Likelihood, backend: Backend, moment: Moment = 0
 ) -> Iterator[tuple[Tile, np.ndarray]]:
     """(tile, posterior weights) of every tile of the likelihood's own cut.
 
@@ -55,6 +55,7 @@ def posteriors(
         target: see :class:`Posterior`.
         likelihood: bound to the measurement here.
         backend: scores the tiles.
+        moment: power of the amplitude whose posterior mean multiplies the weights.
 
     Raises:
         InputError: the micrographs are smaller than the box.
@@ -63,4 +64,4 @@ def posteriors(
     bound = likelihood.bind(measurement.shape)
     posterior = Posterior(target, bound, backend)
     for tile in bound.whitened(measurement).tiles(bound.geometry):
-        yield tile, posterior(tile)
+        yield tile, posterior(tile, moment)
