@@ -18,7 +18,7 @@ from ..estep.expectation import e_step, tile_cut
 from ..estep.statistics import Statistics
 from ..model.filters.whitening import Whitening
 from ..model.likelihood import Likelihood
-from ..model.likelihood.amplitudes import learned_std
+from ..model.likelihood.amplitudes import SETTLED, learned_std
 from ..model.rotations import in_plane
 from ..model.symmetry import invariant
 from ..mstep.noise import heard_noise
@@ -205,11 +205,12 @@ class _Iteration:
         learnt = residual if self.plan.learn_noise else None
         likelihood = likelihood.updated(statistics, learnt, state.first_count, corners, early)
         likelihood = likelihood.with_offset(likelihood.offset + shift) if shift else likelihood
-        if plan.learn_amplitude and heat == 1.0 and iteration >= plan.quarter:
-            likelihood = likelihood.with_amplitude_std(learned_std(likelihood.amplitude_std, statistics))
         carried = running.moved(self.plan.backend.to_host) if share < 1.0 else None
         moved = float(np.linalg.norm(image - target)) / likelihood.noise_std
         due, comparable = self._is_due(iteration, heat, moved), share == 1.0
+        if plan.learn_amplitude and heat == 1.0 and (iteration >= plan.quarter or due):
+            spread, likelihood = likelihood.amplitude_std, likelihood.with_amplitude_std(learned_std(likelihood.amplitude_std, statistics))
+            comparable &= abs(likelihood.amplitude_std - spread) < SETTLED
         if self.plan.learn_separation and due:
             before, likelihood = likelihood, spaced(likelihood, image)
             comparable &= likelihood is before

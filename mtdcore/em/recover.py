@@ -169,7 +169,7 @@ def recover(
     )
     check_diameter(diameter, box_shape(box_size))
     check_subpixel(subpixel, likelihood)
-    check_amplitude_std(amplitude_std)
+    check_amplitude_std(amplitude_std, likelihood)
     source = open_measurement(measurement, mask)
     prior = prior or FlatPrior()
     if update is not None:

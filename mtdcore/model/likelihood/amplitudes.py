@@ -22,6 +22,9 @@ from ..._base.typing import Array
 #: Standard deviation with which learning begins, and the largest: beyond, a copy may as well be none.
 FIRST, MOST = 0.3, 1.0
 
+#: Change of it below which it is at rest.
+SETTLED = 0.01
+
 #: Expected copies below which their spread is not learned.
 LEAST_COPIES = 3.0
 

@@ -18,6 +18,7 @@ from ....errors import DeviceError
 from ....model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
 from ...sums import TemplateSums
 from ..array.backend import ArrayBackend, general
+from ..base import Moment
 from ..collect import Owned, owned_sites
 from ..library import ALL, check_settings, checked, host, window_model
 from ..precision import needed_precision
@@ -116,7 +117,7 @@ class CudaBackend:
 
     def tile_pixels(self, likelihood: Likelihood) -> int:
         """A power of two with the margin left free, large against the halo, small enough for a batch of several tiles."""
-        if not likelihood.square:
+        if not likelihood.square or likelihood.amplitudes is not None:
             return self._arrays.tile_pixels(likelihood)
         if not likelihood.localises:
             return _PATCH_TILE
@@ -136,7 +137,7 @@ class CudaBackend:
     def accumulate(self, tiles: Iterable[Tile], templates: Array, likelihood: Likelihood) -> TemplateSums:
         """Sum of the statistics of the tiles; see :meth:`Backend.accumulate`."""
         with self._on_device():
-            arrays = general(self, likelihood)
+            arrays = general(self, likelihood, alike=True)
             if arrays is not None:
                 return arrays.accumulate(tiles, templates, likelihood)
             step = _EStep(self.device, self._held(templates, likelihood), likelihood, self.precision)
@@ -153,12 +154,14 @@ class CudaBackend:
             owned = Owned(float(energy), summed, sites, pixels)
             return step.model.statistics(total.frames, self.to_host(total.scores), owned)
 
-    def posterior(self, tile: Tile, templates: Array, likelihood: Likelihood) -> np.ndarray:
+    def posterior(
+        self, tile: Tile, templates: Array, likelihood: Likelihood, moment: Moment = 0
+    ) -> np.ndarray:
         """Posterior weights of one tile; see :meth:`Backend.posterior`."""
         with self._on_device():
-            arrays = general(self, likelihood)
+            arrays = general(self, likelihood, alike=True)
             if arrays is not None:
-                return arrays.posterior(tile, templates, likelihood)
+                return arrays.posterior(tile, templates, likelihood, moment)
             step = _EStep(self.device, self._held(templates, likelihood), likelihood, self.precision)
             ((group, sent),) = staged(self.device, grouped([tile], step.key))
             path = step.spectral_path(group.precision, tile)
@@ -170,7 +173,7 @@ class CudaBackend:
     ) -> np.ndarray:
         """Log-odds of a copy at each corner; see :meth:`Backend.log_odds`."""
         with self._on_device():
-            if part != ALL or not likelihood.square:
+            if part != ALL or not likelihood.square or likelihood.amplitudes is not None:
                 return self._arrays.log_odds(tile, templates, likelihood, part)
             window_model(likelihood)
             step = _EStep(self.device, self._held(templates, likelihood), likelihood, self.precision)

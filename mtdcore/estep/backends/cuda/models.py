@@ -248,4 +248,6 @@ class WindowModel:
             **owned._asdict(),
             noise_std=like.noise_std,
             box_size=like.box_size,
+            amplitude_sum=float(scores[1]),
+            amplitude_squares=float(scores[1]),
         )
