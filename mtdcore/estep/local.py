@@ -249,9 +249,7 @@ class _Windows:
         valid = np.ones(tile.values.shape, bool) if tile.valid is None else tile.valid
         return cls(frames(tile.values), frames(valid))
 
-    def gains(
-        self, stack: Array, likelihood: WindowLikelihood, backend: Backend
-    ) -> tuple[Array, Array]:
+    def gains(self, stack: Array, likelihood: WindowLikelihood, backend: Backend) -> tuple[Array, Array]:
         """``<M, A_t F>`` (n, T) and ``||A_t F||^2`` (T,), or (n, T) where pixels are missing.
 
         One matrix product, or two.

@@ -321,7 +321,9 @@ def _placed(
     if between:
         place = places(pixels, valid, int(template))
     if likelihood.amplitudes is not None:
-        gain, energy = (n / likelihood.noise_std**2 for n in places.match(pixels, valid, int(template), *place))
+        gain, energy = (
+            n / likelihood.noise_std**2 for n in places.match(pixels, valid, int(template), *place)
+        )
         amplitude = float(likelihood.amplitudes.moment(1, np.float64(gain), np.float64(energy)))
     return np.array([*peak[:5], *place, amplitude])
 

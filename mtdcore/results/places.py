@@ -51,7 +51,11 @@ class Places:
         self, window: np.ndarray, valid: np.ndarray | None, index: int, down: float, right: float
     ) -> tuple[float, float]:
         """``<M, S F>`` and ``||S F||^2`` over the valid pixels, S the shift of the template by this place; other arguments as there."""
-        seen = moved(self._templates[index][None], np.array([[down, right]]))[0] if down or right else self._templates[index]
+        seen = (
+            moved(self._templates[index][None], np.array([[down, right]]))[0]
+            if down or right
+            else self._templates[index]
+        )
         if valid is not None:
             window, seen = np.where(valid, window, 0.0), seen * valid
         return float(np.vdot(seen, window)), float(np.vdot(seen, seen))

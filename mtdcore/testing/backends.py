@@ -18,7 +18,19 @@ from ..estep.backends.competition import log_norm
 from ..estep.backends.reference import ReferenceBackend
 from ..estep.sums import TemplateSums
 from ..model.likelihood import WindowLikelihood
-from .cases import AMPLITUDES, BOXES, MASKS, MODELS, PRECISIONS, RECTANGLES, TILES, TWO_BOXES, Case, Model, defined
+from .cases import (
+    AMPLITUDES,
+    BOXES,
+    MASKS,
+    MODELS,
+    PRECISIONS,
+    RECTANGLES,
+    TILES,
+    TWO_BOXES,
+    Case,
+    Model,
+    defined,
+)
 from .compare import assert_same_bits, assert_same_statistics
 from .matrix import matrix
 
@@ -164,9 +176,7 @@ class BackendConformance(ABC):
             expected = ReferenceBackend().posterior(tile, case.templates(), likelihood, moment)
             np.testing.assert_allclose(found, expected, rtol=0, atol=self.rtol[backend.precision])
 
-    @matrix(
-        "backend, box_size, masked, amplitude_std", PRECISIONS, TWO_BOXES, MASKS, (0.0, AMPLITUDES[1])
-    )
+    @matrix("backend, box_size, masked, amplitude_std", PRECISIONS, TWO_BOXES, MASKS, (0.0, AMPLITUDES[1]))
     def test_log_odds_equal_the_reference(
         self, backend: Backend, box_size: int, masked: bool, amplitude_std: float
     ) -> None:

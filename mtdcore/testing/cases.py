@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -100,7 +100,11 @@ class Case:
     def likelihood(self, small_tiles: bool = False) -> Likelihood:
         """The bound model, in one tile per micrograph or in many."""
         common = (self.views, self.noise_std)
-        more = {"margin": self.margin, "class_weights": self.class_weights, "amplitude_std": self.amplitude_std}
+        more = {
+            "margin": self.margin,
+            "class_weights": self.class_weights,
+            "amplitude_std": self.amplitude_std,
+        }
         if self.model.startswith("patch"):
             patch = SmallTilePatchLikelihood if small_tiles else PatchLikelihood
             tied = 0.3 if self.model == "patch tied" else None

@@ -13,7 +13,6 @@ from ...model.likelihood import Likelihood, WindowLikelihood
 from ..sums import TemplateSums
 from .library import ALL
 
-
 #: Power of the amplitude of a copy whose posterior mean multiplies its weight.
 Moment: TypeAlias = Literal[0, 1, 2]
 

@@ -271,7 +271,9 @@ def _window_log_odds(
     return ratio + log_prior[:, None, None]
 
 
-def _moment(tile: Tile, turned: np.ndarray, likelihood: WindowLikelihood, order: Moment) -> np.ndarray | float:
+def _moment(
+    tile: Tile, turned: np.ndarray, likelihood: WindowLikelihood, order: Moment
+) -> np.ndarray | float:
     """Posterior mean of a power of the amplitude of a copy at each owned corner; 1 where all are alike."""
     amplitudes = likelihood.amplitudes
     if order == 0 or amplitudes is None:

@@ -363,9 +363,7 @@ def weigh_blocks(
     )
     for b in range(bands):
         if alone and amplitudes.size:
-            _score_band(
-                b, reach, k, masked, amplitudes, space, second, step, work, radices, twiddles
-            )
+            _score_band(b, reach, k, masked, amplitudes, space, second, step, work, radices, twiddles)
             weigh(reach, space, b * CELL, step, offsets, k, log_norm, b * reach * CELL, mass)
             continue
         _weigh_band(
