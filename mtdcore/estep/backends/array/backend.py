@@ -135,26 +135,26 @@ class ArrayBackend:
         return self.xp.asarray(np.array(array, dtype=dtype, order="C"), device=self.device)
 
 
-def general(backend: Backend, likelihood: Likelihood, alike: bool = False) -> ArrayBackend | None:
-    """What a backend uses where it has no kernels: the array E-step in the same library; None: it has.
+def general(backend: Backend, likelihood: Likelihood) -> ArrayBackend | None:
+    """What a backend with kernels for square boxes uses for other boxes: the array E-step in the same library; None: a square.
 
     Args:
-        backend: has the library, the precision, and kernels for square boxes.
+        backend: has the library and the precision.
         likelihood: has the box.
-        alike: whether its kernels are for copies of one amplitude.
     """
-    if not likelihood.square:
-        _tell(backend.name, "square boxes", f"boxes of {' x '.join(map(str, likelihood.views.box_shape))}")
-    elif alike and likelihood.amplitudes is not None:
-        _tell(backend.name, "copies of one amplitude", "copies that differ in it")
-    else:
+    if likelihood.square:
         return None
+    _tell(backend.name, likelihood.views.box_shape)
     return ArrayBackend(backend.xp, cast(Precision, backend.precision))
 
 
 @functools.cache
-def _tell(name: str, kernels: str, others: str) -> None:
-    _log.info("%s: its kernels are for %s; the E-step in array-API terms scores %s", name, kernels, others)
+def _tell(name: str, box: tuple[int, int]) -> None:
+    _log.info(
+        "%s: its kernels are for square boxes; the E-step in array-API terms scores boxes of %d x %d",
+        name,
+        *box,
+    )
 
 
 def _opened(

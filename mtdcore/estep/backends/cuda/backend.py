@@ -117,18 +117,19 @@ class CudaBackend:
 
     def tile_pixels(self, likelihood: Likelihood) -> int:
         """A power of two with the margin left free, large against the halo, small enough for a batch of several tiles."""
-        if not likelihood.square or likelihood.amplitudes is not None:
+        if not likelihood.square:
             return self._arrays.tile_pixels(likelihood)
         if not likelihood.localises:
             return _PATCH_TILE
         margin = likelihood.margins[1]
         halo = 2 * likelihood.geometry.halos[1] + likelihood.geometry.reaches[1]
-        if matrix_is_faster(likelihood.box_size, likelihood.templates):
+        if likelihood.amplitudes is None and matrix_is_faster(likelihood.box_size, likelihood.templates):
             # scores are held between the two products
             held = _MEMORY_SHARE * self.device.total_bytes() / (5 * likelihood.templates)
             return min(_LARGEST_TILE, math.isqrt(int(held)))
         share = _MEMORY_SHARE * self.device.total_bytes() / _TILES
-        per_pixel = np.dtype(self.precision).itemsize * (likelihood.templates + 7)
+        maps = likelihood.templates * (1 if likelihood.amplitudes is None else 2)
+        per_pixel = np.dtype(self.precision).itemsize * (maps + 7)
         side = next(side for side, most in _TORUS if halo <= most)
         while side > _TORUS[0][0] and side**2 * per_pixel > share:
             side //= 2
@@ -137,7 +138,7 @@ class CudaBackend:
     def accumulate(self, tiles: Iterable[Tile], templates: Array, likelihood: Likelihood) -> TemplateSums:
         """Sum of the statistics of the tiles; see :meth:`Backend.accumulate`."""
         with self._on_device():
-            arrays = general(self, likelihood, alike=True)
+            arrays = general(self, likelihood)
             if arrays is not None:
                 return arrays.accumulate(tiles, templates, likelihood)
             step = _EStep(self.device, self._held(templates, likelihood), likelihood, self.precision)
@@ -159,13 +160,13 @@ class CudaBackend:
     ) -> np.ndarray:
         """Posterior weights of one tile; see :meth:`Backend.posterior`."""
         with self._on_device():
-            arrays = general(self, likelihood, alike=True)
+            arrays = general(self, likelihood)
             if arrays is not None:
                 return arrays.posterior(tile, templates, likelihood, moment)
             step = _EStep(self.device, self._held(templates, likelihood), likelihood, self.precision)
             ((group, sent),) = staged(self.device, grouped([tile], step.key))
             path = step.spectral_path(group.precision, tile)
-            maps = path.weights(step.model.gather(sent, self.xp))
+            maps = path.weights(step.model.gather(sent, self.xp), moment)
             return step.model.posterior(self.to_host(maps), tile)
 
     def log_odds(
@@ -173,7 +174,7 @@ class CudaBackend:
     ) -> np.ndarray:
         """Log-odds of a copy at each corner; see :meth:`Backend.log_odds`."""
         with self._on_device():
-            if part != ALL or not likelihood.square or likelihood.amplitudes is not None:
+            if part != ALL or not likelihood.square:
                 return self._arrays.log_odds(tile, templates, likelihood, part)
             window_model(likelihood)
             step = _EStep(self.device, self._held(templates, likelihood), likelihood, self.precision)
@@ -277,8 +278,10 @@ class _EStep:
         return MatrixPath(self._device, kernels, self._turned, self.model)
 
     def _suits_matrices(self, tile: Tile) -> bool:
-        """Whether products of matrices are faster for this tile, and right enough."""
+        """Whether products of matrices are faster for this tile, and right enough; their rows know one amplitude."""
         model, like = self.model, self.likelihood
+        if like.amplitudes is not None:
+            return False
         if isinstance(model, WindowModel):
             suits = matrix_is_faster(like.box_size, like.templates) and model.sees_valid_pixels_only(tile)
         else:
@@ -299,8 +302,9 @@ class _EStep:
         side = self.likelihood.box_size + 2 * self.likelihood.margins[1]
         xp = self._device.xp
         frames = xp.zeros((2, self.likelihood.templates, side, side), dtype=np.float64)
-        classes = self.likelihood.classes
-        return Sums(frames, xp.zeros(2 + (classes if classes > 1 else 0), dtype=np.float64))
+        classes, apart = self.likelihood.classes, self.likelihood.amplitudes is not None
+        scores = 2 + (classes if classes > 1 else 0) + 2 * apart
+        return Sums(frames, xp.zeros(scores, dtype=np.float64))
 
     def path(self, precision: str, tile: Tile) -> Path:
         """The way for tiles like this one."""
