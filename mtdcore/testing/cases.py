@@ -100,7 +100,7 @@ class Case:
     def likelihood(self, small_tiles: bool = False) -> Likelihood:
         """The bound model, in one tile per micrograph or in many."""
         common = (self.views, self.noise_std)
-        more = {
+        more: dict[str, Any] = {
             "margin": self.margin,
             "class_weights": self.class_weights,
             "amplitude_std": self.amplitude_std,
