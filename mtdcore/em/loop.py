@@ -209,11 +209,9 @@ class _Iteration:
         moved = float(np.linalg.norm(image - target)) / likelihood.noise_std
         due, comparable = self._is_due(iteration, heat, moved), share == 1.0
         if plan.learn_amplitude and heat == 1.0 and (iteration >= plan.quarter or due):
-            spread, likelihood = (
-                likelihood.amplitude_std,
-                likelihood.with_amplitude_std(learned_std(likelihood.amplitude_std, statistics)),
-            )
+            spread = learned_std(likelihood.amplitude_std, statistics, statistics.copy_energy(shown))
             comparable &= abs(likelihood.amplitude_std - spread) < SETTLED
+            likelihood = likelihood.with_amplitude_std(spread)
         if self.plan.learn_separation and due:
             before, likelihood = likelihood, spaced(likelihood, image)
             comparable &= likelihood is before

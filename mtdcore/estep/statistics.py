@@ -268,6 +268,13 @@ class Statistics:
         xp = array_namespace(target)
         return self.energy + float(xp.sum(target * (self.normal(target) - 2.0 * self.right)))
 
+    def copy_energy(self, target: Array) -> float:
+        """``||A_t F||^2 / sigma^2`` of a copy of amplitude 1, in the mean over the copies; 0 where there are none."""
+        if not self.amplitude_squares > 0.0:
+            return 0.0
+        energy = float(array_namespace(target).sum(target * self.normal(target)))
+        return energy / self.amplitude_squares / self.noise_std**2
+
     def offset(self, target: Array) -> float | None:
         """Most likely offset of the measurement given the target: the mean of what its copies leave; None: unknown.
 

@@ -1,6 +1,7 @@
 """Copies that differ in strength: the closed form against quadrature, learning their spread, and who refuses."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -168,12 +169,29 @@ def test_noise_has_no_amplitudes(target):
     class Sums:
         expected_count, amplitude_sum, amplitude_squares = 100.0, 100.0, 1000.0
 
-    assert learned_std(0.5, Sums) == MOST
+    assert learned_std(0.5, Sums, 400.0) == MOST
     Sums.amplitude_squares = 125.0
-    assert learned_std(0.5, Sums) == pytest.approx(0.5)
-    assert learned_std(0.0, Sums) == FIRST
+    assert learned_std(0.5, Sums, 400.0) == pytest.approx(0.5)
+    assert learned_std(0.0, Sums, 400.0) == FIRST
+    assert learned_std(0.5, Sums, 0.0) == 0.0
     Sums.expected_count = 1.0
-    assert learned_std(0.5, Sums) == 0.0
+    assert learned_std(0.5, Sums, 400.0) == 0.0
+
+
+def test_a_long_step_is_there_at_once():
+    """Copies of one energy whose poses are known: a single step is the maximiser, and stays there."""
+    rng = np.random.default_rng(8)
+    energy, true = 60.0, 0.25
+    gain = energy * rng.normal(1.0, true, 5000) + np.sqrt(energy) * rng.normal(size=5000)
+    best = np.sqrt(np.mean((gain / energy - 1.0) ** 2) - 1.0 / energy)
+
+    def step(std):
+        first, squares = (Amplitudes(std**2).moment(n, gain, np.full(5000, energy)).sum() for n in (1, 2))
+        sums = SimpleNamespace(expected_count=5000.0, amplitude_sum=first, amplitude_squares=squares)
+        return learned_std(std, sums, energy)
+
+    for std in (0.15, 0.3, 0.8, best):
+        assert step(std) == pytest.approx(best, rel=1e-6)
 
 
 def test_amplitudes_of_detections(target, uneven, found, tmp_path):

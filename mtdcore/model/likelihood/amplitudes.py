@@ -71,17 +71,25 @@ class Amplitudes:
         return mean if order == 1 else mean**2 + self.variance / grown
 
 
-def learned_std(amplitude_std: float, found: Moments) -> float:
-    """M-step of the standard deviation: ``v = sum w ((m - 1)^2 + 1 / A) / sum w`` (docs/model.md 16).
+def learned_std(amplitude_std: float, found: Moments, energy: float) -> float:
+    """M-step of the standard deviation (docs/model.md 7).
+
+    EM's ``v' = sum w ((m - 1)^2 + 1 / A) / sum w`` moves by the share ``k^2`` of the way that is left, ``k = v e / (1 + v e)``: next to
+    nothing where v is small. A step ``1 / k^2`` times as long has the same fixed points, and is there at once where all e are equal (Louis 1982).
+    Below ``k = 1 / 4`` a spread makes no difference to what is found, and stays where it may grow again.
 
     Args:
         amplitude_std: at which ``found`` was computed; from 0, where EM would stay, learning begins.
-        found: sums of an E-step.
+        found: sums of an E-step, of amplitudes whose mean is 1.
+        energy: e, ``||A_t F||^2 / sigma^2`` in the mean over the copies.
     """
     count = found.expected_count
-    if count < LEAST_COPIES:
+    if count < LEAST_COPIES or not energy > 0.0:
         return 0.0
     if amplitude_std == 0.0:
         return FIRST
+    before, least = amplitude_std**2, 1.0 / (3.0 * energy)
+    told = before * energy / (1.0 + before * energy)
     variance = (found.amplitude_squares - 2.0 * found.amplitude_sum + count) / count
-    return min(math.sqrt(max(variance, 0.0)), MOST)
+    moved = before + (variance - before) / max(told, 0.25) ** 2
+    return min(math.sqrt(max(moved, least)), MOST)
