@@ -1,4 +1,4 @@
-"""Amplitudes of copies: each shows the target ``a`` times, ``a ~ N(1, v)``, integrated out in closed form (docs/model.md 16).
+"""Amplitudes of copies: each shows the target ``a`` times, ``a ~ N(1, v)``, integrated out in closed form (docs/model.md 7).
 
 With ``g = <M, A_t F> / sigma^2`` and ``e = ||A_t F||^2 / sigma^2`` of a pose, both over the valid pixels:
 
