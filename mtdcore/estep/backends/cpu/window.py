@@ -252,9 +252,11 @@ class WindowPlan:
         covered = np.zeros(0 if view.seen is None else projected.size, self.dtype)
         sums = self._no_sums()
         for pair in prepared:
+            own = self._no_sums()
             block_kernels.project_blocks(
-                k, *self._weighing(view, pair), *space, *self._stages, sums, projected, covered
+                k, *self._weighing(view, pair), *space, *self._stages, own, projected, covered
             )
+            sums += own
         found = self._frame(projected, space)
         coverage = float(sums[-1]) if view.seen is None else self._frame(covered, space)
         self._free.append(space)
