@@ -35,6 +35,8 @@ class Posterior:
     def __call__(self, tile: Tile, moment: Moment = 0) -> np.ndarray:
         """Weights as :meth:`mtdcore.estep.backends.Backend.posterior` gives them; tiles in order of micrographs are cheapest."""
         alone, templates = self.seen(tile.micrograph)
+        if alone.amplitudes is None:  # every power is 1
+            return self._backend.posterior(tile, templates, alone)
         return self._backend.posterior(tile, templates, alone, moment)
 
     def seen(self, micrograph: int) -> tuple[Likelihood, Array]:
