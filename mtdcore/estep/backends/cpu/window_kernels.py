@@ -149,13 +149,11 @@ def _log_ratios(count, k, space, second, start, step, masked, amplitudes):
 
 
 @_kernel
-def _score_band(b, count, k, masked, amplitudes, space, second, step, work, radices, twiddles):
-    """Scores of one band of columns, ready but for the transform along them."""
-    transform(space, b * CELL, step, work, LANES, radices, twiddles)
-    if amplitudes.size:
-        if masked:
-            transform(second, b * CELL, step, work, LANES, radices, twiddles)
-        _log_ratios(count, k, space, second, b * CELL, step, masked, amplitudes)
+def _compare_band(b, count, k, masked, amplitudes, space, second, step, work, radices, twiddles):
+    """Gains of one band of columns to log-likelihood ratios of copies that differ in amplitude."""
+    if masked:
+        transform(second, b * CELL, step, work, LANES, radices, twiddles)
+    _log_ratios(count, k, space, second, b * CELL, step, masked, amplitudes)
 
 
 @_kernel
@@ -259,7 +257,9 @@ def score_blocks(
             twiddles,
         )
         for b in range(bands):
-            _score_band(b, valid, k, masked, amplitudes, space, second, step, work, radices, twiddles)
+            transform(space, b * CELL, step, work, LANES, radices, twiddles)
+            if amplitudes.size:
+                _compare_band(b, valid, k, masked, amplitudes, space, second, step, work, radices, twiddles)
             fold_log_sum(valid, space, b * CELL, step, offsets, k, peak, total, b * valid * CELL)
     for i in range(peak.size):
         peak[i] += log(total[i])
@@ -363,7 +363,8 @@ def weigh_blocks(
     )
     for b in range(bands):
         if alone and amplitudes.size:
-            _score_band(b, reach, k, masked, amplitudes, space, second, step, work, radices, twiddles)
+            transform(space, b * CELL, step, work, LANES, radices, twiddles)
+            _compare_band(b, reach, k, masked, amplitudes, space, second, step, work, radices, twiddles)
             weigh(reach, space, b * CELL, step, offsets, k, log_norm, b * reach * CELL, mass)
             continue
         _weigh_band(
