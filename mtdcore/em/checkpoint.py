@@ -26,7 +26,7 @@ from .batches import Running
 from .state import Candidate, EMState, IterationRecord
 from .temperature import Temperature
 
-_FORMAT = 7
+_FORMAT = 8
 
 #: The cut in which a measurement is read for its fingerprint.
 _PIECES = TileGeometry(side=1024, unit=1, halo=0, reach=0)

@@ -94,6 +94,7 @@ class Plan:
         iterations: largest number of iterations.
         tolerance: of a target at rest.
         learn_noise: whether the M-step updates the noise level.
+        learn_amplitude: whether it updates the spread of the amplitudes.
         learn_offset: whether it updates the offset.
         learn_separation: whether the extent of the target sets the minimum separation.
         executor: runs the E-step in parts elsewhere.
@@ -114,6 +115,7 @@ class Plan:
     iterations: int
     tolerance: float
     learn_noise: bool
+    learn_amplitude: bool
     learn_offset: bool
     learn_separation: bool
     executor: Executor | None = None
@@ -188,6 +190,7 @@ def begin_likelihood(
     expected_count: float | None,
     micrographs: Micrographs | Literal["each"] | None,
     diameter: float | None = None,
+    amplitude_std: float | Literal["auto"] = 0.0,
 ) -> Likelihood:
     """The likelihood at the start; arguments as in :func:`mtdcore.recover`."""
     if not isinstance(likelihood, str):
@@ -213,7 +216,8 @@ def begin_likelihood(
         min_separation = (max(views.box_shape) + 1) // 2 if min_separation == "auto" else min_separation
     sigma, optics = _noise(source, noise_std, micrographs)
     begin = _LIKELIHOODS[likelihood].begin
-    return begin(views, sigma, source.shape, expected_count, min_separation, optics)
+    model = begin(views, sigma, source.shape, expected_count, min_separation, optics)
+    return model if amplitude_std == "auto" else model.with_amplitude_std(float(amplitude_std))
 
 
 def begin_offset(
@@ -339,6 +343,7 @@ def begin_plan(
     iterations: int,
     tolerance: float,
     learn_noise: bool,
+    learn_amplitude: bool,
     offset: float | Literal["auto"] | None,
     learn_separation: bool,
     diameter: float | None,
@@ -364,6 +369,7 @@ def begin_plan(
         iterations,
         tolerance,
         learn_noise,
+        learn_amplitude,
         offset == "auto" and update.learns_offset,
         learn_separation,
         executor,

@@ -18,6 +18,7 @@ from ..estep.expectation import e_step, tile_cut
 from ..estep.statistics import Statistics
 from ..model.filters.whitening import Whitening
 from ..model.likelihood import Likelihood
+from ..model.likelihood.amplitudes import SETTLED, learned_std
 from ..model.rotations import in_plane
 from ..model.symmetry import invariant
 from ..mstep.noise import heard_noise
@@ -207,6 +208,10 @@ class _Iteration:
         carried = running.moved(self.plan.backend.to_host) if share < 1.0 else None
         moved = float(np.linalg.norm(image - target)) / likelihood.noise_std
         due, comparable = self._is_due(iteration, heat, moved), share == 1.0
+        if plan.learn_amplitude and heat == 1.0 and (iteration >= plan.quarter or due):
+            spread = learned_std(likelihood.amplitude_std, statistics, statistics.copy_energy(shown))
+            comparable &= abs(likelihood.amplitude_std - spread) < SETTLED
+            likelihood = likelihood.with_amplitude_std(spread)
         if self.plan.learn_separation and due:
             before, likelihood = likelihood, spaced(likelihood, image)
             comparable &= likelihood is before
@@ -254,7 +259,8 @@ class _Iteration:
         plan = self.plan
         pixels = None if source is self.source else 0  # parts are to be small: the smallest tiles there are
         shown = plan.backend.asarray(target)
-        return e_step(source, shown, likelihood, plan.backend, plan.executor, pixels, plan.coarse)
+        found = e_step(source, shown, likelihood, plan.backend, plan.executor, pixels, plan.coarse)
+        return found.normalised()
 
     def average(self, target: np.ndarray, statistics: Statistics) -> np.ndarray:
         """Unregularised aligned average on the host; what nobody saw is that of the target."""

@@ -20,7 +20,13 @@ from ..model.views import Views
 from ..mstep.noise import Noise
 from ..mstep.updates import Update
 from .batches import OnlineEM
-from .checks.arguments import check_agreement, check_arguments, check_diameter, check_subpixel
+from .checks.arguments import (
+    check_agreement,
+    check_amplitude_std,
+    check_arguments,
+    check_diameter,
+    check_subpixel,
+)
 from .checks.doubts import doubt
 from .defaults import (
     Box,
@@ -59,6 +65,7 @@ def recover(
     symmetry: str = "C1",
     mirror: bool = False,
     subpixel: bool = False,
+    amplitude_std: float | Literal["auto"] = 0.0,
     micrographs: Micrographs | Literal["each"] | None = None,
     update: Update | None = None,
     initial: ArrayLike | Start | None = None,
@@ -112,6 +119,8 @@ def recover(
             is left to the prior, or to the start.
         subpixel: window model: copies lie between pixels. They are looked for on whole pixels, and scored at half pixels as
             well where there may be one; ``coarse_rotations=None`` scores all everywhere.
+        amplitude_std: window model: standard deviation of the amplitudes of the copies, whose mean is 1; "auto": learned, from the time when the
+            race is over and the temperature 1; 0: copies are alike. A likelihood object keeps its own, which "auto" then begins with.
         micrographs: what tells the micrographs apart: their own noise levels and numbers of copies, estimated and
             updated as the common ones are, and their transfer. "each": no more is known; None: they are alike.
         update: the M-step; None: :class:`DenoisingUpdate` with a prior; without, :class:`WienerUpdate` where micrographs have
@@ -160,6 +169,7 @@ def recover(
     )
     check_diameter(diameter, box_shape(box_size))
     check_subpixel(subpixel, likelihood)
+    check_amplitude_std(amplitude_std, likelihood)
     source = open_measurement(measurement, mask)
     prior = prior or FlatPrior()
     if update is not None:
@@ -172,7 +182,15 @@ def recover(
         views = views_of(rotations, box_size, classes, symmetry, mirror, subpixel)
         check_box_fits(source, views)
         begun = begin_likelihood(
-            likelihood, source, views, noise_std, min_separation, expected_count, micrographs, diameter
+            likelihood,
+            source,
+            views,
+            noise_std,
+            min_separation,
+            expected_count,
+            micrographs,
+            diameter,
+            amplitude_std,
         )
         update = update or default_update(prior, begun)
         given = not isinstance(likelihood, str)
@@ -204,6 +222,7 @@ def recover(
         iterations=iterations,
         tolerance=tolerance,
         learn_noise=noise_std == "auto",
+        learn_amplitude=amplitude_std == "auto",
         offset=offset,
         learn_separation=min_separation == "auto" and isinstance(likelihood, str) and diameter is None,
         diameter=diameter,

@@ -220,6 +220,11 @@ class Recovery:
         return self.expected_count >= 1.0 and self.evidence >= 1.0
 
     @property
+    def amplitude_std(self) -> float:
+        """Standard deviation of the amplitudes of copies about 1, given or learned."""
+        return self.likelihood.amplitude_std
+
+    @property
     def class_weights(self) -> tuple[float, ...] | None:
         """Share of each class among the copies; None: there is one."""
         return self.likelihood.class_weights

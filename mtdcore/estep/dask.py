@@ -28,6 +28,7 @@ from ..data.tiles import Tile
 from ..errors import DependencyError, DeviceError, ParameterError, StorageError
 from ..model.likelihood import Likelihood, WindowLikelihood
 from .backends import Backend, get_backend
+from .backends.base import Moment
 from .backends.library import ALL, HostArrays, checked
 from .sums import TemplateSums
 
@@ -128,10 +129,13 @@ class WorkerBackend(HostArrays):
         found = backend.accumulate(tiles, held, likelihood)
         return found.moved(backend.to_host)
 
-    def posterior(self, tile: Tile, templates: Array, likelihood: Likelihood) -> np.ndarray:
+    def posterior(
+        self, tile: Tile, templates: Array, likelihood: Likelihood, moment: Moment = 0
+    ) -> np.ndarray:
         """As :meth:`accumulate`."""
         backend = self.opened()
-        return backend.posterior(tile, backend.asarray(checked(templates, likelihood, np)), likelihood)
+        held = backend.asarray(checked(templates, likelihood, np))
+        return backend.posterior(tile, held, likelihood, moment)
 
     def log_odds(
         self, tile: Tile, templates: Array, likelihood: WindowLikelihood, part: slice = ALL

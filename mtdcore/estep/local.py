@@ -174,7 +174,8 @@ def local_sums(
     """
     xp, pixels = backend.xp, math.prod(likelihood.frame_shape)
     windows = _Windows.cut(tile, places, likelihood, backend)
-    at_angles = windows.log_odds(templates, likelihood, backend)
+    gain, energy = windows.gains(templates, likelihood, backend)
+    at_angles = _log_odds(gain, energy, likelihood, backend)
     peak = xp.max(at_angles, axis=1)
     at_places = peak + xp.log(xp.sum(xp.exp(at_angles - peak[:, None]), axis=1))
     log_odds = log_odds.copy()
@@ -186,20 +187,40 @@ def local_sums(
     shrink = np.where(owned[places], -log_norm[places], -np.inf)
     weights = xp.matrix_transpose(xp.exp(at_angles + backend.asarray(shrink)[:, None]))
     mass = xp.sum(weights, axis=1)
+    first, second, sums = weights, weights, None
+    if likelihood.amplitudes is not None:
+        variance = likelihood.noise_std**2
+        first, second = (
+            weights * xp.matrix_transpose(likelihood.amplitudes.moment(n, gain / variance, energy / variance))
+            for n in (1, 2)
+        )
+        sums = float(xp.sum(first)), float(xp.sum(second))
     frame = (likelihood.templates, *likelihood.frame_shape)
     covered = (
-        xp.broadcast_to(mass[:, None], (mass.shape[0], pixels))
+        xp.broadcast_to(xp.sum(second, axis=1)[:, None], (mass.shape[0], pixels))
         if windows.valid is None
-        else weights @ windows.valid
+        else second @ windows.valid
     )
     return window_sums(
         tile,
         likelihood,
         float(log_norm[tile.owned].sum()),
-        xp.reshape(weights @ windows.pixels, frame),
+        xp.reshape(first @ windows.pixels, frame),
         xp.reshape(covered, frame) + 0.0,
         backend.to_host(mass),
+        amplitudes=sums,
     )
+
+
+def _log_odds(gain: Array, energy: Array, likelihood: WindowLikelihood, backend: Backend) -> Array:
+    """(n, T) log (lam / K) + Lambda(x, k); arguments as :meth:`_Windows.gains` returns them."""
+    amplitudes, variance = likelihood.amplitudes, likelihood.noise_std**2
+    if amplitudes is None:
+        ratio = (gain - 0.5 * energy) / variance
+    else:
+        ratio = amplitudes.log_ratio(gain / variance, energy / variance)
+    log_prior = likelihood.template_bias + likelihood.log_activity - math.log(likelihood.templates)
+    return ratio + backend.asarray(log_prior)
 
 
 @dataclass(frozen=True)
@@ -228,8 +249,11 @@ class _Windows:
         valid = np.ones(tile.values.shape, bool) if tile.valid is None else tile.valid
         return cls(frames(tile.values), frames(valid))
 
-    def log_odds(self, stack: Array, likelihood: WindowLikelihood, backend: Backend) -> Array:
-        """(n, C K) log (lam / K) + Lambda(x, k), one matrix product (two where pixels are missing)."""
+    def gains(self, stack: Array, likelihood: WindowLikelihood, backend: Backend) -> tuple[Array, Array]:
+        """``<M, A_t F>`` (n, T) and ``||A_t F||^2`` (T,), or (n, T) where pixels are missing.
+
+        One matrix product, or two.
+        """
         xp, pixels = backend.xp, math.prod(likelihood.views.box_shape)
         inner = (slice(None), *likelihood.inner)
 
@@ -238,6 +262,5 @@ class _Windows:
 
         templates = xp.matrix_transpose(xp.reshape(stack, (-1, pixels)))
         energy = xp.sum(templates**2, axis=0) if self.valid is None else boxes(self.valid) @ templates**2
-        log_prior = likelihood.template_bias + likelihood.log_activity - math.log(likelihood.templates)
-        gain = boxes(self.pixels) @ templates - 0.5 * energy
-        return gain / likelihood.noise_std**2 + backend.asarray(log_prior)
+        gain = boxes(self.pixels) @ templates
+        return gain, energy

@@ -11,6 +11,7 @@ from ..data import Measurement
 from ..data.tiles import Tile
 from ..model.likelihood import Likelihood
 from .backends import Backend
+from .backends.base import Moment
 from .expectation import check_box_fits, check_target
 
 
@@ -31,10 +32,12 @@ class Posterior:
         self._target, self._likelihood, self._backend = backend.asarray(target), likelihood, backend
         self._seen: tuple[int, Likelihood, Array] | None = None
 
-    def __call__(self, tile: Tile) -> np.ndarray:
+    def __call__(self, tile: Tile, moment: Moment = 0) -> np.ndarray:
         """Weights as :meth:`mtdcore.estep.backends.Backend.posterior` gives them; tiles in order of micrographs are cheapest."""
         alone, templates = self.seen(tile.micrograph)
-        return self._backend.posterior(tile, templates, alone)
+        if alone.amplitudes is None:  # every power is 1
+            return self._backend.posterior(tile, templates, alone)
+        return self._backend.posterior(tile, templates, alone, moment)
 
     def seen(self, micrograph: int) -> tuple[Likelihood, Array]:
         """The likelihood of one micrograph, and (T, h, w) templates of the backend's library as it shows them."""
@@ -45,7 +48,7 @@ class Posterior:
 
 
 def posteriors(
-    measurement: Measurement, target: Array, likelihood: Likelihood, backend: Backend
+    measurement: Measurement, target: Array, likelihood: Likelihood, backend: Backend, moment: Moment = 0
 ) -> Iterator[tuple[Tile, np.ndarray]]:
     """(tile, posterior weights) of every tile of the likelihood's own cut.
 
@@ -54,6 +57,7 @@ def posteriors(
         target: see :class:`Posterior`.
         likelihood: bound to the measurement here.
         backend: scores the tiles.
+        moment: power of the amplitude whose posterior mean multiplies the weights.
 
     Raises:
         InputError: the micrographs are smaller than the box.
@@ -62,4 +66,4 @@ def posteriors(
     bound = likelihood.bind(measurement.shape)
     posterior = Posterior(target, bound, backend)
     for tile in bound.whitened(measurement).tiles(bound.geometry):
-        yield tile, posterior(tile)
+        yield tile, posterior(tile, moment)

@@ -99,11 +99,13 @@ def residual_spectrum(
         tile = next(raw.tiles(geometry))
         optics = bound.micrographs
         level = 1.0 if optics is None else float(optics.noise_ratio[tile.micrograph])
-        weights = templates = None
+        weights = squares = templates = None
         if posterior is not None:
-            weights = posterior(next(white.tiles(geometry)))
+            seen = next(white.tiles(geometry))
+            weights = posterior(seen, 1)
+            squares = weights if bound.amplitudes is None else posterior(seen, 2)
             templates = np.asarray(plain.of_micrograph(tile.micrograph).shown.apply(target)) / level
-        sums += _tile_sums(tile, weights, templates, level, side)
+        sums += _tile_sums(tile, weights, squares, templates, level, side)
     return sums.residual(max(bound.views.box_shape))
 
 
@@ -146,9 +148,23 @@ class _Sums:
 
 
 def _tile_sums(
-    tile: Tile, weights: np.ndarray | None, templates: np.ndarray | None, level: float, side: int
+    tile: Tile,
+    weights: np.ndarray | None,
+    squares: np.ndarray | None,
+    templates: np.ndarray | None,
+    level: float,
+    side: int,
 ) -> _Sums:
-    """Sums of one tile, over the pixels to which no copy of another tile contributes."""
+    """Sums of one tile, over the pixels to which no copy of another tile contributes.
+
+    Args:
+        tile: not filtered.
+        weights: (T, p, q) posterior of corners, times the amplitude there; None: there are no copies.
+        squares: the same times squared amplitudes.
+        templates: (T, h, w) in noise levels of the micrograph.
+        level: of the micrograph.
+        side: P of a piece.
+    """
     extent, reaches = tile.geometry.extent(tile.micrograph_shape), tile.geometry.reaches
     owned, read = tile.region
     near = tuple(
@@ -163,10 +179,10 @@ def _tile_sums(
     use = np.ones(left.shape, bool) if tile.valid is None else tile.valid[near][complete]
     taper = _taper(side)
     copies = None
-    if weights is not None and templates is not None:
+    if weights is not None and squares is not None and templates is not None:
         # the place of a copy among these pixels is the middle of its box
         middle = tuple(n // 2 - c.start for n, c in zip(templates.shape[1:], complete, strict=True))
-        copies = _Copies(weights, _power(templates, side), middle, _image(weights, templates)[complete])
+        copies = _Copies(squares, _power(templates, side), middle, _image(weights, templates)[complete])
         left = left - copies.image
     left = np.where(use, left, 0.0)
     sums = replace(_Sums.empty(side), total=float(left.sum()) * level, pixels=int(use.sum()))
@@ -190,7 +206,7 @@ class _Copies:
     """The copies of a tile.
 
     Attributes:
-        weights: (T, p, q) posterior of corners.
+        weights: (T, p, q) posterior of corners, times squared amplitudes.
         power: (T, P, P // 2 + 1) of the templates.
         middle: where among the pixels the middle of the box with the first corner lies.
         image: their posterior mean there.

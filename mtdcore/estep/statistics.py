@@ -79,7 +79,10 @@ class Statistics:
         ledger: (n, 5) NumPy float64, where micrographs are told apart: rows (micrograph, sites, valid pixels, residual
             energy at the target of the E-step, expected copies), by micrograph.
         total: sum of the valid pixels as they are, the offset among them.
-        footprint: ``sum_t A_t^T c_t`` of the shape of the target: ``<footprint, F>`` is what copies add to ``total``; None: unknown.
+        footprint: ``sum_t A_t^T c_t`` of the shape of the target, c_t here of amplitudes and not of their squares:
+            ``<footprint, F>`` is what copies add to ``total``; None: unknown.
+        amplitude_sum: sum of the posterior mean amplitudes of the copies.
+        amplitude_squares: the same of their squares.
 
     With likelihoods that tell micrographs apart, the sums over pixels weigh each by ``noise_std^2 / sigma_m^2``, as if
     all had the noise level ``noise_std``.
@@ -99,6 +102,8 @@ class Statistics:
     ledger: np.ndarray | None = None
     total: float = 0.0
     footprint: Array | None = None
+    amplitude_sum: float = 0.0
+    amplitude_squares: float = 0.0
 
     @classmethod
     def of(cls, sums: TemplateSums, views: Views, offset: float = 0.0) -> Statistics:
@@ -114,6 +119,8 @@ class Statistics:
         if margin:
             wide = views.framed(margin)
             frame = Quadratic(wide.adjoint(sums.backprojection), wide.normal(sums.coverage))
+        # squares of amplitudes to amplitudes: exact but for pixels that were not seen
+        share = sums.amplitude_sum / sums.amplitude_squares if sums.amplitude_squares else 1.0
         return cls(
             views.adjoint(inner.backprojection),
             views.normal(inner.coverage),
@@ -127,7 +134,9 @@ class Statistics:
             noise_std=sums.noise_std,
             frame=frame,
             total=sums.total + offset * sums.pixels,
-            footprint=views.adjoint(inner.coverage),
+            footprint=views.adjoint(inner.coverage) * share,
+            amplitude_sum=sums.amplitude_sum,
+            amplitude_squares=sums.amplitude_squares,
         )
 
     def __add__(self, other: Statistics) -> Statistics:
@@ -178,6 +187,29 @@ class Statistics:
             ledger=None
             if self.ledger is None
             else np.hstack([self.ledger[:, :1], self.ledger[:, 1:] * factor]),
+        )
+
+    def normalised(self) -> Statistics:
+        """Those of amplitudes whose mean is 1: that of the copies found goes to the target, as ``a F`` does not tell one from the other.
+
+        Parameter-expanded EM (Liu, Rubin and Wu 1998): without, F and the spread of a drift apart, and a prior shrinks F for nothing.
+        """
+        if not self.amplitude_sum > 0.0 or self.amplitude_sum == self.expected_count:
+            return self
+        mean = self.amplitude_sum / self.expected_count
+
+        def parts(whole: Quadratic) -> Quadratic:
+            return Quadratic(whole.right / mean, whole.normal.scaled(1.0 / mean**2))
+
+        whole = parts(self.quadratic)
+        return replace(
+            self,
+            right=whole.right,
+            normal=whole.normal,
+            frame=self.frame and parts(self.frame),
+            footprint=None if self.footprint is None else self.footprint / mean,
+            amplitude_sum=self.expected_count,
+            amplitude_squares=self.amplitude_squares / mean**2,
         )
 
     def moved(self, convert: Callable[[Array], Array]) -> Statistics:
@@ -235,6 +267,13 @@ class Statistics:
         """Expected squared residual of the measurement given the target, summed over the valid pixels."""
         xp = array_namespace(target)
         return self.energy + float(xp.sum(target * (self.normal(target) - 2.0 * self.right)))
+
+    def copy_energy(self, target: Array) -> float:
+        """``||A_t F||^2 / sigma^2`` of a copy of amplitude 1, in the mean over the copies; 0 where there are none."""
+        if not self.amplitude_squares > 0.0:
+            return 0.0
+        energy = float(array_namespace(target).sum(target * self.normal(target)))
+        return energy / self.amplitude_squares / self.noise_std**2
 
     def offset(self, target: Array) -> float | None:
         """Most likely offset of the measurement given the target: the mean of what its copies leave; None: unknown.

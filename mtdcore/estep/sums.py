@@ -13,7 +13,17 @@ from ..errors import ParameterError
 from ..model.likelihood import Likelihood
 
 #: The numbers that an E-step sums up.
-SCALARS = ("log_likelihood", "energy", "total", "expected_count", "empty_mass", "sites", "pixels")
+SCALARS = (
+    "log_likelihood",
+    "energy",
+    "total",
+    "expected_count",
+    "empty_mass",
+    "sites",
+    "pixels",
+    "amplitude_sum",
+    "amplitude_squares",
+)
 
 #: The fields that ``+`` adds.
 SUMMED = ("backprojection", "coverage", "class_mass", *SCALARS)
@@ -26,8 +36,8 @@ class TemplateSums:
     Attributes:
         backprojection: (T, B, B) float64 of the backend's library, B = box_size + 2 margin (of a box that is no square, both along
             each axis); posterior-weighted sum of
-            measurement pixels in the frame of each template.
-        coverage: (T, B, B) float64, posterior mass that saw each of those pixels.
+            measurement pixels in the frame of each template, each copy times its amplitude.
+        coverage: (T, B, B) float64, posterior mass that saw each of those pixels, each copy times its squared amplitude.
         class_mass: (C,) NumPy float64, posterior mass of the poses that show something of each class.
         log_likelihood: nats. Patch model: log p(valid pixels | F). Window model: evidence against "no copies".
         energy: sum of the squared valid pixels.
@@ -38,6 +48,8 @@ class TemplateSums:
         pixels: valid pixels that ``energy`` and ``total`` sum over.
         noise_std: noise level at which the posterior was computed.
         box_size: side L of the templates, or (height, width).
+        amplitude_sum: sum of the posterior mean amplitudes of the copies; ``expected_count`` where all are 1.
+        amplitude_squares: the same of their squares.
     """
 
     backprojection: Array
@@ -52,6 +64,8 @@ class TemplateSums:
     pixels: float
     noise_std: float
     box_size: Lengths
+    amplitude_sum: float
+    amplitude_squares: float
 
     @classmethod
     def zeros(cls, templates: int, likelihood: Likelihood, xp: Any = np) -> TemplateSums:
@@ -59,7 +73,7 @@ class TemplateSums:
         box_size, noise_std = plain(*likelihood.views.box_shape), likelihood.noise_std
         shape = (templates, *likelihood.frame_shape)
         empty, mass = xp.zeros(shape, dtype=xp.float64), np.zeros(likelihood.classes)
-        return cls(empty, empty, mass, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, noise_std, box_size)
+        return cls(empty, empty, mass, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, noise_std, box_size, 0.0, 0.0)
 
     def __add__(self, other: TemplateSums) -> TemplateSums:
         if not isinstance(other, TemplateSums):

@@ -93,6 +93,14 @@ class VolumeStatistics:
 _NUMBERS = tuple(f.name for f in fields(VolumeStatistics))[2:]
 
 
+def check_alike(likelihood: WindowLikelihood) -> None:
+    """Raise ParameterError where copies differ in amplitude, which scores of thousands of views do not know."""
+    if likelihood.amplitudes is not None:
+        raise ParameterError(
+            f"copies of a volume have one amplitude; got a likelihood with amplitude_std {likelihood.amplitude_std}: give one with 0."
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class _Sums:
     """Sums of some tiles: (T, r) posterior-weighted features, (T,) copies, and the numbers of the statistics."""
@@ -139,13 +147,14 @@ def volume_e_step(
         xp: array library that scores.
 
     Raises:
-        ParameterError: a volume or a likelihood of another box than the views.
+        ParameterError: a volume or a likelihood of another box than the views, or copies that differ in amplitude.
     """
     views = search.views
     if volume.shape != views.target_shape or likelihood.box_size != views.box_size:
         raise ParameterError(
             f"volume, likelihood and views should have one box; got {volume.shape}, {likelihood.box_size} and {views!r}."
         )
+    check_alike(likelihood)
     bound = likelihood.bind(measurement.shape)
     cut, scored = volume_cut(bound), _scored(volume, search)
     work = partial(_part, cut=cut, likelihood=bound, scored=scored, xp=xp)

@@ -54,6 +54,7 @@ class Detections:
         class_index: (N,) int64, which of the targets the copy shows; 0 where there is one.
         mirrored: (N,) bool, whether the copy looks like the mirror image of the target, its columns in reverse order, turned by
             that angle; None: copies are not mirrored.
+        amplitude: (N,) float64, how many times the copy shows the target, posterior mean given the pose; None: copies are alike.
     """
 
     micrograph: np.ndarray
@@ -65,6 +66,7 @@ class Detections:
     rotations: int
     class_index: np.ndarray
     mirrored: np.ndarray | None = None
+    amplitude: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.row)
@@ -128,10 +130,11 @@ class Detections:
             "log_odds": self.log_odds,
             "class": self.class_index,
             **({} if self.mirrored is None else {"mirrored": self.mirrored}),
+            **({} if self.amplitude is None else {"amplitude": self.amplitude}),
         }
 
     def records(self, sampling_rate: float | None = None) -> list[dict[str, int | float]]:
-        """One dictionary per copy: micrograph, row and column of the corner, rotation, angle, probability, log-odds, class, hand.
+        """One dictionary per copy: micrograph, row and column of the corner, rotation, angle, probability, log-odds, class, hand, amplitude.
 
         Args:
             sampling_rate: of a signal, samples per second: the column, which is the first sample of the copy, in seconds as well.
@@ -180,7 +183,8 @@ class Detections:
         return replace(self, **{name: getattr(self, name)[chosen] for name in names})
 
     def pick_columns(self, binning: int = 1) -> dict[str, Sequence[object]]:
-        """RELION's columns of picks: centres ``X = column + L // 2``, ``Y = row + L // 2``, psi = +360 k / K degrees, hand.
+        """RELION's columns of picks: centres ``X = column + L // 2``, ``Y = row + L // 2``, psi = +360 k / K degrees, hand; RELION has
+        no column for the amplitude of a particle, and reads over ours.
 
         Args:
             binning: pixels of the micrograph, along one side, in a pixel of the measurement.
@@ -194,6 +198,7 @@ class Detections:
             "rlnAutopickFigureOfMerit": [f"{odds:.6f}" for odds in self.log_odds],
             "mtdProbability": [f"{q:.6f}" for q in self.probability],
             **({} if self.mirrored is None else {"rlnIsFlip": [int(m) for m in self.mirrored]}),
+            **({} if self.amplitude is None else {"mtdAmplitude": [f"{a:.6f}" for a in self.amplitude]}),
         }
 
     def to_star(self, path: str | Path, micrographs: Sequence[str] | None = None, binning: int = 1) -> None:
@@ -266,7 +271,7 @@ def detect(
     engine, every = get_backend(backend), Poses.of(views)
     posterior, poses = Posterior(target, wide, engine), every.where(every.whole)
     between = len(every.whole) < views.count  # are there templates between pixels?
-    found, refined = [np.empty((0, 7))], None
+    found, refined = [np.empty((0, 8))], None
     for tile in wide.whitened(source).tiles(wide.geometry):
         grown, core = _grown(tile, reaches)
         weights = posterior(grown)
@@ -274,11 +279,11 @@ def detect(
             weights.reshape(len(every.whole), -1, *weights.shape[1:]).sum(axis=1) if between else weights
         )
         peaks = list(_peaks(weights, core, grown, threshold, reaches))
-        if between and peaks:
+        if peaks and (between or wide.amplitudes is not None):
+            alone, templates = posterior.seen(tile.micrograph)
             if refined is None or wide.micrographs is not None:
-                _, templates = posterior.seen(tile.micrograph)
                 refined = Places(engine.to_host(templates)[every.whole])
-            peaks = [_placed(peak, grown, refined) for peak in peaks]
+            peaks = [_placed(peak, grown, refined, alone, between) for peak in peaks]
         found.extend(peaks)
     table = np.vstack(found)
     table = table[np.lexsort((table[:, 2], table[:, 1], table[:, 0], -table[:, 4]))]
@@ -298,18 +303,29 @@ def detect(
         poses.rotations,
         pose.class_index,
         pose.mirrored if may_be_mirrored(views) else None,
+        None if wide.amplitudes is None else table[kept, 7],
     )
 
 
-def _placed(peak: np.ndarray, tile: Tile, places: Places) -> np.ndarray:
-    """A row of :func:`_peaks`, with the place of the copy between pixels."""
+def _placed(
+    peak: np.ndarray, tile: Tile, places: Places, likelihood: Likelihood, between: bool
+) -> np.ndarray:
+    """A row of :func:`_peaks`, with the place of the copy between pixels where there is one, and its amplitude there."""
     row, column, template = peak[1:4].astype(np.int64)
     window = tuple(
         slice(corner - read.start, corner - read.start + reach + 1)
         for corner, read, reach in zip((row, column), tile.region.read, tile.geometry.reaches, strict=True)
     )
     valid = None if tile.valid is None else tile.valid[window]
-    return np.array([*peak[:5], *places(tile.values[window], valid, int(template))])
+    pixels, amplitude, place = tile.values[window], 1.0, (0.0, 0.0)
+    if between:
+        place = places(pixels, valid, int(template))
+    if likelihood.amplitudes is not None:
+        gain, energy = (
+            n / likelihood.noise_std**2 for n in places.match(pixels, valid, int(template), *place)
+        )
+        amplitude = float(likelihood.amplitudes.moment(1, np.float64(gain), np.float64(energy)))
+    return np.array([*peak[:5], *place, amplitude])
 
 
 def _text(name: str, value: int | float) -> int | str:
@@ -337,7 +353,7 @@ def _grown(tile: Tile, reaches: tuple[int, ...]) -> tuple[Tile, tuple[slice, sli
 def _peaks(
     weights: np.ndarray, core: tuple[slice, slice], tile: Tile, threshold: float, reaches: tuple[int, ...]
 ) -> Iterator[np.ndarray]:
-    """(micrograph, row, column, template, probability, 0, 0) of the local maxima in the core that hold a copy.
+    """(micrograph, row, column, template, probability, 0, 0, 1) of the local maxima in the core that hold a copy.
 
     Args:
         weights: (C K, rows, columns) posterior on the sites that ``tile`` owns.
@@ -354,7 +370,7 @@ def _peaks(
     for i, j in np.argwhere((highest & (around >= threshold))[core]) + [s.start for s in core]:
         rows, columns = (slice(max(0, at - reach), at + reach + 1) for at, reach in ((i, down), (j, across)))
         template = int(np.argmax(weights[:, rows, columns].sum(axis=(1, 2), dtype=np.float64)))
-        yield np.array([tile.micrograph, top + i, left + j, template, around[i, j], 0.0, 0.0])
+        yield np.array([tile.micrograph, top + i, left + j, template, around[i, j], 0.0, 0.0, 1.0])
 
 
 def _apart(positions: np.ndarray, separations: tuple[int, int]) -> np.ndarray:

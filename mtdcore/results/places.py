@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..model.shifts import shift_matrices
+from ..model.shifts import moved, shift_matrices
 
 #: Places that are tried along an axis, in pixels from the corner of a copy on whole pixels, and the distance of two of them.
 _STEP = 0.5
@@ -47,11 +47,24 @@ class Places:
         down, right = _top(gain[i - 1 : i + 2, j - 1 : j + 2])
         return float(_STEPS[i] + _STEP * down), float(_STEPS[j] + _STEP * right)
 
+    def match(
+        self, window: np.ndarray, valid: np.ndarray | None, index: int, down: float, right: float
+    ) -> tuple[float, float]:
+        """``<M, S F>`` and ``||S F||^2`` over the valid pixels, S the shift of the template by this place; other arguments as there."""
+        seen = (
+            moved(self._templates[index][None], np.array([[down, right]]))[0]
+            if down or right
+            else self._templates[index]
+        )
+        if valid is not None:
+            window, seen = np.where(valid, window, 0.0), seen * valid
+        return float(np.vdot(seen, window)), float(np.vdot(seen, seen))
+
     def _at(self, index: int) -> np.ndarray:
         """(5, 5, h, w) one template at every place that is tried."""
         if index not in self._shifted:
-            moved = self._down @ self._templates[index]
-            self._shifted[index] = moved[:, None] @ self._right.swapaxes(1, 2)
+            down = self._down @ self._templates[index]
+            self._shifted[index] = down[:, None] @ self._right.swapaxes(1, 2)
         return self._shifted[index]
 
 

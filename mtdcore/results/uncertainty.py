@@ -73,7 +73,7 @@ def average_level(recovery: Recovery) -> float:
     Raises:
         InputError: the recovery found no copies to average.
     """
-    copies = recovery.expected_count
+    copies = recovery.statistics.amplitude_squares
     if not copies > 0.0:
         raise InputError(
             f"an average needs copies; the recovery expects {copies:g}: there is nothing to be sure of."
@@ -88,8 +88,8 @@ def unbiased_average(
 
     Where poses are in doubt part of the posterior mass lies on noise that looks like the target, and averages to the
     target. The share of information that poses leave, ``a = sum w^2 / sum w`` over all poses (Louis 1982, at pixels
-    where the target is flat), undoes it: ``F + (y - F) / a`` with noise ``sigma / sqrt(a p)``. Draws from there are as
-    spread as they should be where those from y (a = 1) are too narrow.
+    where the target is flat; where amplitudes differ, of ``(w m)^2`` and ``w q``), undoes it: ``F + (y - F) / a`` with noise
+    ``sigma / sqrt(a p)``. Draws from there are as spread as they should be where those from y (a = 1) are too narrow.
 
     Args:
         measurement: what was recovered from.
@@ -115,10 +115,14 @@ def unbiased_average(
         )
     level = average_level(recovery)
     mass = squares = 0.0
-    for _, found in posteriors(open_measurement(measurement), target, model, get_backend(backend)):
+    source, engine = open_measurement(measurement), get_backend(backend)
+    for _, found in posteriors(source, target, model, engine, moment=1):
         weights = np.asarray(found, dtype=np.float64)
         mass += float(weights.sum())
         squares += float(np.square(weights).sum())
+    if model.amplitudes is not None:
+        every = posteriors(source, target, model, engine, moment=2)
+        mass = sum(float(found.sum(dtype=np.float64)) for _, found in every)
     share = squares / mass
     return target + (recovery.aligned_average - target) / share, level / math.sqrt(share)
 

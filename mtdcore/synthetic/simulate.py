@@ -26,7 +26,7 @@ from .placement import random_corners
 _BLOCK = (256, 1024)  # rows, columns of pixels; part of what a seed means, and a chunk on disk
 _TRUTH_FILE = "truth.npz"  # beside the chunks
 _MOST_TRUTH = 1 << 30
-_PLACES, _ROTATIONS, _NOISE, _HANDS, _FRACTIONS = range(5)  # random streams of a micrograph
+_PLACES, _ROTATIONS, _NOISE, _HANDS, _FRACTIONS, _AMPLITUDES = range(6)  # random streams of a micrograph
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +41,7 @@ class Truth:
         angles: (N,) float64 in radians, counter-clockwise.
         rotation_indices: (N,) int64, k of angle ``2 pi k / K``; None for continuous rotations.
         mirrored: (N,) bool: copies that show the mirror image of the target, its columns in reverse order, turned by the angle; None: none does.
+        amplitudes: (N,) float64: how many times each copy shows the target; None: once.
     """
 
     target: np.ndarray
@@ -49,6 +50,7 @@ class Truth:
     angles: np.ndarray
     rotation_indices: np.ndarray | None
     mirrored: np.ndarray | None = field(default=None, kw_only=True)
+    amplitudes: np.ndarray | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +78,7 @@ def simulate(
     rotations: int | Literal["continuous"] | None = None,
     mirror: bool = False,
     subpixel: bool = False,
+    amplitude_std: float = 0.0,
     separation: float = 2,
     min_separation: int | None = None,
     seed: int = 0,
@@ -101,6 +104,7 @@ def simulate(
         subpixel: copies lie anywhere between pixels, moved by band-limited interpolation: each by a uniform fraction, from half a
             pixel up to half a pixel down, of its own along rows and along columns (not along an axis on which the target has one
             pixel). What leaves the box is cut off.
+        amplitude_std: standard deviation of the amplitudes of the copies, which are log-normal with mean 1; 0: all are 1.
         separation: smallest distance between two corners, before these fractions, along rows or along columns, in units of L: 2 is well
             separated, 1 non-overlapping; below 1, copies may overlap and add up. Along the shorter side of a target that is no
             square, no more than that side.
@@ -131,9 +135,11 @@ def simulate(
     views = Rotations(360 if angle_count is None else angle_count, plain(*box))
     if not views.exact:
         target *= disc(length)
-    for name, value in {"density": density, "separation": separation}.items():
+    for name, value in {"density": density, "separation": separation, "amplitude_std": amplitude_std}.items():
         if value is not None and not math.isfinite(value):
             raise ParameterError(f"{name} must be a finite number; got {value}.")
+    if amplitude_std < 0.0:
+        raise ParameterError(f"amplitude_std must be zero or a positive number; got {amplitude_std}.")
     height, width = _one("side", None if side is None else (side, side), "shape", shape)
     if height < box[0] or width < box[1] or micrographs < 1 or seed < 0:
         raise ParameterError(
@@ -165,7 +171,16 @@ def simulate(
         parts = [_stream(seed, m, _FRACTIONS).random((count, 2)) - 0.5 for m in range(micrographs)]
         fractions = np.concatenate(parts) * (np.array(box) > 1)
         positions = positions + np.hstack([np.zeros((len(positions), 1)), fractions])
-    truth = Truth(target, float(noise_std), positions, angles, indices, mirrored=mirrored)
+    amplitudes = None
+    if amplitude_std:
+        spread = math.sqrt(math.log1p(amplitude_std**2))
+        draws = np.concatenate(
+            [_stream(seed, m, _AMPLITUDES).standard_normal(count) for m in range(micrographs)]
+        )
+        amplitudes = np.exp(spread * draws - spread**2 / 2.0)
+    truth = Truth(
+        target, float(noise_std), positions, angles, indices, mirrored=mirrored, amplitudes=amplitudes
+    )
     parameters = {
         "shape": [int(height), int(width)],
         "count": int(count),
@@ -173,6 +188,7 @@ def simulate(
         "rotations": "continuous" if angle_count is None else int(angle_count),
         "mirror": bool(mirror),
         "subpixel": bool(subpixel),
+        "amplitude_std": float(amplitude_std),
         "min_separation": int(distance),
         "seed": int(seed),
         "micrographs": int(micrographs),
@@ -277,6 +293,8 @@ def _blocks(
                     images[of_hand] = rotate(image, truth.angles[copies[of_hand]].tolist())
         if len(copies) and truth.positions.dtype != np.int64:
             images = moved(images, (truth.positions - corners)[copies, 1:])
+        if truth.amplitudes is not None:
+            images = images * truth.amplitudes[copies, None, None]
         for (row, column), image in zip(offsets[inside], images, strict=True):
             top, left = max(row, 0), max(column, 0)
             patch = pixels[top : row + tall, left : column + wide]

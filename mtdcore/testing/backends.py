@@ -13,11 +13,24 @@ from .._base.typing import Lengths, Precision, plain
 from ..data import ArrayMeasurement
 from ..errors import ParameterError
 from ..estep.backends import Backend
+from ..estep.backends.base import Moment
 from ..estep.backends.competition import log_norm
 from ..estep.backends.reference import ReferenceBackend
 from ..estep.sums import TemplateSums
 from ..model.likelihood import WindowLikelihood
-from .cases import BOXES, MASKS, MODELS, PRECISIONS, RECTANGLES, TILES, TWO_BOXES, Case, Model, defined
+from .cases import (
+    AMPLITUDES,
+    BOXES,
+    MASKS,
+    MODELS,
+    PRECISIONS,
+    RECTANGLES,
+    TILES,
+    TWO_BOXES,
+    Case,
+    Model,
+    defined,
+)
 from .compare import assert_same_bits, assert_same_statistics
 from .matrix import matrix
 
@@ -131,10 +144,44 @@ class BackendConformance(ABC):
         assert isinstance(found, np.ndarray)
         np.testing.assert_allclose(found, expected, rtol=0, atol=self.rtol[backend.precision])
 
-    @matrix("backend, box_size, masked", PRECISIONS, TWO_BOXES, MASKS)
-    def test_log_odds_equal_the_reference(self, backend: Backend, box_size: int, masked: bool) -> None:
+    @matrix(
+        "backend, model, box_size, margin, masked, amplitude_std, tiles",
+        PRECISIONS,
+        MODELS[2:],
+        (*TWO_BOXES, (3, 7)),
+        (0, 1),
+        MASKS,
+        AMPLITUDES,
+        TILES,
+    )
+    def test_amplitudes_equal_the_reference(
+        self,
+        backend: Backend,
+        model: Model,
+        box_size: Lengths,
+        margin: int,
+        masked: bool,
+        amplitude_std: float,
+        tiles: str,
+    ) -> None:
+        """Copies that differ in amplitude: statistics, and the weights of one tile times amplitudes and their squares."""
+        room: Lengths = (0, margin) if isinstance(box_size, tuple) else margin
+        classes = (0.7, 0.3) if margin else None
+        case = Case(model, box_size, 2, room, masked, class_weights=classes, amplitude_std=amplitude_std)
+        self.assert_right(backend, case, tiles == "many tiles")
+        tile, likelihood = case.second_tile(backend.precision)
+        moments: tuple[Moment, ...] = (0, 1, 2)
+        for moment in moments:
+            found = backend.posterior(tile, backend.asarray(case.templates()), likelihood, moment)
+            expected = ReferenceBackend().posterior(tile, case.templates(), likelihood, moment)
+            np.testing.assert_allclose(found, expected, rtol=0, atol=self.rtol[backend.precision])
+
+    @matrix("backend, box_size, masked, amplitude_std", PRECISIONS, TWO_BOXES, MASKS, (0.0, AMPLITUDES[1]))
+    def test_log_odds_equal_the_reference(
+        self, backend: Backend, box_size: int, masked: bool, amplitude_std: float
+    ) -> None:
         """At every corner of one tile of many, halo included."""
-        case = Case("window", box_size, rotations=3, masked=masked)
+        case = Case("window", box_size, rotations=3, masked=masked, amplitude_std=amplitude_std)
         tile, likelihood = case.second_tile(backend.precision)
         likelihood = cast(WindowLikelihood, likelihood)
         found = backend.log_odds(tile, backend.asarray(case.templates()), likelihood)
@@ -144,13 +191,14 @@ class BackendConformance(ABC):
         np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
 
     @matrix(
-        "backend, model, box_size, margin, masked, weights",
+        "backend, model, box_size, margin, masked, weights, amplitude_std",
         PRECISIONS,
         MODELS[2:],
         (*TWO_BOXES, (4, 9)),
         (0, 2),
         MASKS,
         (None, (0.6, 0.3, 0.1)),
+        (0.0, AMPLITUDES[1]),
     )
     def test_parts_make_up_the_whole(
         self,
@@ -160,10 +208,13 @@ class BackendConformance(ABC):
         margin: int,
         masked: bool,
         weights: tuple[float, ...] | None,
+        amplitude_std: float,
     ) -> None:
         """Templates scored in two parts, the log-odds joined, each part projected."""
         views = 2 if isinstance(box_size, tuple) else 3
-        case = Case(model, box_size, views, margin, masked, class_weights=weights)
+        case = Case(
+            model, box_size, views, margin, masked, class_weights=weights, amplitude_std=amplitude_std
+        )
         tile, likelihood = case.second_tile(backend.precision)
         likelihood = cast(WindowLikelihood, likelihood)
         cut = likelihood.templates - 1
@@ -180,6 +231,8 @@ class BackendConformance(ABC):
             backprojection=np.concatenate([each.backprojection for each in sums]),
             coverage=np.concatenate([each.coverage for each in sums]),
             expected_count=sum(each.expected_count for each in sums),
+            amplitude_sum=sum(each.amplitude_sum for each in sums),
+            amplitude_squares=sum(each.amplitude_squares for each in sums),
             class_mass=np.sum([each.class_mass for each in sums], axis=0),
         )
         expected = ReferenceBackend().accumulate([tile], case.templates(), likelihood)

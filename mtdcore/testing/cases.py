@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -50,10 +50,12 @@ class Case:
     masked: bool = False
     noise_std: float = 0.7
     class_weights: tuple[float, ...] | None = None
+    amplitude_std: float = 0.0
 
     def __str__(self) -> str:
         height, width = self.box
-        return f"{self.model} L{height if height == width else f'{height}x{width}'} K{self.rotations} m{self.margin}{' masked' * self.masked}"
+        amplitudes = f" a{self.amplitude_std:g}" if self.amplitude_std else ""
+        return f"{self.model} L{height if height == width else f'{height}x{width}'} K{self.rotations} m{self.margin}{' masked' * self.masked}{amplitudes}"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -98,14 +100,18 @@ class Case:
     def likelihood(self, small_tiles: bool = False) -> Likelihood:
         """The bound model, in one tile per micrograph or in many."""
         common = (self.views, self.noise_std)
+        more: dict[str, Any] = {
+            "margin": self.margin,
+            "class_weights": self.class_weights,
+            "amplitude_std": self.amplitude_std,
+        }
         if self.model.startswith("patch"):
             patch = SmallTilePatchLikelihood if small_tiles else PatchLikelihood
             tied = 0.3 if self.model == "patch tied" else None
-            return patch(*common, tied, margin=self.margin, class_weights=self.class_weights)
+            return patch(*common, tied, **more)
         window = SmallTileWindowLikelihood if small_tiles else WindowLikelihood
         separation = max(1, max(self.box) // 2) if self.model == "window overlapping" else None
-        bare = window(*common, 4.0, separation, margin=self.margin, class_weights=self.class_weights)
-        return bare.bind(self.shape)
+        return window(*common, 4.0, separation, **more).bind(self.shape)
 
     def second_tile(self, dtype: str) -> tuple[Tile, Likelihood]:
         """One tile of many, and the model that cuts it."""
@@ -134,5 +140,7 @@ PRECISIONS = ("float32", "float64")
 TILES = ("one tile", "many tiles")
 #: Odd and even boxes below and above the size at which transforms take over from direct sums.
 BOXES, TWO_BOXES, MASKS = (1, 3, 4, 9, 10), (4, 9), (False, True)
+#: Copies that hardly differ in amplitude, and much.
+AMPLITUDES = (0.05, 0.8)
 #: A signal, one of three channels, and a box that moves along both axes.
 RECTANGLES = ((1, 6), (3, 7), (5, 2))

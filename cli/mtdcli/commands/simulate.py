@@ -50,6 +50,13 @@ class _Rotations(click.ParamType[int | str]):
 @option("--mirror", "Half of the copies show the mirror image of TARGET.", is_flag=True)
 @option("--subpixel", "Copies lie anywhere between pixels.", is_flag=True)
 @option(
+    "--amplitude-std",
+    "Standard deviation of the amplitudes of copies, which are log-normal with mean 1.",
+    click.FloatRange(min=0),
+    0.0,
+    metavar="S",
+)
+@option(
     "--min-separation",
     "Smallest distance of two copies, pixels. Default: two boxes.",
     COUNT,

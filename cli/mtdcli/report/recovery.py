@@ -30,6 +30,7 @@ def write_report(run: FinishedRun, truth_file: Path | None = None) -> None:
     """
     folder, parameters, result = run.folder, run.parameters, run.record.result
     box, share = parameters.box_size, result.data_share
+    spread = float(result.likelihood.get("amplitude_std", 0.0))
     truth = true_target(run.measurement, truth_file, box)
     micrographs, height, width = run.record.measurement.shape
     pictures, texts = location(run)
@@ -46,6 +47,7 @@ def write_report(run: FinishedRun, truth_file: Path | None = None) -> None:
         f"{parameters.rotations} rotation{'s' * (parameters.rotations > 1)}, {parameters.likelihood} likelihood, prior: {parameters.prior or 'none'}",
         facts=[
             ("copies expected", f"{result.expected_count:.1f}"),
+            *([("standard deviation of their amplitudes", f"{spread:.2g}")] if spread else []),
             ("noise standard deviation", f"{result.noise_std:.4g}"),
             *([("noise", result.noise)] if result.noise != "white" else []),
             ("evidence, nats", f"{result.evidence_nats:,.1f}"),

@@ -102,7 +102,17 @@ def accuracy(found: Detections, estimate: np.ndarray, simulation: Truth) -> dict
         "recall": matched.recall,
         "tolerance": TOLERANCE,
         **({"position_error": _off(matched, posed, simulation)} if between else {}),
+        **_alike(matched, posed, simulation),
     }
+
+
+def _alike(matched: Match, posed: Detections, simulation: Truth) -> dict[str, float | None]:
+    """Correlation of the amplitudes of the matched copies with the true ones, where both differ; None of fewer than three copies."""
+    if posed.amplitude is None or simulation.amplitudes is None:
+        return {}
+    found, true = matched.pairs.T
+    pairs = posed.amplitude[found], simulation.amplitudes[true]
+    return {"amplitude_correlation": float(np.corrcoef(*pairs)[0, 1]) if len(found) > 2 else None}
 
 
 def _off(matched: Match, posed: Detections, simulation: Truth) -> float | None:

@@ -97,6 +97,13 @@ class RunParameters:
         "model",
         "Copies lie between pixels: half pixels are scored where one is found (window). Default: no.",
     )
+    amplitude_std: float | Literal["auto"] = _option(
+        "model",
+        "Standard deviation of the amplitudes of copies about 1, their mean (window); auto: learned; 0: copies are alike.",
+        0.0,
+        metavar="S|auto",
+        kind=NumberOr("auto", minimum=0),
+    )
     likelihood: Literal["window", "patch"] = _option(
         "model", "Model of the measurement. window: whole copies; patch: as published.", "window"
     )
@@ -247,6 +254,7 @@ class RunParameters:
         for given, beside, what in (
             (self.min_separation is not None, self.likelihood == "patch", "--min-separation is of the window likelihood, not of --likelihood patch"),
             (self.expected_count is not None, self.likelihood == "patch", "--expected-count is of the window likelihood, not of --likelihood patch"),
+            (self.amplitude_std != 0.0, self.likelihood == "patch", "--amplitude-std is of the window likelihood, not of --likelihood patch"),
             (self.step != type(self).step, self.update != "gradient", "--step is of --update gradient"),
             (self.update == "denoising", self.prior is None, "--update denoising needs a --prior"),
             (self.starts is not None, images, "--starts counts random starts, and --initial gives an image"),

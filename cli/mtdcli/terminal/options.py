@@ -57,16 +57,16 @@ def measurement_output(function: F) -> F:
 
 
 class NumberOr(click.ParamType[float | str]):
-    """A positive number, or one of a few words.
+    """A number, or one of a few words.
 
     Args:
         words: accepted as they are.
-        minimum: smallest accepted number; 0 means any positive one.
+        minimum: smallest accepted number; None: any positive one.
     """
 
     name = "number"
 
-    def __init__(self, *words: str, minimum: float = 0.0) -> None:
+    def __init__(self, *words: str, minimum: float | None = None) -> None:
         self.words, self.minimum = words, minimum
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
@@ -77,8 +77,9 @@ class NumberOr(click.ParamType[float | str]):
             number = float(value)
         except ValueError:
             number = math.nan
-        if not (math.isfinite(number) and number > 0 and number >= self.minimum):
-            wanted = f"a number of at least {self.minimum:g}" if self.minimum else "a positive number"
+        least = self.minimum
+        if not math.isfinite(number) or (number <= 0.0 if least is None else number < least):
+            wanted = "a positive number" if least is None else "a number" + f" of at least {least:g}" * (least > -math.inf)
             self.fail(f"{value!r} is neither {' nor '.join(self.words)} nor {wanted}", param, ctx)
         return number
 

@@ -100,5 +100,19 @@ def check_subpixel(subpixel: bool, likelihood: object) -> None:
         )
 
 
+def check_amplitude_std(amplitude_std: object, likelihood: object) -> None:
+    """Raise ParameterError unless the spread of the amplitudes is "auto" or a number of at least 0, and 0 for the patch likelihood."""
+    if amplitude_std != "auto" and not (isinstance(amplitude_std, Real) and float(amplitude_std) >= 0.0):
+        raise ParameterError(
+            f'amplitude_std must be "auto" or a number of at least 0; got {amplitude_std!r}.'
+        )
+    whole = likelihood != "patch" and getattr(likelihood, "localises", True)
+    if amplitude_std != 0.0 and not whole:
+        raise ParameterError(
+            f"amplitudes of copies need the window likelihood, in which a copy is judged whole; got amplitude_std {amplitude_std!r} for "
+            "the patch likelihood: leave it out, or choose the window likelihood."
+        )
+
+
 def _whole(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from ...data.tiles import Tile
 from ...model.likelihood import Likelihood, WindowLikelihood
 from ..sums import TemplateSums
 from .library import ALL
+
+#: Power of the amplitude of a copy whose posterior mean multiplies its weight.
+Moment: TypeAlias = Literal[0, 1, 2]
 
 
 class Backend(Protocol):
@@ -78,13 +81,17 @@ class Backend(Protocol):
         """
         ...
 
-    def posterior(self, tile: Tile, templates: Array, likelihood: Likelihood) -> np.ndarray:
+    def posterior(
+        self, tile: Tile, templates: Array, likelihood: Likelihood, moment: Moment = 0
+    ) -> np.ndarray:
         """Posterior weights of one tile, on the host.
 
         Args:
             tile: as for :meth:`accumulate`.
             templates: likewise.
             likelihood: likewise.
+            moment: 1 or 2: each weight times the posterior mean of this power of the amplitude, given a copy there
+                (:class:`mtdcore.model.likelihood.amplitudes.Amplitudes`).
 
         Returns:
             Patch model: (patch rows, patch columns, T, 2L, 2L), shifts l as in docs/model.md 3.

@@ -45,6 +45,7 @@ def window_sums(
     coverage: Array,
     mass: np.ndarray,
     part: slice = slice(None),
+    amplitudes: tuple[float, float] | None = None,
 ) -> TemplateSums:
     """Sums of a tile of windows.
 
@@ -56,17 +57,22 @@ def window_sums(
         coverage: (t, B, B) float64.
         mass: (t,) posterior mass of each template at the owned corners.
         part: the t templates among those of the likelihood.
+        amplitudes: sums of the posterior mean amplitudes and of their squares; None: all are 1.
     """
+    count = float(mass.sum())
+    first, second = (count, count) if amplitudes is None else amplitudes
     return TemplateSums(
         backprojection,
         coverage,
         class_mass=by_class(mass, likelihood, part),
         log_likelihood=(float(log_norm) - likelihood.blank(tile)) / likelihood.neighbourhood,
-        expected_count=float(mass.sum()),
+        expected_count=count,
         empty_mass=0.0,
         **Owned.of(tile)._asdict(),
         noise_std=likelihood.noise_std,
         box_size=plain(*likelihood.views.box_shape),
+        amplitude_sum=first,
+        amplitude_squares=second,
     )
 
 
@@ -93,16 +99,19 @@ def patch_sums(
     variance = likelihood.noise_std**2
     blank = -owned.energy / (2.0 * variance) - 0.5 * owned.pixels * math.log(2.0 * math.pi * variance)
     shown = float(array_namespace(coverage).sum(coverage[(slice(None), *likelihood.inner)]))
+    count = shown / math.prod(likelihood.views.box_shape)
     return TemplateSums(
         backprojection,
         coverage,
         class_mass=class_mass,
         log_likelihood=log_norm + blank,
-        expected_count=shown / math.prod(likelihood.views.box_shape),
+        expected_count=count,
         empty_mass=empty_mass,
         **owned._asdict(),
         noise_std=likelihood.noise_std,
         box_size=plain(*likelihood.views.box_shape),
+        amplitude_sum=count,
+        amplitude_squares=count,
     )
 
 

@@ -28,6 +28,7 @@ from ..._base.typing import Array
 from ...data.tiles import Tile
 from ...model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
 from ..sums import TemplateSums, by_class
+from .base import Moment
 from .library import ALL, HostArrays, checked, checked_norm, window_model
 
 
@@ -49,11 +50,13 @@ class ReferenceBackend(HostArrays):
             total = total + _accumulate(tile, turned, likelihood)
         return total
 
-    def posterior(self, tile: Tile, templates: Array, likelihood: Likelihood) -> np.ndarray:
+    def posterior(
+        self, tile: Tile, templates: Array, likelihood: Likelihood, moment: Moment = 0
+    ) -> np.ndarray:
         """Posterior weights of one tile; see :meth:`Backend.posterior`."""
         turned = _float64(templates, likelihood)
         if likelihood.localises:
-            return _window_posterior(tile, turned, cast(WindowLikelihood, likelihood))
+            return _window_posterior(tile, turned, cast(WindowLikelihood, likelihood), moment)
         return _patch_posterior(tile, turned, cast(PatchLikelihood, likelihood))[0]
 
     def log_odds(
@@ -73,8 +76,7 @@ class ReferenceBackend(HostArrays):
     ) -> TemplateSums:
         """Statistics of some templates; see :meth:`Backend.project`."""
         turned = _float64(templates, window_model(likelihood), part)
-        log_odds = _window_log_odds(tile, turned, likelihood, part)
-        return _project(tile, log_odds, likelihood, checked_norm(log_norm, tile), part)
+        return _project(tile, turned, likelihood, checked_norm(log_norm, tile), part)
 
 
 def _float64(templates: Array, likelihood: Likelihood, part: slice = ALL) -> np.ndarray:
@@ -106,6 +108,7 @@ def _accumulate_patches(tile: Tile, turned: np.ndarray, likelihood: PatchLikelih
             backprojection[k][frame[0]] += weight * np.where(valid, pixels, 0.0)[frame[1]]
             coverage[k][frame[0]] += weight * valid[frame[1]]
     energy, total, count = _owned(tile)
+    shown = float(coverage[(slice(None), *likelihood.inner)].sum()) / math.prod(box)
     return replace(
         zero,
         backprojection=backprojection,
@@ -116,10 +119,12 @@ def _accumulate_patches(tile: Tile, turned: np.ndarray, likelihood: PatchLikelih
         - 0.5 * count * math.log(2.0 * math.pi * sigma**2),
         energy=energy,
         total=total,
-        expected_count=float(coverage[(slice(None), *likelihood.inner)].sum()) / math.prod(box),
+        expected_count=shown,
         empty_mass=empty_mass,
         sites=weights.shape[0] * weights.shape[1],
         pixels=count,
+        amplitude_sum=shown,
+        amplitude_squares=shown,
     )
 
 
@@ -179,35 +184,42 @@ def _frame(
 
 def _accumulate_windows(tile: Tile, turned: np.ndarray, likelihood: WindowLikelihood) -> TemplateSums:
     log_odds = _window_log_odds(tile, turned, likelihood)
-    return _project(tile, log_odds, likelihood, _log_norm(tile, log_odds, likelihood))
+    return _project(tile, turned, likelihood, _log_norm(tile, log_odds, likelihood))
 
 
-def _window_posterior(tile: Tile, turned: np.ndarray, likelihood: WindowLikelihood) -> np.ndarray:
-    """w(x, k) at the owned corners."""
+def _window_posterior(
+    tile: Tile, turned: np.ndarray, likelihood: WindowLikelihood, moment: Moment
+) -> np.ndarray:
+    """w(x, k) at the owned corners, times the posterior mean of a power of the amplitude."""
     log_odds = _window_log_odds(tile, turned, likelihood)
-    return _weights(tile, log_odds, _log_norm(tile, log_odds, likelihood))
+    weights = _weights(tile, log_odds, _log_norm(tile, log_odds, likelihood))
+    return weights * _moment(tile, turned, likelihood, moment)
 
 
 def _project(
     tile: Tile,
-    log_odds: np.ndarray,
+    turned: np.ndarray,
     likelihood: WindowLikelihood,
     log_norm: np.ndarray,
     part: slice = ALL,
 ) -> TemplateSums:
     """Statistics at the owned corners, given the log(1 + S) there."""
-    zero = TemplateSums.zeros(len(log_odds), likelihood)
+    zero, log_odds = (
+        TemplateSums.zeros(len(turned), likelihood),
+        _window_log_odds(tile, turned, likelihood, part),
+    )
     backprojection, coverage = zero.backprojection.copy(), zero.coverage.copy()
     weights = _weights(tile, log_odds, log_norm)
+    first, second = (weights * _moment(tile, turned, likelihood, order) for order in (1, 2))
     pixels, valid = _pixels(tile)
     around, (height, width) = [(m, m) for m in likelihood.margins], likelihood.frame_shape
     pixels = np.pad(np.where(valid, pixels, 0.0), around)
     valid = np.pad(valid, around)
     top, left = tile.owned[0].start, tile.owned[1].start
-    for (k, row, column), weight in np.ndenumerate(weights):
+    for k, row, column in np.ndindex(weights.shape):
         window = (slice(top + row, top + row + height), slice(left + column, left + column + width))
-        backprojection[k] += weight * pixels[window]
-        coverage[k] += weight * valid[window]
+        backprojection[k] += first[k, row, column] * pixels[window]
+        coverage[k] += second[k, row, column] * valid[window]
     energy, total, count = _owned(tile)
     nothing = np.full(log_odds.shape[1:], likelihood.log_activity)
     evidence = (log_norm - _log_norm(tile, nothing[None], likelihood)).sum() / likelihood.neighbourhood
@@ -222,6 +234,8 @@ def _project(
         expected_count=float(weights.sum()),
         sites=log_norm.size,
         pixels=count,
+        amplitude_sum=float(first.sum()),
+        amplitude_squares=float(second.sum()),
     )
 
 
@@ -250,16 +264,35 @@ def _window_log_odds(
     tile: Tile, turned: np.ndarray, likelihood: WindowLikelihood, part: slice = ALL
 ) -> np.ndarray:
     """(t, P, Q) log a_k = log (lam / K) + Lambda(x, k) at every corner of the pixels of a tile."""
+    gain, energy = _gains(tile, turned, likelihood)
+    amplitudes = likelihood.amplitudes
+    ratio = gain - 0.5 * energy if amplitudes is None else amplitudes.log_ratio(gain, energy)
+    log_prior = likelihood.template_bias[part] + likelihood.log_activity - math.log(likelihood.templates)
+    return ratio + log_prior[:, None, None]
+
+
+def _moment(
+    tile: Tile, turned: np.ndarray, likelihood: WindowLikelihood, order: Moment
+) -> np.ndarray | float:
+    """Posterior mean of a power of the amplitude of a copy at each owned corner; 1 where all are alike."""
+    amplitudes = likelihood.amplitudes
+    if order == 0 or amplitudes is None:
+        return 1.0
+    gain, energy = (values[(slice(None), *tile.owned)] for values in _gains(tile, turned, likelihood))
+    return np.asarray(amplitudes.moment(order, gain, energy))
+
+
+def _gains(tile: Tile, turned: np.ndarray, likelihood: WindowLikelihood) -> tuple[np.ndarray, np.ndarray]:
+    """(t, P, Q) each: <M, R_k F> / sigma^2 and ||R_k F||^2 / sigma^2 over the valid pixels of every window."""
     height, width = likelihood.views.box_shape
     pixels, valid = _pixels(tile)
     shape = (len(turned), pixels.shape[0] - height + 1, pixels.shape[1] - width + 1)
-    ratio = np.empty(shape)
+    gain, energy = np.empty(shape), np.empty(shape)
     for k, row, column in np.ndindex(shape):
         window = (slice(row, row + height), slice(column, column + width))
-        gain = (turned[k] * (pixels[window] - 0.5 * turned[k])).sum(where=valid[window])
-        ratio[k, row, column] = gain / likelihood.noise_std**2
-    log_prior = likelihood.template_bias[part] + likelihood.log_activity - math.log(likelihood.templates)
-    return ratio + log_prior[:, None, None]
+        gain[k, row, column] = (turned[k] * pixels[window]).sum(where=valid[window])
+        energy[k, row, column] = (turned[k] ** 2).sum(where=valid[window])
+    return gain / likelihood.noise_std**2, energy / likelihood.noise_std**2
 
 
 def _owned(tile: Tile) -> tuple[float, float, int]:

@@ -19,6 +19,7 @@ from ...errors import ParameterError
 from ..filters.optics import Micrographs, check_number
 from ..filters.whitening import Whitening
 from ..views import Views
+from .amplitudes import Amplitudes
 
 #: How far from 1 the weights of classes may sum.
 _TOLERANCE = 1e-6
@@ -55,6 +56,16 @@ class Found(Protocol):
     @property
     def empty_mass(self) -> float:
         """Posterior mass of the empty poses."""
+        ...
+
+    @property
+    def amplitude_sum(self) -> float:
+        """Sum of the posterior mean amplitudes of the copies."""
+        ...
+
+    @property
+    def amplitude_squares(self) -> float:
+        """Sum of the posterior mean squares of their amplitudes."""
         ...
 
     @property
@@ -98,6 +109,7 @@ class Likelihood(ABC):
         micrographs: what tells the micrographs apart; None: nothing does.
         offset: what every pixel reads where there is neither noise nor a copy, in the units of the measurement.
         whitening: the filter that makes the noise white; None: it is.
+        amplitude_std: standard deviation of the amplitudes of copies about 1, their mean; 0: all are alike.
     """
 
     views: Views
@@ -107,6 +119,7 @@ class Likelihood(ABC):
     micrographs: Micrographs | None = field(default=None, kw_only=True)
     offset: float = field(default=0.0, kw_only=True)
     whitening: Whitening | None = field(default=None, kw_only=True)
+    amplitude_std: float = field(default=0.0, kw_only=True)
 
     #: Whether a copy has one pose, so that its place can be told.
     localises: ClassVar[bool]
@@ -217,6 +230,11 @@ class Likelihood(ABC):
         return rows, columns
 
     @property
+    def amplitudes(self) -> Amplitudes | None:
+        """What scores and weights of poses become where copies differ in strength; None: they do not."""
+        return Amplitudes(self.amplitude_std**2) if self.amplitude_std else None
+
+    @property
     def copies(self) -> float:
         """Expected number of copies in the measurement; 0 where the model has no such number."""
         return 0.0
@@ -270,6 +288,10 @@ class Likelihood(ABC):
         """The same model at another offset."""
         return replace(self, offset=offset)
 
+    def with_amplitude_std(self, amplitude_std: float) -> Self:
+        """The same model of copies whose amplitudes spread so much; itself where nothing changes."""
+        return self if amplitude_std == self.amplitude_std else replace(self, amplitude_std=amplitude_std)
+
     def __post_init__(self) -> None:
         if not (math.isfinite(self.noise_std) and self.noise_std > 0):
             raise ParameterError(
@@ -278,6 +300,10 @@ class Likelihood(ABC):
         if not math.isfinite(self.offset):
             raise ParameterError(
                 f"offset must be a finite number in the units of the measurement; got {self.offset}."
+            )
+        if not (math.isfinite(self.amplitude_std) and self.amplitude_std >= 0.0):
+            raise ParameterError(
+                f"amplitude_std must be zero or a positive finite number; got {self.amplitude_std}."
             )
         if min(self.margins) < 0:
             raise ParameterError(f"margin must be zero or a positive number of pixels; got {self.margin}.")

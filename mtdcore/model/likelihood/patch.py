@@ -43,6 +43,11 @@ class PatchLikelihood(Likelihood):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.amplitude_std:
+            raise ParameterError(
+                "amplitudes of copies need the window likelihood, in which a copy is judged whole; got amplitude_std "
+                f"{self.amplitude_std} for the patch likelihood: leave it out, or choose the window likelihood."
+            )
         most = [n // 2 for n in self.views.box_shape]
         if any(margin > half for margin, half in zip(self.margins, most, strict=True)):
             raise ParameterError(

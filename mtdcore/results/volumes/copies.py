@@ -15,7 +15,7 @@ from ...data import Measurement, open_measurement
 from ...data.micrographs.star import write_star
 from ...errors import ParameterError
 from ...estep.backends.matrix import Basis, Scores
-from ...estep.volumes import Search, TilePosterior, volume_cut, with_views
+from ...estep.volumes import Search, TilePosterior, check_alike, volume_cut, with_views
 from ...model.likelihood import WindowLikelihood
 from ...model.volumes import so3
 
@@ -106,8 +106,12 @@ def find_copies(
         search: the views.
         least: smallest probability that is listed.
         xp: array library that scores.
+
+    Raises:
+        ParameterError: copies that differ in amplitude.
     """
     source = open_measurement(measurement)
+    check_alike(likelihood)
     model = with_views(likelihood, search.views).bind(source.shape)
     every = [v for v in (search.views, search.coarse) if v is not None]
     bases = [Basis(v.box_size, v.band) for v in every]

@@ -152,6 +152,7 @@ static Kernel wrap(void (*kernel)(A...)) {
 
 static const std::map<std::string, shim::Kernel> registry = {
 #define KERNEL(name) {#name, shim::wrap(name)}
+    KERNEL(amplitude_odds),    KERNEL(amplitude_weights),
     KERNEL(correlate_spectra), KERNEL(backproject_spectra), KERNEL(patch_posterior),   KERNEL(window_odds),
     KERNEL(slide_log_sum),     KERNEL(window_normaliser),   KERNEL(window_weights), KERNEL(patch_direct),
     KERNEL(cut_windows),       KERNEL(row_log_sums),        KERNEL(row_shares),

@@ -18,6 +18,7 @@ from mtdcore.testing import Case, assert_same_statistics
 
 _PATCH = Case("patch tied", 9, 2, margin=2, masked=True)
 _WINDOW = Case("window overlapping", 6, 3, margin=1, masked=True)
+_APART = replace(_WINDOW, amplitude_std=0.6)
 _DIRECT, _SMALL = Case("patch", 4, 3, margin=1), Case("patch", 4, 3)
 
 
@@ -27,7 +28,7 @@ def _assert_right(backend: CudaBackend, case: Case) -> None:
     assert_same_statistics(found, expected, 1e-5 if backend.precision == "float32" else 1e-11)
 
 
-@pytest.mark.parametrize("case", [_PATCH, _WINDOW], ids=str)
+@pytest.mark.parametrize("case", [_PATCH, _WINDOW, _APART], ids=str)
 def test_one_rotation_at_a_time(
     host_device: Any, precision: Any, case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -42,6 +43,7 @@ def test_one_rotation_at_a_time(
         (_SMALL, "patch_small_4"),
         (_PATCH, "patch_posterior"),
         (_WINDOW, "window_weights"),
+        (_APART, "amplitude_weights"),
     ],
     ids=str,
 )
@@ -50,7 +52,20 @@ def test_the_path_follows_from_the_box(host_device: Any, case: Case, kernel: str
     host_device.kernel = lambda name, precision: launched.append(name) or compiled(name, precision)
     _assert_right(CudaBackend(host_device), case)
     assert kernel in launched
-    assert ("correlate_spectra" in launched) == (case.box_size > 8 or case is _WINDOW)
+    assert ("correlate_spectra" in launched) == (case.box_size > 8 or case in (_WINDOW, _APART))
+
+
+def test_matrices_leave_copies_of_different_amplitude_to_the_transforms(host_device: Any) -> None:
+    """Their rows know one amplitude: a path that ignored it would be quietly wrong."""
+    launched, compiled = set(), host_device.kernel
+    host_device.kernel = lambda name, precision: launched.add(name) or compiled(name, precision)
+    case = Case("window", 6, 136, noise_std=6.0)
+    case.accumulate(CudaBackend(host_device))
+    assert "row_shares" in launched
+    launched.clear()
+    _assert_right(CudaBackend(host_device), replace(case, amplitude_std=0.6))
+    assert "amplitude_weights" in launched
+    assert "row_shares" not in launched
 
 
 def test_many_rotations_of_a_small_box_take_the_transforms(host_device: Any) -> None:

@@ -21,7 +21,7 @@ from ....data.tiles import Tile
 from ....errors import DeviceError, ParameterError
 from ....model.likelihood import Likelihood, WindowLikelihood
 from ...sums import TemplateSums
-from ..base import Backend
+from ..base import Backend, Moment
 from ..library import ALL, check_settings, checked_norm, host, window_model
 from .patches import Patches
 from .scored import EStep
@@ -105,9 +105,11 @@ class ArrayBackend:
             total = total + _scored(step, tile).statistics()
         return total
 
-    def posterior(self, tile: Tile, templates: Array, likelihood: Likelihood) -> np.ndarray:
+    def posterior(
+        self, tile: Tile, templates: Array, likelihood: Likelihood, moment: Moment = 0
+    ) -> np.ndarray:
         """Posterior weights of one tile; see :meth:`Backend.posterior`."""
-        return _scored(EStep(self, templates, likelihood), tile).posterior()
+        return _scored(EStep(self, templates, likelihood), tile).posterior(moment)
 
     def log_odds(
         self, tile: Tile, templates: Array, likelihood: WindowLikelihood, part: slice = ALL

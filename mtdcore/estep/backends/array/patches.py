@@ -12,6 +12,7 @@ from ...._base.typing import Array
 from ....data.tiles import Tile
 from ....model.likelihood import PatchLikelihood
 from ...sums import TemplateSums, by_class
+from ..base import Moment
 from ..collect import Owned, patch_sums
 from .scored import COPIES, Chunks, EStep, Scored
 from .sums import correlate, log_sum, torus
@@ -62,7 +63,7 @@ class Patches(Scored):
                 log_norm = xp.logaddexp(log_norm, log_sum(found, (1, 2, 3)))
             yield image, seen, log_norm, scores
 
-    def posterior(self) -> np.ndarray:
+    def posterior(self, moment: Moment) -> np.ndarray:
         """(patch rows, patch columns, K, 2L, 2L)."""
         like, whole = self.likelihood, []
         shown = [np.delete(np.arange(2 * n), n) for n in self.box]

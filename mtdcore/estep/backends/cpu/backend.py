@@ -16,6 +16,7 @@ from ....errors import ParameterError
 from ....model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
 from ...sums import TemplateSums
 from ..array.backend import general
+from ..base import Moment
 from ..library import ALL, HostArrays, check_settings, checked, checked_norm, window_model
 from ..ordered import ordered
 from ..precision import needed_precision
@@ -93,14 +94,16 @@ class CpuBackend(HostArrays):
             with self._running() as run:
                 yield from (plans.windows(tile).statistics(tile, run) for tile in tiles)
 
-    def posterior(self, tile: Tile, templates: Array, likelihood: Likelihood) -> np.ndarray:
+    def posterior(
+        self, tile: Tile, templates: Array, likelihood: Likelihood, moment: Moment = 0
+    ) -> np.ndarray:
         """Posterior weights of one tile; see :meth:`Backend.posterior`."""
         arrays = general(self, likelihood)
         if arrays is not None:
-            return arrays.posterior(tile, templates, likelihood)
+            return arrays.posterior(tile, templates, likelihood, moment)
         plans = self._plans(templates, likelihood)
         if likelihood.localises:
-            return plans.windows(tile).posterior(tile)
+            return plans.windows(tile).posterior(tile, moment)
         return plans.patches(tile).posterior(tile)
 
     def log_odds(

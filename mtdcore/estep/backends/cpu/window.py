@@ -19,6 +19,7 @@ import numpy as np
 from ....data.tiles import Tile
 from ....model.likelihood import WindowLikelihood
 from ...sums import TemplateSums
+from ..base import Moment
 from ..collect import window_sums
 from ..library import ALL
 from . import kernels
@@ -69,6 +70,7 @@ class _Workspace(NamedTuple):
     """Arrays that one task uses at a time."""
 
     space: np.ndarray
+    second: np.ndarray
     row: np.ndarray
     mass: np.ndarray
     work: np.ndarray
@@ -96,6 +98,7 @@ class WindowPlan:
         self.likelihood, self.dtype, self.part = likelihood, dtype, part
         self.turned = turned / likelihood.noise_std**2
         self.energies = 0.5 * turned**2 / likelihood.noise_std**2
+        self.amplitudes = likelihood.amplitudes
         self.log_rate = (
             likelihood.log_activity - math.log(likelihood.templates) + likelihood.template_bias[part]
         )
@@ -120,17 +123,20 @@ class WindowPlan:
         """The same for a log(1 + S) that more templates than these went into."""
         return self._sums(self._view(tile), log_norm.astype(self.dtype), run)
 
-    def posterior(self, tile: Tile) -> np.ndarray:
-        """(K, owned rows, owned columns) weights."""
+    def posterior(self, tile: Tile, moment: Moment = 0) -> np.ndarray:
+        """(K, owned rows, owned columns) weights, times a power of the amplitude."""
         view, margin = self._view(tile), self.likelihood.margins[1]
         log_norm = self._log_partition(self._log_odds(view), tile)
         weights = np.empty((len(self.turned), *log_norm.shape), self.dtype)
         top, left = (s.start for s in tile.owned)
         for pair in self._owned_pairs(tile):
             prepared, space = self._prepare(view, log_norm, pair), self._workspace()
+            squared = moment == 2 and self.amplitudes is not None
+            held, ignored = space.second if squared else space.space, self._no_sums()
             for k in range(len(self.turned)):
-                block_kernels.weigh_blocks(k, *self._weighing(view, prepared), *space, *self._stages)
-                for block, found in zip(pair, from_space(space.space, self.side), strict=True):
+                weighing = *self._weighing(view, prepared), *space, *self._stages
+                block_kernels.weigh_blocks(k, *weighing, ignored, moment == 0)
+                for block, found in zip(pair, from_space(held, self.side), strict=True):
                     here = found[margin : margin + len(block.rows), margin : margin + len(block.columns)]
                     weights[k][_inside(block, top, left)] = here
             self._free.append(space)
@@ -150,7 +156,12 @@ class WindowPlan:
             seen = np.ones(values.shape, self.dtype) if valid is None else valid.astype(self.dtype)
         if valid is not None and masked:
             values = np.where(valid, values, self.dtype.type(0))
-        offsets = self.log_rate if masked else self.log_rate - self.energies.sum(axis=(1, 2))
+        if masked:
+            offsets = self.log_rate
+        elif self.amplitudes is None:
+            offsets = self.log_rate - self.energies.sum(axis=(1, 2))
+        else:
+            offsets = self.log_rate + self.amplitudes.log_ratio(0.0, self._whole_energies)
         return _View(tile, np.ascontiguousarray(values), seen, masked, offsets.astype(self.dtype))
 
     def _log_odds(self, view: _View, run: Run = map) -> np.ndarray:
@@ -209,13 +220,16 @@ class WindowPlan:
         tasks = [(k, prepared[first::slices]) for k in range(len(self.turned)) for first in range(slices)]
         frame = self.likelihood.box_size + 2 * self.likelihood.margins[1]
         backprojection, coverage = np.zeros((2, len(self.turned), frame, frame))
-        mass = np.zeros(len(self.turned))
+        mass, first, second = np.zeros((3, len(self.turned)))
         for (k, _), found in zip(tasks, run(partial(self._project, view), tasks), strict=True):
             backprojection[k] += found[0]
             coverage[k] += found[1]
-            mass[k] += found[2]
+            mass[k] += found[2][0]
+            first[k] += found[2][len(found[2]) // 2]
+            second[k] += found[2][-1]
         total = float(log_norm.sum(dtype=np.float64))
-        return window_sums(view.tile, self.likelihood, total, backprojection, coverage, mass, self.part)
+        sums = None if self.amplitudes is None else (float(first.sum()), float(second.sum()))
+        return window_sums(view.tile, self.likelihood, total, backprojection, coverage, mass, self.part, sums)
 
     def _prepare(self, view: _View, log_norm: np.ndarray, pair: Sequence[Block]) -> _Pair:
         margin, space = self.likelihood.margins[1], self._workspace()
@@ -231,20 +245,22 @@ class WindowPlan:
 
     def _project(
         self, view: _View, task: tuple[int, list[_Pair]]
-    ) -> tuple[np.ndarray, np.ndarray | float, float]:
-        """(B, B) back-projection and coverage of some pairs by one template, and the sum of their weights."""
+    ) -> tuple[np.ndarray, np.ndarray | float, np.ndarray]:
+        """(B, B) back-projection and coverage of some pairs by one template, and the sums of their weights."""
         (k, prepared), space = task, self._workspace()
         projected = cells(self.side, self.side // LANES, dtype=self.dtype)
         covered = np.zeros(0 if view.seen is None else projected.size, self.dtype)
-        mass = 0.0
+        sums = self._no_sums()
         for pair in prepared:
-            mass += block_kernels.project_blocks(
-                k, *self._weighing(view, pair), *space, *self._stages, projected, covered
+            own = self._no_sums()
+            block_kernels.project_blocks(
+                k, *self._weighing(view, pair), *space, *self._stages, own, projected, covered
             )
+            sums += own
         found = self._frame(projected, space)
-        coverage = mass if view.seen is None else self._frame(covered, space)
+        coverage = float(sums[-1]) if view.seen is None else self._frame(covered, space)
         self._free.append(space)
-        return found, coverage, mass
+        return found, coverage, sums
 
     # ---------------------------------------------------------------- pieces
 
@@ -255,7 +271,7 @@ class WindowPlan:
     def _scoring(self, view: _View) -> tuple[Any, ...]:
         """Arguments that all kernels share after the spectra."""
         energies = self._energy_spectra if view.masked else self._spectra[:0]
-        return view.masked, self._spectra, energies, view.offsets
+        return view.masked, self._spectra, energies, self._amplitude_rows, view.offsets
 
     def _weighing(self, view: _View, pair: _Pair) -> tuple[Any, ...]:
         """Arguments that the kernels of owned corners share."""
@@ -265,7 +281,9 @@ class WindowPlan:
     def _workspace(self) -> _Workspace:
         if self._free:
             return self._free.pop()
-        shapes = ((self.side, self.side // LANES | 1), (self.side,), (1,), (2, self.side))
+        space, nothing, kinds = (self.side, self.side // LANES | 1), (1,), len(self._no_sums())
+        second = nothing if self.amplitudes is None else space
+        shapes = (space, second, (self.side,), (kinds,), (2, self.side))
         return _Workspace(*(cells(*shape, dtype=self.dtype) for shape in shapes))
 
     def _spectrum(
@@ -288,6 +306,24 @@ class WindowPlan:
         frame = np.arange(-margin, length + margin) % self.side
         whole = from_space(space.space, self.side)[0]
         return np.asarray(whole[np.ix_(frame, frame)], dtype=np.float64) / self.side**2
+
+    def _no_sums(self) -> np.ndarray:
+        """Zeros for the sums of weights, and of those times amplitudes and times their squares where these differ."""
+        return np.zeros(1 if self.amplitudes is None else 3)
+
+    @cached_property
+    def _whole_energies(self) -> np.ndarray:
+        """(K,) ``||A_t F||^2 / sigma^2``."""
+        return np.asarray(2.0 * self.energies.sum(axis=(1, 2)))
+
+    @cached_property
+    def _amplitude_rows(self) -> np.ndarray:
+        """(K, 3) coefficients of the kernels, (0, 3) where copies are alike."""
+        if self.amplitudes is None:
+            return np.zeros((0, 3), self.dtype)
+        variance = np.full(len(self.turned), self.amplitudes.variance)
+        slope = 1.0 / (1.0 + variance * self._whole_energies)
+        return np.stack([variance, slope, 0.5 * variance * slope], axis=1).astype(self.dtype)
 
     @cached_property
     def _spectra(self) -> np.ndarray:

@@ -13,6 +13,10 @@ spectrum                N / LANES bands of N cells: lanes are LANES neighbouring
 ======================  =================================================================================
 
 Columns are transformed where they lie; between the two passes squares of LANES x LANES are transposed in registers.
+
+Where copies differ in amplitude (docs/model.md 7), ``amplitudes`` holds v, 1 / (1 + v e) and v / (2 (1 + v e)) of each template, and is
+empty otherwise. Scores are then gains g first, beside minus half the energy e in a ``second`` space where invalid pixels change it;
+weights are times the amplitude in ``space`` and times its square in ``second``.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from ...._base.numerics.kernels import kernel
 from .kernels import LOG_ZERO
 from .lanes.emitter import CELL, LANES
 from .lanes.fft import transform
-from .lanes.math import log
+from .lanes.math import exp, log
 from .lanes.simd import fold_log_sum, multiply_cells, project_cells, transpose, weigh
 
 _kernel = kernel(error_model="numpy")
@@ -83,17 +87,125 @@ def _correlate(
 
 
 @_kernel
+def _gains(
+    k,
+    image,
+    seen,
+    masked,
+    templates,
+    energies,
+    amplitudes,
+    row,
+    space,
+    second,
+    step,
+    bands,
+    side,
+    work,
+    radices,
+    twiddles,
+):
+    """Scores of template k as :func:`_correlate` leaves them; where amplitudes differ, gains and what is lost apart."""
+    apart = masked and amplitudes.size > 0
+    _correlate(
+        k,
+        image,
+        seen,
+        masked and not apart,
+        templates,
+        energies,
+        row,
+        space,
+        step,
+        bands,
+        side,
+        work,
+        radices,
+        twiddles,
+    )
+    if apart:
+        _correlate(
+            k, seen, seen, False, energies, energies, row, second, step, bands, side, work, radices, twiddles
+        )
+
+
+@_kernel
+def _log_ratios(count, k, space, second, start, step, masked, amplitudes):
+    """Gains of ``count`` cells to log-likelihood ratios in place; what depends on the template alone is among the offsets."""
+    variance, slope, bend = amplitudes[k, 0], amplitudes[k, 1], amplitudes[k, 2]
+    one = amplitudes.dtype.type(1)
+    half = one / (one + one)
+    for y in range(count):
+        at = start + y * step
+        gains, lost = space[at : at + CELL], second[at : at + CELL]
+        if masked:
+            for a in range(CELL):
+                grown = one - (variance + variance) * lost[a]
+                score = gains[a] + lost[a] + half * variance * gains[a] * gains[a]
+                gains[a] = score / grown - half * log(grown)
+        else:
+            for a in range(CELL):
+                gains[a] = gains[a] * (slope + bend * gains[a])
+
+
+@_kernel
+def _compare_band(b, count, k, masked, amplitudes, space, second, step, work, radices, twiddles):
+    """Gains of one band of columns to log-likelihood ratios of copies that differ in amplitude."""
+    if masked:
+        transform(second, b * CELL, step, work, LANES, radices, twiddles)
+    _log_ratios(count, k, space, second, b * CELL, step, masked, amplitudes)
+
+
+@_kernel
+def _weigh_amplitudes(
+    count, k, space, second, start, step, masked, amplitudes, offsets, log_norm, at, paired, sums
+):
+    """Gains of ``count`` cells to weights times amplitudes, and times their squares to ``second`` where ``paired``.
+
+    The three cells of ``sums`` gain those of the weights, of these, and of those.
+    """
+    variance, slope, bend, offset = amplitudes[k, 0], amplitudes[k, 1], amplitudes[k, 2], offsets[k]
+    one = amplitudes.dtype.type(1)
+    half = one / (one + one)
+    mass, first, squares = sums[:CELL], sums[CELL : 2 * CELL], sums[2 * CELL : 3 * CELL]
+    for y in range(count):
+        here = start + y * step
+        gains, norm = space[here : here + CELL], log_norm[at + y * CELL : at + (y + 1) * CELL]
+        lost = second[here : here + CELL]
+        for a in range(CELL):
+            gain, shrink = gains[a], slope
+            if masked:
+                grown = one - (variance + variance) * lost[a]
+                shrink = one / grown
+                score = (gain + lost[a] + half * variance * gain * gain) * shrink - half * log(grown)
+            else:
+                score = gain * (slope + bend * gain)
+            weight = exp(score + offset - norm[a])
+            mean = shrink * (one + variance * gain)
+            square = weight * (mean * mean + variance * shrink)
+            weighed = weight * mean
+            mass[a] += weight
+            first[a] += weighed
+            squares[a] += square
+            gains[a] = weighed
+            if paired:
+                lost[a] = square
+
+
+@_kernel
 def score_blocks(
     image,
     seen,
     masked,
     templates,
     energies,
+    amplitudes,
     offsets,
     valid,
     peak,
     total,
     space,
+    second,
     row,
     mass,
     work,
@@ -107,12 +219,14 @@ def score_blocks(
         seen: spectrum of their validity, used when ``masked``.
         masked: whether template energies depend on invalid pixels.
         templates: (K, 2 N^2) conjugate spectra of the templates over sigma^2 N^2.
-        energies: the same for minus the templates' energies per pixel.
+        energies: the same for minus half the templates' energies per pixel.
+        amplitudes: (K, 3), or (0, 3) where copies are alike.
         offsets: (K,) to add to the scores.
         valid: number of corners along an axis.
         peak: bands x ``valid`` cells.
         total: workspace like ``peak``.
         space: workspace, N rows.
+        second: the same where amplitudes differ, else one cell.
         row: workspace of N cells.
         mass: unused: the workspace is that of :func:`project_blocks`.
         work: workspace of 2 N cells.
@@ -124,15 +238,17 @@ def score_blocks(
     peak[:] = LOG_ZERO
     total[:] = 0
     for k in range(offsets.size):
-        _correlate(
+        _gains(
             k,
             image,
             seen,
             masked,
             templates,
             energies,
+            amplitudes,
             row,
             space,
+            second,
             step,
             bands,
             side,
@@ -142,21 +258,61 @@ def score_blocks(
         )
         for b in range(bands):
             transform(space, b * CELL, step, work, LANES, radices, twiddles)
+            if amplitudes.size:
+                _compare_band(b, valid, k, masked, amplitudes, space, second, step, work, radices, twiddles)
             fold_log_sum(valid, space, b * CELL, step, offsets, k, peak, total, b * valid * CELL)
     for i in range(peak.size):
         peak[i] += log(total[i])
 
 
 @_kernel
-def _weigh_band(b, reach, k, offsets, log_norm, mass, space, step, work, radices, twiddles):
-    """Scores of one band of columns, ready but for the transform along them, to weights; returns their sum."""
+def _weigh_band(
+    b,
+    reach,
+    k,
+    masked,
+    amplitudes,
+    offsets,
+    log_norm,
+    mass,
+    space,
+    second,
+    paired,
+    sums,
+    step,
+    work,
+    radices,
+    twiddles,
+):
+    """Scores of one band of columns, ready but for the transform along them, to weights, which join ``sums``."""
     transform(space, b * CELL, step, work, LANES, radices, twiddles)
     mass[:] = 0
-    weigh(reach, space, b * CELL, step, offsets, k, log_norm, b * reach * CELL, mass)
-    count = 0.0
-    for a in range(CELL):
-        count += mass[a]
-    return count
+    first = b * reach * CELL
+    if amplitudes.size:
+        if masked:
+            transform(second, b * CELL, step, work, LANES, radices, twiddles)
+        _weigh_amplitudes(
+            reach,
+            k,
+            space,
+            second,
+            b * CELL,
+            step,
+            masked,
+            amplitudes,
+            offsets,
+            log_norm,
+            first,
+            paired,
+            mass,
+        )
+    else:
+        weigh(reach, space, b * CELL, step, offsets, k, log_norm, first, mass)
+    for kind in range(mass.size // CELL):
+        count = 0.0
+        for a in range(CELL):
+            count += mass[kind * CELL + a]
+        sums[kind] += count
 
 
 @_kernel
@@ -167,24 +323,76 @@ def weigh_blocks(
     masked,
     templates,
     energies,
+    amplitudes,
     offsets,
     log_norm,
     reach,
     space,
+    second,
     row,
     mass,
     work,
     radices,
     twiddles,
+    sums,
+    alone,
 ):
-    """Weights of template k in two blocks, left in ``space``; see :func:`project_blocks`."""
+    """Weights of template k in two blocks, left in ``space``, and in ``second``; see :func:`project_blocks`.
+
+    ``alone``: the weights themselves, whatever the amplitudes.
+    """
     side = work.size // (2 * CELL)
     step, bands = (side // LANES | 1) * CELL, -(-reach // LANES)
-    _correlate(
-        k, image, seen, masked, templates, energies, row, space, step, bands, side, work, radices, twiddles
+    _gains(
+        k,
+        image,
+        seen,
+        masked,
+        templates,
+        energies,
+        amplitudes,
+        row,
+        space,
+        second,
+        step,
+        bands,
+        side,
+        work,
+        radices,
+        twiddles,
     )
     for b in range(bands):
-        _weigh_band(b, reach, k, offsets, log_norm, mass, space, step, work, radices, twiddles)
+        if alone and amplitudes.size:
+            transform(space, b * CELL, step, work, LANES, radices, twiddles)
+            _compare_band(b, reach, k, masked, amplitudes, space, second, step, work, radices, twiddles)
+            weigh(reach, space, b * CELL, step, offsets, k, log_norm, b * reach * CELL, mass)
+            continue
+        _weigh_band(
+            b,
+            reach,
+            k,
+            masked,
+            amplitudes,
+            offsets,
+            log_norm,
+            mass,
+            space,
+            second,
+            amplitudes.size > 0,
+            sums,
+            step,
+            work,
+            radices,
+            twiddles,
+        )
+
+
+@_kernel
+def _spread(space, b, reach, step, side, work, radices, twiddles):
+    """One band of columns of weights, which the first ``reach`` rows hold, transformed along them."""
+    for y in range(reach, side):
+        space[y * step + b * CELL : y * step + (b + 1) * CELL] = 0
+    transform(space, b * CELL, step, work, 0, radices, twiddles)
 
 
 @_kernel
@@ -195,43 +403,80 @@ def project_blocks(
     masked,
     templates,
     energies,
+    amplitudes,
     offsets,
     log_norm,
     reach,
     space,
+    second,
     row,
     mass,
     work,
     radices,
     twiddles,
+    sums,
     projected,
     covered,
 ):
-    """Back-projection of two blocks by their weights of template k, which are summed and returned.
+    """Back-projection of two blocks by their weights of template k.
 
     ``log_norm`` holds bands x ``reach`` cells of log(1 + S), infinite where there is no owned corner; the first ``reach``
-    rows and columns of a block hold such corners. ``mass`` is a workspace of one cell. ``projected`` (N^2 / LANES cells)
+    rows and columns of a block hold such corners. ``mass`` is a workspace of a cell for each of the (1,) or, where amplitudes differ,
+    (3,) float64 ``sums``, which gain the weights, those times amplitudes, and times their squares. ``projected`` (N^2 / LANES cells)
     gains the spectrum of the back-projection, ``covered`` that of the coverage unless it is empty. The rest is as in
     :func:`score_blocks`; ``seen`` is also used for the coverage.
     """
     side = work.size // (2 * CELL)
     step, bands = (side // LANES | 1) * CELL, -(-reach // LANES)
-    count = 0.0
-    _correlate(
-        k, image, seen, masked, templates, energies, row, space, step, bands, side, work, radices, twiddles
+    paired = amplitudes.size > 0 and covered.size > 0
+    _gains(
+        k,
+        image,
+        seen,
+        masked,
+        templates,
+        energies,
+        amplitudes,
+        row,
+        space,
+        second,
+        step,
+        bands,
+        side,
+        work,
+        radices,
+        twiddles,
     )
     for b in range(bands):
-        count += _weigh_band(b, reach, k, offsets, log_norm, mass, space, step, work, radices, twiddles)
-        for y in range(reach, side):
-            space[y * step + b * CELL : y * step + (b + 1) * CELL] = 0
-        transform(space, b * CELL, step, work, 0, radices, twiddles)
+        _weigh_band(
+            b,
+            reach,
+            k,
+            masked,
+            amplitudes,
+            offsets,
+            log_norm,
+            mass,
+            space,
+            second,
+            paired,
+            sums,
+            step,
+            work,
+            radices,
+            twiddles,
+        )
+        _spread(space, b, reach, step, side, work, radices, twiddles)
+        if paired:
+            _spread(second, b, reach, step, side, work, radices, twiddles)
     for band in range(side // LANES):
         _band(space, step, band, bands, row, 0, side, work, radices, twiddles)
         at = band * side * CELL
         project_cells(side, image, at, row, 0, projected, at)
+        if paired:
+            _band(second, step, band, bands, row, 0, side, work, radices, twiddles)
         if covered.size:
             project_cells(side, seen, at, row, 0, covered, at)
-    return count
 
 
 @_kernel

@@ -18,6 +18,7 @@ from ....errors import DeviceError
 from ....model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
 from ...sums import TemplateSums
 from ..array.backend import ArrayBackend, general
+from ..base import Moment
 from ..collect import Owned, owned_sites
 from ..library import ALL, check_settings, checked, host, window_model
 from ..precision import needed_precision
@@ -122,12 +123,13 @@ class CudaBackend:
             return _PATCH_TILE
         margin = likelihood.margins[1]
         halo = 2 * likelihood.geometry.halos[1] + likelihood.geometry.reaches[1]
-        if matrix_is_faster(likelihood.box_size, likelihood.templates):
+        if likelihood.amplitudes is None and matrix_is_faster(likelihood.box_size, likelihood.templates):
             # scores are held between the two products
             held = _MEMORY_SHARE * self.device.total_bytes() / (5 * likelihood.templates)
             return min(_LARGEST_TILE, math.isqrt(int(held)))
         share = _MEMORY_SHARE * self.device.total_bytes() / _TILES
-        per_pixel = np.dtype(self.precision).itemsize * (likelihood.templates + 7)
+        maps = likelihood.templates * (1 if likelihood.amplitudes is None else 2)
+        per_pixel = np.dtype(self.precision).itemsize * (maps + 7)
         side = next(side for side, most in _TORUS if halo <= most)
         while side > _TORUS[0][0] and side**2 * per_pixel > share:
             side //= 2
@@ -153,16 +155,18 @@ class CudaBackend:
             owned = Owned(float(energy), summed, sites, pixels)
             return step.model.statistics(total.frames, self.to_host(total.scores), owned)
 
-    def posterior(self, tile: Tile, templates: Array, likelihood: Likelihood) -> np.ndarray:
+    def posterior(
+        self, tile: Tile, templates: Array, likelihood: Likelihood, moment: Moment = 0
+    ) -> np.ndarray:
         """Posterior weights of one tile; see :meth:`Backend.posterior`."""
         with self._on_device():
             arrays = general(self, likelihood)
             if arrays is not None:
-                return arrays.posterior(tile, templates, likelihood)
+                return arrays.posterior(tile, templates, likelihood, moment)
             step = _EStep(self.device, self._held(templates, likelihood), likelihood, self.precision)
             ((group, sent),) = staged(self.device, grouped([tile], step.key))
             path = step.spectral_path(group.precision, tile)
-            maps = path.weights(step.model.gather(sent, self.xp))
+            maps = path.weights(step.model.gather(sent, self.xp), moment)
             return step.model.posterior(self.to_host(maps), tile)
 
     def log_odds(
@@ -274,8 +278,10 @@ class _EStep:
         return MatrixPath(self._device, kernels, self._turned, self.model)
 
     def _suits_matrices(self, tile: Tile) -> bool:
-        """Whether products of matrices are faster for this tile, and right enough."""
+        """Whether products of matrices are faster for this tile, and right enough; their rows know one amplitude."""
         model, like = self.model, self.likelihood
+        if like.amplitudes is not None:
+            return False
         if isinstance(model, WindowModel):
             suits = matrix_is_faster(like.box_size, like.templates) and model.sees_valid_pixels_only(tile)
         else:
@@ -296,8 +302,9 @@ class _EStep:
         side = self.likelihood.box_size + 2 * self.likelihood.margins[1]
         xp = self._device.xp
         frames = xp.zeros((2, self.likelihood.templates, side, side), dtype=np.float64)
-        classes = self.likelihood.classes
-        return Sums(frames, xp.zeros(2 + (classes if classes > 1 else 0), dtype=np.float64))
+        classes, apart = self.likelihood.classes, self.likelihood.amplitudes is not None
+        scores = 2 + (classes if classes > 1 else 0) + 2 * apart
+        return Sums(frames, xp.zeros(scores, dtype=np.float64))
 
     def path(self, precision: str, tile: Tile) -> Path:
         """The way for tiles like this one."""

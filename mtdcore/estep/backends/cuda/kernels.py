@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,7 +35,7 @@ _ROW_THREADS = 512
 ZEROS, ONES = -(1 << 30), -(1 << 30) - 1
 
 #: The text of the kernels, in order: the other files build on the first.
-_SOURCES = ("kernels", "kernels_matrix", "kernels_patches", "kernels_small")
+_SOURCES = ("kernels", "kernels_amplitudes", "kernels_matrix", "kernels_patches", "kernels_small")
 
 #: Shared memory of a block of ``slide_log_sum``, so that a multiprocessor holds several.
 _SLIDE_SHARED = 36 << 10
@@ -45,6 +45,25 @@ _NULL: Any = np.uintp(0)
 
 #: Largest extent of a grid in y and z.
 _GRID_LIMIT = 65535
+
+
+class Amplitudes(NamedTuple):
+    """What the maps of copies that differ in amplitude come with, which then hold gains alone.
+
+    Attributes:
+        variance: v > 0 of the amplitudes.
+        lost: half the energy of each template, (K,) real, or, where invalid pixels change it, as the maps.
+        bias: (K,) real, added to the log-likelihood ratios of each template.
+    """
+
+    variance: float
+    lost: Array
+    bias: Array
+
+    def part(self, cut: slice, items: slice) -> Amplitudes:
+        """Of some templates and items."""
+        lost = self.lost[cut] if self.lost.ndim == 1 else self.lost[cut, items]
+        return Amplitudes(self.variance, lost, self.bias[cut])
 
 
 def source() -> str:
@@ -176,16 +195,22 @@ class Kernels:
         return evidence, empty
 
     def window_posterior(
-        self, maps: Array, corners: Array, log_activity: float, separation: int
+        self,
+        maps: Array,
+        corners: Array,
+        log_activity: float,
+        separation: int,
+        amplitudes: Amplitudes | None = None,
     ) -> tuple[Array, Array]:
         """The posterior of a copy at each corner, which competes with its neighbours; :meth:`window_weights` goes on.
 
         Args:
-            maps: (K, M, N1, N2) real, Lambda at every corner.
+            maps: (K, M, N1, N2) real, Lambda at every corner; gains where amplitudes differ.
             corners: (M, 6) int32 per tile: rows and columns of corners, then first and last owned row, first
                 and last owned column (half-open).
             log_activity: log lambda.
             separation: minimum separation d in pixels.
+            amplitudes: of copies that differ in it.
 
         Returns:
             (M, N1, N2) real, log(1 + S) at owned corners and infinity elsewhere, and (M, G, 2) float64 partial sums:
@@ -200,10 +225,33 @@ class Kernels:
         log_prior = self.real.type(log_activity - math.log(rotations))
         odds = self.xp.empty((items, rows, columns), dtype=self.real)
         grid = (self._grid(packs), min(items, _GRID_LIMIT), 1)
-        self._launch("window_odds", grid, (maps, corners, odds, log_prior), (rotations, items, rows, columns))
+        sizes = (rotations, items, rows, columns)
+        if amplitudes is None:
+            self._launch("window_odds", grid, (maps, corners, odds, log_prior), sizes)
+        else:
+            arrays, numbers = self._apart(amplitudes, maps, (corners, odds), log_prior)
+            self._launch("amplitude_odds", grid, (maps, *arrays), (*numbers, *sizes))
         return self.compete(odds, corners, log_activity, separation)
 
-    def window_weights(self, maps: Array, normaliser: Array, log_prior: float, out: Array) -> None:
+    def _apart(
+        self, amplitudes: Amplitudes, maps: Array, others: tuple[Array, ...], log_prior: np.floating
+    ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """Arguments of the kernels of copies that differ in amplitude: arrays and reals, then whether energies differ between windows."""
+        everywhere = amplitudes.lost.ndim > 1
+        self._check("lost", amplitudes.lost, self.real, tuple(maps.shape) if everywhere else (len(maps),))
+        self._check("bias", amplitudes.bias, self.real, (len(maps),))
+        variance = self.real.type(amplitudes.variance)
+        return (amplitudes.lost, amplitudes.bias, *others, variance, log_prior), (everywhere,)
+
+    def window_weights(
+        self,
+        maps: Array,
+        normaliser: Array,
+        log_prior: float,
+        out: Array,
+        amplitudes: Amplitudes | None = None,
+        moment: int = 0,
+    ) -> None:
         """Gains to posterior weights.
 
         Args:
@@ -211,6 +259,8 @@ class Kernels:
             normaliser: (M, N1, N2) real, of these items.
             log_prior: log(lambda / K), K the number of all rotations.
             out: like ``maps``, or the same; becomes w at owned corners and 0 elsewhere.
+            amplitudes: of copies that differ in it, those of these maps.
+            moment: power of the amplitude whose posterior mean multiplies the weights.
         """
         rotations, items, *plane = maps.shape
         self._check("maps", maps, self.real, (rotations, items, *plane))
@@ -218,8 +268,13 @@ class Kernels:
         self._check("out", out, self.real, (rotations, items, *plane))
         packs, layers = self._packs(plane, 4), min(items, _GRID_LIMIT)
         grid = (self._grid(packs), layers, min(rotations, max(1, self._blocks // layers)))
-        arguments = (maps, normaliser, out, self.real.type(log_prior))
-        self._launch("window_weights", grid, arguments, (rotations, items, packs))
+        prior = self.real.type(log_prior)
+        if amplitudes is None:
+            self._launch("window_weights", grid, (maps, normaliser, out, prior), (rotations, items, packs))
+        else:
+            arrays, numbers = self._apart(amplitudes, maps, (normaliser, out), prior)
+            sizes = (*numbers, moment, rotations, items, packs)
+            self._launch("amplitude_weights", grid, (maps, *arrays), sizes)
 
     def compete(
         self, odds: Array, corners: Array, log_activity: float, separation: int

@@ -15,8 +15,9 @@ from ...._base.typing import Array
 from ....data.tiles import Tile
 from ....model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
 from ...sums import TemplateSums
+from ..base import Moment
 from ..collect import Owned, patch_sums
-from .kernels import Kernels
+from .kernels import Amplitudes, Kernels
 from .staging import StagedTile
 
 #: From this power of two on, one up to so many times longer than needed is still faster (both sides of a square).
@@ -60,15 +61,28 @@ class Model(Protocol):
         """The items of these tiles."""
         ...
 
-    def normalise(self, maps: Array, items: Items, kernels: Kernels) -> tuple[Array, Array | None]:
+    def normalise(
+        self, maps: Array, items: Items, kernels: Kernels, amplitudes: Amplitudes | None = None
+    ) -> tuple[Array, Array | None]:
         """From gains (K, M, N1, N2): (2,) float64, evidence, and empty mass or count; and the normalisers (M, N1, N2).
 
         No normalisers: gains have become weights in place, and :meth:`weigh` has nothing to do.
         """
         ...
 
-    def weigh(self, maps: Array, normaliser: Array, out: Array, kernels: Kernels) -> None:
-        """Weights of some gains (k, m, N1, N2) and the normalisers of their items; ``out`` may be ``maps``."""
+    def weigh(
+        self,
+        maps: Array,
+        normaliser: Array,
+        out: Array,
+        kernels: Kernels,
+        amplitudes: Amplitudes | None = None,
+        moment: Moment = 0,
+    ) -> None:
+        """Weights of some gains (k, m, N1, N2) and the normalisers of their items; ``out`` may be ``maps``.
+
+        Where amplitudes differ, those of these gains; weights are times the posterior mean of a power of the amplitude.
+        """
         ...
 
     def posterior(self, maps: Array, tile: Tile) -> np.ndarray:
@@ -80,7 +94,7 @@ class Model(Protocol):
         ...
 
     def statistics(self, frames: Array, scores: Any, owned: Owned) -> TemplateSums:
-        """Sums of an E-step: frames (2, K, B, B), host scores (2,) or (2 + C,), and what the tiles own."""
+        """Sums of an E-step: frames (2, K, B, B), host scores as :class:`.paths.Sums` has them, and what the tiles own."""
         ...
 
 
@@ -136,14 +150,24 @@ class PatchModel:
         valid = [self._patches(m[t.tile.owned]) for m, t in zip(masks, tiles, strict=True)]
         return Items(xp.concatenate(pixels), xp.concatenate(valid))
 
-    def normalise(self, maps: Array, items: Items, kernels: Kernels) -> tuple[Array, Array | None]:
+    def normalise(
+        self, maps: Array, items: Items, kernels: Kernels, amplitudes: Amplitudes | None = None
+    ) -> tuple[Array, Array | None]:
         """Log-sum-exp over all poses of a patch."""
         evidence, empty = kernels.patch_posterior(
             maps, self.likelihood.box_size, self.log_shown, self.log_empty
         )
         return kernels.xp.stack((evidence.sum(), empty.sum())), None
 
-    def weigh(self, maps: Array, normaliser: Array, out: Array, kernels: Kernels) -> None:
+    def weigh(
+        self,
+        maps: Array,
+        normaliser: Array,
+        out: Array,
+        kernels: Kernels,
+        amplitudes: Amplitudes | None = None,
+        moment: Moment = 0,
+    ) -> None:
         """See :meth:`normalise`: maps are weights."""
 
     def posterior(self, maps: Array, tile: Tile) -> np.ndarray:
@@ -216,16 +240,28 @@ class WindowModel:
         """Whether the frames of its windows, margin included, hold no invalid pixel and stay in the micrograph."""
         return tile.valid is None and tile.holds_frames(self.likelihood.margins[1])
 
-    def normalise(self, maps: Array, items: Items, kernels: Kernels) -> tuple[Array, Array | None]:
+    def normalise(
+        self, maps: Array, items: Items, kernels: Kernels, amplitudes: Amplitudes | None = None
+    ) -> tuple[Array, Array | None]:
         """Competition of corners closer than the minimum separation."""
         like = self.likelihood
-        normaliser, sums = kernels.window_posterior(maps, items.corners, like.log_activity, like.separation)
+        normaliser, sums = kernels.window_posterior(
+            maps, items.corners, like.log_activity, like.separation, amplitudes
+        )
         return sums.sum(axis=(0, 1)), normaliser
 
-    def weigh(self, maps: Array, normaliser: Array, out: Array, kernels: Kernels) -> None:
+    def weigh(
+        self,
+        maps: Array,
+        normaliser: Array,
+        out: Array,
+        kernels: Kernels,
+        amplitudes: Amplitudes | None = None,
+        moment: Moment = 0,
+    ) -> None:
         """Posterior of a template at each owned corner."""
         log_prior = self.likelihood.log_activity - math.log(self.likelihood.templates)
-        kernels.window_weights(maps, normaliser, log_prior, out)
+        kernels.window_weights(maps, normaliser, log_prior, out, amplitudes, moment)
 
     def posterior(self, maps: Array, tile: Tile) -> np.ndarray:
         """Weights of the owned corners."""
@@ -238,14 +274,18 @@ class WindowModel:
     def statistics(self, frames: Array, scores: Any, owned: Owned) -> TemplateSums:
         """Evidence against "no copies" (docs/model.md 7)."""
         like = self.likelihood
+        # the sums of amplitudes come last, where these differ
+        first, squares = scores[-2:] if like.amplitudes is not None else (scores[1], scores[1])
         return TemplateSums(
             backprojection=frames[0],
             coverage=frames[1],
-            class_mass=np.array(scores[2:] if like.classes > 1 else scores[1:]),
+            class_mass=np.array(scores[2 : 2 + like.classes] if like.classes > 1 else scores[1:2]),
             log_likelihood=float(scores[0]) / like.neighbourhood,
             expected_count=float(scores[1]),
             empty_mass=0.0,
             **owned._asdict(),
             noise_std=like.noise_std,
             box_size=like.box_size,
+            amplitude_sum=float(first),
+            amplitude_squares=float(squares),
         )

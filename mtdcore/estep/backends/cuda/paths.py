@@ -12,8 +12,9 @@ from array_api_compat import array_namespace
 
 from ...._base.typing import Array
 from ....model.likelihood import Likelihood
+from ..base import Moment
 from .device import Device
-from .kernels import SHARED_LIMIT, Kernels
+from .kernels import SHARED_LIMIT, Amplitudes, Kernels
 from .models import Items, Model, PatchModel
 
 #: Largest box for the fused kernel: its work grows as L^4 (predicted crossover; not measured yet).
@@ -33,7 +34,8 @@ class Sums:
 
     Attributes:
         frames: (2, K, B, B) float64, back-projection and coverage.
-        scores: (2,) float64: evidence in nats, and mass of the empty poses or expected count.
+        scores: (2,) float64: evidence in nats, and mass of the empty poses or expected count; then the mass of each class where there
+            are several, and the sums of amplitudes and of their squares where these differ.
     """
 
     frames: Array
@@ -112,6 +114,10 @@ class SpectralPath:
         bias = kernels.xp.asarray(likelihood.template_bias)
         self._bias = bias.astype(kernels.real) if likelihood.template_bias.any() else None
         energy = (turned**2).sum(axis=(1, 2)) / (2.0 * likelihood.noise_std**2)
+        self._amplitudes: Amplitudes | None = None
+        if likelihood.amplitudes is not None:
+            variance = likelihood.amplitudes.variance
+            self._amplitudes = Amplitudes(variance, energy.astype(kernels.real), bias.astype(kernels.real))
         self._level = (bias - energy).astype(
             kernels.real
         )  # of the gains where energies are the same everywhere
@@ -119,33 +125,45 @@ class SpectralPath:
         self._rows, self._columns = (kernels.xp.asarray(lags % n) for n in torus)
         self._half = (torus[0], torus[1] // 2 + 1)
         self._spectrum_bytes = math.prod(self._half) * kernels.complex.itemsize
-        # the maps; pixels and validity with their spectra; odds, sums along rows, competition
-        self.bytes_per_item = self._spectrum_bytes * (len(turned) + 7)
+        # the maps, and energies beside them; pixels and validity with their spectra; odds, sums along rows, competition
+        maps = len(turned) * (1 if self._amplitudes is None else 2)
+        self.bytes_per_item = self._spectrum_bytes * (maps + 7)
 
     def sums(self, items: Items) -> Sums:
         """See :meth:`Path.sums`."""
-        maps, pixels, valid = self._gains(items)
+        maps, pixels, valid, amplitudes = self._gains(items)
         xp, like = self._kernels.xp, self._model.likelihood
-        scores, normaliser = self._model.normalise(maps, items, self._kernels)
-        found = [self._backproject(maps, cut, normaliser, pixels, valid) for cut in self._cuts(len(items))]
+        scores, normaliser = self._model.normalise(maps, items, self._kernels, amplitudes)
+        cuts = self._cuts(len(items))
+        if amplitudes is None:
+            found = [self._backproject(maps, cut, normaliser, pixels, valid) for cut in cuts]
+        else:
+            assert normaliser is not None  # the window model
+            found = [self._apart(maps, cut, normaliser, pixels, valid, amplitudes) for cut in cuts]
         frames, mass = (
-            xp.concatenate(parts, axis=-3 if i == 0 else 0)
+            xp.concatenate(parts, axis=-3 if i == 0 else -1)
             for i, parts in enumerate(zip(*found, strict=True))
         )
-        return Sums(frames, with_classes(scores, mass, like))
+        if amplitudes is None:
+            return Sums(frames, with_classes(scores, mass, like))
+        scores = with_classes(scores, mass[0], like)
+        return Sums(frames, array_namespace(scores).concat((scores, mass[1:].sum(axis=1))))
 
-    def weights(self, items: Items) -> Array:
-        """(K, M, N1, N2) posterior weights at each shift or corner."""
-        maps, _, _ = self._gains(items)
-        _, normaliser = self._model.normalise(maps, items, self._kernels)
+    def weights(self, items: Items, moment: Moment = 0) -> Array:
+        """(K, M, N1, N2) posterior weights at each shift or corner, times the posterior mean of a power of the amplitude."""
+        maps, _, _, amplitudes = self._gains(items)
+        _, normaliser = self._model.normalise(maps, items, self._kernels, amplitudes)
         if normaliser is not None:
-            self._model.weigh(maps, normaliser, maps, self._kernels)
+            self._model.weigh(maps, normaliser, maps, self._kernels, amplitudes, moment)
         return maps
 
     def log_odds(self, items: Items) -> Array:
-        """(M, N1, N2) gains and bias of all templates at each shift, summed in the log domain."""
-        maps, _, _ = self._gains(items)
-        xp = self._kernels.xp
+        """(M, N1, N2) log-likelihood ratios and bias of all templates at each shift, summed in the log domain."""
+        maps, _, _, amplitudes = self._gains(items)
+        xp, closed = self._kernels.xp, self._model.likelihood.amplitudes
+        if amplitudes is not None and closed is not None:
+            lost = amplitudes.lost if amplitudes.lost.ndim > 1 else amplitudes.lost[:, None, None, None]
+            maps = closed.log_ratio(maps, 2.0 * lost) + amplitudes.bias[:, None, None, None]
         peak = maps.max(axis=0)
         return peak + xp.log(xp.exp(maps - peak).sum(axis=0))
 
@@ -153,15 +171,24 @@ class SpectralPath:
         """Whether the whole torus is valid: energies and coverages are then the same at every shift."""
         return items.valid is None and tuple(items.pixels.shape[1:]) == self._torus
 
-    def _gains(self, items: Items) -> tuple[Array, Array, Array | None]:
-        """Maps (K, M, N1, N2) of the gains and the spectra of pixels and validity (None: constant coverage)."""
+    def _gains(self, items: Items) -> tuple[Array, Array, Array | None, Amplitudes | None]:
+        """Maps (K, M, N1, N2) of the gains, the spectra of pixels and validity (None: constant coverage), and amplitudes (None: alike).
+
+        Gains are less half the energies, but where amplitudes differ: these come beside them.
+        """
         constant = self._constant_coverage(items)
         pixels = self._spectra(items.pixels)
         valid, level = None, self._level
         if not constant:
             box = self._kernels.xp.ones((1, *items.pixels.shape[1:]), dtype=np.uint8)
             valid, level = self._spectra(box if items.valid is None else items.valid), self._bias
-        maps = self._empty((len(self._targets), len(items), *self._torus))
+        maps, apart = self._empty((len(self._targets), len(items), *self._torus)), self._amplitudes
+        lost = None
+        if apart is not None:
+            level = None
+            if valid is not None:
+                lost = self._empty(maps.shape)
+                apart = apart._replace(lost=lost)
         chunk = self._chunk(len(items), complex_=True)
         for cut in self._cuts(len(items)):
             targets, squares = self._template_spectra(cut, constant)
@@ -169,9 +196,15 @@ class SpectralPath:
             for some in self._ranges(len(items)):
                 own = valid if valid is None or len(valid) == 1 else valid[some]
                 spectra = _part(chunk, len(targets), some)
-                self._kernels.correlate_spectra(pixels[some], own, targets, squares, spectra, bias)
+                if apart is None:
+                    self._kernels.correlate_spectra(pixels[some], own, targets, squares, spectra, bias)
+                else:
+                    self._kernels.correlate_spectra(pixels[some], None, targets, None, spectra)
                 self._device.irfft2(_flat(spectra), _flat(maps[cut, some]))
-        return maps, pixels, valid
+                if lost is not None:
+                    self._kernels.correlate_spectra(own, None, squares, None, spectra)
+                    self._device.irfft2(_flat(spectra), _flat(lost[cut, some]))
+        return maps, pixels, valid, apart
 
     def _template_spectra(self, cut: slice, constant: bool) -> tuple[Array, Array | None]:
         """Spectra of some templates and of their squares (None: constant coverage).
@@ -214,6 +247,42 @@ class SpectralPath:
             covered = kernels.xp.ones_like(seen) * mass[:, None, None]
             seen = kernels.xp.concatenate((seen, covered))
         return seen, mass
+
+    def _apart(
+        self,
+        maps: Array,
+        cut: slice,
+        normaliser: Array,
+        pixels: Array,
+        valid: Array | None,
+        amplitudes: Amplitudes,
+    ) -> tuple[Array, Array]:
+        """The same where copies differ in amplitude; (3, k) sums of the weights, of those times amplitudes, and times their squares."""
+        kernels, items, xp = self._kernels, len(pixels), self._kernels.xp
+        chunk, scratch = self._chunk(items, complex_=True), self._chunk(items)
+        seen: tuple[Array, Array] | None = None
+        covered: tuple[Array, Array] | None = None
+        mass = xp.zeros((3, len(self._targets[cut])), dtype=np.float64)
+        for some in self._ranges(items):
+            gains, own = maps[cut, some], amplitudes.part(cut, some)
+            weights = _part(scratch, len(gains), some)
+            spectra = _part(chunk, len(gains), some)
+            moments: tuple[Moment, ...] = (0, 1, 2)
+            for moment in moments:
+                self._model.weigh(gains, normaliser[some], weights, kernels, own, moment)
+                mass[moment] += weights.sum(axis=(1, 2, 3), dtype=np.float64)
+                if moment == 0 or (moment == 2 and valid is None):
+                    continue
+                self._device.rfft2(_flat(weights), _flat(spectra))
+                if moment == 1:
+                    seen = kernels.backproject_spectra(pixels[some], None, spectra, seen)
+                else:
+                    assert valid is not None
+                    covered = kernels.backproject_spectra(valid[some], None, spectra, covered)
+        assert seen is not None
+        found = self._frames(seen[0])
+        whole = xp.ones_like(found) * mass[2][:, None, None] if covered is None else self._frames(covered[0])
+        return xp.concatenate((found, whole)), mass
 
     def _frames(self, sums: Array) -> Array:
         """(S, k, B, B) float64 from spectra (S, G, k, ...) of partial sums."""
