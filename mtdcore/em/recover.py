@@ -35,6 +35,7 @@ from .defaults import (
 )
 from .gauge.prior import Gauge
 from .loop import run
+from .moments import Method, asks_for_moments, check_alike, from_moments
 from .starts import Start
 from .state import EMState, Recovery
 
@@ -61,6 +62,7 @@ def recover(
     subpixel: bool = False,
     micrographs: Micrographs | Literal["each"] | None = None,
     update: Update | None = None,
+    method: Method = "em",
     initial: ArrayLike | Start | None = None,
     starts: int | None = None,
     gauge: Gauge | Literal["auto"] | None = "auto",
@@ -116,14 +118,17 @@ def recover(
             updated as the common ones are, and their transfer. "each": no more is known; None: they are alike.
         update: the M-step; None: :class:`DenoisingUpdate` with a prior; without, :class:`WienerUpdate` where micrographs have
             a transfer, else :class:`ExactUpdate`.
+        method: "em"; "moments": the target whose copies have the moments of the measurement up to the third order (docs/model.md 16), in one pass and
+            without poses, for well separated copies; an E-step at that target gives the rest of the result. ``iterations`` and what belongs to them
+            are not used.
         initial: start or starts: an (L, L) image, an (S, L, L) stack (with C classes (C, L, L) or (S, C, L, L)), "random" (uniform pixels, so
             weak that a copy is worth two nats at the first temperature), "faint" (the same at temperature 1), "blob" (a faint
-            bright Gaussian blob, several of different widths), "samples" (drawn from the prior), "several" (blobs, a ring and faint ones), "uniform" (U[0, 1] per pixel whatever the
+            bright Gaussian blob, several of different widths), "samples" (drawn from the prior), "several" (blobs, a ring and faint ones), "moments" (what ``method="moments"`` finds, its count and noise level among it), "uniform" (U[0, 1] per pixel whatever the
             units, as published); None: samples with a prior, faint for :class:`WienerUpdate`, uniform for
             :class:`GradientAscent`, several with a ``diameter``, else random.
         starts: number of random starts. With a prior the evidence leaves fewer and fewer of them in the race during the first quarter of the
             iterations; without one up to six run to the end, more are reduced to six by half of the iterations.
-            None: 16 samples, 6 of several kinds, 4 random ones, or one of anything else.
+            None: 16 samples, 6 of several kinds, 4 random ones (of moments, too), or one of anything else.
         gauge: how the frame of the target is chosen, at each quarter of the iterations and on convergence
             (docs/model.md 9); "auto": by the prior for denoising updates, in the middle of the box for
             :class:`WienerUpdate`, where the box holds most for :class:`ExactUpdate` at right angles, else None: left as it is.
@@ -171,12 +176,23 @@ def recover(
     if state is None:
         views = views_of(rotations, box_size, classes, symmetry, mirror, subpixel)
         check_box_fits(source, views)
+        told, count, level = None, expected_count, noise_std
+        if asks_for_moments(method, initial):
+            check_alike(micrographs)
+            told = from_moments(source, views, prior, initial, starts, seed, get_backend(backend), executor)
+            initial, starts, count = told.target, None, count or told.copies
+            level = (told.noise_std or level) if level == "auto" else level
         begun = begin_likelihood(
-            likelihood, source, views, noise_std, min_separation, expected_count, micrographs, diameter
+            likelihood, source, views, level, min_separation, count, micrographs, diameter
         )
         update = update or default_update(prior, begun)
         given = not isinstance(likelihood, str)
-        begun = begin_offset(begun, source, offset, update, given)
+        seen = (
+            told.offset
+            if told is not None and offset == "auto" and update.learns_offset and not given
+            else offset
+        )
+        begun = begin_offset(begun, source, seen, update, given)
         begun = begin_noise(begun, source, noise, update, get_backend(backend), given)
         state = begin_state(
             begun,
@@ -201,7 +217,7 @@ def recover(
         gauge=gauge,
         coarse_rotations=coarse_rotations,
         online=online,
-        iterations=iterations,
+        iterations=0 if method == "moments" else iterations,
         tolerance=tolerance,
         learn_noise=noise_std == "auto",
         offset=offset,

@@ -65,6 +65,7 @@ def fit_moments(
     views: Views,
     prior: Prior | None = None,
     *,
+    initial: np.ndarray | None = None,
     starts: int | None = None,
     iterations: int = _ITERATIONS,
     seed: int = 0,
@@ -79,17 +80,19 @@ def fit_moments(
         moments: of the measurement.
         views: what copies look like; one target.
         prior: of the target; None: flat. Its scale is found where it has units of its own.
-        starts: of the plain fit, random; None: 4.
+        initial: image of the shape that the views take, to start from; None: random ones.
+        starts: number of random starts of the plain fit; None: 4.
         iterations: of the best of them.
         seed: of the starts.
 
     Raises:
-        ParameterError: several classes, views of another box, or numbers that are not positive.
+        ParameterError: several classes, views of another box, numbers that are not positive, or an image that does not fit.
     """
     if min(iterations, 1 if starts is None else starts) < 1:
         raise ParameterError(f"starts and iterations should be at least 1; got {starts} and {iterations}.")
     misfit, prior = Misfit(moments, views), prior or FlatPrior()
-    candidates = [_scaled(misfit, image) for image in _random(views, starts or _STARTS, seed)]
+    images = _random(views, starts or _STARTS, seed) if initial is None else [_given(initial, views)]
+    candidates = [_scaled(misfit, image) for image in images]
     steps = _FIRST
     while len(candidates) > 1:
         found = [_fitted(misfit, c, min(steps, iterations)) for c in candidates]
@@ -131,6 +134,14 @@ def _random(views: Views, count: int, seed: int) -> list[np.ndarray]:
     rng, shape = np.random.default_rng(seed), views.target_shape
     down, across = (np.exp(-0.5 * ((np.arange(n) - (n - 1) / 2) / (_WINDOW * n)) ** 2) for n in shape)
     return [rng.uniform(size=shape) * np.outer(down, across) for _ in range(count)]
+
+
+def _given(image: np.ndarray, views: Views) -> np.ndarray:
+    if image.shape != views.target_shape or not np.isfinite(image).all() or not image.any():
+        raise ParameterError(
+            f"a start should be a finite image of shape {views.target_shape} that is not blank; got an array of shape {image.shape}."
+        )
+    return image
 
 
 def _scaled(misfit: Misfit, image: np.ndarray) -> _Candidate:
