@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .._base.typing import plain
 from ..data import MeasurementLike, open_measurement
 from ..errors import ParameterError
 from ..estep.backends import Backend, get_backend
@@ -17,10 +18,19 @@ from ..model.filters.optics import Micrographs
 from ..model.likelihood import Likelihood
 from ..model.priors import FlatPrior, Prior, ScaledPrior
 from ..model.views import Views
+from ..moments.fit import MomentFit, fit_moments
+from ..moments.measure import measure_moments
 from ..mstep.noise import Noise
 from ..mstep.updates import Update
 from .batches import OnlineEM
-from .checks.arguments import check_agreement, check_arguments, check_diameter, check_subpixel
+from .checks.arguments import (
+    Method,
+    asks_for_moments,
+    check_agreement,
+    check_arguments,
+    check_diameter,
+    check_subpixel,
+)
 from .checks.doubts import doubt
 from .defaults import (
     Box,
@@ -35,7 +45,6 @@ from .defaults import (
 )
 from .gauge.prior import Gauge
 from .loop import run
-from .moments import Method, asks_for_moments, check_alike, from_moments
 from .starts import Start
 from .state import EMState, Recovery
 
@@ -176,10 +185,13 @@ def recover(
     if state is None:
         views = views_of(rotations, box_size, classes, symmetry, mirror, subpixel)
         check_box_fits(source, views)
-        told, count, level = None, expected_count, noise_std
-        if asks_for_moments(method, initial):
-            check_alike(micrographs)
-            told = from_moments(source, views, prior, initial, starts, seed, get_backend(backend), executor)
+        told: MomentFit | None = None
+        count, level = expected_count, noise_std
+        if asks_for_moments(method, initial, micrographs):
+            box = plain(*views.box_shape)
+            moments = measure_moments(source, box, backend=backend, executor=executor)
+            image = None if initial is None or isinstance(initial, str) else np.asarray(initial, np.float64)
+            told = fit_moments(moments, views, prior, initial=image, starts=starts, seed=seed)
             initial, starts, count = told.target, None, count or told.copies
             level = (told.noise_std or level) if level == "auto" else level
         begun = begin_likelihood(
