@@ -89,7 +89,7 @@ def area(options: argparse.Namespace) -> None:
 
 def large(options: argparse.Namespace) -> None:
     """One pass over measurements on disk, each four times as large as the last one."""
-    target = mtd.datasets.glyphs(1, size=28, seed=0)[0]
+    target = mtd.datasets.glyphs(1, box_size=28, seed=0)[0]
     for side in options.sides or [options.side // 4, options.side]:
         path = Path(options.output) / f"{side}.zarr"
         made = mtd.simulate(target, side=side, density=0.1, snr=0.5, rotations=4, path=path, overwrite=True)

@@ -28,8 +28,7 @@ _WINDOW = 0.22
 #: With a prior: levels of the denoiser, iterations of the fit at each, and the share of the levels at which several starts race.
 _LEVELS, _EACH, _RACE = 12, 20, 1 / 3
 
-#: First level, relative to the root mean square norm of the prior's images per root mean square pixel; turns of the plain fit, and draws
-#: from the prior, that race.
+#: First level, in root mean square pixels of the prior's images; turns of the plain fit, and draws from the prior, that race.
 _LEVEL, _TURNS, _DRAWS = 1.0, 4, 4
 
 #: Steps that L-BFGS remembers.

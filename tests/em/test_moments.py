@@ -55,6 +55,20 @@ def test_halves_are_fitted_each_from_its_own_moments(made, found):
         assert mtd.relative_error(half.target, made.target, max_shift=1) < 0.6
 
 
+def test_noise_alone_gives_no_copies(found):
+    noise = found.noise_std * np.random.default_rng(5).standard_normal((280, 280))
+    with undoubted():
+        nothing = mtd.recover(noise, box_size=BOX, method="moments")
+    assert nothing.evidence < 0.05 * found.evidence
+
+
+def test_a_motif_comes_back_from_a_signal():
+    motif = np.convolve(np.random.default_rng(2).standard_normal(24), np.hanning(7))[:24]
+    made = mtd.simulate(motif, shape=(1, 40_000), density=0.1, snr=3.0, seed=1)
+    found = mtd.recover(made.measurement, box_size=(1, 24), method="moments")
+    assert mtd.relative_error(found.target, made.target, rotations=1, max_shift=6) < 0.4
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
