@@ -32,14 +32,16 @@ class Autocorrelations:
         Returns:
             S2 (2 h - 1, 2 w - 1) and S3 (E, 2 h - 1, 2 w - 1); lag (0, 0) in the middle.
         """
-        second = np.zeros(self._lags)
-        third = np.zeros((len(self.edges), *self._lags))
+        height, width = self._lags
+        second, third = np.zeros(self._lags), np.zeros((len(self.edges), *self._lags))
         for image in images:
-            spectrum = fft.rfft2(image, self._canvas)
-            second += self._back(np.abs(spectrum) ** 2)
+            spectrum = self._far(image)
+            second += fft.irfft2(np.conj(fft.rfft2(image, self._canvas)) * spectrum, self._canvas)[
+                :height, :width
+            ]
             for part in self._parts():
                 products = fft.rfft2(image * self._beside(image, part), self._canvas)
-                third[part] += self._back(np.conj(products) * spectrum)
+                third[part] += fft.irfft2(np.conj(products) * spectrum, self._canvas)[:, :height, :width]
         return second / len(images), third / len(images)
 
     def gradient(self, images: np.ndarray, second: np.ndarray, third: np.ndarray) -> np.ndarray:
@@ -54,24 +56,32 @@ class Autocorrelations:
             (K, h, w) float64.
         """
         height, width = self.box_shape
-        both = fft.rfft2(_wrapped(second + second[::-1, ::-1], self._canvas), self._canvas)
         found = np.zeros(images.shape)
-        weights = [fft.rfft2(_wrapped(third[part], self._canvas)) for part in self._parts()]
+        both = fft.rfft2(second + second[::-1, ::-1], self._canvas)
+        weights = [fft.rfft2(third[part], self._canvas) for part in self._parts()]
         for image, slope in zip(images, found, strict=True):
-            spectrum = fft.rfft2(image, self._canvas)
-            collected = both * spectrum  # what pixels do as the third of a triple, and in pairs
+            far = self._far(image)
+            collected = both * fft.rfft2(
+                image, self._canvas
+            )  # what pixels do in pairs, and as the third of a triple
             for part, weight in zip(self._parts(), weights, strict=True):
                 beside = self._beside(image, part)
-                collected += (weight * fft.rfft2(image * beside, self._canvas)).sum(axis=0)
-                reached = fft.irfft2(np.conj(weight) * spectrum, self._canvas)[:, :height, :width]
-                slope += (beside * reached).sum(axis=0)  # as the first
+                collected += np.einsum("eij,eij->ij", weight, fft.rfft2(image * beside, self._canvas))
+                reached = fft.irfft2(np.conj(weight) * far, self._canvas)[:, :height, :width]
+                slope += np.einsum("eij,eij->ij", beside, reached)  # as the first
                 for product, (down, right) in zip(
                     image * reached, self.edges[part], strict=True
                 ):  # as the second
                     to, of = _overlap(self.box_shape, down, right)
                     slope[to] += product[of]
-            slope += fft.irfft2(collected, self._canvas)[:height, :width]
+            slope += fft.irfft2(collected, self._canvas)[
+                height - 1 : 2 * height - 1, width - 1 : 2 * width - 1
+            ]
         return found / len(images)
+
+    def _far(self, image: np.ndarray) -> np.ndarray:
+        """Spectrum of an image in the far corner of the lags: lag (1 - h, 1 - w) of a correlation with it comes first."""
+        return np.asarray(fft.rfft2(np.pad(image, [(n - 1, 0) for n in self.box_shape]), self._canvas))
 
     @property
     def _lags(self) -> tuple[int, int]:
@@ -79,7 +89,7 @@ class Autocorrelations:
 
     @property
     def _canvas(self) -> tuple[int, int]:
-        rows, columns = (fft.next_fast_len(n, real=True) for n in self._lags)
+        rows, columns = (fft.next_fast_len(n) for n in self._lags)
         return rows, columns
 
     def _parts(self) -> list[slice]:
@@ -92,21 +102,6 @@ class Autocorrelations:
             to, of = _overlap(self.box_shape, down, right)
             one[of] = image[to]
         return found
-
-    def _back(self, spectra: np.ndarray) -> np.ndarray:
-        """Correlations at the lags of the box."""
-        height, width = self.box_shape
-        rows, columns = np.arange(1 - height, height), np.arange(1 - width, width)
-        return np.asarray(fft.irfft2(spectra, self._canvas)[..., rows[:, None], columns])
-
-
-def _wrapped(lags: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
-    """(..., 2 h - 1, 2 w - 1) values by lag, lag (0, 0) at the origin of a canvas and negative ones at its end."""
-    height, width = (n // 2 + 1 for n in lags.shape[-2:])
-    found = np.zeros((*lags.shape[:-2], *canvas))
-    rows, columns = np.arange(1 - height, height), np.arange(1 - width, width)
-    found[..., rows[:, None], columns] = lags
-    return found
 
 
 def _overlap(
