@@ -32,7 +32,7 @@ _SIDE, _TOGETHER = 256, 8
 #: Parts of a measurement, each summed by one task. Their sums wait for each other in memory, so they are few.
 _PARTS = 16
 
-#: Default reach of edges in boxes. Triples without a short edge tell little more, and cost as much each (bench/accuracy/moments.py).
+#: Default reach of edges in boxes. Triples without a short edge tell little more, and cost as much each (docs/model.md 16).
 _REACH = 1 / 4
 
 
@@ -108,7 +108,7 @@ class _Cut:
 
 def _part(measurement: Measurement, cut: _Cut, backend: Backend) -> Moments:
     """Moments of a part of a measurement."""
-    canvas, lags = cut.canvas(measurement.shape[1:]), tuple(2 * n - 1 for n in cut.box)
+    canvas = cut.canvas(measurement.shape[1:])
     total = pixels = 0.0
     sums, counts = _Sums(cut, canvas, backend), _Counts(cut, canvas)
     for group in _groups(measurement.tiles(cut.geometry), _TOGETHER):
@@ -121,7 +121,6 @@ def _part(measurement: Measurement, cut: _Cut, backend: Backend) -> Moments:
         )
         sums.add(np.stack([values for values, _ in placed]), group)
         counts.add(group, [valid for _, valid in placed])
-    assert sums.triples.shape[1:] == lags
     return Moments(
         cut.box,
         cut.reach,
