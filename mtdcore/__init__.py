@@ -38,6 +38,9 @@ from .model.shifts import Shifted
 from .model.symmetry import Mirrored
 from .model.views import Classes, Views
 from .model.volumes.projections import Projections
+from .moments.fit import MomentFit, fit_moments
+from .moments.measure import measure_moments
+from .moments.sums import Moments
 from .mstep.updates import DenoisingUpdate, ExactUpdate, GradientAscent
 from .results.metrics import relative_error
 from .synthetic import glyphs as datasets
@@ -55,6 +58,8 @@ __all__ = [
     "IterationRecord",
     "Micrographs",
     "Mirrored",
+    "MomentFit",
+    "Moments",
     "MtdError",
     "OnlineEM",
     "PatchLikelihood",
@@ -69,7 +74,9 @@ __all__ = [
     "WindowLikelihood",
     "datasets",
     "e_step",
+    "fit_moments",
     "get_backend",
+    "measure_moments",
     "open_measurement",
     "recover",
     "recover_volume",

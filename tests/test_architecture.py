@@ -17,7 +17,7 @@ PACKAGES = {
 }
 
 #: CONTRIBUTING.md: a folder imports from those before it. ``synthetic`` stands beside ``estep``.
-FLOORS = ["errors", "_base", "data", "model", "estep", "mstep", "em", "results"]
+FLOORS = ["errors", "_base", "data", "model", "estep", "mstep", "moments", "em", "results"]
 BESIDE = {"synthetic": "estep"}
 
 #: Modules that may look at everything below the packages that use the engine.

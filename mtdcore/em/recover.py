@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .._base.typing import plain
 from ..data import MeasurementLike, open_measurement
 from ..errors import ParameterError
 from ..estep.backends import Backend, get_backend
@@ -17,10 +18,14 @@ from ..model.filters.optics import Micrographs
 from ..model.likelihood import Likelihood
 from ..model.priors import FlatPrior, Prior, ScaledPrior
 from ..model.views import Views
+from ..moments.fit import MomentFit, fit_moments
+from ..moments.measure import measure_moments
 from ..mstep.noise import Noise
 from ..mstep.updates import Update
 from .batches import OnlineEM
 from .checks.arguments import (
+    Method,
+    asks_for_moments,
     check_agreement,
     check_amplitude_std,
     check_arguments,
@@ -68,6 +73,7 @@ def recover(
     amplitude_std: float | Literal["auto"] = 0.0,
     micrographs: Micrographs | Literal["each"] | None = None,
     update: Update | None = None,
+    method: Method = "em",
     initial: ArrayLike | Start | None = None,
     starts: int | None = None,
     gauge: Gauge | Literal["auto"] | None = "auto",
@@ -125,14 +131,17 @@ def recover(
             updated as the common ones are, and their transfer. "each": no more is known; None: they are alike.
         update: the M-step; None: :class:`DenoisingUpdate` with a prior; without, :class:`WienerUpdate` where micrographs have
             a transfer, else :class:`ExactUpdate`.
+        method: "em"; "moments": the target whose copies have the moments of the measurement up to the third order (docs/model.md 16), in one pass and
+            without poses, for well separated copies; an E-step at that target gives the rest of the result. ``iterations`` and what belongs to them
+            are not used.
         initial: start or starts: an (L, L) image, an (S, L, L) stack (with C classes (C, L, L) or (S, C, L, L)), "random" (uniform pixels, so
             weak that a copy is worth two nats at the first temperature), "faint" (the same at temperature 1), "blob" (a faint
-            bright Gaussian blob, several of different widths), "samples" (drawn from the prior), "several" (blobs, a ring and faint ones), "uniform" (U[0, 1] per pixel whatever the
+            bright Gaussian blob, several of different widths), "samples" (drawn from the prior), "several" (blobs, a ring and faint ones), "moments" (what ``method="moments"`` finds, its count and noise level among it), "uniform" (U[0, 1] per pixel whatever the
             units, as published); None: samples with a prior, faint for :class:`WienerUpdate`, uniform for
             :class:`GradientAscent`, several with a ``diameter``, else random.
         starts: number of random starts. With a prior the evidence leaves fewer and fewer of them in the race during the first quarter of the
             iterations; without one up to six run to the end, more are reduced to six by half of the iterations.
-            None: 16 samples, 6 of several kinds, 4 random ones, or one of anything else.
+            None: 16 samples, 6 of several kinds, 4 random ones (of moments, too), or one of anything else.
         gauge: how the frame of the target is chosen, at each quarter of the iterations and on convergence
             (docs/model.md 9); "auto": by the prior for denoising updates, in the middle of the box for
             :class:`WienerUpdate`, where the box holds most for :class:`ExactUpdate` at right angles, else None: left as it is.
@@ -181,20 +190,26 @@ def recover(
     if state is None:
         views = views_of(rotations, box_size, classes, symmetry, mirror, subpixel)
         check_box_fits(source, views)
+        told: MomentFit | None = None
+        count, level = expected_count, noise_std
+        if asks_for_moments(method, initial, micrographs):
+            box = plain(*views.box_shape)
+            moments = measure_moments(source, box, backend=backend, executor=executor)
+            image = None if initial is None or isinstance(initial, str) else np.asarray(initial, np.float64)
+            told = fit_moments(moments, views, prior, initial=image, starts=starts, seed=seed)
+            initial, starts, count = told.target, None, count or told.copies
+            level = (told.noise_std or level) if level == "auto" else level
         begun = begin_likelihood(
-            likelihood,
-            source,
-            views,
-            noise_std,
-            min_separation,
-            expected_count,
-            micrographs,
-            diameter,
-            amplitude_std,
+            likelihood, source, views, level, min_separation, count, micrographs, diameter, amplitude_std
         )
         update = update or default_update(prior, begun)
         given = not isinstance(likelihood, str)
-        begun = begin_offset(begun, source, offset, update, given)
+        seen = (
+            told.offset
+            if told is not None and offset == "auto" and update.learns_offset and not given
+            else offset
+        )
+        begun = begin_offset(begun, source, seen, update, given)
         begun = begin_noise(begun, source, noise, update, get_backend(backend), given)
         state = begin_state(
             begun,
@@ -219,7 +234,7 @@ def recover(
         gauge=gauge,
         coarse_rotations=coarse_rotations,
         online=online,
-        iterations=iterations,
+        iterations=0 if method == "moments" else iterations,
         tolerance=tolerance,
         learn_noise=noise_std == "auto",
         learn_amplitude=amplitude_std == "auto",

@@ -20,7 +20,7 @@ from ..model.priors import Prior, is_flat
 from ..model.sampling import sample_prior
 from ..model.symmetry import invariant, order_of
 
-Start: TypeAlias = Literal["random", "uniform", "samples", "blob", "faint", "several"]
+Start: TypeAlias = Literal["random", "uniform", "samples", "blob", "faint", "several", "moments"]
 
 #: Draws from the prior that race when no number is given.
 _SAMPLES = 16
@@ -107,7 +107,7 @@ def choose_starts(
                 found += [_faint(_ring(likelihood.views.box_shape, r) * grain, likelihood) for r in radii]
             return found + (choose_starts("faint", faint, prior, *more) if faint else [])
     raise ParameterError(
-        f'initial must be "random", "uniform", "samples", "blob", "faint", "several" or an image; got {initial!r}.'
+        f'initial must be "random", "uniform", "samples", "blob", "faint", "several", "moments" or an image; got {initial!r}.'
     )
 
 

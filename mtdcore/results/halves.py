@@ -117,6 +117,7 @@ def at_target(
     """One E-step at a target, with every number as a finished run has left it; ``options`` are those of that run."""
     fixed = {
         "likelihood": likelihood,
+        "method": "em",
         "initial": target,
         "starts": None,
         "micrographs": None,

@@ -140,6 +140,12 @@ def test_a_record_that_contradicts_itself_is_refused(run_dir, place, value, says
         (("--step", 0.1), "--step is of --update gradient"),
         (("--update", "denoising"), "--update denoising needs a --prior"),
         (("--initial", "start.npy", "--starts", 3), "--starts counts random starts"),
+        (("--method", "moments", "--initial", "blob"), "--initial blob is of the iterations of EM"),
+        (("--method", "moments", "--temperature", 2), "--temperature is of the iterations of EM"),
+        (("--method", "moments", "--update", "exact"), "--update exact is of the iterations of EM"),
+        (("--method", "moments", "--batches", 2), "--batches is of the iterations of EM"),
+        (("--initial", "moments", "--classes", 2), "moments tell one target from noise"),
+        (("--initial", "moments", "--micrographs", "each"), "moments take micrographs to be alike"),
         (("--resume", "--force"), "--resume continues what --force replaces"),
     ],
 )

@@ -52,8 +52,11 @@ def write_report(run: FinishedRun, truth_file: Path | None = None) -> None:
             *([("noise", result.noise)] if result.noise != "white" else []),
             ("evidence, nats", f"{result.evidence_nats:,.1f}"),
             *([("decided by the data", f"{share:.0%}")] if parameters.prior and share is not None else []),
-            ("iterations", f"{result.iterations}"),
-            ("stopped by", result.stopped),
+            *(
+                [("method", "moments")]
+                if parameters.method == "moments"
+                else [("iterations", f"{result.iterations}"), ("stopped by", result.stopped)]
+            ),
             ("seconds", f"{run.record.seconds:.1f}"),
         ],
         verdict=trust.verdict(run),

@@ -51,7 +51,7 @@ def arguments(parameters: RunParameters, micrographs: Optics = None) -> dict[str
     """The options and what tells the micrographs apart, as arguments of :func:`mtdcore.recover`."""
     same = (
         "box_size", "rotations", "coarse_rotations", "noise_std", "noise", "likelihood", "min_separation", "expected_count", "diameter",
-        "iterations", "tolerance", "temperature", "seed", "starts", "classes", "symmetry", "mirror", "amplitude_std",
+        "method", "iterations", "tolerance", "temperature", "seed", "starts", "classes", "symmetry", "mirror", "amplitude_std",
     )  # fmt: skip
     initial = parameters.initial
     return {

@@ -195,6 +195,8 @@ class _Job:
                     callback=after,
                     state=state,
                 )
+                if not recovery.history:  # no iteration has done it
+                    self.folder.clear()
                 # The last state, so that --resume of a finished run finds nothing to do.
                 save_checkpoint(self.folder.checkpoint, recovery.state, self.owner)
                 unsaved = None

@@ -140,12 +140,17 @@ class RunParameters:
         "Learned prior: glyphs, mnist, a plug-in, or a .safetensors file (extra: torch). Default: no prior.",
         metavar="NAME|PATH",
     )
+    method: Literal["em", "moments"] = _option(
+        "search",
+        "em; moments: fits the autocorrelations of the measurement, in one pass and without poses. For well separated copies, of which there are many.",
+        "em",
+    )
     initial: str | None = _option(
         "search",
         "Start. random: random pixels, faint at the first temperature; faint: the same without cooling; samples: draws from the prior; "
-        "blob: a blurred spot; several: spots, a ring and faint pixels; uniform: random pixels in [0, 1], whatever the units; or an image file. Default: samples with a prior, "
+        "blob: a blurred spot; several: spots, a ring and faint pixels; moments: what --method moments finds; uniform: random pixels in [0, 1], whatever the units; or an image file. Default: samples with a prior, "
         "faint with the wiener M-step, uniform with gradient, several with a diameter, else random.",
-        metavar="random|faint|samples|blob|several|uniform|FILE",
+        metavar="random|faint|samples|blob|several|moments|uniform|FILE",
     )
     starts: int | None = _option(
         "search",
@@ -251,12 +256,19 @@ class RunParameters:
     def refuse_contradictions(self) -> None:
         """Raise UsageError where an option would be ignored because of another one."""
         images = self.initial is not None and not self.initial.isalpha()
+        moments, of_em = self.method == "moments", "is of the iterations of EM, not of --method moments"
         for given, beside, what in (
             (self.min_separation is not None, self.likelihood == "patch", "--min-separation is of the window likelihood, not of --likelihood patch"),
             (self.expected_count is not None, self.likelihood == "patch", "--expected-count is of the window likelihood, not of --likelihood patch"),
             (self.amplitude_std != 0.0, self.likelihood == "patch", "--amplitude-std is of the window likelihood, not of --likelihood patch"),
             (self.step != type(self).step, self.update != "gradient", "--step is of --update gradient"),
             (self.update == "denoising", self.prior is None, "--update denoising needs a --prior"),
+            (self.initial is not None, moments and not images, f"--initial {self.initial} {of_em}"),
+            (self.temperature is not None, moments, f"--temperature {of_em}"),
+            (self.update != "auto", moments, f"--update {self.update} {of_em}"),
+            (self.batches > 1, moments, f"--batches {of_em}"),
+            (self.classes > 1, moments or self.initial == "moments", "--classes: moments tell one target from noise, not several from one another"),
+            (self.micrographs == "each", moments or self.initial == "moments", "--micrographs each: moments take micrographs to be alike"),
             (self.starts is not None, images, "--starts counts random starts, and --initial gives an image"),
         ):  # fmt: skip
             if given and beside:

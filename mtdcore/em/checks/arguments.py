@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import Any, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from ...errors import ParameterError
 from ...model.priors import Prior, is_flat
 from ...model.views import Views
 from ...mstep.noise import Noise
 from ...mstep.updates import Update
+
+#: How a target is found.
+Method: TypeAlias = Literal["em", "moments"]
 
 
 def check_arguments(
@@ -73,6 +76,28 @@ def check_agreement(prior: Prior, update: Update) -> None:
             f"the prior would be ignored: {type(update).__name__} does not use one; leave out the prior, or give another update "
             "(DenoisingUpdate, the default with a prior)."
         )
+
+
+def asks_for_moments(method: Method, initial: object, micrographs: object) -> bool:
+    """Whether a run needs the moments of its measurement.
+
+    Raises:
+        ParameterError: no such method, a start that it does not have, or micrographs that are told apart.
+    """
+    if method not in get_args(Method):
+        raise ParameterError(f'method must be "em" or "moments"; got {method!r}.')
+    word = isinstance(initial, str)
+    if method == "moments" and word:
+        raise ParameterError(
+            f"the method of moments has random starts of its own, or an image to start from; got initial={initial!r}: leave it out."
+        )
+    asked = method == "moments" or (word and initial == "moments")
+    if asked and micrographs is not None:
+        raise ParameterError(
+            "moments take micrographs to be alike, in noise, density and transfer: leave out micrographs (--micrographs alike), or "
+            "recover by EM from another start."
+        )
+    return asked
 
 
 def check_diameter(diameter: object, box: tuple[int, int]) -> None:

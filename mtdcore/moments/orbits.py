@@ -1,0 +1,94 @@
+"""Which entries of the moments say the same (docs/model.md 16).
+
+The pixels of a triple have no order, and a triple may lie anywhere: each has up to six entries. Copies that may be turned by right
+angles make turned triples equal in the mean. An *orbit* is all of it: one number to fit, the mean over its distinct triples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Orbits:
+    """Entries of an array of lags in groups.
+
+    Attributes:
+        index: orbit of each entry, of the shape of the array; 0 where it has none.
+        share: what each entry counts in the mean of its orbit; 0 where it has none.
+        distinct: (O,) number of distinct triples, or pairs, in each orbit.
+        symmetry: (O,) permutations of the pixels of one that change nothing: so many times is the variance of its mean
+            that of other means.
+        first: (O,) flat index of the first entry of each orbit.
+    """
+
+    index: np.ndarray
+    share: np.ndarray
+    distinct: np.ndarray
+    symmetry: np.ndarray
+    first: np.ndarray
+
+    def mean(self, values: np.ndarray) -> np.ndarray:
+        """(O,) means of an array of lags; values that belong to no orbit must be finite."""
+        return np.bincount(self.index.ravel(), (values * self.share).ravel(), len(self.symmetry))
+
+    def spread(self, weights: np.ndarray) -> np.ndarray:
+        """Adjoint of :meth:`mean`: an array of lags from (O,) weights."""
+        return np.asarray(weights[self.index] * self.share)
+
+
+def pair_orbits(box_shape: tuple[int, int], turns: int) -> Orbits:
+    """Orbits of the lags of a box, (2 h - 1, 2 w - 1).
+
+    Args:
+        box_shape: (h, w).
+        turns: 1, 2 or 4 equally likely turns of a copy, by 360 degrees over so many.
+    """
+    lags = _lags(box_shape)
+    points = np.stack([np.zeros_like(lags), lags])
+    return _grouped(points, np.ones(lags.shape[:-1], bool), turns)
+
+
+def triple_orbits(box_shape: tuple[int, int], edges: np.ndarray, turns: int) -> Orbits:
+    """Orbits of triples, (E, 2 h - 1, 2 w - 1); of none where two pixels are farther apart than a box. Arguments as above."""
+    lags = _lags(box_shape)
+    third = np.broadcast_to(lags, (len(edges), *lags.shape))
+    second = np.broadcast_to(edges[:, None, None, :], third.shape)
+    within = (np.abs(third - second) < np.array(box_shape)).all(axis=-1)
+    return _grouped(np.stack([np.zeros_like(third), second, third]), within, turns)
+
+
+def _lags(box_shape: tuple[int, int]) -> np.ndarray:
+    """(2 h - 1, 2 w - 1, 2): the lags of a box."""
+    return np.stack(np.meshgrid(*(np.arange(1 - n, n) for n in box_shape), indexing="ij"), axis=-1)
+
+
+def _grouped(points: np.ndarray, within: np.ndarray, turns: int) -> Orbits:
+    """Orbits of entries, each of the points (P, *entries, 2), where they are within."""
+    wide = (
+        4 * int(np.abs(points).max()) + 3
+    )  # more than any difference along a row, so that one number says both
+    keys, symmetry = [], None
+    for turn in range(0, 4, 4 // turns):
+        turned = points[:, within]
+        for _ in range(turn):
+            turned = np.stack([-turned[..., 1], turned[..., 0]], axis=-1)
+        codes = np.sort(turned[..., 0] * wide + turned[..., 1], axis=0)
+        steps = np.diff(codes, axis=0)
+        key = steps[0]
+        for step in steps[1:]:
+            key = key * wide**2 + step
+        keys.append(key)
+        if symmetry is None:
+            equal = (steps == 0).sum(axis=0)
+            symmetry = np.array([1.0, 2.0, 6.0])[equal]
+    _, one, copies = np.unique(keys[0], return_inverse=True, return_counts=True)
+    weight = 1.0 / copies[one]  # of an entry, its triple counting once
+    _, first, orbit = np.unique(np.min(keys, axis=0), return_index=True, return_inverse=True)
+    distinct = np.bincount(orbit, weight)
+    index, share = np.zeros(within.shape, np.int64), np.zeros(within.shape)
+    index[within], share[within] = orbit, weight / distinct[orbit]
+    assert symmetry is not None
+    return Orbits(index, share, np.rint(distinct), symmetry[first], np.flatnonzero(within)[first])
