@@ -54,7 +54,7 @@ from ..mstep.support import Supported, soft_disc
 from ..mstep.symmetry import Symmetric
 from ..mstep.updates import DenoisingUpdate, ExactUpdate, Update
 from ..mstep.wiener import WienerUpdate
-from .batches import OnlineEM
+from .online.batches import OnlineEM
 from .gauge.centre import BetweenPixels, CentreGauge
 from .gauge.energy import EnergyGauge
 from .gauge.prior import Gauge, PriorGauge

@@ -19,7 +19,7 @@ from ..model.priors import FlatPrior, Prior, ScaledPrior
 from ..model.views import Views
 from ..mstep.noise import Noise
 from ..mstep.updates import Update
-from .batches import OnlineEM
+from .online.batches import OnlineEM
 from .checks.arguments import check_agreement, check_arguments, check_diameter, check_subpixel
 from .checks.doubts import doubt
 from .defaults import (

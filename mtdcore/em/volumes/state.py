@@ -51,7 +51,7 @@ class VolumeRecord:
 
 @dataclass(frozen=True, eq=False)
 class Running:
-    """Statistics mixed from parts, at the scale of the whole measurement (as :class:`mtdcore.em.batches.Running`).
+    """Statistics mixed from parts, at the scale of the whole measurement (as :class:`mtdcore.em.online.batches.Running`).
 
     Attributes:
         statistics: weighted mean of what each part says of the whole.
