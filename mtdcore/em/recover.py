@@ -19,7 +19,6 @@ from ..model.priors import FlatPrior, Prior, ScaledPrior
 from ..model.views import Views
 from ..mstep.noise import Noise
 from ..mstep.updates import Update
-from .online.batches import OnlineEM
 from .checks.arguments import check_agreement, check_arguments, check_diameter, check_subpixel
 from .checks.doubts import doubt
 from .defaults import (
@@ -35,6 +34,7 @@ from .defaults import (
 )
 from .gauge.prior import Gauge
 from .loop import run
+from .online.batches import OnlineEM
 from .starts import Start
 from .state import EMState, Recovery
 

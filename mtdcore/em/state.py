@@ -20,8 +20,8 @@ from ..estep.statistics import Statistics
 from ..model.likelihood import Likelihood
 from ..model.likelihood.records import likelihood_record
 from ..model.priors import Prior
-from .online.batches import Running
 from .gauge.scale import OwnUnits, Scales, in_units
+from .online.batches import Running
 from .temperature import Temperature
 
 
