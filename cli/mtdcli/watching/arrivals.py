@@ -88,8 +88,10 @@ class Arrivals:
         if self.order is not None:
             there = {Key.of(one): (one, stamp) for one, stamp in found}
             found = self._in_order(there, counted)
+        seen = dict(counted)  # of several links to an image the first counts
         for one, stamp in found:
-            before = counted.get(Key.of(one))
+            key = Key.of(one)
+            before = seen.get(key)
             if before is not None:
                 if before != stamp:
                     self.leave_out(
@@ -100,7 +102,7 @@ class Arrivals:
             if problem is not None:
                 self.leave_out(one, stamp, str(problem))
                 continue
-            first = first or one
+            first, seen[key] = first or one, stamp
             yield one, stamp
 
     def left_out(self, micrograph: Micrograph, stamp: Stamp) -> bool:
