@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from ._base.version import __version__ as __version__
 from .data import open_measurement
-from .em.batches import OnlineEM
+from .em.online.batches import OnlineEM
 from .em.recover import recover
 from .em.state import EMState, IterationRecord, Recovery
 from .em.volumes.recover import recover_volume

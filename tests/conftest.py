@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -7,8 +8,9 @@ from click.testing import CliRunner
 
 from mtdcli.main import main
 from mtdcli.report.figures import picture
-from mtdcore import Statistics, get_backend
+from mtdcore import Statistics, get_backend, simulate
 from mtdcore.model.normal import Diagonal
+from mtdcore.synthetic.glyphs import glyphs
 
 
 @pytest.fixture
@@ -73,3 +75,35 @@ def exact():
 def single():
     """The CPU backend in float32."""
     return get_backend("cpu", precision="float32", threads=1)
+
+
+@pytest.fixture
+def micrographs(tmp_path):
+    """Adds raw micrographs of one glyph, dark on grey, to a folder until so many are there: its path."""
+    import mrcfile
+
+    folder = tmp_path / "micrographs"
+    folder.mkdir()
+    glyph = glyphs(1, 12, 1)[0]
+
+    def add(count, side=100, snr=1.0, name="m"):
+        for i in range(count):
+            path = folder / f"{name}{i:02d}.mrc"
+            if not path.exists():
+                pixels = simulate(
+                    glyph, shape=(side, side), density=0.08, snr=snr, rotations=4, seed=i
+                ).measurement
+                with mrcfile.new(path) as file:
+                    values = np.asarray(pixels).reshape(side, side)
+                    file.set_data((100.0 - values / values.std()).astype(np.float32))
+                os.utime(path, ns=(i + 1, i + 1))
+        return folder
+
+    return add
+
+
+@pytest.fixture
+def quick():
+    """Options of a short ``mtd watch``."""
+    words = "--box-size 12 --rotations 4 --iterations 10 --starts 2 --first 4 --every 2 --settle 0 --once --device cpu --threads 1"
+    return tuple(words.split())

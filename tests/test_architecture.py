@@ -31,6 +31,7 @@ CLI_FLOORS = [
     "volumes",
     "report",
     "live",
+    "watching",
     "reproduce",
     "commands",
     "main",

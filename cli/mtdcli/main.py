@@ -40,6 +40,11 @@ COMMANDS = {
         "Recover the target image from a measurement.",
         "mtd recover measurement.zarr -o run --box-size 28",
     ),
+    "watch": (
+        "watch",
+        "Recover the target image from micrographs as they arrive.",
+        "mtd watch Micrographs -o run --box-size 64 --rotations 36",
+    ),
     "detect": (
         "detect",
         "Find the copies of a recovered image: tables in CSV and STAR.",

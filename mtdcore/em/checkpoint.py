@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,11 @@ import numpy as np
 from .._base.files import write_whole
 from .._base.records import Damaged, seal, to_record, unseal
 from ..data import Measurement
-from ..data.tiles import TileGeometry
+from ..data.tiles import Tile, TileGeometry
 from ..errors import CheckpointError
 from ..estep.statistics import Statistics
 from ..model.likelihood.records import likelihood_from_record, likelihood_record
-from .batches import Running
+from .online.batches import Running
 from .state import Candidate, EMState, IterationRecord
 from .temperature import Temperature
 
@@ -30,6 +31,9 @@ _FORMAT = 8
 
 #: The cut in which a measurement is read for its fingerprint.
 _PIECES = TileGeometry(side=1024, unit=1, halo=0, reach=0)
+
+#: Bytes of a digest.
+_DIGEST = 8
 
 
 def save_checkpoint(path: str | Path, state: EMState, identity: Mapping[str, Any]) -> None:
@@ -43,24 +47,12 @@ def save_checkpoint(path: str | Path, state: EMState, identity: Mapping[str, Any
     Raises:
         StorageError: the operating system refused; the checkpoint at ``path`` is still there.
     """
-    path = Path(path)
-    candidates: list[dict[str, Any]] = []
-    arrays = {"targets": np.stack([candidate.target for candidate in state.candidates])}
-    for i, candidate in enumerate(state.candidates):
-        record = {"likelihood": likelihood_record(candidate.likelihood), "objective": candidate.objective}
-        candidates.append(record | {"running": None, "scales": candidate.scales})
-        if (running := candidate.running) is not None:
-            plain, sums = running.statistics.record()
-            candidates[i]["running"] = {"mixed": running.mixed, "worth": running.worth, "statistics": plain}
-            arrays |= {f"{i}.{name}": array for name, array in sums.items()}
-    header = {
-        "format": _FORMAT,
-        "identity": identity,
-        "candidates": candidates,
-        "schedule": state.schedule,
-        "first_count": state.first_count,
-        "history": state.history,
-    }
+    record, arrays = state_record(state)
+    write_kept(Path(path), {"format": _FORMAT, "identity": identity, **record}, arrays)
+
+
+def write_kept(path: Path, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """Write a sealed file; the one at ``path`` is kept as the previous one, unless it is damaged."""
     content = seal(header, arrays)
     try:
         unseal(path)
@@ -80,8 +72,21 @@ def load_checkpoint(path: str | Path, identity: Mapping[str, Any]) -> EMState:
         CheckpointError: both missing or damaged, or of another run; the message lists the differences.
     """
     path = Path(path)
+    header, arrays = read_kept(path)
+    if header["format"] != _FORMAT:
+        raise CheckpointError(f"{path} has format {header['format']}; this version reads format {_FORMAT}.")
+    compare(path, header["identity"], identity)
+    return state_of(header, arrays)
+
+
+def read_kept(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Header and arrays of a file of :func:`write_kept`, or of the one before it, with a RuntimeWarning, where it is damaged.
+
+    Raises:
+        CheckpointError: both are missing or damaged.
+    """
     try:
-        header, arrays = unseal(path)
+        return unseal(path)
     except Damaged as damage:
         try:
             header, arrays = unseal(previous_checkpoint(path))
@@ -90,15 +95,32 @@ def load_checkpoint(path: str | Path, identity: Mapping[str, Any]) -> EMState:
                 f"{path} should be a checkpoint; it is missing or damaged ({damage}), and there is no previous one: "
                 "start again from the beginning (--force)."
             ) from damage
+        done = f", of iteration {len(header['history'])}" if "history" in header else ""
         warnings.warn(
-            f"{path} is missing or damaged ({damage}); going on from the previous checkpoint, of iteration "
-            f"{len(header['history'])}.",
+            f"{path} is missing or damaged ({damage}); going on from the previous checkpoint{done}.",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
-    if header["format"] != _FORMAT:
-        raise CheckpointError(f"{path} has format {header['format']}; this version reads format {_FORMAT}.")
-    _compare(path, header["identity"], json.loads(json.dumps(to_record(identity))))
+        return header, arrays
+
+
+def state_record(state: EMState) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """A state as JSON-able values and arrays."""
+    candidates: list[dict[str, Any]] = []
+    arrays = {"targets": np.stack([candidate.target for candidate in state.candidates])}
+    for i, candidate in enumerate(state.candidates):
+        record = {"likelihood": likelihood_record(candidate.likelihood), "objective": candidate.objective}
+        candidates.append(record | {"running": None, "scales": candidate.scales})
+        if (running := candidate.running) is not None:
+            plain, sums = running.statistics.record()
+            candidates[i]["running"] = {"mixed": running.mixed, "worth": running.worth, "statistics": plain}
+            arrays |= {f"{i}.{name}": array for name, array in sums.items()}
+    record = {"schedule": state.schedule, "first_count": state.first_count, "history": state.history}
+    return {"candidates": candidates, **record}, arrays
+
+
+def state_of(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> EMState:
+    """The state of which :func:`state_record` made these; other entries are ignored."""
     return EMState(
         candidates=tuple(
             Candidate(
@@ -134,7 +156,9 @@ def _running(record: dict[str, Any] | None, arrays: Mapping[str, Any]) -> Runnin
     return Running(statistics, record["mixed"], record["worth"])
 
 
-def _compare(path: str | Path, saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+def compare(path: Path, saved: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """Raise CheckpointError, with the differences, where a file is not of the run with this identity."""
+    given = json.loads(json.dumps(to_record(identity)))
     names = [name for name in {**saved, **given} if saved.get(name) != given.get(name)]
     if names:
         listed = "; ".join(f"{name} was {saved.get(name)}, is {given.get(name)}" for name in names)
@@ -148,9 +172,29 @@ def fingerprint(measurement: Measurement) -> str:
 
     Reads the measurement once, which costs a small part of one iteration.
     """
-    digest = hashlib.blake2b(repr((measurement.shape, measurement.dtype.str)).encode(), digest_size=8)
-    for tile in measurement.tiles(_PIECES):
+    parts: list[bytes] = []
+    for _, tiles in groupby(measurement.tiles(_PIECES), key=lambda tile: tile.micrograph):
+        parts.append(_digest(tiles))
+    return joined_fingerprint(measurement.shape, measurement.dtype, parts)
+
+
+def micrograph_digest(one: Measurement) -> bytes:
+    """What a single micrograph adds to the fingerprint of a measurement."""
+    return _digest(one.tiles(_PIECES))
+
+
+def _digest(tiles: Iterable[Tile]) -> bytes:
+    digest = hashlib.blake2b(digest_size=_DIGEST)
+    for tile in tiles:
         digest.update(np.ascontiguousarray(tile.values).data)
         if tile.valid is not None:
             digest.update(np.packbits(tile.valid).data)
+    return digest.digest()
+
+
+def joined_fingerprint(shape: tuple[int, int, int], dtype: np.dtype, parts: Iterable[bytes]) -> str:
+    """:func:`fingerprint` of a measurement, from :func:`micrograph_digest` of each of its micrographs."""
+    digest = hashlib.blake2b(repr((shape, dtype.str)).encode(), digest_size=_DIGEST)
+    for part in parts:
+        digest.update(part)
     return digest.hexdigest()

@@ -54,11 +54,11 @@ from ..mstep.support import Supported, soft_disc
 from ..mstep.symmetry import Symmetric
 from ..mstep.updates import DenoisingUpdate, ExactUpdate, Update
 from ..mstep.wiener import WienerUpdate
-from .batches import OnlineEM
 from .gauge.centre import BetweenPixels, CentreGauge
 from .gauge.energy import EnergyGauge
 from .gauge.prior import Gauge, PriorGauge
 from .gauge.scale import OwnUnits, in_units
+from .online.batches import OnlineEM
 from .starts import Start, choose_starts
 from .state import EMState
 from .temperature import Temperature

@@ -42,7 +42,7 @@ def run(
     plan: Plan, source: Measurement, state: EMState, callback: Callable[[EMState], bool | None] | None
 ) -> Recovery:
     """Iterate from a state until the target is at rest, the iterations are done, or the callback returns True."""
-    step = _Iteration(plan, source)
+    step = Iteration(plan, source)
     stopped: Literal["iterations", "tolerance", "callback"] = "iterations"
     while True:
         if _done(plan, state):  # a resumed run may be
@@ -58,11 +58,24 @@ def run(
             stopped = "callback"
             break
     final = step.statistics(source, state.target, state.likelihood)
-    return Recovery(state, final, step.average(state.target, final), stopped, settled(state))
+    return Recovery(state, final, average(plan, state.target, final), stopped, settled(state))
 
 
 def _done(plan: Plan, state: EMState) -> bool:
     return state.at_rest(plan.tolerance) if plan.late else state.converged(plan.tolerance)
+
+
+def average(plan: Plan, target: np.ndarray, statistics: Statistics) -> np.ndarray:
+    """Unregularised aligned average on the host; what nobody saw is that of the target.
+
+    Args:
+        plan: of the run.
+        target: of the E-step, on the host.
+        statistics: of the E-step, in the library of the backend.
+    """
+    start, order = plan.backend.asarray(target), plan.symmetry
+    seen = symmetrised(statistics, order)
+    return plan.backend.to_host(invariant(seen.normal.solve(seen.right, start), order))
 
 
 def settled(state: EMState) -> bool | None:
@@ -75,7 +88,7 @@ def settled(state: EMState) -> bool | None:
 
 
 @dataclass(frozen=True)
-class _Iteration:
+class Iteration:
     """One iteration of a run: E-step, M-step, tied parameters, and at times the gauge."""
 
     plan: Plan
@@ -205,9 +218,10 @@ class _Iteration:
         learnt = residual if self.plan.learn_noise else None
         likelihood = likelihood.updated(statistics, learnt, state.first_count, corners, early)
         likelihood = likelihood.with_offset(likelihood.offset + shift) if shift else likelihood
-        carried = running.moved(self.plan.backend.to_host) if share < 1.0 else None
+        remembered = self.plan.online.remembers(share)
+        carried = running.moved(self.plan.backend.to_host) if remembered else None
         moved = float(np.linalg.norm(image - target)) / likelihood.noise_std
-        due, comparable = self._is_due(iteration, heat, moved), share == 1.0
+        due, comparable = self._is_due(iteration, heat, moved), not remembered
         if plan.learn_amplitude and heat == 1.0 and (iteration >= plan.quarter or due):
             spread = learned_std(likelihood.amplitude_std, statistics, statistics.copy_energy(shown))
             comparable &= abs(likelihood.amplitude_std - spread) < SETTLED
@@ -262,12 +276,6 @@ class _Iteration:
         found = e_step(source, shown, likelihood, plan.backend, plan.executor, pixels, plan.coarse)
         return found.normalised()
 
-    def average(self, target: np.ndarray, statistics: Statistics) -> np.ndarray:
-        """Unregularised aligned average on the host; what nobody saw is that of the target."""
-        start, order = self.plan.backend.asarray(target), self.plan.symmetry
-        seen = symmetrised(statistics, order)
-        return self.plan.backend.to_host(invariant(seen.normal.solve(seen.right, start), order))
-
     def _is_due(self, iteration: int, heat: float, moved: float) -> bool:
         """At each quarter of the iterations, and whenever the target has stopped moving, by ``moved`` noise levels."""
         quarter = max(1, self.plan.quarter)
@@ -314,8 +322,8 @@ class _Iteration:
         if copies <= 0.0:
             return target
         around = [(m, m) for m in pair(margin)]
-        average = self.average(np.pad(target, around), statistics.framed())
+        mean = average(self.plan, np.pad(target, around), statistics.framed())
         level = statistics.noise_std / math.sqrt(copies)
         asked = target / unit
-        chosen = gauge.choose(asked, average / unit, level / unit)
+        chosen = gauge.choose(asked, mean / unit, level / unit)
         return target if np.array_equal(chosen, asked) else unit * chosen

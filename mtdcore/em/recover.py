@@ -22,7 +22,6 @@ from ..moments.fit import MomentFit, fit_moments
 from ..moments.measure import measure_moments
 from ..mstep.noise import Noise
 from ..mstep.updates import Update
-from .batches import OnlineEM
 from .checks.arguments import (
     Method,
     asks_for_moments,
@@ -46,6 +45,7 @@ from .defaults import (
 )
 from .gauge.prior import Gauge
 from .loop import run
+from .online.batches import OnlineEM
 from .starts import Start
 from .state import EMState, Recovery
 

@@ -20,8 +20,8 @@ from ..estep.statistics import Statistics
 from ..model.likelihood import Likelihood
 from ..model.likelihood.records import likelihood_record
 from ..model.priors import Prior
-from .batches import Running
 from .gauge.scale import OwnUnits, Scales, in_units
+from .online.batches import Running
 from .temperature import Temperature
 
 
@@ -148,14 +148,14 @@ class Recovery:
         state: the last state of the loop.
         statistics: of one E-step at the final target and temperature 1.
         aligned_average: posterior-aligned average without prior, float64 of the shape of the target.
-        stopped: why the loop ended.
+        stopped: why the loop ended; "waiting": it goes on when more micrographs come (:mod:`.online.stream`).
         settled: whether the starts that ended with about as much evidence show the same; None: there was no other.
     """
 
     state: EMState
     statistics: Statistics
     aligned_average: np.ndarray
-    stopped: Literal["iterations", "tolerance", "callback"]
+    stopped: Literal["iterations", "tolerance", "callback", "waiting"]
     settled: bool | None = None
 
     @property

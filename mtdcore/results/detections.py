@@ -28,6 +28,7 @@ from ..estep.expectation import check_box_fits
 from ..estep.posteriors import Posterior
 from ..model.likelihood import Likelihood
 from ..model.poses import Poses, may_be_mirrored
+from ..model.views import Views
 from .metrics import Alignment
 from .places import Places
 
@@ -224,6 +225,14 @@ class Detections:
         columns: dict[str, Sequence[object]] = {"rlnMicrographName": names}
         columns |= self.pick_columns(binning)
         write_star(path, "particles", columns)
+
+
+def no_copies(views: Views) -> Detections:
+    """No copies, with the types that those of these views have."""
+    poses, whole = Poses.of(views), np.zeros(0, np.int64)
+    place = np.zeros(0) if len(poses.whole) < views.count else whole
+    box, hands = plain(*views.box_shape), np.zeros(0, bool) if may_be_mirrored(views) else None
+    return Detections(whole, place, place, whole, np.zeros(0), box, poses.rotations, whole, hands)
 
 
 def detect(

@@ -6,8 +6,8 @@ import pytest
 import mtdcore as mtd
 from mtdcore._base import files
 from mtdcore._base.files import write_whole
-from mtdcore.em.batches import Running
 from mtdcore.em.checkpoint import fingerprint, load_checkpoint, previous_checkpoint, save_checkpoint
+from mtdcore.em.online.batches import Running
 from mtdcore.em.state import Candidate, EMState, IterationRecord
 from mtdcore.em.temperature import Temperature
 from mtdcore.errors import CheckpointError, StorageError

@@ -6,7 +6,7 @@ import pytest
 import mtdcore as mtd
 from mtdcore.data import open_measurement
 from mtdcore.data.noise import estimate_noise_std
-from mtdcore.em.batches import OnlineEM
+from mtdcore.em.online.batches import OnlineEM
 from mtdcore.em.volumes.gauge import find_axes, off_centre
 from mtdcore.em.volumes.plan import VolumePlan, default_separation, last_band
 from mtdcore.em.volumes.recover import recover_volume

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import mtdcore as mtd_api
-from mtdcore.em.batches import Running
 from mtdcore.em.checkpoint import load_checkpoint, previous_checkpoint, save_checkpoint
+from mtdcore.em.online.batches import Running
 from mtdcore.em.state import Candidate, EMState, IterationRecord
 from mtdcore.em.temperature import Temperature
 from mtdcore.errors import CheckpointError

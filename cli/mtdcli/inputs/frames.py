@@ -19,7 +19,7 @@ from .opening import tell_of_tiff
 from .sources import read_images
 
 #: Micrographs whose contrast is judged, and standard errors of the mean that the median needs to say something.
-_JUDGED, _SURE = 8, 2.5
+JUDGED, _SURE = 8, 2.5
 
 #: Width over height from which on an image is a signal with a channel a row.
 LONG = 16
@@ -92,7 +92,7 @@ class Frames:
                     raise
                 self.bad(problem)
                 continue
-            if done < _JUDGED:
+            if done < JUDGED:
                 self._skewness.append(contrast_skewness(prepared.pixels))
             done += 1
             yield micrograph, prepared
@@ -102,11 +102,7 @@ class Frames:
     @property
     def contrast(self) -> str:
         """What the sign of the contrast looks like after preparation, for the log."""
-        skewness, error = np.median(self._skewness, axis=0)
-        if abs(skewness) < _SURE * error / np.sqrt(len(self._skewness)):
-            return "the sign of the contrast cannot be told from the pixels"
-        seen = "bright, as they should" if skewness > 0 else "dark: try the other of --invert and --no-invert"
-        return f"the largest things look {seen} (skewness {skewness:+.2f})"
+        return contrast(self._skewness)
 
     def _listed(self, source: Path) -> Iterator[Micrograph]:
         try:
@@ -136,6 +132,15 @@ class Frames:
                 if wanted is not None and (wanted.path, wanted.section) == (path, number):
                     yield wanted, image
                     wanted = next(left, None)
+
+
+def contrast(skewness: Sequence[tuple[float, float]]) -> str:
+    """What the sign of the contrast looks like, from the skewness of a few prepared micrographs and its standard errors."""
+    middle, error = np.median(skewness, axis=0)
+    if abs(middle) < _SURE * error / np.sqrt(len(skewness)):
+        return "the sign of the contrast cannot be told from the pixels"
+    seen = "bright, as they should" if middle > 0 else "dark: try the other of --invert and --no-invert"
+    return f"the largest things look {seen} (skewness {middle:+.2f})"
 
 
 def expanded(source: Path) -> list[Path]:

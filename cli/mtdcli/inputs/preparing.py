@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from mtdcore.data.preparation.prepare import Preparation
 
 
+_DEFECTS = option(
+    "--defects",
+    "Dead and hot pixels, looked for in each image as it is stored: masked, or taken as they are.",
+    click.Choice(["mask", "keep"]),
+    "mask",
+)
+
 _OPTIONS = (
-    option(
-        "--defects",
-        "Dead and hot pixels, looked for in each image as it is stored: masked, or taken as they are.",
-        click.Choice(["mask", "keep"]),
-        "mask",
-    ),
     option(
         "--borders",
         "Borders that are constant or smeared: masked, or taken as they are.",
@@ -78,6 +79,11 @@ _OPTIONS = (
 
 def preparation_options(function: F) -> F:
     """The options of :class:`mtdcore.data.micrographs.Preparation`."""
+    return more_preparation_options(_DEFECTS(function))
+
+
+def more_preparation_options(function: F) -> F:
+    """The same without ``--defects``, for a command that has it already."""
     for add in reversed(_OPTIONS):
         function = add(function)
     return function

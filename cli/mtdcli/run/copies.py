@@ -34,11 +34,17 @@ def find_copies(run: FinishedRun, threshold: float = 0.5, device: str = "auto") 
 
 def write_copies(run: FinishedRun, threshold: float = 0.5, device: str = "auto") -> Detections:
     """Find the copies (:func:`find_copies`) and write the tables of the folder, locked by the caller."""
-    found, table, folder = find_copies(run, threshold, device), run.table(), run.folder
+    found = find_copies(run, threshold, device)
+    write_tables(run, found)
+    return found
+
+
+def write_tables(run: FinishedRun, found: Detections) -> None:
+    """Write the copies of a run to the tables of its folder, locked by the caller."""
+    table, folder = run.table(), run.folder
     found.to_csv(folder.picks, table.sampling_rate)
     found.to_json(folder.picks_json, table.sampling_rate)
     found.to_star(folder.picks_star, table.names, table.bin)
-    return found
 
 
 def write_for_relion(run: FinishedRun, found: Detections, output: Path) -> None:

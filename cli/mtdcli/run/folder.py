@@ -47,6 +47,10 @@ class RunFolder:
         posterior_std: ``posterior_std.npy``, (L, L) float64, their standard deviation.
         picks_json: ``detections.json``, the same for other programs.
         table: ``micrographs.json``, what is known about the micrographs, where anything is.
+        watch: what `mtd watch` has counted, and its state.
+        watch_picks: the copies it found, rows of float64.
+        watch_order: ``order.txt``, the names of the counted micrographs in their order.
+        watched: ``micrographs.zarr``, the prepared micrographs.
     """
 
     def __init__(self, path: Path) -> None:
@@ -64,6 +68,10 @@ class RunFolder:
         self.posterior_mean = path / "posterior_mean.npy"
         self.posterior_std = path / "posterior_std.npy"
         self.table = path / TABLE
+        self.watch = path / "watch.safetensors"
+        self.watch_picks = path / "watch.picks"
+        self.watch_order = path / "order.txt"
+        self.watched = path / "micrographs.zarr"
 
     def null_target(self, kind: str) -> Path:
         """The target of the first null run of this kind, an image like ``estimate``."""
@@ -72,17 +80,31 @@ class RunFolder:
     @property
     def occupied(self) -> bool:
         """Whether results or checkpoints of a run are here."""
-        return self.record.exists() or self.checkpoint.exists()
+        return any(file.exists() for file in (self.record, self.checkpoint, self.watch))
+
+    def clear_judgement(self) -> None:
+        """Remove what `mtd trust` found of an earlier result."""
+        for file in (self.trust, self.posterior_mean, self.posterior_std, *self.path.glob("null_*.npy")):
+            file.unlink(missing_ok=True)
+
+    def clear_watch(self) -> None:
+        """Forget what `mtd watch` has counted; the measurement is replaced by its successor."""
+        for file in (
+            self.watch,
+            previous_checkpoint(self.watch),
+            self.watch_picks,
+            self.watch_order,
+        ):
+            file.unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Remove the files of an earlier run (and nothing else)."""
+        """Remove the files of an earlier run (and nothing else); what `mtd watch` has counted stays."""
+        self.clear_judgement()
         checkpoints = (self.checkpoint, previous_checkpoint(self.checkpoint))
         results = (self.record, self.estimate, self.average, self.history, self.page)
-        checked = (self.trust, self.posterior_mean, self.posterior_std, *self.path.glob("null_*.npy"))
         for file in (
             *results,
             *checkpoints,
-            *checked,
             self.picks,
             self.picks_star,
             self.picks_json,

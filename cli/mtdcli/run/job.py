@@ -12,6 +12,7 @@ from typing import Any
 
 import mtdcore as mtd
 from mtdcore.data import Measurement
+from mtdcore.data.micrographs.table import MicrographTable
 from mtdcore.em.checkpoint import fingerprint, load_checkpoint, save_checkpoint
 from mtdcore.errors import StorageError
 from mtdcore.estep.backends import Backend
@@ -70,6 +71,10 @@ def recover(
         Interrupted: a signal came; after the first iteration a checkpoint is in the folder.
     """
     started, clock = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.perf_counter()
+    if folder.watch.exists():
+        raise StorageError(
+            f"{folder.path} is a run of `mtd watch`, which alone goes on with it: choose another folder with -o."
+        )
     if folder.occupied and not (resume or force):
         raise StorageError(f"{folder.path} holds a run already; --resume continues it, --force replaces it.")
     refuse_foreign_results(
@@ -89,39 +94,60 @@ def recover(
             state = load_checkpoint(folder.checkpoint, owner)
             log(f"going on after iteration {state.iteration}")
         log(f"{path}: {micrographs} micrograph(s) of {height} x {width} pixels, backend {backend.name}")
-        job = _Job(folder, parameters, owner, backend, executor)
+        job = Job(folder, parameters, owner, backend, executor)
         recovery = job.run(measurement, told, state)
     if recovery.likelihood.whitening is not None:
         log(recovery.noise)
     unused = micrographs * recovery.likelihood.geometry.unused_pixels((height, width))
     if unused:
         log(f"{unused} pixels at the far edges fill no whole patch and were not used")
+    read = MeasurementRecord(
+        path=path.absolute(),
+        shape=measurement.shape,
+        dtype=str(measurement.dtype),
+        fingerprint=owner["measurement"],
+        unused_pixels=unused,
+        **missing(measurement, round(recovery.statistics.pixels) + unused),
+    )
+    seconds = time.perf_counter() - clock
+    run = write_run(folder, parameters, recovery, read, table, Made(again, started, seconds, backend.name))
+    write_copies(run, device=parameters.device.removesuffix(":all"))
+    return run, recovery.summary(), recovery.found_copies
+
+
+@dataclass(frozen=True)
+class Made:
+    """How a result came about, as its record says: command line that repeats it, local time, wall time, name of the backend."""
+
+    command: str
+    started: str
+    seconds: float
+    device: str
+
+
+def write_run(
+    folder: RunFolder,
+    parameters: RunParameters,
+    recovery: mtd.Recovery,
+    read: MeasurementRecord,
+    table: MicrographTable | None,
+    made: Made,
+) -> FinishedRun:
+    """Fill a run folder, except for picks and report; ``run.json`` comes last."""
     _save_images(folder, recovery)
     if table is not None:
         table.save(folder.path)
     share = data_share(recovery, named_prior(parameters.prior))
     record = RunRecord(
-        command=again,
-        started=started,
-        seconds=time.perf_counter() - clock,
-        measurement=MeasurementRecord(
-            path=path.absolute(),
-            shape=measurement.shape,
-            dtype=str(measurement.dtype),
-            fingerprint=owner["measurement"],
-            unused_pixels=unused,
-            **missing(measurement, round(recovery.statistics.pixels) + unused),
-        ),
+        **asdict(made),
+        measurement=read,
         parameters=parameters,
-        device=backend.name,
         result=ResultRecord(**recovery.summary(), data_share=share),  # type: ignore[arg-type]
         versions=versions(),
         machine=machine(),
     )
     folder.write_record(record)
-    run = FinishedRun.at(folder)
-    write_copies(run, device=parameters.device.removesuffix(":all"))
-    return run, recovery.summary(), recovery.found_copies
+    return FinishedRun.at(folder)
 
 
 def data_share(recovery: mtd.Recovery, prior: mtd.Prior | None) -> float | None:
@@ -141,7 +167,7 @@ def _save_images(folder: RunFolder, recovery: mtd.Recovery) -> None:
 
 
 @dataclass
-class _Job:
+class Job:
     """The iterations of a run, with progress and checkpoints.
 
     Attributes:

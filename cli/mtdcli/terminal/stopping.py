@@ -94,11 +94,12 @@ def listening() -> Iterator[Stop]:
 def patiently(file: Path | None = None, iteration: int = 0) -> Iterator[Stop]:
     """Listen, and let the code that polls :class:`Stop` end well; after ``_PATIENCE`` seconds the block is left."""
     with listening() as stop:
-        stop.file, stop.iteration, stop.patience = file, iteration, _PATIENCE
+        before = stop.file, stop.patience
+        stop.file, stop.iteration, stop.patience = file or stop.file, iteration, _PATIENCE
         try:
             yield stop
         finally:
-            stop.file, stop.patience = None, 0.0
+            stop.file, stop.patience = before
 
 
 def hold_off() -> None:

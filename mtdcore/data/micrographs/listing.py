@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -88,7 +88,10 @@ class Micrograph:
 
 
 def find_micrographs(
-    path: str | Path, pixel_size: float | None = None, on_bad: OnBad | None = None
+    path: str | Path,
+    pixel_size: float | None = None,
+    on_bad: OnBad | None = None,
+    known: Container[str] = (),
 ) -> list[Micrograph]:
     """The micrographs of a STAR list, or of one MRC or TIFF file.
 
@@ -96,6 +99,7 @@ def find_micrographs(
         path: ``.star`` (RELION 3.0 to 5, a micrographs table), or an image file, each section of which is a micrograph.
         pixel_size: angstrom, where the STAR list names none; trusted more than headers are.
         on_bad: called with the reason for each micrograph that cannot be opened; None: raise it.
+        known: names in the STAR list that are left out, and not opened.
 
     Raises:
         InputError: no such table, or a micrograph that is damaged or contradicts the others in its file.
@@ -107,7 +111,9 @@ def find_micrographs(
     found: list[Micrograph] = []
     for row in _rows(path):
         try:
-            found.extend(_sections(row(), pixel_size))
+            one = row()
+            if one.name not in known:
+                found.extend(_sections(one, pixel_size))
         except DependencyError:  # nothing is wrong with the file
             raise
         except MtdError as problem:
@@ -129,7 +135,7 @@ def of_one_size(micrographs: Iterable[Micrograph], on_bad: OnBad | None = None) 
     """
     kept: list[Micrograph] = []
     for micrograph in _without_repeats(micrographs):
-        problem = _difference(kept[0], micrograph) if kept else None
+        problem = difference(kept[0], micrograph) if kept else None
         if problem is None:
             kept.append(micrograph)
         elif on_bad is None:
@@ -157,7 +163,8 @@ def _without_repeats(micrographs: Iterable[Micrograph]) -> Iterator[Micrograph]:
         _log.warning("%d micrograph(s) came more than once and count once: %s", len(repeated), shown)
 
 
-def _difference(first: Micrograph, other: Micrograph) -> InputError | None:
+def difference(first: Micrograph, other: Micrograph) -> InputError | None:
+    """Why two micrographs cannot be of one measurement; None: they can."""
     if other.shape != first.shape:
         (h, w), (height, width) = first.shape, other.shape
         return InputError(

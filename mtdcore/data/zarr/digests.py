@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from google_crc32c import value as crc32c
 
+from ..._base.files import write_whole
 from ..._base.guarded import Archive
 from ...errors import InputError
 from .guard import DIGESTS, MAX_METADATA_BYTES, ChunkDamaged, read_inside
@@ -100,4 +101,5 @@ def write_digests(root: Path, grid: tuple[int, ...], found: Mapping[tuple[int, .
     chunks = np.zeros(grid, np.uint64)
     for index, value in found.items():
         chunks[index] = value
-    np.savez(root / DIGESTS, chunks=chunks, metadata=np.uint64(metadata_digest(root)))
+    metadata = np.uint64(metadata_digest(root))
+    write_whole(root / DIGESTS, lambda file: np.savez(file, chunks=chunks, metadata=metadata))

@@ -23,7 +23,7 @@ from ...model.priors import Prior
 from ...model.volumes.grids import ball, moved, shifted
 from ...model.volumes.projections import Projections
 from ...mstep.volumes import VolumeUpdate
-from ..batches import OnlineEM
+from ..online.batches import OnlineEM
 from .gauge import find_axes, off_centre
 from .noise import Heard, Picture, VolumeNoise, hear, suspected
 from .plan import VolumePlan, default_separation, last_band

@@ -262,6 +262,10 @@ class Likelihood(ABC):
             whitening=None,
         )
 
+    def of_times(self, factor: float, micrographs: Micrographs | None) -> Self:
+        """The same model of ``factor`` times the data, told apart by ``micrographs``."""
+        return replace(self, micrographs=micrographs)
+
     def with_separation(self, separation: int) -> Self:
         """The same model with another minimum separation in pixels; itself where there is none, or nothing changes."""
         return self

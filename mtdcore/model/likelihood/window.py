@@ -125,6 +125,11 @@ class WindowLikelihood(Likelihood):
             positions=self.positions // len(optics),
         )
 
+    def of_times(self, factor: float, micrographs: Micrographs | None) -> WindowLikelihood:
+        """See :class:`Likelihood`; unbound, with so many times the copies."""
+        count = self.expected_count * factor
+        return replace(self, expected_count=count, micrographs=micrographs, positions=None, corners=None)
+
     @property
     def copies(self) -> float:
         """See :class:`Likelihood`."""
