@@ -46,7 +46,7 @@ def test_an_image_is_a_group_that_zarr_and_mtdcore_open(image):
 
 
 def test_a_damaged_chunk_of_an_image_is_named(image):
-    chunk = next(file for file in (image / "0" / "c").rglob("*") if file.is_file())
+    chunk = image / "0/c/0/0/0"
     chunk.write_bytes(b"x" + chunk.read_bytes()[1:])
     with pytest.raises(InputError, match="bad chunk"):
         first_tile(image)

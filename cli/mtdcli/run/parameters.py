@@ -267,6 +267,7 @@ class RunParameters:
             (self.temperature is not None, moments, f"--temperature {of_em}"),
             (self.update != "auto", moments, f"--update {self.update} {of_em}"),
             (self.batches > 1, moments, f"--batches {of_em}"),
+            (self.amplitude_std == "auto", moments, f"--amplitude-std auto {of_em}"),
             (self.classes > 1, moments or self.initial == "moments", "--classes: moments tell one target from noise, not several from one another"),
             (self.micrographs == "each", moments or self.initial == "moments", "--micrographs each: moments take micrographs to be alike"),
             (self.starts is not None, images, "--starts counts random starts, and --initial gives an image"),

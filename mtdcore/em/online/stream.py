@@ -66,6 +66,7 @@ class Stream:
             gauge=None,
             online=Arriving(),
             learn_noise=options["noise_std"] == "auto",
+            learn_amplitude=options.get("amplitude_std") == "auto",
             offset=options["offset"],
             learn_separation=False,
             noise="white",
