@@ -79,7 +79,11 @@ class NumberOr(click.ParamType[float | str]):
             number = math.nan
         least = self.minimum
         if not math.isfinite(number) or (number <= 0.0 if least is None else number < least):
-            wanted = "a positive number" if least is None else "a number" + f" of at least {least:g}" * (least > -math.inf)
+            wanted = (
+                "a positive number"
+                if least is None
+                else "a number" + f" of at least {least:g}" * (least > -math.inf)
+            )
             self.fail(f"{value!r} is neither {' nor '.join(self.words)} nor {wanted}", param, ctx)
         return number
 
