@@ -4,8 +4,8 @@
     python bench/accuracy/volumes.py path/to/proteins.npz --box 24 --snr 0.1 --copies 1000 --objects 0 1
 
 Proteins are of the test part (``split == 2``), 250 to 400 residues. *Shape* is the correlation of what is not spherically symmetric,
-after alignment over rotation, shift and hand. The oracle knows the poses and uses the same M-step. ``--bound`` says what the copies tell
-when their poses are not known: the oracle's level cannot be asked for where that is far below it.
+after alignment over rotation, shift and hand. The oracle knows the poses and uses the same M-step. ``--unknown-poses`` estimates what
+the copies tell when their poses are not known: where that is far below the oracle, the oracle's level cannot be asked for.
 """
 
 from __future__ import annotations
@@ -62,11 +62,11 @@ def known_poses(made: VolumeSimulation, side: int, band: float) -> np.ndarray:
 def unknown_poses(
     made: VolumeSimulation, side: int, band: float, draws: int = 4
 ) -> tuple[list[float], float]:
-    """Share of the information that unknown poses leave in each shell, and the shape that it allows.
+    """Share of the information that unknown poses leave in each shell, and the shape to expect of it.
 
     The share is the response of the gradient of Q to a step d of the size of the noise, ``-<d, g(V + d) - g(V)> / <d, N d>`` at the
     truth V, ``g = b - N V``: observed over complete information (Louis 1982). The shape is that of a Wiener filter that knows the spectrum, at the
-    noise ``sigma^2 / (share N)``.
+    noise ``sigma^2 / (share N)``: linear, from one random step, and no bound, since the envelope of an object tells more than its spectrum.
     """
     views = Projections(side, 1200, band=band).turned(1)
     model = WindowLikelihood(views, made.noise_std, float(len(made.positions)), default_separation(side))
@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=120)
     parser.add_argument("--learn-noise", action="store_true", help="do not tell the noise level")
     parser.add_argument("--from-truth", action="store_true", help="also EM started from the truth")
-    parser.add_argument("--bound", action="store_true", help="also what unknown poses allow")
+    parser.add_argument("--unknown-poses", action="store_true", help="also what they leave")
     options = parser.parse_args()
     side = options.box
     for which in options.objects:
@@ -148,9 +148,9 @@ def main() -> None:
                 **scores(found.volume, made.volume),
                 "oracle": scores(known_poses(made, side, last_band(side)), made.volume)["shape"],
             }
-            if options.bound:
-                share, bound = unknown_poses(made, side, last_band(side))
-                row |= {"information": share, "bound": bound}
+            if options.unknown_poses:
+                share, left = unknown_poses(made, side, last_band(side))
+                row |= {"information": share, "unknown_poses": left}
             if options.from_truth:
                 band = last_band(side)
                 late = VolumePlan(
