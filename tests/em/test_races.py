@@ -126,7 +126,7 @@ def test_a_diameter_that_is_none_is_refused(made, across):
 
 
 def test_what_is_not_settled_is_said(made, monkeypatch):
-    monkeypatch.setattr("mtdcore.em.gauge.agreement._ALIKE", 1.1)
+    monkeypatch.setattr("mtdcore.em.gauge.agreement.ALIKE", 1.1)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = run(made, diameter=8, iterations=12)
