@@ -73,11 +73,11 @@ def average_level(recovery: Recovery) -> float:
     Raises:
         InputError: the recovery found no copies to average.
     """
-    copies = recovery.statistics.amplitude_squares
-    if not copies > 0.0:
+    if not recovery.expected_count > 0.0:
         raise InputError(
-            f"an average needs copies; the recovery expects {copies:g}: there is nothing to be sure of."
+            f"an average needs copies; the recovery expects {recovery.expected_count:g}: there is nothing to be sure of."
         )
+    copies = recovery.statistics.amplitude_squares
     return recovery.noise_std / math.sqrt(order_of(recovery.likelihood.views) * copies)
 
 
