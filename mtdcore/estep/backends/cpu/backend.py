@@ -100,7 +100,8 @@ class CpuBackend(HostArrays):
             return arrays.posterior(tile, templates, likelihood)
         plans = self._plans(templates, likelihood)
         if likelihood.localises:
-            return plans.windows(tile).posterior(tile)
+            with self._running() as run:
+                return plans.windows(tile).posterior(tile, run)
         return plans.patches(tile).posterior(tile)
 
     def log_odds(

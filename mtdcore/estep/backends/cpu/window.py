@@ -120,21 +120,28 @@ class WindowPlan:
         """The same for a log(1 + S) that more templates than these went into."""
         return self._sums(self._view(tile), log_norm.astype(self.dtype), run)
 
-    def posterior(self, tile: Tile) -> np.ndarray:
+    def posterior(self, tile: Tile, run: Run = map) -> np.ndarray:
         """(K, owned rows, owned columns) weights."""
-        view, margin = self._view(tile), self.likelihood.margins[1]
-        log_norm = self._log_partition(self._log_odds(view), tile)
+        view = self._view(tile)
+        log_norm = self._log_partition(self._log_odds(view, run), tile, run)
         weights = np.empty((len(self.turned), *log_norm.shape), self.dtype)
-        top, left = (s.start for s in tile.owned)
-        for pair in self._owned_pairs(tile):
-            prepared, space = self._prepare(view, log_norm, pair), self._workspace()
-            for k in range(len(self.turned)):
-                block_kernels.weigh_blocks(k, *self._weighing(view, prepared), *space, *self._stages)
-                for block, found in zip(pair, from_space(space.space, self.side), strict=True):
-                    here = found[margin : margin + len(block.rows), margin : margin + len(block.columns)]
-                    weights[k][_inside(block, top, left)] = here
-            self._free.append(space)
+        for _ in run(partial(self._fill, view, log_norm, weights), self._owned_pairs(tile)):
+            pass
         return weights
+
+    def _fill(
+        self, view: _View, log_norm: np.ndarray, weights: np.ndarray, pair: tuple[Block, Block]
+    ) -> None:
+        """The weights of two blocks of owned corners."""
+        prepared, space = self._prepare(view, log_norm, pair), self._workspace()
+        margin = self.likelihood.margins[1]
+        top, left = (s.start for s in view.tile.owned)
+        for k in range(len(self.turned)):
+            block_kernels.weigh_blocks(k, *self._weighing(view, prepared), *space, *self._stages)
+            for block, found in zip(pair, from_space(space.space, self.side), strict=True):
+                here = found[margin : margin + len(block.rows), margin : margin + len(block.columns)]
+                weights[k][_inside(block, top, left)] = here
+        self._free.append(space)
 
     def log_odds(self, tile: Tile, run: Run = map) -> np.ndarray:
         """(P, Q) log-odds of a copy at every corner of the pixels of the tile, before they compete."""
