@@ -35,6 +35,9 @@ from .places import Places
 #: Digits of what needs more than six: a day of a signal to a microsecond.
 _DIGITS = {"seconds": 12}
 
+#: Side of the tiles in pixels read, and posterior weights held at a time; both at most.
+_TILE, _WEIGHTS = 1024, 1 << 25
+
 #: Largest probability that counts: beyond it, float32 weights cannot tell 1 - q from 0. It caps log-odds at 16 nats.
 _SUREST = 1.0 - 2.0**-23
 
@@ -278,10 +281,13 @@ def detect(
     halo = (d - 1 + near for d, near in zip(likelihood.separations, reaches, strict=True))
     wide = replace(likelihood.bind(source.shape), margin=plain(*halo))
     engine, every = get_backend(backend), Poses.of(views)
-    posterior, poses = Posterior(target, wide, engine), every.where(every.whole)
+    # the halo is of the tiles: what scores them needs no margin, which would leave less of each transform
+    posterior, poses = Posterior(target, replace(wide, margin=0), engine), every.where(every.whole)
+    around = max(2 * near + far for near, far in zip(wide.geometry.halos, wide.geometry.reaches, strict=True))
+    cut = wide.geometry.enlarged(min(_TILE, math.isqrt(_WEIGHTS // views.count) + around))
     between = len(every.whole) < views.count  # are there templates between pixels?
     found, refined = [np.empty((0, 8))], None
-    for tile in wide.whitened(source).tiles(wide.geometry):
+    for tile in wide.whitened(source).tiles(cut):
         grown, core = _grown(tile, reaches)
         weights = posterior(grown)
         weights = (

@@ -103,7 +103,8 @@ class CpuBackend(HostArrays):
             return arrays.posterior(tile, templates, likelihood, moment)
         plans = self._plans(templates, likelihood)
         if likelihood.localises:
-            return plans.windows(tile).posterior(tile, moment)
+            with self._running() as run:
+                return plans.windows(tile).posterior(tile, moment, run)
         return plans.patches(tile).posterior(tile)
 
     def log_odds(

@@ -123,24 +123,36 @@ class WindowPlan:
         """The same for a log(1 + S) that more templates than these went into."""
         return self._sums(self._view(tile), log_norm.astype(self.dtype), run)
 
-    def posterior(self, tile: Tile, moment: Moment = 0) -> np.ndarray:
+    def posterior(self, tile: Tile, moment: Moment = 0, run: Run = map) -> np.ndarray:
         """(K, owned rows, owned columns) weights, times a power of the amplitude."""
-        view, margin = self._view(tile), self.likelihood.margins[1]
-        log_norm = self._log_partition(self._log_odds(view), tile)
+        view = self._view(tile)
+        log_norm = self._log_partition(self._log_odds(view, run), tile, run)
         weights = np.empty((len(self.turned), *log_norm.shape), self.dtype)
-        top, left = (s.start for s in tile.owned)
-        for pair in self._owned_pairs(tile):
-            prepared, space = self._prepare(view, log_norm, pair), self._workspace()
-            squared = moment == 2 and self.amplitudes is not None
-            held, ignored = space.second if squared else space.space, self._no_sums()
-            for k in range(len(self.turned)):
-                weighing = *self._weighing(view, prepared), *space, *self._stages
-                block_kernels.weigh_blocks(k, *weighing, ignored, moment == 0)
-                for block, found in zip(pair, from_space(held, self.side), strict=True):
-                    here = found[margin : margin + len(block.rows), margin : margin + len(block.columns)]
-                    weights[k][_inside(block, top, left)] = here
-            self._free.append(space)
+        for _ in run(partial(self._fill, view, log_norm, weights, moment), self._owned_pairs(tile)):
+            pass
         return weights
+
+    def _fill(
+        self,
+        view: _View,
+        log_norm: np.ndarray,
+        weights: np.ndarray,
+        moment: Moment,
+        pair: tuple[Block, Block],
+    ) -> None:
+        """The weights of two blocks of owned corners."""
+        prepared, space = self._prepare(view, log_norm, pair), self._workspace()
+        squared = moment == 2 and self.amplitudes is not None
+        held, ignored = space.second if squared else space.space, self._no_sums()
+        margin = self.likelihood.margins[1]
+        top, left = (s.start for s in view.tile.owned)
+        for k in range(len(self.turned)):
+            weighing = *self._weighing(view, prepared), *space, *self._stages
+            block_kernels.weigh_blocks(k, *weighing, ignored, moment == 0)
+            for block, found in zip(pair, from_space(held, self.side), strict=True):
+                here = found[margin : margin + len(block.rows), margin : margin + len(block.columns)]
+                weights[k][_inside(block, top, left)] = here
+        self._free.append(space)
 
     def log_odds(self, tile: Tile, run: Run = map) -> np.ndarray:
         """(P, Q) log-odds of a copy at every corner of the pixels of the tile, before they compete."""
