@@ -243,9 +243,7 @@ class _Iteration:
         told = self.plan.learn_offset and likelihood.whitening is None
         if not told or iteration < self.plan.quarter:
             return 0.0
-        support = self.plan.support
-        area = math.prod(likelihood.views.box_shape) if support is None else math.pi / 4 * support**2
-        boxes = statistics.expected_count * area
+        boxes = statistics.expected_count * math.prod(likelihood.views.box_shape)
         offset = statistics.offset(target)
         return 0.0 if offset is None or boxes > FILLED * statistics.pixels else offset - likelihood.offset
 

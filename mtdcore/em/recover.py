@@ -102,7 +102,7 @@ def recover(
         min_separation: smallest distance of two corners in pixels (window model); None: box_size; "auto": half the box at
             first, then as close as copies of the size that the target shows can come without overlap.
         diameter: of the target in pixels, if it is known, as that of a particle is: cuts the target down to a soft disc in the middle of the
-            box, sets the minimum separation (``diameter / sqrt(2)``, unless that is a number) and the widths of the starts.
+            box and the dark fringe around it, sets the minimum separation (``diameter / sqrt(2)``, unless that is a number) and the widths of the starts.
         expected_count: start for the number of copies (window model); None: a tenth of the area.
         classes: number C of targets that copies may show; the result then holds (C, L, L) images and their weights.
         symmetry: "Cn" of the target about the middle of its box (between pixels where the box is even, on one where it is odd): the
@@ -115,7 +115,7 @@ def recover(
         micrographs: what tells the micrographs apart: their own noise levels and numbers of copies, estimated and
             updated as the common ones are, and their transfer. "each": no more is known; None: they are alike.
         update: the M-step; None: :class:`DenoisingUpdate` with a prior; without, :class:`WienerUpdate` where micrographs have
-            a transfer, else :class:`ExactUpdate`.
+            a transfer, :class:`CompactUpdate` with a ``diameter``, else :class:`ExactUpdate`.
         initial: start or starts: an (L, L) image, an (S, L, L) stack (with C classes (C, L, L) or (S, C, L, L)), "random" (uniform pixels, so
             weak that a copy is worth two nats at the first temperature), "faint" (the same at temperature 1), "blob" (a faint
             bright Gaussian blob, several of different widths), "samples" (drawn from the prior), "several" (blobs, a ring and faint ones), "uniform" (U[0, 1] per pixel whatever the
@@ -174,7 +174,7 @@ def recover(
         begun = begin_likelihood(
             likelihood, source, views, noise_std, min_separation, expected_count, micrographs, diameter
         )
-        update = update or default_update(prior, begun)
+        update = update or default_update(prior, begun, diameter)
         given = not isinstance(likelihood, str)
         begun = begin_offset(begun, source, offset, update, given)
         begun = begin_noise(begun, source, noise, update, get_backend(backend), given)
