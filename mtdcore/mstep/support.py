@@ -35,8 +35,8 @@ class Supported(Projected):
 
     In a crowded field a box holds neighbours as well. Without the cut a constellation of two or three copies per box explains
     the field better than single copies do. Neighbours are bright. What is dark around a body, all the way round, is its own: the fringe
-    of a defocused image, or of a background filter. Both move brightness and make none. So the fringe takes no more than the body has, and
-    the body is not dark on the whole: in a crowded field that would be a way to write an offset.
+    of a defocused image, or of a background filter. Both move brightness and take none away. So the target is not dark on the whole, which in a
+    crowded field would be a way to write an offset.
 
     Attributes:
         diameter: of the disc, pixels.
@@ -54,13 +54,11 @@ class Supported(Projected):
             xp.asarray(array, dtype=moved.dtype, device=device(moved))
             for array in (soft_disc(shape, self.diameter), _rings(shape))
         )
-        body = disc * moved
-        lacks = xp.sum(body)
-        body = xp.where(lacks < 0.0, body - disc * (lacks / xp.sum(disc)), body)
         mean = rings @ xp.reshape(moved, (-1,)) / xp.sum(rings, axis=1)
-        fringe = (1.0 - disc) * xp.reshape(xp.where(mean < 0.0, mean, 0.0) @ rings, shape)
-        has, takes = float(xp.sum(body)), -float(xp.sum(fringe))
-        return body + fringe * (min(1.0, max(0.0, has) / takes) if takes > 0.0 else 0.0)
+        fringe = xp.reshape(xp.where(mean < 0.0, mean, 0.0) @ rings, shape)
+        image = disc * moved + (1.0 - disc) * fringe
+        total = xp.sum(image)
+        return xp.where(total < 0.0, image - disc * (total / xp.sum(disc)), image)
 
 
 def _rings(shape: tuple[int, ...]) -> np.ndarray:
