@@ -2,6 +2,10 @@
 
 A copy's posterior spreads over a few corners and rotations around the best one. Its *probability* is the mass of
 that whole neighbourhood. Copies are read off greedily, the most probable first, and keep the minimum separation.
+
+In a crowd that is not all. A corner competes with every other one nearby, also with those that a third copy excludes: of three in a row the
+middle one, excluded by the first, still hides the last. So copies are read off in rounds, each beside the copies of
+those before, whose image is taken off, until a round finds none.
 """
 
 from __future__ import annotations
@@ -229,7 +233,7 @@ def detect(
     threshold: float = 0.5,
     reach: int | None = None,
 ) -> Detections:
-    """Find the copies of a target: one pass over the tiles, with a result that does not depend on their cut.
+    """Find the copies of a target: two or a few passes over the tiles, with a result that does not depend on their cut.
 
     Where the views know places between pixels, those of the copies are refined to the top of their likelihood
     (:mod:`mtdcore.results.places`).
@@ -266,34 +270,40 @@ def detect(
     engine, every = get_backend(backend), Poses.of(views)
     posterior, poses = Posterior(target, wide, engine), every.where(every.whole)
     between = len(every.whole) < views.count  # are there templates between pixels?
-    found, refined = [np.empty((0, 7))], None
-    for tile in wide.whitened(source).tiles(wide.geometry):
-        grown, core = _grown(tile, reaches)
-        weights = posterior(grown)
-        weights = (
-            weights.reshape(len(every.whole), -1, *weights.shape[1:]).sum(axis=1) if between else weights
-        )
-        peaks = list(_peaks(weights, core, grown, threshold, reaches))
-        if between and peaks:
-            if refined is None or wide.micrographs is not None:
-                _, templates = posterior.seen(tile.micrograph)
-                refined = Places(engine.to_host(templates)[every.whole])
-            peaks = [_placed(peak, grown, refined) for peak in peaks]
-        found.extend(peaks)
-    table = np.vstack(found)
-    table = table[np.lexsort((table[:, 2], table[:, 1], table[:, 0], -table[:, 4]))]
-    places = table[:, :4].astype(np.int64)
-    kept = _apart(places[:, :3], wide.separations)
-    of, row, column, template = places[kept].T
+    known, refined = np.empty((0, 7)), None
+    while True:
+        found = [known]
+        for tile in wide.whitened(source).tiles(wide.geometry):
+            grown, core = _grown(tile, reaches)
+            copies = known[known[:, 0] == tile.micrograph, 1:4].astype(np.int64)
+            copies[:, 2] = every.whole[copies[:, 2]]
+            weights = posterior.beside(grown, copies) if len(known) else posterior(grown)
+            if between:
+                weights = weights.reshape(len(every.whole), -1, *weights.shape[1:]).sum(axis=1)
+            peaks = list(_peaks(weights, core, grown, threshold, reaches))
+            if between and peaks:
+                if refined is None or wide.micrographs is not None:
+                    _, templates = posterior.seen(tile.micrograph)
+                    refined = Places(engine.to_host(templates)[every.whole])
+                peaks = [_placed(peak, grown, refined) for peak in peaks]
+            found.extend(peaks)
+        table, before = np.vstack(found), len(known)
+        later = np.arange(len(table)) >= before
+        table = table[np.lexsort((table[:, 2], table[:, 1], table[:, 0], -table[:, 4], later))]
+        known = table[_apart(table[:, :3].astype(np.int64), wide.separations)]
+        if len(known) == before:
+            break
+    table = known[np.lexsort((known[:, 2], known[:, 1], known[:, 0], -known[:, 4]))]
+    of, row, column, template = table[:, :4].astype(np.int64).T
     pose = poses.where(template)
     if between:
-        row, column = row + table[kept, 5], column + table[kept, 6]
+        row, column = row + table[:, 5], column + table[:, 6]
     return Detections(
         of,
         row,
         column,
         pose.rotation,
-        np.minimum(table[kept, 4], 1.0),
+        np.minimum(table[:, 4], 1.0),
         plain(*views.box_shape),
         poses.rotations,
         pose.class_index,
