@@ -23,7 +23,7 @@ from ..model.symmetry import invariant
 from ..mstep.noise import heard_noise
 from ..mstep.symmetry import symmetrised
 from .defaults import FEW, FILLED, KEPT, LISTENING, ROUNDS, Plan
-from .gauge.agreement import unrivalled
+from .gauge.agreement import rivals, unrivalled
 from .gauge.centre import centred
 from .gauge.extent import spaced
 from .gauge.prior import Gauge
@@ -65,11 +65,16 @@ def _done(plan: Plan, state: EMState) -> bool:
 
 
 def settled(state: EMState) -> bool | None:
-    """Whether the starts with about as much evidence as the best ended at the same image; None: there is one, or no telling."""
+    """Whether the starts with about as much evidence as the best ended at the same image; None: there is no other such, or no telling.
+
+    A start that ends alone above all others may be right, and may fit noise best: only another run can tell.
+    """
     first, *others = state.best(len(state.candidates))
     if not (first.likelihood.localises and first.objective >= 1.0 and others):
         return None
     pairs = [(other.target, other.objective) for other in others]
+    if not rivals(first.objective, pairs):
+        return None
     return unrivalled(first.target, first.objective, pairs, first.likelihood.views)
 
 

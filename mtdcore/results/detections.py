@@ -23,13 +23,14 @@ from scipy import ndimage
 
 from .._base.files import write_whole
 from .._base.typing import Array, Lengths, pair, plain
-from ..data import MeasurementLike, open_measurement
+from ..data import Measurement, MeasurementLike, open_measurement
 from ..data.micrographs.star import write_star
 from ..data.tiles import Region, Tile
 from ..errors import ParameterError
 from ..estep.backends import Backend, get_backend
 from ..estep.expectation import check_box_fits
 from ..estep.posteriors import Posterior
+from ..estep.residual import noise_in_sight
 from ..model.likelihood import Likelihood
 from ..model.poses import Poses, may_be_mirrored
 from .metrics import Alignment
@@ -37,6 +38,10 @@ from .places import Places
 
 #: Digits of what needs more than six: a day of a signal to a microsecond.
 _DIGITS = {"seconds": 12}
+
+#: From this power on, of white noise of the same level, what the copies leave counts as noise of another spectrum. In white noise the copies that are
+#: not explained make up to 1.2.
+_COLOURED = 1.5
 
 #: Largest probability that counts: beyond it, float32 weights cannot tell 1 - q from 0. It caps log-odds at 16 nats.
 _SUREST = 1.0 - 2.0**-23
@@ -235,6 +240,7 @@ def detect(
 ) -> Detections:
     """Find the copies of a target: two or a few passes over the tiles, with a result that does not depend on their cut.
 
+    Where what the copies leave is not white and the likelihood has no filter for it, its noise level is taken at the frequencies of the target.
     Where the views know places between pixels, those of the copies are refined to the top of their likelihood
     (:mod:`mtdcore.results.places`).
 
@@ -266,8 +272,8 @@ def detect(
     reaches = tuple(min(wanted, (d - 1) // 2) for d in likelihood.separations)
     # A wider halo, so that a tile can also judge the corners around those it owns: peaks know no borders.
     halo = (d - 1 + near for d, near in zip(likelihood.separations, reaches, strict=True))
-    wide = replace(likelihood.bind(source.shape), margin=plain(*halo))
     engine, every = get_backend(backend), Poses.of(views)
+    wide = replace(_sober(likelihood, source, target, engine).bind(source.shape), margin=plain(*halo))
     posterior, poses = Posterior(target, wide, engine), every.where(every.whole)
     between = len(every.whole) < views.count  # are there templates between pixels?
     known, refined = np.empty((0, 7)), None
@@ -309,6 +315,17 @@ def detect(
         pose.class_index,
         pose.mirrored if may_be_mirrored(views) else None,
     )
+
+
+def _sober(likelihood: Likelihood, source: Measurement, target: Array, backend: Backend) -> Likelihood:
+    """The likelihood at the noise level that the target meets, where the white model took noise that is not white for white.
+
+    Smoothed noise looks like copies, and each seems certain. (A run that learned the spectrum has a filter for it.)
+    """
+    if likelihood.whitening is not None:
+        return likelihood
+    excess = noise_in_sight(source, backend.to_host(backend.asarray(target)), likelihood, backend)
+    return likelihood.with_noise_std(likelihood.noise_std * math.sqrt(excess)) if excess > _COLOURED else likelihood
 
 
 def _placed(peak: np.ndarray, tile: Tile, places: Places) -> np.ndarray:
