@@ -62,7 +62,10 @@ class Posterior:
             excluded[tuple(_overlap(*one, n) for one, n in zip(near, excluded.shape, strict=True))] = True
         beside = replace(tile, values=left)
         each = np.stack(
-            [self._backend.log_odds(beside, templates[t : t + 1, ...], alone, slice(t, t + 1)) for t in range(len(shown))]
+            [
+                self._backend.log_odds(beside, templates[t : t + 1, ...], alone, slice(t, t + 1))
+                for t in range(len(shown))
+            ]
         )
         each[:, excluded] = _NEVER
         together = log_norm(logsumexp(each, axis=0), beside, alone)

@@ -1,5 +1,6 @@
 """M-steps without a learned prior whose strength follows from the data: a Wiener filter where micrographs have a transfer, and one where the
-diameter of the target is known."""
+diameter of the target is known.
+"""
 
 from __future__ import annotations
 

@@ -325,7 +325,11 @@ def _sober(likelihood: Likelihood, source: Measurement, target: Array, backend: 
     if likelihood.whitening is not None:
         return likelihood
     excess = noise_in_sight(source, backend.to_host(backend.asarray(target)), likelihood, backend)
-    return likelihood.with_noise_std(likelihood.noise_std * math.sqrt(excess)) if excess > _COLOURED else likelihood
+    return (
+        likelihood.with_noise_std(likelihood.noise_std * math.sqrt(excess))
+        if excess > _COLOURED
+        else likelihood
+    )
 
 
 def _placed(peak: np.ndarray, tile: Tile, places: Places) -> np.ndarray:

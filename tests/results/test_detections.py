@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
 from scipy import ndimage
 
 from mtdcore import Micrographs, PatchLikelihood, WindowLikelihood, open_measurement, simulate
@@ -142,7 +141,9 @@ def test_smoothed_noise_is_not_taken_for_copies():
     assert excess[0] == pytest.approx(1.0, abs=0.2)
     assert excess[1] > 5.0
     assert len(detect(noise, image, likelihood)) < 10
-    assert len(detect(noise, image, likelihood.with_whitening(FLAT))) > 50  # whoever gives a filter answers for it
+    assert (
+        len(detect(noise, image, likelihood.with_whitening(FLAT))) > 50
+    )  # whoever gives a filter answers for it
 
 
 def test_noise_holds_no_copies(made):
