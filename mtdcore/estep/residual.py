@@ -125,8 +125,8 @@ def noise_in_sight(
         backend: scores the tiles.
     """
     side = spectrum_side(likelihood.views.box_shape, measurement.shape)
-    left = side and residual_spectrum(measurement, target, likelihood, backend, side)
-    if not side or left is None:
+    left = None if side is None else residual_spectrum(measurement, target, likelihood, backend, side)
+    if side is None or left is None:
         return 1.0
     templates = np.asarray(likelihood.views.apply(target))
     some = templates[:: max(1, len(templates) // _SOME)]

@@ -145,7 +145,8 @@ def compact_spectrum(shape: tuple[int, ...], diameter: float, energy: float) -> 
         (33,) variance per pixel at frequencies evenly spaced from 0 to 1/2 cycles per pixel.
     """
     everywhere = _debye_bueche(np.hypot(*np.meshgrid(*map(np.fft.fftfreq, shape))), diameter)
-    return energy / everywhere.sum() * _debye_bueche(np.linspace(0.0, 0.5, _VALUES), diameter)
+    profile = _debye_bueche(np.linspace(0.0, 0.5, _VALUES), diameter)
+    return np.asarray(energy / everywhere.sum() * profile)
 
 
 def _debye_bueche(frequency: np.ndarray, diameter: float) -> np.ndarray:
