@@ -65,4 +65,4 @@ def _rings(shape: tuple[int, ...]) -> np.ndarray:
     """(R, pixels) 1 where a pixel is in a ring about the middle of an image of this shape; each is a pixel wide."""
     distance = np.hypot(*np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in shape), indexing="ij"))
     index = distance.astype(int).ravel()
-    return (np.arange(index.max() + 1)[:, None] == index).astype(np.float64)
+    return np.asarray(np.arange(index.max() + 1)[:, None] == index, np.float64)
