@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 from scipy.special import logsumexp
@@ -11,7 +12,7 @@ from scipy.special import logsumexp
 from .._base.typing import Array
 from ..data import Measurement
 from ..data.tiles import Tile
-from ..model.likelihood import Likelihood
+from ..model.likelihood import Likelihood, WindowLikelihood
 from .backends import Backend
 from .backends.competition import log_norm
 from .expectation import check_box_fits, check_target
@@ -49,7 +50,8 @@ class Posterior:
             tile: as for :meth:`__call__`.
             copies: (N, 3) int64 rows (row, column, template) of corners in this micrograph.
         """
-        alone, templates = self.seen(tile.micrograph)
+        seen, templates = self.seen(tile.micrograph)
+        alone = cast(WindowLikelihood, seen)
         shown = self._backend.to_host(templates)
         left, (top, start) = np.array(tile.values), (read.start for read in tile.region.read)
         (height, width), (down, across) = shown.shape[1:], alone.separations
