@@ -53,7 +53,7 @@ from ..mstep.noise import Noise, heard_noise
 from ..mstep.support import Supported, soft_disc
 from ..mstep.symmetry import Symmetric
 from ..mstep.updates import DenoisingUpdate, ExactUpdate, Update
-from ..mstep.wiener import WienerUpdate
+from ..mstep.wiener import CompactUpdate, WienerUpdate
 from .gauge.centre import BetweenPixels, CentreGauge
 from .gauge.energy import EnergyGauge
 from .gauge.prior import Gauge, PriorGauge
@@ -101,7 +101,6 @@ class Plan:
         quarter: iterations of a race, and between two looks at the gauge.
         copies: number of copies that are enough to find the centre of the target.
         late: whether a race is decided by late evidence.
-        support: diameter of the target in pixels; None: the box.
         noise: how the noise is modelled.
         symmetry: order n of the symmetry of the target.
     """
@@ -122,7 +121,6 @@ class Plan:
     copies: int = COPIES
     units: OwnUnits | None = None
     late: bool = False
-    support: float | None = None
     noise: Noise = "white"
     symmetry: int = 1
 
@@ -353,7 +351,7 @@ def begin_plan(
 ) -> Plan:
     """The plan of a run; arguments as in :func:`mtdcore.recover`."""
     prior = prior or FlatPrior()
-    update, order = update or default_update(prior, likelihood), order_of(likelihood.views)
+    update, order = update or default_update(prior, likelihood, diameter), order_of(likelihood.views)
     update = update if order == 1 else Symmetric(update, order)
     if gauge == "auto":
         gauge = default_gauge(prior, update, likelihood.views, diameter)
@@ -375,7 +373,6 @@ def begin_plan(
         executor,
         units=own_units(prior, prior_scale, update, likelihood),
         late=is_flat(prior),
-        support=diameter,
         noise=noise_of(noise, update, likelihood),
         symmetry=order,
     )
@@ -392,12 +389,14 @@ def own_units(
     return None if is_flat(prior) or known else OwnUnits.of(prior, plain(*likelihood.views.box_shape))
 
 
-def default_update(prior: Prior, likelihood: Likelihood) -> Update:
-    """Denoising with a prior; without, a Wiener filter where micrographs have a transfer, else the maximiser of Q."""
+def default_update(prior: Prior, likelihood: Likelihood, diameter: float | None = None) -> Update:
+    """Denoising with a prior; without, a Wiener filter where micrographs have a transfer or the diameter is known, else the maximiser of Q."""
     if not is_flat(prior):
         return DenoisingUpdate()
     optics = likelihood.micrographs
-    return WienerUpdate() if optics is not None and optics.transfer is not None else ExactUpdate()
+    if optics is not None and optics.transfer is not None:
+        return WienerUpdate()
+    return ExactUpdate() if diameter is None else CompactUpdate(diameter)
 
 
 def default_gauge(prior: Prior, update: Update, views: Views, diameter: float | None = None) -> Gauge | None:

@@ -24,7 +24,7 @@ from ..model.symmetry import invariant
 from ..mstep.noise import heard_noise
 from ..mstep.symmetry import symmetrised
 from .defaults import FEW, FILLED, KEPT, LISTENING, ROUNDS, Plan
-from .gauge.agreement import unrivalled
+from .gauge.agreement import rivals, unrivalled
 from .gauge.centre import centred
 from .gauge.extent import spaced
 from .gauge.prior import Gauge
@@ -79,11 +79,16 @@ def average(plan: Plan, target: np.ndarray, statistics: Statistics) -> np.ndarra
 
 
 def settled(state: EMState) -> bool | None:
-    """Whether the starts with about as much evidence as the best ended at the same image; None: there is one, or no telling."""
+    """Whether the starts with about as much evidence as the best ended at the same image; None: there is no other such, or no telling.
+
+    A start that ends alone above all others may be right, and may fit noise best: only another run can tell.
+    """
     first, *others = state.best(len(state.candidates))
     if not (first.likelihood.localises and first.objective >= 1.0 and others):
         return None
     pairs = [(other.target, other.objective) for other in others]
+    if not rivals(first.objective, pairs):
+        return None
     return unrivalled(first.target, first.objective, pairs, first.likelihood.views)
 
 
@@ -262,9 +267,7 @@ class Iteration:
         told = self.plan.learn_offset and likelihood.whitening is None
         if not told or iteration < self.plan.quarter:
             return 0.0
-        support = self.plan.support
-        area = math.prod(likelihood.views.box_shape) if support is None else math.pi / 4 * support**2
-        boxes = statistics.expected_count * area
+        boxes = statistics.expected_count * math.prod(likelihood.views.box_shape)
         offset = statistics.offset(target)
         return 0.0 if offset is None or boxes > FILLED * statistics.pixels else offset - likelihood.offset
 

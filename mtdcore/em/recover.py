@@ -115,7 +115,7 @@ def recover(
         min_separation: smallest distance of two corners in pixels (window model); None: box_size; "auto": half the box at
             first, then as close as copies of the size that the target shows can come without overlap.
         diameter: of the target in pixels, if it is known, as that of a particle is: cuts the target down to a soft disc in the middle of the
-            box, sets the minimum separation (``diameter / sqrt(2)``, unless that is a number) and the widths of the starts.
+            box and the dark fringe around it, sets the minimum separation (``diameter / sqrt(2)``, unless that is a number) and the widths of the starts.
         expected_count: start for the number of copies (window model); None: a tenth of the area.
         classes: number C of targets that copies may show; the result then holds (C, L, L) images and their weights.
         symmetry: "Cn" of the target about the middle of its box (between pixels where the box is even, on one where it is odd): the
@@ -130,7 +130,7 @@ def recover(
         micrographs: what tells the micrographs apart: their own noise levels and numbers of copies, estimated and
             updated as the common ones are, and their transfer. "each": no more is known; None: they are alike.
         update: the M-step; None: :class:`DenoisingUpdate` with a prior; without, :class:`WienerUpdate` where micrographs have
-            a transfer, else :class:`ExactUpdate`.
+            a transfer, :class:`CompactUpdate` with a ``diameter``, else :class:`ExactUpdate`.
         method: "em"; "moments": the target whose copies have the moments of the measurement up to the third order (docs/model.md 16), in one pass and
             without poses, for well separated copies; an E-step at that target gives the rest of the result. ``iterations`` and what belongs to them
             are not used.
@@ -202,7 +202,7 @@ def recover(
         begun = begin_likelihood(
             likelihood, source, views, level, min_separation, count, micrographs, diameter, amplitude_std
         )
-        update = update or default_update(prior, begun)
+        update = update or default_update(prior, begun, diameter)
         given = not isinstance(likelihood, str)
         seen = (
             told.offset

@@ -149,7 +149,7 @@ class Recovery:
         statistics: of one E-step at the final target and temperature 1.
         aligned_average: posterior-aligned average without prior, float64 of the shape of the target.
         stopped: why the loop ended; "waiting": it goes on when more micrographs come (:mod:`.online.stream`).
-        settled: whether the starts that ended with about as much evidence show the same; None: there was no other.
+        settled: whether the starts that ended with about as much evidence show the same; None: no other did.
     """
 
     state: EMState

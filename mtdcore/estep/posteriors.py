@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import cast
 
 import numpy as np
+from scipy.special import logsumexp
 
 from .._base.typing import Array
 from ..data import Measurement
 from ..data.tiles import Tile
-from ..model.likelihood import Likelihood
+from ..model.likelihood import Likelihood, WindowLikelihood
 from .backends import Backend
 from .backends.base import Moment
+from .backends.competition import log_norm
 from .expectation import check_box_fits, check_target
+
+#: Log-odds of a copy where there can be none.
+_NEVER = -1e9
 
 
 class Posterior:
@@ -39,12 +46,51 @@ class Posterior:
             return self._backend.posterior(tile, templates, alone)
         return self._backend.posterior(tile, templates, alone, moment)
 
+    def beside(self, tile: Tile, copies: np.ndarray, amplitudes: np.ndarray) -> np.ndarray:
+        """Weights beside copies that are known: what these show is taken off, and no other is closer than the minimum separation (window model).
+
+        Args:
+            tile: as for :meth:`__call__`.
+            copies: (N, 3) int64 rows (row, column, template) of corners in this micrograph.
+            amplitudes: (N,) float64 of them.
+        """
+        seen, templates = self.seen(tile.micrograph)
+        alone = cast(WindowLikelihood, seen)
+        shown = self._backend.to_host(templates)
+        left, (top, start) = np.array(tile.values), (read.start for read in tile.region.read)
+        (height, width), (down, across) = shown.shape[1:], alone.separations
+        excluded = np.zeros((left.shape[0] - height + 1, left.shape[1] - width + 1), bool)
+        for (row, column, template), amplitude in zip(
+            (copies - [top, start, 0]).tolist(), amplitudes.tolist(), strict=True
+        ):
+            rows, columns = _overlap(row, height, left.shape[0]), _overlap(column, width, left.shape[1])
+            own = tuple(slice(s.start - at, s.stop - at) for s, at in ((rows, row), (columns, column)))
+            left[rows, columns] -= amplitude * shown[template][own]
+            near = (row - down + 1, 2 * down - 1), (column - across + 1, 2 * across - 1)
+            excluded[tuple(_overlap(*one, n) for one, n in zip(near, excluded.shape, strict=True))] = True
+        beside = replace(tile, values=left)
+        each = np.stack(
+            [
+                self._backend.log_odds(beside, templates[t : t + 1, ...], alone, slice(t, t + 1))
+                for t in range(len(shown))
+            ]
+        )
+        each[:, excluded] = _NEVER
+        together = log_norm(logsumexp(each, axis=0), beside, alone)
+        return np.asarray(np.exp(each[(slice(None), *tile.owned)] - together))
+
     def seen(self, micrograph: int) -> tuple[Likelihood, Array]:
         """The likelihood of one micrograph, and (T, h, w) templates of the backend's library as it shows them."""
         if self._seen is None or (self._seen[0] != micrograph and self._likelihood.micrographs is not None):
             alone = self._likelihood.of_micrograph(micrograph)
             self._seen = micrograph, alone, alone.shown.apply(self._target)
         return self._seen[1:]
+
+
+def _overlap(first: int, length: int, end: int) -> slice:
+    """What ``first .. first + length - 1`` has in common with ``0 .. end - 1``."""
+    start = min(max(first, 0), end)
+    return slice(start, max(start, min(first + length, end)))
 
 
 def posteriors(

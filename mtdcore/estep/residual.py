@@ -32,6 +32,9 @@ _PIECES = 4
 #: Posterior weights of a tile.
 _WEIGHTS = 1 << 26
 
+#: Templates whose frequencies stand for those of all.
+_SOME = 16
+
 #: Smallest share of valid pixels in a piece.
 _VALID = 0.5
 
@@ -107,6 +110,32 @@ def residual_spectrum(
             templates = np.asarray(plain.of_micrograph(tile.micrograph).shown.apply(target)) / level
         sums += _tile_sums(tile, weights, squares, templates, level, side)
     return sums.residual(max(bound.views.box_shape))
+
+
+def noise_in_sight(
+    measurement: Measurement, target: np.ndarray, likelihood: Likelihood, backend: Backend
+) -> float:
+    """Power of what the copies leave at the frequencies of the target, in units of the power of white noise of ``noise_std``.
+
+    The log-likelihood ratio of a copy has the variance ``sum_f S_f |F_f|^2 / sigma^4`` in noise of the spectrum S: of the white model so many times
+    too much. 1 where there are no pieces to judge by.
+
+    Args:
+        measurement: as it is.
+        target: of the shape that the views of the likelihood take, on the host.
+        likelihood: with its current numbers.
+        backend: scores the tiles.
+    """
+    side = spectrum_side(likelihood.views.box_shape, measurement.shape)
+    left = None if side is None else residual_spectrum(measurement, target, likelihood, backend, side)
+    if side is None or left is None:
+        return 1.0
+    templates = np.asarray(likelihood.views.apply(target))
+    some = templates[:: max(1, len(templates) // _SOME)]
+    both = np.full(side // 2 + 1, 2.0)  # half of the grid stands for the other one
+    both[[0, -1]] = 1.0
+    seen = _power(some, side).sum(axis=0) * both
+    return float((left.power * seen).sum() / (max(seen.sum(), 1e-300) * likelihood.noise_std**2))
 
 
 @dataclass(frozen=True)

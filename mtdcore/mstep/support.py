@@ -31,10 +31,12 @@ def soft_disc(shape: tuple[int, ...], diameter: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Supported(Projected):
-    """An M-step whose answer is cut down to a soft disc: a projected step.
+    """An M-step whose answer is cut down to a soft disc and the dark fringe around it: a projected step.
 
     In a crowded field a box holds neighbours as well. Without the cut a constellation of two or three copies per box explains
-    the field better than single copies do.
+    the field better than single copies do. Neighbours are bright. What is dark around a body, all the way round, is its own: the fringe
+    of a defocused image, or of a background filter. Both move brightness and take none away. So the target is not dark on the whole, which in a
+    crowded field would be a way to write an offset.
 
     Attributes:
         diameter: of the disc, pixels.
@@ -47,7 +49,20 @@ class Supported(Projected):
     ) -> Array:
         """See :class:`Update`."""
         moved = self.update(target, statistics, prior, iteration, iterations)
-        mask = array_namespace(moved).asarray(
-            soft_disc(tuple(moved.shape), self.diameter), dtype=moved.dtype, device=device(moved)
+        xp, shape = array_namespace(moved), tuple(moved.shape)
+        disc, rings = (
+            xp.asarray(array, dtype=moved.dtype, device=device(moved))
+            for array in (soft_disc(shape, self.diameter), _rings(shape))
         )
-        return moved * mask
+        mean = rings @ xp.reshape(moved, (-1,)) / xp.sum(rings, axis=1)
+        fringe = xp.reshape(xp.where(mean < 0.0, mean, 0.0) @ rings, shape)
+        image = disc * moved + (1.0 - disc) * fringe
+        total = xp.sum(image)
+        return xp.where(total < 0.0, image - disc * (total / xp.sum(disc)), image)
+
+
+def _rings(shape: tuple[int, ...]) -> np.ndarray:
+    """(R, pixels) 1 where a pixel is in a ring about the middle of an image of this shape; each is a pixel wide."""
+    distance = np.hypot(*np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in shape), indexing="ij"))
+    index = distance.astype(int).ravel()
+    return np.asarray(np.arange(index.max() + 1)[:, None] == index, np.float64)

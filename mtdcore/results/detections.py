@@ -2,6 +2,10 @@
 
 A copy's posterior spreads over a few corners and rotations around the best one. Its *probability* is the mass of
 that whole neighbourhood. Copies are read off greedily, the most probable first, and keep the minimum separation.
+
+In a crowd that is not all. A corner competes with every other one nearby, also with those that a third copy excludes: of three in a row the
+middle one, excluded by the first, still hides the last. So copies are read off in rounds, each beside the copies of
+those before, whose image is taken off, until a round finds none.
 """
 
 from __future__ import annotations
@@ -19,13 +23,14 @@ from scipy import ndimage
 
 from .._base.files import write_whole
 from .._base.typing import Array, Lengths, pair, plain
-from ..data import MeasurementLike, open_measurement
+from ..data import Measurement, MeasurementLike, open_measurement
 from ..data.micrographs.star import write_star
 from ..data.tiles import Region, Tile
 from ..errors import ParameterError
 from ..estep.backends import Backend, get_backend
 from ..estep.expectation import check_box_fits
 from ..estep.posteriors import Posterior
+from ..estep.residual import noise_in_sight
 from ..model.likelihood import Likelihood
 from ..model.poses import Poses, may_be_mirrored
 from ..model.views import Views
@@ -37,6 +42,9 @@ _DIGITS = {"seconds": 12}
 
 #: Side of the tiles in pixels read, and posterior weights held at a time; both at most.
 _TILE, _WEIGHTS = 1024, 1 << 25
+#: From this power on, of white noise of the same level, what the copies leave counts as noise of another spectrum. In white noise the copies that are
+#: not explained make up to 1.2.
+_COLOURED = 1.5
 
 #: Largest probability that counts: beyond it, float32 weights cannot tell 1 - q from 0. It caps log-odds at 16 nats.
 _SUREST = 1.0 - 2.0**-23
@@ -246,8 +254,9 @@ def detect(
     threshold: float = 0.5,
     reach: int | None = None,
 ) -> Detections:
-    """Find the copies of a target: one pass over the tiles, with a result that does not depend on their cut.
+    """Find the copies of a target: two or a few passes over the tiles, with a result that does not depend on their cut.
 
+    Where what the copies leave is not white and the likelihood has no filter for it, its noise level is taken at the frequencies of the target.
     Where the views know places between pixels, those of the copies are refined to the top of their likelihood
     (:mod:`mtdcore.results.places`).
 
@@ -279,46 +288,68 @@ def detect(
     reaches = tuple(min(wanted, (d - 1) // 2) for d in likelihood.separations)
     # A wider halo, so that a tile can also judge the corners around those it owns: peaks know no borders.
     halo = (d - 1 + near for d, near in zip(likelihood.separations, reaches, strict=True))
-    wide = replace(likelihood.bind(source.shape), margin=plain(*halo))
     engine, every = get_backend(backend), Poses.of(views)
+    wide = replace(_sober(likelihood, source, target, engine).bind(source.shape), margin=plain(*halo))
     # the halo is of the tiles: what scores them needs no margin, which would leave less of each transform
     posterior, poses = Posterior(target, replace(wide, margin=0), engine), every.where(every.whole)
     around = max(2 * near + far for near, far in zip(wide.geometry.halos, wide.geometry.reaches, strict=True))
     cut = wide.geometry.enlarged(min(_TILE, math.isqrt(_WEIGHTS // views.count) + around))
     between = len(every.whole) < views.count  # are there templates between pixels?
-    found, refined = [np.empty((0, 8))], None
-    for tile in wide.whitened(source).tiles(cut):
-        grown, core = _grown(tile, reaches)
-        weights = posterior(grown)
-        weights = (
-            weights.reshape(len(every.whole), -1, *weights.shape[1:]).sum(axis=1) if between else weights
-        )
-        peaks = list(_peaks(weights, core, grown, threshold, reaches))
-        if peaks and (between or wide.amplitudes is not None):
-            alone, templates = posterior.seen(tile.micrograph)
-            if refined is None or wide.micrographs is not None:
-                refined = Places(engine.to_host(templates)[every.whole])
-            peaks = [_placed(peak, grown, refined, alone, between) for peak in peaks]
-        found.extend(peaks)
-    table = np.vstack(found)
-    table = table[np.lexsort((table[:, 2], table[:, 1], table[:, 0], -table[:, 4]))]
-    places = table[:, :4].astype(np.int64)
-    kept = _apart(places[:, :3], wide.separations)
-    of, row, column, template = places[kept].T
+    known, refined = np.empty((0, 8)), None
+    while True:
+        found = [known]
+        for tile in wide.whitened(source).tiles(cut):
+            grown, core = _grown(tile, reaches)
+            here = known[known[:, 0] == tile.micrograph]
+            copies = here[:, 1:4].astype(np.int64)
+            copies[:, 2] = every.whole[copies[:, 2]]
+            weights = posterior.beside(grown, copies, here[:, 7]) if len(known) else posterior(grown)
+            if between:
+                weights = weights.reshape(len(every.whole), -1, *weights.shape[1:]).sum(axis=1)
+            peaks = list(_peaks(weights, core, grown, threshold, reaches))
+            if peaks and (between or wide.amplitudes is not None):
+                alone, templates = posterior.seen(tile.micrograph)
+                if refined is None or wide.micrographs is not None:
+                    refined = Places(engine.to_host(templates)[every.whole])
+                peaks = [_placed(peak, grown, refined, alone, between) for peak in peaks]
+            found.extend(peaks)
+        table, before = np.vstack(found), len(known)
+        later = np.arange(len(table)) >= before
+        table = table[np.lexsort((table[:, 2], table[:, 1], table[:, 0], -table[:, 4], later))]
+        known = table[_apart(table[:, :3].astype(np.int64), wide.separations)]
+        if len(known) == before:
+            break
+    table = known[np.lexsort((known[:, 2], known[:, 1], known[:, 0], -known[:, 4]))]
+    of, row, column, template = table[:, :4].astype(np.int64).T
     pose = poses.where(template)
     if between:
-        row, column = row + table[kept, 5], column + table[kept, 6]
+        row, column = row + table[:, 5], column + table[:, 6]
     return Detections(
         of,
         row,
         column,
         pose.rotation,
-        np.minimum(table[kept, 4], 1.0),
+        np.minimum(table[:, 4], 1.0),
         plain(*views.box_shape),
         poses.rotations,
         pose.class_index,
         pose.mirrored if may_be_mirrored(views) else None,
-        None if wide.amplitudes is None else table[kept, 7],
+        None if wide.amplitudes is None else table[:, 7],
+    )
+
+
+def _sober(likelihood: Likelihood, source: Measurement, target: Array, backend: Backend) -> Likelihood:
+    """The likelihood at the noise level that the target meets, where the white model took noise that is not white for white.
+
+    Smoothed noise looks like copies, and each seems certain. (A run that learned the spectrum has a filter for it.)
+    """
+    if likelihood.whitening is not None:
+        return likelihood
+    excess = noise_in_sight(source, backend.to_host(backend.asarray(target)), likelihood, backend)
+    return (
+        likelihood.with_noise_std(likelihood.noise_std * math.sqrt(excess))
+        if excess > _COLOURED
+        else likelihood
     )
 
 

@@ -5,11 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from mtdcore import Micrographs, PatchLikelihood, WindowLikelihood, simulate
+from mtdcore import Micrographs, PatchLikelihood, WindowLikelihood, open_measurement, simulate
 from mtdcore.data.preparation.fourier import filter_radially
 from mtdcore.errors import InputError, ParameterError
 from mtdcore.estep.backends.cpu.backend import CpuBackend
+from mtdcore.estep.residual import noise_in_sight
+from mtdcore.model.filters.whitening import Whitening
 from mtdcore.model.rotations import Rotations
 from mtdcore.model.views import Classes
 from mtdcore.results.detections import Detections, detect
@@ -18,6 +21,7 @@ from mtdcore.results.metrics import align
 from mtdcore.testing import SmallTileWindowLikelihood
 
 L = 9
+FLAT = Whitening(np.ones((64, 33)))
 
 
 def target(seed=0):
@@ -102,6 +106,44 @@ def test_probability_is_the_posterior_mass_of_the_neighbourhood(made, exact):
         near = weights[:, max(0, row - 2) : row + 3, max(0, column - 2) : column + 3].sum(axis=(1, 2))
         assert found.probability[i] == pytest.approx(min(1.0, near.sum()), abs=1e-12)
         assert found.rotation[i] == near.argmax()
+
+
+@pytest.mark.parametrize("cls", [WindowLikelihood, SmallTileWindowLikelihood])
+def test_of_three_in_a_row_the_middle_one_does_not_hide_the_last(cls, exact):
+    """Brighter from left to right, each within the separation of the next: the last excludes the middle one, which is brighter than the first."""
+    image = np.zeros((L, L))
+    image[2:7, 2:7] = np.random.default_rng(2).uniform(1.0, 2.0, (5, 5))
+    field = np.random.default_rng(3).normal(size=(160, 160))
+    for column, bright in ((10, 1.0), (16, 1.15), (22, 1.3)):
+        field[15 : 15 + L, column : column + L] += 2.0 * bright * image
+    found = detect(field, 2.0 * image, cls(Rotations(1, L), 1.0, expected_count=3.0, min_separation=8), exact)
+    assert sorted(zip(found.row.tolist(), found.column.tolist(), strict=True)) == [(15, 10), (15, 22)]
+
+
+def test_what_a_copy_leaves_beside_it_is_no_other_copy(exact):
+    """A template that overlaps a copy has a likelihood ratio of its own: the copies found are taken off before others are looked for."""
+    image = 3.0 * np.ones((L, L)) + target()
+    field = np.random.default_rng(4).normal(size=(50, 50))
+    field[20 : 20 + L, 20 : 20 + L] += image
+    found = detect(field, image, WindowLikelihood(Rotations(4, L), 1.0, 2.0, min_separation=5), exact)
+    assert (found.row.tolist(), found.column.tolist()) == ([20], [20])
+
+
+def test_smoothed_noise_is_not_taken_for_copies():
+    """The white model is sure of each of them: the noise level is that of the frequencies that the target has."""
+    line = np.exp(-0.5 * ((np.arange(16) - 7.5) / 2.0) ** 2)
+    smooth = ndimage.gaussian_filter(np.random.default_rng(5).normal(size=(200, 200)), 2.0)
+    noise, image = smooth / smooth.std(), 2.0 * np.outer(line, line)
+    white = np.random.default_rng(6).normal(size=(200, 200))
+    likelihood = WindowLikelihood(Rotations(1, 16), 1.0, expected_count=10.0, min_separation=8)
+    engine = CpuBackend("float64")
+    excess = [noise_in_sight(open_measurement(field), image, likelihood, engine) for field in (white, noise)]
+    assert excess[0] == pytest.approx(1.0, abs=0.2)
+    assert excess[1] > 5.0
+    assert len(detect(noise, image, likelihood)) < 10
+    assert (
+        len(detect(noise, image, likelihood.with_whitening(FLAT))) > 50
+    )  # whoever gives a filter answers for it
 
 
 def test_noise_holds_no_copies(made):

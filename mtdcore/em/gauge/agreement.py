@@ -26,9 +26,13 @@ def unrivalled(
         others: of other starts.
         views: of the run.
     """
-    rivals = [other for other, nats in others if nats > ABOUT * evidence]
-    like = [agreement(target, rival, views) for rival in rivals]
+    like = [agreement(target, rival, views) for rival in rivals(evidence, others)]
     return all(one is None or one > ALIKE for one in like)
+
+
+def rivals(evidence: float, others: Iterable[tuple[np.ndarray, float]]) -> list[np.ndarray]:
+    """The targets of the (target, evidence) pairs with about as much evidence, or more."""
+    return [other for other, nats in others if nats > ABOUT * evidence]
 
 
 def agreement(first: np.ndarray, second: np.ndarray, views: Views) -> float | None:

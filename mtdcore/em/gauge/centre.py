@@ -33,8 +33,9 @@ _LEAST_GAIN = 1.0
 #: Fractions of a pixel below which :class:`BetweenPixels` leaves a target alone, and the distance beyond which it has not been centred.
 _LEAST_FRACTION, _FARTHEST = 0.1, 1.0
 
-#: Pixels from the middle that :class:`CentreGauge` leaves alone: what the pixels of an object weigh changes a little all the time.
-_SLACK = 2
+#: Pixels from the middle that :class:`CentreGauge` leaves alone: what the pixels of an object weigh changes a little all the time. The edge of
+#: a disc that cuts the target is as wide as two.
+_SLACK = 1
 
 _AROUND = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if i or j]
 _BESIDE = [(i, j) for i, j in _AROUND if not (i and j)]
