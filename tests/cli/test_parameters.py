@@ -12,7 +12,18 @@ from mtdcli.run.parameters import RunParameters
 from mtdcore._base.records import to_record
 from mtdcore.errors import InputError
 
-OWN = {"measurement", "volume", "output", "trust", "resume", "strict", "force", "as_json", "help"}
+OWN = {
+    "measurement",
+    "volume",
+    "output",
+    "trust",
+    "resume",
+    "watch_page",
+    "strict",
+    "force",
+    "as_json",
+    "help",
+}
 
 
 def parsed(*words):
