@@ -161,3 +161,12 @@ def test_the_demo_makes_a_page(mtd_json, tmp_path):
     assert (tmp_path / "demo" / "run" / "report.html").exists()
     assert 0 < result["correlation"] <= 1
     assert result["copies"] > 0
+
+
+def test_nothing_found_is_said_first(mtd_json, tmp_path):
+    np.save(tmp_path / "noise.npy", np.random.default_rng(0).standard_normal((80, 80)).astype(np.float32))
+    quick = ("--box-size", 10, "--iterations", 5, "--views", 60, "--no-halves")
+    found = mtd_json("recover", tmp_path / "noise.npy", "--volume", "-o", tmp_path / "run", *quick)
+    assert next(iter(found)) == "nothing_found"
+    assert "no estimate" in found["nothing_found"]
+    assert "nothing_found" in json.loads((tmp_path / "run/run.json").read_text())["result"]

@@ -66,12 +66,14 @@ def test_copies_in_white_noise_are_not_taken_for_its_colour():
 
 
 def test_coloured_noise_is_filtered_and_the_volume_comes_back_without_the_filter():
-    pixels = measured(0.6 * noise(exponent=1.0))
+    pixels = 50.0 + measured(0.6 * noise(exponent=1.0))
     white = recover_volume(pixels, box_size=SIDE, plan=PLAN, noise="white")
     found = recover_volume(pixels, box_size=SIDE, plan=PLAN)
     assert found.heard.whitening is not None
     assert shape(found) > 0.8
     assert shape(found) > shape(white) + 0.2
+    assert found.found_copies
+    assert found.likelihood.offset == pytest.approx(50.0, abs=0.2 * noise().std())
     assert found.expected_count == pytest.approx(80, rel=0.05)
     assert found.noise_std == pytest.approx(found.heard.noise_std, rel=0.3)
     truth = low_passed(chain(SIDE).volume(SIDE) * ball(SIDE), PLAN.last_band)

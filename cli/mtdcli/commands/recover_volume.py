@@ -167,6 +167,8 @@ def recover(
     job.save(folder, found, pixel_size)
     copies = job.copies(measurement, found, parameters)
     copies.to_star(folder.poses, None if table is None else table.names, pixel_size)
+    nothing = {"nothing_found": "no copies; volume.mrc is no estimate of anything"}
+    none = {} if found.found_copies else nothing
     result: dict[str, Any] = {
         "evidence": found.evidence,
         "copies": found.expected_count,
@@ -190,10 +192,10 @@ def recover(
         "measurement": {"path": str(path.absolute()), "shape": measurement.shape},
         "parameters": parameters,
         "pixel_size": pixel_size,
-        "result": result,
+        "result": {**none, **result},
         "versions": versions(),
         "machine": machine(),
     }
     folder.write_record(record)
     write_volume_report(folder.page, found, record, judged.verdict, judged.halves, judged.chance)
-    return {"run": str(folder.path), "report": str(folder.page), **result}
+    return {**none, "run": str(folder.path), "report": str(folder.page), **result}

@@ -8,7 +8,6 @@ from typing import Literal
 import numpy as np
 
 from ...data import Measurement
-from ...data.derived import without_offset
 from ...estep.volumes import VolumeStatistics
 from ...model.likelihood import WindowLikelihood
 from .noise import Heard
@@ -59,7 +58,7 @@ class VolumeRecovery:
 
     def read(self, measurement: Measurement) -> Measurement:
         """A measurement as the run reads it: without the offset, through the filter."""
-        return without_offset(self.heard.through(measurement), self.state.best.offset)
+        return self.likelihood.whitened(measurement)
 
     @property
     def evidence(self) -> float:
@@ -72,6 +71,11 @@ class VolumeRecovery:
         return self.statistics.expected_count
 
     @property
+    def found_copies(self) -> bool:
+        """Whether there is at least one copy, and a nat of evidence for it: a blank volume is expected anywhere."""
+        return self.expected_count >= 1.0 and self.evidence >= 1.0
+
+    @property
     def noise_std(self) -> float:
         """Of a pixel, were the noise white beyond the band as it is within, behind the filter if there is one."""
         return self.state.best.noise_std
@@ -80,7 +84,9 @@ class VolumeRecovery:
     def likelihood(self) -> WindowLikelihood:
         """The window model with the views and the numbers of the end."""
         views, count = self.plan.search(self.plan.iterations).views, max(self.expected_count, 1.0)
-        offset, whitening = self.heard.offset + self.state.best.offset, self.heard.whitening
+        offset, whitening = self.heard.offset, self.heard.whitening
+        # what the run learned of the offset it saw through the filter
+        offset += self.state.best.offset / (1.0 if whitening is None else float(whitening.kernel.sum()))
         return WindowLikelihood(
             views, self.noise_std, count, self.separation, offset=offset, whitening=whitening
         )
