@@ -6,15 +6,14 @@
          ^                        ^ rotated targets                                              |
       Zarr / array                +-------------------------- target F <-------------------------+
 
-What belongs to a result lies in modules of its own, imported by name:
+What belongs to a result:
 
-- ``mtdcore.results.verdict``: whether the data support a result; ``nulls``, ``surrogates``: what noise gives
-- ``mtdcore.results.halves``: held-out evidence, two halves of the data, recovered separately
-- ``mtdcore.results.uncertainty``: draws from the posterior of the target, the share of the data
-- ``mtdcore.results.detections``, ``mtdcore.results.matching``: the copies, as CSV and STAR, and against a truth
-- ``mtdcore.results.volumes``: volumes compared, as MRC maps, their copies with Euler angles, half maps
-- ``mtdcore.em.gauge.extent``: the size of an object in its box
-- ``mtdcore.results.metrics``: errors, Fourier ring correlation
+- ``mtdcore.results.judge``: whether the data support it; ``null_runs``: what noise gives; ``held_out_evidence``, ``half_recoveries``: what
+  halves of the data say of each other
+- ``mtdcore.results.detect``: the copies, as CSV and STAR; ``match``: against a truth
+- ``mtdcore.results.posterior_samples``: draws from the posterior of the target, the share of the data
+- ``mtdcore.results.relative_error``, ``fourier_ring_correlation``: errors
+- ``mtdcore.results.volumes``: volumes compared, their copies with Euler angles, half maps
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ from .moments.fit import MomentFit, fit_moments
 from .moments.measure import measure_moments
 from .moments.sums import Moments
 from .mstep.updates import DenoisingUpdate, ExactUpdate, GradientAscent
-from .results.metrics import relative_error
+from .results import relative_error
 from .synthetic import glyphs as datasets
 from .synthetic.particles import simulate_volume
 from .synthetic.simulate import simulate

@@ -19,6 +19,7 @@ from scipy.ndimage import gaussian_filter, uniform_filter
 from mtdcore.em.volumes.plan import VolumePlan
 from mtdcore.em.volumes.recover import recover_volume
 from mtdcore.model.volumes.grids import ball, filtered, low_passed, moved, shell_mean
+from mtdcore.model.volumes.maps import write_map
 from mtdcore.results.volumes import (
     align_volumes,
     cosine,
@@ -26,7 +27,6 @@ from mtdcore.results.volumes import (
     mirror_volume,
     shape_correlation,
 )
-from mtdcore.results.volumes.maps import write_map
 
 BOX, SEPARATION, DIAMETER, VOXEL = 32, 17, 28.0, 7.08
 

@@ -8,7 +8,7 @@ import pytest
 mrcfile = pytest.importorskip("mrcfile")
 
 from mtdcore.data.micrographs.star import read_star  # noqa: E402
-from mtdcore.results.volumes.maps import read_map, write_map  # noqa: E402
+from mtdcore.model.volumes.maps import read_map, write_map  # noqa: E402
 from mtdcore.synthetic.volumes import chain  # noqa: E402
 
 SHORT = ("--box-size", 10, "--iterations", 5, "--views", 60, "--parts", 2)

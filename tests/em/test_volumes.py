@@ -17,6 +17,7 @@ from mtdcore.estep.volumes import VolumeStatistics, volume_e_step
 from mtdcore.model.likelihood import WindowLikelihood
 from mtdcore.model.volumes import so3
 from mtdcore.model.volumes.grids import ball, moved, shifted
+from mtdcore.model.volumes.maps import read_map
 from mtdcore.model.volumes.projections import Projections
 from mtdcore.mstep.volumes import VolumeUpdate
 from mtdcore.results.volumes import align_volumes, orientation_information, shape_correlation
@@ -84,6 +85,21 @@ def test_noise_does_not_fall_below_half_of_what_neighbouring_pixels_tell(small, 
     found = recover_volume(small, box_size=10, plan=SHORT)
     assert found.noise_std == pytest.approx(0.5 * estimate_noise_std(open_measurement(small)))
     assert np.isfinite([record.evidence for record in found.history]).all()
+
+
+def test_views_of_a_volume_are_for_another_function(small):
+    """The noise of a run that took them was NaN, and the error told of that."""
+    with pytest.raises(ParameterError, match="recover_volume"):
+        mtd.recover(small, box_size=10, rotations=Projections(10, 20))
+
+
+def test_a_recovered_volume_is_saved_as_a_map(small, tmp_path):
+    pytest.importorskip("mrcfile")
+    found = recover_volume(small, box_size=10, plan=SHORT)
+    found.save_mrc(tmp_path / "v.mrc", pixel_size=3.5)
+    volume, voxel_size = read_map(tmp_path / "v.mrc")
+    np.testing.assert_array_equal(volume, found.volume.astype(np.float32))
+    assert voxel_size == pytest.approx(3.5)
 
 
 def test_a_resumed_run_has_the_same_bits(small, tmp_path):

@@ -12,10 +12,10 @@ from mtdcore.estep.volumes import Search
 from mtdcore.model.likelihood import WindowLikelihood
 from mtdcore.model.volumes import so3
 from mtdcore.model.volumes.grids import ball
+from mtdcore.model.volumes.maps import read_map, write_map
 from mtdcore.model.volumes.projections import Projections
 from mtdcore.results.volumes.copies import find_copies
 from mtdcore.results.volumes.halves import volume_halves
-from mtdcore.results.volumes.maps import read_map, write_map
 from mtdcore.synthetic.placement import random_corners
 from mtdcore.synthetic.volumes import chain
 

@@ -36,8 +36,8 @@ def compare(run_dir: Path, truth: Path | None) -> dict[str, Any]:
     import numpy as np
 
     from mtdcore.errors import InputError
+    from mtdcore.model.volumes.maps import read_map
     from mtdcore.results.volumes import align_volumes, fourier_shell_correlation, shape_correlation
-    from mtdcore.results.volumes.maps import read_map
     from mtdcore.synthetic.particles import open_volume_truth
 
     try:

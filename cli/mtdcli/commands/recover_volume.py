@@ -142,8 +142,8 @@ def recover(
         again: the command line that repeats it.
     """
     from mtdcore.errors import StorageError
+    from mtdcore.model.volumes.maps import write_map
     from mtdcore.results.volumes import orientation_information
-    from mtdcore.results.volumes.maps import write_map
 
     from ..inputs.opening import table_of
     from ..inputs.usable import open_usable, source_of

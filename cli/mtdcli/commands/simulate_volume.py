@@ -75,7 +75,7 @@ def _thing(
 ) -> tuple[np.ndarray | Gaussians, int, float | None]:
     """What to project, the side of its box, and its voxel size in angstrom."""
     from mtdcore.errors import ParameterError
-    from mtdcore.results.volumes.maps import read_map
+    from mtdcore.model.volumes.maps import read_map
     from mtdcore.synthetic.coordinates import density, read_atoms
     from mtdcore.synthetic.volumes import chain
 

@@ -17,9 +17,9 @@ from mtdcore.em.volumes.recover import recover_volume
 from mtdcore.em.volumes.state import VolumeRecord, VolumeState, load_volume_checkpoint, save_volume_checkpoint
 from mtdcore.estep.volumes import Search
 from mtdcore.model.volumes import so3
+from mtdcore.model.volumes.maps import read_map, write_map
 from mtdcore.model.volumes.projections import Projections
 from mtdcore.results.volumes.copies import VolumeCopies, find_copies
-from mtdcore.results.volumes.maps import read_map, write_map
 
 from ..terminal.console import to_json
 from ..terminal.progress import Progress

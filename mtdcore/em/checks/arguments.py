@@ -36,6 +36,10 @@ def check_arguments(
         raise ParameterError(
             f"rotations must be a number of angles or views of the target; got {rotations!r}."
         )
+    if isinstance(rotations, Views) and len(rotations.target_shape) - (rotations.classes > 1) > 2:
+        raise ParameterError(
+            "rotations are views of a volume, and recover finds images: use mtdcore.recover_volume, which chooses its views itself."
+        )
     if prior is not None and not callable(getattr(prior, "score", None)):
         raise ParameterError(
             f"prior must be an object with a method score(images, noise_std), or None; got {prior!r}: a name stands for a file, "

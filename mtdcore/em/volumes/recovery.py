@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from ...data import Measurement
 from ...estep.volumes import VolumeStatistics
 from ...model.likelihood import WindowLikelihood
+from ...model.volumes.maps import write_map
 from .noise import Heard
 from .plan import VolumePlan
 from .state import VolumeRecord, VolumeState
@@ -95,3 +97,16 @@ class VolumeRecovery:
     def history(self) -> tuple[VolumeRecord, ...]:
         """One record per iteration."""
         return self.state.history
+
+    def save_mrc(self, path: str | Path, pixel_size: float | None = None) -> None:
+        """Write the volume as an MRC map that RELION and ChimeraX open, whole or not at all.
+
+        Args:
+            path: the file, replaced.
+            pixel_size: angstrom; None: unknown.
+
+        Raises:
+            DependencyError: mrcfile is not installed.
+            StorageError: the file cannot be written.
+        """
+        write_map(path, self.volume, pixel_size)
