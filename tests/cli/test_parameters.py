@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+from click import UsageError
 
 from mtdcli.commands.recover import command
 from mtdcli.run.finished import FinishedRun
@@ -29,6 +30,19 @@ OWN = {
 def parsed(*words):
     context = command.make_context("recover", ["m", "-o", "run", *map(str, words)])
     return RunParameters(**{name: value for name, value in context.params.items() if name not in OWN})
+
+
+def test_a_length_may_be_in_angstrom():
+    """120 angstrom once had to be divided by hand by a pixel size that the list knows."""
+    assert parsed("--box-size", 12, "--diameter", 40).diameter == 40.0
+    told = parsed("--box-size", 12, "--diameter", "120 a")
+    assert told.diameter == "120A"
+    assert told.in_pixels(3.0).diameter == pytest.approx(40.0)
+    with pytest.raises(UsageError, match=r"--diameter 120A: the pixel size .* is not known"):
+        told.in_pixels(None)
+    for wrong in ("0", "-3", "40 nm", "A", "nan"):
+        with pytest.raises(UsageError, match="no length such as 40"):
+            parsed("--box-size", 12, "--diameter", wrong)
 
 
 def test_every_field_is_an_option_with_its_default_and_help():

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import zarr
 
 mrcfile = pytest.importorskip("mrcfile")
 
@@ -170,3 +171,24 @@ def test_nothing_found_is_said_first(mtd_json, tmp_path):
     assert next(iter(found)) == "nothing_found"
     assert "no estimate" in found["nothing_found"]
     assert "nothing_found" in json.loads((tmp_path / "run/run.json").read_text())["result"]
+
+
+def test_maps_and_poses_of_binned_micrographs_have_their_units(mtd, mtd_json, micrographs, tmp_path):
+    """A binned map once had the pixel size of the micrographs, and poses lay at places of the binned ones."""
+    pixels = np.asarray(zarr.open_array(micrographs, mode="r"))
+    for m, image in enumerate(pixels):
+        with mrcfile.new(tmp_path / f"{m}.mrc", data=np.kron(image, np.ones((2, 2), np.float32))) as mrc:
+            mrc.voxel_size = 2.0
+    binned, run = tmp_path / "binned.zarr", tmp_path / "run"
+    mtd("import", tmp_path / "0.mrc", tmp_path / "1.mrc", "-o", binned, "--bin", 2, "--no-invert")
+    words = ("--box-size", 10, "--iterations", 20, "--views", 150, "--no-halves", "--diameter", "36A")
+    mtd_json("recover", binned, "--volume", "-o", run, *words)
+    assert read_map(run / "volume.mrc")[1] == pytest.approx(4.0)
+    assert json.loads((run / "run.json").read_text())["parameters"]["diameter"] == pytest.approx(9.0)
+    table = read_star(run / "particles.star")["particles"]
+    places = np.array([table["rlnCoordinateX"], table["rlnCoordinateY"]], float)
+    assert (places % 2 == 0).all()
+    assert places.max() > pixels.shape[-1]
+    assert {float(size) for size in table["rlnMicrographPixelSize"]} == {2.0}
+    refused = mtd("recover", micrographs, "--volume", "-o", tmp_path / "no", *words, code=2)
+    assert "pixel size" in refused.stderr

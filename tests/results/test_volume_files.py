@@ -81,7 +81,7 @@ def test_copies_have_their_places_and_the_angles_of_relion(specimen, tmp_path):
         assert distance.min() <= 1
         errors.append(so3.angle_between(turn, rotations[distance.argmin()]))
     assert np.median(errors) < 0.3
-    found.to_star(tmp_path / "p.star", ["a.mrc", "b.mrc"], 2.0)
+    found.to_star(tmp_path / "p.star", ["a.mrc", "b.mrc"], pixel_size=2.0)
     table = read_star(tmp_path / "p.star")["particles"]
     assert set(table["rlnMicrographName"]) == {"a.mrc", "b.mrc"}
     assert float(table["rlnCoordinateX"][0]) == found.column[0] + SIDE // 2

@@ -15,7 +15,9 @@ from ..terminal.options import (
     FROM_ZERO,
     PATH,
     POSITIVE,
+    Length,
     NumberOr,
+    in_pixels,
     measurement_argument,
     option,
     run_output,
@@ -30,7 +32,12 @@ from ..terminal.stopping import continued, listening
 @option(
     "--symmetry", "Point group: C1, C2, ..., D2, ..., T, O, I. Imposed late, on the axes found.", str, "C1"
 )
-@option("--diameter", "Diameter of the particle, pixels. Default: the box.", POSITIVE, metavar="PX")
+@option(
+    "--diameter",
+    "Diameter of the particle, pixels, or angstrom with an A: 120A. Default: the box.",
+    Length(),
+    metavar="PX|A",
+)
 @option(
     "--min-separation",
     "Smallest distance of two copies, pixels. Default: diameter / sqrt 2, or three quarters of the box.",
@@ -158,15 +165,15 @@ def recover(
         raise StorageError(f"{folder.path} holds a run already; --resume continues it, --force replaces it.")
     measurement = open_usable(path, parameters["skip_bad"], parameters["defects"])
     table = table_of(path, source_of(measurement))
-    pixel_size = None if table is None else table.entries[0].pixel_size
+    pixel_size = None if table is None else table.pixel_size
+    parameters |= {"diameter": in_pixels("--diameter", parameters["diameter"], pixel_size)}
     log(
         f"{path}: {measurement.shape[0]} micrograph(s) of {measurement.shape[1]} x {measurement.shape[2]} pixels"
     )
     found = job.run(measurement, folder, parameters, resume and folder.checkpoint.exists() and not force)
     log(found.noise)
-    job.save(folder, found, pixel_size)
     copies = job.copies(measurement, found, parameters)
-    copies.to_star(folder.poses, None if table is None else table.names, pixel_size)
+    job.save(folder, found, copies, table)
     nothing = {"nothing_found": "no copies; volume.mrc is no estimate of anything"}
     none = {} if found.found_copies else nothing
     result: dict[str, Any] = {

@@ -82,11 +82,14 @@ def recover(
     )
     measurement = open_usable(path, parameters.skip_bad, parameters.defects)
     table = table_of(path, source_of(measurement))
+    parameters = parameters.in_pixels(None if table is None else table.pixel_size)
     micrographs, height, width = measurement.shape
     threads = threads_within(parameters, measurement.shape)
     told = optics(table, parameters.micrographs)
     if table is not None and parameters.diameter is None and parameters.prior is None:
-        log("no --diameter: neighbours may be taken for parts of a particle; give its diameter in pixels")
+        log(
+            "no --diameter: neighbours may be taken for parts of a particle; give its diameter in pixels, or in angstrom as in 120A"
+        )
     with computing(parameters, threads) as (backend, executor):
         owner = identity(measurement, backend, parameters, told)
         state = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
@@ -23,7 +23,9 @@ from ..terminal.options import (
     Bytes,
     CountOr,
     GroupedOption,
+    Length,
     NumberOr,
+    in_pixels,
 )
 
 _FROM_ZERO = click.FloatRange(min=0)
@@ -72,10 +74,12 @@ class RunParameters:
         metavar="L|HxW",
         kind=Box(),
     )
-    diameter: float | None = _option(
+    diameter: float | str | None = _option(
         "target",
-        "Diameter of the object, pixels of the measurement: cuts the estimate down to it, sets separation and starts. Particles need it.",
-        metavar="PX",
+        "Diameter of the object, pixels of the measurement, or angstrom with an A: 120A. Cuts the estimate down to it, sets separation "
+        "and starts. Particles need it.",
+        metavar="PX|A",
+        kind=Length(),
     )
     rotations: int = _option(
         "target", "Equally spaced rotations of a copy. In a box that is no square: 1, or 2.", 4, metavar="K"
@@ -274,6 +278,17 @@ class RunParameters:
         ):  # fmt: skip
             if given and beside:
                 raise click.UsageError(f"{what}: leave one of them out")
+
+    def in_pixels(self, pixel_size: float | None) -> Self:
+        """With all lengths in pixels of the measurement.
+
+        Args:
+            pixel_size: angstrom; None: unknown.
+
+        Raises:
+            UsageError: a length is in angstrom, and the pixel size is not known.
+        """
+        return replace(self, diameter=in_pixels("--diameter", self.diameter, pixel_size))
 
     def deciding(self) -> dict[str, Any]:
         """What may change a bit of the result, by name; a file counts by its content."""

@@ -88,6 +88,44 @@ class NumberOr(click.ParamType[float | str]):
         return number
 
 
+class Length(click.ParamType[float | str]):
+    """A length in pixels, ``40``, or in angstrom, ``120A``."""
+
+    name = "length"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
+        """Pixels as a float, or the angstrom as they stand, with an A behind."""
+        match = re.fullmatch(r"\s*([0-9.]+(?:e[-+]?[0-9]+)?)\s*(A|Å|Å)?\s*", str(value), re.IGNORECASE)
+        try:
+            number = float(match[1]) if match else math.nan
+        except ValueError:
+            number = math.nan
+        if match is None or not 0.0 < number < math.inf:
+            self.fail(f"{value!r} is no length such as 40 (pixels) or 120A (angstrom)", param, ctx)
+        return f"{match[1]}A" if match[2] else number
+
+
+def in_pixels(name: str, length: float | str | None, pixel_size: float | None) -> float | None:
+    """A :class:`Length` in pixels of the measurement.
+
+    Args:
+        name: of the option, for the error.
+        length: as the option has it; None: not given.
+        pixel_size: angstrom; None: unknown.
+
+    Raises:
+        UsageError: it is in angstrom, and the pixel size is not known.
+    """
+    if not isinstance(length, str):
+        return length
+    if pixel_size is None:
+        raise click.UsageError(
+            f"{name} {length}: the pixel size of the measurement is not known; give the length in pixels, or import the "
+            "micrographs with --pixel-size"
+        )
+    return float(length[:-1]) / pixel_size
+
+
 class CountOr(NumberOr):
     """A whole number from 1, or one of a few words."""
 

@@ -17,7 +17,7 @@ from mtdcore.em.volumes.recover import recover_volume
 from mtdcore.em.volumes.state import VolumeRecord, VolumeState, load_volume_checkpoint, save_volume_checkpoint
 from mtdcore.estep.volumes import Search
 from mtdcore.model.volumes import so3
-from mtdcore.model.volumes.maps import read_map, write_map
+from mtdcore.model.volumes.maps import read_map
 from mtdcore.model.volumes.projections import Projections
 from mtdcore.results.volumes.copies import VolumeCopies, find_copies
 
@@ -27,6 +27,7 @@ from ..terminal.stopping import Interrupted, hold_off, patiently
 
 if TYPE_CHECKING:
     from mtdcore.data import Measurement
+    from mtdcore.data.micrographs.table import MicrographTable
     from mtdcore.em.volumes.recovery import VolumeRecovery
 
 #: Parameters that a continuation may change, because they change no bit of the result.
@@ -162,7 +163,13 @@ def copies(measurement: Measurement, found: VolumeRecovery, parameters: Mapping[
     return find_copies(found.read(measurement), found.seen, found.likelihood, Search(views, coarse))
 
 
-def save(folder: VolumeFolder, found: VolumeRecovery, pixel_size: float | None) -> None:
-    """Volume and history."""
-    write_map(folder.volume, found.volume, pixel_size)
+def save(
+    folder: VolumeFolder, found: VolumeRecovery, poses: VolumeCopies, table: MicrographTable | None
+) -> None:
+    """Volume, history, and the poses of the copies in pixels of the stored micrographs."""
+    found.save_mrc(folder.volume, None if table is None else table.pixel_size)
     folder.write_history(found.history)
+    if table is None:
+        poses.to_star(folder.poses)
+    else:
+        poses.to_star(folder.poses, table.names, table.bin, table.entries[0].pixel_size)

@@ -100,7 +100,7 @@ class Watch:
             found = self._store.load()
             if found is not None:
                 saved, self._ledger = found
-                self._compute(self._stack_shape)
+                self._compute(self._stack_shape, self._ledger.table.pixel_size)
                 compare(self.folder.watch, saved, self._identity)
                 log(f"going on after {len(self._ledger)} micrograph(s)")
                 self._learn()
@@ -197,8 +197,8 @@ class Watch:
 
     def _begin(self, steps: Preparation, micrograph: Micrograph, prepared: Prepared) -> Ledger:
         """The ledger before the first micrograph, and the store of its size."""
-        self._compute((1, *prepared.pixels.shape))
-        size = micrograph.pixel_size
+        size = None if micrograph.pixel_size is None else micrograph.pixel_size * steps.bin
+        self._compute((1, *prepared.pixels.shape), size)
         attributes = {"version": mtd.__version__, "made_by": "watch", "parameters": asdict(steps)}
         GrowingStack(self.folder.watched).tidy()
         with creating(
@@ -207,7 +207,7 @@ class Watch:
             np.dtype(np.float32),
             {"mtdcore": attributes},
             overwrite=True,
-            pixel_size=None if size is None else size * steps.bin,
+            pixel_size=size,
             ome=True,
         ):
             pass
@@ -366,8 +366,9 @@ class Watch:
         height, width = ledger.steps.shape(ledger.counted[0].stored)
         return len(ledger), height, width
 
-    def _compute(self, shape: tuple[int, int, int]) -> None:
-        """Open the backend, for micrographs of this shape, until the run ends."""
+    def _compute(self, shape: tuple[int, int, int], pixel_size: float | None) -> None:
+        """Open the backend, for micrographs of this shape and with so many angstrom per pixel, until the run ends."""
+        self.parameters = self.parameters.in_pixels(pixel_size)
         threads = threads_within(self.parameters, shape)
         self._backend, self._executor = self._stack.enter_context(computing(self.parameters, threads))
         self._arguments = {

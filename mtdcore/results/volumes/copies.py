@@ -55,6 +55,7 @@ class VolumeCopies:
         self,
         path: str | Path,
         micrographs: Sequence[str] | None = None,
+        binning: int = 1,
         pixel_size: float | None = None,
     ) -> None:
         """Write ``data_particles`` with coordinates of box centres and angles of the view.
@@ -64,7 +65,8 @@ class VolumeCopies:
         Args:
             path: the file, replaced.
             micrographs: their names; None: numbers.
-            pixel_size: angstrom; None: the column is left out.
+            binning: pixels of the micrograph, along one side, in a pixel of the measurement; coordinates are in those of the micrograph.
+            pixel_size: of the micrograph, angstrom; None: the column is left out.
 
         Raises:
             ParameterError: fewer names than micrographs.
@@ -77,8 +79,8 @@ class VolumeCopies:
         rot, tilt, psi = self.angles.T
         columns: dict[str, Sequence[object]] = {
             "rlnMicrographName": [names[i] for i in self.micrograph],
-            "rlnCoordinateX": [f"{x + self.box_size // 2:.1f}" for x in self.column],
-            "rlnCoordinateY": [f"{y + self.box_size // 2:.1f}" for y in self.row],
+            "rlnCoordinateX": [f"{binning * (x + self.box_size // 2):.1f}" for x in self.column],
+            "rlnCoordinateY": [f"{binning * (y + self.box_size // 2):.1f}" for y in self.row],
             "rlnAngleRot": [f"{a:.3f}" for a in rot],
             "rlnAngleTilt": [f"{a:.3f}" for a in tilt],
             "rlnAnglePsi": [f"{a:.3f}" for a in psi],
