@@ -21,5 +21,14 @@ def test_text_aligns_names_and_indents_nested_entries(capsys):
     assert capsys.readouterr().out == "name  x\nsub\n  value  0.12346\n  flag   yes\n"
 
 
+def test_the_record_of_the_model_is_for_machines(capsys):
+    """A filter, coded as four thousand characters, once filled the terminal."""
+    result = {"noise": 1.0, "likelihood": {"whitening": {"amplitude": "eNr" * 1000}}}
+    emit(result, as_json=False)
+    assert capsys.readouterr().out == "noise  1\n"
+    emit(result, as_json=True)
+    assert json.loads(capsys.readouterr().out) == result
+
+
 def test_show_joins_sequences():
     assert show([1, 2.5, None]) == "1, 2.5, -"

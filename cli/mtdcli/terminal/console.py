@@ -16,6 +16,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 #: Items of a list that people are shown.
 _SHOWN = 8
 
+#: Entries that only --json shows: the record of the model, arrays among it.
+_FOR_MACHINES = ("likelihood",)
+
 
 def log(message: str) -> None:
     """One line of the log, on stderr."""
@@ -33,7 +36,7 @@ def printable(text: str) -> str:
 
 
 def emit(result: Mapping[str, Any], as_json: bool) -> None:
-    """Print a result on stdout: JSON, or one ``name  value`` line per entry (nested entries indented)."""
+    """Print a result on stdout: JSON, or one ``name  value`` line per entry (nested entries indented), without the record of the model."""
     if as_json:
         click.echo(to_json(result))
     else:
@@ -60,9 +63,10 @@ def _plain(value: Any) -> Any:
 
 
 def _lines(result: Mapping[str, Any], indent: str = "") -> list[str]:
-    width = max((len(str(key)) for key in result), default=0)
+    shown = {key: value for key, value in result.items() if key not in _FOR_MACHINES}
+    width = max((len(str(key)) for key in shown), default=0)
     lines = []
-    for key, value in result.items():
+    for key, value in shown.items():
         if isinstance(value, Mapping):
             lines += [f"{indent}{key}", *_lines(value, indent + "  ")]
         else:
