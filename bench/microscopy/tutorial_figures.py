@@ -47,7 +47,7 @@ def main() -> None:
     recovered = []
     for folder in (options.averages, options.frames):
         estimate = np.load(folder / "run/estimate.npy")
-        found = detections(folder / "run/detections.csv", rotations=1)
+        found = detections(folder / "run/detections.csv", rotations=4)
         best = match(found, marked, 4.0, max_offset=6)
         recovered.append(estimate)
         print(
