@@ -49,7 +49,6 @@ def write_report(run: FinishedRun, truth_file: Path | None = None) -> None:
             ("copies expected", f"{result.expected_count:.1f}"),
             *([("standard deviation of their amplitudes", f"{spread:.2g}")] if spread else []),
             ("noise standard deviation", f"{result.noise_std:.4g}"),
-            *([("noise", result.noise)] if result.noise != "white" else []),
             ("evidence, nats", f"{result.evidence_nats:,.1f}"),
             *([("decided by the data", f"{share:.0%}")] if parameters.prior and share is not None else []),
             *(
@@ -59,6 +58,7 @@ def write_report(run: FinishedRun, truth_file: Path | None = None) -> None:
             ),
             ("seconds", f"{run.record.seconds:.1f}"),
         ],
+        notes=_notes(run),
         verdict=trust.verdict(run),
         images=_images(run, truth, limits),
         doubts=trust.images(run, limits),
@@ -67,6 +67,27 @@ def write_report(run: FinishedRun, truth_file: Path | None = None) -> None:
         parameters=_table(run.record),
         command=run.record.command,
     )
+
+
+def _notes(run: FinishedRun) -> list[str]:
+    """What is known of the micrographs and their noise, in sentences."""
+    table, result, parameters = run.table(), run.record.result, run.parameters
+    notes = []
+    if table.pixel_size is not None:
+        box, diameter = max(pair(parameters.box_size)) * table.pixel_size, parameters.diameter
+        inside = (
+            f", the diameter given {diameter * table.pixel_size:.4g}" if isinstance(diameter, float) else ""
+        )
+        notes.append(f"A pixel is {table.pixel_size:.4g} angstrom: the box is {box:.4g} wide{inside}.")
+    if table.transfer is not None:
+        notes.append(
+            "What the import let through of each frequency (CTFs with their phases flipped, whitening) is part of the model, micrograph by micrograph."
+            if run.likelihood.micrographs is not None
+            else "The import changed the spectra of the micrographs; the model does not know by how much (--micrographs alike)."
+        )
+    if result.noise != "white":
+        notes.append(f"{result.noise[0].upper()}{result.noise[1:]}.")
+    return notes
 
 
 def _images(run: FinishedRun, truth: np.ndarray | None, limits: tuple[float, float]) -> list[dict[str, Any]]:
@@ -108,7 +129,7 @@ def _table(record: RunRecord) -> list[tuple[str, str]]:
         "unused pixels": measurement.unused_pixels,
         "masked pixels": measurement.masked_pixels,
         **({"bad chunks": measurement.bad_chunks} if measurement.bad_chunks else {}),
-        **{name.replace("_", " "): value for name, value in vars(record.parameters).items()},
+        **{name.replace("_", " "): value for name, value in record.parameters.described().items()},
         "device": record.device,
         "started": record.started,
         **record.versions,

@@ -113,7 +113,7 @@ class RunParameters:
     )
     min_separation: int | Literal["auto"] | None = _option(
         "model",
-        "Smallest distance of two copies, pixels; auto: the size of the recovered object. Default: the box size.",
+        "Smallest distance of two copies, pixels; auto: the size of the recovered object. Default: diameter / sqrt 2, or the box size.",
         metavar="D|auto",
     )
     noise_std: float | Literal["auto"] = _option(
@@ -278,6 +278,12 @@ class RunParameters:
         ):  # fmt: skip
             if given and beside:
                 raise click.UsageError(f"{what}: leave one of them out")
+
+    def described(self) -> dict[str, Any]:
+        """The options by name, with what their help says of the default where none was given."""
+        texts = {one.name: one.metadata["help"].partition("Default: ")[2].rstrip(".") for one in fields(self)}
+        own = {name: getattr(self, name) for name in texts}
+        return {name: texts[name] or "none" if value is None else value for name, value in own.items()}
 
     def in_pixels(self, pixel_size: float | None) -> Self:
         """With all lengths in pixels of the measurement.
