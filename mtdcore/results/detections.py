@@ -46,6 +46,9 @@ _TILE, _WEIGHTS = 1024, 1 << 25
 #: not explained make up to 1.2.
 _COLOURED = 1.5
 
+#: Share of the energy of a copy that must lie on valid pixels.
+_IN_SIGHT = 0.5
+
 #: Largest probability that counts: beyond it, float32 weights cannot tell 1 - q from 0. It caps log-odds at 16 nats.
 _SUREST = 1.0 - 2.0**-23
 
@@ -258,7 +261,7 @@ def detect(
 
     Where what the copies leave is not white and the likelihood has no filter for it, its noise level is taken at the frequencies of the target.
     Where the views know places between pixels, those of the copies are refined to the top of their likelihood
-    (:mod:`mtdcore.results.places`).
+    (:mod:`mtdcore.results.places`). Copies that are masked for the greater part are not listed.
 
     Args:
         measurement: anything :func:`mtdcore.open_measurement` takes.
@@ -307,11 +310,15 @@ def detect(
             if between:
                 weights = weights.reshape(len(every.whole), -1, *weights.shape[1:]).sum(axis=1)
             peaks = list(_peaks(weights, core, grown, threshold, reaches))
-            if peaks and (between or wide.amplitudes is not None):
+            if peaks and (between or wide.amplitudes is not None or tile.valid is not None):
                 alone, templates = posterior.seen(tile.micrograph)
                 if refined is None or wide.micrographs is not None:
                     refined = Places(engine.to_host(templates)[every.whole])
-                peaks = [_placed(peak, grown, refined, alone, between) for peak in peaks]
+                peaks = [
+                    _placed(peak, grown, refined, alone, between)
+                    for peak in peaks
+                    if _in_sight(peak, grown, refined)
+                ]
             found.extend(peaks)
         table, before = np.vstack(found), len(known)
         later = np.arange(len(table)) >= before
@@ -353,23 +360,35 @@ def _sober(likelihood: Likelihood, source: Measurement, target: Array, backend: 
     )
 
 
+def _window(peak: np.ndarray, tile: Tile) -> tuple[slice, ...]:
+    """Where the box of a peak lies in the pixels of the tile."""
+    return tuple(
+        slice(corner - read.start, corner - read.start + reach + 1)
+        for corner, read, reach in zip(
+            peak[1:3].astype(np.int64), tile.region.read, tile.geometry.reaches, strict=True
+        )
+    )
+
+
+def _in_sight(peak: np.ndarray, tile: Tile, places: Places) -> bool:
+    """Whether enough of the energy of a copy lies where pixels are valid.
+
+    Beside a mask what a few pixels show, the rim of what was masked, would be worth a copy by itself.
+    """
+    return tile.valid is None or places.share(tile.valid[_window(peak, tile)], int(peak[3])) >= _IN_SIGHT
+
+
 def _placed(
     peak: np.ndarray, tile: Tile, places: Places, likelihood: Likelihood, between: bool
 ) -> np.ndarray:
     """A row of :func:`_peaks`, with the place of the copy between pixels where there is one, and its amplitude there."""
-    row, column, template = peak[1:4].astype(np.int64)
-    window = tuple(
-        slice(corner - read.start, corner - read.start + reach + 1)
-        for corner, read, reach in zip((row, column), tile.region.read, tile.geometry.reaches, strict=True)
-    )
+    template, window = int(peak[3]), _window(peak, tile)
     valid = None if tile.valid is None else tile.valid[window]
     pixels, amplitude, place = tile.values[window], 1.0, (0.0, 0.0)
     if between:
-        place = places(pixels, valid, int(template))
+        place = places(pixels, valid, template)
     if likelihood.amplitudes is not None:
-        gain, energy = (
-            n / likelihood.noise_std**2 for n in places.match(pixels, valid, int(template), *place)
-        )
+        gain, energy = (n / likelihood.noise_std**2 for n in places.match(pixels, valid, template, *place))
         amplitude = float(likelihood.amplitudes.moment(1, np.float64(gain), np.float64(energy)))
     return np.array([*peak[:5], *place, amplitude])
 

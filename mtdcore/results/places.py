@@ -47,6 +47,16 @@ class Places:
         down, right = _top(gain[i - 1 : i + 2, j - 1 : j + 2])
         return float(_STEPS[i] + _STEP * down), float(_STEPS[j] + _STEP * right)
 
+    def share(self, valid: np.ndarray, index: int) -> float:
+        """Share of the energy of a template on the valid pixels.
+
+        Args:
+            valid: (h, w) bool.
+            index: of the template.
+        """
+        energy = np.square(self._templates[index])
+        return float(energy[valid].sum() / energy.sum()) if energy.any() else 1.0
+
     def match(
         self, window: np.ndarray, valid: np.ndarray | None, index: int, down: float, right: float
     ) -> tuple[float, float]:

@@ -165,6 +165,19 @@ def test_masked_copies_are_not_found(made):
     assert set(result.pairs[:, 1]) == set(range(1, len(made.positions)))
 
 
+def test_a_copy_of_which_the_rim_of_a_mask_shows_little_is_not_listed():
+    """Bright rims of masked contaminants were worth copies of 99.99 % in the middle of the mask."""
+    shown = np.zeros((60, 60))
+    for row, column in ((10, 10), (10, 40), (40, 10)):
+        shown[row : row + L, column : column + L] = 5.0 * target()
+    noise = np.random.default_rng(0).normal(size=shown.shape)
+    pixels = np.ma.masked_array(shown + noise, np.zeros(shown.shape, bool))
+    pixels[10 + L // 3 : 10 + L, 38:52] = np.ma.masked  # two thirds of one
+    pixels[40 : 40 + L // 3, 8:22] = np.ma.masked  # a third of another, the fainter one
+    found = detect(pixels, 5.0 * target(), WindowLikelihood(Rotations(1, L), 1.0, 3.0))
+    assert sorted(zip(found.row, found.column, strict=True)) == [(10, 10), (40, 10)]
+
+
 @pytest.mark.parametrize(("turn", "shift"), [(0, (0, 0)), (1, (2, -1)), (3, (-2, 1))])
 def test_another_gauge_is_undone_copy_by_copy(turn, shift):
     """The estimate sits turned and shifted in its box; with a margin of zeros nothing is cut off."""

@@ -110,7 +110,7 @@ def _noise(recovery: Recovery, source: Measurement, given: bool) -> str | None:
     advice = (
         "make it so first, by a filter that flattens its spectrum"
         if spectrum_side(box, source.shape) is None
-        else 'remove background and let the spectrum be learned (noise="auto"), or whiten the measurement first (mtd import --whiten)'
+        else 'remove background, or try noise="spectrum" or a whitened measurement (mtd import --whiten), which may lose copies with the noise'
     )
     return (
         f"the noise does not look white: noise_std is {sigma:.4g}, but neighbouring pixels differ as by white noise of "
