@@ -7,10 +7,11 @@ import io
 import json
 import math
 import types
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -198,6 +199,43 @@ def unseal(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if not intact:
         raise Damaged("its SHA-256 does not match its content")
     return json.loads(found["header"]), arrays
+
+
+class Sealed(ABC):
+    """What is kept as one sealed file: a subclass says what is in it, and how it is made of that."""
+
+    @abstractmethod
+    def record(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """(JSON-able values, host arrays by name)."""
+
+    @classmethod
+    @abstractmethod
+    def from_record(cls, values: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
+        """That of which :meth:`record` made these; ValueError, TypeError or LookupError if it did not."""
+
+    def save(self, path: str | Path) -> None:
+        """Write to a safetensors file, sealed by a SHA-256 of its content.
+
+        Raises:
+            StorageError: the operating system refused.
+        """
+        content = seal(*self.record())
+        write_whole(Path(path), lambda file: file.write(content))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            InputError: it is no such file.
+        """
+        try:
+            return cls.from_record(*unseal(Path(path)))
+        except (Damaged, LookupError, TypeError, ValueError) as problem:
+            name = cls.__name__
+            raise InputError(
+                f"{path} should hold {name.lower()} written by {name}.save; it could not be read: {problem}."
+            ) from problem
 
 
 def _digest(header: str, arrays: Mapping[str, np.ndarray]) -> str:

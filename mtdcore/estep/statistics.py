@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from array_api_compat import array_namespace
 
-from .._base.files import write_whole
 from .._base.numerics.conversion import on_host
-from .._base.records import Damaged, seal, unseal
+from .._base.records import Sealed
 from .._base.typing import Array, Lengths, plain
-from ..errors import InputError, ParameterError
+from ..errors import ParameterError
 from ..model.normal import Blocks, Normal
 from ..model.records import normal_from_record, normal_record
 from ..model.views import Views
@@ -59,7 +57,7 @@ class Quadratic:
 
 
 @dataclass(frozen=True)
-class Statistics:
+class Statistics(Sealed):
     """What an E-step found.
 
     Attributes:
@@ -212,7 +210,7 @@ class Statistics:
             amplitude_squares=self.amplitude_squares / mean**2,
         )
 
-    def moved(self, convert: Callable[[Array], Array]) -> Statistics:
+    def moved(self, convert: Callable[[Array], Array]) -> Self:
         """The same statistics with converted arrays, for example by ``Backend.to_host``."""
         whole = self.quadratic.moved(convert)
         frame = self.frame and self.frame.moved(convert)
@@ -301,7 +299,7 @@ class Statistics:
         return values, {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
     @classmethod
-    def from_record(cls, values: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Statistics:
+    def from_record(cls, values: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
         """The statistics of which :meth:`record` made these, with NumPy arrays."""
         parts = {
             name: Quadratic(
@@ -319,29 +317,6 @@ class Statistics:
             ledger=arrays.get("ledger"),
             footprint=arrays.get("footprint"),
         )
-
-    def save(self, path: str | Path) -> None:
-        """Write to a safetensors file, sealed by a SHA-256 of its content.
-
-        Raises:
-            StorageError: the operating system refused.
-        """
-        content = seal(*self.record())
-        write_whole(Path(path), lambda file: file.write(content))
-
-    @classmethod
-    def load(cls, path: str | Path) -> Statistics:
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            InputError: it is no such file.
-        """
-        try:
-            return cls.from_record(*unseal(Path(path)))
-        except (Damaged, LookupError, TypeError, ValueError) as problem:
-            raise InputError(
-                f"{path} should hold statistics written by Statistics.save; it could not be read: {problem}."
-            ) from problem
 
 
 def _entered(first: np.ndarray | None, second: np.ndarray | None) -> np.ndarray | None:

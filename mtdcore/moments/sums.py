@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
-from .._base.files import write_whole
-from .._base.records import Damaged, seal, unseal
-from ..errors import InputError, ParameterError
+from .._base.records import Sealed
+from ..errors import ParameterError
 
 #: What two sums must share to be added, and what ``+`` adds.
 _SHARED = ("box_shape", "reach", "shape", "offset")
@@ -19,7 +17,7 @@ _SUMMED = ("total", "pixels", "pairs", "pair_counts", "triples", "triple_counts"
 
 
 @dataclass(frozen=True)
-class Moments:
+class Moments(Sealed):
     """Sums over the valid pixels, pairs and triples of pixels of a measurement less ``offset``.
 
     A triple is a pixel x, another at x + e, a third at x + q. The *edges* e are half of the lags up to ``reach``, since the
@@ -104,7 +102,7 @@ class Moments:
         return values, {name: np.ascontiguousarray(getattr(self, name)) for name in names}
 
     @classmethod
-    def from_record(cls, values: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Moments:
+    def from_record(cls, values: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
         """The moments of which :meth:`record` made these."""
         fields = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()} | dict(arrays)
         found = cls(**fields)
@@ -115,29 +113,6 @@ class Moments:
                 if array.shape != shape or array.dtype != np.float64:
                     raise ValueError(f"{name} should be float64 of shape {shape}; found {array.shape}")
         return found
-
-    def save(self, path: str | Path) -> None:
-        """Write to a safetensors file, sealed by a SHA-256 of its content.
-
-        Raises:
-            StorageError: the operating system refused.
-        """
-        content = seal(*self.record())
-        write_whole(Path(path), lambda file: file.write(content))
-
-    @classmethod
-    def load(cls, path: str | Path) -> Moments:
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            InputError: it is no such file.
-        """
-        try:
-            return cls.from_record(*unseal(Path(path)))
-        except (Damaged, LookupError, TypeError, ValueError) as problem:
-            raise InputError(
-                f"{path} should hold moments written by Moments.save; it could not be read: {problem}."
-            ) from problem
 
 
 def edges_within(reach: tuple[int, int]) -> np.ndarray:
