@@ -12,9 +12,9 @@ from mtdcore.errors import ParameterError
 from mtdcore.model.poses import Poses, on_whole_pixels
 from mtdcore.model.shifts import moved, shift_matrices, translate
 from mtdcore.results.detections import detect
+from mtdcore.results.detections.places import Places
 from mtdcore.results.matching import match
 from mtdcore.results.metrics import align
-from mtdcore.results.places import Places
 from mtdcore.synthetic.glyphs import glyphs
 
 BOX, COPIES = 20, 12

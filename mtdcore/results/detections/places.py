@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..model.shifts import moved, shift_matrices
+from ...model.shifts import moved, shift_matrices
 
 #: Places that are tried along an axis, in pixels from the corner of a copy on whole pixels, and the distance of two of them.
 _STEP = 0.5
