@@ -36,9 +36,6 @@ _TILE, _WEIGHTS = 1024, 1 << 25
 #: not explained make up to 1.2.
 _COLOURED = 1.5
 
-#: Share of the energy of a copy that must lie on valid pixels.
-_IN_SIGHT = 0.5
-
 
 def detect(
     measurement: MeasurementLike,
@@ -162,11 +159,8 @@ def _window(peak: np.ndarray, tile: Tile) -> tuple[slice, ...]:
 
 
 def _in_sight(peak: np.ndarray, tile: Tile, places: Places) -> bool:
-    """Whether enough of the energy of a copy lies where pixels are valid.
-
-    Beside a mask what a few pixels show, the rim of what was masked, would be worth a copy by itself.
-    """
-    return tile.valid is None or places.share(tile.valid[_window(peak, tile)], int(peak[3])) >= _IN_SIGHT
+    """Whether the copy of a peak is masked for the lesser part at most."""
+    return tile.valid is None or places.in_sight(tile.valid[_window(peak, tile)], int(peak[3]))
 
 
 def _placed(

@@ -11,6 +11,10 @@ _STEP = 0.5
 _STEPS = np.arange(-2, 3) * _STEP
 
 
+#: Share of the energy of a copy that must lie on valid pixels.
+_IN_SIGHT = 0.5
+
+
 class Places:
     """Refines the places of copies of one micrograph.
 
@@ -47,15 +51,17 @@ class Places:
         down, right = _top(gain[i - 1 : i + 2, j - 1 : j + 2])
         return float(_STEPS[i] + _STEP * down), float(_STEPS[j] + _STEP * right)
 
-    def share(self, valid: np.ndarray, index: int) -> float:
-        """Share of the energy of a template on the valid pixels.
+    def in_sight(self, valid: np.ndarray, index: int) -> bool:
+        """Whether enough of the energy of a copy lies on valid pixels.
+
+        Beside a mask what a few pixels show, the rim of what was masked, would be worth a copy by itself.
 
         Args:
             valid: (h, w) bool.
             index: of the template.
         """
         energy = np.square(self._templates[index])
-        return float(energy[valid].sum() / energy.sum()) if energy.any() else 1.0
+        return bool(energy[valid].sum() >= _IN_SIGHT * energy.sum())
 
     def match(
         self, window: np.ndarray, valid: np.ndarray | None, index: int, down: float, right: float
