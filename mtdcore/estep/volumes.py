@@ -46,6 +46,9 @@ _FEW = 0.08
 #: Side of the tiles in pixels read.
 _TILE_PIXELS = 1024
 
+#: Frequencies that the squares of a transfer are kept at: between two of them, oscillating CTFs are nearly straight.
+_PROFILE = 257
+
 #: Log-odds of a corner where no copy can be.
 _NEVER = -1.0e30
 
@@ -64,6 +67,7 @@ class VolumeStatistics:
         pixels: valid pixels that ``energy`` sums over.
         local: corners of those tiles that were searched locally.
         total: sum of the valid pixels.
+        bright: copies, each times what its micrograph lets through of frequency 0.
     """
 
     right: np.ndarray
@@ -75,6 +79,7 @@ class VolumeStatistics:
     pixels: float
     local: float
     total: float
+    bright: float
 
     @property
     def numbers(self) -> list[float]:
@@ -94,16 +99,23 @@ _NUMBERS = tuple(f.name for f in fields(VolumeStatistics))[2:]
 
 
 def check_alike(likelihood: WindowLikelihood) -> None:
-    """Raise ParameterError where copies differ in amplitude, which scores of thousands of views do not know."""
+    """Raise ParameterError where copies differ in amplitude, or micrographs in noise, which scores of thousands of views do not know."""
     if likelihood.amplitudes is not None:
         raise ParameterError(
             f"copies of a volume have one amplitude; got a likelihood with amplitude_std {likelihood.amplitude_std}: give one with 0."
+        )
+    optics = likelihood.micrographs
+    if optics is not None and (np.ptp(optics.noise_ratio) > 1e-9 or np.ptp(optics.count_share) > 1e-9):
+        raise ParameterError(
+            "micrographs of a volume differ in their transfer alone; got other noise levels or counts: give equal ones."
         )
 
 
 @dataclass(frozen=True, eq=False)
 class _Sums:
-    """Sums of some tiles: (T, r) posterior-weighted features, (T,) copies, and the numbers of the statistics."""
+    """Sums of some tiles: (T, r) posterior-weighted features, (T,) copies, or (T, R) with their squared transfers, and the numbers of the
+    statistics.
+    """
 
     wide: np.ndarray
     copies: np.ndarray
@@ -141,13 +153,14 @@ def volume_e_step(
     Args:
         measurement: the pixels, or a part of them.
         volume: (L, L, L) current estimate.
-        likelihood: noise level, count and separation; bound to the measurement here.
+        likelihood: noise level, count, separation and the transfers of the micrographs; bound to the measurement here.
         search: the views.
         executor: runs parts of the measurement elsewhere, with the same bits.
         xp: array library that scores.
 
     Raises:
-        ParameterError: a volume or a likelihood of another box than the views, or copies that differ in amplitude.
+        ParameterError: a volume or a likelihood of another box than the views, copies that differ in amplitude, or micrographs that
+            differ in more than their transfer.
     """
     views = search.views
     if volume.shape != views.target_shape or likelihood.box_size != views.box_size:
@@ -156,11 +169,11 @@ def volume_e_step(
         )
     check_alike(likelihood)
     bound = likelihood.bind(measurement.shape)
-    cut, scored = volume_cut(bound), _scored(volume, search)
-    work = partial(_part, cut=cut, likelihood=bound, scored=scored, xp=xp)
+    cut, templates = volume_cut(bound), templates_of(volume, search)
+    work = partial(_part, cut=cut, likelihood=bound, templates=templates, xp=xp)
     parts = measurement.split(max(1, measurement.tile_count(cut)))
     total = map_sum(work, parts, executor)
-    right = views.adjoint(scored[0].basis.images(total.wide))
+    right = views.adjoint(templates[0].basis.images(total.wide))
     return VolumeStatistics(right, views.normal(total.copies), *total.numbers.tolist())
 
 
@@ -177,20 +190,18 @@ def left_over(
         tiles: largest number of tiles.
     """
     bound = with_views(likelihood, search.views).bind(measurement.shape)
-    cut, scored = volume_cut(bound), _scored(volume, search)
-    scores, bases = [s.scores(bound, np) for s in scored], [s.basis for s in scored]
+    cut, posterior = volume_cut(bound), Posteriors(bound, templates_of(volume, search))
     for part in measurement.split(min(measurement.tile_count(cut), tiles)):
         for tile in islice(part.tiles(cut), 1):
-            rest = tile.values - TilePosterior(tile, bound, bases, scores, np).explained()
+            rest = tile.values - posterior(tile).explained()
             reached = tuple(slice(s.start + bound.box_size - 1, s.stop) for s in tile.owned)
             valid = np.ones(rest.shape, bool) if tile.valid is None else np.asarray(tile.valid)
             yield rest[reached], valid[reached]
 
 
-def _scored(volume: np.ndarray, search: Search) -> list[_Scored]:
+def templates_of(volume: np.ndarray, search: Search) -> list[Templates]:
     """The templates of a search, the fine ones first."""
-    every = [views for views in (search.views, search.coarse) if views is not None]
-    return [_Scored(Basis(v.box_size, v.band), np.asarray(v.apply(volume))) for v in every]
+    return [Templates.of(views, volume) for views in (search.views, search.coarse) if views is not None]
 
 
 def volume_cut(likelihood: WindowLikelihood) -> TileGeometry:
@@ -199,29 +210,106 @@ def volume_cut(likelihood: WindowLikelihood) -> TileGeometry:
 
 
 @dataclass(frozen=True, eq=False)
-class _Scored:
-    """Templates of one set of views, and the basis that they lie in."""
+class Templates:
+    """Templates of one set of views in a basis of their band.
+
+    Attributes:
+        basis: that they lie in.
+        coefficients: (T, r) float64.
+    """
 
     basis: Basis
-    templates: np.ndarray
+    coefficients: np.ndarray
 
-    def scores(self, likelihood: WindowLikelihood, xp: Any) -> Scores:
-        log_prior = likelihood.log_activity - math.log(len(self.templates))
-        return Scores(self.basis.coefficients(self.templates), likelihood.noise_std, log_prior, xp)
+    @classmethod
+    def of(cls, views: Projections, volume: np.ndarray) -> Templates:
+        """Projections of a volume."""
+        basis = Basis(views.box_size, views.band)
+        return cls(basis, basis.coefficients(np.asarray(views.apply(volume))))
+
+    def scores(self, likelihood: WindowLikelihood, factors: np.ndarray | float, xp: Any) -> Scores:
+        """Scores of the templates, times (r,) factors."""
+        log_prior = likelihood.log_activity - math.log(len(self.coefficients))
+        return Scores(self.coefficients * factors, likelihood.noise_std, log_prior, xp)
+
+
+class Posteriors:
+    """The posterior of every tile, with the templates as its micrograph shows them; tiles in order of micrographs are cheapest.
+
+    A transfer is a factor for each function of the basis: the box is taken as periodic.
+
+    Args:
+        likelihood: bound to the measurement.
+        templates: of the views, and of the coarse ones if there are any.
+        xp: array library that scores.
+    """
+
+    def __init__(self, likelihood: WindowLikelihood, templates: list[Templates], xp: Any = np) -> None:
+        self._likelihood, self._templates, self._xp = likelihood, templates, xp
+        optics = likelihood.micrographs
+        self._transfers = None if optics is None else optics.transfer
+        self._seen: tuple[int, Optics | None, list[Scores]] | None = None
+
+    def __call__(self, tile: Tile) -> TilePosterior:
+        """That of a tile."""
+        seen = self._seen
+        if seen is None or (self._transfers is not None and seen[0] != tile.micrograph):
+            seen = self._seen = (tile.micrograph, *self._through(tile.micrograph))
+        bases = [one.basis for one in self._templates]
+        return TilePosterior(tile, self._likelihood, bases, seen[2], self._xp, seen[1])
+
+    def nothing(self) -> _Sums:
+        """The sums of no tile."""
+        fine = self._templates[0]
+        count = len(fine.coefficients)
+        copies = np.zeros(count if self._transfers is None else (count, _PROFILE))
+        return _Sums(np.zeros((count, fine.basis.size)), copies, np.zeros(len(_NUMBERS)))
+
+    def _through(self, micrograph: int) -> tuple[Optics | None, list[Scores]]:
+        if self._transfers is None:
+            return None, [one.scores(self._likelihood, 1.0, self._xp) for one in self._templates]
+        transfer = self._transfers[micrograph]
+        optics = [Optics.of(transfer, one.basis) for one in self._templates]
+        scores = [
+            one.scores(self._likelihood, seen.factors, self._xp)
+            for one, seen in zip(self._templates, optics, strict=True)
+        ]
+        return optics[0], scores
+
+
+@dataclass(frozen=True, eq=False)
+class Optics:
+    """What one micrograph lets through of the templates.
+
+    Attributes:
+        factors: (r,) of each function of their basis.
+        squares: (R,) at frequencies evenly spaced from 0 to 1/2 cycles per pixel.
+        constant: of frequency 0.
+    """
+
+    factors: np.ndarray
+    squares: np.ndarray
+    constant: float
+
+    @classmethod
+    def of(cls, transfer: np.ndarray, basis: Basis) -> Optics:
+        """Of (R,) factors as in :attr:`mtdcore.Micrographs.transfer`."""
+        at, fine = np.linspace(0.0, 0.5, len(transfer)), np.linspace(0.0, 0.5, _PROFILE)
+        squares = np.square(np.interp(fine, at, transfer))
+        return cls(np.interp(basis.lengths, at, transfer), squares, float(transfer[0]))
 
 
 def _part(
-    measurement: Measurement, cut: TileGeometry, likelihood: WindowLikelihood, scored: list[_Scored], xp: Any
+    measurement: Measurement,
+    cut: TileGeometry,
+    likelihood: WindowLikelihood,
+    templates: list[Templates],
+    xp: Any,
 ) -> _Sums:
-    fine = scored[0]
-    total = _Sums(
-        np.zeros((len(fine.templates), fine.basis.size)),
-        np.zeros(len(fine.templates)),
-        np.zeros(len(_NUMBERS)),
-    )
-    scores = [s.scores(likelihood, xp) for s in scored]
+    posterior = Posteriors(likelihood, templates, xp)
+    total = posterior.nothing()
     for tile in measurement.tiles(cut):
-        total = total + TilePosterior(tile, likelihood, [s.basis for s in scored], scores, xp).sums()
+        total = total + posterior(tile).sums()
     return total
 
 
@@ -234,12 +322,19 @@ class TilePosterior:
         bases: of the views, and of the coarse ones if there are any.
         scores: likewise.
         xp: array library that scores.
+        optics: what the micrograph lets through; None: everything.
     """
 
     def __init__(
-        self, tile: Tile, likelihood: WindowLikelihood, bases: list[Basis], scores: list[Scores], xp: Any
+        self,
+        tile: Tile,
+        likelihood: WindowLikelihood,
+        bases: list[Basis],
+        scores: list[Scores],
+        xp: Any,
+        optics: Optics | None = None,
     ) -> None:
-        self.tile, self.likelihood, self.xp = tile, likelihood, xp
+        self.tile, self.likelihood, self.xp, self.optics = tile, likelihood, xp, optics
         self.scores = scores[0]
         values = np.asarray(tile.values)
         self.features = Features(values, bases[0], xp)
@@ -312,7 +407,10 @@ class TilePosterior:
             pixels,
             sites if self.local else 0,
             tile.total,
+            float(np.sum(copies)) * (1.0 if self.optics is None else self.optics.constant),
         ]
+        if self.optics is not None:
+            wide, copies = wide * self.optics.factors, copies[:, None] * self.optics.squares
         return _Sums(wide, copies, np.array(numbers, np.float64))
 
     def _everywhere(self, features: Features, scores: Scores) -> np.ndarray:

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from .._base.numerics.fourier import radial_filter
 from ..data import ArrayMeasurement, open_measurement
 from ..errors import InputError, ParameterError
+from ..model.filters.optics import Micrographs, check_number
 from ..model.volumes import so3
 from ..model.volumes.grids import ball
 from ..model.volumes.projections import Projections
@@ -97,6 +99,7 @@ def simulate_volume(
     snr: float | None = None,
     noise_std: float | None = None,
     min_separation: int | None = None,
+    transfer: np.ndarray | None = None,
     seed: int = 0,
 ) -> VolumeSimulation:
     """Simulate micrographs of a volume; give snr or noise_std.
@@ -111,6 +114,7 @@ def simulate_volume(
         snr: mean of ``||A_t V||^2 / (L^2 sigma^2)`` over views.
         noise_std: of a pixel.
         min_separation: least distance of two corners along rows or columns; None: L.
+        transfer: (M, R) factors that each micrograph meets before its noise, as in :class:`mtdcore.Micrographs`; None: 1.
         seed: the same seed gives the same bits.
 
     Raises:
@@ -141,16 +145,18 @@ def simulate_volume(
             f"micrographs should be at least one box of {side} pixels; got {height} x {width}."
         )
     distance = side if min_separation is None else min_separation
+    if transfer is not None:
+        check_number(Micrographs(np.ones(len(transfer)), transfer=transfer), micrographs)
     pixels = np.empty((micrographs, height, width), np.float32)
     positions, turns = [], []
     for m in range(micrographs):
         rng = np.random.default_rng([seed, m])
         corners = random_corners(rng, count, (height - side + 1, width - side + 1), distance)
         rotations = so3.random_rotations(count, rng)
-        picture = noise * rng.standard_normal((height, width))
+        white, copies = noise * rng.standard_normal((height, width)), np.zeros((height, width))
         for image, (row, column) in zip(seen(rotations), corners, strict=True):
-            picture[row : row + side, column : column + side] += image
-        pixels[m] = picture
+            copies[row : row + side, column : column + side] += image
+        pixels[m] = white + (copies if transfer is None else radial_filter(copies[None], transfer[m])[0])
         positions.append(np.column_stack([np.full(count, m), corners]))
         turns.append(rotations)
     parameters = {

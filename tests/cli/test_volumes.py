@@ -192,3 +192,15 @@ def test_maps_and_poses_of_binned_micrographs_have_their_units(mtd, mtd_json, mi
     assert {float(size) for size in table["rlnMicrographPixelSize"]} == {2.0}
     refused = mtd("recover", micrographs, "--volume", "-o", tmp_path / "no", *words, code=2)
     assert "pixel size" in refused.stderr
+
+
+def test_the_transfer_of_an_import_is_part_of_the_model(mtd, micrographs, tmp_path):
+    for m, image in enumerate(np.asarray(zarr.open_array(micrographs, mode="r"))):
+        with mrcfile.new(tmp_path / f"{m}.mrc", data=image) as mrc:
+            mrc.voxel_size = 4.0
+    white = tmp_path / "white.zarr"
+    mtd("import", tmp_path / "0.mrc", tmp_path / "1.mrc", "-o", white, "--whiten", "--no-invert")
+    told = mtd("recover", white, "--volume", "-o", tmp_path / "run", *SHORT, "--no-halves")
+    assert "the transfer of each micrograph (CTF, whitening) is part of the model" in told.stderr
+    plain = mtd("recover", micrographs, "--volume", "-o", tmp_path / "plain", *SHORT, "--no-halves")
+    assert "transfer" not in plain.stderr

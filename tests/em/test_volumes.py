@@ -87,6 +87,25 @@ def test_noise_does_not_fall_below_half_of_what_neighbouring_pixels_tell(small, 
     assert np.isfinite([record.evidence for record in found.history]).all()
 
 
+def test_a_volume_behind_ctfs_comes_back_without_them():
+    """Volumes once took no notice of CTFs, and nothing said so."""
+    frequencies = np.linspace(0.0, 0.5, 65)
+    ctf = np.abs(np.sin(np.array([30.0, 45.0, 60.0, 80.0])[:, None] * frequencies**2 + 0.1))
+    made = mtd.simulate_volume(chain(10), box_size=10, count=12, micrographs=4, snr=3.0, transfer=ctf, seed=1)
+    plan = VolumePlan(
+        10, iterations=12, last_band=0.4, first_views=60, last_views=150, coarse_views=50, cooling=0.0
+    )
+    same = {"box_size": 10, "noise_std": made.noise_std, "plan": plan, "initial": made.volume}
+    known = recover_volume(made.measurement, micrographs=mtd.Micrographs(np.ones(4), transfer=ctf), **same)
+    blind = recover_volume(made.measurement, **same)
+    errors = [
+        np.linalg.norm(one.volume - made.volume) / np.linalg.norm(made.volume) for one in (known, blind)
+    ]
+    assert errors[0] < 0.7 * errors[1]
+    assert known.evidence > blind.evidence
+    assert known.likelihood.micrographs is known.micrographs
+
+
 def test_views_of_a_volume_are_for_another_function(small):
     """The noise of a run that took them was NaN, and the error told of that."""
     with pytest.raises(ParameterError, match="recover_volume"):

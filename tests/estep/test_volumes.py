@@ -1,6 +1,7 @@
 """The E-step of volumes against the written definition, with masks, local search, parts and executors."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import array_api_strict
 import numpy as np
@@ -11,6 +12,7 @@ from mtdcore.errors import ParameterError
 from mtdcore.estep import volumes
 from mtdcore.estep.backends import get_backend
 from mtdcore.estep.volumes import Search, volume_cut, volume_e_step, with_views
+from mtdcore.model.filters.optics import Micrographs
 from mtdcore.model.likelihood import WindowLikelihood
 from mtdcore.model.volumes import so3
 from mtdcore.model.volumes.projections import Projections
@@ -57,6 +59,44 @@ def test_it_is_the_window_model_of_the_reference():
     np.testing.assert_allclose(found.normal.spectrum, copies.spectrum, atol=0.01 * copies.bound)
     assert found.residual_energy(0.0 * volume) == found.energy
     assert found.residual_energy(volume) < 0.9 * found.energy
+
+
+def filtered_in_the_box(images, transfer):
+    """Images through a radial filter, the box taken as periodic."""
+    f = np.hypot(np.fft.fftfreq(SIDE)[:, None], np.fft.rfftfreq(SIDE))
+    factors = np.interp(f, np.linspace(0.0, 0.5, len(transfer)), transfer)
+    return np.fft.irfft2(np.fft.rfft2(images) * factors, s=(SIDE, SIDE))
+
+
+def test_each_micrograph_shows_the_volume_through_its_transfer():
+    """Against the reference, which scores the templates of each micrograph alone."""
+    views = Projections(SIDE, 30, band=0.42)
+    pixels, volume = micrographs(side=30, copies=3), chain(SIDE).volume(SIDE)
+    transfer = np.array([np.linspace(1.0, 0.3, 65), np.cos(np.linspace(0.0, 4.0, 65)) ** 2])
+    model = replace(likelihood(views), micrographs=Micrographs(np.ones(2), transfer=transfer))
+    found = volume_e_step(open_measurement(pixels), volume, model, Search(views))
+    right, seen, evidence, bright = 0.0, 0.0, 0.0, 0.0
+    for m in range(2):
+        source = open_measurement(pixels[m : m + 1])
+        alone = replace(likelihood(views), expected_count=6.0).bind(source.shape)
+        templates = filtered_in_the_box(views.apply(volume), transfer[m])
+        wanted = get_backend("reference").accumulate(source.tiles(volume_cut(alone)), templates, alone)
+        right = right + views.adjoint(filtered_in_the_box(wanted.backprojection, transfer[m]))
+        copies = wanted.coverage.mean(axis=(1, 2))
+        seen += float(copies @ np.square(templates).sum(axis=(1, 2)))
+        evidence += wanted.log_likelihood
+        bright += transfer[m, 0] * wanted.expected_count
+    assert np.linalg.norm(found.right - right) < 5e-3 * np.linalg.norm(right)
+    assert np.vdot(volume, found.normal(volume)) == pytest.approx(seen, rel=5e-3)
+    assert found.log_likelihood == pytest.approx(evidence, rel=1e-3)
+    assert found.bright == pytest.approx(bright, rel=5e-3)
+
+
+def test_micrographs_of_other_noise_are_refused():
+    views = Projections(SIDE, 30, band=0.42)
+    model = replace(likelihood(views), micrographs=Micrographs(np.array([1.0, 2.0])))
+    with pytest.raises(ParameterError, match="differ in their transfer alone"):
+        volume_e_step(open_measurement(micrographs()), chain(SIDE).volume(SIDE), model, Search(views))
 
 
 def test_local_search_changes_next_to_nothing():

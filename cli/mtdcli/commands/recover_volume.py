@@ -155,6 +155,7 @@ def recover(
     from ..inputs.opening import table_of
     from ..inputs.usable import open_usable, source_of
     from ..report.volume import write_volume_report
+    from ..run.arguments import transfers
     from ..terminal.installation import machine, versions
     from ..volumes import run as job
     from ..volumes.judging import examine
@@ -170,7 +171,11 @@ def recover(
     log(
         f"{path}: {measurement.shape[0]} micrograph(s) of {measurement.shape[1]} x {measurement.shape[2]} pixels"
     )
-    found = job.run(measurement, folder, parameters, resume and folder.checkpoint.exists() and not force)
+    micrographs = transfers(table)
+    if micrographs is not None:
+        log("the transfer of each micrograph (CTF, whitening) is part of the model; the volume is without it")
+    goes_on = resume and folder.checkpoint.exists() and not force
+    found = job.run(measurement, folder, parameters, micrographs, goes_on)
     log(found.noise)
     copies = job.copies(measurement, found, parameters)
     job.save(folder, found, copies, table)

@@ -41,10 +41,14 @@ def optics(table: MicrographTable | None, asked: Literal["auto", "each", "alike"
         table: what is known of them; None: nothing.
         asked: the option ``--micrographs``.
     """
+    known = None if asked == "alike" else transfers(table)
+    return "each" if known is None and asked == "each" else known
+
+
+def transfers(table: MicrographTable | None) -> mtd.Micrographs | None:
+    """What the copies of each micrograph met, by its CTF and its preparation; None: nothing, as far as is known."""
     transfer = None if table is None else table.transfer
-    if asked == "alike" or transfer is None:
-        return "each" if asked == "each" else None
-    return mtd.Micrographs(np.ones(len(transfer)), transfer=transfer)
+    return None if transfer is None else mtd.Micrographs(np.ones(len(transfer)), transfer=transfer)
 
 
 def arguments(parameters: RunParameters, micrographs: Optics = None) -> dict[str, Any]:

@@ -38,15 +38,20 @@ def identity(
     measurement: Measurement, backend: Backend, parameters: RunParameters, micrographs: Optics = None
 ) -> dict[str, Any]:
     """Everything the bits of a result depend on."""
-    own = parameters.deciding()
-    if isinstance(micrographs, mtd.Micrographs) and micrographs.transfer is not None:
-        own["transfer"] = "sha256:" + hashlib.sha256(micrographs.transfer.tobytes()).hexdigest()[:16]
     return {
         "version": mtd.__version__,
         "measurement": fingerprint(measurement),
-        **own,
+        **parameters.deciding(),
+        **transfer_digest(micrographs),
         "device": backend.name,
     }
+
+
+def transfer_digest(micrographs: Optics) -> dict[str, str]:
+    """The entry of an identity for transfers; empty where there are none."""
+    if not isinstance(micrographs, mtd.Micrographs) or micrographs.transfer is None:
+        return {}
+    return {"transfer": "sha256:" + hashlib.sha256(micrographs.transfer.tobytes()).hexdigest()[:16]}
 
 
 def recover(

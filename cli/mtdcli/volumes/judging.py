@@ -64,7 +64,7 @@ def examine(measurement: Measurement, found: VolumeRecovery, parameters: Mapping
     Raises:
         Interrupted: a signal came.
     """
-    given, judged = arguments(parameters), Judged()
+    given, judged = arguments(parameters, found.micrographs), Judged()
     trials = VolumeTrials.of(measurement, found, given)
     nulls: dict[Null, VolumeRecovery] = {}
     with patiently(parameters["stop_file"], found.state.iteration) as stop:

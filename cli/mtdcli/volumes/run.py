@@ -21,6 +21,7 @@ from mtdcore.model.volumes.maps import read_map
 from mtdcore.model.volumes.projections import Projections
 from mtdcore.results.volumes.copies import VolumeCopies, find_copies
 
+from ..run.job import transfer_digest
 from ..terminal.console import to_json
 from ..terminal.progress import Progress
 from ..terminal.stopping import Interrupted, hold_off, patiently
@@ -85,18 +86,26 @@ class VolumeFolder:
         write_whole(self.record, lambda file: file.write((to_json(record) + "\n").encode()))
 
 
-def identity(measurement: Measurement, parameters: Mapping[str, Any]) -> dict[str, Any]:
+def identity(
+    measurement: Measurement, parameters: Mapping[str, Any], micrographs: mtd.Micrographs | None
+) -> dict[str, Any]:
     """What a run depends on. Two runs with equal identities end with the same bits."""
     own = {name: str(value) for name, value in parameters.items() if name not in _FREE}
-    return {"version": mtd.__version__, "measurement": fingerprint(measurement), **own}
+    return {
+        "version": mtd.__version__,
+        "measurement": fingerprint(measurement),
+        **own,
+        **transfer_digest(micrographs),
+    }
 
 
-def arguments(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of :func:`recover_volume` from the options."""
+def arguments(parameters: Mapping[str, Any], micrographs: mtd.Micrographs | None) -> dict[str, Any]:
+    """Arguments of :func:`recover_volume` from the options, and what tells the micrographs apart."""
     same = ("box_size", "symmetry", "diameter", "min_separation", "expected_count", "starts", "iterations")
     given = {
         name: parameters[name] for name in (*same, "views", "band", "parts", "seed", "noise_std", "noise")
     }
+    given["micrographs"] = micrographs
     if parameters["prior"] is not None:
         from mtdcore._base.optional import optional
 
@@ -109,14 +118,18 @@ def arguments(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run(
-    measurement: Measurement, folder: VolumeFolder, parameters: Mapping[str, Any], resume: bool
+    measurement: Measurement,
+    folder: VolumeFolder,
+    parameters: Mapping[str, Any],
+    micrographs: mtd.Micrographs | None,
+    resume: bool,
 ) -> VolumeRecovery:
     """Run (or continue) a recovery with progress and checkpoints.
 
     Raises:
         Interrupted: a signal came; a checkpoint is in the folder.
     """
-    owner = identity(measurement, parameters)
+    owner = identity(measurement, parameters, micrographs)
     state: VolumeState | None = load_volume_checkpoint(folder.checkpoint, owner) if resume else None
     saved, unsaved = time.monotonic(), state
     done = 0 if state is None else state.iteration
@@ -145,7 +158,9 @@ def run(
                 saved, unsaved = time.monotonic(), None
 
         try:
-            found = recover_volume(measurement, **arguments(parameters), callback=after, state=state)
+            found = recover_volume(
+                measurement, **arguments(parameters, micrographs), callback=after, state=state
+            )
         except Interrupted:
             hold_off()
             if unsaved is not None:

@@ -17,7 +17,16 @@ from ...data.derived import without_offset
 from ...data.noise import default_expected_count, excess_energy
 from ...errors import ParameterError
 from ...estep.expectation import check_box_fits
-from ...estep.volumes import Search, VolumeStatistics, left_over, volume_cut, volume_e_step, with_views
+from ...estep.volumes import (
+    Search,
+    VolumeStatistics,
+    check_alike,
+    left_over,
+    volume_cut,
+    volume_e_step,
+    with_views,
+)
+from ...model.filters.optics import Micrographs
 from ...model.likelihood import WindowLikelihood
 from ...model.priors import Prior
 from ...model.volumes.grids import ball, moved, shifted
@@ -67,6 +76,7 @@ def recover_volume(
     diameter: float | None = None,
     min_separation: int | None = None,
     expected_count: float | None = None,
+    micrographs: Micrographs | None = None,
     prior: Prior | None = None,
     initial: ArrayLike | None = None,
     starts: int = 1,
@@ -94,6 +104,7 @@ def recover_volume(
         diameter: of the particle in pixels; None: the box.
         min_separation: smallest distance of two corners in pixels; None: diameter / sqrt 2, or three quarters of the box.
         expected_count: start for the number of copies; None: a tenth of the area.
+        micrographs: their transfers (docs/model.md 14), which the volume then is without; None: they are alike.
         prior: learned prior over volumes of this box; None: a Gaussian that the data give.
         initial: (L, L, L) start at the scale of the measurement, or (S, L, L, L); None: rough blobs.
         starts: number of rough blobs; half way the one of most evidence goes on.
@@ -134,6 +145,8 @@ def recover_volume(
             'a prior of volumes knows none through a filter; give noise="white", or no prior.'
         )
     separation = default_separation(box_size, diameter) if min_separation is None else min_separation
+    if micrographs is not None:
+        check_alike(_likelihood(plan.box_size, 1.0, 1.0, separation, micrographs).bind(source.shape))
     tiles = source.tile_count(volume_cut(_likelihood(plan.box_size, 1.0, 1.0, separation)))
     online = OnlineEM(parts=min(_PARTS, tiles) if parts is None else parts, last=0, seed=plan.seed)
     online.check_tiles(tiles)
@@ -145,6 +158,7 @@ def recover_volume(
             plan,
             online,
             separation,
+            micrographs,
             diameter,
             prior,
             learned,
@@ -182,7 +196,9 @@ def recover_volume(
             break
     best = state.best
     final = step.statistics(step.source, best, plan.search(plan.iterations), 1.0)
-    return VolumeRecovery(replace(state, candidates=(best,)), final, plan, step.heard, separation, stopped)
+    return VolumeRecovery(
+        replace(state, candidates=(best,)), final, plan, step.heard, separation, stopped, micrographs
+    )
 
 
 def _is_blank(state: VolumeState, plan: VolumePlan) -> bool:
@@ -220,9 +236,11 @@ def _begin(
     return VolumeState(tuple(VolumeCandidate(v, sigma, count) for v in volumes), count, heat)
 
 
-def _likelihood(box_size: int, sigma: float, count: float, separation: int) -> WindowLikelihood:
+def _likelihood(
+    box_size: int, sigma: float, count: float, separation: int, micrographs: Micrographs | None = None
+) -> WindowLikelihood:
     """The window model of a box, before its views are known."""
-    return WindowLikelihood(Projections(box_size, 1), sigma, count, separation)
+    return WindowLikelihood(Projections(box_size, 1), sigma, count, separation, micrographs=micrographs)
 
 
 @dataclass(frozen=True)
@@ -233,6 +251,7 @@ class _Iteration:
     plan: VolumePlan
     online: OnlineEM
     separation: int
+    micrographs: Micrographs | None
     diameter: float | None
     prior: Prior | None
     learn_noise: bool
@@ -255,17 +274,19 @@ class _Iteration:
     ) -> VolumeStatistics:
         """E-step at a candidate, over the measurement or a part of it."""
         sigma = candidate.noise_std * math.sqrt(heat)
-        model = _likelihood(self.plan.box_size, sigma, candidate.expected_count, self.separation)
-        model = with_views(model, search.views)
+        model = with_views(self._model(sigma, candidate), search.views)
         source = without_offset(source, candidate.offset)
         return volume_e_step(source, candidate.volume, model, search, self.executor, self.xp)
 
     def left_over(self, candidate: VolumeCandidate, iteration: int) -> Iterator[Picture]:
         """What the copies of a candidate leave of some of the measurement."""
-        search, count = self.plan.search(iteration), candidate.expected_count
-        model = _likelihood(self.plan.box_size, candidate.noise_std, count, self.separation)
+        search, model = self.plan.search(iteration), self._model(candidate.noise_std, candidate)
         level = without_offset(self.source, candidate.offset)
         return left_over(level, candidate.volume, model, search, _HEARD)
+
+    def _model(self, sigma: float, candidate: VolumeCandidate) -> WindowLikelihood:
+        count = candidate.expected_count
+        return _likelihood(self.plan.box_size, sigma, count, self.separation, self.micrographs)
 
     def _judged(self, candidate: VolumeCandidate, iteration: int) -> float:
         """Evidence over the whole measurement, for the race."""
@@ -307,7 +328,7 @@ class _Iteration:
         offset = candidate.offset
         if iteration >= _HELD * plan.iterations and found.pixels > 0:
             # every view has the sum of the volume
-            offset += (found.total - found.expected_count * float(volume.sum())) / found.pixels
+            offset += (found.total - found.bright * float(volume.sum())) / found.pixels
         least = 0.5 * state.first_count if 2 * iteration < plan.iterations else 1.0
         if iteration % _CENTRED == _CENTRED - 1:
             volume = self._centred(volume)

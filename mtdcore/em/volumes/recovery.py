@@ -10,6 +10,7 @@ import numpy as np
 
 from ...data import Measurement
 from ...estep.volumes import VolumeStatistics
+from ...model.filters.optics import Micrographs
 from ...model.likelihood import WindowLikelihood
 from ...model.volumes.maps import write_map
 from .noise import Heard
@@ -28,6 +29,7 @@ class VolumeRecovery:
         heard: offset and filter of the noise.
         separation: smallest distance of two copies, pixels.
         stopped: why the run ended; "blank": nothing was found.
+        micrographs: their transfers, which the volume is without; None: they are alike.
     """
 
     state: VolumeState
@@ -36,6 +38,7 @@ class VolumeRecovery:
     heard: Heard
     separation: int
     stopped: Literal["iterations", "callback", "blank"]
+    micrographs: Micrographs | None = None
 
     @property
     def volume(self) -> np.ndarray:
@@ -90,7 +93,13 @@ class VolumeRecovery:
         # what the run learned of the offset it saw through the filter
         offset += self.state.best.offset / (1.0 if whitening is None else float(whitening.kernel.sum()))
         return WindowLikelihood(
-            views, self.noise_std, count, self.separation, offset=offset, whitening=whitening
+            views,
+            self.noise_std,
+            count,
+            self.separation,
+            offset=offset,
+            whitening=whitening,
+            micrographs=self.micrographs,
         )
 
     @property

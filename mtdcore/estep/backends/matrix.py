@@ -66,6 +66,15 @@ class Basis:
         images = np.array(found)
         return np.asarray(images / np.sqrt((images**2).sum(axis=(1, 2), keepdims=True)))
 
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """(r,) float64 length of the frequency of each function, cycles per pixel."""
+        found = []
+        for column, rows in self._frequencies:
+            waves = [math.hypot(row, column) / self.box_size for row in rows]
+            found += waves + [length for length in waves if length > 0.0]  # the constant has no sine
+        return np.array(found)
+
     @property
     def size(self) -> int:
         """Number r of functions."""

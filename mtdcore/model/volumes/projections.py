@@ -144,19 +144,27 @@ class Projections:
         """The operator ``V -> sum_t A_t^T c_t A_t V`` on volumes of the symmetry.
 
         Args:
-            coverage: (t,) expected copies per view, or (t, L, L) posterior mass that saw each pixel. A slice has one weight, so
-                that the mean over pixels is taken: exact where windows are whole, as in the window model without masks.
+            coverage: (t,) expected copies per view; (t, R) copies weighed by their squared transfers at R frequencies evenly spaced from
+                0 to 1/2 cycles per pixel; or (t, L, L) posterior mass that saw each pixel. A slice has one weight, so that the mean
+                over pixels is taken: exact where windows are whole, as in the window model without masks.
             part: which of the T views.
         """
         copies, rotations = on_host(coverage, np.float64), self.rotations[part]
         if copies.ndim == 3:
             copies = copies.mean(axis=(1, 2))
-        self._check(copies, (len(rotations),), "copies")
+        if copies.ndim == 2:
+            self._check(copies, (len(rotations), copies.shape[1]), "copies")
+            at = np.linspace(0.0, 0.5, copies.shape[1])
+            lengths = np.hypot(*self._plane.T)
+            weights = np.array([np.interp(lengths, at, one) for one in copies])
+        else:
+            self._check(copies, (len(rotations),), "copies")
+            weights = np.broadcast_to(copies[:, None], (len(rotations), self._twice.size))
         side, order = self.box_size, len(self.partners)
         spread = Spreading(2 * side - 1)  # the lags between two voxels of the box
         for chunk in _chunks(len(rotations), max(1, _CHUNK // order)):
-            weights = np.repeat(copies[chunk] / order, order)[:, None] * self._twice
-            spread.add(weights.ravel(), self._frequencies(rotations[chunk]))
+            each = np.repeat(weights[chunk] * (self._twice / order), order, axis=0)
+            spread.add(each.ravel(), self._frequencies(rotations[chunk]))
         lags = np.zeros((2 * side,) * 3)
         lags[: 2 * side - 1, : 2 * side - 1, : 2 * side - 1] = spread.volume()
         lags = np.roll(lags, (1 - side,) * 3, axis=(0, 1, 2))

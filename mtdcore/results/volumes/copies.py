@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,7 @@ from scipy.ndimage import uniform_filter
 from ...data import Measurement, open_measurement
 from ...data.micrographs.star import write_star
 from ...errors import ParameterError
-from ...estep.backends.matrix import Basis, Scores
-from ...estep.volumes import Search, TilePosterior, check_alike, volume_cut, with_views
+from ...estep.volumes import Posteriors, Search, check_alike, templates_of, volume_cut, with_views
 from ...model.likelihood import WindowLikelihood
 from ...model.volumes import so3
 
@@ -115,26 +113,16 @@ def find_copies(
     source = open_measurement(measurement)
     check_alike(likelihood)
     model = with_views(likelihood, search.views).bind(source.shape)
-    every = [v for v in (search.views, search.coarse) if v is not None]
-    bases = [Basis(v.box_size, v.band) for v in every]
-    scores = [
-        Scores(
-            b.coefficients(np.asarray(v.apply(volume))),
-            model.noise_std,
-            model.log_activity - math.log(v.count),
-            xp,
-        )
-        for v, b in zip(every, bases, strict=True)
-    ]
+    seen = Posteriors(model, templates_of(volume, search), xp)
     found: list[tuple[float, int, int, int, int]] = []
     for tile in source.tiles(volume_cut(model)):
-        posterior = TilePosterior(tile, model, bases, scores, xp)
+        posterior = seen(tile)
         columns = posterior.mass.shape[1]
         top, left = (s.start for s in tile.region.read)
         corners, probability = _peaks(posterior.mass, model.separation, least)
         if not len(corners):
             continue
-        best = scores[0].best(posterior.features.at(corners))
+        best = posterior.scores.best(posterior.features.at(corners))
         for corner, p, view in zip(corners, probability, best, strict=True):
             found.append((p, tile.micrograph, top + corner // columns, left + corner % columns, view))
     found.sort(key=lambda copy: -copy[0])

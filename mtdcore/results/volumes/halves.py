@@ -56,6 +56,7 @@ def volume_halves(measurement: Measurement, recovery: VolumeRecovery, **options:
             box_size=plan.box_size,
             noise_std=recovery.noise_std,
             noise=recovery.heard,
+            micrographs=recovery.micrographs,
             expected_count=recovery.expected_count,
             initial=start,
             plan=short,
