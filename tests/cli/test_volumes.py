@@ -171,6 +171,8 @@ def test_nothing_found_is_said_first(mtd_json, tmp_path):
     assert next(iter(found)) == "nothing_found"
     assert "no estimate" in found["nothing_found"]
     assert "nothing_found" in json.loads((tmp_path / "run/run.json").read_text())["result"]
+    again = ("-o", tmp_path / "run", *quick, "--force", "--strict")
+    mtd_json("recover", tmp_path / "noise.npy", "--volume", *again, code=1)
 
 
 def test_maps_and_poses_of_binned_micrographs_have_their_units(mtd, mtd_json, micrographs, tmp_path):

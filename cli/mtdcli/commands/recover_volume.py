@@ -110,6 +110,11 @@ from ..terminal.stopping import continued, listening
 @option("--seed", "Seed of everything random.", FROM_ZERO, 0)
 @option("--checkpoint-every", "Seconds between checkpoints.", click.FloatRange(min=0), 30.0)
 @option("--resume", "Continue an interrupted run, with the same bits.", is_flag=True)
+@option(
+    "--strict",
+    "Exit with code 1 when nothing is found, or --trust does not support the result; the results are written.",
+    is_flag=True,
+)
 @force_option
 @json_option
 @click.pass_context
@@ -119,6 +124,7 @@ def command(
     measurement: Path,
     output: Path,
     resume: bool,
+    strict: bool,
     force: bool,
     as_json: bool,
     **parameters: Any,
@@ -133,6 +139,8 @@ def command(
     with listening(), locked(output), continued(ctx, again, force):
         result = recover(measurement, output, resume, force, parameters, again)
     emit(result, as_json)
+    if strict and ("nothing_found" in result or not result.get("supported", True)):
+        ctx.exit(1)
 
 
 def recover(
