@@ -23,3 +23,9 @@ def test_text_aligns_names_and_indents_nested_entries(capsys):
 
 def test_show_joins_sequences():
     assert show([1, 2.5, None]) == "1, 2.5, -"
+
+
+def test_a_packed_array_is_not_poured_over_people():
+    assert show("e" * 2000) == "... (2000 characters; --json has them)"
+    assert show("words " * 100) == "words " * 100
+    assert show("f" * 128) == "f" * 128

@@ -1,6 +1,7 @@
 """Signals from a file to a report."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -70,7 +71,9 @@ def test_a_motif_is_recovered_and_told_in_seconds(mtd, mtd_json, tmp_path, made,
     mtd("import", tmp_path / "s.csv", "-o", tmp_path / "s.zarr", "--sampling-rate", "100")
     run = tmp_path / "run"
     options = ("--box-size", f"1x{WIDTH}", "--iterations", "25", "--device", "cpu")
-    found = mtd_json("recover", tmp_path / "s.zarr", "-o", run, *options)
+    result = mtd("recover", tmp_path / "s.zarr", "-o", run, *options, "--json")
+    assert "--diameter" not in result.stderr  # which is refused here
+    found = json.loads(result.stdout)
     assert found["expected_count"] == pytest.approx(COUNT, abs=1.5)
     rows = list(csv.DictReader((run / "detections.csv").open()))
     assert len(rows) == pytest.approx(COUNT, abs=2)

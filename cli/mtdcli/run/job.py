@@ -85,7 +85,8 @@ def recover(
     micrographs, height, width = measurement.shape
     threads = threads_within(parameters, measurement.shape)
     told = optics(table, parameters.micrographs)
-    if table is not None and parameters.diameter is None and parameters.prior is None:
+    square = isinstance(parameters.box_size, int)  # others are of signals, which have no diameter
+    if square and table is not None and parameters.diameter is None and parameters.prior is None:
         log("no --diameter: neighbours may be taken for parts of a particle; give its diameter in pixels")
     with computing(parameters, threads) as (backend, executor):
         owner = identity(measurement, backend, parameters, told)

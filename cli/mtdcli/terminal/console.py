@@ -16,6 +16,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 #: Items of a list that people are shown.
 _SHOWN = 8
 
+#: Characters of one word that people are shown: a hash, but no array.
+_WORD = 256
+
 
 def log(message: str) -> None:
     """One line of the log, on stderr."""
@@ -71,7 +74,7 @@ def _lines(result: Mapping[str, Any], indent: str = "") -> list[str]:
 
 
 def show(value: Any) -> str:
-    """A value for people: floats to five digits, sequences joined."""
+    """A value for people: floats to five digits, sequences joined, arrays packed into a word by their length."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -79,6 +82,8 @@ def show(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         shown = ", ".join(show(item) for item in value[:_SHOWN])
         return shown if len(value) <= _SHOWN else f"{shown}, ... ({len(value)} in all)"
+    if isinstance(value, str) and len(value) > _WORD and not any(map(str.isspace, value)):
+        return f"... ({len(value)} characters; --json has them)"
     return "-" if value is None else str(value)
 
 
