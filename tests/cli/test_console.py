@@ -1,8 +1,11 @@
 import json
 
+import click
 import numpy as np
+import pytest
 
-from mtdcli.terminal.console import emit, show, to_json
+from mtdcli.main import load
+from mtdcli.terminal.console import command_line, emit, show, to_json
 
 
 def test_json_is_strict_and_plain():
@@ -29,3 +32,23 @@ def test_a_packed_array_is_not_poured_over_people():
     assert show("e" * 2000) == "... (2000 characters; --json has them)"
     assert show("words " * 100) == "words " * 100
     assert show("f" * 128) == "f" * 128
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "a.npy --box-size 1x187 -o run",
+        "a.npy --box-size 28 --no-subpixel --mirror -o run",
+        "a.npy --box-size 28 --subpixel --starts 3 --offset none -o run",
+    ],
+)
+def test_the_command_of_a_run_can_be_given_again(words, monkeypatch):
+    monkeypatch.setattr(click.Command, "invoke", lambda self, ctx: (command_line(ctx), dict(ctx.params)))
+    command = load("recover")
+
+    def given(words):
+        return command.main(words, prog_name="recover", standalone_mode=False)
+
+    line, parameters = given(words.split())
+    again, same = given(line.split()[2:])
+    assert (again, same) == (line, parameters)

@@ -101,12 +101,14 @@ def command_line(ctx: click.Context) -> str:
         value = ctx.params[name]
         if isinstance(parameter, click.Argument):
             words.append(str(value))
-        elif value is True:
-            words.append(parameter.opts[-1])
+        elif isinstance(value, bool):
+            words += (parameter.opts if value else parameter.secondary_opts)[-1:]
         elif isinstance(value, list):
             words += [parameter.opts[-1], ",".join(map(str, value))]
         elif parameter.multiple:
             words += [word for one in value for word in (parameter.opts[-1], str(one))]
+        elif isinstance(value, tuple) and parameter.nargs == 1:
+            words += [parameter.opts[-1], "x".join(map(str, value))]
         else:
             words += [parameter.opts[-1], *map(str, value if isinstance(value, tuple) else (value,))]
     return shlex.join(words)
