@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
@@ -23,6 +25,25 @@ _WORD = 256
 def log(message: str) -> None:
     """One line of the log, on stderr."""
     click.echo(printable(f"mtd: {message}"), err=True)
+
+
+@contextmanager
+def noting_doubts() -> Iterator[list[str]]:
+    """The doubts (:class:`mtdcore.errors.Doubt`) that are warned of in the block, which are shown as ever."""
+    from mtdcore.errors import Doubt
+
+    show_it, found = warnings.showwarning, []
+
+    def note(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        if issubclass(category, Doubt):
+            found.append(" ".join(str(message).split()))
+        show_it(message, category, *where)
+
+    warnings.showwarning = note
+    try:
+        yield found
+    finally:
+        warnings.showwarning = show_it
 
 
 def error(message: str) -> None:
