@@ -167,11 +167,9 @@ def _alone(masks: Sequence[np.ndarray]) -> tuple[int, bool]:
     """How many pixels of masks are in no whole row or column, and whether they have hardly any neighbours among them."""
     count = neighbours = room = 0
     for mask in masks:
-        lines = [
-            mask.mean(axis=axis, keepdims=True) > 0.5 if mask.shape[axis] >= _LINE else False
-            for axis in (0, 1)
-        ]
-        mask = mask & ~np.logical_or(*lines)
+        for axis in (0, 1):
+            if mask.shape[axis] >= _LINE:
+                mask = mask & ~(mask.mean(axis=axis, keepdims=True) > 0.5)
         ones = np.ones((3, 3), np.uint8)
         around = ndimage.convolve(mask.astype(np.uint8), ones, mode="constant")
         count += int(mask.sum())

@@ -66,6 +66,13 @@ def test_a_column_of_times_is_no_channel(mtd, tmp_path, signal, times, rate, sai
     assert found == (rate and pytest.approx(rate, rel=1e-3))
 
 
+def test_signals_are_not_whitened(mtd, tmp_path, signal):
+    np.save(tmp_path / "s.npy", signal)
+    result = mtd("import", tmp_path / "s.npy", "-o", tmp_path / "s.zarr", "--whiten", code=2)
+    assert "--whiten is for images" in result.stderr
+    assert not (tmp_path / "s.zarr").exists()
+
+
 def test_a_motif_is_recovered_and_told_in_seconds(mtd, mtd_json, tmp_path, made, signal):
     np.savetxt(tmp_path / "s.csv", signal)
     mtd("import", tmp_path / "s.csv", "-o", tmp_path / "s.zarr", "--sampling-rate", "100")
@@ -100,6 +107,7 @@ def test_a_simulated_signal_is_evaluated(mtd, mtd_json, tmp_path, made):
         (("--box-size", "1x20", "--rotations", "4"), "rotations=1"),
         (("--box-size", "1x20", "--diameter", "9"), "min_separation"),
         (("--box-size", "0x20"), "1x187"),
+        (("--box-size", "20.5"), "1x187"),
     ],
 )
 def test_what_a_signal_cannot_have_is_one_sentence(mtd, tmp_path, signal, options, text):

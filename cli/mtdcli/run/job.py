@@ -112,7 +112,9 @@ def recover(
         **missing(measurement, round(recovery.statistics.pixels) + unused),
     )
     seconds = time.perf_counter() - clock
-    run = write_run(folder, parameters, recovery, read, table, Made(again, started, seconds, backend.name, doubts))
+    run = write_run(
+        folder, parameters, recovery, read, table, Made(again, started, seconds, backend.name, doubts)
+    )
     write_copies(run, device=parameters.device.removesuffix(":all"))
     return run, recovery.summary(), recovery.found_copies
 

@@ -39,7 +39,7 @@ def noting_doubts() -> Iterator[list[str]]:
             found.append(" ".join(str(message).split()))
         show_it(message, category, *where)
 
-    warnings.showwarning = note
+    warnings.showwarning = note  # type: ignore[assignment]
     try:
         yield found
     finally:

@@ -113,8 +113,8 @@ def _noise(recovery: Recovery, source: Measurement, given: bool) -> str | None:
         return None
     box = recovery.likelihood.views.box_shape
     advice = (
-        "make it so first, a slow drift by mtd import --background gaussian --background-width W, W several times the box, the rest by a "
-        "filter that flattens its spectrum"
+        "make it so first, a slow drift by mtd import --background gaussian --background-width W, where W is half the box or less (periods "
+        "below 5 W pass), the rest by a filter that flattens its spectrum"
         if spectrum_side(box, source.shape) is None
         else 'remove background and let the spectrum be learned (noise="auto"), or whiten the measurement first (mtd import --whiten)'
     )
@@ -146,7 +146,8 @@ def _geometry(recovery: Recovery, source: Measurement) -> Iterator[str]:
         return
     closest = closest_separation(recovery.target)
     if closest < _CLOSER * separation:
+        unit = "pixels" if box[0] == box[1] else "samples"
         yield (
-            f"copies are excluded within {separation} pixels of another and fill the field, although what they show needs {closest} "
-            f'pixels: give min_separation={closest}, or "auto".'
+            f"copies are excluded within {separation} {unit} of another and fill the field, although what they show needs {closest} "
+            f'{unit}: give min_separation={closest}, or "auto".'
         )
