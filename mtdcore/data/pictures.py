@@ -2,9 +2,10 @@
 
 What is looked for:
 
-- *stuck* values: in data of continuous values exact zeros, and any other value that comes back again and again;
+- *stuck* values: in data of continuous values exact zeros, and any other value that comes back again and again; in counts and
+  grey levels, all of which come back, those that lie alone in the picture and 4 noise standard deviations from every other level;
 - *far* values, more than 16 noise standard deviations from the median. Copies reach that far at high SNR (above about 25),
-  and so does a background that was not removed; both fill the range from 8 to 16 as well, and their far pixels are
+  and so does a background that was not removed; both fill the range from 8 to 16 on their side as well, and their far pixels are
   neighbours. Only where far pixels lie alone (or in whole rows and columns) beyond an empty range are they defects.
 
 Each rule then judges every pixel by itself, so that the cut into tiles changes nothing.
@@ -15,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from scipy import ndimage
@@ -30,8 +32,14 @@ _MEDIAN_DIFFERENCE = 0.6744897501960817 * math.sqrt(2.0)
 #: Noise standard deviations from the median beyond which a pixel is far, and below which the range must be empty.
 _FAR, _EMPTY = 16.0, 8.0
 
-#: Far pixels in the empty range, per far pixel; far neighbours of a far pixel (chance: 0.4 at 5 % of defects).
-_FEW, _ALONE = 0.1, 1.5
+#: Far pixels in the empty range, per far pixel; far neighbours of a far pixel as a share of those it has (chance: 0.05 at 5 % of defects).
+_FEW, _ALONE = 0.1, 0.19
+
+#: Pixels of a row or column that can be dead as a whole; the shorter ones of a few channels are samples of a signal.
+_LINE = 16
+
+#: Noise standard deviations between a stuck level and the next.
+_GAP = 4.0
 
 #: How often a value must come back in the sample to be stuck, and the most values that can be.
 _REPEATS, _MOST = 16, 8
@@ -93,11 +101,14 @@ def limits_of(pictures: Sequence[np.ndarray]) -> Limits:
     except InputError:  # no noise, no way to tell
         return Limits(-math.inf, math.inf, ())
     values = np.concatenate([picture[np.isfinite(picture)] for picture in pictures])
-    stuck = _stuck(values)
+    stuck = _stuck(pictures, values, noise_std)
     middle = float(np.median(values))
-    if not _lie_apart(pictures, middle, noise_std, stuck):
-        return Limits(-math.inf, math.inf, stuck)
-    return Limits(middle - _FAR * noise_std, middle + _FAR * noise_std, stuck)
+    reach = _FAR * noise_std
+    below, above = (_side(pictures, middle, sign * noise_std, stuck) for sign in (-1, 1))
+    copies = "copies" in (below, above)  # whatever lies far on the other side may be theirs as well
+    low = -math.inf if copies or below == "filled" else middle - reach
+    high = math.inf if copies or above == "filled" else middle + reach
+    return Limits(low, high, stuck)
 
 
 def mask_defects(image: np.ndarray) -> np.ndarray:
@@ -115,29 +126,53 @@ def _squares(image: np.ndarray) -> list[np.ndarray]:
     return [image[i : i + SIDE, j : j + SIDE] for i, j in corners[:: -(-len(corners) // SQUARES)]]
 
 
-def _stuck(values: np.ndarray) -> tuple[float, ...]:
-    """Values that come back too often for continuous data; none for data of few levels (counts, grey levels)."""
+def _stuck(pictures: Sequence[np.ndarray], values: np.ndarray, noise_std: float) -> tuple[float, ...]:
+    """Values that come back too often for continuous data, or lie apart from all others in data of few levels (counts, grey levels)."""
     values = values[:: max(1, values.size // _JUDGED)]
     distinct, counts = np.unique(values, return_counts=True)
     often = counts >= _REPEATS
-    if 2 * (~often).sum() < counts[~often].sum() or counts[often].sum() > values.size / 2:
-        return ()
+    few = 2 * (~often).sum() < counts[~often].sum() or counts[often].sum() > values.size / 2
+    levels = few or bool((values == np.rint(values)).all())
+    if levels:
+        often |= distinct == 0
+        gaps = np.concatenate([[math.inf], np.diff(distinct), [math.inf]])
+        often &= np.minimum(gaps[1:], gaps[:-1]) > _GAP * noise_std
     order = np.argsort(-counts[often], kind="stable")[:_MOST]
-    return tuple(sorted({0.0, *map(float, distinct[often][order])}))
+    found = [float(value) for value in distinct[often][order]]
+    if levels:
+        return tuple(sorted(v for v in found if _alone([picture == v for picture in pictures])[1]))
+    return tuple(sorted({0.0, *found}))
 
 
-def _lie_apart(
+def _side(
     pictures: Sequence[np.ndarray], middle: float, noise_std: float, stuck: tuple[float, ...]
-) -> bool:
-    """Whether the far pixels look like defects: alone, with hardly any between them and the noise."""
-    far_count = between_count = neighbours = 0
-    for picture in pictures:
-        apart = np.abs(picture - middle) / noise_std
-        apart[np.isin(picture, stuck)] = 0.0
-        far = apart > _FAR
-        between_count += int(((apart > _EMPTY) & ~far).sum())
-        far &= ~(far.mean(axis=1, keepdims=True) > 0.5) & ~(far.mean(axis=0, keepdims=True) > 0.5)
-        around = ndimage.convolve(far.astype(np.uint8), np.ones((3, 3), np.uint8), mode="constant")
-        far_count += int(far.sum())
-        neighbours += int(around[far].sum()) - int(far.sum())
-    return between_count <= _FEW * max(far_count, 1) + 1 and neighbours <= _ALONE * far_count
+) -> Literal["apart", "filled", "copies"]:
+    """What lies on one side of the noise: nothing but pixels that look like defects, far and alone; pixels between; or far ones among them.
+
+    Args:
+        pictures: see :func:`limits_of`.
+        middle: median.
+        noise_std: negative: of the pixels below the median.
+        stuck: values that are not counted.
+    """
+    away = [np.where(np.isin(picture, stuck), 0, (picture - middle) / noise_std) for picture in pictures]
+    between = sum(int(((one > _EMPTY) & (one <= _FAR)).sum()) for one in away)
+    far, alone = _alone([one > _FAR for one in away])
+    if between <= _FEW * max(far, 1) + 1 and alone:
+        return "apart"
+    return "copies" if any((one > _FAR).any() for one in away) else "filled"
+
+
+def _alone(masks: Sequence[np.ndarray]) -> tuple[int, bool]:
+    """How many pixels of masks are in no whole row or column, and whether they have hardly any neighbours among them."""
+    count = neighbours = room = 0
+    for mask in masks:
+        for axis in (0, 1):
+            if mask.shape[axis] >= _LINE:
+                mask = mask & ~(mask.mean(axis=axis, keepdims=True) > 0.5)
+        ones = np.ones((3, 3), np.uint8)
+        around = ndimage.convolve(mask.astype(np.uint8), ones, mode="constant")
+        count += int(mask.sum())
+        neighbours += int(around[mask].sum()) - int(mask.sum())
+        room += int(mask.sum()) * (math.prod(min(3, n) for n in mask.shape) - 1)
+    return count, neighbours <= _ALONE * room

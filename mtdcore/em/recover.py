@@ -246,5 +246,5 @@ def recover(
         executor=executor,
     )
     recovery = run(plan, source, state, callback)
-    doubt(recovery, source, noise_std != "auto")
+    doubt(recovery, source, noise_std != "auto", diameter)
     return recovery

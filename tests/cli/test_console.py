@@ -1,8 +1,11 @@
 import json
 
+import click
 import numpy as np
+import pytest
 
-from mtdcli.terminal.console import emit, show, to_json
+from mtdcli.main import load
+from mtdcli.terminal.console import command_line, emit, show, to_json
 
 
 def test_json_is_strict_and_plain():
@@ -32,3 +35,23 @@ def test_the_record_of_the_model_is_for_machines(capsys):
 
 def test_show_joins_sequences():
     assert show([1, 2.5, None]) == "1, 2.5, -"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "a.npy --box-size 1x187 -o run",
+        "a.npy --box-size 28 --no-subpixel --mirror -o run",
+        "a.npy --box-size 28 --subpixel --starts 3 --offset none -o run",
+    ],
+)
+def test_the_command_of_a_run_can_be_given_again(words, monkeypatch):
+    monkeypatch.setattr(click.Command, "invoke", lambda self, ctx: (command_line(ctx), dict(ctx.params)))
+    command = load("recover")
+
+    def given(words):
+        return command.main(words, prog_name="recover", standalone_mode=False)
+
+    line, parameters = given(words.split())
+    again, same = given(line.split()[2:])
+    assert (again, same) == (line, parameters)

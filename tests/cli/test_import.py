@@ -252,3 +252,14 @@ def test_recover_leaves_out_what_is_bad_in_a_list_when_asked(mtd, mtd_json, mrc,
     result = mtd_json("recover", star, "-o", tmp_path / "b", *options, "--skip-bad")
     assert result["pixels"] == 80 * 70
     assert MicrographTable.load(tmp_path / "b").names == ["frame0.mrc"]
+
+
+def test_a_folder_is_told_how_to_be_given(mtd, tmp_path):
+    folder = tmp_path / "Micrographs"
+    folder.mkdir()
+    (folder / "a.tif").touch()
+    result = mtd("import", folder, "-o", tmp_path / "m.zarr", code=65)
+    assert "Micrographs/*.tif" in result.stderr
+    (tmp_path / "old.zarr").mkdir()
+    result = mtd("import", tmp_path / "old.zarr", "-o", tmp_path / "m.zarr", code=65)
+    assert "`mtd recover` takes as it is" in result.stderr

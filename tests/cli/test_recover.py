@@ -302,3 +302,12 @@ def test_symmetric_runs_are_read_back(mtd_json, measurement, run_dir):
     estimate = np.load(run_dir / "estimate.npy")
     np.testing.assert_allclose(np.rot90(estimate, 2), estimate, atol=1e-6)
     assert mtd_json("detect", run_dir)["copies"] > 0
+
+
+def test_what_speaks_against_a_result_stays_with_it(mtd, tmp_path):
+    np.save(tmp_path / "small.npy", np.random.default_rng(0).normal(size=(14, 14)))
+    run = tmp_path / "run"
+    log = mtd("recover", tmp_path / "small.npy", "-o", run, "--box-size", 12, "--iterations", 2).stderr
+    assert "warning: a box of 12 x 12 pixels is nearly the whole" in log
+    (doubt,) = (d for d in json.loads((run / "run.json").read_text())["doubts"] if "nearly the whole" in d)
+    assert doubt in (run / "report.html").read_text()

@@ -1,6 +1,7 @@
 """Signals from a file to a report."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -44,12 +45,42 @@ def test_files_of_signals_become_measurements(mtd_json, tmp_path, signal):
         assert abs(np.corrcoef(pixels[0], signal)[0, 1]) > 0.999  # nothing was subtracted
 
 
+@pytest.mark.parametrize(
+    ("times", "rate", "said"),
+    [
+        (lambda n: np.arange(n) / 200, 200.0, "200 samples per second"),
+        (lambda n: np.round(np.arange(n) / 256, 4), 256.0, "256 samples per second"),
+        (lambda n: np.arange(n), None, "left out"),
+        (lambda n: np.arange(n) / 200 + (np.arange(n) > 500) * 7, None, "uneven"),
+    ],
+    ids=["even", "rounded", "a count", "with a gap"],
+)
+def test_a_column_of_times_is_no_channel(mtd, tmp_path, signal, times, rate, said):
+    table = np.stack([times(len(signal)), signal, -signal], axis=1)
+    np.savetxt(tmp_path / "e.csv", table, delimiter=",", header="time,Fz,Cz", comments="", fmt="%.6f")
+    log = mtd("import", tmp_path / "e.csv", "-o", tmp_path / "e.zarr").stderr
+    assert "column 1 rises" in log
+    assert said in log
+    assert np.asarray(mtdcore.open_measurement(tmp_path / "e.zarr")).shape == (2, len(signal))
+    found = MicrographTable.load(tmp_path / "e.zarr").sampling_rate
+    assert found == (rate and pytest.approx(rate, rel=1e-3))
+
+
+def test_signals_are_not_whitened(mtd, tmp_path, signal):
+    np.save(tmp_path / "s.npy", signal)
+    result = mtd("import", tmp_path / "s.npy", "-o", tmp_path / "s.zarr", "--whiten", code=2)
+    assert "--whiten is for images" in result.stderr
+    assert not (tmp_path / "s.zarr").exists()
+
+
 def test_a_motif_is_recovered_and_told_in_seconds(mtd, mtd_json, tmp_path, made, signal):
     np.savetxt(tmp_path / "s.csv", signal)
     mtd("import", tmp_path / "s.csv", "-o", tmp_path / "s.zarr", "--sampling-rate", "100")
     run = tmp_path / "run"
     options = ("--box-size", f"1x{WIDTH}", "--iterations", "25", "--device", "cpu")
-    found = mtd_json("recover", tmp_path / "s.zarr", "-o", run, *options)
+    result = mtd("recover", tmp_path / "s.zarr", "-o", run, *options, "--json")
+    assert "--diameter" not in result.stderr  # which is refused here
+    found = json.loads(result.stdout)
     assert found["expected_count"] == pytest.approx(COUNT, abs=1.5)
     rows = list(csv.DictReader((run / "detections.csv").open()))
     assert len(rows) == pytest.approx(COUNT, abs=2)
@@ -76,6 +107,7 @@ def test_a_simulated_signal_is_evaluated(mtd, mtd_json, tmp_path, made):
         (("--box-size", "1x20", "--rotations", "4"), "rotations=1"),
         (("--box-size", "1x20", "--diameter", "9"), "min_separation"),
         (("--box-size", "0x20"), "1x187"),
+        (("--box-size", "20.5"), "1x187"),
     ],
 )
 def test_what_a_signal_cannot_have_is_one_sentence(mtd, tmp_path, signal, options, text):

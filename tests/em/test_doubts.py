@@ -62,12 +62,15 @@ def test_a_signal_is_not_advised_to_learn_a_spectrum_that_it_has_not():
     (text,) = [str(one.message) for one in doubts if "does not look white" in str(one.message)]
     assert "noise=" not in text
     assert "flattens its spectrum" in text
+    assert "--background-width" in text
 
 
 def test_no_copies_are_said(made):
     found, text = said(made.measurement, noise_std=5 * made.noise_std)
     assert not found.found_copies
     assert "no copies were found" in text
+    assert "give the diameter" in text
+    assert "diameter" not in said(made.measurement, noise_std=5 * made.noise_std, diameter=10)[1]
 
 
 def test_a_box_that_is_nearly_all_is_said():

@@ -8,6 +8,7 @@ import pytest
 
 import mtdcore as mtd
 from mtdcore.data.defects import find_limits, without_defects
+from mtdcore.data.pictures import mask_defects
 from mtdcore.errors import InputError, MtdError, ParameterError
 
 SIDE, BOX = 240, 12
@@ -75,6 +76,33 @@ def test_strong_copies_are_no_defects(snr, kind):
     sim = mtd.simulate(target, side=300, density=0.1, snr=snr, rotations=4, seed=3)
     limits = find_limits(sim.measurement)
     assert limits.bad(sim.measurement.array).sum() == 0
+
+
+def test_defects_of_counts_are_masked():
+    """Hot and dead pixels of raw counts, the dead ones nearer to the noise than a hot pixel ever is."""
+    rng = np.random.default_rng(8)
+    pixels = np.round(rng.normal(1200, 130, (1, 400, 400)))
+    bad = rng.random(pixels.shape) < 4e-4
+    pixels[bad] = rng.choice([0, 60_000], bad.sum())
+    assert np.array_equal(find_limits(mtd.open_measurement(pixels)).bad(pixels), bad)
+    pixels[bad] = rng.uniform(20_000, 60_000, bad.sum())  # each hot in its own way
+    pixels[0, 3, :12] = 100.0  # dark, and none of them far
+    assert np.array_equal(find_limits(mtd.open_measurement(pixels)).bad(pixels), bad)
+
+
+@pytest.mark.parametrize("width", [2, 3, 10])
+def test_pulses_of_a_signal_are_no_defects(width):
+    """Steep copies leave the range between the noise and themselves empty; a signal of one row is no row of dead pixels."""
+    pixels = np.random.default_rng(9).normal(size=(1, 20_000))
+    pixels[0, (np.arange(50, 19_900, 200)[:, None] + np.arange(width)).ravel()] += 30.0
+    assert find_limits(mtd.open_measurement(pixels)).bad(pixels).sum() == 0
+
+
+def test_a_sound_crosses_zero():
+    """Zeros of integers are a level like others."""
+    pixels = np.round(np.random.default_rng(10).normal(0, 3000, (1, 48_000)))
+    assert (pixels == 0).any()
+    assert np.isfinite(mask_defects(pixels)).all()
 
 
 @pytest.mark.parametrize("kind", ["counts", "levels", "slope", "noiseless", "constant"])

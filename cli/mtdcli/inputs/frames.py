@@ -144,7 +144,18 @@ def contrast(skewness: Sequence[tuple[float, float]]) -> str:
 
 
 def expanded(source: Path) -> list[Path]:
-    """The files of a pattern in order; anything else as it is."""
+    """The files of a pattern in order; anything else as it is. InputError: it matches none, or is a folder of files."""
+    if source.is_dir() and source.suffix.lower() == ".zarr":
+        raise InputError(
+            f"{source} should be a file; it is a measurement already, which `mtd recover` takes as it is."
+        )
+    if source.is_dir():
+        inside = sorted({one.suffix for one in source.iterdir() if one.suffix.lower() in SUFFIXES}) or [
+            ".mrc"
+        ]
+        raise InputError(
+            f"{source} should be a file; it is a folder: give what is in it, '{source}/*{inside[0]}'."
+        )
     if source.exists() or not glob.has_magic(str(source)):
         return [source]
     found = sorted(map(Path, glob.glob(str(source), recursive=True)))

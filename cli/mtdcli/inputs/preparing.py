@@ -98,13 +98,17 @@ def preparation(sources: Sequence[Path], options: Mapping[str, Any], signals: bo
         signals: whether they hold signals, whose drift is slow beside a motif of unknown length: nothing is subtracted unasked.
 
     Raises:
-        click.UsageError: raw micrographs and others together, and --invert not decided.
+        click.UsageError: raw micrographs and others together, and --invert not decided; signals to be whitened.
     """
     from mtdcore.data.preparation.pixels import MRC
     from mtdcore.data.preparation.prepare import Preparation
 
     raw = sum(source.suffix.lower() in (*MRC, ".star") for source in sources)
     options = {name: value for name, value in options.items() if name != "sampling_rate"}  # not a step
+    if signals and options["whiten"]:
+        raise click.UsageError(
+            "--whiten is for images: flatten the spectrum of signals by a filter of your own, and leave it out"
+        )
     if options["background"] is None:
         options["background"] = "none" if signals else "gaussian"
     if options["invert"] is None:

@@ -12,6 +12,11 @@ from mtdcore._base.guarded import archive, check_declared, opened
 from mtdcore.data.preparation.pixels import MRC, TIFF
 from mtdcore.errors import InputError, MtdError, ParameterError
 
+from ..terminal.console import log
+
+#: Lines from which on a column that rises all the way is no signal.
+_RISING = 16
+
 
 def read_images(path: Path, key: str | None = None) -> Iterator[np.ndarray]:
     """Yield the 2-D images of one file, one after another, as stored (each valid until the next is asked for).
@@ -91,12 +96,20 @@ def _png(path: Path, key: str | None) -> Named:
 
 
 def _csv(path: Path, key: str | None) -> Named:
+    columns, time = _table(path)
+    yield str(path), columns if time is None else np.delete(columns, time, axis=0)
+
+
+def _table(path: Path) -> tuple[np.ndarray, int | None]:
+    """The (columns, N) numbers of a table, and which of the columns is the time: one that rises from its first to its last line."""
     with opened(path) as file:
         text = file.read().decode("utf-8-sig")
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     separator = next((mark for mark in ",;\t" if lines and mark in lines[0]), None)
     heading = int(bool(lines) and not _numbers(lines[0], separator))
-    yield str(path), np.loadtxt(lines[heading:], delimiter=separator, ndmin=2).T
+    columns = np.loadtxt(lines[heading:], delimiter=separator, ndmin=2).T
+    rising = [i for i, column in enumerate(columns) if column.size >= _RISING and (np.diff(column) > 0).all()]
+    return columns, rising[0] if rising and len(columns) > 1 else None
 
 
 def _numbers(line: str, separator: str | None) -> bool:
@@ -120,17 +133,39 @@ def _sound(path: Path) -> tuple[float, np.ndarray]:
 
 
 def sampling_rate(path: Path) -> float | None:
-    """Samples per second that a file tells, as ``.wav`` does; None: it does not.
+    """Samples per second that a file tells: ``.wav``, and ``.csv`` with a column of evenly spaced times in seconds; None: it does not.
 
     Raises:
         InputError: the file is damaged.
     """
-    if path.suffix.lower() != ".wav":
-        return None
     try:
-        return _sound(path)[0]
+        if path.suffix.lower() == ".wav":
+            return _sound(path)[0]
+        if path.suffix.lower() == ".csv":
+            return _rate_of_times(path)
     except Exception as problem:
-        raise InputError(f"{path} could not be read as .wav ({problem}).") from problem
+        raise InputError(f"{path} could not be read as {path.suffix} ({problem}).") from problem
+    return None
+
+
+def _rate_of_times(path: Path) -> float | None:
+    """Samples per second of a table with times, and a line of the log about these; None: there are none, or they count samples."""
+    columns, time = _table(path)
+    if time is None:
+        return None
+    times, steps = columns[time], np.diff(columns[time])
+    step = float(times[-1] - times[0]) / len(steps)
+    said = f"{path}: column {time + 1} rises throughout: it is taken for the time and left out"
+    if np.ptp(steps) > step and not np.allclose(steps, step):
+        log(f"{said}; warning: its steps are uneven, and the samples are taken as evenly spaced all the same")
+        return None
+    if np.allclose(steps, 1):
+        log(said)
+        return None
+    log(
+        f"{said}; in seconds it says {1 / step:.6g} samples per second (--sampling-rate, if it has other units)"
+    )
+    return 1 / step
 
 
 def _micrographs(path: Path, key: str | None) -> Named:

@@ -60,6 +60,7 @@ def write_report(run: FinishedRun, truth_file: Path | None = None) -> None:
         ],
         notes=_notes(run),
         verdict=trust.verdict(run),
+        warnings=run.record.doubts,
         images=_images(run, truth, limits),
         doubts=trust.images(run, limits),
         pictures={**pictures, **_convergence(folder)},

@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Mapping
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from mtdcore.results import uncertainty
 
 from ..inputs.opening import table_of
 from ..inputs.usable import missing, open_usable, source_of
-from ..terminal.console import log
+from ..terminal.console import log, noting_doubts
 from ..terminal.installation import machine, versions
 from ..terminal.progress import Progress
 from ..terminal.stopping import Interrupted, hold_off, patiently
@@ -91,7 +91,8 @@ def recover(
     micrographs, height, width = measurement.shape
     threads = threads_within(parameters, measurement.shape)
     told = optics(table, parameters.micrographs)
-    if table is not None and parameters.diameter is None and parameters.prior is None:
+    square = isinstance(parameters.box_size, int)  # others are of signals, which have no diameter
+    if square and table is not None and parameters.diameter is None and parameters.prior is None:
         log(
             "no --diameter: neighbours may be taken for parts of a particle; give its diameter in pixels, or in angstrom as in 120A"
         )
@@ -103,7 +104,8 @@ def recover(
             log(f"going on after iteration {state.iteration}")
         log(f"{path}: {micrographs} micrograph(s) of {height} x {width} pixels, backend {backend.name}")
         job = Job(folder, parameters, owner, backend, executor)
-        recovery = job.run(measurement, told, state)
+        with noting_doubts() as doubts:
+            recovery = job.run(measurement, told, state)
     if recovery.likelihood.whitening is not None:
         log(recovery.noise)
     unused = micrographs * recovery.likelihood.geometry.unused_pixels((height, width))
@@ -118,19 +120,22 @@ def recover(
         **missing(measurement, round(recovery.statistics.pixels) + unused),
     )
     seconds = time.perf_counter() - clock
-    run = write_run(folder, parameters, recovery, read, table, Made(again, started, seconds, backend.name))
+    run = write_run(
+        folder, parameters, recovery, read, table, Made(again, started, seconds, backend.name, doubts)
+    )
     write_copies(run, device=parameters.device.removesuffix(":all"))
     return run, recovery.summary(), recovery.found_copies
 
 
 @dataclass(frozen=True)
 class Made:
-    """How a result came about, as its record says: command line that repeats it, local time, wall time, name of the backend."""
+    """How a result came about, as its record says: command line that repeats it, local time, wall time, name of the backend, doubts."""
 
     command: str
     started: str
     seconds: float
     device: str
+    doubts: list[str] = field(default_factory=list)
 
 
 def write_run(

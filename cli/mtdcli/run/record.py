@@ -78,6 +78,7 @@ class RunRecord:
         result: what was found.
         versions: of the packages.
         machine: cores, threads, memory.
+        doubts: what the run said against its result.
         format: of this record.
     """
 
@@ -90,6 +91,7 @@ class RunRecord:
     result: ResultRecord
     versions: dict[str, str | None]
     machine: dict[str, Any]
+    doubts: list[str] = field(default_factory=list)
     format: Literal[1] = 1
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
@@ -23,6 +25,25 @@ _FOR_MACHINES = ("likelihood",)
 def log(message: str) -> None:
     """One line of the log, on stderr."""
     click.echo(printable(f"mtd: {message}"), err=True)
+
+
+@contextmanager
+def noting_doubts() -> Iterator[list[str]]:
+    """The doubts (:class:`mtdcore.errors.Doubt`) that are warned of in the block, which are shown as ever."""
+    from mtdcore.errors import Doubt
+
+    show_it, found = warnings.showwarning, []
+
+    def note(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        if issubclass(category, Doubt):
+            found.append(" ".join(str(message).split()))
+        show_it(message, category, *where)
+
+    warnings.showwarning = note  # type: ignore[assignment]
+    try:
+        yield found
+    finally:
+        warnings.showwarning = show_it
 
 
 def error(message: str) -> None:
@@ -100,12 +121,14 @@ def command_line(ctx: click.Context) -> str:
         value = ctx.params[name]
         if isinstance(parameter, click.Argument):
             words.append(str(value))
-        elif value is True:
-            words.append(parameter.opts[-1])
+        elif isinstance(value, bool):
+            words += (parameter.opts if value else parameter.secondary_opts)[-1:]
         elif isinstance(value, list):
             words += [parameter.opts[-1], ",".join(map(str, value))]
         elif parameter.multiple:
             words += [word for one in value for word in (parameter.opts[-1], str(one))]
+        elif isinstance(value, tuple) and parameter.nargs == 1:
+            words += [parameter.opts[-1], "x".join(map(str, value))]
         else:
             words += [parameter.opts[-1], *map(str, value if isinstance(value, tuple) else (value,))]
     return shlex.join(words)

@@ -196,7 +196,8 @@ class Box(Shape):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int | tuple[int, int]:
         """The side, or (height, width)."""
-        sides = tuple(value) if isinstance(value, list | tuple) else super().convert(str(value), param, ctx)
+        match = None if isinstance(value, list | tuple) else re.fullmatch(r"(\d+)(?:x(\d+))?", str(value))
+        sides = tuple(value if match is None else (int(match[1]), int(match[2] or match[1])))
         if not (len(sides) == 2 and all(isinstance(n, int) and n > 0 for n in sides)):
             self.fail(f"{value!r} is no box in pixels such as 28 or 1x187", param, ctx)
         return sides[0] if sides[0] == sides[1] else (sides[0], sides[1])

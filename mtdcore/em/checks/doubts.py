@@ -36,18 +36,21 @@ _PACKED = 0.25
 _CLOSER = 0.75
 
 
-def doubt(recovery: Recovery, source: Measurement, noise_given: bool) -> None:
+def doubt(recovery: Recovery, source: Measurement, noise_given: bool, diameter: float | None = None) -> None:
     """Warn (:class:`Doubt`) of everything that makes a result doubtful.
 
     Args:
         recovery: the result.
         source: what it was recovered from.
         noise_given: whether the noise level was given rather than learned.
+        diameter: of the target, where it was given.
     """
+    square = len(set(recovery.likelihood.views.box_shape)) == 1
+    unsaid = square and diameter is None
     for found in (
-        _no_copies(recovery),
+        _no_copies(recovery, unsaid),
         _noise(recovery, source, noise_given),
-        _rivals(recovery),
+        _rivals(recovery, unsaid),
         *_geometry(recovery, source),
     ):
         if found is not None:
@@ -62,21 +65,23 @@ def undoubted() -> Iterator[None]:
         yield
 
 
-def _no_copies(recovery: Recovery) -> str | None:
+def _no_copies(recovery: Recovery, unsaid: bool) -> str | None:
+    """With what can still be said of the target: its diameter, where the box is square and it was not given."""
     if recovery.found_copies:
         return None
+    diameter = "give the diameter of the object, " if unsaid else ""
     return (
         f"no copies were found ({recovery.expected_count:.2g} expected, evidence {recovery.evidence:.2g} nats), so the target is "
-        "no estimate of anything: check "
-        "box_size, the contrast sign and noise_std, or try other starts."
+        f"no estimate of anything: {diameter}check box_size, the contrast sign and noise_std, or try other starts."
     )
 
 
-def _rivals(recovery: Recovery) -> str | None:
+def _rivals(recovery: Recovery, unsaid: bool) -> str | None:
     if recovery.settled is not False:
         return None
+    diameter = "the diameter, " if unsaid else ""
     return (
-        "the result is not settled: other starts end at other images with about as much evidence; give the diameter, more data, a prior, "
+        f"the result is not settled: other starts end at other images with about as much evidence; give {diameter}more data, a prior, "
         "or compare the starts one by one."
     )
 
@@ -108,7 +113,8 @@ def _noise(recovery: Recovery, source: Measurement, given: bool) -> str | None:
         return None
     box = recovery.likelihood.views.box_shape
     advice = (
-        "make it so first, by a filter that flattens its spectrum"
+        "make it so first, a slow drift by mtd import --background gaussian --background-width W, where W is half the box or less (periods "
+        "below 5 W pass), the rest by a filter that flattens its spectrum"
         if spectrum_side(box, source.shape) is None
         else 'remove background, or try noise="spectrum" or a whitened measurement (mtd import --whiten), which may lose copies with the noise'
     )
@@ -140,7 +146,8 @@ def _geometry(recovery: Recovery, source: Measurement) -> Iterator[str]:
         return
     closest = closest_separation(recovery.target)
     if closest < _CLOSER * separation:
+        unit = "pixels" if box[0] == box[1] else "samples"
         yield (
-            f"copies are excluded within {separation} pixels of another and fill the field, although what they show needs {closest} "
-            f'pixels: give min_separation={closest}, or "auto".'
+            f"copies are excluded within {separation} {unit} of another and fill the field, although what they show needs {closest} "
+            f'{unit}: give min_separation={closest}, or "auto".'
         )
