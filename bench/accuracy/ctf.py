@@ -125,6 +125,7 @@ def main() -> None:
                         update=WienerUpdate(),
                         iterations=40,
                         micrographs=facts,
+                        noise="white",
                         backend="cpu",
                     )
                     for initial in (begin, None)

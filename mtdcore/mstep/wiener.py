@@ -48,7 +48,8 @@ class WienerUpdate:
 
     Whitening and CTFs hardly let some frequencies through. Without a prior these fill up with noise, in the end more than there is
     image. As in regularised-likelihood refinement (Scheres, J. Struct. Biol. 180 (2012) 519) the strength of the filter follows
-    from the power of the image at each frequency; here a power law, since few copies do not tell more.
+    from the power of the image at each frequency; here a power law, since few copies do not tell more. Where poses are in doubt the
+    back-projection of a faint target is hardly more than noise; the image that is expected is never fainter than a faint start.
 
     Attributes:
         steps: proximal-gradient steps per E-step, see :class:`DenoisingUpdate`.
@@ -69,6 +70,8 @@ class WienerUpdate:
         power = target_spectrum(statistics)
         if power is None:
             return target
+        least = (_LEAST_NORM * statistics.noise_std) ** 2
+        power *= max(1.0, least / max(_seen_energy(power, statistics), 1e-300))
         return DenoisingUpdate(self.steps)(target, statistics, SpectralPrior(power), iteration, iterations)
 
 
@@ -105,6 +108,14 @@ def target_spectrum(statistics: Statistics) -> np.ndarray | None:
     best, law = np.unravel_index(int(np.argmax(likelihood)), likelihood.shape)
     wanted = (np.linspace(0.0, 0.5, _VALUES) + 1 / side) * side
     return np.asarray(amplitudes[best] * wanted ** -_EXPONENTS[law])
+
+
+def _seen_energy(power: np.ndarray, statistics: Statistics) -> float:
+    """Mean sum of squares of images of this spectrum, (33,) as of :func:`target_spectrum`, as a copy in the micrographs shows it."""
+    at = radial_frequencies(tuple(statistics.right.shape), np.float64).ravel()
+    grid = np.linspace(0.0, 0.5, _VALUES)
+    copies = statistics.normal.copies(grid) / max(statistics.expected_count, 1e-300)
+    return float(np.interp(at, grid, power * copies).sum())
 
 
 @dataclass(frozen=True)

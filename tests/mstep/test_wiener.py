@@ -106,24 +106,29 @@ def test_recover_takes_it_where_micrographs_have_a_transfer():
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_cold_starts_find_what_two_transfers_show(seed):
-    """Neither a hot start (all four rotations over one another) nor one whose object stays at the edge of the box gets there."""
+    """A start whose object stays at the edge of the box does not get there; a hot one (all four rotations over one another) no better."""
     box, glyph = 20, np.pad(mtdcore.synthetic.glyphs.glyphs(1, L, seed)[0], 4)
     sim = mtdcore.simulate(
         glyph, side=128, count=22, noise_std=0.0, separation=1, micrographs=2, seed=seed, dtype="float64"
     )
     frequency = np.linspace(0.0, 0.5, 33)
     transfer = np.abs(np.sin(0.3 + np.pi * np.array([[12.0], [16.8]]) * frequency**2))
-    noise = 0.15 * np.random.default_rng(seed).normal(size=(2, 128, 128))
+    noise = np.random.default_rng(seed).normal(size=(2, 128, 128))
     seen = np.stack([filter_radially(m, t) for m, t in zip(sim.measurement.array, transfer, strict=True)])
 
-    def agreement(**options):
+    def agreement(level=0.15, iterations=20, **options):
         facts = mtdcore.Micrographs(np.ones(2), transfer=transfer)
-        found = mtdcore.recover(seen + noise, box_size=box, micrographs=facts, iterations=20, **options)
+        found = mtdcore.recover(
+            seen + level * noise, box_size=box, micrographs=facts, iterations=iterations, **options
+        )
         return max(correlation(np.rot90(found.target, k), glyph, max_shift=4) for k in range(4))
 
-    assert agreement() > 0.93
-    assert agreement(initial="uniform") < 0.8
+    cold = agreement()
+    assert cold > 0.93
+    assert cold > agreement(initial="uniform") - 0.01
     assert agreement(gauge=None) < 0.8
+    # where poses are in doubt at first, a filter of the faint target's own power would shrink it to nothing
+    assert agreement(level=0.35, iterations=40) > 0.8
 
 
 def test_a_faint_start_is_worth_two_nats_a_copy_as_micrographs_show_it():

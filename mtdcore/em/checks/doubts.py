@@ -72,7 +72,7 @@ def _no_copies(recovery: Recovery, unsaid: bool) -> str | None:
     diameter = "give the diameter of the object, " if unsaid else ""
     return (
         f"no copies were found ({recovery.expected_count:.2g} expected, evidence {recovery.evidence:.2g} nats), so the target is "
-        f"no estimate of anything: {diameter}check box_size, the contrast sign and noise_std, or try other starts."
+        f'no estimate of anything: {diameter}check box_size, the contrast sign and noise_std, or try other starts (initial="several").'
     )
 
 
