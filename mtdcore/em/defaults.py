@@ -254,7 +254,7 @@ def begin_noise(
     backend: Backend,
     given: bool,
 ) -> Likelihood:
-    """The likelihood with the noise at the start: white, unless the measurement shows what no copies are.
+    """The likelihood with the noise at the start: white, unless the measurement shows what no copies are, and nothing lies between it and them.
 
     Args:
         likelihood: with its offset.
@@ -275,6 +275,9 @@ def begin_noise(
         )
     if given or noise_of(noise, update, likelihood) == "white":
         return likelihood
+    optics = likelihood.micrographs
+    if noise == "auto" and optics is not None and optics.transfer is not None:
+        return likelihood  # behind whitening and CTFs what looks slow may be the copies: first it is seen what these leave
     heard = heard_noise(source, likelihood, noise, backend)
     return likelihood if heard is None else likelihood.with_whitening(heard)
 

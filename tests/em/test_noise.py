@@ -145,6 +145,20 @@ def test_every_kind_of_run_takes_the_filter(in_pink_noise, more):
     assert np.isfinite(found.target).all()
 
 
+def test_behind_a_transfer_a_run_begins_white(in_pink_noise):
+    """A background was seen in whitened micrographs with CTFs, and taken off with the copies: nothing was found."""
+    stack, seen = np.stack([in_pink_noise] * 2), []
+    transfer = mtd.Micrographs(np.ones(2), transfer=np.full((2, 33), 0.9))
+
+    def first(state):
+        seen.append(state.likelihood.whitening)
+        return True
+
+    for more in ({"micrographs": transfer}, {"micrographs": transfer, "noise": "spectrum"}, {}):
+        mtd.recover(stack, callback=first, **{**OPTIONS, "starts": 1, **more})
+    assert [one is None for one in seen] == [True, False, False]
+
+
 def test_a_given_noise_level_stays(in_pink_noise, made):
     found = mtd.recover(in_pink_noise, noise_std=made.noise_std, **OPTIONS)
     assert found.noise_std == made.noise_std
