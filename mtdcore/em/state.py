@@ -9,12 +9,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from array_api_compat import array_namespace
 
 from .._base.files import write_whole
+from .._base.optional import optional
 from ..drawing.overview import Plotted, target_overview
 from ..errors import StorageError
 from ..estep.statistics import Statistics
@@ -289,6 +290,27 @@ class Recovery(Plotted):
             "pixels": self.statistics.pixels,
             "likelihood": likelihood_record(self.likelihood),
         }
+
+    def to_xarray(self) -> Any:
+        """The result with named axes, for further work.
+
+        Returns:
+            An ``xarray.Dataset``: ``estimate`` and ``aligned_average`` over row and column (of several classes, over class, row and column), each column of
+            the history over iteration, and the numbers and words of :meth:`summary` as attributes.
+
+        Raises:
+            DependencyError: xarray is not installed.
+        """
+        axes = ("class", "row", "column")[-self.target.ndim :]
+        variables: dict[str, Any] = {
+            "estimate": (axes, self.target),
+            "aligned_average": (axes, self.aligned_average),
+        }
+        columns = {f.name: [getattr(one, f.name) for one in self.history] for f in fields(IterationRecord)}
+        iterations = columns.pop("iteration")
+        variables |= {name: ("iteration", values) for name, values in columns.items()}
+        plain = {name: value for name, value in self.summary().items() if type(value) in (int, float, str)}
+        return optional("xarray", "xarray").Dataset(variables, {"iteration": iterations}, plain)
 
     def save(self, folder: str | Path) -> None:
         """Write ``estimate.npy``, ``aligned_average.npy``, ``history.csv`` and ``recovery.json`` to a folder.
