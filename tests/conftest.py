@@ -7,8 +7,8 @@ import pytest
 from click.testing import CliRunner
 
 from mtdcli.main import main
-from mtdcli.report.figures import picture
 from mtdcore import Statistics, get_backend, simulate
+from mtdcore.drawing.images import picture
 from mtdcore.model.normal import Diagonal
 from mtdcore.synthetic.glyphs import glyphs
 

@@ -17,7 +17,7 @@ PACKAGES = {
 }
 
 #: CONTRIBUTING.md: a folder imports from those before it. ``synthetic`` stands beside ``estep``.
-FLOORS = ["errors", "_base", "data", "model", "estep", "mstep", "moments", "em", "results"]
+FLOORS = ["errors", "_base", "drawing", "data", "model", "estep", "mstep", "moments", "em", "results"]
 BESIDE = {"synthetic": "estep"}
 
 #: Modules that may look at everything below the packages that use the engine.
@@ -42,7 +42,9 @@ CLI_FLOORS = [
 WRAPPED = {
     "torch": set(),
     "click": set(),
-    "matplotlib": set(),
+    "matplotlib": {"drawing/charts.py", "drawing/overview.py"},
+    "PIL": {"drawing/images.py"},
+    "IPython": set(),
     "dask": {"estep/dask.py"},
     "distributed": {"estep/dask.py"},
     "zarr": {"data/zarr/store.py"},

@@ -9,12 +9,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from array_api_compat import array_namespace
 
 from .._base.files import write_whole
+from .._base.optional import optional
+from ..drawing.overview import Plotted, target_overview
 from ..errors import StorageError
 from ..estep.statistics import Statistics
 from ..model.likelihood import Likelihood
@@ -23,6 +25,9 @@ from ..model.priors import Prior
 from .gauge.scale import OwnUnits, Scales, in_units
 from .online.batches import Running
 from .temperature import Temperature
+
+if TYPE_CHECKING:
+    from ..drawing.overview import AnyFigure
 
 
 @dataclass(frozen=True)
@@ -69,8 +74,8 @@ class Candidate:
     scales: Scales = None
 
 
-@dataclass(frozen=True)
-class EMState:
+@dataclass(frozen=True, repr=False)
+class EMState(Plotted):
     """Everything an iteration depends on: pass it back to :func:`recover` and the run goes on bit for bit.
 
     Attributes:
@@ -135,13 +140,34 @@ class EMState:
         """Whether the race is over and the target at rest."""
         return len(self.candidates) == 1 and self.at_rest(tolerance)
 
+    def plot(self, figure: AnyFigure | None = None) -> AnyFigure:
+        """Draw the target of the leader beside its evidence (patch model: log-likelihood) and expected copies over the iterations.
+
+        Args:
+            figure: of matplotlib, to draw into, for instance ``pyplot.figure()``; None: a new one, without a window.
+
+        Returns:
+            The figure; ``savefig`` writes it to a file.
+        """
+        nats = "evidence" if self.likelihood.localises else "objective"
+        columns = {"iteration": "iteration", nats: "objective", "expected_count": "expected_count"}
+        history = {title: [getattr(one, name) for one in self.history] for title, name in columns.items()}
+        return target_overview(self.target.reshape(-1, *self.target.shape[-2:]), history, figure)
+
+    def __repr__(self) -> str:
+        """How far the run is, on one line."""
+        shape, last = " x ".join(map(str, self.target.shape)), self.history[-1:]
+        found = [f"{one.expected_count:,.1f} copies, {one.objective:,.0f} nats, " for one in last]
+        sigma = f"noise_std={self.likelihood.noise_std:.4g}"
+        return f"EMState({shape}: iteration {self.iteration}, {''.join(found)}{sigma})"
+
     def advance(self, candidates: Sequence[Candidate], record: IterationRecord) -> EMState:
         """The state after one more iteration."""
         return replace(self, candidates=tuple(candidates), history=(*self.history, record))
 
 
 @dataclass(frozen=True, repr=False)
-class Recovery:
+class Recovery(Plotted):
     """Result of :func:`recover`.
 
     Attributes:
@@ -234,6 +260,10 @@ class Recovery:
         """Nats in favour of the final target against "no copies", for either likelihood."""
         return self.likelihood.evidence(self.statistics)
 
+    def plot(self, figure: AnyFigure | None = None) -> AnyFigure:
+        """Draw the estimate, of every class, beside evidence and expected copies over the iterations, see :meth:`EMState.plot`."""
+        return self.state.plot(figure)
+
     def __repr__(self) -> str:
         """What was found, on one line; arrays would fill pages."""
         if not self.found_copies:
@@ -260,6 +290,27 @@ class Recovery:
             "pixels": self.statistics.pixels,
             "likelihood": likelihood_record(self.likelihood),
         }
+
+    def to_xarray(self) -> Any:
+        """The result with named axes, for further work.
+
+        Returns:
+            An ``xarray.Dataset``: ``estimate`` and ``aligned_average`` over row and column (of several classes, over class, row and column), each column of
+            the history over iteration, and the numbers and words of :meth:`summary` as attributes.
+
+        Raises:
+            DependencyError: xarray is not installed.
+        """
+        axes = ("class", "row", "column")[-self.target.ndim :]
+        variables: dict[str, Any] = {
+            "estimate": (axes, self.target),
+            "aligned_average": (axes, self.aligned_average),
+        }
+        columns = {f.name: [getattr(one, f.name) for one in self.history] for f in fields(IterationRecord)}
+        iterations = columns.pop("iteration")
+        variables |= {name: ("iteration", values) for name, values in columns.items()}
+        plain = {name: value for name, value in self.summary().items() if type(value) in (int, float, str)}
+        return optional("xarray", "xarray").Dataset(variables, {"iteration": iterations}, plain)
 
     def save(self, folder: str | Path) -> None:
         """Write ``estimate.npy``, ``aligned_average.npy``, ``history.csv`` and ``recovery.json`` to a folder.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..drawing.live import Live
 from .detections import Detections, detect
 from .halves import half_recoveries, half_set_correlation, held_out_evidence
 from .matching import match
@@ -14,6 +15,7 @@ from .volumes import align_volumes, fourier_shell_correlation, shape_correlation
 
 __all__ = [
     "Detections",
+    "Live",
     "Verdict",
     "align",
     "align_volumes",

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from mtdcore._base.records import Damaged, unseal
+from mtdcore.drawing.charts import convergence
+from mtdcore.drawing.images import sections, value_range
 
-from ..report import figures
 from ..report.figures_signal import shown_as
 from ..report.page import render
 from ..run.folder import RunFolder
@@ -90,17 +91,15 @@ def _images(
     for rank, i in enumerate(order):
         text = "most evidence" if rank == 0 else f"another start, {nats[order[0]] - nats[i]:,.0f} nats less"
         if f"volume.{i}" in arrays:
-            volume = arrays[f"volume.{i}"]
-            middle = len(volume) // 2
-            images = [volume[middle], volume[:, middle], volume[:, :, middle]]
+            images = sections(arrays[f"volume.{i}"])
         else:
             target = arrays["targets"][i]
             images = [*target.reshape(-1, *target.shape[-2:])]
-        shown += [{"text": text, **shown_as(image, figures.value_range(image))} for image in images]
+        shown += [{"text": text, **shown_as(image, value_range(image))} for image in images]
     return shown
 
 
 def _curves(history: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
     """Convergence so far."""
     columns = {name: [float(record[name]) for record in history] for name in (history[0] if history else ())}
-    return figures.convergence(columns)
+    return convergence(columns)

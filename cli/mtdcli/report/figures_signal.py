@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from .figures import DARK, LIGHT, Palette, picture, style, to_png
-
-#: Rows up to which a box that is wider than high is drawn as curves, one above the other.
-CURVES = 24
-
-
-def drawn(box: tuple[int, ...]) -> bool:
-    """Whether a target of this shape is a motif of a signal rather than an image."""
-    return box[-2] < box[-1] and box[-2] <= CURVES
+from mtdcore.drawing.charts import DARK, LIGHT, Palette, draw_motif, is_motif, stacked, style, to_png
+from mtdcore.drawing.images import picture
 
 
 def shown_as(image: np.ndarray, limits: tuple[float, float]) -> dict[str, bytes | None]:
@@ -24,7 +15,7 @@ def shown_as(image: np.ndarray, limits: tuple[float, float]) -> dict[str, bytes 
         image: (h, w) real.
         limits: the range of values that is drawn.
     """
-    if not drawn(image.shape):
+    if not is_motif(image.shape):
         return {"data": picture(image, limits), "dark": None}
     return {"data": motif(image, limits, LIGHT), "dark": motif(image, limits, DARK)}
 
@@ -39,13 +30,8 @@ def motif(image: np.ndarray, limits: tuple[float, float], palette: Palette) -> b
     """
     from matplotlib.figure import Figure
 
-    rows = len(image)
-    figure = Figure(figsize=(5.2, 1.4 + 1.1 * rows), dpi=130, layout="constrained")
-    room = 0.05 * (limits[1] - limits[0]) or 1.0
-    for channel, axes in zip(image, _stacked(figure, rows), strict=True):
-        axes.plot(np.arange(len(channel)), channel, color=palette.line, linewidth=1.8)
-        axes.set_ylim(limits[0] - room, limits[1] + room)
-        style(axes, palette, "sample" if axes.get_subplotspec().is_last_row() else "")
+    figure = Figure(figsize=(5.2, 1.4 + 1.1 * len(image)), dpi=130, layout="constrained")
+    draw_motif(figure, image, limits, palette)
     return to_png(figure)
 
 
@@ -63,7 +49,7 @@ def with_spans(pixels: np.ndarray, first: int, starts: np.ndarray, width: int, p
 
     rows = len(pixels)
     figure = Figure(figsize=(10.4, 1.2 + 1.3 * rows), dpi=130, layout="constrained")
-    for channel, axes in zip(pixels, _stacked(figure, rows), strict=True):
+    for channel, axes in zip(pixels, stacked(figure, rows), strict=True):
         axes.plot(first + np.arange(len(channel)), channel, color=palette.line, linewidth=0.6)
         for start in starts:
             axes.axvspan(first + start, first + start + width, color=palette.accent, alpha=0.25, linewidth=0)
@@ -82,8 +68,3 @@ def chances(values: np.ndarray, first: int, palette: Palette) -> bytes:
     axes.set_xlim(first, first + len(values))
     style(axes, palette, "sample")
     return to_png(figure)
-
-
-def _stacked(figure: Any, rows: int) -> Any:
-    """Axes one above the other with a common horizontal axis."""
-    return figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mtdcore.drawing.charts import Palette, style, to_png
 from mtdcore.results.metrics import RingCorrelation
-
-from .figures import Palette, style, to_png
 
 #: Correlation of two halves at the resolution limit.
 _THRESHOLD = 1 / 7

@@ -11,6 +11,8 @@ from scipy import ndimage
 import mtdcore as mtd
 from mtdcore._base.typing import plain
 from mtdcore.data.tiles import Tile, TileGeometry
+from mtdcore.drawing.charts import DARK, LIGHT, is_motif
+from mtdcore.drawing.images import value_range
 from mtdcore.errors import MtdError
 from mtdcore.estep.posteriors import Posterior
 from mtdcore.model.likelihood import Likelihood
@@ -20,7 +22,7 @@ from ..run.folder import RunFolder
 from ..terminal.console import log
 from . import figures
 from .figures_signal import chances as probabilities
-from .figures_signal import drawn, with_spans
+from .figures_signal import with_spans
 from .posterior import occupancy
 
 #: Boxes of a signal that are shown.
@@ -43,7 +45,7 @@ def location(run: FinishedRun) -> tuple[dict[str, bytes], dict[str, str]]:
     posterior = Posterior(run.estimate, bound, mtd.get_backend("cpu"))
     chances = occupancy(tile, posterior(tile), box)
     pixels = tile.values if tile.valid is None else np.where(tile.valid, tile.values, np.nan)
-    if drawn(box) and box[0] == pixels.shape[0]:
+    if is_motif(box) and box[0] == pixels.shape[0]:
         return _of_signal(run, tile, chances, pixels)
     sides = bound.separations
     centres = _centres(run.folder, tile, box)
@@ -52,7 +54,7 @@ def location(run: FinishedRun) -> tuple[dict[str, bytes], dict[str, str]]:
     square = "boxes" if sides == box else f"areas of the minimum separation, {plain(*sides)} pixels"
     enlarged = ndimage.maximum_filter(chances, max(3, max(chances.shape) // 100))
     pictures = {
-        "measurement": figures.with_squares(pixels, centres, sides, figures.value_range(pixels, 0.002)),
+        "measurement": figures.with_squares(pixels, centres, sides, value_range(pixels, 0.002)),
         "posterior": figures.posterior_map(enlarged),
     }
     return pictures, {
@@ -75,7 +77,7 @@ def _of_signal(
     starts = _centres(run.folder, tile, (height, width))[:, 1] - (width - 1) / 2
     starts = starts[starts < last - first]
     pictures = {}
-    for name, palette in (("", figures.LIGHT), ("_dark", figures.DARK)):
+    for name, palette in (("", LIGHT), ("_dark", DARK)):
         pictures[f"measurement{name}"] = with_spans(pixels[:, shown], first, starts, width, palette)
         pictures[f"posterior{name}"] = probabilities(chances[:, shown].max(axis=0), first, palette)
     return pictures, {

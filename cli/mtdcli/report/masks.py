@@ -9,8 +9,7 @@ import numpy as np
 
 from mtdcore.data import Measurement
 from mtdcore.data.tiles import TileGeometry
-
-from .figures import value_range
+from mtdcore.drawing.images import value_range
 
 #: Micrographs drawn, and the longer side of each in pixels of the picture at most.
 MOST, SIDE = 16, 640

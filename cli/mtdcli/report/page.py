@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import importlib.metadata
 from pathlib import Path
 from typing import Any
 
 from mtdcore._base.files import write_whole
-
-
-def data_uri(png: bytes) -> str:
-    """PNG bytes as the ``src`` of an image."""
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+from mtdcore.drawing.images import data_uri
 
 
 def write_page(path: Path, template: str, **context: Any) -> None:

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mtdcore.drawing.charts import DARK, LIGHT, Palette, style, to_png
+from mtdcore.drawing.images import picture, value_range
+
 if TYPE_CHECKING:
     from mtdbridge import TorchPrior
 
@@ -23,7 +26,6 @@ def write_prior_report(path: Path, prior: TorchPrior, command: str) -> None:
         prior: trained prior with its card.
         command: the command line that trained it.
     """
-    from . import figures
     from .page import write_page
 
     card = prior.card
@@ -44,11 +46,9 @@ def write_prior_report(path: Path, prior: TorchPrior, command: str) -> None:
             ("minutes", f"{training['seconds'] / 60:.1f}"),
             ("weights", f"{sum(p.numel() for p in prior.network.parameters())}"),
         ],
-        samples=figures.picture(
-            _grid(samples, rows, columns), limits=figures.value_range(samples, share=0.01)
-        ),
-        curves=_curves(card.metrics["history"], figures.LIGHT),
-        curves_dark=_curves(card.metrics["history"], figures.DARK),
+        samples=picture(_grid(samples, rows, columns), limits=value_range(samples, share=0.01)),
+        curves=_curves(card.metrics["history"], LIGHT),
+        curves_dark=_curves(card.metrics["history"], DARK),
         validation=[(name, f"{value:.4f}") for name, value in validation.items()],
         by_level="loss" not in validation,
         parameters=[(name, value) for name, value in training.items() if not isinstance(value, (dict, list))]
@@ -79,11 +79,9 @@ def _grid(images: np.ndarray, rows: int, columns: int) -> np.ndarray:
     return framed.reshape(rows, columns, side, side).swapaxes(1, 2).reshape(rows * side, columns * side)
 
 
-def _curves(history: list[dict[str, Any]], palette: Any) -> bytes:
+def _curves(history: list[dict[str, Any]], palette: Palette) -> bytes:
     """Training loss, and the validation figures, over the steps."""
     from matplotlib.figure import Figure
-
-    from .figures import style, to_png
 
     figure = Figure(figsize=(10.4, 3), dpi=130, layout="constrained")
     loss, error = figure.subplots(1, 2)

@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 
 from mtdcore._base.typing import pair
+from mtdcore.drawing.charts import DARK, LIGHT, convergence, is_motif
+from mtdcore.drawing.images import value_range
 
 from ..inputs.truth import errors, true_target
 from ..run.finished import FinishedRun
 from ..run.folder import RunFolder
 from ..run.record import RunRecord
 from ..terminal.console import show
-from . import figures, trust
-from .figures_signal import drawn, shown_as
+from . import trust
+from .figures_signal import shown_as
 from .figures_trust import ring_correlations
 from .location import location
 from .page import write_page
@@ -34,14 +36,14 @@ def write_report(run: FinishedRun, truth_file: Path | None = None) -> None:
     truth = true_target(run.measurement, truth_file, box)
     micrographs, height, width = run.record.measurement.shape
     pictures, texts = location(run)
-    limits = figures.value_range(run.estimate if truth is None else truth)
+    limits = value_range(run.estimate if truth is None else truth)
     halves = trust.curves(folder)
-    for name, palette in (("halves", figures.LIGHT), ("halves_dark", figures.DARK)) if halves else ():
+    for name, palette in (("halves", LIGHT), ("halves_dark", DARK)) if halves else ():
         pictures[name] = ring_correlations(halves[:1], halves[1:], palette)
     write_page(
         folder.page,
         "report.html.j2",
-        title=f"One {'motif' if drawn(pair(box)) else 'image'} from {run.measurement.name}",
+        title=f"One {'motif' if is_motif(pair(box)) else 'image'} from {run.measurement.name}",
         subtitle=f"{micrographs} {'signal' if height == 1 else 'micrograph'}{'s' * (micrographs > 1)} of {height} x {width} "
         f"{'samples' if height == 1 else 'pixels'}, box {' x '.join(map(str, box)) if isinstance(box, tuple) else box}, "
         f"{parameters.rotations} rotation{'s' * (parameters.rotations > 1)}, {parameters.likelihood} likelihood, prior: {parameters.prior or 'none'}",
@@ -119,7 +121,7 @@ def _images(run: FinishedRun, truth: np.ndarray | None, limits: tuple[float, flo
 
 def _convergence(folder: RunFolder) -> dict[str, bytes]:
     history = folder.read_history()
-    return figures.convergence(history) if history["iteration"] else {}
+    return convergence(history) if history["iteration"] else {}
 
 
 def _table(record: RunRecord) -> list[tuple[str, str]]:

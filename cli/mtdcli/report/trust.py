@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mtdcore.drawing.images import value_range
 from mtdcore.results.halves import pooled_evidence
 from mtdcore.results.metrics import RingCorrelation
 from mtdcore.results.nulls import Null
@@ -16,7 +17,6 @@ from ..run.finished import FinishedRun
 from ..run.folder import RunFolder
 from ..run.judging import powerless
 from ..terminal.progress import duration
-from . import figures
 from .figures_signal import shown_as
 
 #: What null runs were made of, for people.
@@ -122,6 +122,6 @@ def images(run: FinishedRun, limits: tuple[float, float]) -> list[dict[str, Any]
         text = f"Of every pixel among those draws, black to white from {std.min():.2g} to {std.max():.2g}. Wrong answers, which the verdict is about, are not in it."
         shown.append(("Posterior standard deviation", text, std, None))
     return [
-        {"title": title, "text": text, **shown_as(image, range_ or figures.value_range(image))}
+        {"title": title, "text": text, **shown_as(image, range_ or value_range(image))}
         for title, text, image, range_ in shown
     ]

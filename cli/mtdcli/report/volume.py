@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mtdcore.drawing.charts import DARK, LIGHT, Palette, convergence
+from mtdcore.drawing.images import picture, sections
 from mtdcore.model.volumes import so3
 from mtdcore.model.volumes.projections import Projections
 from mtdcore.results.nulls import Null
 from mtdcore.results.verdict import Verdict
 
-from .figures import DARK, LIGHT, Palette, convergence, picture
 from .figures_trust import ring_correlations
 from .page import write_page
 from .trust import NULLS, answers
@@ -45,14 +46,12 @@ def write_volume_report(
         chance: the same of null measurements, by kind.
     """
     volume = found.volume
-    middle = len(volume) // 2
-    sections = [volume[middle], volume[:, middle], volume[:, :, middle]]
     limits = (0.0, float(volume.max()))
     angles = np.array([[180.0 * i / _TURNS, 90.0, 0.0] for i in range(_TURNS)])
     turning = Projections(len(volume), so3.from_euler(angles)).apply(volume)
     shown = (0.0, float(turning.max()))
     pictures: dict[str, Any] = {
-        "sections": [picture(section, limits) for section in sections],
+        "sections": [picture(section, limits) for section in sections(volume)],
         "turning": [picture(image, shown) for image in turning],
         **convergence({name: [getattr(one, name) for one in found.history] for name in _COLUMNS}),
     }

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mtdcore.drawing.charts import DARK, LIGHT, Palette, style, to_png
+from mtdcore.drawing.images import value_range
 from mtdcore.results.metrics import align
-
-from ..report.figures import DARK, LIGHT, Palette, style, to_png, value_range
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

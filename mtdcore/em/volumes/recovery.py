@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from ...data import Measurement
+from ...drawing.overview import Plotted, volume_overview
 from ...estep.volumes import VolumeStatistics
 from ...model.filters.optics import Micrographs
 from ...model.likelihood import WindowLikelihood
@@ -17,9 +18,12 @@ from .noise import Heard
 from .plan import VolumePlan
 from .state import VolumeRecord, VolumeState
 
+if TYPE_CHECKING:
+    from ...drawing.overview import AnyFigure
 
-@dataclass(frozen=True, eq=False)
-class VolumeRecovery:
+
+@dataclass(frozen=True, eq=False, repr=False)
+class VolumeRecovery(Plotted):
     """A recovered volume; its hand is a coin toss, since projections do not fix it.
 
     Attributes:
@@ -106,6 +110,27 @@ class VolumeRecovery:
     def history(self) -> tuple[VolumeRecord, ...]:
         """One record per iteration."""
         return self.state.history
+
+    def plot(self, figure: AnyFigure | None = None) -> AnyFigure:
+        """Draw three sections of the volume above three projections, beside evidence and expected copies over the iterations.
+
+        Args:
+            figure: of matplotlib, to draw into, for instance ``pyplot.figure()``; None: a new one, without a window.
+
+        Returns:
+            The figure; ``savefig`` writes it to a file.
+        """
+        return volume_overview(self.volume, self.state.columns, figure)
+
+    def __repr__(self) -> str:
+        """What was found, on one line; arrays would fill pages."""
+        found = (
+            f"{self.expected_count:,.1f} copies, {self.evidence:,.0f} nats"
+            if self.found_copies
+            else "no copies"
+        )
+        shape, sigma = " x ".join(map(str, self.volume.shape)), f"noise_std={self.noise_std:.4g}"
+        return f"VolumeRecovery({shape}: {found}, {sigma}, {self.state.iteration} iterations, stopped by {self.stopped})"
 
     def save_mrc(self, path: str | Path, pixel_size: float | None = None) -> None:
         """Write the volume as an MRC map that RELION and ChimeraX open, whole or not at all.

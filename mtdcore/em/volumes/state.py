@@ -6,14 +6,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..._base.files import write_whole
 from ..._base.records import Damaged, seal, to_record, unseal
+from ...drawing.overview import Plotted, volume_overview
 from ...errors import CheckpointError
 from ...mstep.envelope import EnvelopePrior
+
+if TYPE_CHECKING:
+    from ...drawing.overview import AnyFigure
 
 _FORMAT = 3
 
@@ -68,8 +72,8 @@ class VolumeCandidate:
     offset: float = 0.0
 
 
-@dataclass(frozen=True, eq=False)
-class VolumeState:
+@dataclass(frozen=True, eq=False, repr=False)
+class VolumeState(Plotted):
     """A run between two iterations.
 
     Attributes:
@@ -95,6 +99,24 @@ class VolumeState:
     def best(self) -> VolumeCandidate:
         """The candidate of the most evidence."""
         return max(self.candidates, key=lambda c: c.evidence)
+
+    @property
+    def columns(self) -> dict[str, list[float]]:
+        """What is drawn of the history."""
+        names = ("iteration", "evidence", "expected_count")
+        return {name: [getattr(one, name) for one in self.history] for name in names}
+
+    def plot(self, figure: AnyFigure | None = None) -> AnyFigure:
+        """Draw the volume of the best candidate as :meth:`VolumeRecovery.plot` does, behind the filter of the noise if there is one."""
+        return volume_overview(self.best.volume, self.columns, figure)
+
+    def __repr__(self) -> str:
+        """How far the run is, on one line."""
+        best, shape = self.best, " x ".join(map(str, self.best.volume.shape))
+        found = (
+            f"{best.expected_count:,.1f} copies, {best.evidence:,.0f} nats, noise_std={best.noise_std:.4g}"
+        )
+        return f"VolumeState({shape}: iteration {self.iteration}, {found})"
 
     def advanced(self, candidates: tuple[VolumeCandidate, ...], record: VolumeRecord) -> VolumeState:
         """The state after one more iteration."""

@@ -1,0 +1,131 @@
+"""Curves in one look, on light or dark ground. Matplotlib through its objects: no pyplot, no global state."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Palette:
+    """Colours of a chart on one of the two page backgrounds; the background itself stays transparent."""
+
+    text: str
+    grid: str
+    line: str
+    accent: str
+
+
+LIGHT = Palette(text="#3c4148", grid="#d9dce1", line="#2563a8", accent="#c2571a")
+DARK = Palette(text="#c3c8d0", grid="#3a3f47", line="#7db4f0", accent="#f0a36b")
+
+#: History columns that are drawn: title, logarithmic axis.
+_QUANTITIES = {
+    "objective": ("objective, nats", False),
+    "evidence": ("evidence, nats", False),
+    "step_norm": ("step norm", True),
+    "expected_count": ("expected copies", False),
+    "noise_std": ("noise standard deviation", False),
+    "band": ("band, cycles per pixel", False),
+}
+
+#: Rows up to which a box that is wider than high is drawn as curves, one above the other.
+_CHANNELS = 24
+
+
+def convergence(history: Mapping[str, Sequence[float]]) -> dict[str, bytes]:
+    """:func:`curves` for light and for dark pages, named as the templates name them."""
+    return {"curves": curves(history, LIGHT), "curves_dark": curves(history, DARK)}
+
+
+def curves(history: Mapping[str, Sequence[float]], palette: Palette) -> bytes:
+    """Convergence: one small chart per quantity over the iterations.
+
+    Args:
+        history: column name -> one value per iteration, with the columns of ``history.csv``.
+        palette: colours.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10.4, 2.5), dpi=130, layout="constrained")
+    names = [name for name in _QUANTITIES if name in history]
+    for axes, name in zip(figure.subplots(1, len(names)), names, strict=True):
+        draw_quantity(axes, history, name, palette)
+    return to_png(figure)
+
+
+def draw_quantity(axes: Axes, history: Mapping[str, Sequence[float]], name: str, palette: Palette) -> None:
+    """One column of a history over the iterations; arguments as of :func:`curves`."""
+    title, logarithmic = _QUANTITIES[name]
+    values = np.asarray(history[name], dtype=np.float64)
+    iterations = np.asarray(history.get("iteration", range(1, values.size + 1)))
+    axes.plot(iterations, values, color=palette.line, linewidth=1.8)
+    if logarithmic and np.any(values > 0):
+        axes.set_yscale("log")
+    axes.set_title(title, fontsize=10, color=palette.text, loc="left")
+    style(axes, palette, "iteration")
+    axes.locator_params(axis="x", integer=True)
+
+
+def is_motif(box: Sequence[int]) -> bool:
+    """Whether a target of this shape is a motif of a signal rather than an image."""
+    return box[-2] < box[-1] and box[-2] <= _CHANNELS
+
+
+def draw_motif(figure: Any, image: np.ndarray, limits: tuple[float, float], palette: Palette) -> None:
+    """A motif over its samples, one curve for each channel, one above the other.
+
+    Args:
+        figure: or a part of one, that the curves fill.
+        image: (channels, samples) real.
+        limits: values of the lowest and the highest point of every axis.
+        palette: colours.
+    """
+    room = 0.05 * (limits[1] - limits[0]) or 1.0
+    for channel, axes in zip(image, stacked(figure, len(image)), strict=True):
+        axes.plot(np.arange(len(channel)), channel, color=palette.line, linewidth=1.8)
+        axes.set_ylim(limits[0] - room, limits[1] + room)
+        style(axes, palette, "sample" if axes.get_subplotspec().is_last_row() else "")
+
+
+def stacked(figure: Any, rows: int) -> Any:
+    """Axes one above the other with a common horizontal axis."""
+    return figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
+
+
+def style(axes: Axes, palette: Palette, across: str) -> None:
+    """The look of every chart: thin grid, no frame.
+
+    Args:
+        axes: with its lines drawn.
+        palette: colours.
+        across: label of the horizontal axis.
+    """
+    axes.set_xlabel(across, fontsize=9, color=palette.text)
+    axes.tick_params(colors=palette.text, labelsize=8, length=3)
+    axes.grid(color=palette.grid, linewidth=0.6)
+    axes.set_axisbelow(True)
+    if axes.get_yscale() == "linear":
+        axes.ticklabel_format(axis="y", useOffset=False, scilimits=(-4, 5))
+        axes.yaxis.get_offset_text().set(color=palette.text, fontsize=8)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(palette.grid)
+
+
+def to_png(figure: Figure, transparent: bool = True) -> bytes:
+    """A figure as PNG bytes, without a window system."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", transparent=transparent)
+    return buffer.getvalue()
