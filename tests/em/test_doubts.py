@@ -70,6 +70,17 @@ def test_no_copies_are_said(made):
     assert not found.found_copies
     assert "no copies were found" in text
     assert "give the diameter" in text
+
+
+def test_where_a_diameter_may_hide_the_copies_that_is_said(made):
+    """In pink noise faint starts of the spectrum of compact bodies fade, behind the filter of the slow noise."""
+    rng = np.random.default_rng(0)
+    slow = np.cumsum(np.cumsum(rng.normal(size=(132, 132)), axis=0), axis=1)
+    pixels = rng.normal(size=(132, 132)) + 2.0 * (slow - slow.mean()) / slow.std()
+    found, text = said(pixels, diameter=9.0, starts=2)
+    assert found.likelihood.whitening is not None
+    assert not found.found_copies
+    assert "without the diameter" in text
     assert "diameter" not in said(made.measurement, noise_std=5 * made.noise_std, diameter=10)[1]
 
 

@@ -48,7 +48,7 @@ def doubt(recovery: Recovery, source: Measurement, noise_given: bool, diameter: 
     square = len(set(recovery.likelihood.views.box_shape)) == 1
     unsaid = square and diameter is None
     for found in (
-        _no_copies(recovery, unsaid),
+        _no_copies(recovery, unsaid, diameter is not None),
         _noise(recovery, source, noise_given),
         _rivals(recovery, unsaid),
         *_geometry(recovery, source),
@@ -65,11 +65,20 @@ def undoubted() -> Iterator[None]:
         yield
 
 
-def _no_copies(recovery: Recovery, unsaid: bool) -> str | None:
-    """With what can still be said of the target: its diameter, where the box is square and it was not given."""
+def _no_copies(recovery: Recovery, unsaid: bool, given: bool) -> str | None:
+    """With what can still be said of the target: its diameter, where the box is square and it was not given.
+
+    Where it was, leaving it out may help: in noise that is not white what it tells of the spectrum can hold every faint start down.
+    """
     if recovery.found_copies:
         return None
-    diameter = "give the diameter of the object, " if unsaid else ""
+    diameter = (
+        "give the diameter of the object, "
+        if unsaid
+        else "try it without the diameter, "
+        if given and recovery.likelihood.whitening is not None
+        else ""
+    )
     return (
         f"no copies were found ({recovery.expected_count:.2g} expected, evidence {recovery.evidence:.2g} nats), so the target is "
         f'no estimate of anything: {diameter}check box_size, the contrast sign and noise_std, or try other starts (initial="several").'
