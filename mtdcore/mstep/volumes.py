@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .._base.numerics.conjugate_gradients import conjugate_gradients
-from ..model.priors import Prior, denoise
+from ..model.priors import Prior, ScaledPrior, denoise, has_own_units, spread_of
 from ..model.volumes.grids import ball, filtered, shell_sizes, shells
 from ..model.volumes.toeplitz import Toeplitz
 from .envelope import EnvelopePrior
@@ -54,7 +54,7 @@ class VolumeUpdate:
             noise_std: of a pixel; larger by ``1 / sqrt(share)`` where statistics of a share of the data were scaled up.
             band: highest frequency that the views saw, in cycles per voxel.
             spectrum: what the last M-step returned; None: estimated from the right side.
-            prior: learned prior over volumes; None: none.
+            prior: learned prior over volumes; None: none. Where it has units of its own, see :func:`in_units_of`.
             diameter: of the ball that holds the density, in voxels; None: that of the box.
         """
         support = ball(len(volume), diameter)
@@ -69,9 +69,10 @@ class VolumeUpdate:
             spectrum = spectrum.learned(factor, normal, noise_std)
         found = spectrum.envelope * factor
         if prior is not None:
+            scaled = in_units_of(prior, found)
             for _ in range(self.denoisings):
                 found = half_quadratic(
-                    found, right, normal, noise_std, band, prior, self.steps, self.tolerance
+                    found, right, normal, noise_std, band, scaled, self.steps, self.tolerance
                 )
             found = found * support
         return found, spectrum
@@ -151,6 +152,16 @@ def half_quadratic(
         tolerance,
     )
     return solved
+
+
+def in_units_of(prior: Prior, volume: np.ndarray) -> Prior:
+    """A prior with units of its own in those of a volume: its images get the root mean square of the volume.
+
+    The first shells hold nearly all of it, and the data decide them whatever the poses: an estimate from the Gaussian solution of the same
+    M-step, never from what the prior made of it, cannot run away.
+    """
+    size = math.sqrt(float(np.mean(np.square(volume))))
+    return ScaledPrior(prior, size / spread_of(prior)) if has_own_units(prior) and size > 0.0 else prior
 
 
 def noise_level(normal: Toeplitz, noise_std: float, band: float) -> float:

@@ -148,3 +148,24 @@ def test_a_growing_band_keeps_what_was_learned(posed):
     wider = first.at(truth, 5, ball(SIDE))
     np.testing.assert_allclose(wider.power[:4], first.power[:4])
     assert wider.power[5] < wider.power[4] < wider.power[3]
+
+
+class Units:
+    """A prior of images of root mean square 1 that is no Gaussian: small voxels shrink, large ones stay."""
+
+    own_units = True
+
+    def score(self, images, noise_std):
+        return -images / ((1.0 + images**2) * (1.0 + noise_std**2))
+
+
+def test_a_prior_with_units_of_its_own_takes_those_of_the_volume(posed):
+    """The same measurement in other units gives the same volume in other units, and the prior has a say in both."""
+    truth, right, normal = posed
+    found = []
+    for unit in (1.0, 150.0):
+        start, sigma = unit * 0.1 * ball(SIDE), unit * SIGMA
+        found.append(VolumeUpdate()(start, unit * right, normal, sigma, 0.42, prior=Units())[0] / unit)
+    plain, _ = VolumeUpdate()(0.1 * ball(SIDE), right, normal, SIGMA, 0.42)
+    np.testing.assert_allclose(found[1], found[0], atol=1e-6 * np.abs(truth).max())
+    assert np.abs(found[0] - plain).max() > 0.01 * np.abs(plain).max()
