@@ -2,8 +2,9 @@
 
     python bench/accuracy/volumes.py chain --box 16 --snr 1 --copies 300 --seeds 0 1
     python bench/accuracy/volumes.py path/to/proteins.npz --box 24 --snr 0.1 --copies 1000 --objects 0 1
+    python bench/accuracy/volumes.py path/to/proteins.npz --box 32 --snr 0.3 --copies 304 --prior proteins-3d
 
-Proteins are of the test part (``split == 2``), 250 to 400 residues. *Shape* is the correlation of what is not spherically symmetric,
+Proteins have 250 to 400 residues and are of the test part; choices are made on ``--split 1``, the validation part. *Shape* is the correlation of what is not spherically symmetric,
 after alignment over rotation, shift and hand. The oracle knows the poses and uses the same M-step. ``--unknown-poses`` estimates what
 the copies tell when their poses are not known: where that is far below the oracle, the oracle's level cannot be asked for.
 """
@@ -35,12 +36,11 @@ from mtdcore.synthetic.particles import VolumeSimulation, simulate_volume
 from mtdcore.synthetic.volumes import Gaussians, chain
 
 
-def protein(archive: Path, index: int, side: int) -> Gaussians:
-    """The index-th protein of the test part, 0.4 boxes in radius, Gaussians of 0.055 boxes."""
+def protein(archive: Path, index: int, side: int, split: int) -> Gaussians:
+    """The index-th protein of a part, 0.4 boxes in radius, Gaussians of 0.055 boxes."""
     with np.load(archive, allow_pickle=False) as data:
-        fits = (
-            (data["split"] == 2) & (data["n_residues"] >= 250) & (data["n_residues"] <= 400) & ~data["trace"]
-        )
+        size = data["n_residues"]
+        fits = (data["split"] == split) & (size >= 250) & (size <= 400) & ~data["trace"]
         i = int(np.flatnonzero(fits)[index])
         cut = slice(int(data["offset"][i]), int(data["offset"][i + 1]))
         places, weights = data["xyz"][cut].astype(float), data["weight"][cut].astype(float)
@@ -112,14 +112,23 @@ def main() -> None:
     parser.add_argument("--copies", type=int, default=300)
     parser.add_argument("--objects", type=int, nargs="+", default=[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--split", type=int, default=2, help="part of the archive: 1 validation, 2 test")
+    parser.add_argument("--prior", help="learned prior over volumes, as of mtd recover --volume --prior")
     parser.add_argument("--iterations", type=int, default=120)
     parser.add_argument("--learn-noise", action="store_true", help="do not tell the noise level")
     parser.add_argument("--from-truth", action="store_true", help="also EM started from the truth")
     parser.add_argument("--unknown-poses", action="store_true", help="also what they leave")
     options = parser.parse_args()
-    side = options.box
+    side, prior = options.box, None
+    if options.prior is not None:
+        import mtdbridge
+
+        prior = mtdbridge.load_prior(options.prior, box_size=side)
     for which in options.objects:
-        thing = chain(side, which) if options.what == "chain" else protein(Path(options.what), which, side)
+        if options.what == "chain":
+            thing = chain(side, which)
+        else:
+            thing = protein(Path(options.what), which, side, options.split)
         for seed in options.seeds:
             made = simulate_volume(
                 thing, box_size=side, count=options.copies // 8, micrographs=8, snr=options.snr, seed=seed
@@ -131,11 +140,13 @@ def main() -> None:
                 "megapixels": round(made.pixels.size / 1e6, 2),
                 "object": which,
                 "seed": seed,
+                "prior": options.prior,
                 "J": round(orientation_information(made.volume, made.noise_std), 2),
             }
             given = {
                 "box_size": side,
                 "noise_std": "auto" if options.learn_noise else made.noise_std,
+                "prior": prior,
                 "seed": seed,
             }
             began, used = time.perf_counter(), time.process_time()

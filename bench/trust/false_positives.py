@@ -4,6 +4,7 @@
 
     python bench/trust/false_positives.py noise --seeds 20                    # no prior, boxes of 16
     python bench/trust/false_positives.py noise --seeds 20 --prior mnist      # boxes of 28
+    python bench/trust/false_positives.py noise --volume --seeds 3             # mtd recover --volume, boxes of 16
     python bench/trust/false_positives.py digits --snr 0.1 --side 308 --images mnist.npz
 
 Every case is ``mtd import``, ``mtd recover`` and ``mtd trust`` in this process (``--route raw``: without ``mtd import``). Results are kept
@@ -120,7 +121,9 @@ def run(*words: object) -> str:
     return result.stdout
 
 
-def judged(pixels: np.ndarray, route: str, options: list[object], null_runs: int) -> dict[str, Any]:
+def judged(
+    pixels: np.ndarray, route: str, options: list[object], null_runs: int, volume: bool = False
+) -> dict[str, Any]:
     """The verdict on a measurement by the command line."""
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -128,11 +131,17 @@ def judged(pixels: np.ndarray, route: str, options: list[object], null_runs: int
         np.save(source, pixels if pixels.dtype == np.uint16 else pixels.astype(np.float32))
         if route == "import":
             run("import", source, "-o", imported)
-        common = ("--device", "cpu", "--threads", 1)
-        run("recover", imported if route == "import" else source, "-o", output, *options, *common)
-        found = json.loads(
-            run("trust", output, "--null-runs", null_runs, "--no-halves", *common[2:], "--json")
-        )
+        taken = imported if route == "import" else source
+        if volume:
+            judging = ("--volume", "--trust", null_runs, "--no-halves", "--json")
+            found = json.loads(run("recover", taken, "-o", output, *options, *judging))
+            found["evidence_nats"] = found["evidence"]
+        else:
+            common = ("--device", "cpu", "--threads", 1)
+            run("recover", taken, "-o", output, *options, *common)
+            found = json.loads(
+                run("trust", output, "--null-runs", null_runs, "--no-halves", *common[2:], "--json")
+            )
     kept = (
         "verdict", "supported", "evidence_nats", "null_evidence", "threshold", "held_out_evidence_nats", "other_start_evidence_nats",
         "verdict_seconds", "verdict_in_recoveries",
@@ -178,8 +187,10 @@ def table(results: dict[str, Any], group: str) -> str:
     ]
     for name, found in rows.items():
         yes = sum(bool(one["supported"]) for one in found)
+        # of a volume one command tells both: what the verdict took has no number of its own
         nats, cost = (
-            np.median([one[key] for one in found]) for key in ("evidence_nats", "verdict_in_recoveries")
+            np.median([one.get(key, np.nan) for one in found])
+            for key in ("evidence_nats", "verdict_in_recoveries")
         )
         lines.append(f"| {name} | {yes} of {len(found)} | {nats:.0f} | {cost:.1f} |")
     yes = sum(bool(found["supported"]) for found in results.values())
@@ -193,6 +204,7 @@ def main() -> None:
     parser.add_argument("what", choices=["noise", "digits"])
     parser.add_argument("--seeds", type=int, default=20, help="measurements of each kind")
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), help="of noise")
+    parser.add_argument("--volume", action="store_true", help="volumes from the noise, not images")
     parser.add_argument("--prior", help="learned prior; the digits have mnist, noise has none by default")
     parser.add_argument(
         "--route", choices=["import", "raw"], default="import", help="raw: mtd recover reads the .npy itself"
@@ -203,7 +215,7 @@ def main() -> None:
     parser.add_argument("--snr", type=float, default=0.1, help="of the digits")
     parser.add_argument("--images", help="MNIST.npz with test_images, for the digits")
     parser.add_argument("--null-runs", type=int, default=8)
-    parser.add_argument("--iterations", type=int, default=30)
+    parser.add_argument("--iterations", type=int, help="default: 30, for volumes 120")
     parser.add_argument("--starts", type=int, help="default: that of mtd recover; 4 for noise with a prior")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--minutes", type=float, default=np.inf, help="begin no further case after so many")
@@ -211,10 +223,11 @@ def main() -> None:
     prior = options.prior or ("mnist" if options.what == "digits" else None)
     options.side = options.side or (308 if options.what == "digits" else 140 if prior else 128)
     starts = options.starts or (4 if prior and options.what == "noise" else None)
-    told: list[object] = ["--box-size", 28 if prior else 16, "--iterations", options.iterations]
+    iterations = options.iterations or (120 if options.volume else 30)
+    told: list[object] = ["--box-size", 28 if prior else 16, "--iterations", iterations]
     told += ["--prior", prior] if prior else []
     told += ["--starts", starts] if starts else []
-    group = f"{options.what}, {options.route}, {' '.join(map(str, told))}, side {options.side}, null runs {options.null_runs}"
+    group = f"{'volumes from ' * options.volume}{options.what}, {options.route}, {' '.join(map(str, told))}, side {options.side}, null runs {options.null_runs}"
     every = json.loads(options.results.read_text()) if options.results.exists() else {}
     results, began = every.setdefault(group, {}), time.monotonic()
     for name, made in (digits if options.what == "digits" else noises)(options).items():
@@ -223,7 +236,11 @@ def main() -> None:
         if time.monotonic() - began > 60 * options.minutes:
             break
         results[name] = judged(
-            made(), options.route, [*told, "--seed", int(name.rpartition("/")[2])], options.null_runs
+            made(),
+            options.route,
+            [*told, "--seed", int(name.rpartition("/")[2])],
+            options.null_runs,
+            options.volume,
         )
         print(name, json.dumps(results[name]), flush=True)
         # Other commands may have written their groups meanwhile.

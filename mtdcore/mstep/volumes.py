@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .._base.numerics.conjugate_gradients import conjugate_gradients
-from ..model.priors import Prior, denoise
+from ..model.priors import Prior, ScaledPrior, denoise, has_own_units, spread_of
 from ..model.volumes.grids import ball, filtered, shell_sizes, shells
 from ..model.volumes.toeplitz import Toeplitz
 from .envelope import EnvelopePrior
@@ -27,12 +27,14 @@ class VolumeUpdate:
         steps: largest number of steps of one solution.
         tolerance: relative residual at which a solution is good.
         denoisings: calls of the denoiser in one M-step.
+        seed: of the noise that it is shown.
     """
 
     rounds: int = 1
     steps: int = 20
     tolerance: float = 1e-3
     denoisings: int = 4
+    seed: int = 0
 
     def __call__(
         self,
@@ -54,7 +56,7 @@ class VolumeUpdate:
             noise_std: of a pixel; larger by ``1 / sqrt(share)`` where statistics of a share of the data were scaled up.
             band: highest frequency that the views saw, in cycles per voxel.
             spectrum: what the last M-step returned; None: estimated from the right side.
-            prior: learned prior over volumes; None: none.
+            prior: learned prior over volumes; None: none. Where it has units of its own, see :func:`in_units_of`.
             diameter: of the ball that holds the density, in voxels; None: that of the box.
         """
         support = ball(len(volume), diameter)
@@ -69,9 +71,10 @@ class VolumeUpdate:
             spectrum = spectrum.learned(factor, normal, noise_std)
         found = spectrum.envelope * factor
         if prior is not None:
+            scaled, rng = in_units_of(prior, found), np.random.default_rng(self.seed)
             for _ in range(self.denoisings):
                 found = half_quadratic(
-                    found, right, normal, noise_std, band, prior, self.steps, self.tolerance
+                    found, right, normal, noise_std, band, scaled, rng, self.steps, self.tolerance
                 )
             found = found * support
         return found, spectrum
@@ -126,20 +129,28 @@ def half_quadratic(
     noise_std: float,
     band: float,
     prior: Prior,
+    rng: np.random.Generator,
     steps: int = 20,
     tolerance: float = 1e-3,
 ) -> np.ndarray:
     """One denoiser call and the volume between it and the data: ``(N + sigma^2 / s^2) V = b + sigma^2 / s^2 D(V; s)``.
 
     s is the noise that the data leave in a voxel, ``s^2 = sum_(|k| <= band) sigma^2 / N(k) / L^3``: the level that the denoiser is told.
+    An estimate has less than that, and a network makes anything of volumes unlike those it was trained on; so it is shown V + s n and
+    V - s n, n white, and the answers are averaged: the score of the smoothed density, in expectation over its noise.
+
     Source: half-quadratic splitting with a denoiser (Zoran and Weiss 2011; Zhang et al., *Plug-and-play image restoration with
-    deep denoiser prior*, 2022).
+    deep denoiser prior*, 2022); the noise after Renaud et al., *Plug-and-play image restoration with stochastic denoising
+    regularization*, 2024.
 
     Returns:
         (L, L, L) float64.
     """
     level = noise_level(normal, noise_std, band)
-    clean = np.asarray(denoise(prior, volume[None], level)[0], np.float64)
+    noise = level * rng.standard_normal(volume.shape)
+    clean = np.asarray(denoise(prior, np.stack([volume + noise, volume - noise]), level), np.float64).mean(
+        axis=0
+    )
     tie = (noise_std / level) ** 2
     nearly = 1.0 / (normal.weights + tie)
     solved: np.ndarray = conjugate_gradients(
@@ -151,6 +162,16 @@ def half_quadratic(
         tolerance,
     )
     return solved
+
+
+def in_units_of(prior: Prior, volume: np.ndarray) -> Prior:
+    """A prior with units of its own in those of a volume: its images get the root mean square of the volume.
+
+    The first shells hold nearly all of it, and the data decide them whatever the poses: an estimate from the Gaussian solution of the same
+    M-step, never from what the prior made of it, cannot run away.
+    """
+    size = math.sqrt(float(np.mean(np.square(volume))))
+    return ScaledPrior(prior, size / spread_of(prior)) if has_own_units(prior) and size > 0.0 else prior
 
 
 def noise_level(normal: Toeplitz, noise_std: float, band: float) -> float:

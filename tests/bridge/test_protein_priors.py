@@ -9,9 +9,12 @@ from mtdbridge.proteins.batches import DrawingOptions, ProteinBatches
 from mtdbridge.proteins.structures import centred
 from mtdcore.em.coarse import BinnedPrior
 from mtdcore.em.gauge.prior import PriorGauge
+from mtdcore.em.volumes.recover import recover_volume
 from mtdcore.errors import InputError
 from mtdcore.model.priors import Prior, centre_of, denoise
 from mtdcore.model.sampling import sample_from, sample_prior
+from mtdcore.synthetic.particles import simulate_volume
+from mtdcore.synthetic.volumes import chain
 from mtdcore.testing import PriorConformance
 
 NAMES = {2: "proteins-2d", 3: "proteins-3d"}
@@ -137,3 +140,21 @@ def test_samples_of_images_are_of_the_scale_of_its_drawings():
     mass = np.clip(drawn, 0, None).sum(0)
     rows = np.arange(28)
     assert abs((mass.sum(1) @ rows) / mass.sum() - 13.5) < 2.5
+
+
+def test_a_volume_run_has_the_units_of_its_measurement():
+    """Of 1024 times a measurement it finds 1024 times the volume."""
+    made = simulate_volume(chain(16), box_size=16, count=8, micrographs=4, snr=2.0)
+    found = [
+        recover_volume(
+            unit * made.pixels,
+            box_size=16,
+            noise_std=unit * made.noise_std,
+            prior=load_prior("proteins-3d"),
+            iterations=4,
+            views=100,
+        ).volume
+        / unit
+        for unit in (1.0, 1024.0)
+    ]
+    np.testing.assert_allclose(found[1], found[0], atol=0.02 * np.abs(found[0]).max())

@@ -124,8 +124,9 @@ def test_half_quadratic_steps_settle_where_a_gaussian_prior_says():
     views = Projections(8, 50)
     normal, right = views.normal(np.ones(50)), views.adjoint(views.apply(truth))
     prior, volume = GaussianPrior(0.0, 0.3), np.zeros((8,) * 3)
+    rng = np.random.default_rng(0)
     for _ in range(60):
-        volume = half_quadratic(volume, right, normal, SIGMA, 0.5, prior, steps=100, tolerance=1e-8)
+        volume = half_quadratic(volume, right, normal, SIGMA, 0.5, prior, rng, steps=100, tolerance=1e-8)
     level = noise_level(normal, SIGMA, 0.5)
     pull = SIGMA**2 / (level**2 + 0.3**2)
     np.testing.assert_allclose(normal(volume) + pull * volume, right, atol=1e-3 * np.abs(right).max())
@@ -148,3 +149,40 @@ def test_a_growing_band_keeps_what_was_learned(posed):
     wider = first.at(truth, 5, ball(SIDE))
     np.testing.assert_allclose(wider.power[:4], first.power[:4])
     assert wider.power[5] < wider.power[4] < wider.power[3]
+
+
+class Units:
+    """A prior of images of root mean square 1 that is no Gaussian: small voxels shrink, large ones stay."""
+
+    own_units = True
+
+    def score(self, images, noise_std):
+        return -images / ((1.0 + images**2) * (1.0 + noise_std**2))
+
+
+def test_a_prior_with_units_of_its_own_takes_those_of_the_volume(posed):
+    """The same measurement in other units gives the same volume in other units, and the prior has a say in both."""
+    truth, right, normal = posed
+    found = []
+    for unit in (1.0, 150.0):
+        start, sigma = unit * 0.1 * ball(SIDE), unit * SIGMA
+        found.append(VolumeUpdate()(start, unit * right, normal, sigma, 0.42, prior=Units())[0] / unit)
+    plain, _ = VolumeUpdate()(0.1 * ball(SIDE), right, normal, SIGMA, 0.42)
+    np.testing.assert_allclose(found[1], found[0], atol=1e-6 * np.abs(truth).max())
+    assert np.abs(found[0] - plain).max() > 0.01 * np.abs(plain).max()
+
+
+def test_a_denoiser_is_shown_the_noise_that_it_is_told(posed):
+    """A network knows noisy volumes: of a clean one, called noisy, proteins-3d made one of 1e28 in a box of 32."""
+    truth, right, normal = posed
+    shown = []
+
+    class Spy:
+        def score(self, images, noise_std):
+            shown.append((images, noise_std))
+            return np.zeros_like(images)
+
+    half_quadratic(truth, right, normal, SIGMA, 0.42, Spy(), np.random.default_rng(0))
+    ((images, level),) = shown
+    np.testing.assert_allclose(images.mean(axis=0), truth, atol=1e-9 * level)
+    assert np.std(images[0] - truth) == pytest.approx(level, rel=0.1)

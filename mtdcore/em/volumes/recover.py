@@ -311,7 +311,7 @@ class _Iteration:
         else:
             # The statistics are those of the part: the prior weighs what so few copies tell, and no earlier part holds the volume back.
             sigma = candidate.noise_std * math.sqrt(heat)
-            volume, spectrum = VolumeUpdate()(
+            volume, spectrum = VolumeUpdate(seed=iteration)(
                 volume,
                 found.right,
                 found.normal,
