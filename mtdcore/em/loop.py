@@ -227,6 +227,7 @@ class Iteration:
         carried = running.moved(self.plan.backend.to_host) if remembered else None
         moved = float(np.linalg.norm(image - target)) / likelihood.noise_std
         due, comparable = self._is_due(iteration, heat, moved), not remembered
+        comparable &= not self._offset_to_come(iteration, likelihood)
         if plan.learn_amplitude and heat == 1.0 and (iteration >= plan.quarter or due):
             spread = learned_std(likelihood.amplitude_std, statistics, statistics.copy_energy(shown))
             comparable &= abs(likelihood.amplitude_std - spread) < SETTLED
@@ -263,13 +264,19 @@ class Iteration:
         What boxes share would be taken off twice. Where they overlap the offset stays at the median, and so it does during the
         first quarter: a target that is faint yet leaves its mean to the offset, and does not get it back.
         """
-        # filtered pixels do not tell it
-        told = self.plan.learn_offset and likelihood.whitening is None
-        if not told or iteration < self.plan.quarter:
+        if not self._offset_told(likelihood) or iteration < self.plan.quarter:
             return 0.0
         boxes = statistics.expected_count * math.prod(likelihood.views.box_shape)
         offset = statistics.offset(target)
         return 0.0 if offset is None or boxes > FILLED * statistics.pixels else offset - likelihood.offset
+
+    def _offset_told(self, likelihood: Likelihood) -> bool:
+        """Whether the offset is to be learned; filtered pixels do not tell it."""
+        return self.plan.learn_offset and likelihood.whitening is None
+
+    def _offset_to_come(self, iteration: int, likelihood: Likelihood) -> bool:
+        """Whether the offset may still jump after this iteration: a target at rest would end the run with the median."""
+        return self._offset_told(likelihood) and iteration < self.plan.quarter
 
     def statistics(self, source: Measurement, target: np.ndarray, likelihood: Likelihood) -> Statistics:
         """E-step at a host target, over the measurement or a part of it."""
