@@ -5,7 +5,9 @@ from functools import cache
 import numpy as np
 import pytest
 
+from mtdcore.synthetic.glyphs import glyphs
 from mtdcore import (
+    DenoisingUpdate,
     GaussianPrior,
     GradientAscent,
     WindowLikelihood,
@@ -146,3 +148,24 @@ def test_null_measurements_share_the_offset(made):
     null = null_measurement(made.measurement.array[0], 2.0, 0, 1000.0)
     found = run(null, iterations=5)
     assert found.offset == pytest.approx(1000.0, abs=0.2)
+
+
+def test_a_target_at_rest_early_still_gets_its_offset():
+    """Plain steps from the truth rest within the first quarter of the iterations, in which the offset is the median."""
+    target = glyphs(4, 20, seed=1)[3].astype(float)
+    made = simulate(target, side=240, count=25, snr=2.0, separation=1, seed=3)
+    median = float(np.median(np.asarray(made.measurement)))
+    found = recover(
+        made.measurement,
+        box_size=20,
+        prior=GaussianPrior(target, 0.1),
+        update=DenoisingUpdate(relaxation=1.0),
+        initial=target,
+        iterations=60,
+        noise="white",
+        gauge=None,
+        backend="cpu",
+    )
+    assert found.stopped == "tolerance"
+    assert found.state.iteration > 15
+    assert abs(found.offset) < 0.3 * abs(median)
