@@ -214,7 +214,9 @@ class Iteration:
             plan.update(shown, running.weighed, plan.prior, iteration, plan.iterations, scales)
         )
         shown = self.plan.backend.asarray(image)
-        shift = self._offset_step(iteration, statistics, shown, likelihood)
+        moved = float(np.linalg.norm(image - target)) / likelihood.noise_std
+        rests = heat == 1.0 and moved < plan.tolerance
+        shift = self._offset_step(iteration, rests, statistics, shown, likelihood)
 
         def residual() -> float:
             return statistics.residual_energy(shown) - shift**2 * statistics.pixels
@@ -225,9 +227,10 @@ class Iteration:
         likelihood = likelihood.with_offset(likelihood.offset + shift) if shift else likelihood
         remembered = self.plan.online.remembers(share)
         carried = running.moved(self.plan.backend.to_host) if remembered else None
-        moved = float(np.linalg.norm(image - target)) / likelihood.noise_std
+        moved = float(np.linalg.norm(image - target)) / likelihood.noise_std  # of the new noise level
         due, comparable = self._is_due(iteration, heat, moved), not remembered
-        comparable &= not self._offset_to_come(iteration, likelihood)
+        # the offset moves the target next time
+        comparable &= abs(shift) < plan.tolerance * likelihood.noise_std or iteration >= plan.quarter
         if plan.learn_amplitude and heat == 1.0 and (iteration >= plan.quarter or due):
             spread = learned_std(likelihood.amplitude_std, statistics, statistics.copy_energy(shown))
             comparable &= abs(likelihood.amplitude_std - spread) < SETTLED
@@ -257,26 +260,20 @@ class Iteration:
         return Candidate(image, likelihood, statistics.log_likelihood, carried, scales), record
 
     def _offset_step(
-        self, iteration: int, statistics: Statistics, target: Array, likelihood: Likelihood
+        self, iteration: int, rests: bool, statistics: Statistics, target: Array, likelihood: Likelihood
     ) -> float:
         """By how much the offset moves: to the mean of what the copies leave, as long as their boxes do not fill the field.
 
         What boxes share would be taken off twice. Where they overlap the offset stays at the median, and so it does during the
-        first quarter: a target that is faint yet leaves its mean to the offset, and does not get it back.
+        first quarter, unless the target rests: one that is faint yet leaves its mean to the offset, and does not get it back.
         """
-        if not self._offset_told(likelihood) or iteration < self.plan.quarter:
+        # filtered pixels do not tell it
+        told = self.plan.learn_offset and likelihood.whitening is None
+        if not told or (iteration < self.plan.quarter and not rests):
             return 0.0
         boxes = statistics.expected_count * math.prod(likelihood.views.box_shape)
         offset = statistics.offset(target)
         return 0.0 if offset is None or boxes > FILLED * statistics.pixels else offset - likelihood.offset
-
-    def _offset_told(self, likelihood: Likelihood) -> bool:
-        """Whether the offset is to be learned; filtered pixels do not tell it."""
-        return self.plan.learn_offset and likelihood.whitening is None
-
-    def _offset_to_come(self, iteration: int, likelihood: Likelihood) -> bool:
-        """Whether the offset may still jump after this iteration: a target at rest would end the run with the median."""
-        return self._offset_told(likelihood) and iteration < self.plan.quarter
 
     def statistics(self, source: Measurement, target: np.ndarray, likelihood: Likelihood) -> Statistics:
         """E-step at a host target, over the measurement or a part of it."""

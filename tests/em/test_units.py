@@ -151,7 +151,7 @@ def test_null_measurements_share_the_offset(made):
 
 
 def test_a_target_at_rest_early_still_gets_its_offset():
-    """Plain steps from the truth rest within the first quarter of the iterations, in which the offset is the median."""
+    """Plain steps from the truth rest within the first quarter of the iterations, and would end the run with the median."""
     target = glyphs(4, 20, seed=1)[3].astype(float)
     made = simulate(target, side=240, count=25, snr=2.0, separation=1, seed=3)
     median = float(np.median(np.asarray(made.measurement)))
@@ -167,5 +167,4 @@ def test_a_target_at_rest_early_still_gets_its_offset():
         backend="cpu",
     )
     assert found.stopped == "tolerance"
-    assert found.state.iteration > 15
     assert abs(found.offset) < 0.3 * abs(median)
