@@ -214,8 +214,8 @@ class Iteration:
             plan.update(shown, running.weighed, plan.prior, iteration, plan.iterations, scales)
         )
         shown = self.plan.backend.asarray(image)
-        moved = float(np.linalg.norm(image - target)) / likelihood.noise_std
-        rests = heat == 1.0 and moved < plan.tolerance
+        length = float(np.linalg.norm(image - target))
+        rests = heat == 1.0 and length < plan.tolerance * likelihood.noise_std
         shift = self._offset_step(iteration, rests, statistics, shown, likelihood)
 
         def residual() -> float:
@@ -227,7 +227,7 @@ class Iteration:
         likelihood = likelihood.with_offset(likelihood.offset + shift) if shift else likelihood
         remembered = self.plan.online.remembers(share)
         carried = running.moved(self.plan.backend.to_host) if remembered else None
-        moved = float(np.linalg.norm(image - target)) / likelihood.noise_std  # of the new noise level
+        moved = length / likelihood.noise_std
         due, comparable = self._is_due(iteration, heat, moved), not remembered
         # the offset moves the target next time
         comparable &= abs(shift) < plan.tolerance * likelihood.noise_std or iteration >= plan.quarter

@@ -5,7 +5,6 @@ from functools import cache
 import numpy as np
 import pytest
 
-from mtdcore.synthetic.glyphs import glyphs
 from mtdcore import (
     DenoisingUpdate,
     GaussianPrior,
@@ -22,6 +21,7 @@ from mtdcore.data.derived import without_offset
 from mtdcore.errors import ParameterError
 from mtdcore.model.rotations import Rotations
 from mtdcore.results.nulls import null_measurement
+from mtdcore.synthetic.glyphs import glyphs
 
 CPU = get_backend("cpu", threads=1)
 TARGET = np.outer([0, 1, 2, 1, 0, 0, 1, 1], [0, 2, 3, 2, 1, 2, 1, 0]) / 2.0
