@@ -99,7 +99,14 @@ def recover_coarse_first(
         box_size: side L of the target in pixels.
         options: of :func:`mtdcore.recover`; ``initial`` and ``starts`` belong to the coarse recovery, ``callback`` to the
             fine one. With a ``state`` there is nothing to start, and only the fine recovery goes on.
+
+    Raises:
+        ParameterError: the box is no square.
     """
+    if not isinstance(box_size, int):
+        raise ParameterError(
+            f"a coarse start takes a square box, one side in pixels; got {box_size}: mtdcore.recover takes such a box without one."
+        )
     source = open_measurement(measurement, options.pop("mask", None))
     if options.get("state") is None:
         coarse = recover_coarse(source, factor, coarse_iterations, box_size, options)

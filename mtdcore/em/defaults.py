@@ -24,6 +24,7 @@ constant                 value     reason
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -41,6 +42,7 @@ from ..estep.backends import Backend, get_backend
 from ..estep.residual import SMALLEST, spectrum_side
 from ..model.filters.optics import Micrographs
 from ..model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
+from ..model.likelihood.amplitudes import FIRST
 from ..model.likelihood.base import check_whole
 from ..model.poses import may_be_mirrored, on_whole_pixels
 from ..model.priors import FlatPrior, Prior, has_own_units, is_flat
@@ -61,7 +63,9 @@ from .gauge.scale import OwnUnits, in_units
 from .online.batches import OnlineEM
 from .starts import Start, choose_starts
 from .state import EMState
-from .temperature import Temperature
+from .temperature import SAMPLE_NATS, START_NATS, Temperature
+
+_log = logging.getLogger(__name__)
 
 QUARTER = 4
 COPIES = 50
@@ -161,12 +165,24 @@ def views_of(
                 f"symmetry {symmetry} needs rotations as a number of angles; views say themselves what they are of: "
                 "Rotations(K, L, symmetry=n), Projections(symmetry=...)."
             )
+    if mirror and _turned_is_mirrored(views):
+        _log.info(
+            "mirror: a signal turned round is its mirror image, which rotations=2 or symmetry C2 have already; no views are added."
+        )
+        mirror = False
     views = Mirrored(views) if mirror else views
     views = Shifted(views) if subpixel else views
     check_whole("classes", classes, "targets")
     if views.classes > 1 and classes not in (1, views.classes):
         raise ParameterError(f"the views have {views.classes} classes, and classes={classes} was asked for.")
     return Classes(views, classes) if classes > 1 and views.classes == 1 else views
+
+
+def _turned_is_mirrored(views: Views) -> bool:
+    """Whether views of one row of pixels have its half turn, which is its mirror image, or see no difference."""
+    turns = in_plane(views)
+    half = turns is not None and turns.around % 2 == 0
+    return views.box_shape[0] == 1 and (half or order_of(views) % 2 == 0)
 
 
 def box_shape(box_size: Box) -> tuple[int, int]:
@@ -215,7 +231,8 @@ def begin_likelihood(
     sigma, optics = _noise(source, noise_std, micrographs)
     begin = _LIKELIHOODS[likelihood].begin
     model = begin(views, sigma, source.shape, expected_count, min_separation, optics)
-    return model if amplitude_std == "auto" else model.with_amplitude_std(float(amplitude_std))
+    # from the first iteration on: among copies that are alike a bright one wins the race, and leaves too few others to learn a spread from
+    return model.with_amplitude_std(FIRST if amplitude_std == "auto" else float(amplitude_std))
 
 
 def begin_offset(
@@ -303,7 +320,8 @@ def begin_state(
 ) -> EMState:
     """The state before the first iteration; arguments as in :func:`mtdcore.recover`.
 
-    Starts are draws from the prior where there is one. Without, the update says: random pixels, which are cooled, or faint ones
+    Starts are draws from the prior where there is one, cooled a little where the signal is strong: each copy would take to the pose that suits
+    the first image, for good. Without, the update says: random pixels, which are cooled, or faint ones
     for :class:`WienerUpdate`, which are not: at the noise level of a high temperature its filter leaves the mean over rotations
     at best, an image that looks the same at all of them, which EM never leaves. Where the diameter is known several kinds race,
     and in a box that is no square, too: signals are crowded, and of random pixels, cooled, all starts end at the same wrong
@@ -316,10 +334,13 @@ def begin_state(
         kind = "samples" if not is_flat(prior) else "several" if some else update.start
     units = own_units(prior, prior_scale, update, likelihood)
     scales = None if units is None else (units.first(likelihood.noise_std),)
+    nats = START_NATS
     if temperature is None:
-        cooled = isinstance(kind, str) and kind in ("uniform", "random")
+        drawn = isinstance(kind, str) and kind == "samples"
+        cooled = isinstance(kind, str) and kind in ("uniform", "random", "samples")
         temperature = "auto" if cooled and likelihood.tempered else 1.0
-    schedule = Temperature.begin(temperature, iterations, likelihood, source)
+        nats = SAMPLE_NATS if drawn else START_NATS
+    schedule = Temperature.begin(temperature, iterations, likelihood, source, nats)
     targets: Sequence[np.ndarray] = choose_starts(
         kind, starts, in_units(prior, scales), likelihood, seed, schedule.at(0), diameter
     )
@@ -415,7 +436,8 @@ def default_gauge(prior: Prior, update: Update, views: Views, diameter: float | 
     if update.gauge == "energy" and rotations is not None and rotations.exact and not placed:
         return BetweenPixels(EnergyGauge()) if on_whole_pixels(views) != views else EnergyGauge()
     if update.gauge == "prior" and not is_flat(prior) and rotations is not None:
-        gauge = PriorGauge.of(prior, rotations.around, rotations.box_size, may_be_mirrored(views))
+        between = rotations.exact and on_whole_pixels(views) != views
+        gauge = PriorGauge.of(prior, rotations.around, rotations.box_size, may_be_mirrored(views), between)
         return replace(gauge, centre=None) if placed else gauge
     return None
 

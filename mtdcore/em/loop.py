@@ -214,7 +214,9 @@ class Iteration:
             plan.update(shown, running.weighed, plan.prior, iteration, plan.iterations, scales)
         )
         shown = self.plan.backend.asarray(image)
-        shift = self._offset_step(iteration, statistics, shown, likelihood)
+        length = float(np.linalg.norm(image - target))
+        rests = heat == 1.0 and length < plan.tolerance * likelihood.noise_std
+        shift = self._offset_step(iteration, rests, statistics, shown, likelihood)
 
         def residual() -> float:
             return statistics.residual_energy(shown) - shift**2 * statistics.pixels
@@ -225,8 +227,10 @@ class Iteration:
         likelihood = likelihood.with_offset(likelihood.offset + shift) if shift else likelihood
         remembered = self.plan.online.remembers(share)
         carried = running.moved(self.plan.backend.to_host) if remembered else None
-        moved = float(np.linalg.norm(image - target)) / likelihood.noise_std
+        moved = length / likelihood.noise_std
         due, comparable = self._is_due(iteration, heat, moved), not remembered
+        # the offset moves the target next time
+        comparable &= abs(shift) < plan.tolerance * likelihood.noise_std or iteration >= plan.quarter
         if plan.learn_amplitude and heat == 1.0 and (iteration >= plan.quarter or due):
             spread = learned_std(likelihood.amplitude_std, statistics, statistics.copy_energy(shown))
             comparable &= abs(likelihood.amplitude_std - spread) < SETTLED
@@ -256,16 +260,16 @@ class Iteration:
         return Candidate(image, likelihood, statistics.log_likelihood, carried, scales), record
 
     def _offset_step(
-        self, iteration: int, statistics: Statistics, target: Array, likelihood: Likelihood
+        self, iteration: int, rests: bool, statistics: Statistics, target: Array, likelihood: Likelihood
     ) -> float:
         """By how much the offset moves: to the mean of what the copies leave, as long as their boxes do not fill the field.
 
         What boxes share would be taken off twice. Where they overlap the offset stays at the median, and so it does during the
-        first quarter: a target that is faint yet leaves its mean to the offset, and does not get it back.
+        first quarter, unless the target rests: one that is faint yet leaves its mean to the offset, and does not get it back.
         """
         # filtered pixels do not tell it
         told = self.plan.learn_offset and likelihood.whitening is None
-        if not told or iteration < self.plan.quarter:
+        if not told or (iteration < self.plan.quarter and not rests):
             return 0.0
         boxes = statistics.expected_count * math.prod(likelihood.views.box_shape)
         offset = statistics.offset(target)

@@ -125,8 +125,8 @@ def recover(
             is left to the prior, or to the start.
         subpixel: window model: copies lie between pixels. They are looked for on whole pixels, and scored at half pixels as
             well where there may be one; ``coarse_rotations=None`` scores all everywhere.
-        amplitude_std: window model: standard deviation of the amplitudes of the copies, whose mean is 1; "auto": learned, from the time when the
-            race is over and the temperature 1; 0: copies are alike. A likelihood object keeps its own, which "auto" then begins with.
+        amplitude_std: window model: standard deviation of the amplitudes of the copies, whose mean is 1; "auto": .3 at first, learned from the time when
+            the race is over and the temperature 1; 0: copies are alike. A likelihood object keeps its own, which "auto" then begins with.
         micrographs: what tells the micrographs apart: their own noise levels and numbers of copies, estimated and
             updated as the common ones are, and their transfer. "each": no more is known; None: they are alike.
         update: the M-step; None: :class:`DenoisingUpdate` with a prior; without, :class:`WienerUpdate` where micrographs have
@@ -149,7 +149,8 @@ def recover(
         tolerance: stop when ``||F_next - F||`` falls below so many noise levels and the gauge is settled.
         temperature: run at noise variance ``T sigma^2``, T falling geometrically from this to 1 over the first
             60 % of the iterations; "auto": a start that leaves about 10 nats per copy (docs/model.md 8); None: "auto"
-            for random and uniform starts of the window model, which need it where the signal is strong, 1 otherwise.
+            for random and uniform starts of the window model, which need it where the signal is strong; for samples as well, which are to leave 50
+            nats; 1 otherwise.
         online: mini-batch EM: an iteration reads a part of the measurement. None: all of it.
         backend: a backend or its name.
         seed: of the random starts.

@@ -12,8 +12,9 @@ from ..errors import ParameterError
 from ..model.likelihood import Likelihood
 from ..mstep.updates import SEARCH_SHARE
 
-#: Nats per copy, ``||F||^2 / (sigma^2 T)``, that an automatic start leaves.
-_START_NATS = 10.0
+#: Nats per copy, ``||F||^2 / (sigma^2 T)``, that an automatic start leaves, and that one from draws of the prior does: these show more of the
+#: target than random pixels. From SNR .06 at a box of 28 down they are not cooled (bench/accuracy/subpixel.py).
+START_NATS, SAMPLE_NATS = 10.0, 50.0
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,16 @@ class Temperature:
         iterations: int,
         likelihood: Likelihood,
         measurement: Measurement,
+        nats: float = START_NATS,
     ) -> Temperature:
-        """The schedule of a run; "auto" takes the energy per copy from the excess energy of the measurement."""
+        """The schedule of a run; "auto" takes the energy per copy from the excess energy of the measurement, and leaves so many nats of it."""
         span = round(SEARCH_SHARE * iterations)
         if temperature == "auto":
             box_pixels = math.prod(likelihood.views.box_shape)
             count = likelihood.copies or default_expected_count(measurement.shape, box_pixels)
             level = likelihood.whitened(measurement)
             energy = excess_energy(level, likelihood.noise_std) / count
-            return cls(max(1.0, energy / (_START_NATS * likelihood.noise_std**2)), span)
+            return cls(max(1.0, energy / (nats * likelihood.noise_std**2)), span)
         if not (math.isfinite(temperature) and temperature >= 1.0):
             raise ParameterError(f'temperature must be a number of at least 1, or "auto"; got {temperature}.')
         return cls(float(temperature), span)

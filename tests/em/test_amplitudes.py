@@ -141,6 +141,19 @@ def test_a_spread_is_learned_and_helps(target, uneven, found):
     assert found.noise_std == pytest.approx(uneven.noise_std, rel=0.02)
 
 
+def test_a_bright_copy_does_not_win_the_race(target):
+    """Among copies taken to be alike one of six times the strength is the only one, and leaves none to learn a spread from."""
+    made = mtd.simulate(target, side=240, count=COPIES, snr=0.5, seed=2)
+    pixels = np.array(made.measurement.array[0], np.float64)
+    turn, (row, column) = made.rotation_indices[0], made.positions[0, 1:]
+    pixels[row : row + BOX, column : column + BOX] += 5.0 * np.rot90(target, turn)
+    seen = []
+    some = {"box_size": BOX, "initial": 5.0 * target, "temperature": 1.0, "iterations": 24, "backend": "cpu"}
+    found = mtd.recover(pixels, amplitude_std="auto", callback=seen.append, **some)
+    assert seen[0].likelihood.amplitude_std == FIRST
+    assert found.expected_count == pytest.approx(COPIES, abs=1.0)
+
+
 def test_copies_that_are_alike_stay_so(target):
     """The spread goes to nothing, and target, count and noise are those of the model without."""
     made = mtd.simulate(target, side=240, count=COPIES, snr=1.0, seed=2)

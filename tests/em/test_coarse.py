@@ -129,3 +129,8 @@ def test_a_state_needs_no_start(made):
     whole = recover_coarse_first(made.measurement, coarse_iterations=3, callback=states.append, **options)
     again = recover_coarse_first(made.measurement, state=states[1], **options)
     assert np.array_equal(again.target, whole.target)
+
+
+def test_a_box_that_is_no_square_is_refused():
+    with pytest.raises(ParameterError, match=r"a square box, one side in pixels; got \(1, 24\)"):
+        recover_coarse_first(np.zeros((1, 400)), box_size=(1, 24))

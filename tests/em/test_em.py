@@ -310,6 +310,8 @@ def test_a_race_at_rest_leaves_one_candidate_that_then_chooses_its_frame(made):
         iterations=2000,
         prior=GaussianPrior(2.0, 1.5),
         initial="samples",
+        temperature=1.0,
+        offset=0.0,
         starts=3,
         callback=states.append,
     )

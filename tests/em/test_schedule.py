@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mtdcore import PatchLikelihood, WindowLikelihood, open_measurement, simulate
+from mtdcore import GaussianPrior, PatchLikelihood, WindowLikelihood, open_measurement, recover, simulate
 from mtdcore.em.temperature import Temperature
 from mtdcore.errors import ParameterError
 from mtdcore.model.rotations import Rotations
@@ -50,3 +50,21 @@ def test_automatic_start_of_a_weak_signal_is_one():
 def test_temperatures_outside_their_domain(made, temperature):
     with pytest.raises(ParameterError, match=f'at least 1, or "auto"; got {temperature}'):
         Temperature.begin(temperature, 10, WINDOW, made.measurement)
+
+
+@pytest.mark.parametrize(("noise", "first"), [(0.5, 25.6 / 5), (2.0, 1.0)])
+def test_draws_from_a_prior_are_cooled_where_the_signal_is_strong(made, noise, first):
+    """To 50 nats per copy, of the 256 that there are at noise 0.5 and the 16 at 2."""
+    strong = simulate(np.ones((8, 8)), side=128, count=25, noise_std=noise, dtype="float64")
+    some = {
+        "box_size": 8,
+        "prior": GaussianPrior(0.5),
+        "starts": 2,
+        "iterations": 1,
+        "expected_count": 25,
+        "noise": "white",
+    }
+    found = recover(strong.measurement, noise_std=noise, backend="cpu", **some)
+    assert found.state.schedule.at(0) == pytest.approx(first, rel=0.1)
+    given = recover(strong.measurement, noise_std=noise, backend="cpu", temperature=1.0, **some)
+    assert given.state.schedule.at(0) == 1.0

@@ -6,6 +6,7 @@ import pytest
 import mtdcore as mtd
 from mtdcore.data import open_measurement
 from mtdcore.data.noise import estimate_noise_std
+from mtdcore.em.defaults import views_of
 from mtdcore.em.gauge.extent import closest_separation, length
 from mtdcore.errors import ParameterError
 from mtdcore.results.detections import detect
@@ -70,6 +71,23 @@ def test_the_fast_path_says_so_and_equals_the_reference(caplog):
     with caplog.at_level("INFO", logger="mtdcore"):
         mtd.recover(short, box_size=(1, WIDTH), backend="cpu", **few)
     assert "square boxes" in caplog.text
+
+
+@pytest.mark.parametrize("options", [{"rotations": 2}, {"rotations": 1, "symmetry": "C2"}])
+def test_no_view_of_a_signal_stands_twice(options, caplog):
+    """Turned round is mirrored: one row of pixels has two views at most, and the log says why."""
+    with caplog.at_level("INFO", logger="mtdcore"):
+        views = views_of(box_size=(1, WIDTH), classes=1, mirror=True, **options)
+    assert views == views_of(box_size=(1, WIDTH), classes=1, **options)
+    assert "its mirror image" in caplog.text
+    shown = views.apply(motif())
+    assert len(np.unique(np.round(shown, 9), axis=0)) == views.count
+
+
+def test_other_mirror_images_are_views():
+    """Of a signal that is not turned, and of several channels, which a turn puts in reverse order."""
+    assert views_of(1, (1, WIDTH), 1, mirror=True).count == 2
+    assert views_of(2, (3, WIDTH), 1, mirror=True).count == 4
 
 
 def test_copies_may_be_turned_round():

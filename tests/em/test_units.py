@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mtdcore import (
+    DenoisingUpdate,
     GaussianPrior,
     GradientAscent,
     WindowLikelihood,
@@ -20,6 +21,7 @@ from mtdcore.data.derived import without_offset
 from mtdcore.errors import ParameterError
 from mtdcore.model.rotations import Rotations
 from mtdcore.results.nulls import null_measurement
+from mtdcore.synthetic.glyphs import glyphs
 
 CPU = get_backend("cpu", threads=1)
 TARGET = np.outer([0, 1, 2, 1, 0, 0, 1, 1], [0, 2, 3, 2, 1, 2, 1, 0]) / 2.0
@@ -146,3 +148,23 @@ def test_null_measurements_share_the_offset(made):
     null = null_measurement(made.measurement.array[0], 2.0, 0, 1000.0)
     found = run(null, iterations=5)
     assert found.offset == pytest.approx(1000.0, abs=0.2)
+
+
+def test_a_target_at_rest_early_still_gets_its_offset():
+    """Plain steps from the truth rest within the first quarter of the iterations, and would end the run with the median."""
+    target = glyphs(4, 20, seed=1)[3].astype(float)
+    made = simulate(target, side=240, count=25, snr=2.0, separation=1, seed=3)
+    median = float(np.median(np.asarray(made.measurement)))
+    found = recover(
+        made.measurement,
+        box_size=20,
+        prior=GaussianPrior(target, 0.1),
+        update=DenoisingUpdate(relaxation=1.0),
+        initial=target,
+        iterations=60,
+        noise="white",
+        gauge=None,
+        backend="cpu",
+    )
+    assert found.stopped == "tolerance"
+    assert abs(found.offset) < 0.3 * abs(median)

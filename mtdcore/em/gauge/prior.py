@@ -22,6 +22,8 @@ from ..._base.typing import Lengths, plain
 from ...model.priors import Prior, centre_of
 from ...model.rotations import Rotations, disc, rotate
 from ...model.sampling import sample_prior
+from ...model.shifts import translate
+from .fraction import likeliest_fraction
 
 #: Noise levels over which the bound is averaged, relative to the root-mean-square pixel of the image: below,
 #: a denoiser looks at strokes alone, above, at nothing.
@@ -46,6 +48,10 @@ _GRID, _SHORTLIST = ANY_ANGLE, 5
 
 #: Free angles: pixels from the prior's centre of mass that are left to the likelihood, which fixes the axis of rotation.
 _SLACK = 2
+
+
+#: Fractions of a pixel below which the target is left alone.
+_LEAST_FRACTION = 0.05
 
 
 class Gauge(Protocol):
@@ -74,6 +80,7 @@ class PriorGauge:
         draws: noise draws per level, each used with both signs.
         seed: of the noise.
         mirror: whether copies may be mirrored: the prior then chooses between the target and its mirror image, too.
+        between: whether copies lie between pixels: the prior then chooses the fraction of a pixel, too (:mod:`.fraction`).
     """
 
     prior: Prior
@@ -82,15 +89,19 @@ class PriorGauge:
     draws: int = 4
     seed: int = 0
     mirror: bool = False
+    between: bool = False
 
     @classmethod
-    def of(cls, prior: Prior, rotations: int, box_size: Lengths, mirror: bool = False) -> PriorGauge:
+    def of(
+        cls, prior: Prior, rotations: int, box_size: Lengths, mirror: bool = False, between: bool = False
+    ) -> PriorGauge:
         """The gauge of a prior: the centre that it names (:func:`mtdcore.model.priors.centre_of`), else that of samples."""
         centre = centre_of(prior, box_size)
         if centre is None:
             masses = [centre_of_mass(image) for image in sample_prior(prior, _SAMPLES, box_size)]
             centre = tuple(np.mean(masses, axis=0))
-        return cls(prior, rotations, (float(centre[0]), float(centre[1])), mirror=mirror)
+        place = float(centre[0]), float(centre[1])
+        return cls(prior, rotations, place, mirror=mirror, between=between)
 
     def choose(self, target: np.ndarray, average: np.ndarray, level: float) -> np.ndarray:
         """See :class:`Gauge`."""
@@ -142,8 +153,17 @@ class _View:
         frame = np.array(self.average)
         crop(frame, self.target.shape)[...] = self.target
         turned = rotate(widened(self.target, frame.shape), [angle])[0]
-        image = crop(rotate(frame, [angle])[0], self.target.shape, self._offset(turned))
+        offset, frame = self._offset(turned), rotate(frame, [angle])[0]
+        if self.gauge.between and self.gauge.centre is not None:
+            frame = translate(frame, self._fraction(angle, offset))
+        image = crop(frame, self.target.shape, offset)
         return image if self.exact else image * disc(len(image))
+
+    def _fraction(self, angle: float, offset: tuple[int, int]) -> tuple[float, float]:
+        """By how much the frame at this angle and offset moves between pixels; 0 where that is not worth an interpolation."""
+        seen = crop(rotate(self.average, [angle])[0], self.target.shape, offset)
+        shift = likeliest_fraction(seen, self.gauge.prior, self.level)
+        return shift if max(map(abs, shift)) > _LEAST_FRACTION else (0.0, 0.0)
 
     def costs(self, angles: Sequence[float], draws: int, levels: np.ndarray) -> np.ndarray:
         """(A,) nats, up to a constant: what the frames at these angles cost."""
