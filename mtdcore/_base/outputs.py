@@ -90,9 +90,13 @@ def making_folder(path: Path, overwrite: bool, inputs: Sequence[Path] = ()) -> I
     check_output(path, overwrite, inputs)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, aside = (path.with_name(f".{path.name}.mtd.{kind}") for kind in ("partial", "old"))
-    _claim(temporary, path)
-    placed = False
+    placed = held = False
     try:
+        try:
+            _claim(temporary, path)
+        except StorageError:  # somebody else's
+            held = True
+            raise
         _clean(aside, path)
         _sweep(temporary)
         check_output(path, overwrite, inputs)
@@ -101,14 +105,14 @@ def making_folder(path: Path, overwrite: bool, inputs: Sequence[Path] = ()) -> I
         _replace(temporary, path, aside)
         placed = True
     finally:
-        if not placed:  # afterwards the name is free for others
+        if not (placed or held) and _is_mine(temporary):  # afterwards the name is free for others
             _remove(temporary)
     with suppress(OSError):
         (path / CLAIM).unlink()
 
 
 def _claim(temporary: Path, path: Path) -> None:
-    """Make the temporary folder ours, after one that a dead process left."""
+    """Make the temporary folder ours, after one that a dead process left. StorageError: it is somebody else's."""
     for _ in range(3):
         try:
             temporary.mkdir()
@@ -120,13 +124,19 @@ def _claim(temporary: Path, path: Path) -> None:
                 ) from None
             _discard(temporary, path)
             continue
-        try:
-            (temporary / CLAIM).write_text(str(Process.current()))
-        except BaseException:
-            _remove(temporary)
-            raise
+        (temporary / CLAIM).write_text(str(Process.current()))
         return
     raise StorageError(f"{path} is being written by several processes at once: wait for them.")
+
+
+def _is_mine(temporary: Path) -> bool:
+    """Whether this process made a temporary folder, or an empty one: it may have been interrupted between making and claiming it."""
+    with suppress(OSError):
+        text = (temporary / CLAIM).read_text()
+        return not text or Process.parse(text) == Process.current()
+    with suppress(OSError):
+        return not any(temporary.iterdir())
+    return False
 
 
 def _holder(temporary: Path) -> Process | None:
