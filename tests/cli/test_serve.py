@@ -73,3 +73,10 @@ def test_a_port_in_use_is_one_clear_line(mtd, tmp_path):
     with serving(RunFolder(tmp_path)) as address:
         port = address.rstrip("/").rsplit(":", 1)[1]
         assert "in use" in mtd("serve", tmp_path, "--port", port, code=74).stderr
+
+
+def test_what_is_no_run_is_said_at_once(mtd, measurement, tmp_path):
+    """A measurement was waited for as if a run were to come."""
+    assert "it is a measurement" in mtd("serve", measurement, code=65).stderr
+    (tmp_path / "m.npy").touch()
+    assert "it is a file" in mtd("serve", tmp_path / "m.npy", code=65).stderr
