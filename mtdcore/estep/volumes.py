@@ -248,7 +248,7 @@ class Posteriors:
         self._likelihood, self._templates, self._xp = likelihood, templates, xp
         optics = likelihood.micrographs
         self._transfers = None if optics is None else optics.transfer
-        self._seen: tuple[int, Optics | None, list[Scores]] | None = None
+        self._seen: tuple[int, Transfer | None, list[Scores]] | None = None
 
     def __call__(self, tile: Tile) -> TilePosterior:
         """That of a tile."""
@@ -265,20 +265,20 @@ class Posteriors:
         copies = np.zeros(count if self._transfers is None else (count, _PROFILE))
         return _Sums(np.zeros((count, fine.basis.size)), copies, np.zeros(len(_NUMBERS)))
 
-    def _through(self, micrograph: int) -> tuple[Optics | None, list[Scores]]:
+    def _through(self, micrograph: int) -> tuple[Transfer | None, list[Scores]]:
         if self._transfers is None:
             return None, [one.scores(self._likelihood, 1.0, self._xp) for one in self._templates]
-        transfer = self._transfers[micrograph]
-        optics = [Optics.of(transfer, one.basis) for one in self._templates]
+        profile = self._transfers[micrograph]
+        through = [Transfer.of(profile, one.basis) for one in self._templates]
         scores = [
-            one.scores(self._likelihood, seen.factors, self._xp)
-            for one, seen in zip(self._templates, optics, strict=True)
+            one.scores(self._likelihood, transfer.factors, self._xp)
+            for one, transfer in zip(self._templates, through, strict=True)
         ]
-        return optics[0], scores
+        return through[0], scores
 
 
 @dataclass(frozen=True, eq=False)
-class Optics:
+class Transfer:
     """What one micrograph lets through of the templates.
 
     Attributes:
@@ -292,11 +292,11 @@ class Optics:
     constant: float
 
     @classmethod
-    def of(cls, transfer: np.ndarray, basis: Basis) -> Optics:
+    def of(cls, profile: np.ndarray, basis: Basis) -> Transfer:
         """Of (R,) factors as in :attr:`mtdcore.Micrographs.transfer`."""
-        at, fine = np.linspace(0.0, 0.5, len(transfer)), np.linspace(0.0, 0.5, _PROFILE)
-        squares = np.square(np.interp(fine, at, transfer))
-        return cls(np.interp(basis.lengths, at, transfer), squares, float(transfer[0]))
+        at, fine = np.linspace(0.0, 0.5, len(profile)), np.linspace(0.0, 0.5, _PROFILE)
+        squares = np.square(np.interp(fine, at, profile))
+        return cls(np.interp(basis.lengths, at, profile), squares, float(profile[0]))
 
 
 def _part(
@@ -322,7 +322,7 @@ class TilePosterior:
         bases: of the views, and of the coarse ones if there are any.
         scores: likewise.
         xp: array library that scores.
-        optics: what the micrograph lets through; None: everything.
+        transfer: what the micrograph lets through; None: everything.
     """
 
     def __init__(
@@ -332,9 +332,9 @@ class TilePosterior:
         bases: list[Basis],
         scores: list[Scores],
         xp: Any,
-        optics: Optics | None = None,
+        transfer: Transfer | None = None,
     ) -> None:
-        self.tile, self.likelihood, self.xp, self.optics = tile, likelihood, xp, optics
+        self.tile, self.likelihood, self.xp, self.transfer = tile, likelihood, xp, transfer
         self.scores = scores[0]
         values = np.asarray(tile.values)
         self.features = Features(values, bases[0], xp)
@@ -407,10 +407,10 @@ class TilePosterior:
             pixels,
             sites if self.local else 0,
             tile.total,
-            float(np.sum(copies)) * (1.0 if self.optics is None else self.optics.constant),
+            float(np.sum(copies)) * (1.0 if self.transfer is None else self.transfer.constant),
         ]
-        if self.optics is not None:
-            wide, copies = wide * self.optics.factors, copies[:, None] * self.optics.squares
+        if self.transfer is not None:
+            wide, copies = wide * self.transfer.factors, copies[:, None] * self.transfer.squares
         return _Sums(wide, copies, np.array(numbers, np.float64))
 
     def _everywhere(self, features: Features, scores: Scores) -> np.ndarray:
