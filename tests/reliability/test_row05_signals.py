@@ -1,6 +1,7 @@
 """SIGTERM, SIGINT and SIGUSR1 at any moment of ``mtd recover`` (row 5)."""
 
 import asyncio
+import functools
 import os
 import random
 import signal
@@ -227,6 +228,34 @@ def test_zarr_writes_nothing_after_its_caller_was_interrupted(monkeypatch, tmp_p
     shape = (1, 16 * store.CHUNK[0], 16 * store.CHUNK[1])
     with pytest.raises(KeyboardInterrupt):
         interrupted(store.creating(tmp_path / "m.zarr", shape, np.dtype("uint8"), {}), begun)
+    time.sleep(0.5)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("ome", [False, True])
+@pytest.mark.parametrize("step", ["get", "set"])
+def test_zarr_makes_no_folder_anew_when_its_caller_was_interrupted_at_the_start(
+    monkeypatch, tmp_path, step, ome
+):
+    """The first metadata are on their way in the thread of zarr while the caller removes the folder."""
+    store = mtdcore.data.zarr.store
+    act, begun = getattr(store.LocalStore, step), threading.Event()
+
+    async def slow(self, *request, **options):
+        begun.set()
+        await asyncio.sleep(0.2)
+        return await act(self, *request, **options)
+
+    monkeypatch.setattr(store.LocalStore, step, slow)
+    shape = (1, *store.CHUNK)
+    interrupt = functools.partial(signal.pthread_kill, threading.get_ident(), signal.SIGINT)
+    threading.Thread(target=lambda: begun.wait(30) and interrupt()).start()
+    with (
+        pytest.raises(KeyboardInterrupt),
+        store.creating(tmp_path / "m.zarr", shape, np.dtype("uint8"), {}, ome=ome),
+    ):
+        pytest.fail("the interruption came too late")
+    assert begun.is_set()
     time.sleep(0.5)
     assert not list(tmp_path.iterdir())
 

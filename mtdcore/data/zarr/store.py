@@ -27,30 +27,44 @@ CHUNK = (256, 1024)
 
 
 class _DigestingStore(WrapperStore[LocalStore]):
-    """A store that remembers the digest of every chunk it was given, and that can be told to take no more."""
+    """A store that remembers the digest of every chunk it was given, and that can be told to make nothing more."""
 
     def __init__(self, store: LocalStore) -> None:
         super().__init__(store)
         self.digests: dict[Index, int] = {}
-        self._given_up, self._writing = False, 0
+        self._given_up, self._at_work = False, 0
+
+    async def get(self, *request: Any, **options: Any) -> Any:
+        with self._working() as wanted:  # the first request makes the folder
+            return await super().get(*request, **options) if wanted else None
 
     async def set(self, key: str, value: Any, *rest: Any) -> None:
-        if self._given_up:
-            return
-        name, *place = key.split("/")
-        if name == "c":
-            self.digests[tuple(map(int, place))] = digest(value.to_bytes())
-        self._writing += 1
-        try:
+        with self._working() as wanted:
+            if not wanted:
+                return
+            name, *place = key.removeprefix(f"{LEVEL}/").split("/")
+            if name == "c":
+                self.digests[tuple(map(int, place))] = digest(value.to_bytes())
             await super().set(key, value, *rest)
-        finally:
-            self._writing -= 1
+
+    async def _open(self) -> None:
+        with self._working() as wanted:
+            if wanted:
+                await super()._open()
 
     def give_up(self) -> None:
-        """Write nothing any more. The thread of zarr goes on after its caller was interrupted, and makes folders anew."""
+        """Make nothing any more. The thread of zarr goes on after its caller was interrupted, and makes folders anew."""
         self._given_up = True
-        while self._writing:
+        while self._at_work:
             time.sleep(0.001)
+
+    @contextmanager
+    def _working(self) -> Iterator[bool]:
+        self._at_work += 1  # before the question: who gives up waits for whoever was told to go on
+        try:
+            yield not self._given_up
+        finally:
+            self._at_work -= 1
 
 
 @contextmanager
@@ -99,29 +113,29 @@ def creating(
     try:
         with making_folder(path, overwrite, inputs) as temporary:
             marked = {MARK: {}, **attributes}
-            if ome:
-                metadata = {"ome": multiscales(path.stem, pixel_size), **marked}
-                zarr.create_group(LocalStore(temporary), zarr_format=3, attributes=metadata)
-            folder = temporary / LEVEL if ome else temporary
-            store = _DigestingStore(LocalStore(folder))
-            array = zarr.create_array(
-                store,
-                shape=shape,
-                dtype=dtype,
-                chunks=(1, *(min(side, max(1, n)) for side, n in zip(CHUNK, shape[1:], strict=True))),
-                compressors=(*packers[compressor], Crc32cCodec()),
-                fill_value=0,
-                attributes={**({} if ome else marked), "digests": DIGESTS},
-                dimension_names=AXES if ome else ("micrograph", "row", "column"),
-                config={"write_empty_chunks": True},
-            )
+            store = _DigestingStore(LocalStore(temporary))
             try:
+                if ome:
+                    metadata = {"ome": multiscales(path.stem, pixel_size), **marked}
+                    zarr.create_group(store, zarr_format=3, attributes=metadata)
+                array = zarr.create_array(
+                    store,
+                    name=LEVEL if ome else None,
+                    shape=shape,
+                    dtype=dtype,
+                    chunks=(1, *(min(side, max(1, n)) for side, n in zip(CHUNK, shape[1:], strict=True))),
+                    compressors=(*packers[compressor], Crc32cCodec()),
+                    fill_value=0,
+                    attributes={**({} if ome else marked), "digests": DIGESTS},
+                    dimension_names=AXES if ome else ("micrograph", "row", "column"),
+                    config={"write_empty_chunks": True},
+                )
                 yield array, temporary
             except BaseException:
                 store.give_up()
                 raise
             grid = tuple(-(-n // c) for n, c in zip(array.shape, array.chunks, strict=True))
-            write_digests(folder, grid, store.digests)
+            write_digests(temporary / LEVEL if ome else temporary, grid, store.digests)
     except StorageError:
         raise
     except OSError as error:
