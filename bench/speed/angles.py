@@ -15,7 +15,7 @@ import time
 import numpy as np
 
 import mtdcore as mtd
-from mtdcore.em.defaults import coarse_views
+from mtdcore.em.plan.defaults import coarse_views
 from mtdcore.synthetic.glyphs import glyphs
 
 

@@ -1,1 +1,1 @@
-"""Expectation-maximisation: the loop, its starts, temperature, mini-batches, gauge and checkpoints."""
+"""Expectation-maximisation: the loop, its plan and starts, temperature, mini-batches, gauge and checkpoints."""

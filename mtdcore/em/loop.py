@@ -1,4 +1,4 @@
-"""The loop of expectation-maximisation and nothing else: it runs a :class:`mtdcore.em.defaults.Plan`."""
+"""The loop of expectation-maximisation and nothing else: it runs a :class:`mtdcore.em.plan.defaults.Plan`."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from ..model.rotations import in_plane
 from ..model.symmetry import invariant
 from ..mstep.noise import heard_noise
 from ..mstep.symmetry import symmetrised
-from .defaults import FEW, FILLED, KEPT, LISTENING, ROUNDS, Plan
 from .gauge.agreement import rivals, unrivalled
 from .gauge.centre import centred
 from .gauge.extent import spaced
 from .gauge.prior import Gauge
 from .gauge.scale import Scales
+from .plan.defaults import FEW, FILLED, KEPT, LISTENING, ROUNDS, Plan
 from .state import Candidate, EMState, IterationRecord, Recovery
 
 #: Relative change of the filter below which the noise is as before.

@@ -32,21 +32,12 @@ from .checks.arguments import (
     check_subpixel,
 )
 from .checks.doubts import doubt
-from .defaults import (
-    Box,
-    begin_likelihood,
-    begin_noise,
-    begin_offset,
-    begin_plan,
-    begin_state,
-    box_shape,
-    default_update,
-    views_of,
-)
 from .gauge.prior import Gauge
 from .loop import run
 from .online.batches import OnlineEM
-from .starts import Start
+from .plan.beginning import Box, begin_likelihood, begin_noise, begin_offset, begin_state, box_shape, views_of
+from .plan.defaults import begin_plan, default_update
+from .plan.starts import Start
 from .state import EMState, Recovery
 
 

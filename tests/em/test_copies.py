@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import mtdcore
-from mtdcore.em.defaults import views_of
+from mtdcore.em.plan.beginning import views_of
 from mtdcore.errors import ParameterError
 from mtdcore.model.symmetry import invariant, invariant_adjoint
 from mtdcore.mstep.symmetry import symmetrised

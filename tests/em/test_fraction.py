@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 import mtdcore as mtd
-from mtdcore.em.defaults import default_gauge, views_of
 from mtdcore.em.gauge.fraction import likeliest_fraction
 from mtdcore.em.gauge.prior import PriorGauge
+from mtdcore.em.plan.beginning import views_of
+from mtdcore.em.plan.defaults import default_gauge
 from mtdcore.model.priors import denoise
 from mtdcore.model.shifts import translate
 from mtdcore.mstep.updates import DenoisingUpdate

@@ -6,8 +6,8 @@ import pytest
 import mtdcore as mtd
 from mtdcore.data import open_measurement
 from mtdcore.data.noise import estimate_noise_std
-from mtdcore.em.defaults import views_of
 from mtdcore.em.gauge.extent import closest_separation, length
+from mtdcore.em.plan.beginning import views_of
 from mtdcore.errors import ParameterError
 from mtdcore.results.detections import detect
 from mtdcore.results.halves import half_recoveries, half_set_correlation

@@ -7,7 +7,8 @@ import pytest
 
 import mtdcore as mtd
 from mtdcore.data import ArrayMeasurement
-from mtdcore.em.defaults import coarse_views, views_of
+from mtdcore.em.plan.beginning import views_of
+from mtdcore.em.plan.defaults import coarse_views
 from mtdcore.errors import ParameterError
 from mtdcore.model.poses import Poses, on_whole_pixels
 from mtdcore.model.shifts import moved, shift_matrices, translate

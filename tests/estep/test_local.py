@@ -8,7 +8,7 @@ import pytest
 
 import mtdcore as mtd
 from mtdcore.data import ArrayMeasurement
-from mtdcore.em.defaults import coarse_views
+from mtdcore.em.plan.defaults import coarse_views
 from mtdcore.errors import ParameterError
 from mtdcore.model.views import extended
 from mtdcore.testing import assert_same_bits, assert_same_statistics

@@ -18,7 +18,7 @@ from mtdcore import (
     relative_error,
 )
 from mtdcore.em.checkpoint import load_checkpoint, save_checkpoint
-from mtdcore.em.starts import choose_starts
+from mtdcore.em.plan.starts import choose_starts
 from mtdcore.errors import ParameterError
 from mtdcore.model.likelihood.base import shares
 from mtdcore.model.rotations import Rotations

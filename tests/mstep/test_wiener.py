@@ -6,7 +6,7 @@ import pytest
 import mtdcore
 from mtdcore._base.numerics.fourier import radial_filter
 from mtdcore.data.preparation.fourier import filter_radially
-from mtdcore.em.starts import choose_starts
+from mtdcore.em.plan.starts import choose_starts
 from mtdcore.estep.statistics import Statistics
 from mtdcore.model.normal import Spectral
 from mtdcore.model.priors import FlatPrior

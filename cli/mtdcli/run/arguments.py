@@ -14,8 +14,8 @@ import mtdcore as mtd
 from mtdcore._base.cores import usable_cores
 from mtdcore._base.optional import optional
 from mtdcore._base.plugins import plugin
-from mtdcore.em.defaults import views_of
-from mtdcore.em.starts import Start
+from mtdcore.em.plan.beginning import views_of
+from mtdcore.em.plan.starts import Start
 from mtdcore.errors import ParameterError
 from mtdcore.mstep.wiener import WienerUpdate
 

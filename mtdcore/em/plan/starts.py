@@ -12,13 +12,13 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .._base.numerics.fourier import radial_filter
-from .._base.typing import plain
-from ..errors import ParameterError
-from ..model.likelihood import Likelihood
-from ..model.priors import Prior, is_flat
-from ..model.sampling import sample_prior
-from ..model.symmetry import invariant, order_of
+from ..._base.numerics.fourier import radial_filter
+from ..._base.typing import plain
+from ...errors import ParameterError
+from ...model.likelihood import Likelihood
+from ...model.priors import Prior, is_flat
+from ...model.sampling import sample_prior
+from ...model.symmetry import invariant, order_of
 
 Start: TypeAlias = Literal["random", "uniform", "samples", "blob", "faint", "several", "moments"]
 
