@@ -13,7 +13,8 @@ from mtdcore.em.volumes.recover import recover_volume
 from mtdcore.em.volumes.starts import rough_blob
 from mtdcore.em.volumes.state import load_volume_checkpoint, save_volume_checkpoint
 from mtdcore.errors import CheckpointError, ParameterError
-from mtdcore.estep.volumes import VolumeStatistics, volume_e_step
+from mtdcore.estep.volumes.expectation import volume_e_step
+from mtdcore.estep.volumes.statistics import VolumeStatistics
 from mtdcore.model.likelihood import WindowLikelihood
 from mtdcore.model.volumes import so3
 from mtdcore.model.volumes.grids import ball, moved, shifted
