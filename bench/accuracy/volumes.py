@@ -21,7 +21,9 @@ import numpy as np
 from mtdcore.data import open_measurement
 from mtdcore.em.volumes.plan import VolumePlan, default_separation, last_band
 from mtdcore.em.volumes.recover import recover_volume
-from mtdcore.estep.volumes import Search, VolumeStatistics, volume_e_step
+from mtdcore.estep.volumes.expectation import volume_e_step
+from mtdcore.estep.volumes.statistics import VolumeStatistics
+from mtdcore.estep.volumes.templates import Search
 from mtdcore.model.likelihood import WindowLikelihood
 from mtdcore.model.volumes.grids import ball, filtered, radii, shell_mean
 from mtdcore.model.volumes.projections import Projections

@@ -1,8 +1,8 @@
 """A Gaussian prior of volumes that the data themselves give: where density is, and how rough it is.
 
-``V = e u``: the envelope e falls outwards and says where density is to be expected, u is stationary with a variance per shell of
-frequency. As in regularised-likelihood refinement (Scheres, J. Struct. Biol. 180 (2012) 519) the power per shell follows from the
-data; the envelope adds what a mask does, without an edge.
+``V = e u``: the envelope e is the local strength of the last volume and says where density is to be expected, u is stationary with a
+variance per shell of frequency. As in regularised-likelihood refinement (Scheres, J. Struct. Biol. 180 (2012) 519) the power per shell
+follows from the data; the envelope adds what a mask does that hugs the particle, without an edge.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
-from ..model.volumes.grids import radial_mean, radii, shell_mean
+from ..model.volumes.grids import shell_mean
 from ..model.volumes.toeplitz import Toeplitz
 
 #: Least envelope inside the support: density may still appear where there is none yet.
 _LEAST = 0.1
 
-#: Weights of a ring and its neighbours in the smoothed envelope.
-_SMOOTHING = np.array([0.1, 0.2, 0.4, 0.2, 0.1])
+#: Width in boxes of the Gaussian that the local mean square is taken with: that of the residues of a protein that fills the box.
+_WIDTH = 0.05
 
 #: Least power of a shell, in units of the noise of the unregularised solution: smaller ones cannot be told from 0.
 _FIRST_FLOOR, _FLOOR = 0.05, 0.1
@@ -105,17 +106,15 @@ class EnvelopePrior:
 
 
 def envelope_of(volume: np.ndarray, support: np.ndarray) -> np.ndarray:
-    """Radial root mean square of a volume, smoothed, falling outwards, at most 1, at least 0.1 inside the support."""
-    radius = radii(len(volume))
-    rings = np.sqrt(radial_mean(volume**2 * support))
-    # Mirrored at the centre, held at the far end.
-    padded = np.concatenate([rings[2:0:-1], rings, rings[-1:], rings[-1:]])
-    smooth = np.convolve(padded, _SMOOTHING, "valid")
-    falling = np.maximum.accumulate(smooth[::-1])[::-1]
-    if not falling[0] > 0.0:
+    """Local root mean square of a volume, at most 1, at least 0.1 inside the support; of nothing the support."""
+    width = _WIDTH * len(volume)
+    near, seen = (gaussian_filter(x, width, mode="constant") for x in (volume**2 * support, support))
+    inside = support > 0
+    local = np.sqrt(np.divide(near, seen, out=np.zeros_like(near), where=inside))
+    largest = local.max()
+    if not largest > 0.0:
         return support
-    profile = np.maximum(falling / falling[0], _LEAST)
-    return np.asarray(np.interp(radius, np.arange(len(profile)), profile) * support)
+    return np.asarray(np.maximum(local / largest, _LEAST) * support)
 
 
 def _continued(power: np.ndarray, top: int) -> np.ndarray:

@@ -12,7 +12,8 @@ from mtdcore.errors import ParameterError
 from mtdcore.estep.local import local_sums
 from mtdcore.estep.residual import residual_spectrum
 from mtdcore.estep.statistics import Statistics
-from mtdcore.estep.volumes import Search, volume_e_step
+from mtdcore.estep.volumes.expectation import volume_e_step
+from mtdcore.estep.volumes.templates import Search
 from mtdcore.model.likelihood.amplitudes import FIRST, MOST, Amplitudes, learned_std
 from mtdcore.model.likelihood.records import likelihood_from_record, likelihood_record
 from mtdcore.results.detections import detect

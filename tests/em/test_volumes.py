@@ -13,7 +13,8 @@ from mtdcore.em.volumes.recover import recover_volume
 from mtdcore.em.volumes.starts import rough_blob
 from mtdcore.em.volumes.state import load_volume_checkpoint, save_volume_checkpoint
 from mtdcore.errors import CheckpointError, ParameterError
-from mtdcore.estep.volumes import VolumeStatistics, volume_e_step
+from mtdcore.estep.volumes.expectation import volume_e_step
+from mtdcore.estep.volumes.statistics import VolumeStatistics
 from mtdcore.model.likelihood import WindowLikelihood
 from mtdcore.model.volumes import so3
 from mtdcore.model.volumes.grids import ball, moved, shifted
@@ -91,7 +92,7 @@ def test_a_volume_behind_ctfs_comes_back_without_them():
     """Volumes once took no notice of CTFs, and nothing said so."""
     frequencies = np.linspace(0.0, 0.5, 65)
     ctf = np.abs(np.sin(np.array([30.0, 45.0, 60.0, 80.0])[:, None] * frequencies**2 + 0.1))
-    made = mtd.simulate_volume(chain(10), box_size=10, count=12, micrographs=4, snr=3.0, transfer=ctf, seed=1)
+    made = mtd.simulate_volume(chain(10), box_size=10, count=40, micrographs=4, snr=3.0, transfer=ctf, seed=1)
     plan = VolumePlan(
         10, iterations=12, last_band=0.4, first_views=60, last_views=150, coarse_views=50, cooling=0.0
     )

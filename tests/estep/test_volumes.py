@@ -9,9 +9,10 @@ import pytest
 
 from mtdcore.data import open_measurement
 from mtdcore.errors import ParameterError
-from mtdcore.estep import volumes
 from mtdcore.estep.backends import get_backend
-from mtdcore.estep.volumes import Search, volume_cut, volume_e_step, with_views
+from mtdcore.estep.volumes import expectation
+from mtdcore.estep.volumes.expectation import volume_cut, volume_e_step, with_views
+from mtdcore.estep.volumes.templates import Search
 from mtdcore.model.filters.optics import Micrographs
 from mtdcore.model.likelihood import WindowLikelihood
 from mtdcore.model.volumes import so3
@@ -128,7 +129,7 @@ def test_copies_under_a_mask_are_left_out():
 
 
 def test_parts_and_executors_give_the_whole(monkeypatch):
-    monkeypatch.setattr(volumes, "_TILE_PIXELS", 0)
+    monkeypatch.setattr(expectation, "_TILE_PIXELS", 0)
     views, volume = Projections(SIDE, 40, band=0.42), chain(SIDE).volume(SIDE)
     source, model = open_measurement(micrographs()), likelihood(views)
     whole = volume_e_step(source, volume, model, Search(views))

@@ -12,7 +12,7 @@ from mtdcore.model.volumes.projections import Projections
 from mtdcore.mstep.envelope import EnvelopePrior, envelope_of
 from mtdcore.mstep.volumes import VolumeUpdate, half_quadratic, noise_level, solve
 from mtdcore.results.volumes import cosine, shape_correlation
-from mtdcore.synthetic.volumes import chain
+from mtdcore.synthetic.volumes import Gaussians, chain
 
 SIDE, SIGMA = 12, 0.5
 
@@ -132,14 +132,20 @@ def test_half_quadratic_steps_settle_where_a_gaussian_prior_says():
     np.testing.assert_allclose(normal(volume) + pull * volume, right, atol=1e-3 * np.abs(right).max())
 
 
-def test_the_envelope_falls_outwards():
-    volume = chain(SIDE).volume(SIDE)
-    envelope = envelope_of(volume, ball(SIDE))
-    middle = SIDE // 2
-    line = envelope[middle, middle, middle:]
+def test_the_envelope_follows_the_density():
+    """A dumbbell: high at both ends, low beside its waist at the same distance from the centre."""
+    two = Gaussians.of(np.array([[-4.0, 0.0, 0.0], [4.0, 0.0, 0.0]]), 1.0)
+    envelope, middle = envelope_of(two.volume(SIDE), ball(SIDE)), SIDE // 2
+    inside = ball(SIDE) == 1
     assert envelope.max() == pytest.approx(1.0)
-    assert (np.diff(line) <= 1e-12).all()
-    assert envelope[ball(SIDE) == 1].min() >= 0.1
+    assert min(envelope[middle, middle, middle + 4], envelope[middle, middle, middle - 4]) > 0.9
+    assert envelope[middle, middle + 4, middle] == envelope[inside].min() == pytest.approx(0.1)
+    assert (envelope[ball(SIDE) == 0] == 0).all()
+
+
+def test_the_envelope_has_no_scale_and_nothing_shows_the_support():
+    volume = chain(SIDE).volume(SIDE)
+    np.testing.assert_allclose(envelope_of(-7.0 * volume, ball(SIDE)), envelope_of(volume, ball(SIDE)))
     np.testing.assert_array_equal(envelope_of(np.zeros_like(volume), ball(SIDE)), ball(SIDE))
 
 

@@ -8,7 +8,7 @@ from mtdcore.data.micrographs.star import read_star
 from mtdcore.em.volumes.plan import VolumePlan
 from mtdcore.em.volumes.recover import recover_volume
 from mtdcore.errors import InputError, ParameterError, StorageError
-from mtdcore.estep.volumes import Search
+from mtdcore.estep.volumes.templates import Search
 from mtdcore.model.likelihood import WindowLikelihood
 from mtdcore.model.volumes import so3
 from mtdcore.model.volumes.grids import ball

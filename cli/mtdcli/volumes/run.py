@@ -15,7 +15,7 @@ from mtdcore._base.files import write_whole
 from mtdcore.em.checkpoint import fingerprint
 from mtdcore.em.volumes.recover import recover_volume
 from mtdcore.em.volumes.state import VolumeRecord, VolumeState, load_volume_checkpoint, save_volume_checkpoint
-from mtdcore.estep.volumes import Search
+from mtdcore.estep.volumes.templates import Search
 from mtdcore.model.volumes import so3
 from mtdcore.model.volumes.maps import read_map
 from mtdcore.model.volumes.projections import Projections

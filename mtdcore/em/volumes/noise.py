@@ -114,7 +114,7 @@ class Suspicion:
         """Whether what copies leave departs from white by more than the root of what it did with them in it.
 
         Args:
-            pictures: what they leave, see :func:`mtdcore.estep.volumes.left_over`.
+            pictures: what they leave, see :func:`mtdcore.estep.volumes.residual.left_over`.
             box_size: L.
             band: frequency limit so far, cycles per pixel.
         """

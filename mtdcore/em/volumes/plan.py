@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...errors import ParameterError
-from ...estep.volumes import Search
+from ...estep.volumes.templates import Search
 from ...model.volumes import so3
 from ...model.volumes.projections import Projections
 

@@ -17,15 +17,10 @@ from ...data.derived import without_offset
 from ...data.noise import default_expected_count, excess_energy
 from ...errors import ParameterError
 from ...estep.expectation import check_box_fits
-from ...estep.volumes import (
-    Search,
-    VolumeStatistics,
-    check_alike,
-    left_over,
-    volume_cut,
-    volume_e_step,
-    with_views,
-)
+from ...estep.volumes.expectation import check_alike, volume_cut, volume_e_step, with_views
+from ...estep.volumes.residual import left_over
+from ...estep.volumes.statistics import VolumeStatistics
+from ...estep.volumes.templates import Search
 from ...model.filters.optics import Micrographs
 from ...model.likelihood import WindowLikelihood
 from ...model.priors import Prior

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...data import Measurement
 from ...drawing.overview import Plotted, volume_overview
-from ...estep.volumes import VolumeStatistics
+from ...estep.volumes.statistics import VolumeStatistics
 from ...model.filters.optics import Micrographs
 from ...model.likelihood import WindowLikelihood
 from ...model.volumes.maps import write_map

@@ -87,12 +87,6 @@ def spherical_mean(volume: np.ndarray) -> np.ndarray:
     return np.asarray((1.0 - part) * mean[low] + part * mean[low + 1])
 
 
-def radial_mean(values: np.ndarray) -> np.ndarray:
-    """(n,) mean of the values whose distance from the centre rounds to 0, 1, ... voxels."""
-    ring = np.rint(radii(len(values))).astype(np.int64).ravel()
-    return np.asarray(np.bincount(ring, values.ravel()) / np.bincount(ring))
-
-
 def _spread(low: np.ndarray, part: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:
     below = np.bincount(low.ravel(), ((1.0 - part) * values).ravel(), size)
     above = np.bincount(low.ravel() + 1, (part * values).ravel(), size)

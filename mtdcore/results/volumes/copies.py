@@ -13,7 +13,9 @@ from scipy.ndimage import uniform_filter
 from ...data import Measurement, open_measurement
 from ...data.micrographs.star import write_star
 from ...errors import ParameterError
-from ...estep.volumes import Posteriors, Search, check_alike, templates_of, volume_cut, with_views
+from ...estep.volumes.expectation import check_alike, volume_cut, with_views
+from ...estep.volumes.posterior import Posteriors
+from ...estep.volumes.templates import Search, templates_of
 from ...model.likelihood import WindowLikelihood
 from ...model.volumes import so3
 

@@ -10,7 +10,7 @@ from ...data import Measurement, MeasurementLike, open_measurement
 from ...em.gauge.agreement import ABOUT, ALIKE
 from ...em.volumes.recover import recover_volume
 from ...em.volumes.recovery import VolumeRecovery
-from ...estep.volumes import volume_e_step
+from ...estep.volumes.expectation import volume_e_step
 from ..halves import HalfMeasurement
 from ..nulls import Null, null_like
 from ..verdict import Verdict, told

@@ -1,0 +1,99 @@
+"""The E-step over a measurement: sums are kept in the basis of the templates, and taken back to the volume once."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ..._base.summing import map_sum
+from ...data import Measurement
+from ...data.tiles import TileGeometry
+from ...errors import ParameterError
+from ...model.likelihood import WindowLikelihood
+from ...model.volumes.projections import Projections
+from .posterior import Posteriors
+from .statistics import BasisSums, VolumeStatistics
+from .templates import Search, Templates, templates_of
+
+#: Side of the tiles in pixels read.
+_TILE_PIXELS = 1024
+
+
+def volume_e_step(
+    measurement: Measurement,
+    volume: np.ndarray,
+    likelihood: WindowLikelihood,
+    search: Search,
+    executor: Executor | None = None,
+    xp: Any = np,
+) -> VolumeStatistics:
+    """Score every view at every corner and sum up what the M-step needs.
+
+    Corners whose window holds an invalid pixel hold no copy.
+
+    Args:
+        measurement: the pixels, or a part of them.
+        volume: (L, L, L) current estimate.
+        likelihood: noise level, count, separation and the transfers of the micrographs; bound to the measurement here.
+        search: the views.
+        executor: runs parts of the measurement elsewhere, with the same bits.
+        xp: array library that scores.
+
+    Raises:
+        ParameterError: a volume or a likelihood of another box than the views, copies that differ in amplitude, or micrographs that
+            differ in more than their transfer.
+    """
+    views = search.views
+    if volume.shape != views.target_shape or likelihood.box_size != views.box_size:
+        raise ParameterError(
+            f"volume, likelihood and views should have one box; got {volume.shape}, {likelihood.box_size} and {views!r}."
+        )
+    check_alike(likelihood)
+    bound = likelihood.bind(measurement.shape)
+    cut, templates = volume_cut(bound), templates_of(volume, search)
+    work = partial(_part, cut=cut, likelihood=bound, templates=templates, xp=xp)
+    parts = measurement.split(max(1, measurement.tile_count(cut)))
+    total = map_sum(work, parts, executor)
+    right = views.adjoint(templates[0].basis.images(total.wide))
+    return VolumeStatistics(right, views.normal(total.copies), *total.numbers.tolist())
+
+
+def check_alike(likelihood: WindowLikelihood) -> None:
+    """Raise ParameterError where copies differ in amplitude, or micrographs in noise, which scores of thousands of views do not know."""
+    if likelihood.amplitudes is not None:
+        raise ParameterError(
+            f"copies of a volume have one amplitude; got a likelihood with amplitude_std {likelihood.amplitude_std}: give one with 0."
+        )
+    optics = likelihood.micrographs
+    if optics is not None and (np.ptp(optics.noise_ratio) > 1e-9 or np.ptp(optics.count_share) > 1e-9):
+        raise ParameterError(
+            "micrographs of a volume differ in their transfer alone; got other noise levels or counts: give equal ones."
+        )
+
+
+def volume_cut(likelihood: WindowLikelihood) -> TileGeometry:
+    """The cut of a measurement into tiles."""
+    return likelihood.geometry.enlarged(_TILE_PIXELS)
+
+
+def with_views(likelihood: WindowLikelihood, views: Projections) -> WindowLikelihood:
+    """The same model with the views of one E-step."""
+    return replace(likelihood, views=views)
+
+
+def _part(
+    measurement: Measurement,
+    cut: TileGeometry,
+    likelihood: WindowLikelihood,
+    templates: list[Templates],
+    xp: Any,
+) -> BasisSums:
+    posterior = Posteriors(likelihood, templates, xp)
+    total = posterior.nothing()
+    for tile in measurement.tiles(cut):
+        total = total + posterior(tile).sums()
+    return total

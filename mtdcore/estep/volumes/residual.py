@@ -1,0 +1,36 @@
+"""What the copies leave of a measurement: where the model is right, noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+import numpy as np
+
+from ...data import Measurement
+from ...model.likelihood import WindowLikelihood
+from .expectation import volume_cut, with_views
+from .posterior import Posteriors
+from .templates import Search, templates_of
+
+
+def left_over(
+    measurement: Measurement, volume: np.ndarray, likelihood: WindowLikelihood, search: Search, tiles: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """What the copies leave of some tiles, spread over the measurement: float64 pixels that owned corners alone reach, and which are valid.
+
+    Args:
+        measurement: the pixels.
+        volume: (L, L, L) current estimate.
+        likelihood: noise level, count and separation.
+        search: the views.
+        tiles: largest number of tiles.
+    """
+    bound = with_views(likelihood, search.views).bind(measurement.shape)
+    cut, posterior = volume_cut(bound), Posteriors(bound, templates_of(volume, search))
+    for part in measurement.split(min(measurement.tile_count(cut), tiles)):
+        for tile in islice(part.tiles(cut), 1):
+            rest = tile.values - posterior(tile).explained()
+            reached = tuple(slice(s.start + bound.box_size - 1, s.stop) for s in tile.owned)
+            valid = np.ones(rest.shape, bool) if tile.valid is None else np.asarray(tile.valid)
+            yield rest[reached], valid[reached]

@@ -1,0 +1,80 @@
+"""The views of one E-step, their templates in a basis of the band, and what a micrograph lets through of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...model.likelihood import WindowLikelihood
+from ...model.volumes.projections import Projections
+from ..backends.matrix import Basis, Scores
+
+#: Frequencies that the squares of a transfer are kept at: between two of them, oscillating CTFs are nearly straight.
+PROFILE = 257
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """Views of one E-step with their templates.
+
+    Attributes:
+        views: all that are scored.
+        coarse: fewer, that find the places; None: all are scored everywhere.
+    """
+
+    views: Projections
+    coarse: Projections | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Templates:
+    """Templates of one set of views in a basis of their band.
+
+    Attributes:
+        basis: that they lie in.
+        coefficients: (T, r) float64.
+    """
+
+    basis: Basis
+    coefficients: np.ndarray
+
+    @classmethod
+    def of(cls, views: Projections, volume: np.ndarray) -> Templates:
+        """Projections of a volume."""
+        basis = Basis(views.box_size, views.band)
+        return cls(basis, basis.coefficients(np.asarray(views.apply(volume))))
+
+    def scores(self, likelihood: WindowLikelihood, factors: np.ndarray | float, xp: Any) -> Scores:
+        """Scores of the templates, times (r,) factors."""
+        log_prior = likelihood.log_activity - math.log(len(self.coefficients))
+        return Scores(self.coefficients * factors, likelihood.noise_std, log_prior, xp)
+
+
+def templates_of(volume: np.ndarray, search: Search) -> list[Templates]:
+    """The templates of a search, the fine ones first."""
+    return [Templates.of(views, volume) for views in (search.views, search.coarse) if views is not None]
+
+
+@dataclass(frozen=True, eq=False)
+class Transfer:
+    """What one micrograph lets through of the templates.
+
+    Attributes:
+        factors: (r,) of each function of their basis.
+        squares: (R,) at frequencies evenly spaced from 0 to 1/2 cycles per pixel.
+        constant: of frequency 0.
+    """
+
+    factors: np.ndarray
+    squares: np.ndarray
+    constant: float
+
+    @classmethod
+    def of(cls, profile: np.ndarray, basis: Basis) -> Transfer:
+        """Of (R,) factors as in :attr:`mtdcore.Micrographs.transfer`."""
+        at, fine = np.linspace(0.0, 0.5, len(profile)), np.linspace(0.0, 0.5, PROFILE)
+        squares = np.square(np.interp(fine, at, profile))
+        return cls(np.interp(basis.lengths, at, profile), squares, float(profile[0]))
