@@ -20,7 +20,7 @@ from functools import partial
 from typing import cast
 
 import numpy as np
-from array_api_compat import device
+from array_api_compat import array_namespace, device
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.ndimage import maximum_filter
 
@@ -57,13 +57,17 @@ class Search:
         backend: scores them.
         templates: (T, L, L) of the backend's library.
         few: (t, L, L) templates of the coarse views; None: all are scored everywhere.
-        coarse: views of each class that the coarse set was asked for; None as ``few``.
+        coarse: the coarse views, as the likelihood has them; None as ``few``.
+        whole: (n,) int64, the templates on whole pixels, which tiles without places get.
+        complete: whether the coarse views are those, all of them.
     """
 
     backend: Backend
     templates: Array
     few: Array | None = None
-    coarse: int | None = None
+    coarse: Views | None = None
+    whole: np.ndarray | None = None
+    complete: bool = False
 
     @classmethod
     def of(cls, backend: Backend, target: Array, likelihood: Likelihood, coarse: int | None) -> Search:
@@ -72,12 +76,14 @@ class Search:
         templates = views.apply(target)
         if coarse is None or not likelihood.localises or coarse * views.classes >= views.count:
             return cls(backend, templates)
-        around = views.coarse(coarse)
-        return (
-            cls(backend, templates)
-            if around is None
-            else cls(backend, templates, around.apply(target), coarse)
-        )
+        whole = Poses.of(views).whole
+        if coarse * views.classes >= len(whole):
+            few = _taken(templates, whole)
+            return cls(backend, templates, few, on_whole_pixels(likelihood.views), whole, complete=True)
+        around, named = views.coarse(coarse), likelihood.views.coarse(coarse)
+        if around is None or named is None:
+            return cls(backend, templates)
+        return cls(backend, templates, around.apply(target), named, whole)
 
     def through(self, transfer: np.ndarray | None) -> Search:
         """As a micrograph with this transfer, (R,), shows the templates."""
@@ -100,31 +106,40 @@ class Search:
 
     def _locally(self, tile: Tile, likelihood: Likelihood) -> TemplateSums:
         likelihood = cast(WindowLikelihood, likelihood)  # it localises, see Search.of
-        coarse = replace(likelihood, views=cast(Views, likelihood.views.coarse(cast(int, self.coarse))))
+        coarse = replace(likelihood, views=cast(Views, self.coarse))
         log_odds = self.backend.log_odds(tile, self.few, coarse).astype(np.float64)
-        places = find_places(log_odds, likelihood, tile.owned, _LARGEST_SHARE, _NEGLECTED)
-        if places is None:
-            return _on_whole_pixels(tile, self.templates, likelihood, self.backend)
-        return local_sums(tile, log_odds, places, self.templates, likelihood, self.backend)
+        log_norm = log_partition(log_odds, likelihood)
+        places = find_places(log_odds, likelihood, tile.owned, _LARGEST_SHARE, _NEGLECTED, log_norm)
+        if places is not None:
+            return local_sums(tile, log_odds, places, self.templates, likelihood, self.backend)
+        if self.complete:  # scored already
+            return self._spread(self.backend.project(tile, self.few, coarse, log_norm[tile.owned]))
+        return self._on_whole_pixels(tile, likelihood)
+
+    def _on_whole_pixels(self, tile: Tile, likelihood: WindowLikelihood) -> TemplateSums:
+        """Sums of a tile over the templates on whole pixels, those of the others being zero."""
+        whole = cast(np.ndarray, self.whole)
+        if len(whole) == likelihood.templates:
+            return self.backend.accumulate([tile], self.templates, likelihood)
+        model = replace(likelihood, views=on_whole_pixels(likelihood.views))
+        return self._spread(self.backend.accumulate([tile], _taken(self.templates, whole), model))
+
+    def _spread(self, sums: TemplateSums) -> TemplateSums:
+        """Sums over the templates on whole pixels as sums over all."""
+        xp, whole = self.backend.xp, cast(np.ndarray, self.whole)
+        chosen = self.backend.asarray(np.eye(self.templates.shape[0])[:, whole])
+
+        def spread(frames: Array) -> Array:
+            flat = xp.reshape(frames, (len(whole), -1))
+            return xp.reshape(chosen @ flat, (chosen.shape[0], *frames.shape[1:]))
+
+        return sums.moved(spread)
 
 
-def _on_whole_pixels(
-    tile: Tile, templates: Array, likelihood: WindowLikelihood, backend: Backend
-) -> TemplateSums:
-    """Sums of a tile over the templates on whole pixels, those of the others being zero."""
-    whole, views = Poses.of(likelihood.views).whole, on_whole_pixels(likelihood.views)
-    if len(whole) == likelihood.templates:
-        return backend.accumulate([tile], templates, likelihood)
-    xp = backend.xp
-    at = xp.asarray(whole, device=device(templates))
-    sums = backend.accumulate([tile], xp.take(templates, at, axis=0), replace(likelihood, views=views))
-    chosen = backend.asarray(np.eye(likelihood.templates)[:, whole])
-
-    def spread(frames: Array) -> Array:
-        flat = xp.reshape(frames, (len(whole), -1))
-        return xp.reshape(chosen @ flat, (likelihood.templates, *frames.shape[1:]))
-
-    return replace(sums, backprojection=spread(sums.backprojection), coverage=spread(sums.coverage))
+def _taken(templates: Array, chosen: np.ndarray) -> Array:
+    """Some of the templates, by number."""
+    xp = array_namespace(templates)
+    return xp.take(templates, xp.asarray(chosen, device=device(templates)), axis=0)
 
 
 def find_places(
@@ -133,6 +148,7 @@ def find_places(
     counted: tuple[slice, slice],
     largest_share: float,
     neglected: float,
+    log_norm: np.ndarray | None = None,
 ) -> np.ndarray | None:
     """Corners that hold all but a small share of the posterior, and their neighbours.
 
@@ -142,15 +158,21 @@ def find_places(
         counted: corners whose copies count.
         largest_share: of places among all corners, above which the posterior is not sharp.
         neglected: expected copies elsewhere, per copy found or per tile, above which it is not.
+        log_norm: (P, Q) float64, :func:`log_partition` of the log-odds; None: not known yet.
 
     Returns:
         (P, Q) bool; None if the posterior is not sharp.
     """
-    mass = np.exp(log_odds - log_partition(log_odds, likelihood))
-    places = maximum_filter(mass > _MASS, size=2 * _REACH + 1, mode="constant")
-    mass, found = mass[counted], places[counted]
+    log_mass = log_odds - (log_partition(log_odds, likelihood) if log_norm is None else log_norm)
+    likely, most = log_mass > math.log(_MASS), largest_share * log_mass.size
+    if np.count_nonzero(likely) > most:  # so are their neighbours then
+        return None
+    places = maximum_filter(likely, size=2 * _REACH + 1, mode="constant")
+    if np.count_nonzero(places) > most:
+        return None
+    mass, found = np.exp(log_mass[counted]), places[counted]
     sharp = mass[~found].sum() <= neglected * max(1.0, mass.sum())
-    return places if sharp and places.sum() <= largest_share * places.size else None
+    return places if sharp else None
 
 
 def local_sums(
