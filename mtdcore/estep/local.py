@@ -17,12 +17,12 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from typing import cast
 
 import numpy as np
 from array_api_compat import array_namespace, device
 from numpy.lib.stride_tricks import sliding_window_view
-from scipy.ndimage import maximum_filter
 
 from .._base.numerics.fourier import radial_filter
 from .._base.typing import Array
@@ -167,12 +167,21 @@ def find_places(
     likely, most = log_mass > math.log(_MASS), largest_share * log_mass.size
     if np.count_nonzero(likely) > most:  # so are their neighbours then
         return None
-    places = maximum_filter(likely, size=2 * _REACH + 1, mode="constant")
+    places = _widened(likely)
     if np.count_nonzero(places) > most:
         return None
     mass, found = np.exp(log_mass[counted]), places[counted]
     sharp = mass[~found].sum() <= neglected * max(1.0, mass.sum())
     return places if sharp else None
+
+
+def _widened(corners: np.ndarray) -> np.ndarray:
+    """Those of few corners and their neighbours; (P, Q) bool both."""
+    wide = np.zeros([n + 2 * _REACH for n in corners.shape], bool)
+    rows, columns = np.nonzero(corners)
+    for down, right in product(range(2 * _REACH + 1), repeat=2):
+        wide[rows + down, columns + right] = True
+    return wide[_REACH:-_REACH, _REACH:-_REACH]
 
 
 def local_sums(
