@@ -116,6 +116,30 @@ class Search:
             return self._spread(self.backend.project(tile, self.few, coarse, log_norm[tile.owned]))
         return self._on_whole_pixels(tile, likelihood)
 
+    def weights(self, tile: Tile, likelihood: WindowLikelihood) -> tuple[np.ndarray, np.ndarray] | None:
+        """Posterior of the owned corners of a tile, times amplitudes and times their squares, zero but at places; None: there are none.
+
+        Returns:
+            Two (T, owned rows, owned columns) float64 arrays, the same one where amplitudes are all 1.
+        """
+        if self.few is None or self.coarse is None:
+            return None
+        coarse = replace(likelihood, views=self.coarse)
+        log_odds = self.backend.log_odds(tile, self.few, coarse).astype(np.float64)
+        log_norm = log_partition(log_odds, likelihood)
+        places = find_places(log_odds, likelihood, tile.owned, _LARGEST_SHARE, _NEGLECTED, log_norm)
+        if places is None:
+            return None
+        found = _AtPlaces.of(tile, log_odds, places, self.templates, likelihood, self.backend)
+
+        def spread(weights: Array) -> np.ndarray:
+            every = np.zeros((likelihood.templates, *places.shape))
+            every[:, places] = self.backend.to_host(weights)
+            return every[(slice(None), *tile.owned)]
+
+        first = spread(found.first)
+        return first, first if found.second is found.first else spread(found.second)
+
     def _on_whole_pixels(self, tile: Tile, likelihood: WindowLikelihood) -> TemplateSums:
         """Sums of a tile over the templates on whole pixels, those of the others being zero."""
         whole = cast(np.ndarray, self.whole)
@@ -204,28 +228,10 @@ def local_sums(
         backend: gives the array library.
     """
     xp, pixels = backend.xp, math.prod(likelihood.frame_shape)
-    windows = _Windows.cut(tile, places, likelihood, backend)
-    gain, energy = windows.gains(templates, likelihood, backend)
-    at_angles = _log_odds(gain, energy, likelihood, backend)
-    peak = xp.max(at_angles, axis=1)
-    at_places = peak + xp.log(xp.sum(xp.exp(at_angles - peak[:, None]), axis=1))
-    log_odds = log_odds.copy()
-    log_odds[places] = backend.to_host(at_places)
-    log_norm = log_partition(log_odds, likelihood)
-    owned = np.zeros_like(places)
-    owned[tile.owned] = True
-    # places that another tile owns have competed, and count there
-    shrink = np.where(owned[places], -log_norm[places], -np.inf)
-    weights = xp.matrix_transpose(xp.exp(at_angles + backend.asarray(shrink)[:, None]))
-    mass = xp.sum(weights, axis=1)
-    first, second, sums = weights, weights, None
-    if likelihood.amplitudes is not None:
-        variance = likelihood.noise_std**2
-        first, second = (
-            weights * xp.matrix_transpose(likelihood.amplitudes.moment(n, gain / variance, energy / variance))
-            for n in (1, 2)
-        )
-        sums = float(xp.sum(first)), float(xp.sum(second))
+    found = _AtPlaces.of(tile, log_odds, places, templates, likelihood, backend)
+    windows, first, second = found.windows, found.first, found.second
+    mass = xp.sum(found.weights, axis=1)
+    sums = None if likelihood.amplitudes is None else (float(xp.sum(first)), float(xp.sum(second)))
     frame = (likelihood.templates, *likelihood.frame_shape)
     covered = (
         xp.broadcast_to(xp.sum(second, axis=1)[:, None], (mass.shape[0], pixels))
@@ -235,12 +241,64 @@ def local_sums(
     return window_sums(
         tile,
         likelihood,
-        float(log_norm[tile.owned].sum()),
+        float(found.log_norm[tile.owned].sum()),
         xp.reshape(first @ windows.pixels, frame),
         xp.reshape(covered, frame) + 0.0,
         backend.to_host(mass),
         amplitudes=sums,
     )
+
+
+@dataclass(frozen=True)
+class _AtPlaces:
+    """The posterior at n places.
+
+    Attributes:
+        windows: there.
+        log_norm: (P, Q) float64, log(1 + S) at the corners.
+        weights: (T, n) of the backend's library, 0 at places that another tile owns.
+        first: the same times the amplitude.
+        second: the same times its square.
+    """
+
+    windows: _Windows
+    log_norm: np.ndarray
+    weights: Array
+    first: Array
+    second: Array
+
+    @classmethod
+    def of(
+        cls,
+        tile: Tile,
+        log_odds: np.ndarray,
+        places: np.ndarray,
+        templates: Array,
+        likelihood: WindowLikelihood,
+        backend: Backend,
+    ) -> _AtPlaces:
+        """Of all templates; arguments as in :func:`local_sums`."""
+        xp, windows = backend.xp, _Windows.cut(tile, places, likelihood, backend)
+        gain, energy = windows.gains(templates, likelihood, backend)
+        at_angles = _log_odds(gain, energy, likelihood, backend)
+        peak = xp.max(at_angles, axis=1)
+        at_places = peak + xp.log(xp.sum(xp.exp(at_angles - peak[:, None]), axis=1))
+        log_odds = log_odds.copy()
+        log_odds[places] = backend.to_host(at_places)
+        log_norm = log_partition(log_odds, likelihood)
+        owned = np.zeros_like(places)
+        owned[tile.owned] = True
+        # places that another tile owns have competed, and count there
+        shrink = np.where(owned[places], -log_norm[places], -np.inf)
+        weights = xp.matrix_transpose(xp.exp(at_angles + backend.asarray(shrink)[:, None]))
+        if likelihood.amplitudes is None:
+            return cls(windows, log_norm, weights, weights, weights)
+        variance = likelihood.noise_std**2
+        first, second = (
+            weights * xp.matrix_transpose(likelihood.amplitudes.moment(n, gain / variance, energy / variance))
+            for n in (1, 2)
+        )
+        return cls(windows, log_norm, weights, first, second)
 
 
 def _log_odds(gain: Array, energy: Array, likelihood: WindowLikelihood, backend: Backend) -> Array:
