@@ -42,6 +42,10 @@ _MASS = 1e-4
 #: Largest expected number of copies left out of a tile, per copy found in it or per tile.
 _NEGLECTED = 1e-3
 
+#: The same where copies differ in amplitude: noise looks like faint copies all over, of which no place is certain. With the limit of copies that
+#: are alike hardly a tile was ever sharp, and copies between pixels stayed on whole ones.
+_FAINT = 0.05
+
 #: Around a corner found with a coarse angle, places reach this far: the right angle may suit a neighbour.
 _REACH = 1
 
@@ -109,7 +113,7 @@ class Search:
         coarse = replace(likelihood, views=cast(Views, self.coarse))
         log_odds = self.backend.log_odds(tile, self.few, coarse).astype(np.float64)
         log_norm = log_partition(log_odds, likelihood)
-        places = find_places(log_odds, likelihood, tile.owned, _LARGEST_SHARE, _NEGLECTED, log_norm)
+        places = _places(log_odds, log_norm, likelihood, tile)
         if places is not None:
             return local_sums(tile, log_odds, places, self.templates, likelihood, self.backend)
         if self.complete:  # scored already
@@ -127,7 +131,7 @@ class Search:
         coarse = replace(likelihood, views=self.coarse)
         log_odds = self.backend.log_odds(tile, self.few, coarse).astype(np.float64)
         log_norm = log_partition(log_odds, likelihood)
-        places = find_places(log_odds, likelihood, tile.owned, _LARGEST_SHARE, _NEGLECTED, log_norm)
+        places = _places(log_odds, log_norm, likelihood, tile)
         if places is None:
             return None
         found = _AtPlaces.of(tile, log_odds, places, self.templates, likelihood, self.backend)
@@ -164,6 +168,14 @@ def _taken(templates: Array, chosen: np.ndarray) -> Array:
     """Some of the templates, by number."""
     xp = array_namespace(templates)
     return xp.take(templates, xp.asarray(chosen, device=device(templates)), axis=0)
+
+
+def _places(
+    log_odds: np.ndarray, log_norm: np.ndarray, likelihood: WindowLikelihood, tile: Tile
+) -> np.ndarray | None:
+    """See :func:`find_places`."""
+    neglected = _NEGLECTED if likelihood.amplitudes is None else _FAINT
+    return find_places(log_odds, likelihood, tile.owned, _LARGEST_SHARE, neglected, log_norm)
 
 
 def find_places(

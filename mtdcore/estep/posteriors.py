@@ -50,7 +50,7 @@ class Posterior:
 
     def amplitudes(self, tile: Tile) -> tuple[np.ndarray, np.ndarray]:
         """Weights times amplitudes, and times their squares (window model); of views between pixels by local search where that may be."""
-        alone, templates = self.seen(tile.micrograph)
+        alone, _ = self.seen(tile.micrograph)
         whole = on_whole_pixels(alone.views).count
         if whole < alone.templates:
             search = Search.of(self._backend, self._target, alone, whole // alone.classes)
