@@ -7,7 +7,7 @@ are no targets. Amplitudes are log-normal of mean 1 with a standard deviation of
 with amplitudes whose spread is learned, both. Means over the runs (each another glyph, other places, other noise) of E_s, also over
 shifts by fractions of a pixel (E_f: what the sub-pixel model leaves to choose), the same two against the mean copy (of 13 amplitudes the mean is
 off by a sixth, which the data cannot tell from a stronger target), copies found, evidence in nats, seconds of CPU, and of the detected copies
-the root mean square distance from their true places, in pixels, in the frame of E_f. Of amplitudes the spread that was learned, that of those drawn
+the root mean square distance from their true places, in pixels, in the frame of E_f: with the recovered target, and with the true one. Of amplitudes the spread that was learned, that of those drawn
 about their mean, and the correlation of those detected with the true ones.
 """
 
@@ -36,10 +36,10 @@ MODELS = {
 }
 
 
-def detected(found: mtd.Recovery, made: Simulation) -> tuple[float, float]:
-    """Root mean square distance of the detected copies from the truth, pixels, in its frame, and correlation of amplitudes; NaN without."""
-    copies = detect(made.measurement, found.target, found.likelihood)
-    posed = copies.in_frame_of(align(found.target, made.target, 4, SHIFT, fractions=True))
+def detected(found: mtd.Recovery, made: Simulation, target: np.ndarray) -> tuple[float, float]:
+    """By a target, root mean square distance of the detected copies from the truth, pixels, in its frame, and correlation of amplitudes; NaN without."""
+    copies = detect(made.measurement, target, found.likelihood)
+    posed = copies.in_frame_of(align(target, made.target, 4, SHIFT, fractions=True))
     mine, true = match(posed, made.positions, 2.0).pairs.T
     apart = posed.positions[mine] - made.positions[true]
     distance = float(np.sqrt(np.mean(np.square(apart).sum(axis=1)))) if len(mine) else np.nan
@@ -63,7 +63,7 @@ def main() -> None:
     prior = PCAPrior.fit(images[max(100, options.first + options.runs) :])
     backend = mtd.get_backend("cpu", threads=1)
     print(
-        "SNR  copies  spread  model | E_s  E_f | of the mean copy | copies  nats  CPU s  off, px | spread  drawn  correlation",
+        "SNR  copies  spread  model | E_s  E_f | of the mean copy | copies  nats  CPU s  off  known, px | spread  drawn  correlation",
         flush=True,
     )
     for snr, place, spread in (
@@ -100,7 +100,8 @@ def main() -> None:
                     for image in (target, mean * target)
                     for f in (False, True)
                 ]
-                off, correlation = detected(found, made)
+                off, correlation = detected(found, made, found.target)
+                known, _ = detected(found, made, target)
                 learned = found.likelihood.amplitude_std
                 row.append(
                     (
@@ -109,15 +110,16 @@ def main() -> None:
                         found.evidence,
                         spent,
                         off,
+                        known,
                         learned,
                         drawn,
                         correlation,
                     )
                 )
         for name, row in rows.items():
-            e, f, s, g, copies, nats, spent, off, learned, drawn, correlation = np.nanmean(row, axis=0)
+            e, f, s, g, copies, nats, spent, off, known, learned, drawn, correlation = np.nanmean(row, axis=0)
             print(
-                f"{snr:g}  {place}  {spread:g}  {name} | {e:.3f}  {f:.3f} | {s:.3f}  {g:.3f} | {copies:.1f}  {nats:.0f}  {spent:.2f}  {off:.3f} | "
+                f"{snr:g}  {place}  {spread:g}  {name} | {e:.3f}  {f:.3f} | {s:.3f}  {g:.3f} | {copies:.1f}  {nats:.0f}  {spent:.2f}  {off:.3f}  {known:.3f} | "
                 f"{learned:.2f}  {drawn:.2f}  {correlation:.3f}",
                 flush=True,
             )

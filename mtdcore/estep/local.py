@@ -17,12 +17,12 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from typing import cast
 
 import numpy as np
-from array_api_compat import device
+from array_api_compat import array_namespace, device
 from numpy.lib.stride_tricks import sliding_window_view
-from scipy.ndimage import maximum_filter
 
 from .._base.numerics.fourier import radial_filter
 from .._base.typing import Array
@@ -42,6 +42,10 @@ _MASS = 1e-4
 #: Largest expected number of copies left out of a tile, per copy found in it or per tile.
 _NEGLECTED = 1e-3
 
+#: The same where copies differ in amplitude: noise looks like faint copies all over, of which no place is certain. With the limit of copies that
+#: are alike hardly a tile was ever sharp, and copies between pixels stayed on whole ones.
+_FAINT = 0.05
+
 #: Around a corner found with a coarse angle, places reach this far: the right angle may suit a neighbour.
 _REACH = 1
 
@@ -57,13 +61,17 @@ class Search:
         backend: scores them.
         templates: (T, L, L) of the backend's library.
         few: (t, L, L) templates of the coarse views; None: all are scored everywhere.
-        coarse: views of each class that the coarse set was asked for; None as ``few``.
+        coarse: the coarse views, as the likelihood has them; None as ``few``.
+        whole: (n,) int64, the templates on whole pixels, which tiles without places get.
+        complete: whether the coarse views are those, all of them.
     """
 
     backend: Backend
     templates: Array
     few: Array | None = None
-    coarse: int | None = None
+    coarse: Views | None = None
+    whole: np.ndarray | None = None
+    complete: bool = False
 
     @classmethod
     def of(cls, backend: Backend, target: Array, likelihood: Likelihood, coarse: int | None) -> Search:
@@ -72,12 +80,14 @@ class Search:
         templates = views.apply(target)
         if coarse is None or not likelihood.localises or coarse * views.classes >= views.count:
             return cls(backend, templates)
-        around = views.coarse(coarse)
-        return (
-            cls(backend, templates)
-            if around is None
-            else cls(backend, templates, around.apply(target), coarse)
-        )
+        whole = Poses.of(views).whole
+        if coarse * views.classes >= len(whole):
+            few = _taken(templates, whole)
+            return cls(backend, templates, few, on_whole_pixels(likelihood.views), whole, complete=True)
+        around, named = views.coarse(coarse), likelihood.views.coarse(coarse)
+        if around is None or named is None:
+            return cls(backend, templates)
+        return cls(backend, templates, around.apply(target), named, whole)
 
     def through(self, transfer: np.ndarray | None) -> Search:
         """As a micrograph with this transfer, (R,), shows the templates."""
@@ -100,31 +110,72 @@ class Search:
 
     def _locally(self, tile: Tile, likelihood: Likelihood) -> TemplateSums:
         likelihood = cast(WindowLikelihood, likelihood)  # it localises, see Search.of
-        coarse = replace(likelihood, views=cast(Views, likelihood.views.coarse(cast(int, self.coarse))))
+        coarse = replace(likelihood, views=cast(Views, self.coarse))
         log_odds = self.backend.log_odds(tile, self.few, coarse).astype(np.float64)
-        places = find_places(log_odds, likelihood, tile.owned, _LARGEST_SHARE, _NEGLECTED)
+        log_norm = log_partition(log_odds, likelihood)
+        places = _places(log_odds, log_norm, likelihood, tile)
+        if places is not None:
+            return local_sums(tile, log_odds, places, self.templates, likelihood, self.backend)
+        if self.complete:  # scored already
+            return self._spread(self.backend.project(tile, self.few, coarse, log_norm[tile.owned]))
+        return self._on_whole_pixels(tile, likelihood)
+
+    def weights(self, tile: Tile, likelihood: WindowLikelihood) -> tuple[np.ndarray, np.ndarray] | None:
+        """Posterior of the owned corners of a tile, times amplitudes and times their squares, zero but at places; None: there are none.
+
+        Returns:
+            Two (T, owned rows, owned columns) float64 arrays, the same one where amplitudes are all 1.
+        """
+        if self.few is None or self.coarse is None:
+            return None
+        coarse = replace(likelihood, views=self.coarse)
+        log_odds = self.backend.log_odds(tile, self.few, coarse).astype(np.float64)
+        log_norm = log_partition(log_odds, likelihood)
+        places = _places(log_odds, log_norm, likelihood, tile)
         if places is None:
-            return _on_whole_pixels(tile, self.templates, likelihood, self.backend)
-        return local_sums(tile, log_odds, places, self.templates, likelihood, self.backend)
+            return None
+        found = _AtPlaces.of(tile, log_odds, places, self.templates, likelihood, self.backend)
+
+        def spread(weights: Array) -> np.ndarray:
+            every = np.zeros((likelihood.templates, *places.shape))
+            every[:, places] = self.backend.to_host(weights)
+            return every[(slice(None), *tile.owned)]
+
+        first = spread(found.first)
+        return first, first if found.second is found.first else spread(found.second)
+
+    def _on_whole_pixels(self, tile: Tile, likelihood: WindowLikelihood) -> TemplateSums:
+        """Sums of a tile over the templates on whole pixels, those of the others being zero."""
+        whole = cast(np.ndarray, self.whole)
+        if len(whole) == likelihood.templates:
+            return self.backend.accumulate([tile], self.templates, likelihood)
+        model = replace(likelihood, views=on_whole_pixels(likelihood.views))
+        return self._spread(self.backend.accumulate([tile], _taken(self.templates, whole), model))
+
+    def _spread(self, sums: TemplateSums) -> TemplateSums:
+        """Sums over the templates on whole pixels as sums over all."""
+        xp, whole = self.backend.xp, cast(np.ndarray, self.whole)
+        chosen = self.backend.asarray(np.eye(self.templates.shape[0])[:, whole])
+
+        def spread(frames: Array) -> Array:
+            flat = xp.reshape(frames, (len(whole), -1))
+            return xp.reshape(chosen @ flat, (chosen.shape[0], *frames.shape[1:]))
+
+        return sums.moved(spread)
 
 
-def _on_whole_pixels(
-    tile: Tile, templates: Array, likelihood: WindowLikelihood, backend: Backend
-) -> TemplateSums:
-    """Sums of a tile over the templates on whole pixels, those of the others being zero."""
-    whole, views = Poses.of(likelihood.views).whole, on_whole_pixels(likelihood.views)
-    if len(whole) == likelihood.templates:
-        return backend.accumulate([tile], templates, likelihood)
-    xp = backend.xp
-    at = xp.asarray(whole, device=device(templates))
-    sums = backend.accumulate([tile], xp.take(templates, at, axis=0), replace(likelihood, views=views))
-    chosen = backend.asarray(np.eye(likelihood.templates)[:, whole])
+def _taken(templates: Array, chosen: np.ndarray) -> Array:
+    """Some of the templates, by number."""
+    xp = array_namespace(templates)
+    return xp.take(templates, xp.asarray(chosen, device=device(templates)), axis=0)
 
-    def spread(frames: Array) -> Array:
-        flat = xp.reshape(frames, (len(whole), -1))
-        return xp.reshape(chosen @ flat, (likelihood.templates, *frames.shape[1:]))
 
-    return replace(sums, backprojection=spread(sums.backprojection), coverage=spread(sums.coverage))
+def _places(
+    log_odds: np.ndarray, log_norm: np.ndarray, likelihood: WindowLikelihood, tile: Tile
+) -> np.ndarray | None:
+    """See :func:`find_places`."""
+    neglected = _NEGLECTED if likelihood.amplitudes is None else _FAINT
+    return find_places(log_odds, likelihood, tile.owned, _LARGEST_SHARE, neglected, log_norm)
 
 
 def find_places(
@@ -133,6 +184,7 @@ def find_places(
     counted: tuple[slice, slice],
     largest_share: float,
     neglected: float,
+    log_norm: np.ndarray | None = None,
 ) -> np.ndarray | None:
     """Corners that hold all but a small share of the posterior, and their neighbours.
 
@@ -142,15 +194,30 @@ def find_places(
         counted: corners whose copies count.
         largest_share: of places among all corners, above which the posterior is not sharp.
         neglected: expected copies elsewhere, per copy found or per tile, above which it is not.
+        log_norm: (P, Q) float64, :func:`log_partition` of the log-odds; None: not known yet.
 
     Returns:
         (P, Q) bool; None if the posterior is not sharp.
     """
-    mass = np.exp(log_odds - log_partition(log_odds, likelihood))
-    places = maximum_filter(mass > _MASS, size=2 * _REACH + 1, mode="constant")
-    mass, found = mass[counted], places[counted]
+    log_mass = log_odds - (log_partition(log_odds, likelihood) if log_norm is None else log_norm)
+    likely, most = log_mass > math.log(_MASS), largest_share * log_mass.size
+    if np.count_nonzero(likely) > most:  # so are their neighbours then
+        return None
+    places = _widened(likely)
+    if np.count_nonzero(places) > most:
+        return None
+    mass, found = np.exp(log_mass[counted]), places[counted]
     sharp = mass[~found].sum() <= neglected * max(1.0, mass.sum())
-    return places if sharp and places.sum() <= largest_share * places.size else None
+    return places if sharp else None
+
+
+def _widened(corners: np.ndarray) -> np.ndarray:
+    """Those of few corners and their neighbours; (P, Q) bool both."""
+    wide = np.zeros([n + 2 * _REACH for n in corners.shape], bool)
+    rows, columns = np.nonzero(corners)
+    for down, right in product(range(2 * _REACH + 1), repeat=2):
+        wide[rows + down, columns + right] = True
+    return wide[_REACH:-_REACH, _REACH:-_REACH]
 
 
 def local_sums(
@@ -173,28 +240,10 @@ def local_sums(
         backend: gives the array library.
     """
     xp, pixels = backend.xp, math.prod(likelihood.frame_shape)
-    windows = _Windows.cut(tile, places, likelihood, backend)
-    gain, energy = windows.gains(templates, likelihood, backend)
-    at_angles = _log_odds(gain, energy, likelihood, backend)
-    peak = xp.max(at_angles, axis=1)
-    at_places = peak + xp.log(xp.sum(xp.exp(at_angles - peak[:, None]), axis=1))
-    log_odds = log_odds.copy()
-    log_odds[places] = backend.to_host(at_places)
-    log_norm = log_partition(log_odds, likelihood)
-    owned = np.zeros_like(places)
-    owned[tile.owned] = True
-    # places that another tile owns have competed, and count there
-    shrink = np.where(owned[places], -log_norm[places], -np.inf)
-    weights = xp.matrix_transpose(xp.exp(at_angles + backend.asarray(shrink)[:, None]))
-    mass = xp.sum(weights, axis=1)
-    first, second, sums = weights, weights, None
-    if likelihood.amplitudes is not None:
-        variance = likelihood.noise_std**2
-        first, second = (
-            weights * xp.matrix_transpose(likelihood.amplitudes.moment(n, gain / variance, energy / variance))
-            for n in (1, 2)
-        )
-        sums = float(xp.sum(first)), float(xp.sum(second))
+    found = _AtPlaces.of(tile, log_odds, places, templates, likelihood, backend)
+    windows, first, second = found.windows, found.first, found.second
+    mass = xp.sum(found.weights, axis=1)
+    sums = None if likelihood.amplitudes is None else (float(xp.sum(first)), float(xp.sum(second)))
     frame = (likelihood.templates, *likelihood.frame_shape)
     covered = (
         xp.broadcast_to(xp.sum(second, axis=1)[:, None], (mass.shape[0], pixels))
@@ -204,12 +253,64 @@ def local_sums(
     return window_sums(
         tile,
         likelihood,
-        float(log_norm[tile.owned].sum()),
+        float(found.log_norm[tile.owned].sum()),
         xp.reshape(first @ windows.pixels, frame),
         xp.reshape(covered, frame) + 0.0,
         backend.to_host(mass),
         amplitudes=sums,
     )
+
+
+@dataclass(frozen=True)
+class _AtPlaces:
+    """The posterior at n places.
+
+    Attributes:
+        windows: there.
+        log_norm: (P, Q) float64, log(1 + S) at the corners.
+        weights: (T, n) of the backend's library, 0 at places that another tile owns.
+        first: the same times the amplitude.
+        second: the same times its square.
+    """
+
+    windows: _Windows
+    log_norm: np.ndarray
+    weights: Array
+    first: Array
+    second: Array
+
+    @classmethod
+    def of(
+        cls,
+        tile: Tile,
+        log_odds: np.ndarray,
+        places: np.ndarray,
+        templates: Array,
+        likelihood: WindowLikelihood,
+        backend: Backend,
+    ) -> _AtPlaces:
+        """Of all templates; arguments as in :func:`local_sums`."""
+        xp, windows = backend.xp, _Windows.cut(tile, places, likelihood, backend)
+        gain, energy = windows.gains(templates, likelihood, backend)
+        at_angles = _log_odds(gain, energy, likelihood, backend)
+        peak = xp.max(at_angles, axis=1)
+        at_places = peak + xp.log(xp.sum(xp.exp(at_angles - peak[:, None]), axis=1))
+        log_odds = log_odds.copy()
+        log_odds[places] = backend.to_host(at_places)
+        log_norm = log_partition(log_odds, likelihood)
+        owned = np.zeros_like(places)
+        owned[tile.owned] = True
+        # places that another tile owns have competed, and count there
+        shrink = np.where(owned[places], -log_norm[places], -np.inf)
+        weights = xp.matrix_transpose(xp.exp(at_angles + backend.asarray(shrink)[:, None]))
+        if likelihood.amplitudes is None:
+            return cls(windows, log_norm, weights, weights, weights)
+        variance = likelihood.noise_std**2
+        first, second = (
+            weights * xp.matrix_transpose(likelihood.amplitudes.moment(n, gain / variance, energy / variance))
+            for n in (1, 2)
+        )
+        return cls(windows, log_norm, weights, first, second)
 
 
 def _log_odds(gain: Array, energy: Array, likelihood: WindowLikelihood, backend: Backend) -> Array:

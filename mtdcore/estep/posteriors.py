@@ -13,10 +13,12 @@ from .._base.typing import Array
 from ..data import Measurement
 from ..data.tiles import Tile
 from ..model.likelihood import Likelihood, WindowLikelihood
+from ..model.poses import on_whole_pixels
 from .backends import Backend
 from .backends.base import Moment
 from .backends.competition import log_norm
 from .expectation import check_box_fits, check_target
+from .local import Search
 
 #: Log-odds of a copy where there can be none.
 _NEVER = -1e9
@@ -45,6 +47,18 @@ class Posterior:
         if alone.amplitudes is None:  # every power is 1
             return self._backend.posterior(tile, templates, alone)
         return self._backend.posterior(tile, templates, alone, moment)
+
+    def amplitudes(self, tile: Tile) -> tuple[np.ndarray, np.ndarray]:
+        """Weights times amplitudes, and times their squares (window model); of views between pixels by local search where that may be."""
+        alone, _ = self.seen(tile.micrograph)
+        whole = on_whole_pixels(alone.views).count
+        if whole < alone.templates:
+            search = Search.of(self._backend, self._target, alone, whole // alone.classes)
+            found = search.weights(tile, cast(WindowLikelihood, alone))
+            if found is not None:
+                return found
+        first = self(tile, 1)
+        return first, first if alone.amplitudes is None else self(tile, 2)
 
     def beside(self, tile: Tile, copies: np.ndarray, amplitudes: np.ndarray) -> np.ndarray:
         """Weights beside copies that are known: what these show is taken off, and no other is closer than the minimum separation (window model).

@@ -35,6 +35,9 @@ _WEIGHTS = 1 << 26
 #: Templates whose frequencies stand for those of all.
 _SOME = 16
 
+#: Share of corners with copies up to which these are added one by one.
+_FEW = 0.02
+
 #: Smallest share of valid pixels in a piece.
 _VALID = 0.5
 
@@ -105,8 +108,7 @@ def residual_spectrum(
         weights = squares = templates = None
         if posterior is not None:
             seen = next(white.tiles(geometry))
-            weights = posterior(seen, 1)
-            squares = weights if bound.amplitudes is None else posterior(seen, 2)
+            weights, squares = posterior.amplitudes(seen)
             templates = np.asarray(plain.of_micrograph(tile.micrograph).shown.apply(target)) / level
         sums += _tile_sums(tile, weights, squares, templates, level, side)
     return sums.residual(max(bound.views.box_shape))
@@ -266,6 +268,13 @@ def _power(images: np.ndarray, side: int) -> np.ndarray:
 def _image(weights: np.ndarray, templates: np.ndarray) -> np.ndarray:
     """Posterior mean of the copies' image: (T, p, q) weights of corners and (T, h, w) templates to (p + h - 1, q + w - 1)."""
     shape = tuple(n + m - 1 for n, m in zip(weights.shape[1:], templates.shape[1:], strict=True))
+    rows, columns = np.nonzero(weights.any(axis=0))
+    if len(rows) <= _FEW * weights[0].size:  # of local search: no transforms
+        image, (height, width) = np.zeros(shape), templates.shape[1:]
+        shown = np.tensordot(weights[:, rows, columns], templates, axes=(0, 0))
+        for row, column, copy in zip(rows.tolist(), columns.tolist(), shown, strict=True):
+            image[row : row + height, column : column + width] += copy
+        return image
     wide = tuple(fft.next_fast_len(n, real=True) for n in shape)
     spectrum = np.zeros((wide[0], wide[1] // 2 + 1), np.complex128)
     for weight, template in zip(weights, templates, strict=True):

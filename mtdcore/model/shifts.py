@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from array_api_compat import array_namespace, device
@@ -36,8 +37,7 @@ class Shifted(Composed):
     @property
     def offsets(self) -> np.ndarray:
         """(S, 2) float64 rows (down, right) in pixels, (0, 0) first."""
-        rows, columns = (np.arange(self.steps if n > 1 else 1) / self.steps for n in self.box_shape)
-        return np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
+        return _fractions(self.steps, self.box_shape)[0]
 
     @property
     def count(self) -> int:
@@ -84,8 +84,7 @@ class Shifted(Composed):
 
     def _matrices(self, stack: Array) -> tuple[Array, Array]:
         """(S, h, h) and (S, w, w): each offset along rows and along columns, in the library and dtype of a stack."""
-        xp = array_namespace(stack)
-        made = [shift_matrices(n, self.offsets[:, axis]) for axis, n in enumerate(self.box_shape)]
+        xp, (_, *made) = array_namespace(stack), _fractions(self.steps, self.box_shape)
         down, right = (xp.asarray(m, dtype=stack.dtype, device=device(stack)) for m in made)
         return down, right
 
@@ -95,6 +94,17 @@ class Shifted(Composed):
         start, stop, _ = part.indices(self.count)
         first, last = start // size, -(-stop // size)
         return first, last, slice(start - first * size, stop - first * size)
+
+
+@lru_cache(maxsize=16)
+def _fractions(steps: int, box_shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Offsets (S, 2) at ``steps`` per pixel, and their matrices (S, h, h) and (S, w, w): asked for many times an iteration, so they are kept."""
+    lines = (np.arange(steps if n > 1 else 1) / steps for n in box_shape)
+    offsets = np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1).reshape(-1, 2)
+    down, right = (shift_matrices(n, offsets[:, axis]) for axis, n in enumerate(box_shape))
+    for kept in (offsets, down, right):
+        kept.flags.writeable = False
+    return offsets, down, right
 
 
 def translate(image: Array, shift: tuple[float, float]) -> Array:

@@ -130,6 +130,17 @@ def test_local_search_gives_the_sums_of_the_full_one(target, uneven):
         np.testing.assert_allclose(local.right, every.right, atol=0.03 * np.abs(every.right).max())
 
 
+def test_faint_copies_in_noise_do_not_keep_tiles_from_local_search():
+    """Noise looks like copies of small amplitude: places between pixels are scored all the same."""
+    target = mtd.datasets.glyphs(104, 28)[103].astype(float)
+    made = mtd.simulate(target, side=308, count=13, snr=1.0, subpixel=True, amplitude_std=0.6, seed=103)
+    views = mtd.Shifted(mtd.Rotations(4, 28))
+    model = mtd.WindowLikelihood(views, made.noise_std, 13.0, amplitude_std=0.6)
+    found = mtd.e_step(made.measurement, target, model, "cpu", coarse=4)
+    between = np.asarray(found.normal.coverage).reshape(4, 4, -1)[:, 1:]  # rotation, offset, pixel
+    assert between.sum() > 0.0
+
+
 def test_a_spread_is_learned_and_helps(target, uneven, found):
     """Weak copies are counted, strong ones do not pull the target up, and its scale is that of the mean copy."""
     alike = recovered(uneven, target)

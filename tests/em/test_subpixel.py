@@ -119,20 +119,60 @@ def test_places_are_enough(target, between):
 
 
 def test_without_places_whole_pixels_are_scored(target, between):
-    """A faint target has no places: its statistics are those of the plain model."""
+    """A faint target has no places: its statistics are those of the plain model, and no pose is scored twice."""
     faint, plain = 0.02 * target, likelihood(between)
     model = likelihood(between, subpixel=True)
-    found = mtd.e_step(between.measurement, faint, model, "cpu", coarse=4)
-    expected = mtd.e_step(between.measurement, faint, plain, "cpu")
-    assert found.log_likelihood == pytest.approx(expected.log_likelihood, rel=1e-6)
-    np.testing.assert_allclose(found.right, expected.right, rtol=1e-6, atol=1e-9)
+    inner = Halves(mtd.get_backend("cpu", "float64", threads=1))
+    found = mtd.e_step(between.measurement, faint, model, inner, coarse=4)
+    expected = mtd.e_step(between.measurement, faint, plain, inner.inner)
+    assert inner.called == ["log_odds", "project"]
+    assert found.log_likelihood == pytest.approx(expected.log_likelihood, rel=1e-9)
+    np.testing.assert_allclose(found.right, expected.right, rtol=1e-9, atol=1e-9)
     masked = between.measurement.array.copy()
     masked[:, 40:60] = np.nan
     source = ArrayMeasurement(masked, mask=np.isfinite(masked))
-    holes = mtd.e_step(source, faint, replace(model, margin=2), "cpu", coarse=4)
-    np.testing.assert_allclose(
-        holes.right, mtd.e_step(source, faint, replace(plain, margin=2), "cpu").right, rtol=1e-6, atol=1e-9
+    holes, whole = (
+        mtd.e_step(source, faint, replace(m, margin=2, amplitude_std=0.3), inner, coarse=c)
+        for m, c in ((model, 4), (plain, None))
     )
+    np.testing.assert_allclose(holes.right, whole.right, rtol=1e-9, atol=1e-9)
+    assert holes.amplitude_squares == pytest.approx(whole.amplitude_squares, rel=1e-9)
+
+
+def test_with_more_angles_than_coarse_ones_whole_pixels_are_scored(target, between):
+    """The coarse angles are a part of the templates on whole pixels: without places all of these are scored."""
+    faint, angles = 0.02 * target, mtd.Rotations(16, BOX)
+    model = replace(likelihood(between), views=mtd.Shifted(angles))
+    inner = mtd.get_backend("cpu", "float64", threads=1)
+    found = mtd.e_step(between.measurement, faint, model, inner, coarse=8)
+    expected = mtd.e_step(between.measurement, faint, replace(model, views=angles), inner)
+    np.testing.assert_allclose(found.right, expected.right, rtol=1e-9, atol=1e-9)
+
+
+class Halves:
+    """A backend that records the passes over the tiles of local search."""
+
+    def __init__(self, inner):
+        self.inner, self.called = inner, []
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+    def alone(self):
+        return self
+
+    def accumulate(self, tiles, templates, likelihood):
+        tiles = list(tiles)
+        self.called += ["accumulate"] * len(tiles)
+        return self.inner.accumulate(tiles, templates, likelihood)
+
+    def log_odds(self, *arguments):
+        self.called.append("log_odds")
+        return self.inner.log_odds(*arguments)
+
+    def project(self, *arguments):
+        self.called.append("project")
+        return self.inner.project(*arguments)
 
 
 def test_the_estimate_is_sharper(target, between):

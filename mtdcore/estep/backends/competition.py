@@ -32,6 +32,8 @@ def log_partition(log_odds: np.ndarray, likelihood: WindowLikelihood) -> np.ndar
     down = kernels.slide_sum(odds, rows, logarithmic)
     across = kernels.slide_sum(np.ascontiguousarray(down.T), columns, logarithmic)
     log_norm = np.ascontiguousarray(across.T)
+    if not logarithmic:  # NumPy's logarithm of float64 is vectorised, that of the kernels is not
+        return np.asarray(np.log(1.0 + log_norm))
     kernels.log_partition(log_norm, logarithmic)
     return log_norm
 
