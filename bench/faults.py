@@ -9,8 +9,8 @@ number can be another one, as mutmut and cosmic-ray do. They are made in a copy 
 
 The fast suite runs once under coverage, which tells the tests that run each statement and how long they take. That is kept beside
 the output, and test files that change are traced again. A fault then meets the tests of its own folder that run the changed
-statement, the fastest first; only one that survives them meets all others that do, and those that run anything of its module.
-Compiled code and processes that a test starts are not traced: tests that see a statement only there are not asked.
+statement, the fastest first; only one that survives them meets all others that do. Of a statement that runs once, at import, all
+tests that run anything of its module are asked. Compiled code and processes that a test starts are not traced.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ MODULES = {
 COUNT, SEED = 60, 1
 
 #: Seconds, by their time without a fault, of the tests that a fault meets first, and of those that a survivor meets.
-NEAR, FAR = 60.0, 600.0
+NEAR, FAR = 60.0, 60.0
 
 _COMPARISONS = {"Lt": "<=", "LtE": "<", "Gt": ">=", "GtE": ">", "Eq": "!=", "NotEq": "=="}
 _OPERATORS = {"Add": "-", "Sub": "+", "Mult": "/", "Div": "*", "FloorDiv": "*"}
@@ -263,15 +263,15 @@ class Traces:
 
     def of(self, fault: Fault, home: str) -> tuple[dict[str, float], dict[str, float]]:
         """Tests with their seconds: those at home that run the changed statement, and all others that may notice."""
-        near, wide, wider = {}, {}, {}
+        near, others, module = {}, {}, {}
         for name, one in self._by_file.items():
             running = {
                 test for line in statement(fault) for test in one["lines"].get(f"{fault.path}:{line}", ())
             }
             for test in one["modules"].get(fault.path, ()):
-                rank = (near if name.startswith(home) else wide) if test in running else wider
-                rank[test] = one["seconds"][test]
-        return _fastest_first(near), _fastest_first(wide) | _fastest_first(wider)
+                kind = module if test not in running else near if name.startswith(home) else others
+                kind[test] = one["seconds"][test]
+        return _fastest_first(near), _fastest_first(others if near or others else module)
 
 
 def _fastest_first(tests: dict[str, float]) -> dict[str, float]:
