@@ -55,7 +55,7 @@ MODULES = {
 COUNT, SEED = 60, 1
 
 #: Seconds, by their time without a fault, of the tests that a fault meets first, and of those that a survivor meets.
-NEAR, FAR = 60.0, 60.0
+NEAR, FAR = 30.0, 30.0
 
 _COMPARISONS = {"Lt": "<=", "LtE": "<", "Gt": ">=", "GtE": ">", "Eq": "!=", "NotEq": "=="}
 _OPERATORS = {"Add": "-", "Sub": "+", "Mult": "/", "Div": "*", "FloorDiv": "*"}

@@ -253,4 +253,6 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 @pytest.mark.parametrize("shape", [(0, 8), (8, 0)])
 def test_an_array_without_pixels_opens_as_one_in_memory_does(tmp_path, shape):
     zarr.create_array(tmp_path / "m.zarr", shape=shape, chunks=(4, 4), dtype="float32")
-    assert open_measurement(tmp_path / "m.zarr").shape == open_measurement(np.zeros(shape)).shape == (1, *shape)
+    assert (
+        open_measurement(tmp_path / "m.zarr").shape == open_measurement(np.zeros(shape)).shape == (1, *shape)
+    )
