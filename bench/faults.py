@@ -344,7 +344,8 @@ def main() -> None:
         traces.refresh(copy, given.processes)
         for fault, home in every[given.first : given.first + given.count]:
             key = (fault.path, fault.start, fault.new)
-            if key in known and (known[key]["noticed"] or not given.again):
+            wanted = given.again and not known[key]["noticed"] if key in known else not given.again
+            if not wanted:
                 continue
             known[key] = fault._asdict() | meet(copy, fault, traces, home)
             given.output.write_text("".join(json.dumps(one) + "\n" for one in known.values()))
