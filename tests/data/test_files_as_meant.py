@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import struct
 import sys
 
@@ -116,6 +117,13 @@ DOUBTFUL = {
 def test_what_could_be_read_in_two_ways_is_an_error_that_names_the_line(tmp_path, kind):
     (tmp_path / "a.star").write_text(DOUBTFUL[kind])
     with pytest.raises(InputError, match=r"a\.star should be a STAR file; it could not be read: line \d+"):
+        read_star(tmp_path / "a.star")
+
+
+@pytest.mark.parametrize(("length", "shown"), [(60, "a" * 60), (61, "a" * 60 + "...")])
+def test_only_a_long_line_is_cut_in_the_message(tmp_path, length, shown):
+    (tmp_path / "a.star").write_text("data_\nloop_\n_a #1\n_b #2\n" + "a" * length + "\n")
+    with pytest.raises(InputError, match=rf"line 5, '{re.escape(shown)}':"):
         read_star(tmp_path / "a.star")
 
 

@@ -248,3 +248,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         )
 
     assert peak(4096) - peak(1536) < 12  # 64 and 24 MiB of pixels
+
+
+@pytest.mark.parametrize("shape", [(0, 8), (8, 0)])
+def test_an_array_without_pixels_opens_as_one_in_memory_does(tmp_path, shape):
+    zarr.create_array(tmp_path / "m.zarr", shape=shape, chunks=(4, 4), dtype="float32")
+    assert (
+        open_measurement(tmp_path / "m.zarr").shape == open_measurement(np.zeros(shape)).shape == (1, *shape)
+    )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import mtdcore as mtd
-from mtdcore.em.gauge.centre import CentreGauge, centred
+from mtdcore.em.gauge.centre import BetweenPixels, CentreGauge, centred
 from mtdcore.em.gauge.energy import EnergyGauge
 from mtdcore.em.gauge.prior import PriorGauge, centre_of_mass
 from mtdcore.model.rotations import disc, rotate
@@ -220,3 +220,28 @@ def test_recover_centres_copies_at_any_angle():
         for gauge in (None, PriorGauge(prior, 36, centre_of_mass(truth)))
     ]
     assert errors[1] < 0.2 < errors[0], errors
+
+
+@dataclass(frozen=True)
+class Unmoved:
+    """A gauge that leaves a target as it is."""
+
+    def choose(self, target, average, level):
+        return target
+
+
+def off_middle(row, column):
+    rows, columns = np.mgrid[:BOX, :BOX] - (BOX - 1) / 2
+    return np.exp(-0.5 * (((rows - row) / 2) ** 2 + ((columns - column) / 2) ** 2))
+
+
+@pytest.mark.parametrize("off", [(0.4, -0.3), (-0.45, 0.0), (0.0, 0.2)])
+def test_a_fraction_of_a_pixel_is_moved_back_to_the_middle(off):
+    found = BetweenPixels(Unmoved()).choose(off_middle(*off), np.zeros((BOX, BOX)), 0.1)
+    assert np.allclose(found, off_middle(0, 0), atol=0.02)
+
+
+@pytest.mark.parametrize("off", [(0.05, -0.05), (2.0, 0.3)])
+def test_what_is_in_the_middle_or_far_from_it_stays(off):
+    image = off_middle(*off)
+    assert BetweenPixels(Unmoved()).choose(image, np.zeros((BOX, BOX)), 0.1) is image

@@ -60,3 +60,8 @@ def test_no_glyphs_and_bad_arguments():
     assert glyphs(0).shape == (0, 28, 28)
     with pytest.raises(ParameterError, match="box of at least 8"):
         glyphs(1, box_size=4)
+
+
+def test_glyphs_with_their_classes_are_the_same_glyphs():
+    images, _ = labelled_glyphs(5)
+    assert np.array_equal(images, glyphs(5))

@@ -1,0 +1,25 @@
+"""Draws from a prior, and from its posterior given noisy images, by the steps of a diffusion."""
+
+import numpy as np
+import pytest
+
+from mtdcore import GaussianPrior
+from mtdcore.model.priors import denoise
+from mtdcore.model.sampling import sample_from, sample_prior
+
+PRIOR = GaussianPrior(2.0, 0.5)
+
+
+def test_two_levels_give_the_posterior_mean_up_to_the_last_of_them():
+    rng = np.random.default_rng(0)
+    level, last = 1.0, 0.02 * PRIOR.spread
+    noisy = 2.0 + rng.normal(size=(4, 32, 32))
+    found = sample_from(PRIOR, noisy, level, steps=2, noise=rng)
+    # noise of the last level is added, and denoised at that level again
+    assert np.std(found - denoise(PRIOR, noisy, level)) == pytest.approx(last, rel=0.1)
+
+
+def test_draws_from_a_gaussian_prior_have_its_mean_and_spread():
+    found = sample_prior(PRIOR, 64, 8, seed=1, steps=300)  # few steps draw from a narrower one
+    assert found.mean() == pytest.approx(2.0, abs=0.05)
+    assert found.std() == pytest.approx(0.5, rel=0.05)
