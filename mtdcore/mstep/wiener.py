@@ -70,9 +70,8 @@ class WienerUpdate:
         power = target_spectrum(statistics)
         if power is None:
             return target
-        least = (_LEAST_NORM * statistics.noise_std) ** 2
-        power *= max(1.0, least / max(_seen_energy(power, statistics), 1e-300))
-        return DenoisingUpdate(self.steps)(target, statistics, SpectralPrior(power), iteration, iterations)
+        prior = SpectralPrior(_not_fainter(power, _least_energy(statistics), statistics))
+        return DenoisingUpdate(self.steps)(target, statistics, prior, iteration, iterations)
 
 
 def target_spectrum(statistics: Statistics) -> np.ndarray | None:
@@ -110,12 +109,26 @@ def target_spectrum(statistics: Statistics) -> np.ndarray | None:
     return np.asarray(amplitudes[best] * wanted ** -_EXPONENTS[law])
 
 
+def _least_energy(statistics: Statistics) -> float:
+    """Sum of squares of a faint start as a copy shows it."""
+    return (_LEAST_NORM * statistics.noise_std) ** 2
+
+
+def _not_fainter(power: np.ndarray, energy: float, statistics: Statistics) -> np.ndarray:
+    """(33,) this spectrum, raised until a copy is expected to show so much energy in the micrographs."""
+    return np.asarray(power * max(1.0, energy / max(_seen_energy(power, statistics), 1e-300)))
+
+
 def _seen_energy(power: np.ndarray, statistics: Statistics) -> float:
     """Mean sum of squares of images of this spectrum, (33,) as of :func:`target_spectrum`, as a copy in the micrographs shows it."""
     at = radial_frequencies(tuple(statistics.right.shape), np.float64).ravel()
     grid = np.linspace(0.0, 0.5, _VALUES)
-    copies = statistics.normal.copies(grid) / max(statistics.expected_count, 1e-300)
-    return float(np.interp(at, grid, power * copies).sum())
+    return float(np.interp(at, grid, power * _share_seen(grid, statistics)).sum())
+
+
+def _share_seen(frequencies: np.ndarray, statistics: Statistics) -> np.ndarray:
+    """Squared transfer at each frequency, the mean over copies."""
+    return statistics.normal.copies(frequencies) / max(statistics.expected_count, 1e-300)
 
 
 @dataclass(frozen=True)
@@ -144,9 +157,15 @@ class CompactUpdate:
     ) -> Array:
         """See :class:`mtdcore.mstep.updates.Update`."""
         xp = array_namespace(target)
-        energy = max(float(xp.sum(target * target)), (_LEAST_NORM * statistics.noise_std) ** 2)
-        spectrum = SpectralPrior(compact_spectrum(tuple(target.shape), self.diameter, energy))
-        return DenoisingUpdate()(target, statistics, spectrum, iteration, iterations)
+        least = _least_energy(statistics)
+        power = compact_spectrum(
+            tuple(target.shape), self.diameter, max(float(xp.sum(target * target)), least)
+        )
+        # a filter hides the slow frequencies, where a compact body has most of its energy: what the others show counts
+        shown = radial_filter(target, np.sqrt(_share_seen(np.linspace(0.0, 0.5, _VALUES), statistics)))
+        seen = float(xp.sum(shown * shown))
+        prior = SpectralPrior(_not_fainter(power, max(seen, least), statistics))
+        return DenoisingUpdate()(target, statistics, prior, iteration, iterations)
 
 
 def compact_spectrum(shape: tuple[int, ...], diameter: float, energy: float) -> np.ndarray:

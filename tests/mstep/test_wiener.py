@@ -8,6 +8,7 @@ from mtdcore._base.numerics.fourier import radial_filter
 from mtdcore.data.preparation.fourier import filter_radially
 from mtdcore.em.plan.starts import choose_starts
 from mtdcore.estep.statistics import Statistics
+from mtdcore.model.filters.whitening import Whitening
 from mtdcore.model.normal import Spectral
 from mtdcore.model.priors import FlatPrior
 from mtdcore.model.rotations import Rotations
@@ -139,3 +140,47 @@ def test_a_faint_start_is_worth_two_nats_a_copy_as_micrographs_show_it():
         norms = [np.linalg.norm(radial_filter(image[None], TRANSFER)) for image in images]
         assert norms == pytest.approx([2.0 * 3.0] * 3)
         assert not np.array_equal(images[0], images[1])
+
+
+def slow_noise(side):
+    """The filter of noise whose amplitude falls as one over the frequency, with a slow background."""
+    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side))
+    return Whitening(np.clip(0.1 / np.maximum(frequency, 1 / side), 0.5, 20.0), cutoff=0.02)
+
+
+def test_a_faint_start_is_as_strong_behind_a_filter_of_the_noise():
+    model = mtdcore.WindowLikelihood(mtdcore.Rotations(4, L), 3.0, 5.0, whitening=slow_noise(32))
+    for kind in ("faint", "blob"):
+        for image in choose_starts(kind, 3, FlatPrior(), model, 0):
+            templates = model.shown.apply(image)
+            assert np.linalg.norm(templates[0]) == pytest.approx(2.0 * 3.0)
+
+
+def test_copies_count_what_the_filter_of_the_noise_lets_through():
+    """Of a wave in the middle of a large box the operator says the same."""
+    side, middle = 96, (np.arange(96) - 47.5) / 16
+    views = slow_noise(32).seen_through(Rotations(1, side))
+    normal = views.normal(np.full((1, side, side), 7.0))
+    for frequency in (0.1, 0.2, 0.35):
+        wave = np.cos(2 * np.pi * frequency * np.arange(side)) * np.exp(
+            -0.5 * np.add.outer(middle**2, middle**2)
+        )
+        seen = np.sum(wave * normal(wave)) / np.sum(wave * wave)
+        assert normal.copies(np.array([frequency]))[0] == pytest.approx(seen, rel=0.05)
+
+
+def test_a_diameter_does_not_lose_the_copies_behind_a_filter_of_the_noise():
+    """White noise with as much pink noise: most of what a compact body is expected to be lies where nothing is seen."""
+    glyph = mtdcore.datasets.glyphs(1)[0][4:24, 4:24]
+    sim = mtdcore.simulate(
+        glyph, side=200, count=12, snr=1.0, rotations=4, separation=1, micrographs=2, seed=0, dtype="float64"
+    )
+    frequency = np.hypot(np.fft.fftfreq(200)[:, None], np.fft.rfftfreq(200))
+    frequency[0, 0] = 1 / 200
+    white = np.random.default_rng(9).normal(size=(2, 200, 200))
+    pink = np.fft.irfft2(np.fft.rfft2(white) / frequency, (200, 200))
+    pixels = np.asarray(sim.measurement.array) + sim.noise_std * pink / pink.std()
+    found = mtdcore.recover(pixels, box_size=20, rotations=4, diameter=18)
+    assert found.likelihood.whitening.background
+    assert found.expected_count == pytest.approx(len(sim.positions), rel=0.2)
+    assert found.evidence > 200.0

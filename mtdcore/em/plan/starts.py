@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..._base.numerics.convolution import convolve
 from ..._base.numerics.fourier import radial_filter
 from ..._base.typing import plain
 from ...errors import ParameterError
@@ -153,5 +154,7 @@ def _faint(images: np.ndarray, likelihood: Likelihood, wanted: float = _FAINT_NO
     if optics is not None and optics.transfer is not None:
         power = np.mean((optics.transfer / optics.noise_ratio[:, None]) ** 2, axis=0)
         seen = radial_filter(seen, np.sqrt(power))
+    if likelihood.whitening is not None:
+        seen = convolve(seen, likelihood.whitening.kernel)
     norm = np.sqrt(np.mean(np.square(seen).sum(axis=(1, 2))))
     return np.asarray(images * (wanted * likelihood.noise_std / norm))

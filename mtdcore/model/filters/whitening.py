@@ -15,8 +15,10 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace
 
 from ..._base.numerics.convolution import convolve, wrapped
+from ..._base.numerics.fourier import radial_frequencies
 from ..._base.typing import Array
 from ...errors import ParameterError
 from ..normal import Normal, PerView
@@ -91,6 +93,13 @@ class Whitening:
         """Squared gain of the filter at each frequency of a grid of its own."""
         side = 2 * len(self.amplitude)
         return np.asarray(np.abs(np.fft.rfft2(wrapped(self.kernel, (side, side)))) ** 2)
+
+    def radial_power(self, frequencies: np.ndarray) -> np.ndarray:
+        """(n,) squared gain of the filter at (n,) frequencies from 0 to 1/2 cycles per pixel, the mean over their directions."""
+        side = 2 * len(self.amplitude)
+        ring = np.rint(side * radial_frequencies((side, side), np.float64)).astype(int)
+        mean = np.bincount(ring.ravel(), self.power.ravel()) / np.bincount(ring.ravel())
+        return np.asarray(np.interp(frequencies * side, np.arange(len(mean)), mean))
 
     def seen_through(self, views: Views) -> Views:
         """The views as the filtered measurement shows them."""
@@ -188,6 +197,12 @@ class Uneven(PerView):
         """See :class:`mtdcore.model.normal.Normal`."""
         power = self.views.whitening.power
         return float(power.max() / power.mean())
+
+    def copies(self, frequencies: np.ndarray) -> np.ndarray:
+        """See :class:`mtdcore.model.normal.Normal`; the mean over the directions of a frequency."""
+        xp = array_namespace(self.coverage)
+        counted = self.views.views.gain * float(xp.sum(xp.max(self.coverage, axis=(1, 2))))
+        return counted * self.views.whitening.radial_power(frequencies)
 
 
 def _taper(side: int) -> np.ndarray:
