@@ -5,7 +5,7 @@
     python bench/faults.py --list                                    # the sixty, without running anything
 
 Faults are chosen at random, with a fixed seed, from all places where a comparison, a sum, a product, a logical word or a small
-number can be another one, as mutmut and cosmic-ray do. They are made in a copy of the repository.
+number can be another one, as mutmut and cosmic-ray do; other sources give others. They are made in a copy of the repository.
 
 The fast suite runs once under coverage, which tells the tests that run each statement and how long they take. That is kept beside
 the output, and test files that change are traced again. A fault then meets the tests of its own folder that run the changed
@@ -45,9 +45,11 @@ MODULES = {
     "mtdcore/model/*.py": "tests/model/",
     "mtdcore/model/likelihood/*.py": "tests/model/",
     "mtdcore/estep/*.py": "tests/estep/",
+    "mtdcore/estep/volumes/*.py": "tests/estep/",
     "mtdcore/mstep/*.py": "tests/mstep/",
     "mtdcore/em/*.py": "tests/em/",
     "mtdcore/em/gauge/*.py": "tests/em/",
+    "mtdcore/em/plan/*.py": "tests/em/",
     "mtdcore/results/*.py": "tests/results/",
     "mtdcore/synthetic/*.py": "tests/synthetic/",
 }
@@ -264,10 +266,9 @@ class Traces:
     def of(self, fault: Fault, home: str) -> tuple[dict[str, float], dict[str, float]]:
         """Tests with their seconds: those at home that run the changed statement, and all others that may notice."""
         near, others, module = {}, {}, {}
+        places = [f"{fault.path}:{line}" for line in statement(fault)]
         for name, one in self._by_file.items():
-            running = {
-                test for line in statement(fault) for test in one["lines"].get(f"{fault.path}:{line}", ())
-            }
+            running = {test for place in places for test in one["lines"].get(place, ())}
             for test in one["modules"].get(fault.path, ()):
                 kind = module if test not in running else near if name.startswith(home) else others
                 kind[test] = one["seconds"][test]

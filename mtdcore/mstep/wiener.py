@@ -53,7 +53,7 @@ class WienerUpdate:
     Whitening and CTFs hardly let some frequencies through. Without a prior these fill up with noise, in the end more than there is
     image. As in regularised-likelihood refinement (Scheres, J. Struct. Biol. 180 (2012) 519) the strength of the filter follows
     from the power of the image at each frequency; here a power law, since few copies do not tell more. Where poses are in doubt the
-    back-projection of a faint target is hardly more than noise; the image that is expected is never fainter than a faint start.
+    back-projection of a faint target is hardly more than noise; the image that is expected is kept a little stronger than a faint start.
 
     Attributes:
         steps: proximal-gradient steps per E-step, see :class:`DenoisingUpdate`.
@@ -120,9 +120,14 @@ def _not_fainter(power: np.ndarray, energy: float, statistics: Statistics) -> np
 
 def _seen_energy(power: np.ndarray, statistics: Statistics) -> float:
     """Mean sum of squares of images of this spectrum, (33,) as of :func:`target_spectrum`, as a copy in the micrographs shows it."""
-    at = np.hypot(*np.meshgrid(*map(np.fft.fftfreq, statistics.right.shape)))
+    at = _lengths(tuple(statistics.right.shape))
     grid = np.linspace(0.0, 0.5, _VALUES)
     return float(np.interp(at, grid, power * _share_seen(grid, statistics)).sum())
+
+
+def _lengths(shape: tuple[int, ...]) -> np.ndarray:
+    """Cycles per pixel of every frequency of an image of this shape, each of a pair of opposite ones."""
+    return np.asarray(np.hypot(*np.meshgrid(*map(np.fft.fftfreq, shape))))
 
 
 def _share_seen(frequencies: np.ndarray, statistics: Statistics) -> np.ndarray:
@@ -137,7 +142,7 @@ class CompactUpdate:
     Where poses are in doubt an average over p copies tells a few per cent of what p copies tell, and free pixels fit noise: with more evidence than
     the right image has, and another image from each start. A body has a surface, so the spectrum of its projections falls as the fourth power of
     the frequency (Porod 1951). Here it is that of a medium whose correlation is exponential, ``(1 + (f D)^2)^-2`` (Debye and Bueche 1949), at the
-    energy of the target. Strong signals overrule it: at SNR .2 and a thousand copies it changes nothing.
+    energy of the target, behind a filter of the noise at least at the energy that the filter shows. Strong signals overrule it: at SNR .2 and a thousand copies it changes nothing.
 
     Attributes:
         diameter: D of the body, pixels.
@@ -173,7 +178,7 @@ def compact_spectrum(shape: tuple[int, ...], diameter: float, energy: float) -> 
     Returns:
         (33,) variance per pixel at frequencies evenly spaced from 0 to 1/2 cycles per pixel.
     """
-    everywhere = _debye_bueche(np.hypot(*np.meshgrid(*map(np.fft.fftfreq, shape))), diameter)
+    everywhere = _debye_bueche(_lengths(shape), diameter)
     profile = _debye_bueche(np.linspace(0.0, 0.5, _VALUES), diameter)
     return np.asarray(energy / everywhere.sum() * profile)
 
