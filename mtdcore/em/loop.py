@@ -26,8 +26,8 @@ from ..mstep.symmetry import symmetrised
 from .gauge.agreement import rivals, unrivalled
 from .gauge.centre import centred
 from .gauge.extent import spaced
-from .gauge.prior import Gauge
 from .gauge.scale import Scales
+from .gauge.seen import Gauge, Restored, Seen
 from .plan.defaults import FEW, FILLED, KEPT, LISTENING, ROUNDS, Plan
 from .state import Candidate, EMState, IterationRecord, Recovery
 
@@ -36,6 +36,9 @@ _SAME = 0.03
 
 #: Step, as a share of the norm of the target, from which on it is about to rest.
 _SMALL = 0.02
+
+#: M-steps from the target on that are as good as the posterior mean given the same poses.
+_RESTORING = 3
 
 
 def run(
@@ -302,9 +305,11 @@ class Iteration:
         margin = plain(*(min(max(1, n // 5), side - n) if n > 1 else 0 for n, side in sides))
         statistics = self.statistics(batch, target, replace(likelihood, margin=margin))
         if views.classes == 1:
-            return self._framed(gauge, target, statistics, scales[0] if scales else 1.0), passes
+            return self._framed(gauge, target, statistics, scales[0] if scales else 1.0, likelihood), passes
         units = scales or (1.0,) * views.classes
-        framed = [self._framed(gauge, t, statistics.of_class(c), units[c]) for c, t in enumerate(target)]
+        framed = [
+            self._framed(gauge, t, statistics.of_class(c), units[c], likelihood) for c, t in enumerate(target)
+        ]
         return np.stack(framed), passes
 
     def _centred(
@@ -323,7 +328,14 @@ class Iteration:
 
         return centred(target, gain), passes
 
-    def _framed(self, gauge: Gauge, target: np.ndarray, statistics: Statistics, unit: float) -> np.ndarray:
+    def _framed(
+        self,
+        gauge: Gauge,
+        target: np.ndarray,
+        statistics: Statistics,
+        unit: float,
+        likelihood: Likelihood,
+    ) -> np.ndarray:
         """The target of one class in the frame of the gauge, which is asked in the units of the prior."""
         copies, margin = statistics.normal.bound * self.plan.symmetry, statistics.margin
         if copies <= 0.0:
@@ -331,6 +343,28 @@ class Iteration:
         around = [(m, m) for m in pair(margin)]
         mean = average(self.plan, np.pad(target, around), statistics.framed())
         level = statistics.noise_std / math.sqrt(copies)
+        seen = Seen(mean / unit, level / unit, *self._informed(statistics, unit, likelihood))
         asked = target / unit
-        chosen = gauge.choose(asked, mean / unit, level / unit)
+        chosen = gauge.choose(asked, seen)
         return target if np.array_equal(chosen, asked) else unit * chosen
+
+    def _informed(
+        self, statistics: Statistics, unit: float, likelihood: Likelihood
+    ) -> tuple[np.ndarray, Restored | None]:
+        """The information of the target with its margin, and the posterior mean of one class given that of a frame; in the units of the prior.
+
+        That of patches is not the same wherever the box lies, nor is every M-step a posterior mean.
+        """
+        told = likelihood.localises and self.plan.update.update.fits_scale
+        backend, variance = self.plan.backend, statistics.noise_std**2
+        whole = backend.to_host(statistics.framed().right) * unit / variance
+
+        def restored(information: np.ndarray, image: np.ndarray) -> np.ndarray:
+            one = replace(statistics, right=backend.asarray(information * variance / unit), frame=None)
+            target = backend.asarray(image * unit)
+            last = self.plan.iterations  # steps of plain EM
+            for _ in range(_RESTORING):
+                target = self.plan.update(target, one, self.plan.prior, last, last, (unit,))
+            return backend.to_host(target) / unit
+
+        return whole, restored if told else None

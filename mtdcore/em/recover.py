@@ -32,7 +32,7 @@ from .checks.arguments import (
     check_subpixel,
 )
 from .checks.doubts import doubt
-from .gauge.prior import Gauge
+from .gauge.seen import Gauge
 from .loop import run
 from .online.batches import OnlineEM
 from .plan.beginning import Box, begin_likelihood, begin_noise, begin_offset, begin_state, box_shape, views_of

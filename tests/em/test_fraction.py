@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import mtdcore as mtd
-from mtdcore.em.gauge.fraction import likeliest_fraction
+from mtdcore.em.gauge.position import likeliest_fraction
 from mtdcore.em.gauge.prior import PriorGauge
+from mtdcore.em.gauge.seen import Seen
 from mtdcore.em.plan.beginning import views_of
 from mtdcore.em.plan.defaults import default_gauge
 from mtdcore.model.priors import denoise
@@ -49,7 +50,8 @@ def noisy(target, shift):
 
 @pytest.mark.parametrize("shift", [(0.0, 0.0), (0.4, -0.3), (-0.35, 0.45)])
 def test_an_average_tells_its_fraction(prior, target, shift):
-    found = likeliest_fraction(noisy(target, shift), prior, LEVEL)
+    seen = Seen.white(noisy(target, shift), LEVEL, prior)
+    found = likeliest_fraction(seen.information, seen.restored, target)
     np.testing.assert_allclose(found, np.negative(shift), atol=0.2)
 
 
@@ -62,7 +64,9 @@ def test_the_gauge_moves_the_target_by_it(prior, target):
     before = mtd.relative_error(image, target, 1)
     errors = [
         mtd.relative_error(
-            PriorGauge.of(prior, 1, BOX, between=between).choose(image, average, LEVEL), target, 1
+            PriorGauge.of(prior, 1, BOX, between=between).choose(image, Seen.white(average, LEVEL, prior)),
+            target,
+            1,
         )
         for between in (False, True)
     ]

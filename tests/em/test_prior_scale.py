@@ -15,7 +15,7 @@ from mtdcore import (
     simulate,
 )
 from mtdcore.em.coarse import BinnedPrior
-from mtdcore.em.gauge.prior import centre_of_mass
+from mtdcore.em.gauge.frames import centre_of_mass
 from mtdcore.em.gauge.scale import OwnUnits, in_units
 from mtdcore.errors import ParameterError
 from mtdcore.model.priors import ScaledPrior, has_own_units

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mtdcore.em.gauge.prior import centre_of_mass
+from mtdcore.em.gauge.frames import centre_of_mass
 from mtdcore.errors import InputError, ParameterError, StorageError
 
 from ..priors.device import torch_device

@@ -17,7 +17,8 @@ import numpy as np
 
 from ...model.shifts import translate
 from .extent import bright
-from .prior import Gauge, centre_of_mass, crop, recentring, widened
+from .frames import centre_of_mass, crop, recentring, widened
+from .seen import Gauge, Seen
 
 Shift = tuple[float, float]
 
@@ -43,17 +44,16 @@ _BESIDE = [(i, j) for i, j in _AROUND if not (i and j)]
 
 @dataclass(frozen=True)
 class CentreGauge:
-    """The middle of what is bright in the middle of the box; nothing is turned. A :class:`mtdcore.em.gauge.prior.Gauge` without prior."""
+    """The middle of what is bright in the middle of the box; nothing is turned. A :class:`mtdcore.em.gauge.seen.Gauge` without prior."""
 
-    def choose(self, target: np.ndarray, average: np.ndarray, level: float) -> np.ndarray:
+    def choose(self, target: np.ndarray, seen: Seen) -> np.ndarray:
         """The (L, L) target, moved by whole pixels; what moves into the box is 0, for the next iterations to fill.
 
         Args:
             target: (L, L).
-            average: (B, B), for the sake of its size: no move is larger than its margin.
-            level: not used.
+            seen: by the copies, for the sake of its size: no move is larger than the margin.
         """
-        padded, (height, width) = widened(target, average.shape), target.shape
+        padded, (height, width) = widened(target, seen.average.shape), target.shape
         offset = recentring(bright(padded), target.shape, ((height - 1) / 2, (width - 1) / 2))
         return target if max(map(abs, offset)) <= _SLACK else crop(padded, target.shape, offset)
 
@@ -70,9 +70,9 @@ class BetweenPixels:
 
     gauge: Gauge
 
-    def choose(self, target: np.ndarray, average: np.ndarray, level: float) -> np.ndarray:
-        """The (L, L) target of the other gauge, moved by half a pixel at most; arguments as in :class:`mtdcore.em.gauge.prior.Gauge`."""
-        image = self.gauge.choose(target, average, level)
+    def choose(self, target: np.ndarray, seen: Seen) -> np.ndarray:
+        """The (L, L) target of the other gauge, moved by half a pixel at most; arguments as in :class:`mtdcore.em.gauge.seen.Gauge`."""
+        image = self.gauge.choose(target, seen)
         masses = centre_of_mass(bright(image))
         down, right = ((n - 1) / 2 - mass for n, mass in zip(image.shape, masses, strict=True))
         near = _LEAST_FRACTION < max(abs(down), abs(right)) < _FARTHEST

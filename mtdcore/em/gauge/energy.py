@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from .prior import crop
+from .frames import crop
+from .seen import Seen
 
 #: A move must gain so many nats: few, so that all starts end in one frame.
 _LEAST_GAIN = 0.1
@@ -19,9 +20,9 @@ _LEAST_GAIN = 0.1
 
 @dataclass(frozen=True)
 class EnergyGauge:
-    """The frame with most energy, that in the middle counting more; nothing is turned. A :class:`mtdcore.em.gauge.prior.Gauge`."""
+    """The frame with most energy, that in the middle counting more; nothing is turned. A :class:`mtdcore.em.gauge.seen.Gauge`."""
 
-    def choose(self, target: np.ndarray, average: np.ndarray, level: float) -> np.ndarray:
+    def choose(self, target: np.ndarray, seen: Seen) -> np.ndarray:
         """The (L, L) target, moved by whole pixels; what moves into the box is the aligned average there.
 
         A pixel of the average is worth ``(y^2 - level^2) / (2 level^2)`` nats to the target that holds it. The weight falls
@@ -30,9 +31,9 @@ class EnergyGauge:
 
         Args:
             target: (L, L).
-            average: (B, B) aligned average: the target and a margin of (B - L) / 2 pixels around it.
-            level: noise level of the average.
+            seen: by the copies.
         """
+        average, level = seen.average, seen.level
         nats = 0.5 * (np.square(average / level) - 1.0)
         down, across = (1.0 - 0.25 * np.square(np.linspace(-1.0, 1.0, n)) for n in target.shape)
         held = np.einsum("ijkl,k,l->ij", sliding_window_view(nats, target.shape), down, across, optimize=True)

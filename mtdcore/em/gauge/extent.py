@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from ...model.likelihood import Likelihood
-from .prior import centre_of_mass
+from .frames import centre_of_mass
 
 #: Share of the brightest pixel's energy that the background of the box is taken to reach: a third of its brightness.
 _FLOOR = 0.1

@@ -2,7 +2,8 @@
 
 The prior fixes them. Orientation: the one that the prior finds most likely, by the diffusion bound on the log density
 (Kingma et al., *Variational diffusion models*, 2021). Position: the prior's own
-centre of mass, which networks trained with small shifts know no better than that.
+centre of mass, which networks trained with small shifts know no better than that, unless another pixel is likelier (:mod:`.position`):
+one image lies half a pixel off the others, and behind a filter the copies do not tell their centre of mass.
 
 At right angles the target is judged. At other angles it would always seem best where it is: the denoiser has seen to
 that, and what makes the right angle recognisable, the sharp pixels of the images that the prior knows, is gone. So
@@ -14,7 +15,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -23,7 +23,9 @@ from ...model.priors import Prior, centre_of
 from ...model.rotations import Rotations, disc, rotate
 from ...model.sampling import sample_prior
 from ...model.shifts import translate
-from .fraction import likeliest_fraction
+from .frames import Offset, centre_of_mass, crop, recentring, widened
+from .position import likeliest_fraction, likeliest_offset
+from .seen import Seen
 
 #: Noise levels over which the bound is averaged, relative to the root-mean-square pixel of the image: below,
 #: a denoiser looks at strokes alone, above, at nothing.
@@ -50,24 +52,6 @@ _GRID, _SHORTLIST = ANY_ANGLE, 5
 _SLACK = 2
 
 
-#: Fractions of a pixel below which the target is left alone.
-_LEAST_FRACTION = 0.05
-
-
-class Gauge(Protocol):
-    """Chooses the frame of a target."""
-
-    def choose(self, target: np.ndarray, average: np.ndarray, level: float) -> np.ndarray:
-        """The (L, L) target in its preferred frame.
-
-        Args:
-            target: (L, L).
-            average: (B, B) aligned average without prior: the target and a margin of (B - L) / 2 pixels around it.
-            level: noise level of the average; what a frame leaves out counts as noise of this level.
-        """
-        ...
-
-
 @dataclass(frozen=True)
 class PriorGauge:
     """The orientation that the prior finds most likely, at the position where its own images sit.
@@ -80,7 +64,7 @@ class PriorGauge:
         draws: noise draws per level, each used with both signs.
         seed: of the noise.
         mirror: whether copies may be mirrored: the prior then chooses between the target and its mirror image, too.
-        between: whether copies lie between pixels: the prior then chooses the fraction of a pixel, too (:mod:`.fraction`).
+        between: whether copies lie between pixels: the prior then chooses the fraction of a pixel, too.
     """
 
     prior: Prior
@@ -103,18 +87,18 @@ class PriorGauge:
         place = float(centre[0]), float(centre[1])
         return cls(prior, rotations, place, mirror=mirror, between=between)
 
-    def choose(self, target: np.ndarray, average: np.ndarray, level: float) -> np.ndarray:
-        """See :class:`Gauge`."""
-        here, cost = self._turned(target, average, level)
+    def choose(self, target: np.ndarray, seen: Seen) -> np.ndarray:
+        """See :class:`mtdcore.em.gauge.seen.Gauge`."""
+        here, cost = self._turned(target, seen)
         if not self.mirror:
             return here
-        there, other = self._turned(target[:, ::-1].copy(), average[:, ::-1].copy(), level)
+        there, other = self._turned(target[:, ::-1].copy(), seen.mirrored())
         return there if other <= cost - _HYSTERESIS else here
 
-    def _turned(self, target: np.ndarray, average: np.ndarray, level: float) -> tuple[np.ndarray, float]:
+    def _turned(self, target: np.ndarray, seen: Seen) -> tuple[np.ndarray, float]:
         """The target at its likeliest angle, and what that costs in nats."""
         turned = Rotations(self.rotations, plain(*target.shape))
-        view = _View(self, target, average, level, turned.exact)
+        view = _View(self, target, seen, turned.exact)
         if turned.exact:
             costs = dict(zip(turned.angles, view.costs(turned.angles, self.draws, _LEVELS), strict=True))
         else:
@@ -140,44 +124,43 @@ def _cheapest(costs: dict[float, float]) -> float:
 
 @dataclass(frozen=True)
 class _View:
-    """One target and its average, looked at from any angle; arguments as in :meth:`Gauge.choose`."""
+    """One target and what was seen of it, looked at from any angle; arguments as in :meth:`mtdcore.em.gauge.seen.Gauge.choose`."""
 
     gauge: PriorGauge
     target: np.ndarray
-    average: np.ndarray
-    level: float
+    seen: Seen
     exact: bool
 
     def framed(self, angle: float) -> np.ndarray:
-        """(L, L) target at this angle; what moves into the box is the aligned average there."""
-        frame = np.array(self.average)
-        crop(frame, self.target.shape)[...] = self.target
-        turned = rotate(widened(self.target, frame.shape), [angle])[0]
-        offset, frame = self._offset(turned), rotate(frame, [angle])[0]
-        if self.gauge.between and self.gauge.centre is not None:
-            frame = translate(frame, self._fraction(angle, offset))
-        image = crop(frame, self.target.shape, offset)
+        """(L, L) target at this angle; what moves into the box is what the copies show there."""
+        frame, shape = np.array(self.seen.average), self.target.shape
+        crop(frame, shape)[...] = self.target
+        turned, frame = rotate(widened(self.target, frame.shape), [angle])[0], rotate(frame, [angle])[0]
+        offset = self._offset(turned)
+        if self.seen.restored is not None and self.exact and self.gauge.centre is not None:
+            information = rotate(self.seen.information, [angle])[0]
+            offset, image = likeliest_offset(information, self.seen.restored, crop(turned, shape), offset)
+            if offset != (0, 0):
+                crop(frame, shape, offset)[...] = image
+            if self.gauge.between:
+                held = crop(information, shape, offset)
+                frame = translate(frame, likeliest_fraction(held, self.seen.restored, image))
+        image = crop(frame, shape, offset)
         return image if self.exact else image * disc(len(image))
-
-    def _fraction(self, angle: float, offset: tuple[int, int]) -> tuple[float, float]:
-        """By how much the frame at this angle and offset moves between pixels; 0 where that is not worth an interpolation."""
-        seen = crop(rotate(self.average, [angle])[0], self.target.shape, offset)
-        shift = likeliest_fraction(seen, self.gauge.prior, self.level)
-        return shift if max(map(abs, shift)) > _LEAST_FRACTION else (0.0, 0.0)
 
     def costs(self, angles: Sequence[float], draws: int, levels: np.ndarray) -> np.ndarray:
         """(A,) nats, up to a constant: what the frames at these angles cost."""
         shape = self.target.shape
-        turned = rotate(widened(self.target, self.average.shape), angles)
+        turned = rotate(widened(self.target, self.seen.average.shape), angles)
         offsets = [self._offset(image) for image in turned]
         kept = np.array([np.square(crop(i, shape, o)).sum() for i, o in zip(turned, offsets, strict=True)])
-        views = turned if self.exact else rotate(self.average * disc(len(self.average)), angles)
+        views = turned if self.exact else rotate(self.seen.average * disc(len(self.seen.average)), angles)
         images = [crop(i, shape, o) for i, o in zip(views, offsets, strict=True)]
         outside = np.square(turned).sum(axis=(1, 2)) - kept
-        cost = self._surprise(np.stack(images), angles, draws, levels) + 0.5 * outside / self.level**2
+        cost = self._surprise(np.stack(images), angles, draws, levels) + 0.5 * outside / self.seen.level**2
         return np.asarray(cost)
 
-    def _offset(self, turned: np.ndarray) -> tuple[int, int]:
+    def _offset(self, turned: np.ndarray) -> Offset:
         if self.gauge.centre is None:
             return 0, 0
         offset = recentring(turned, self.target.shape, self.gauge.centre)
@@ -204,53 +187,8 @@ class _View:
         cost = np.zeros(len(images))
         for added in levels * scale:
             noisy = (images[:, None] + added * turned).reshape(-1, height, width)
-            level = added if self.exact else math.hypot(added, self.level)
+            level = added if self.exact else math.hypot(added, self.seen.level)
             clean = noisy + added**2 * self.gauge.prior.score(noisy, float(level))
             error = np.square(clean.reshape(turned.shape) - images[:, None])[..., counted]
             cost += step * error.sum(axis=2).mean(axis=1) / added**2
         return cost
-
-
-def centre_of_mass(image: np.ndarray) -> tuple[float, float]:
-    """(row, column) centre of mass of the positive part; the middle of the image if there is none."""
-    positive = np.clip(image, 0.0, None)
-    total = positive.sum()
-    if total <= 0.0:
-        return (image.shape[0] - 1) / 2, (image.shape[1] - 1) / 2
-    rows, columns = (np.arange(n) for n in image.shape)
-    return (
-        float(positive.sum(axis=1) @ rows / total),
-        float(positive.sum(axis=0) @ columns / total),
-    )
-
-
-def recentring(frame: np.ndarray, box: tuple[int, ...], centre: tuple[float, float]) -> tuple[int, int]:
-    """Offset of the crop whose centre of mass falls on ``centre``, within the margin of the frame.
-
-    The mass inside the box is followed, so that noise in the margin does not pull.
-    """
-    reaches = [(n - m) // 2 for n, m in zip(frame.shape, box, strict=True)]
-    row = column = 0
-    for _ in range(4):
-        mass = centre_of_mass(crop(frame, box, (row, column)))
-        step = [round(m - c) for m, c in zip(mass, centre, strict=True)]
-        if step == [0, 0]:
-            break
-        row, column = (
-            int(np.clip(now + move, -reach, reach))
-            for now, move, reach in zip((row, column), step, reaches, strict=True)
-        )
-    return row, column
-
-
-def crop(frame: np.ndarray, box: tuple[int, ...], offset: tuple[int, int] = (0, 0)) -> np.ndarray:
-    """(L, L) view of a (B, B) frame, ``offset`` pixels down and right of the middle."""
-    row, column = ((n - m) // 2 + o for n, m, o in zip(frame.shape, box, offset, strict=True))
-    return frame[row : row + box[0], column : column + box[1]]
-
-
-def widened(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """An (L, L) image in the middle of a (B, B) frame of zeros."""
-    frame = np.zeros(shape, image.dtype)
-    crop(frame, image.shape)[...] = image
-    return frame

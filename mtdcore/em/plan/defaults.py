@@ -47,8 +47,9 @@ from ...mstep.updates import DenoisingUpdate, ExactUpdate, Update
 from ...mstep.wiener import CompactUpdate, WienerUpdate
 from ..gauge.centre import BetweenPixels, CentreGauge
 from ..gauge.energy import EnergyGauge
-from ..gauge.prior import Gauge, PriorGauge
+from ..gauge.prior import PriorGauge
 from ..gauge.scale import OwnUnits
+from ..gauge.seen import Gauge
 from ..online.batches import OnlineEM
 
 QUARTER = 4

@@ -1,0 +1,116 @@
+"""Where a target lies in its box, as the prior sees it: to whole pixels, and between them (docs/model.md 9).
+
+The likelihood hardly knows it: the copies move the other way. The restored target does not either: it seems best where it is, the
+prior has seen to that. What the copies show of each frame does, noise and all: with its information h (:class:`mtdcore.em.gauge.seen.Seen`) and N the quadratic part
+of its log-likelihood the frame is worth
+
+    phi(h) = log E exp(<F, h> - <F, N F> / 2)        F from the prior,
+
+which weighs the prior against nothing but noise, so that what a shift takes off the noise is no gain. It is convex, and its slope is the posterior mean.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+
+from ...model.shifts import shift_matrices, translate
+from .frames import Offset, crop, widened
+from .seen import Restored
+
+Shift = tuple[float, float]
+
+#: Nats that another whole pixel must gain.
+_HYSTERESIS = 3.0
+
+#: Moves by a pixel at most.
+_MOVES = 6
+
+#: Steps between pixels at most, the size in pixels below which one is the last, and how much longer than the maximiser's they are.
+_STEPS, _LEAST, _LONGER = 10, 0.02, 2.0
+
+#: Fractions of a pixel below which a target is left alone: not worth an interpolation.
+_LEAST_FRACTION = 0.05
+
+#: Distance in pixels of the shifts between which the correlation is a parabola, and the farthest move: beyond, another whole pixel is nearer.
+_APART, _FARTHEST = 0.25, 0.75
+
+
+def likeliest_offset(
+    information: np.ndarray, restored: Restored, image: np.ndarray, first: Offset
+) -> tuple[Offset, np.ndarray]:
+    """(down, right) in whole pixels of the frame worth most, up from a first one, and what data and prior make of it.
+
+    ``phi(h') - phi(h)`` is about ``<F + F', h' - h> / 2``, F and F' the posterior means: exactly, for a Gaussian prior.
+
+    Args:
+        information: (B, B) of the target and a margin around it.
+        restored: posterior mean.
+        image: (h, w) target.
+        first: where the search begins.
+    """
+    shape, wide = image.shape, widened(image, information.shape)
+    reaches = [(n - m) // 2 for n, m in zip(wide.shape, shape, strict=True)]
+    known: dict[Offset, tuple[np.ndarray, np.ndarray]] = {}
+
+    def at(offset: Offset) -> tuple[np.ndarray, np.ndarray]:
+        """Information and posterior mean."""
+        if offset not in known:
+            held = crop(information, shape, offset)
+            known[offset] = held, restored(held, crop(wide, shape, offset))
+        return known[offset]
+
+    def gain(one: Offset, other: Offset) -> float:
+        (here, mean), (there, another) = at(one), at(other)
+        return float(((mean + another) * (there - here)).sum()) / 2.0
+
+    place = first
+    for _ in range(_MOVES):
+        row, column = place
+        beside = [(row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)]
+        inside = [o for o in beside if all(abs(n) <= reach for n, reach in zip(o, reaches, strict=True))]
+        gains = {offset: gain(place, offset) for offset in inside}
+        best = max(gains, key=lambda offset: gains[offset], default=place)
+        if not inside or gains[best] < _HYSTERESIS:
+            break
+        place = best
+    return place, at(place)[1]
+
+
+def likeliest_fraction(information: np.ndarray, restored: Restored, image: np.ndarray) -> Shift:
+    """(down, right) in pixels of the shift S of the largest ``phi(S h)``, near 0; (0, 0) where it is as good as that.
+
+    phi grows at least as ``<F', S h>`` does from any S', F' the posterior mean given ``S' h``. Each step maximises that correlation (minorise and
+    maximise: Hunter and Lange 2004), and goes twice as far.
+
+    Args:
+        information: (h, w) of the frame.
+        restored: posterior mean.
+        image: (h, w) target.
+    """
+    place = np.zeros(2)
+    for _ in range(_STEPS):
+        moved = np.asarray(translate(information, cast(Shift, tuple(place))))
+        image = restored(moved, image)
+        step = _LONGER * _top(image, information, place)
+        place = np.clip(place + step, -_FARTHEST, _FARTHEST)
+        if np.abs(step).max() < _LEAST:
+            break
+    return (float(place[0]), float(place[1])) if np.abs(place).max() > _LEAST_FRACTION else (0.0, 0.0)
+
+
+def _top(clean: np.ndarray, image: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """(2,) from a shift of the image to the top of the parabolas through its correlations with a clean one, along each axis."""
+    steps = _APART * np.array([-1.0, 0.0, 1.0])
+    down, right = (shift_matrices(n, at + steps) for n, at in zip(image.shape, place, strict=True))
+    along = np.einsum("iab,bc,dc,ad->i", down, image, right[1], clean, optimize=True)
+    across = np.einsum("ab,bc,idc,ad->i", down[1], image, right, clean, optimize=True)
+    return np.array([_vertex(along), _vertex(across)])
+
+
+def _vertex(values: np.ndarray) -> float:
+    """Of a parabola through values at -1, 0 and 1 times the distance apart, no farther than that."""
+    rise, bend = 0.5 * (values[2] - values[0]), values[0] - 2.0 * values[1] + values[2]
+    farthest = _APART * float(np.sign(rise))
+    return farthest if bend >= 0.0 or abs(rise) > -bend else float(-_APART * rise / bend)

@@ -1,0 +1,60 @@
+"""What the copies show of a target and its surroundings: all that a frame is chosen by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeAlias
+
+import numpy as np
+
+from ...model.priors import Prior, denoise
+
+#: Posterior mean, (h, w), of the target in a frame, given the (h, w) information that the frame holds and an image to begin with.
+Restored: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The log-likelihood of the target and a margin around it, a quadratic, in the ways that a gauge asks for it.
+
+    Attributes:
+        average: (B, B) its maximiser, the aligned average without prior.
+        level: noise level of the average, where that is white; what a frame leaves out counts as noise of this level.
+        information: (B, B) its slope at a target of 0, ``right / sigma^2``. Behind a filter this knows which frequencies the average does not.
+        restored: what data and prior make of a frame; None: only the average is known.
+    """
+
+    average: np.ndarray
+    level: float
+    information: np.ndarray
+    restored: Restored | None = None
+
+    @classmethod
+    def white(cls, average: np.ndarray, level: float, prior: Prior | None = None) -> Seen:
+        """An average with white noise of a level, and the prior of what is in it, if there is one."""
+
+        def restored(information: np.ndarray, _: np.ndarray) -> np.ndarray:
+            assert prior is not None
+            return np.asarray(denoise(prior, level**2 * information[None], level)[0])
+
+        return cls(average, level, average / level**2, None if prior is None else restored)
+
+    def mirrored(self) -> Seen:
+        """The mirror image."""
+        return replace(
+            self, average=self.average[:, ::-1].copy(), information=self.information[:, ::-1].copy()
+        )
+
+
+class Gauge(Protocol):
+    """Chooses the frame of a target."""
+
+    def choose(self, target: np.ndarray, seen: Seen) -> np.ndarray:
+        """The (L, L) target in its preferred frame.
+
+        Args:
+            target: (L, L).
+            seen: by the copies.
+        """
+        ...
