@@ -1,6 +1,8 @@
-"""The documents name files that are there, and link to them."""
+"""The documents name files that are there, and link to them; the benches import names that are there."""
 
+import importlib.util
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,3 +41,21 @@ def test_missing_files_are_noticed():
     text = "`tests/core/gone.py`, `test_gone.py::test_it`, [here](gone.md#part), [there](https://example.org/gone)"
     assert missing(ROOT / "README.md", text) == ["tests/core/gone.py", "test_gone.py", "gone.md"]
     assert missing(ROOT / "docs/gpu.md", "`mtdcore/em/recover.py`, `test_em.py`, [there](trust.md)") == []
+
+
+@pytest.mark.parametrize(
+    "script", sorted(ROOT.glob("bench/**/*.py")), ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_benches_import_what_is_there(script, monkeypatch):
+    """They run by hand, and would rot unseen."""
+    monkeypatch.syspath_prepend(script.parent)
+    name = f"bench_{script.stem}"
+    spec = importlib.util.spec_from_file_location(name, script)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except ModuleNotFoundError as error:
+        if error.name.partition(".")[0] in ("mtdcore", "mtdbridge", "mtdcli"):
+            raise
+        pytest.skip(f"{error.name} is not installed")

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 import mtdcore as mtd
-from mtdcore.mstep import numbers as models
+from mtdcore.model.likelihood import window
 from mtdcore.results.metrics import forgiven_shift
 
 UNSEEN = 55_000  # first training image that the shipped prior has not seen
@@ -39,7 +39,7 @@ class Choice:
     options: dict[str, Any] = field(default_factory=dict)
     separation: int = 2
     tied_patches: bool = False
-    count_floor: float = models._FLOOR
+    count_floor: float = window.FLOOR
 
 
 CHOICES = {
@@ -91,11 +91,11 @@ class Problem:
 
 @contextmanager
 def _count_floor(share: float) -> Iterator[None]:
-    before, models._FLOOR = models._FLOOR, share  # type: ignore[misc]
+    before, window.FLOOR = window.FLOOR, share  # type: ignore[misc]
     try:
         yield
     finally:
-        models._FLOOR = before  # type: ignore[misc]
+        window.FLOOR = before  # type: ignore[misc]
 
 
 def digits(path: str, count: int) -> list[Problem]:
