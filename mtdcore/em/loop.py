@@ -359,12 +359,13 @@ class Iteration:
         backend, variance = self.plan.backend, statistics.noise_std**2
         whole = backend.to_host(statistics.framed().right) * unit / variance
 
-        def restored(information: np.ndarray, image: np.ndarray) -> np.ndarray:
+        def restored(information: np.ndarray, image: np.ndarray) -> tuple[np.ndarray, float]:
             one = replace(statistics, right=backend.asarray(information * variance / unit), frame=None)
             target = backend.asarray(image * unit)
             last = self.plan.iterations  # steps of plain EM
             for _ in range(_RESTORING):
                 target = self.plan.update(target, one, self.plan.prior, last, last, (unit,))
-            return backend.to_host(target) / unit
+            nats = (one.energy - one.residual_energy(target)) / (2.0 * variance)
+            return backend.to_host(target) / unit, nats
 
         return whole, restored if told else None

@@ -85,7 +85,7 @@ def test_statistics_of_another_frame_are_dropped(made):
 
         asked = 0
 
-        def choose(self, target, average, level):
+        def choose(self, target, seen):
             self.asked += 1
             return np.rot90(target) if self.asked == 1 else target
 

@@ -11,6 +11,7 @@ which weighs the prior against nothing but noise, so that what a shift takes off
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import numpy as np
@@ -20,9 +21,6 @@ from .frames import Offset, crop, widened
 from .seen import Restored
 
 Shift = tuple[float, float]
-
-#: Nats that another whole pixel must gain.
-_HYSTERESIS = 3.0
 
 #: Moves by a pixel at most.
 _MOVES = 6
@@ -38,44 +36,51 @@ _APART, _FARTHEST = 0.25, 0.75
 
 
 def likeliest_offset(
-    information: np.ndarray, restored: Restored, image: np.ndarray, first: Offset
+    information: np.ndarray,
+    restored: Restored,
+    image: np.ndarray,
+    first: Offset,
+    surprise: Callable[[np.ndarray, bool], np.ndarray],
+    least: float,
 ) -> tuple[Offset, np.ndarray]:
-    """(down, right) in whole pixels of the frame worth most, up from a first one, and what data and prior make of it.
+    """(down, right) in whole pixels of the frame whose restored image is likeliest, up from a first one, and that image.
 
-    ``phi(h') - phi(h)`` is about ``<F + F', h' - h> / 2``, F and F' the posterior means: exactly, for a Gaussian prior.
+    Likely is what explains the copies and does not surprise the prior. (phi itself, summed up along the way, asks for a score that is a slope
+    to a few nats in thousands, as those of networks are not.)
 
     Args:
         information: (B, B) of the target and a margin around it.
-        restored: posterior mean.
+        restored: what data and prior make of a frame.
         image: (h, w) target.
         first: where the search begins.
+        surprise: nats, up to a constant, of -log density of (A, h, w) images, roughly or exactly.
+        least: nats that another frame must gain.
     """
     shape, wide = image.shape, widened(image, information.shape)
     reaches = [(n - m) // 2 for n, m in zip(wide.shape, shape, strict=True)]
-    known: dict[Offset, tuple[np.ndarray, np.ndarray]] = {}
+    made: dict[Offset, tuple[np.ndarray, float]] = {}
 
-    def at(offset: Offset) -> tuple[np.ndarray, np.ndarray]:
-        """Information and posterior mean."""
-        if offset not in known:
-            held = crop(information, shape, offset)
-            known[offset] = held, restored(held, crop(wide, shape, offset))
-        return known[offset]
-
-    def gain(one: Offset, other: Offset) -> float:
-        (here, mean), (there, another) = at(one), at(other)
-        return float(((mean + another) * (there - here)).sum()) / 2.0
+    def gains(offsets: list[Offset], exactly: bool) -> np.ndarray:
+        """Nats of each over the first of them."""
+        for o in offsets:
+            if o not in made:
+                made[o] = restored(crop(information, shape, o), crop(wide, shape, o))
+        costs = surprise(np.stack([made[o][0] for o in offsets]), exactly)
+        worth = np.array([made[o][1] for o in offsets]) - costs
+        return np.asarray(worth - worth[0])
 
     place = first
     for _ in range(_MOVES):
         row, column = place
-        beside = [(row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)]
-        inside = [o for o in beside if all(abs(n) <= reach for n, reach in zip(o, reaches, strict=True))]
-        gains = {offset: gain(place, offset) for offset in inside}
-        best = max(gains, key=lambda offset: gains[offset], default=place)
-        if not inside or gains[best] < _HYSTERESIS:
+        around = [(row + i, column + j) for i in (-1, 0, 1) for j in (-1, 0, 1) if i or j]
+        inside = [o for o in around if all(abs(n) <= reach for n, reach in zip(o, reaches, strict=True))]
+        near = [place, *inside]
+        roughly = gains(near, False)
+        best = near[int(np.argmax(roughly))]
+        if roughly.max() < least / 2.0 or gains([place, best], True)[1] < least:
             break
         place = best
-    return place, at(place)[1]
+    return place, made[place][0]
 
 
 def likeliest_fraction(information: np.ndarray, restored: Restored, image: np.ndarray) -> Shift:
@@ -92,7 +97,7 @@ def likeliest_fraction(information: np.ndarray, restored: Restored, image: np.nd
     place = np.zeros(2)
     for _ in range(_STEPS):
         moved = np.asarray(translate(information, cast(Shift, tuple(place))))
-        image = restored(moved, image)
+        image, _ = restored(moved, image)
         step = _LONGER * _top(image, information, place)
         place = np.clip(place + step, -_FARTHEST, _FARTHEST)
         if np.abs(step).max() < _LEAST:

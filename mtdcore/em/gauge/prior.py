@@ -5,7 +5,8 @@ The prior fixes them. Orientation: the one that the prior finds most likely, by 
 centre of mass, which networks trained with small shifts know no better than that, unless another pixel is likelier (:mod:`.position`):
 one image lies half a pixel off the others, and behind a filter the copies do not tell their centre of mass.
 
-At right angles the target is judged. At other angles it would always seem best where it is: the denoiser has seen to
+At right angles it is judged what data and prior would make of the target in each frame: how it explains the copies, and how it surprises the prior.
+At other angles the target would always seem best where it is: the denoiser has seen to
 that, and what makes the right angle recognisable, the sharp pixels of the images that the prior knows, is gone. So
 the aligned average is judged there, noise and all. That fixes angles to a degree or two.
 """
@@ -34,6 +35,10 @@ _LEVELS = np.geomspace(0.25, 5.0, 6)
 #: Another orientation must be this much likelier (nats) to be taken, one of four or one of any: the bound is an average
 #: over noise draws.
 _HYSTERESIS, _FREE_HYSTERESIS = 3.0, 6.0
+
+#: So must another whole pixel, if the prior says itself where its images lie: of networks that were trained with shifts, frames that are as
+#: good differ by up to ten nats (training digits).
+_STATED = 12.0
 
 #: Decimals of a cost, in nats, beyond which it is rounding: a prior without a preferred direction finds frames that mirror
 #: each other equally likely.
@@ -65,6 +70,7 @@ class PriorGauge:
         seed: of the noise.
         mirror: whether copies may be mirrored: the prior then chooses between the target and its mirror image, too.
         between: whether copies lie between pixels: the prior then chooses the fraction of a pixel, too.
+        least: nats that another whole pixel must gain over the one that the centre of mass says.
     """
 
     prior: Prior
@@ -74,18 +80,20 @@ class PriorGauge:
     seed: int = 0
     mirror: bool = False
     between: bool = False
+    least: float = _HYSTERESIS
 
     @classmethod
     def of(
         cls, prior: Prior, rotations: int, box_size: Lengths, mirror: bool = False, between: bool = False
     ) -> PriorGauge:
         """The gauge of a prior: the centre that it names (:func:`mtdcore.model.priors.centre_of`), else that of samples."""
-        centre = centre_of(prior, box_size)
+        centre, least = centre_of(prior, box_size), _STATED
         if centre is None:
+            least = _HYSTERESIS
             masses = [centre_of_mass(image) for image in sample_prior(prior, _SAMPLES, box_size)]
             centre = tuple(np.mean(masses, axis=0))
         place = float(centre[0]), float(centre[1])
-        return cls(prior, rotations, place, mirror=mirror, between=between)
+        return cls(prior, rotations, place, mirror=mirror, between=between, least=least)
 
     def choose(self, target: np.ndarray, seen: Seen) -> np.ndarray:
         """See :class:`mtdcore.em.gauge.seen.Gauge`."""
@@ -139,7 +147,9 @@ class _View:
         offset = self._offset(turned)
         if self.seen.restored is not None and self.exact and self.gauge.centre is not None:
             information = rotate(self.seen.information, [angle])[0]
-            offset, image = likeliest_offset(information, self.seen.restored, crop(turned, shape), offset)
+            offset, image = likeliest_offset(
+                information, self.seen.restored, crop(turned, shape), offset, self._upright, self.gauge.least
+            )
             if offset != (0, 0):
                 crop(frame, shape, offset)[...] = image
             if self.gauge.between:
@@ -153,12 +163,36 @@ class _View:
         shape = self.target.shape
         turned = rotate(widened(self.target, self.seen.average.shape), angles)
         offsets = [self._offset(image) for image in turned]
+        if self.exact and self.seen.restored is not None:
+            return self._restored(turned, offsets, angles, draws, levels)
         kept = np.array([np.square(crop(i, shape, o)).sum() for i, o in zip(turned, offsets, strict=True)])
         views = turned if self.exact else rotate(self.seen.average * disc(len(self.seen.average)), angles)
         images = [crop(i, shape, o) for i, o in zip(views, offsets, strict=True)]
         outside = np.square(turned).sum(axis=(1, 2)) - kept
         cost = self._surprise(np.stack(images), angles, draws, levels) + 0.5 * outside / self.seen.level**2
         return np.asarray(cost)
+
+    def _restored(
+        self,
+        turned: np.ndarray,
+        offsets: Sequence[Offset],
+        angles: Sequence[float],
+        draws: int,
+        levels: np.ndarray,
+    ) -> np.ndarray:
+        """(A,) nats of what data and prior make of each frame: what a frame cuts off it does not explain."""
+        assert self.seen.restored is not None
+        shape, found = self.target.shape, []
+        shown = rotate(self.seen.information, angles)
+        for information, image, offset in zip(shown, turned, offsets, strict=True):
+            found.append(self.seen.restored(crop(information, shape, offset), crop(image, shape, offset)))
+        images, nats = np.stack([image for image, _ in found]), np.array([told for _, told in found])
+        return np.asarray(self._surprise(images, angles, draws, levels) - nats)
+
+    def _upright(self, images: np.ndarray, exactly: bool) -> np.ndarray:
+        """(A,) surprise of images that share one angle."""
+        how = (self.gauge.draws, _LEVELS) if exactly else (1, _LEVELS[::2])
+        return self._surprise(images, [0.0] * len(images), *how)
 
     def _offset(self, turned: np.ndarray) -> Offset:
         if self.gauge.centre is None:

@@ -10,8 +10,9 @@ import numpy as np
 
 from ...model.priors import Prior, denoise
 
-#: Posterior mean, (h, w), of the target in a frame, given the (h, w) information that the frame holds and an image to begin with.
-Restored: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
+#: What data and prior make of a frame, (h, w), and the nats by which it explains them, given the (h, w) information that the frame holds and an
+#: image to begin with.
+Restored: TypeAlias = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, float]]
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,10 @@ class Seen:
     def white(cls, average: np.ndarray, level: float, prior: Prior | None = None) -> Seen:
         """An average with white noise of a level, and the prior of what is in it, if there is one."""
 
-        def restored(information: np.ndarray, _: np.ndarray) -> np.ndarray:
+        def restored(information: np.ndarray, _: np.ndarray) -> tuple[np.ndarray, float]:
             assert prior is not None
-            return np.asarray(denoise(prior, level**2 * information[None], level)[0])
+            image = np.asarray(denoise(prior, level**2 * information[None], level)[0])
+            return image, float((image * (information - 0.5 * image / level**2)).sum())
 
         return cls(average, level, average / level**2, None if prior is None else restored)
 
