@@ -22,6 +22,9 @@ from .seen import Restored
 
 Shift = tuple[float, float]
 
+#: Whole pixels, the image that data and prior make there, and what it costs in nats.
+Placed = tuple[Offset, np.ndarray, float]
+
 #: Moves by a pixel at most.
 _MOVES = 6
 
@@ -42,8 +45,8 @@ def likeliest_offset(
     first: Offset,
     surprise: Callable[[np.ndarray, bool], np.ndarray],
     least: float,
-) -> tuple[Offset, np.ndarray]:
-    """(down, right) in whole pixels of the frame whose restored image is likeliest, up from a first one, and that image.
+) -> Placed:
+    """The frame whose restored image is likeliest, up from a first one.
 
     Likely is what explains the copies and does not surprise the prior. (phi itself, summed up along the way, asks for a score that is a slope
     to a few nats in thousands, as those of networks are not.)
@@ -60,27 +63,27 @@ def likeliest_offset(
     reaches = [(n - m) // 2 for n, m in zip(wide.shape, shape, strict=True)]
     made: dict[Offset, tuple[np.ndarray, float]] = {}
 
-    def gains(offsets: list[Offset], exactly: bool) -> np.ndarray:
-        """Nats of each over the first of them."""
+    def costs(offsets: list[Offset], exactly: bool) -> np.ndarray:
         for o in offsets:
             if o not in made:
                 made[o] = restored(crop(information, shape, o), crop(wide, shape, o))
-        costs = surprise(np.stack([made[o][0] for o in offsets]), exactly)
-        worth = np.array([made[o][1] for o in offsets]) - costs
-        return np.asarray(worth - worth[0])
+        images, nats = zip(*(made[o] for o in offsets), strict=True)
+        return np.asarray(surprise(np.stack(images), exactly) - np.array(nats))
 
-    place = first
+    place, cost = first, float(costs([first], True)[0])
     for _ in range(_MOVES):
         row, column = place
         around = [(row + i, column + j) for i in (-1, 0, 1) for j in (-1, 0, 1) if i or j]
         inside = [o for o in around if all(abs(n) <= reach for n, reach in zip(o, reaches, strict=True))]
-        near = [place, *inside]
-        roughly = gains(near, False)
-        best = near[int(np.argmax(roughly))]
-        if roughly.max() < least / 2.0 or gains([place, best], True)[1] < least:
+        roughly = costs([place, *inside], False)
+        best = int(np.argmin(roughly))
+        if not best or roughly[best] > roughly[0] - least / 2.0:
             break
-        place = best
-    return place, made[place][0]
+        lower = float(costs([inside[best - 1]], True)[0])
+        if lower > cost - least:
+            break
+        place, cost = inside[best - 1], lower
+    return place, made[place][0], cost
 
 
 def likeliest_fraction(information: np.ndarray, restored: Restored, image: np.ndarray) -> Shift:

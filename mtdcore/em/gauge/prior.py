@@ -25,7 +25,7 @@ from ...model.rotations import Rotations, disc, rotate
 from ...model.sampling import sample_prior
 from ...model.shifts import translate
 from .frames import Offset, centre_of_mass, crop, recentring, widened
-from .position import likeliest_fraction, likeliest_offset
+from .position import Placed, likeliest_fraction, likeliest_offset
 from .seen import Seen
 
 #: Noise levels over which the bound is averaged, relative to the root-mean-square pixel of the image: below,
@@ -49,6 +49,9 @@ _SAMPLES = 16
 
 #: Rotations from which on copies may lie at any angle.
 ANY_ANGLE = 72
+
+#: Right angles: the likeliest of them whose likeliest pixels are compared, beside the present one.
+_CLOSE = 2
 
 #: Free angles: a grid of 5 degrees with one draw at every other level, the best of it with all, then half the step twice.
 _GRID, _SHORTLIST = ANY_ANGLE, 5
@@ -119,10 +122,15 @@ class PriorGauge:
                 best = _cheapest(costs)
                 near = [best - step, best + step]
                 costs |= dict(zip(near, view.costs(near, self.draws, _LEVELS), strict=True))
+        placed: dict[float, Placed] = {}
+        if view.judged:
+            likely = dict.fromkeys([0.0, *sorted(costs, key=costs.__getitem__)[:_CLOSE]])
+            placed = {angle: view.place(angle) for angle in likely}
+            costs = {angle: cost for angle, (_, _, cost) in placed.items()}
         best = _cheapest(costs)
         least = _HYSTERESIS if turned.exact else _FREE_HYSTERESIS
         best = best if costs[best] <= costs[0.0] - least else 0.0
-        return view.framed(best), float(costs[best])
+        return view.framed(best, placed.get(best)), float(costs[best])
 
 
 def _cheapest(costs: dict[float, float]) -> float:
@@ -139,24 +147,42 @@ class _View:
     seen: Seen
     exact: bool
 
-    def framed(self, angle: float) -> np.ndarray:
-        """(L, L) target at this angle; what moves into the box is what the copies show there."""
+    @property
+    def judged(self) -> bool:
+        """Whether what data and prior make of each frame decides, to the pixel."""
+        return self.seen.restored is not None and self.exact and self.gauge.centre is not None
+
+    def framed(self, angle: float, placed: Placed | None) -> np.ndarray:
+        """(L, L) target at this angle, and at this place where it was judged; what moves into the box is what the copies show there."""
         frame, shape = np.array(self.seen.average), self.target.shape
         crop(frame, shape)[...] = self.target
-        turned, frame = rotate(widened(self.target, frame.shape), [angle])[0], rotate(frame, [angle])[0]
-        offset = self._offset(turned)
-        if self.seen.restored is not None and self.exact and self.gauge.centre is not None:
-            information = rotate(self.seen.information, [angle])[0]
-            offset, image = likeliest_offset(
-                information, self.seen.restored, crop(turned, shape), offset, self._upright, self.gauge.least
-            )
-            if offset != (0, 0):
-                crop(frame, shape, offset)[...] = image
-            if self.gauge.between:
-                held = crop(information, shape, offset)
-                frame = translate(frame, likeliest_fraction(held, self.seen.restored, image))
-        image = crop(frame, shape, offset)
-        return image if self.exact else image * disc(len(image))
+        frame = rotate(frame, [angle])[0]
+        if placed is None:
+            image = crop(frame, shape, self._offset(rotate(widened(self.target, frame.shape), [angle])[0]))
+            return image if self.exact else image * disc(len(image))
+        offset, image, _ = placed
+        if angle or offset != (0, 0):
+            crop(frame, shape, offset)[...] = image
+        if self.gauge.between:
+            assert self.seen.restored is not None
+            held = crop(rotate(self.seen.information, [angle])[0], shape, offset)
+            frame = translate(frame, likeliest_fraction(held, self.seen.restored, image))
+        return crop(frame, shape, offset)
+
+    def place(self, angle: float) -> Placed:
+        """The likeliest whole pixel at this angle, the image there, and what it costs in nats."""
+        assert self.seen.restored is not None
+        information, turned = (
+            rotate(image, [angle])[0]
+            for image in (self.seen.information, widened(self.target, self.seen.average.shape))
+        )
+
+        def surprise(images: np.ndarray, exactly: bool) -> np.ndarray:
+            how = (self.gauge.draws, _LEVELS) if exactly else (1, _LEVELS[::2])
+            return self._surprise(images, [angle] * len(images), *how)
+
+        image, first = crop(turned, self.target.shape), self._offset(turned)
+        return likeliest_offset(information, self.seen.restored, image, first, surprise, self.gauge.least)
 
     def costs(self, angles: Sequence[float], draws: int, levels: np.ndarray) -> np.ndarray:
         """(A,) nats, up to a constant: what the frames at these angles cost."""
@@ -188,11 +214,6 @@ class _View:
             found.append(self.seen.restored(crop(information, shape, offset), crop(image, shape, offset)))
         images, nats = np.stack([image for image, _ in found]), np.array([told for _, told in found])
         return np.asarray(self._surprise(images, angles, draws, levels) - nats)
-
-    def _upright(self, images: np.ndarray, exactly: bool) -> np.ndarray:
-        """(A,) surprise of images that share one angle."""
-        how = (self.gauge.draws, _LEVELS) if exactly else (1, _LEVELS[::2])
-        return self._surprise(images, [0.0] * len(images), *how)
 
     def _offset(self, turned: np.ndarray) -> Offset:
         if self.gauge.centre is None:
