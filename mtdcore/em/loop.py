@@ -343,7 +343,9 @@ class Iteration:
         around = [(m, m) for m in pair(margin)]
         mean = average(self.plan, np.pad(target, around), statistics.framed())
         level = statistics.noise_std / math.sqrt(copies)
-        seen = Seen(mean / unit, level / unit, *self._informed(statistics, unit, likelihood))
+        information, restored = self._informed(statistics, unit, likelihood)
+        white = statistics.normal.spread == 1.0
+        seen = Seen(mean / unit, level / unit, information, restored, white)
         asked = target / unit
         chosen = gauge.choose(asked, seen)
         return target if np.array_equal(chosen, asked) else unit * chosen

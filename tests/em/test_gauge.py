@@ -49,7 +49,7 @@ def test_free_angles_are_found_to_a_degree_or_two(degrees):
     truth = shape()
     turned = rotate(truth, [math.radians(degrees)])[0]
     gauge = PriorGauge(OneImage(truth), 72, centre_of_mass(truth))
-    found = gauge.choose(turned, Seen.white(average_of(turned, 0.1), 0.1))
+    found = gauge.choose(turned, Seen.of_average(average_of(turned, 0.1), 0.1))
     assert np.linalg.norm(found - truth) < 0.12 * np.linalg.norm(truth)
 
 
@@ -58,7 +58,7 @@ def test_right_angles_stay_exact(turns):
     truth = shape()
     turned = np.rot90(truth, turns)
     found = PriorGauge(OneImage(truth), 4, centre_of_mass(truth)).choose(
-        turned, Seen.white(average_of(turned, 0.05), 0.05)
+        turned, Seen.of_average(average_of(turned, 0.05), 0.05)
     )
     assert np.allclose(found, truth, atol=1e-12)
 
@@ -68,7 +68,7 @@ def test_a_frame_without_reason_to_move_is_kept():
     rows, columns = np.mgrid[:BOX, :BOX] - (BOX - 1) / 2
     round_ = np.exp(-0.5 * (rows**2 + columns**2) / 9) * disc(BOX)
     gauge = PriorGauge(OneImage(round_), 72, ((BOX - 1) / 2, (BOX - 1) / 2))
-    assert np.array_equal(gauge.choose(round_, Seen.white(average_of(round_, 0.02), 0.02)), round_)
+    assert np.array_equal(gauge.choose(round_, Seen.of_average(average_of(round_, 0.02), 0.02)), round_)
 
 
 def test_large_slips_are_the_priors_business_also_at_free_angles():
@@ -76,7 +76,7 @@ def test_large_slips_are_the_priors_business_also_at_free_angles():
     gauge = PriorGauge(OneImage(truth), 72, centre_of_mass(truth))
     slipped = translate(truth, (0.0, 4.0))
     frame = translate(np.pad(truth, 6), (0.0, 4.0))
-    found = gauge.choose(slipped, Seen.white(frame, 0.05))
+    found = gauge.choose(slipped, Seen.of_average(frame, 0.05))
     assert np.linalg.norm(found - truth) < 0.5 * np.linalg.norm(truth) < np.linalg.norm(slipped - truth)
     assert np.allclose(centre_of_mass(found), centre_of_mass(truth), atol=1.0)
 
@@ -88,7 +88,7 @@ def test_a_frame_pays_for_what_it_cuts_off(share, turned):
     image[3:5, 1:3], image[3, 0] = 10.0, 0.5  # upright, the faint pixel is left of the box
     gauge = PriorGauge(OneImage(np.zeros((8, 8)), std=1e6), 4, (3.5, 0.5))
     level = share * 0.5 / math.sqrt(2 * 3)
-    found = gauge.choose(image, Seen.white(np.pad(image, 3), level))
+    found = gauge.choose(image, Seen.of_average(np.pad(image, 3), level))
     assert found.sum() == pytest.approx(40.5 if turned else 40.0)
 
 
@@ -145,7 +145,7 @@ def test_the_margin_does_not_count_in_the_level_of_the_average(exact, classes):
 def test_without_a_prior_what_is_bright_goes_to_the_middle(shift):
     """The lower left of a wide box is cut off; the rest comes to the middle, in noise and with a dark fringe around it."""
     image = np.pad(np.clip(shape(), 0, None), 4) - 0.1 + 0.05 * np.random.default_rng(0).normal(size=(24, 24))
-    moved = CentreGauge().choose(np.roll(image, shift, axis=(0, 1)), Seen.white(np.zeros((40, 40)), 1.0))
+    moved = CentreGauge().choose(np.roll(image, shift, axis=(0, 1)), Seen.of_average(np.zeros((40, 40)), 1.0))
     assert align(moved, image, 1, 8).shift == pytest.approx((0, 0), abs=1)
     assert np.count_nonzero(moved) < moved.size  # zeros came in
 
@@ -158,25 +158,25 @@ def test_the_frame_that_holds_most_energy_is_chosen(shift, sign):
     level = 0.05
     wide = np.pad(truth, 6) + level * np.random.default_rng(1).normal(size=(36, 36))
     seen = np.roll(wide, shift, axis=(0, 1))
-    framed = EnergyGauge().choose(seen[6:-6, 6:-6].copy(), Seen.white(seen, level))
+    framed = EnergyGauge().choose(seen[6:-6, 6:-6].copy(), Seen.of_average(seen, level))
     again = EnergyGauge().choose(
-        framed, Seen.white(np.roll(seen, (-shift[0], -shift[1]), axis=(0, 1)), level)
+        framed, Seen.of_average(np.roll(seen, (-shift[0], -shift[1]), axis=(0, 1)), level)
     )
-    straight = EnergyGauge().choose(wide[6:-6, 6:-6].copy(), Seen.white(wide, level))
+    straight = EnergyGauge().choose(wide[6:-6, 6:-6].copy(), Seen.of_average(wide, level))
     assert np.array_equal(framed, straight)
     assert np.allclose(centre_of_mass(np.abs(framed)), centre_of_mass(np.abs(again)), atol=1.5)
 
 
 def test_noise_alone_moves_no_frame_by_what_it_holds():
     image = np.zeros((12, 12))
-    assert EnergyGauge().choose(image, Seen.white(np.zeros((20, 20)), 1.0)) is image
+    assert EnergyGauge().choose(image, Seen.of_average(np.zeros((20, 20)), 1.0)) is image
 
 
 def test_without_a_prior_what_is_nearly_in_the_middle_stays():
     image = np.roll(np.clip(shape(), 0, None), (1, -2), axis=(0, 1))
-    assert CentreGauge().choose(image, Seen.white(np.zeros((24, 24)), 1.0)) is image
+    assert CentreGauge().choose(image, Seen.of_average(np.zeros((24, 24)), 1.0)) is image
     assert np.array_equal(
-        CentreGauge().choose(np.zeros((8, 8)), Seen.white(np.zeros((12, 12)), 1.0)), np.zeros((8, 8))
+        CentreGauge().choose(np.zeros((8, 8)), Seen.of_average(np.zeros((12, 12)), 1.0)), np.zeros((8, 8))
     )
 
 
@@ -243,11 +243,11 @@ def off_middle(row, column):
 
 @pytest.mark.parametrize("off", [(0.4, -0.3), (-0.45, 0.0), (0.0, 0.2)])
 def test_a_fraction_of_a_pixel_is_moved_back_to_the_middle(off):
-    found = BetweenPixels(Unmoved()).choose(off_middle(*off), Seen.white(np.zeros((BOX, BOX)), 0.1))
+    found = BetweenPixels(Unmoved()).choose(off_middle(*off), Seen.of_average(np.zeros((BOX, BOX)), 0.1))
     assert np.allclose(found, off_middle(0, 0), atol=0.02)
 
 
 @pytest.mark.parametrize("off", [(0.05, -0.05), (2.0, 0.3)])
 def test_what_is_in_the_middle_or_far_from_it_stays(off):
     image = off_middle(*off)
-    assert BetweenPixels(Unmoved()).choose(image, Seen.white(np.zeros((BOX, BOX)), 0.1)) is image
+    assert BetweenPixels(Unmoved()).choose(image, Seen.of_average(np.zeros((BOX, BOX)), 0.1)) is image

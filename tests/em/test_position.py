@@ -53,7 +53,7 @@ def noisy(target, shift):
 
 @pytest.mark.parametrize("shift", [(0.0, 0.0), (0.4, -0.3), (-0.35, 0.45)])
 def test_an_average_tells_its_fraction(prior, target, shift):
-    seen = Seen.white(noisy(target, shift), LEVEL, prior)
+    seen = Seen.of_average(noisy(target, shift), LEVEL, prior)
     found = likeliest_fraction(seen.information, seen.restored, target)
     np.testing.assert_allclose(found, np.negative(shift), atol=0.2)
 
@@ -67,7 +67,9 @@ def test_the_gauge_moves_the_target_by_it(prior, target):
     before = mtd.relative_error(image, target, 1)
     errors = [
         mtd.relative_error(
-            PriorGauge.of(prior, 1, BOX, between=between).choose(image, Seen.white(average, LEVEL, prior)),
+            PriorGauge.of(prior, 1, BOX, between=between).choose(
+                image, Seen.of_average(average, LEVEL, prior)
+            ),
             target,
             1,
         )
@@ -104,7 +106,7 @@ def behind_a_filter(image, prior, seed=8):
         return start, float((start * (part - 0.5 * normal(start))).sum())
 
     average = np.fft.ifft2(np.fft.fft2(data) / np.maximum(gain, 0.02)).real
-    return Seen(average, LEVEL, information, restored)
+    return Seen(average, LEVEL, information, restored, white=False)
 
 
 @pytest.mark.parametrize("off", [(0, 0), (1, -1), (-1, 0)])
@@ -124,7 +126,7 @@ def test_behind_a_filter_the_pixel_and_the_turn_are_found(prior, target, off, tu
 
 def test_the_centre_of_mass_gives_way_to_what_is_likelier(prior, target):
     """Half a pixel from where this image lies, by which the others would be moved."""
-    seen = Seen.white(
+    seen = Seen.of_average(
         np.pad(target, 4) + 0.02 * np.random.default_rng(9).normal(size=(BOX + 8, BOX + 8)), 0.02, prior
     )
     image, _ = seen.restored(seen.information[4:-4, 4:-4], target)

@@ -1,12 +1,14 @@
 """The gauge: rotations and small shifts of the target that the likelihood barely fixes (docs/model.md 9).
 
-The prior fixes them. Orientation: the one that the prior finds most likely, by the diffusion bound on the log density
-(Kingma et al., *Variational diffusion models*, 2021). Position: the prior's own
-centre of mass, which networks trained with small shifts know no better than that, unless another pixel is likelier (:mod:`.position`):
-one image lies half a pixel off the others, and behind a filter the copies do not tell their centre of mass.
+The prior fixes them. In white noise, a prior that says where its images lie: in the orientation that it finds most likely, by the diffusion bound on
+the log density of the target (Kingma et al., *Variational diffusion models*, 2021), with its own centre of mass, which networks trained with small
+shifts know no better than that.
 
-At right angles it is judged what data and prior would make of the target in each frame: how it explains the copies, and how it surprises the prior.
-At other angles the target would always seem best where it is: the denoiser has seen to
+Otherwise by what data and prior together make of each frame: how it explains the copies, and how it surprises the prior (:mod:`.position`). Behind
+a filter the copies do not tell the centre of mass, and the target lies where the prior has its images, whatever the frame. So it does where it
+is no more than the mean of a few samples, half a pixel from that of one image.
+
+At angles that are not right the target would always seem best where it is: the denoiser has seen to
 that, and what makes the right angle recognisable, the sharp pixels of the images that the prior knows, is gone. So
 the aligned average is judged there, noise and all. That fixes angles to a degree or two.
 """
@@ -73,7 +75,7 @@ class PriorGauge:
         seed: of the noise.
         mirror: whether copies may be mirrored: the prior then chooses between the target and its mirror image, too.
         between: whether copies lie between pixels: the prior then chooses the fraction of a pixel, too.
-        least: nats that another whole pixel must gain over the one that the centre of mass says.
+        stated: whether the prior says itself where its images lie.
     """
 
     prior: Prior
@@ -83,20 +85,20 @@ class PriorGauge:
     seed: int = 0
     mirror: bool = False
     between: bool = False
-    least: float = _HYSTERESIS
+    stated: bool = False
 
     @classmethod
     def of(
         cls, prior: Prior, rotations: int, box_size: Lengths, mirror: bool = False, between: bool = False
     ) -> PriorGauge:
         """The gauge of a prior: the centre that it names (:func:`mtdcore.model.priors.centre_of`), else that of samples."""
-        centre, least = centre_of(prior, box_size), _STATED
+        centre = centre_of(prior, box_size)
+        stated = centre is not None
         if centre is None:
-            least = _HYSTERESIS
             masses = [centre_of_mass(image) for image in sample_prior(prior, _SAMPLES, box_size)]
             centre = tuple(np.mean(masses, axis=0))
         place = float(centre[0]), float(centre[1])
-        return cls(prior, rotations, place, mirror=mirror, between=between, least=least)
+        return cls(prior, rotations, place, mirror=mirror, between=between, stated=stated)
 
     def choose(self, target: np.ndarray, seen: Seen) -> np.ndarray:
         """See :class:`mtdcore.em.gauge.seen.Gauge`."""
@@ -149,8 +151,9 @@ class _View:
 
     @property
     def judged(self) -> bool:
-        """Whether what data and prior make of each frame decides, to the pixel."""
-        return self.seen.restored is not None and self.exact and self.gauge.centre is not None
+        """Whether turn and pixel are those at which data and prior together say most: see the head of this module."""
+        known = self.gauge.stated and self.seen.white
+        return self.exact and self.gauge.centre is not None and self.seen.restored is not None and not known
 
     def framed(self, angle: float, placed: Placed | None) -> np.ndarray:
         """(L, L) target at this angle, and at this place where it was judged; what moves into the box is what the copies show there."""
@@ -158,16 +161,17 @@ class _View:
         crop(frame, shape)[...] = self.target
         frame = rotate(frame, [angle])[0]
         if placed is None:
-            image = crop(frame, shape, self._offset(rotate(widened(self.target, frame.shape), [angle])[0]))
-            return image if self.exact else image * disc(len(image))
-        offset, image, _ = placed
-        if angle or offset != (0, 0):
-            crop(frame, shape, offset)[...] = image
-        if self.gauge.between:
-            assert self.seen.restored is not None
+            offset = self._offset(rotate(widened(self.target, frame.shape), [angle])[0])
+        else:
+            offset, image, _ = placed
+            if angle or offset != (0, 0):
+                crop(frame, shape, offset)[...] = image
+        if self.gauge.between and self.gauge.centre is not None and self.seen.restored is not None:
             held = crop(rotate(self.seen.information, [angle])[0], shape, offset)
-            frame = translate(frame, likeliest_fraction(held, self.seen.restored, image))
-        return crop(frame, shape, offset)
+            shift = likeliest_fraction(held, self.seen.restored, crop(frame, shape, offset))
+            frame = translate(frame, shift)
+        image = crop(frame, shape, offset)
+        return image if self.exact else image * disc(len(image))
 
     def place(self, angle: float) -> Placed:
         """The likeliest whole pixel at this angle, the image there, and what it costs in nats."""
@@ -182,14 +186,15 @@ class _View:
             return self._surprise(images, [angle] * len(images), *how)
 
         image, first = crop(turned, self.target.shape), self._offset(turned)
-        return likeliest_offset(information, self.seen.restored, image, first, surprise, self.gauge.least)
+        least = _STATED if self.gauge.stated else _HYSTERESIS
+        return likeliest_offset(information, self.seen.restored, image, first, surprise, least)
 
     def costs(self, angles: Sequence[float], draws: int, levels: np.ndarray) -> np.ndarray:
         """(A,) nats, up to a constant: what the frames at these angles cost."""
         shape = self.target.shape
         turned = rotate(widened(self.target, self.seen.average.shape), angles)
         offsets = [self._offset(image) for image in turned]
-        if self.exact and self.seen.restored is not None:
+        if self.judged:
             return self._restored(turned, offsets, angles, draws, levels)
         kept = np.array([np.square(crop(i, shape, o)).sum() for i, o in zip(turned, offsets, strict=True)])
         views = turned if self.exact else rotate(self.seen.average * disc(len(self.seen.average)), angles)

@@ -21,18 +21,20 @@ class Seen:
 
     Attributes:
         average: (B, B) its maximiser, the aligned average without prior.
-        level: noise level of the average, where that is white; what a frame leaves out counts as noise of this level.
+        level: noise level of the average; what a frame leaves out counts as noise of this level.
         information: (B, B) its slope at a target of 0, ``right / sigma^2``. Behind a filter this knows which frequencies the average does not.
         restored: what data and prior make of a frame; None: only the average is known.
+        white: whether the noise of the average is white.
     """
 
     average: np.ndarray
     level: float
     information: np.ndarray
     restored: Restored | None = None
+    white: bool = True
 
     @classmethod
-    def white(cls, average: np.ndarray, level: float, prior: Prior | None = None) -> Seen:
+    def of_average(cls, average: np.ndarray, level: float, prior: Prior | None = None) -> Seen:
         """An average with white noise of a level, and the prior of what is in it, if there is one."""
 
         def restored(information: np.ndarray, _: np.ndarray) -> tuple[np.ndarray, float]:
