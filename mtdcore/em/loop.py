@@ -38,7 +38,7 @@ _SAME = 0.03
 _SMALL = 0.02
 
 #: M-steps from the target on that are as good as the posterior mean given the same poses.
-_RESTORING = 3
+_RESTORING = 2
 
 
 def run(

@@ -52,8 +52,8 @@ _SAMPLES = 16
 #: Rotations from which on copies may lie at any angle.
 ANY_ANGLE = 72
 
-#: Right angles: the likeliest of them whose likeliest pixels are compared, beside the present one.
-_CLOSE = 2
+#: Right angles within so many nats of the likeliest are compared at their likeliest pixels, beside the present one.
+_CLOSE = 12.0
 
 #: Free angles: a grid of 5 degrees with one draw at every other level, the best of it with all, then half the step twice.
 _GRID, _SHORTLIST = ANY_ANGLE, 5
@@ -112,6 +112,8 @@ class PriorGauge:
         """The target at its likeliest angle, and what that costs in nats."""
         turned = Rotations(self.rotations, plain(*target.shape))
         view = _View(self, target, seen, turned.exact)
+        if view.judged and float((crop(seen.information, target.shape) * target).sum()) < _HYSTERESIS:
+            return target, 0.0  # as good as nothing is seen, in whatever frame
         if turned.exact:
             costs = dict(zip(turned.angles, view.costs(turned.angles, self.draws, _LEVELS), strict=True))
         else:
@@ -126,7 +128,8 @@ class PriorGauge:
                 costs |= dict(zip(near, view.costs(near, self.draws, _LEVELS), strict=True))
         placed: dict[float, Placed] = {}
         if view.judged:
-            likely = dict.fromkeys([0.0, *sorted(costs, key=costs.__getitem__)[:_CLOSE]])
+            lowest = min(costs.values())
+            likely = [0.0, *(angle for angle, cost in costs.items() if angle and cost < lowest + _CLOSE)]
             placed = {angle: view.place(angle) for angle in likely}
             costs = {angle: cost for angle, (_, _, cost) in placed.items()}
         best = _cheapest(costs)
