@@ -32,6 +32,7 @@ CLI_FLOORS = [
     "report",
     "live",
     "watching",
+    "viewers",
     "reproduce",
     "commands",
     "main",

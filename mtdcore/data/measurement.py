@@ -91,11 +91,19 @@ _WHOLE = TileGeometry(side=1024, unit=1, halo=0, reach=0)
 
 def whole(measurement: Measurement) -> np.ndarray:
     """All pixels of a measurement, in memory: (H, W) of one micrograph, (micrographs, H, W) of several; NaN where invalid."""
-    pixels = np.full(measurement.shape, np.nan, measurement.dtype)
-    for tile in measurement.tiles(_WHOLE):
-        values = tile.values if tile.valid is None else np.where(tile.valid, tile.values, np.nan)
-        pixels[tile.micrograph][tile.region.read] = values
+    pixels = np.stack([micrograph(measurement, i) for i in range(measurement.shape[0])])
     return pixels[0] if len(pixels) == 1 else pixels
+
+
+def micrograph(measurement: Measurement, index: int) -> np.ndarray:
+    """(H, W) pixels of one micrograph, NaN where invalid; no other is read."""
+    count, *sides = measurement.shape
+    pixels = np.full(sides, np.nan, measurement.dtype)
+    for tile in measurement.split(count)[index].tiles(_WHOLE):
+        pixels[tile.region.read] = (
+            tile.values if tile.valid is None else np.where(tile.valid, tile.values, np.nan)
+        )
+    return pixels
 
 
 class Viewable:

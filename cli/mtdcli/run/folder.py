@@ -159,20 +159,31 @@ class RunFolder:
                 f"{self.history} should be the table that `mtd recover` wrote; it is damaged ({problem})."
             ) from problem
 
-    def read_picks(self, micrograph: int) -> list[tuple[float, float]]:
-        """Row and column of the copies in one micrograph, of ``detections.csv``; none before there is one."""
+    def read_detections(self) -> dict[str, list[float]]:
+        """The columns of ``detections.csv``, finite numbers; none before there is one."""
         if not self.picks.exists():
-            return []
+            return {}
         try:
-            return [
-                (_pixels(line["row"]), _pixels(line["column"]))
-                for line in csv.DictReader(_rows(self.picks))
-                if int(line["micrograph"]) == micrograph
-            ]
+            table = csv.DictReader(_rows(self.picks))
+            rows, names = list(table), table.fieldnames or ()
+            return {name: [_number(row[name]) for row in rows] for name in names}
         except (OSError, ValueError, TypeError, KeyError, csv.Error) as problem:
             raise InputError(
                 f"{self.picks} should be the table that `mtd detect` wrote; it is damaged ({problem})."
             ) from problem
+
+    def read_picks(self, micrograph: int) -> list[tuple[float, float]]:
+        """Row and column of the copies in one micrograph, of ``detections.csv``; none before there is one."""
+        table = self.read_detections()
+        if not table:
+            return []
+        try:
+            columns = (table["micrograph"], table["row"], table["column"])
+        except KeyError as problem:
+            raise InputError(
+                f"{self.picks} should be the table that `mtd detect` wrote; it has no column {problem}."
+            ) from problem
+        return [(row, column) for m, row, column in zip(*columns, strict=True) if m == micrograph]
 
     def write_record(self, record: RunRecord | Mapping[str, Any]) -> None:
         """Write ``run.json``."""
@@ -221,9 +232,9 @@ def refuse_to_replace(path: Path, force: bool) -> None:
         raise StorageError(f"{path} exists already; --force replaces it, -o chooses another place.")
 
 
-def _pixels(text: str) -> float:
-    """A place along an axis; ValueError where it is none."""
-    place = float(text)
-    if not math.isfinite(place):
-        raise ValueError(f"{text} is no place")
-    return place
+def _number(text: str) -> float:
+    """A finite number, or a truth value; ValueError where it is none."""
+    number = float({"True": "1", "False": "0"}.get(text, text))
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not finite")
+    return number
