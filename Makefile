@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 # Home of the CPU build of torch. Where it cannot be reached pip goes on with the index it is configured for.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo test test-slow coverage lint format types wheel-check bench clean
+.PHONY: help demo test test-slow coverage lint format types docs wheel-check bench clean
 
 help:
 	@echo "make demo         recover a glyph from a noisy measurement and write a report (about a minute)"
@@ -16,6 +16,7 @@ help:
 	@echo "make test-slow    the long tests too"
 	@echo "make coverage     the test suite with the coverage of mtdcore (at least 90 %)"
 	@echo "make lint types   ruff and mypy --strict;   make format   applies ruff"
+	@echo "make docs         these pages and those of the Python interface, in build/site"
 	@echo "make wheel-check  build, install into a clean environment, recover something there"
 	@echo "make bench        timings, see bench/README.md"
 
@@ -42,6 +43,9 @@ format: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 wheel-check: $(VENV)/.installed-dev
 	.ci/wheel-check $(BIN)/python
 
@@ -64,4 +68,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) --no-deps --retries 1 --extra-index-url $(TORCH_INDEX) torch
 	$(PIP) -e '.[dask,dev,em,torch]'
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(PIP) -e '.[docs]'
 	@touch $@
