@@ -89,9 +89,8 @@ def choose_starts(
             )
             return list(images.reshape(count, *one))
         case "blob":
-            # Equal classes would stay equal for ever, and in a box that is no square so would a blob and itself turned round or mirrored.
-            height, width = likelihood.views.box_shape
-            uneven = likelihood.classes > 1 or (height != width and likelihood.templates > 1)
+            # Equal classes would stay equal for ever, and so would a blob and itself turned or mirrored: EM would end at their mean.
+            uneven = likelihood.templates > 1
             rng = np.random.default_rng(seed)
             grain = rng.uniform(1.0 - _GRAIN, 1.0 + _GRAIN, size=one)
             widths = _width(likelihood, diameter, rng) * _BLOB_SPREAD ** _steps(count)
