@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mtdcore import GaussianPrior, PatchLikelihood, get_backend, recover, simulate
+from mtdcore import GaussianPrior, PatchLikelihood, get_backend, recover, relative_error, simulate
 from mtdcore.em.gauge.agreement import agreement
 from mtdcore.em.gauge.extent import diameter
 from mtdcore.em.loop import settled
@@ -132,3 +132,13 @@ def test_what_is_not_settled_is_said(made, monkeypatch):
     assert found.settled is False
     assert found.summary()["settled"] is False
     assert any("not settled" in str(w.message) for w in caught if issubclass(w.category, Doubt))
+
+
+def test_a_blob_becomes_a_target_that_looks_different_at_each_angle():
+    """One that looks the same at all would stay so: every copy is then as likely at any of them."""
+    rows, columns = np.mgrid[:SIDE, :SIDE] - 7.5
+    bar = np.exp(-0.5 * ((rows / 1.2) ** 2 + ((columns - 1) / 3.5) ** 2))
+    spot = 0.8 * np.exp(-0.5 * (((rows + 3) / 1.3) ** 2 + ((columns - 3) / 1.3) ** 2))
+    made = simulate(bar + spot, side=150, count=20, snr=1.0, rotations=4, separation=1, seed=3)
+    found = run(made, rotations=4, initial="blob", diameter=14, iterations=40)
+    assert relative_error(found.target, bar + spot, max_shift=2) < 0.25

@@ -184,4 +184,6 @@ def test_a_diameter_does_not_lose_the_copies_behind_a_filter_of_the_noise():
     found = mtdcore.recover(pixels, box_size=20, rotations=4, diameter=18)
     assert found.likelihood.whitening.background
     assert found.found_copies
-    assert found.expected_count == pytest.approx(len(sim.positions), rel=0.3)
+    assert found.expected_count == pytest.approx(len(sim.positions), rel=0.05)
+    # the disc cuts off .30; the mean over the rotations is off by .74
+    assert mtdcore.relative_error(found.target, glyph, max_shift=4) < 0.6
