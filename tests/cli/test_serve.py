@@ -1,5 +1,7 @@
 """``mtd serve`` and ``mtd recover --watch-page``: the page of a run while it goes on, on this machine alone."""
 
+import base64
+import hashlib
 import re
 import urllib.error
 import urllib.request
@@ -27,7 +29,11 @@ def test_a_run_is_shown_before_while_and_after_it_goes(mtd, measurement, tmp_pat
         page, headers = read(address)
         assert "of 6 iterations" in page
         assert page.count("data:image/png") >= 3
-        assert 'http-equiv="refresh"' in page
+        # without scripts it loads itself anew; with them one script of its own may run
+        assert '<noscript><meta http-equiv="refresh"' in page
+        (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert f"script-src 'sha256-{digest}'" in headers["Content-Security-Policy"]
         assert "default-src 'none'" in headers["Content-Security-Policy"]
         assert not re.search(r'(src|href)="(?!data:)', page)
         stop.unlink()

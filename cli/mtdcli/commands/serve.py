@@ -17,7 +17,7 @@ from ..terminal.options import option, run_argument
 def command(run_dir: Path, port: int) -> None:
     """Show RUN_DIR in a browser while its run goes on: estimate, curves, time left; then its report.
 
-    The page loads itself anew. It shows the latest checkpoint: let the run write one every few seconds (`mtd recover --checkpoint-every 2`).
+    The page keeps itself up to date. It shows the latest checkpoint: let the run write one every few seconds (`mtd recover --checkpoint-every 2`).
     Only this machine can open it; from elsewhere, forward the port: ssh -L PORT:localhost:PORT HOST. Ctrl-C ends it.
     """
     from mtdcore.errors import InputError

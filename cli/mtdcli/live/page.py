@@ -18,8 +18,19 @@ from ..report.page import render
 from ..run.folder import RunFolder
 from ..terminal.progress import duration
 
-#: Seconds between two loads of the page.
+#: Seconds between two looks at the run.
 EVERY = 2
+
+#: Puts what is new in place, so that nobody who scrolls or listens is sent back to the top; the report, once it is there, is loaded whole.
+SCRIPT = f"""
+setInterval(async () => {{
+  const answer = await fetch(location.href).catch(() => null);
+  if (!answer || !answer.ok) return;
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  if (!page.querySelector("script")) return location.reload();
+  document.querySelector("main").replaceWith(page.querySelector("main"));
+}}, {1000 * EVERY});
+"""
 
 #: Iterations that the time left is judged by.
 _RECENT = 10
@@ -58,7 +69,7 @@ class Live:
                 "pictures": _curves(header["history"]),
             }
         name = self.folder.path.resolve().name
-        return render("live.html.j2", title=f"{name}, as it goes", every=EVERY, **context)
+        return render("live.html.j2", title=f"{name}, as it goes", every=EVERY, script=SCRIPT, **context)
 
 
 def _facts(history: Sequence[Mapping[str, Any]], iterations: object) -> list[tuple[str, str]]:
