@@ -91,19 +91,29 @@ _WHOLE = TileGeometry(side=1024, unit=1, halo=0, reach=0)
 
 def whole(measurement: Measurement) -> np.ndarray:
     """All pixels of a measurement, in memory: (H, W) of one micrograph, (micrographs, H, W) of several; NaN where invalid."""
-    pixels = np.stack([micrograph(measurement, i) for i in range(measurement.shape[0])])
+    pixels = np.full(measurement.shape, np.nan, measurement.dtype)
+    for tile in measurement.tiles(_WHOLE):
+        pixels[tile.micrograph][tile.region.read] = _usable(tile)
     return pixels[0] if len(pixels) == 1 else pixels
 
 
 def micrograph(measurement: Measurement, index: int) -> np.ndarray:
-    """(H, W) pixels of one micrograph, NaN where invalid; no other is read."""
+    """(H, W) pixels of one micrograph, NaN where invalid; no other is read.
+
+    Args:
+        measurement: a whole one: a part of it, as ``split`` gives, has other tiles.
+        index: of the micrograph, from 0.
+    """
     count, *sides = measurement.shape
     pixels = np.full(sides, np.nan, measurement.dtype)
     for tile in measurement.split(count)[index].tiles(_WHOLE):
-        pixels[tile.region.read] = (
-            tile.values if tile.valid is None else np.where(tile.valid, tile.values, np.nan)
-        )
+        pixels[tile.region.read] = _usable(tile)
     return pixels
+
+
+def _usable(tile: Tile) -> np.ndarray:
+    """Its pixels, NaN where invalid."""
+    return tile.values if tile.valid is None else np.where(tile.valid, tile.values, np.nan)
 
 
 class Viewable:
