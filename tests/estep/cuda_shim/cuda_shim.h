@@ -15,6 +15,11 @@ using std::exp;
 using std::fabs;
 using std::log;
 using std::log1p;
+template <typename T>
+inline void sincospi(T x, T* sine, T* cosine) {
+    *sine = std::sin(x * T(3.14159265358979323846L));
+    *cosine = std::cos(x * T(3.14159265358979323846L));
+}
 inline float fmaxf(float a, float b) { return a > b ? a : b; }
 
 struct Dim {

@@ -157,6 +157,8 @@ static const std::map<std::string, shim::Kernel> registry = {
     KERNEL(slide_log_sum),     KERNEL(window_normaliser),   KERNEL(window_weights), KERNEL(patch_direct),
     KERNEL(cut_windows),       KERNEL(row_log_sums),        KERNEL(row_shares),
     KERNEL(patch_rows),        KERNEL(patch_frames),
+    KERNEL(correlate_lines_512),  KERNEL(odds_lines_512),  KERNEL(weigh_lines_512),  KERNEL(backproject_lines_512),
+    KERNEL(correlate_lines_1024), KERNEL(odds_lines_1024), KERNEL(weigh_lines_1024), KERNEL(backproject_lines_1024),
     KERNEL(patch_small_3),     KERNEL(patch_small_4),       KERNEL(patch_small_5),
 };
 

@@ -27,6 +27,8 @@ from .kernels import Kernels
 from .matrix import MatrixPath, exact_enough
 from .matrix import faster as matrix_is_faster
 from .models import Items, Model, PatchModel, WindowModel
+from .pairs import PairsPath
+from .pairs import suits as suits_pairs
 from .patches import PatchMatrixPath
 from .patches import faster as patch_matrix_is_faster
 from .paths import DirectPath, Path, SpectralPath, Sums
@@ -263,12 +265,13 @@ class _EStep:
             else PatchModel(cast(PatchLikelihood, likelihood))
         )
         self._norm = float((turned**2).sum(axis=(1, 2)).max()) ** 0.5
-        self._paths: dict[tuple[str, tuple[object, bool]], Path] = {}
+        self._paths: dict[tuple[str, tuple[object, ...]], Path] = {}
 
-    def key(self, tile: Tile) -> tuple[str, tuple[object, bool]]:
-        """Tiles of one key may be worked on together: precision, torus, and whether they go through matrices."""
+    def key(self, tile: Tile) -> tuple[str, tuple[object, ...]]:
+        """Tiles of one key may be worked on together: precision, torus, and whether they go through matrices, or in pairs."""
         precision = needed_precision(self._precision, self._norm, self.likelihood.noise_std, [tile])
-        return precision, (self.model.torus(tile), precision == "float32" and self._suits_matrices(tile))
+        matrices = precision == "float32" and self._suits_matrices(tile)
+        return precision, (self.model.torus(tile), matrices, not matrices and self._suits_pairs(precision, tile))
 
     def _matrix_path(self, kernels: Kernels) -> Path:
         """For tiles that suit it."""
@@ -315,9 +318,22 @@ class _EStep:
                 self._paths[key] = self._matrix_path(kernels)
             elif isinstance(self.model, PatchModel) and DirectPath.suits(kernels, self.likelihood):
                 self._paths[key] = DirectPath(kernels, self._turned, self.model)
+            elif self._suits_pairs(precision, tile):
+                assert isinstance(self.model, WindowModel)
+                self._paths[key] = PairsPath(kernels, self._turned, self.model, self.model.torus(tile))
             else:
                 self._paths[key] = self.spectral_path(precision, tile)
         return self._paths[key]
+
+    def _suits_pairs(self, precision: str, tile: Tile) -> bool:
+        model = self.model
+        return (
+            precision == "float32"
+            and isinstance(model, WindowModel)
+            and self.likelihood.amplitudes is None
+            and model.sees_valid_pixels_only(tile)
+            and suits_pairs(model.torus(tile))
+        )
 
     def spectral_path(self, precision: str, tile: Tile) -> SpectralPath:
         """The transforms, whatever the box."""

@@ -284,9 +284,10 @@ struct NearSum {
 
 #define NOTHING_NEAR real(-1e30)
 
-__device__ inline void add(NearSum& total, real value) {
+// `sum` times exp(value), the sum at most a few and at least 1.
+__device__ inline void add(NearSum& total, real value, real sum = 1) {
     const real apart = value - total.max, smaller = exp(-fabs(apart));
-    total.sum = apart > 0 ? total.sum * smaller + real(1) : total.sum + smaller;
+    total.sum = apart > 0 ? total.sum * smaller + sum : total.sum + sum * smaller;
     total.max = apart > 0 ? value : total.max;
 }
 

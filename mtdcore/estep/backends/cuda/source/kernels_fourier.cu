@@ -1,0 +1,103 @@
+// ---------------------------------------------------------------- Fourier transforms in registers
+
+// Transforms of our own, where a library's would write and read once more what comes before and after them. N points, a
+// power of two, by N / POINTS threads: thread t holds points t, t + T, t + 2 T, ..., T = N / POINTS, before and after.
+// Stockham's order: a stage is butterflies of 16 points or fewer in registers, and between stages the threads exchange
+// points through shared memory. SIGN is that of the exponent; nothing is divided by N.
+#define POINTS 8
+
+__device__ inline Complex times(Complex a, Complex b) {
+    return {a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re};
+}
+
+// cos of k sixteenths of a turn; k is known to the compiler wherever this is called.
+__device__ inline real cosine(int k) {
+    const int folded = (k & 15) > 8 ? 16 - (k & 15) : (k & 15);
+    const int quarter = folded > 4 ? 8 - folded : folded;
+    const real value = quarter == 0   ? real(1)
+                       : quarter == 1 ? real(0.92387953251128675613)
+                       : quarter == 2 ? real(0.70710678118654752440)
+                       : quarter == 3 ? real(0.38268343236508977173)
+                                      : real(0);
+    return folded > 4 ? -value : value;
+}
+
+// a times exp(2 pi i SIGN k / 16)
+template <int SIGN>
+__device__ inline Complex turned(Complex a, int k) {
+    if (k == 0) return a;
+    if (k == 4) return SIGN > 0 ? Complex{-a.im, a.re} : Complex{a.im, -a.re};
+    return times(a, {cosine(k), SIGN * cosine(k - 4)});
+}
+
+// R points x[0], x[S], ... in place and in natural order: R / 4 or 2 transforms of every so manieth point, then across.
+template <int R, int S, int SIGN>
+struct Butterfly {
+    __device__ inline void run(Complex* x) {
+        constexpr int P = R == 16 ? 4 : 2, Q = R / P;
+        Complex y[R];
+#pragma unroll
+        for (int j = 0; j < P; ++j) Butterfly<Q, P * S, SIGN>().run(x + j * S);
+#pragma unroll
+        for (int k = 0; k < Q; ++k) {
+#pragma unroll
+            for (int j = 0; j < P; ++j) y[j] = turned<SIGN>(x[(j + P * k) * S], j * k * (16 / R));
+            Butterfly<P, 1, SIGN>().run(y);
+#pragma unroll
+            for (int j = 0; j < P; ++j) x[(j + P * k) * S] = y[j];
+        }
+#pragma unroll
+        for (int i = 0; i < R; ++i) y[i] = x[i * S];
+#pragma unroll
+        for (int k = 0; k < Q; ++k) {
+#pragma unroll
+            for (int j = 0; j < P; ++j) x[(k + Q * j) * S] = y[j + P * k];
+        }
+    }
+};
+
+template <int S, int SIGN>
+struct Butterfly<2, S, SIGN> {
+    __device__ inline void run(Complex* x) {
+        const Complex a = x[0], b = x[S];
+        x[0] = {a.re + b.re, a.im + b.im};
+        x[S] = {a.re - b.re, a.im - b.im};
+    }
+};
+
+// Where point i lies in shared memory: one gap in 16 keeps the threads of a warp in banks of their own.
+__device__ inline int spaced(int i) { return i + i / POINTS; }
+
+// Reals of shared memory that a transform of N points takes.
+__device__ constexpr int exchanged(int n) { return n + n / POINTS; }
+
+// Stages from butterflies NS points long on. Transforms side by side in a block, `step` of them, lie interleaved.
+template <int N, int NS, int SIGN>
+__device__ inline void stages(Complex* x, int t, real* shared, int step) {
+    constexpr int R = N / NS < POINTS ? N / NS : POINTS, B = POINTS / R, T = N / POINTS;
+#pragma unroll
+    for (int b = 0; b < B; ++b) {
+        if (NS > 1) {
+            Complex twist[R];
+            sincospi(real(2 * SIGN * ((t + b * T) % NS)) / real(NS * R), &twist[1].im, &twist[1].re);
+#pragma unroll
+            for (int r = 2; r < R; ++r) twist[r] = times(twist[r / 2], twist[r - r / 2]);
+#pragma unroll
+            for (int r = 1; r < R; ++r) x[b + r * B] = times(x[b + r * B], twist[r]);
+        }
+        Butterfly<R, B, SIGN>().run(x + b);
+    }
+    if constexpr (NS * R < N) {
+        const int first = (t / NS) * NS * R + t % NS;  // B is 1 before the last stage
+#pragma unroll
+        for (int part = 0; part < 2; ++part) {
+            __syncthreads();  // what was there has been read
+#pragma unroll
+            for (int r = 0; r < R; ++r) shared[spaced(first + r * NS) * step] = part ? x[r].im : x[r].re;
+            __syncthreads();
+#pragma unroll
+            for (int i = 0; i < POINTS; ++i) (part ? x[i].im : x[i].re) = shared[spaced(t + T * i) * step];
+        }
+        stages<N, NS * R, SIGN>(x, t, shared, step);
+    }
+}
