@@ -20,6 +20,8 @@ inline void sincospi(T x, T* sine, T* cosine) {
     *sine = std::sin(x * T(3.14159265358979323846L));
     *cosine = std::cos(x * T(3.14159265358979323846L));
 }
+inline float __expf(float x) { return exp(x); }
+inline float __logf(float x) { return log(x); }
 inline float fmaxf(float a, float b) { return a > b ? a : b; }
 
 struct Dim {

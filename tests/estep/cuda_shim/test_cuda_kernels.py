@@ -23,7 +23,9 @@ def kernel_names() -> set[str]:
     """Names of the kernels, those that a macro makes among them."""
     source = _cuda_kernels.source()
     plain = re.findall(r'^extern "C" __global__ void(?: __launch_bounds__\(\d+\))?\s+(\w+)', source, re.M)
-    return {*plain, *re.findall(r"^PATCH_SMALL\((\w+),", source, re.M)}
+    lines = re.findall(r"^ +(\w+)_##n\(", source, re.M)
+    sized = {f"{name}_{n}" for n in re.findall(r"^PAIR_KERNELS\((\d+)\)", source, re.M) for name in lines}
+    return {*plain, *sized, *re.findall(r"^PATCH_SMALL\((\w+),", source, re.M)}
 
 
 def _close(kernels: Kernels, found: np.ndarray, expected: np.ndarray, factor: float = 1.0) -> None:

@@ -6,6 +6,7 @@ import ctypes
 import functools
 import importlib.util
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ import pytest
 from mtdcore.estep.backends.cuda import kernels as _cuda_kernels
 from mtdcore.estep.backends.cuda.device import OLDEST
 
+sys.path.insert(0, str(Path(__file__).parent))
+from test_cuda_kernels import kernel_names  # noqa: E402
+
 _REAL = {"float32": "float", "float64": "double"}
-_KERNEL = r'^extern "C" __global__ void(?: __launch_bounds__\(\d+\))?\s+(\w+)|^PATCH_SMALL\((\w+),'
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +67,7 @@ def test_every_kernel_compiles(nvrtc: ctypes.CDLL, architecture: int | str, prec
     if number not in supported:
         pytest.skip(f"this NVRTC no longer compiles for sm_{number}")
     code, report = _compile(nvrtc, number, precision)
-    kernels = {a or b for a, b in re.findall(_KERNEL, _cuda_kernels.source(), re.M)}
+    kernels = kernel_names()
     assert set(re.findall(r"Compiling entry function '(\w+)' for 'sm_" + str(number), report)) == kernels
     assert all(name.encode() in code for name in kernels)
     print(f"sm_{number} {precision}: {', '.join(sorted(kernels))}")
@@ -75,5 +78,5 @@ def test_nothing_spills_to_local_memory(nvrtc: ctypes.CDLL, precision: str) -> N
     """Stack frames and spills are device memory in disguise: traffic that no byte count would show."""
     _, report = _compile(nvrtc, 90, precision)
     frames = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", report)
-    assert len(frames) == len(re.findall(_KERNEL, _cuda_kernels.source(), re.M))
+    assert len(frames) == len(kernel_names())
     assert set(frames) == {("0", "0", "0")}

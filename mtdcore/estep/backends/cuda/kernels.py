@@ -334,8 +334,7 @@ class Kernels:
         )
         blocks = -(-lines // together) * -(-length // (spans * window))
         grid = (blocks, min(items, _GRID_LIMIT), 1)
-        threads = min(_THREADS, max(64, -(-together * spans // 32) * 32))
-        self._launch("slide_log_sum", grid, (values, out), sizes, shared, threads)
+        self._launch("slide_log_sum", grid, (values, out), sizes, shared)
 
     def _slide_blocks(self, lines: int, length: int, separation: int, across: bool) -> tuple[int, int, int]:
         """Lines and spans that a block of :meth:`_slide` takes, and its bytes of shared memory.
@@ -378,7 +377,7 @@ class Kernels:
         """
         count, items, side, columns = self._check_pairs(pixels, corners, out)
         self._check("pairs", pairs, self.complex, (count, side, columns))
-        grid = (columns // _LANES * count * items, 1, 1)
+        grid = (columns // _LANES * count, self._groups(columns // _LANES * count, items), 1)
         self._lines("correlate_lines", side, grid, (pixels, pairs, corners, out), (count, items, columns))
 
     def odds_lines(self, planes: Array, level: Array, corners: Array, log_prior: float) -> Array:
@@ -430,7 +429,7 @@ class Kernels:
             weights (G, 2 P) float64.
         """
         count, items, side, columns = self._check_pairs(pixels, corners, planes)
-        groups = -(-items // 16)
+        groups = self._groups(columns // _LANES * count, items)
         if before is None:
             sums = self.xp.empty((groups, count, side, columns), dtype=self.complex)
             mass = self.xp.empty((groups, 2 * count), dtype=np.float64)
@@ -442,6 +441,10 @@ class Kernels:
         sizes = (count, items, columns, before is not None)
         self._lines("backproject_lines", side, grid, (planes, pixels, corners, sums, mass), sizes)
         return sums, mass
+
+    def _groups(self, blocks: int, items: int) -> int:
+        """Groups of 16 items or fewer, so that blocks of each fill the device."""
+        return min(items, max(-(-items // 16), self._blocks // blocks), _GRID_LIMIT)
 
     def _check_pairs(self, pixels: Array, corners: Array, planes: Array) -> tuple[int, int, int, int]:
         """Numbers of pairs, items, rows and columns."""
@@ -459,8 +462,8 @@ class Kernels:
             raise ParameterError(f"lines should have one of the lengths {LINE_LENGTHS}; got {side}.")
         columns = name in ("correlate_lines", "backproject_lines")
         together = _LANES if columns else _LINES // side
-        points = side + side // _POINTS
-        shared = self.real.itemsize * together * points
+        points = side - _POINTS + together * (side + side // _POINTS)  # factors, and a gap in so many
+        shared = self.complex.itemsize * points
         self._launch(f"{name}_{side}", grid, arguments, sizes, shared, together * side // _POINTS)
 
     def direct_bytes(self, rotations: int, box_size: int, margin: int) -> int:

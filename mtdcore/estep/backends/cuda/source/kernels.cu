@@ -276,6 +276,12 @@ extern "C" __global__ void window_odds(const Pack* maps, const Corners* corners,
     }
 }
 
+// exp and log of the special function units: off by some units of the last place, as the float32 of the gains is.
+__device__ inline float quick_exp(float x) { return __expf(x); }
+__device__ inline float quick_log(float x) { return __logf(x); }
+__device__ inline double quick_exp(double x) { return exp(x); }
+__device__ inline double quick_log(double x) { return log(x); }
+
 // A sum of exponentials as (largest exponent, sum over it): one exponential a term and no branch. Nothing is -1e30,
 // whose differences are numbers.
 struct NearSum {
@@ -286,16 +292,16 @@ struct NearSum {
 
 // `sum` times exp(value), the sum at most a few and at least 1.
 __device__ inline void add(NearSum& total, real value, real sum = 1) {
-    const real apart = value - total.max, smaller = exp(-fabs(apart));
+    const real apart = value - total.max, smaller = quick_exp(-fabs(apart));
     total.sum = apart > 0 ? total.sum * smaller + sum : total.sum + sum * smaller;
     total.max = apart > 0 ? value : total.max;
 }
 
 // Along one axis: out(x) = log sum_{|x' - x| < d} exp(in(x')), O(1) per position (van Herk): the axis is cut into
 // spans as long as the window, so that every window is the end of one span and the start of the next. A block takes
-// `lines` neighbouring lines and `spans` spans of each through shared memory, with loads and stores along whichever
-// axis is contiguous. A thread owns one span of one line: it walks back over it (suffix sums), then forward over the
-// next one (prefix sums, in place); all threads bring the two together on the way out. Neighbouring threads take
+// `lines` neighbouring lines, a power of two, and `spans` spans of each through shared memory, with loads and stores along
+// whichever axis is contiguous. A thread owns one span of one line: it walks back over it (suffix sums), then forward over
+// the next one (prefix sums, in place); all threads bring the two together on the way out. Neighbouring threads take
 // neighbouring lines (stride 1 in shared memory) or neighbouring spans (stride 2 d - 1, odd): no two of a warp meet in
 // a bank.
 extern "C" __global__ void __launch_bounds__(256)
@@ -308,49 +314,58 @@ extern "C" __global__ void __launch_bounds__(256)
     real* inputs = reinterpret_cast<real*>(memory);
     real* suffixes = inputs + (across ? extent * lines : lines * in_step);
     const int groups = (line_count + lines - 1) / lines, stretches = (length + owned - 1) / owned;
+    // threads walk along the contiguous axis first
+    const int threads = blockDim.x, own_line = across ? threadIdx.x % lines : 0;
+    const int own_x = across ? threadIdx.x / lines : threadIdx.x, next_x = across ? threads / lines : threads;
     for (int m = blockIdx.y; m < items; m += gridDim.y) {
         for (int b = blockIdx.x; b < groups * stretches; b += gridDim.x) {
             const int group = b % groups, first_line = group * lines, first = (b / groups) * owned;
-            const offset origin = offset(m) * item_stride + offset(first_line) * line_stride;
+            const offset origin = offset(m) * item_stride + offset(first_line) * line_stride + offset(first) * stride;
             __syncthreads();  // the sums of the previous stretch are written
-            for (int i = threadIdx.x; i < lines * extent; i += blockDim.x) {
-                const int line = across ? i % lines : i / extent, x = across ? i / lines : i % extent;
-                const int source = first + x - (separation - 1);
-                const bool there = source >= 0 && source < length && first_line + line < line_count;
-                const real value = there ? in[origin + offset(line) * line_stride + offset(source) * stride] : log_zero();
-                inputs[x * x_step + line * in_step] = value > NOTHING_NEAR ? value : NOTHING_NEAR;
+            for (int line = own_line; line < lines; line += across ? lines : 1) {
+                const real* from = in + origin + offset(line) * line_stride;
+                const bool known = first_line + line < line_count;
+                for (int x = own_x; x < extent; x += next_x) {
+                    const int ahead = x - (separation - 1), source = first + ahead;
+                    const bool there = known && source >= 0 && source < length;
+                    const real value = there ? from[offset(ahead) * stride] : NOTHING_NEAR;
+                    inputs[x * x_step + line * in_step] = value > NOTHING_NEAR ? value : NOTHING_NEAR;
+                }
             }
             __syncthreads();
-            for (int i = threadIdx.x; i < lines * spans; i += blockDim.x) {
+            for (int i = threadIdx.x; i < lines * spans; i += threads) {
                 const int line = across ? i % lines : i / spans, span = across ? i / lines : i % spans;
                 const real* from = inputs + line * in_step + span * window * x_step;
                 real* to = suffixes + line * out_step + span * window * x_step;
                 NearSum suffix = {NOTHING_NEAR, 0};
                 for (int x = window - 1; x >= 0; --x) {
                     add(suffix, from[x * x_step]);
-                    to[x * x_step] = suffix.max + log(suffix.sum);
+                    to[x * x_step] = suffix.max + quick_log(suffix.sum);
                 }
             }
             __syncthreads();  // the inputs have been read
-            for (int i = threadIdx.x; i < lines * spans; i += blockDim.x) {
+            for (int i = threadIdx.x; i < lines * spans; i += threads) {
                 const int line = across ? i % lines : i / spans, span = across ? i / lines : i % spans;
                 real* own = inputs + line * in_step + (span + 1) * window * x_step;
                 NearSum prefix = {NOTHING_NEAR, 0};
                 for (int x = 0; x < window - 1; ++x) {
                     add(prefix, own[x * x_step]);
-                    own[x * x_step] = prefix.max + log(prefix.sum);
+                    own[x * x_step] = prefix.max + quick_log(prefix.sum);
                 }
             }
             __syncthreads();
-            for (int i = threadIdx.x; i < lines * owned; i += blockDim.x) {
-                const int line = across ? i % lines : i / owned, x = across ? i / lines : i % owned;
-                if (first + x < length && first_line + line < line_count) {
+            for (int line = own_line; line < lines; line += across ? lines : 1) {
+                real* to = out + origin + offset(line) * line_stride;
+                const int end = first_line + line < line_count ? (length - first < owned ? length - first : owned) : 0;
+                int within = own_x % window;  // place in its window: 0 where that is a span
+                for (int x = own_x; x < end; x += next_x) {
                     real near = suffixes[x * x_step + line * out_step];
-                    if (x % window != 0) {  // else the window is a span
+                    if (within != 0) {
                         const real next = inputs[(x + window - 1) * x_step + line * in_step], apart = next - near;
-                        near = (apart > 0 ? next : near) + log1p(exp(-fabs(apart)));
+                        near = (apart > 0 ? next : near) + quick_log(real(1) + quick_exp(-fabs(apart)));
                     }
-                    out[origin + offset(line) * line_stride + offset(first + x) * stride] = near;
+                    to[offset(x) * stride] = near;
+                    within = (within + next_x) % window;
                 }
             }
         }

@@ -65,39 +65,70 @@ struct Butterfly<2, S, SIGN> {
     }
 };
 
-// Where point i lies in shared memory: one gap in 16 keeps the threads of a warp in banks of their own.
-__device__ inline int spaced(int i) { return i + i / POINTS; }
+// Where point i lies in shared memory: one gap in POINTS keeps the threads of a warp in banks of their own.
+__device__ constexpr int spaced(int i) { return i + i / POINTS; }
 
-// Reals of shared memory that a transform of N points takes.
-__device__ constexpr int exchanged(int n) { return n + n / POINTS; }
+// Factors between the stages of a transform of N points, in shared memory: (R - 1) NS of them before butterflies of R
+// points that are NS points apart, for r = 1, ..., R - 1 those of all NS.
+__device__ constexpr int radix(int n, int ns) { return n / ns < POINTS ? n / ns : POINTS; }
+__device__ constexpr int first_factor(int n, int ns) {
+    return ns <= POINTS ? 0 : first_factor(n, ns / POINTS) + (POINTS - 1) * ns / POINTS;
+}
+__device__ constexpr int factors(int n) { return n - POINTS; }
 
-// Stages from butterflies NS points long on. Transforms side by side in a block, `step` of them, lie interleaved.
 template <int N, int NS, int SIGN>
-__device__ inline void stages(Complex* x, int t, real* shared, int step) {
-    constexpr int R = N / NS < POINTS ? N / NS : POINTS, B = POINTS / R, T = N / POINTS;
+__device__ inline void make_factors(Complex* table) {
+    if constexpr (NS < N) {
+        constexpr int R = radix(N, NS);
+        if (NS > 1) {
+            for (int i = threadIdx.x; i < (R - 1) * NS; i += blockDim.x) {
+                Complex* factor = &table[first_factor(N, NS) + i];
+                sincospi(real(2 * SIGN * (i % NS) * (i / NS + 1)) / real(NS * R), &factor->im, &factor->re);
+            }
+        }
+        make_factors<N, NS * R, SIGN>(table);
+    }
+}
+
+// Shared memory of transforms side by side in a block: the factors and, interleaved or one after another, their points.
+template <int N>
+__device__ inline Complex* points_of(unsigned char* memory) {
+    return reinterpret_cast<Complex*>(memory) + factors(N);
+}
+
+// Before the first transform of a block; a barrier must follow, and the first exchange is one.
+template <int N, int SIGN>
+__device__ inline void prepare(unsigned char* memory) {
+    make_factors<N, 1, SIGN>(reinterpret_cast<Complex*>(memory));
+}
+
+// Stages from butterflies NS points apart on. Transforms side by side, `step` of them, lie interleaved in `points`.
+template <int N, int NS, int SIGN>
+__device__ inline void stages(Complex* x, int t, const Complex* table, Complex* points, int step) {
+    constexpr int R = radix(N, NS), B = POINTS / R, T = N / POINTS;
 #pragma unroll
     for (int b = 0; b < B; ++b) {
         if (NS > 1) {
-            Complex twist[R];
-            sincospi(real(2 * SIGN * ((t + b * T) % NS)) / real(NS * R), &twist[1].im, &twist[1].re);
+            const Complex* factor = table + first_factor(N, NS) + (t + b * T) % NS;
 #pragma unroll
-            for (int r = 2; r < R; ++r) twist[r] = times(twist[r / 2], twist[r - r / 2]);
-#pragma unroll
-            for (int r = 1; r < R; ++r) x[b + r * B] = times(x[b + r * B], twist[r]);
+            for (int r = 1; r < R; ++r) x[b + r * B] = times(x[b + r * B], factor[(r - 1) * NS]);
         }
         Butterfly<R, B, SIGN>().run(x + b);
     }
     if constexpr (NS * R < N) {
         const int first = (t / NS) * NS * R + t % NS;  // B is 1 before the last stage
+        __syncthreads();  // what was there has been read
 #pragma unroll
-        for (int part = 0; part < 2; ++part) {
-            __syncthreads();  // what was there has been read
+        for (int r = 0; r < R; ++r) points[(spaced(first) + r * spaced(NS)) * step] = x[r];
+        __syncthreads();
 #pragma unroll
-            for (int r = 0; r < R; ++r) shared[spaced(first + r * NS) * step] = part ? x[r].im : x[r].re;
-            __syncthreads();
-#pragma unroll
-            for (int i = 0; i < POINTS; ++i) (part ? x[i].im : x[i].re) = shared[spaced(t + T * i) * step];
-        }
-        stages<N, NS * R, SIGN>(x, t, shared, step);
+        for (int i = 0; i < POINTS; ++i) x[i] = points[(spaced(t) + i * spaced(T)) * step];
+        stages<N, NS * R, SIGN>(x, t, table, points, step);
     }
+}
+
+// The whole transform, after `prepare`.
+template <int N, int SIGN>
+__device__ inline void transform(Complex* x, int t, unsigned char* memory, int place, int step) {
+    stages<N, 1, SIGN>(x, t, reinterpret_cast<const Complex*>(memory), points_of<N>(memory) + place, step);
 }

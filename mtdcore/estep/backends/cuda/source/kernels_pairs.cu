@@ -26,28 +26,33 @@ __device__ inline Place column_place(int planes) {
     return {group * LANES + int(threadIdx.x) % LANES, b / NEIGHBOURS % planes};
 }
 
-// planes(p, m) = M_hat conj(pair_hat), back along the columns: rows that hold corners.
+// planes(p, m) = M_hat conj(pair_hat), back along the columns: rows that hold corners. A block takes the items of a group
+// (blockIdx.y).
 template <int N>
 __device__ inline void correlate_lines(const Complex* pixels_hat, const Complex* pair_hat, const Corners* corners,
                                        Complex* planes, int pairs, int items, int columns) {
     DYNAMIC_SHARED(memory);
-    const int T = N / POINTS, t = threadIdx.x / LANES;
-    const Place place = column_place(pairs * items);
-    const int m = place.plane % items, p = place.plane / items, column = place.column;
-    const Complex* pixels = pixels_hat + offset(m) * N * columns + column;
-    const Complex* pair = pair_hat + offset(p) * N * columns + column;
-    Complex* plane = planes + (offset(p) * items + m) * N * columns + column;
-    Complex x[POINTS];
+    const int T = N / POINTS, t = threadIdx.x / LANES, groups = gridDim.y;
+    const Place place = column_place(pairs);
+    const int first = int(offset(items) * blockIdx.y / groups), last = int(offset(items) * (blockIdx.y + 1) / groups);
+    const offset start = offset(t) * columns + place.column;
+    const Complex* from = pair_hat + offset(place.plane) * N * columns + start;
+    Complex pair[POINTS];
 #pragma unroll
-    for (int i = 0; i < POINTS; ++i) {
-        const offset here = offset(t + T * i) * columns;
-        x[i] = times_conjugate(pixels[here], pair[here]);
-    }
-    stages<N, 1, 1>(x, t, reinterpret_cast<real*>(memory) + threadIdx.x % LANES, LANES);
-    const int rows = corners[m].rows;
+    for (int i = 0; i < POINTS; ++i) pair[i] = from[offset(T * i) * columns];
+    prepare<N, 1>(memory);
+    for (int m = first; m < last; ++m) {
+        const Complex* pixels = pixels_hat + offset(m) * N * columns + start;
+        Complex x[POINTS];
 #pragma unroll
-    for (int i = 0; i < POINTS; ++i) {
-        if (t + T * i < rows) plane[offset(t + T * i) * columns] = x[i];
+        for (int i = 0; i < POINTS; ++i) x[i] = times_conjugate(pixels[offset(T * i) * columns], pair[i]);
+        transform<N, 1>(x, t, memory, threadIdx.x % LANES, LANES);
+        Complex* plane = planes + (offset(place.plane) * items + m) * N * columns + start;
+        const int rows = corners[m].rows;
+#pragma unroll
+        for (int i = 0; i < POINTS; ++i) {
+            if (t + T * i < rows) plane[offset(T * i) * columns] = x[i];
+        }
     }
 }
 
@@ -57,26 +62,27 @@ __device__ inline void odds_lines(Complex* planes, const real* level, const Corn
                                   real log_prior, int pairs, int items, int rows) {
     DYNAMIC_SHARED(memory);
     const int T = N / POINTS, t = threadIdx.x % T, line = threadIdx.x / T;
-    real* shared = reinterpret_cast<real*>(memory) + line * exchanged(N);
+    const int place = line * spaced(N);
     const int m = blockIdx.y, row = blockIdx.x * LINES(N) + line;
     const Corners tile = corners[m];
     if (int(blockIdx.x) * LINES(N) < tile.rows) {  // the same for the whole block
         NearSum total[POINTS];
 #pragma unroll
         for (int i = 0; i < POINTS; ++i) total[i] = {NOTHING_NEAR, 0};
+        prepare<N, 1>(memory);
         for (int p = 0; p < pairs; ++p) {
             Complex* plane = planes + ((offset(p) * items + m) * rows + row) * N + t;
             Complex x[POINTS];
 #pragma unroll
             for (int i = 0; i < POINTS; ++i) x[i] = row < tile.rows ? plane[T * i] : Complex{0, 0};
-            stages<N, 1, 1>(x, t, shared, 1);
+            transform<N, 1>(x, t, memory, place, 1);
             const real first = level[2 * p], second = level[2 * p + 1];
 #pragma unroll
             for (int i = 0; i < POINTS; ++i) {
                 x[i] = {x[i].re + first, x[i].im + second};
                 if (row < tile.rows) plane[T * i] = x[i];
                 const real larger = x[i].re > x[i].im ? x[i].re : x[i].im, apart = fabs(x[i].re - x[i].im);
-                add(total[i], larger, real(1) + exp(-apart));
+                add(total[i], larger, real(1) + quick_exp(-apart));
             }
         }
 #pragma unroll
@@ -85,7 +91,7 @@ __device__ inline void odds_lines(Complex* planes, const real* level, const Corn
             const bool inside = row < tile.rows && column < tile.columns;
             if (row < rows) {
                 odds[(offset(m) * rows + row) * N + column] =
-                    inside ? total[i].max + log(total[i].sum) + log_prior : log_zero();
+                    inside ? total[i].max + quick_log(total[i].sum) + log_prior : log_zero();
             }
         }
     } else if (row < rows) {
@@ -99,7 +105,7 @@ __device__ inline void weigh_lines(Complex* planes, const real* normaliser, cons
                                    int pairs, int items, int rows) {
     DYNAMIC_SHARED(memory);
     const int T = N / POINTS, t = threadIdx.x % T, line = threadIdx.x / T;
-    real* shared = reinterpret_cast<real*>(memory) + line * exchanged(N);
+    const int place = line * spaced(N);
     const int m = blockIdx.y, first = corners[m].first_row + blockIdx.x * LINES(N), last = corners[m].last_row;
     if (first >= last) return;
     const int row = first + line;
@@ -107,15 +113,16 @@ __device__ inline void weigh_lines(Complex* planes, const real* normaliser, cons
     real own[POINTS];
 #pragma unroll
     for (int i = 0; i < POINTS; ++i) own[i] = row < last ? norm[T * i] - log_prior : -log_zero();
+    prepare<N, -1>(memory);
     for (int p = blockIdx.z; p < pairs; p += gridDim.z) {
         Complex* plane = planes + ((offset(p) * items + m) * rows + row) * N + t;
         Complex x[POINTS];
 #pragma unroll
         for (int i = 0; i < POINTS; ++i) {
             x[i] = row < last ? plane[T * i] : Complex{0, 0};
-            x[i] = {exp(x[i].re - own[i]), exp(x[i].im - own[i])};
+            x[i] = {quick_exp(x[i].re - own[i]), quick_exp(x[i].im - own[i])};
         }
-        stages<N, 1, -1>(x, t, shared, 1);
+        transform<N, -1>(x, t, memory, place, 1);
         if (row < last) {
 #pragma unroll
             for (int i = 0; i < POINTS; ++i) plane[T * i] = x[i];
@@ -137,6 +144,7 @@ __device__ inline void backproject_lines(const Complex* planes, const Complex* p
     double weighed[2] = {0, 0};
 #pragma unroll
     for (int i = 0; i < POINTS; ++i) total[i] = {0, 0};
+    prepare<N, -1>(memory);
     for (int m = first; m < last; ++m) {
         const Complex* plane = planes + (offset(p) * items + m) * N * columns + column;
         const Complex* pixels = pixels_hat + offset(m) * N * columns + column;
@@ -147,7 +155,7 @@ __device__ inline void backproject_lines(const Complex* planes, const Complex* p
             const int row = t + T * i;
             x[i] = row >= top && row < bottom ? plane[offset(row) * columns] : Complex{0, 0};
         }
-        stages<N, 1, -1>(x, t, reinterpret_cast<real*>(memory) + threadIdx.x % LANES, LANES);
+        transform<N, -1>(x, t, memory, threadIdx.x % LANES, LANES);
         weighed[0] += x[0].re;
         weighed[1] += x[0].im;
 #pragma unroll
