@@ -31,6 +31,7 @@ from mtdcore.estep.backends.cuda.backend import CudaBackend, _EStep, describe_de
 from mtdcore.estep.backends.cuda.kernels import Kernels
 from mtdcore.estep.backends.cuda.matrix import MatrixPath
 from mtdcore.estep.backends.cuda.models import Items
+from mtdcore.estep.backends.cuda.pairs import PairsPath
 from mtdcore.estep.backends.cuda.paths import SpectralPath, templates
 from mtdcore.estep.backends.cuda.staging import grouped, staged
 from mtdcore.model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
@@ -276,7 +277,7 @@ def row(backend: CudaBackend, case: Case, repeats: int, bandwidth: float) -> dic
             }
             for name in meter.seconds
         }
-        if isinstance(path, MatrixPath):
+        if isinstance(path, MatrixPath | PairsPath):
             other = step.spectral_path(group.precision, tiles[0])
             transforms = seconds(backend, lambda: backend._sums(other, items), repeats)
             result["times_faster_than_transforms"] = transforms / resident

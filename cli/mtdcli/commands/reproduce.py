@@ -43,7 +43,8 @@ from ..terminal.options import COUNT, FROM_ZERO, PATH, POSITIVE, option
 )
 @option("--train-steps", "Steps of the training, where there is one.", COUNT)
 @option("-o --output", "Folder to write. Default: mtd-EXPERIMENT-METHOD.", PATH)
-@option("--jobs", "Runs at a time, of one thread each. Default: one per core.", COUNT)
+@option("--device", "Where E-steps run.", default="cpu", metavar="cpu|cuda[:i]")
+@option("--jobs", "Runs at a time, of one thread each. Default: one per core; one on a GPU.", COUNT)
 @force_option
 @json_option
 @click.pass_context

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mtdcore import get_backend
+
 from ..run.folder import RunFolder
 from ..terminal.console import log
 from ..terminal.installation import machine, versions
@@ -39,7 +41,8 @@ class Settings:
         iterations: of every run; None: as the method says.
         weights: learned prior; None: shipped or trained.
         train_steps: of the training; None: as the experiment says.
-        jobs: runs at a time; None: one per core.
+        jobs: runs at a time; None: one per core, or one where the E-steps run on a GPU.
+        device: of the E-steps: "cpu" or "cuda[:i]".
     """
 
     experiment: Literal["gaussian", "mnist"]
@@ -53,6 +56,7 @@ class Settings:
     weights: str | None
     train_steps: int | None
     jobs: int | None
+    device: str
 
 
 def reproduce(folder: RunFolder, settings: Settings, command: str) -> dict[str, Any]:
@@ -69,6 +73,7 @@ def reproduce(folder: RunFolder, settings: Settings, command: str) -> dict[str, 
     Raises:
         Interrupted: a signal came; a training can be continued.
     """
+    get_backend(settings.device)  # a device that is not there is no matter for every run
     clock = time.perf_counter()
     if settings.experiment == "mnist":
         experiment = digit_experiment(settings.targets, settings.images)
@@ -78,8 +83,10 @@ def reproduce(folder: RunFolder, settings: Settings, command: str) -> dict[str, 
     weights, prior = _prior(experiment, folder, settings)
     trained = time.perf_counter()
     cases = experiment.cases(snrs, settings.seeds, settings.seed)
-    methods = methods_of(experiment, settings.method, weights, prior, iterations=settings.iterations)
-    outcomes = _run(cases, methods, settings.jobs)
+    methods = methods_of(
+        experiment, settings.method, weights, prior, iterations=settings.iterations, device=settings.device
+    )
+    outcomes = _run(cases, methods, settings.jobs or (None if settings.device == "cpu" else 1))
     record = {
         "format": 1,
         "command": command,

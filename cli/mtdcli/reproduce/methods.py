@@ -50,6 +50,7 @@ class Recover:
         arguments: of :func:`mtdcore.recover`.
         from_start: begin at the start of the case; otherwise ``arguments`` say where.
         tied_patches: the patch model with a learned probability of empty patches (docs/model.md 3).
+        device: of the E-steps, as :func:`mtdcore.get_backend` takes it; the prior follows.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Recover:
     arguments: dict[str, Any] = field(default_factory=dict)
     from_start: bool = False
     tied_patches: bool = False
+    device: str = "cpu"
 
     def __call__(self, case: Case, simulation: Simulation) -> np.ndarray:
         """See :class:`Method`."""
@@ -75,7 +77,7 @@ class Recover:
             rotations=ROTATIONS,
             noise_std=simulation.noise_std,
             prior=_prior(self.prior),
-            backend=mtd.get_backend("cpu", threads=1),
+            backend=mtd.get_backend(self.device, threads=1 if self.device == "cpu" else None),
             **more,
             **self.arguments,
         ).target
@@ -131,6 +133,7 @@ def methods_of(
     prior: TorchPrior,
     *,
     iterations: int | None = None,
+    device: str = "cpu",
 ) -> list[Method]:
     """The columns of an experiment.
 
@@ -141,6 +144,7 @@ def methods_of(
         weights: of the learned prior, as :func:`mtdbridge.load_prior` takes it.
         prior: the same prior, loaded.
         iterations: of every recovery; None: 100 for "paper", the default for the others.
+        device: of the E-steps.
     """
     exact = experiment.prior
     floor: list[Method] = [Oracle(), Oracle("oracle + prior", exact or weights)]
@@ -158,8 +162,8 @@ def methods_of(
         }
         return [
             Start(),
-            Recover("without prior", None, settings, from_start=True),
-            Recover("with prior", weights, settings, from_start=True),
+            Recover("without prior", None, settings, from_start=True, device=device),
+            Recover("with prior", weights, settings, from_start=True, device=device),
             *floor,
         ]
     # the noise of the paper has mean 0, and its methods know it
@@ -170,13 +174,13 @@ def methods_of(
     cold = tied and experiment.name == "gaussian"
     alone = random | ({"temperature": 1.0} if cold else {})
     if exact is None:
-        learned: list[Method] = [Recover("with prior", weights, length, tied_patches=tied)]
+        learned: list[Method] = [Recover("with prior", weights, length, tied_patches=tied, device=device)]
     else:
         learned = [
-            Recover("with prior", weights, random, tied_patches=tied),
-            Recover("with the exact prior", exact, random, tied_patches=tied),
+            Recover("with prior", weights, random, tied_patches=tied, device=device),
+            Recover("with the exact prior", exact, random, tied_patches=tied, device=device),
         ]
-    return [Recover("without prior", None, alone, tied_patches=tied), *learned, *floor]
+    return [Recover("without prior", None, alone, tied_patches=tied, device=device), *learned, *floor]
 
 
 def _prior(source: PriorSource) -> mtd.Prior | None:

@@ -271,7 +271,11 @@ class _EStep:
         """Tiles of one key may be worked on together: precision, torus, and whether they go through matrices, or in pairs."""
         precision = needed_precision(self._precision, self._norm, self.likelihood.noise_std, [tile])
         matrices = precision == "float32" and self._suits_matrices(tile)
-        return precision, (self.model.torus(tile), matrices, not matrices and self._suits_pairs(precision, tile))
+        return precision, (
+            self.model.torus(tile),
+            matrices,
+            not matrices and self._suits_pairs(precision, tile),
+        )
 
     def _matrix_path(self, kernels: Kernels) -> Path:
         """For tiles that suit it."""
