@@ -49,7 +49,8 @@ class PairsPath:
 
     def sums(self, items: Items) -> Sums:
         """See :meth:`Path.sums`."""
-        assert items.corners is not None and items.valid is None
+        assert items.corners is not None
+        assert items.valid is None
         kernels, like, corners = self._kernels, self._model.likelihood, items.corners
         xp = kernels.xp
         pixels = xp.fft.fft2(items.pixels.astype(kernels.complex))
