@@ -1,9 +1,12 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from mtdbridge import TorchPrior
+from mtdbridge import TorchPrior, load_prior
+from mtdbridge.priors.device import Replayed
 from mtdbridge.priors.networks import build_network
 from mtdcore.errors import InputError, ParameterError
 from mtdcore.model.priors import GaussianPrior, Prior, denoise
@@ -149,3 +152,38 @@ def test_a_cupy_array_and_a_cuda_network_share_memory_on_one_stream(network, pri
         assert network.seen[-1][0] == images.data.ptr
         assert isinstance(score, cupy.ndarray)
         np.testing.assert_allclose(cupy.asnumpy(score), expected, rtol=1e-5)
+
+
+def test_calls_of_one_shape_are_recorded_once_they_pay(monkeypatch):
+    """The third call of a shape, and every one after it, is a replay; a copy of the prior records its own."""
+    recorded = []
+
+    def capture(network, inputs):
+        recorded.append(tuple(inputs[0].shape))
+        return lambda *given: network(*given) + 0.0
+
+    monkeypatch.setattr(Replayed, "_suits", lambda *_: True)
+    network = torch.nn.Linear(4, 4)
+    replayed = Replayed(network, capture)
+    for count in (2, 3, 2, 2, 2, 3):
+        images = torch.rand(count, 4)
+        assert torch.equal(replayed(images), network(images))
+    assert recorded == [(2, 4)]
+    again = copy.copy(replayed)
+    again(torch.rand(2, 4))
+    assert recorded == [(2, 4)]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["mnist", "proteins-2d"])
+def test_a_recorded_network_answers_with_the_same_bits(name):
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no CUDA device")
+    prior = load_prior(name, device="cuda")
+    side, replayed = prior.box_size, Replayed(prior.network)
+    with torch.no_grad():
+        for level in (0.1, 0.2, 0.4, 0.8, 1.6):
+            images = torch.rand(4, side, side, device="cuda")
+            batch = torch.full((4,), level, device="cuda")
+            assert torch.equal(replayed(images, batch), prior.network(images, batch))
+    assert [type(replay).__name__ for replay in replayed._replays.values()] == ["_Graph"]

@@ -13,10 +13,11 @@ denoiser       ``net(y, s)``                  ``(net(y, s) - y) / s^2``
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mtdcore.errors import ParameterError
 
@@ -50,7 +51,11 @@ def check_parameterisation(name: str, levels: LevelRange) -> None:
 
 
 def smoothed_score(
-    network: nn.Module, parameterisation: Parameterisation, images: Tensor, level: float, levels: LevelRange
+    network: Callable[..., Tensor],
+    parameterisation: Parameterisation,
+    images: Tensor,
+    level: float,
+    levels: LevelRange,
 ) -> Tensor:
     """Score of the density smoothed to ``level``; the network is never asked outside ``levels``.
 
@@ -97,7 +102,11 @@ def smoothed_score(
 
 
 def denoise(
-    network: nn.Module, parameterisation: Parameterisation, images: Tensor, level: float, levels: LevelRange
+    network: Callable[..., Tensor],
+    parameterisation: Parameterisation,
+    images: Tensor,
+    level: float,
+    levels: LevelRange,
 ) -> Tensor:
     """Posterior mean of the clean images by Tweedie's formula; arguments as in :func:`smoothed_score`."""
     return images + level**2 * smoothed_score(network, parameterisation, images, level, levels)

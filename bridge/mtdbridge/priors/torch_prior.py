@@ -11,6 +11,7 @@ from mtdcore._base.typing import Array
 from mtdcore.errors import InputError, ParameterError
 
 from .blocks import PriorNetwork
+from .device import Replayed
 from .dlpack import from_torch, normalise, shared_stream, to_torch, with_room
 from .parameterisation import LevelRange, Parameterisation, check_parameterisation, smoothed_score
 from .weights import ModelCard
@@ -50,6 +51,7 @@ class TorchPrior:
     ) -> None:
         check_parameterisation(parameterisation, levels)
         self.network = network.eval()
+        self._replayed = Replayed(self.network)
         self.parameterisation = parameterisation
         self.box_size = box_size
         self.levels = levels
@@ -134,7 +136,7 @@ class TorchPrior:
 
     def _smoothed(self, images: Tensor, noise_std: float) -> Tensor:
         inputs = self._follow(images)
-        return smoothed_score(self.network, self.parameterisation, inputs, noise_std, self.levels)
+        return smoothed_score(self._replayed, self.parameterisation, inputs, noise_std, self.levels)
 
     def _follow(self, images: Tensor) -> Tensor:
         """``images`` in the dtype of the network, which is moved to their device if need be."""
