@@ -96,7 +96,7 @@ class _Graph:
 def _captured(network: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[..., Tensor]:
     """The replay of a call; the network itself where a call cannot be recorded (it looks at values, or copies from the host)."""
     own = tuple(t.clone() for t in inputs)
-    current, aside = torch.cuda.current_stream(own[0].device), torch.cuda.Stream(own[0].device)
+    current, aside = torch.cuda.current_stream(own[0].device), torch.cuda.Stream(own[0].device)  # type: ignore[no-untyped-call]
     aside.wait_stream(current)
     graph = torch.cuda.CUDAGraph()
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -13,6 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.special import logsumexp
+
+sys.path.insert(0, str(Path(__file__).parent))
+import test_cuda_pairs
 
 from mtdcore.errors import ParameterError
 from mtdcore.estep.backends.cuda import kernels as _cuda_kernels
@@ -204,11 +208,14 @@ def test_grids_too_small_for_the_work(kernels: Kernels, monkeypatch: pytest.Monk
 
 def test_every_kernel_is_wrapped_and_tested() -> None:
     names = kernel_names()
+    text = Path(_cuda_kernels.__file__).read_text()
     launched = set(_cuda_kernels._SMALL_BOXES.values()) | set(
-        re.findall(r'_(?:launch|rows)\(\s*"(\w+)"', Path(_cuda_kernels.__file__).read_text())
+        re.findall(r'_(?:launch|rows)\(\s*"(\w+)"', text)
     )
+    lines = re.findall(r'_lines\(\s*"(\w+)"', text)
+    launched |= {f"{name}_{n}" for name in lines for n in _cuda_kernels.LINE_LENGTHS}
     host = set(re.findall(r"KERNEL\((\w+)\)", Path(__file__).with_name("shim.cpp").read_text())) - {"name"}
-    assert len(names) == 18
+    assert len(names) == 26
     assert names == launched == host
 
 
@@ -260,6 +267,8 @@ def _passes(shims: dict[str, Any], order: int, precision: str) -> bool:
                 test_patch_posterior(kernels, 3, 8, 2, 1.0)
                 test_patch_direct(kernels, 5, 4, 0, False)
                 test_window_posterior(kernels, 5, 1.0)
+                test_cuda_pairs.test_columns(kernels, 512)
+                test_cuda_pairs.test_rows(kernels, 512)
                 test_grids_too_small_for_the_work(kernels, patch)
         except AssertionError:
             return False
