@@ -2,7 +2,9 @@
 
     python bench/accuracy/volumes.py chain --box 16 --snr 1 --copies 300 --seeds 0 1
     python bench/accuracy/volumes.py path/to/proteins.npz --box 24 --snr 0.1 --copies 1000 --objects 0 1
-    python bench/accuracy/volumes.py path/to/proteins.npz --box 32 --snr 0.3 --copies 304 --prior proteins-3d
+    python bench/accuracy/volumes.py path/to/proteins.npz --box 32 --snr 0.3 --copies 304 --prior proteins-3d --device cuda
+
+A row is printed as soon as it is done: a bench that is stopped has lost the row in work.
 
 Proteins have 250 to 400 residues and are of the test part; choices are made on ``--split 1``, the validation part. *Shape* is the correlation of what is not spherically symmetric,
 after alignment over rotation, shift and hand. The oracle knows the poses and uses the same M-step. ``--unknown-poses`` estimates what
@@ -21,6 +23,7 @@ import numpy as np
 from mtdcore.data import open_measurement
 from mtdcore.em.volumes.plan import VolumePlan, default_separation, last_band
 from mtdcore.em.volumes.recover import recover_volume
+from mtdcore.estep.backends import Backend, get_backend
 from mtdcore.estep.volumes.expectation import volume_e_step
 from mtdcore.estep.volumes.statistics import VolumeStatistics
 from mtdcore.estep.volumes.templates import Search
@@ -62,7 +65,7 @@ def known_poses(made: VolumeSimulation, side: int, band: float) -> np.ndarray:
 
 
 def unknown_poses(
-    made: VolumeSimulation, side: int, band: float, draws: int = 4
+    made: VolumeSimulation, side: int, band: float, backend: Backend, draws: int = 4
 ) -> tuple[list[float], float]:
     """Share of the information that unknown poses leave in each shell, and the shape to expect of it.
 
@@ -74,7 +77,7 @@ def unknown_poses(
     model = WindowLikelihood(views, made.noise_std, float(len(made.positions)), default_separation(side))
 
     def seen(volume: np.ndarray) -> VolumeStatistics:
-        return volume_e_step(open_measurement(made.pixels), volume, model, Search(views))
+        return volume_e_step(open_measurement(made.pixels), volume, model, Search(views), backend)
 
     def shared(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         return shell_mean((np.fft.rfftn(first) * np.fft.rfftn(second).conj()).real, side)
@@ -117,11 +120,12 @@ def main() -> None:
     parser.add_argument("--split", type=int, default=2, help="part of the archive: 1 validation, 2 test")
     parser.add_argument("--prior", help="learned prior over volumes, as of mtd recover --volume --prior")
     parser.add_argument("--iterations", type=int, default=120)
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda[:i]")
     parser.add_argument("--learn-noise", action="store_true", help="do not tell the noise level")
     parser.add_argument("--from-truth", action="store_true", help="also EM started from the truth")
     parser.add_argument("--unknown-poses", action="store_true", help="also what they leave")
     options = parser.parse_args()
-    side, prior = options.box, None
+    side, prior, backend = options.box, None, get_backend(options.device)
     if options.prior is not None:
         import mtdbridge
 
@@ -143,6 +147,7 @@ def main() -> None:
                 "object": which,
                 "seed": seed,
                 "prior": options.prior,
+                "device": backend.name,
                 "J": round(orientation_information(made.volume, made.noise_std), 2),
             }
             given = {
@@ -150,6 +155,7 @@ def main() -> None:
                 "noise_std": "auto" if options.learn_noise else made.noise_std,
                 "prior": prior,
                 "seed": seed,
+                "backend": backend,
             }
             began, used = time.perf_counter(), time.process_time()
             found = recover_volume(made.pixels, iterations=options.iterations, **given)
@@ -162,7 +168,7 @@ def main() -> None:
                 "oracle": scores(known_poses(made, side, last_band(side)), made.volume)["shape"],
             }
             if options.unknown_poses:
-                share, left = unknown_poses(made, side, last_band(side))
+                share, left = unknown_poses(made, side, last_band(side), backend)
                 row |= {"information": share, "unknown_poses": left}
             if options.from_truth:
                 band = last_band(side)
