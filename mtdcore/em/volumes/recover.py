@@ -110,7 +110,7 @@ def recover_volume(
         parts: an iteration reads one of so many parts, the last ones everything; None: eight, or as many as there are tiles.
         seed: of starts, views and parts.
         backend: a backend or its name (:func:`mtdcore.get_backend`); "auto": the first CUDA device, or the CPU. Its array library makes the
-            E-steps, on its device and in its precision; templates and M-step are the host's.
+            E-steps, on its device and in its precision, and the prior is asked there; templates and the rest of an M-step are the host's.
         executor: runs parts of an E-step elsewhere, with the same bits.
         plan: overrides everything that a :class:`VolumePlan` says.
         callback: called after every iteration; returning True stops the run.
@@ -308,7 +308,7 @@ class _Iteration:
         else:
             # The statistics are those of the part: the prior weighs what so few copies tell, and no earlier part holds the volume back.
             sigma = candidate.noise_std * math.sqrt(heat)
-            volume, spectrum = VolumeUpdate(seed=iteration)(
+            volume, spectrum = VolumeUpdate(seed=iteration, backend=self.backend)(
                 volume,
                 found.right,
                 found.normal,

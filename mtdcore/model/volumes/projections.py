@@ -193,9 +193,7 @@ class Projections:
         points = points[np.linalg.norm(points, axis=1) < 0.5]
         twice = np.where(points[:, 2] == 0, 1.0, 2.0) / side**3
         spread, seen = Spreading(side), Gathering(volume)
-        values = sum(
-            seen.at(np.ascontiguousarray((points[:, ::-1] @ g)[:, ::-1])) for g in self.partners
-        )
+        values = sum(seen.at(np.ascontiguousarray((points[:, ::-1] @ g)[:, ::-1])) for g in self.partners)
         spread.add(values * twice / order, points)
         return spread.volume()
 

@@ -29,7 +29,7 @@ _TRANSFER = np.stack([np.linspace(1.0, 0.5, 17), np.cos(np.linspace(0.0, 2.0, 17
 class _White:
     """A prior over volumes: independent voxels."""
 
-    def score(self, images: np.ndarray, noise_std: float) -> np.ndarray:
+    def score(self, images: Any, noise_std: float) -> Any:
         return -images / (0.04 + noise_std**2)
 
 
@@ -126,6 +126,20 @@ def test_recover_volume(
     np.testing.assert_allclose(found.volume, expected.volume, rtol=0, atol=0.01 * scale)
     assert found.evidence == pytest.approx(expected.evidence, rel=1e-3)
     assert found.noise_std == pytest.approx(expected.noise_std, rel=1e-3)
+
+
+def test_the_prior_is_asked_on_the_device(backend: CudaBackend, made: VolumeSimulation) -> None:
+    asked: list[bool] = []
+
+    class Spy(_White):
+        def score(self, images: Any, noise_std: float) -> Any:
+            asked.append(isinstance(images, backend.xp.ndarray))
+            return super().score(images, noise_std)
+
+    options = {"noise_std": made.noise_std, "initial": made.volume, "views": 60, "iterations": 2}
+    recover_volume(made.measurement, box_size=_SIDE, prior=Spy(), backend=backend, **options)
+    assert asked
+    assert all(asked)
 
 
 def test_what_follows_a_recovery(backend: CudaBackend, host: Backend, made: VolumeSimulation) -> None:
