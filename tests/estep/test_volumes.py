@@ -3,7 +3,6 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-import array_api_strict
 import numpy as np
 import pytest
 
@@ -151,11 +150,13 @@ def test_other_boxes_are_refused():
         volume_e_step(open_measurement(micrographs()), np.zeros((8, 8, 8)), likelihood(views), Search(views))
 
 
-def test_another_array_library_scores_the_same():
+@pytest.mark.parametrize("library", ["array_api_strict", "torch"])
+def test_another_array_library_scores_the_same(library):
+    arrays = ArrayBackend(pytest.importorskip(library))
     views, volume = Projections(SIDE, 40, band=0.42), chain(SIDE).volume(SIDE)
     source = open_measurement(micrographs(side=40, count=1))
     search = Search(views, views.coarse(30, 0.3))
     here = volume_e_step(source, volume, likelihood(views), search)
-    there = volume_e_step(source, volume, likelihood(views), search, ArrayBackend(array_api_strict))
+    there = volume_e_step(source, volume, likelihood(views), search, arrays)
     np.testing.assert_allclose(there.right, here.right, atol=1e-3 * np.abs(here.right).max())
     assert there.log_likelihood == pytest.approx(here.log_likelihood, rel=1e-5)

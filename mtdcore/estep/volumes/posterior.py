@@ -135,7 +135,7 @@ class TilePosterior:
         order = xp.argsort(mass, stable=True)
         below = xp.cumulative_sum(xp.take(mass, order)) < _WEAK * xp.sum(mass)
         weak = max(int(xp.count_nonzero(below)), int(xp.count_nonzero(mass == 0.0)))
-        return on_host(xp.sort(order[weak:]))
+        return on_host(xp.sort(order[weak:])) if weak < math.prod(mass.shape) else np.empty(0, np.int64)
 
     def blocks(self, corners: np.ndarray) -> Iterator[tuple[np.ndarray, Array]]:
         """(corners, their features) of the corners, some at a time."""
