@@ -133,7 +133,7 @@ def judged(
             run("import", source, "-o", imported)
         taken = imported if route == "import" else source
         if volume:
-            judging = ("--volume", "--trust", null_runs, "--no-halves", "--json")
+            judging = ("--volume", "--device", "cpu", "--trust", null_runs, "--no-halves", "--json")
             found = json.loads(run("recover", taken, "-o", output, *options, *judging))
             found["evidence_nats"] = found["evidence"]
         else:

@@ -179,13 +179,13 @@ def _places(
 
 
 def find_places(
-    log_odds: np.ndarray,
+    log_odds: Array,
     likelihood: WindowLikelihood,
     counted: tuple[slice, slice],
     largest_share: float,
     neglected: float,
-    log_norm: np.ndarray | None = None,
-) -> np.ndarray | None:
+    log_norm: Array | None = None,
+) -> Array | None:
     """Corners that hold all but a small share of the posterior, and their neighbours.
 
     Args:
@@ -197,26 +197,27 @@ def find_places(
         log_norm: (P, Q) float64, :func:`log_partition` of the log-odds; None: not known yet.
 
     Returns:
-        (P, Q) bool; None if the posterior is not sharp.
+        (P, Q) bool of the library of the log-odds; None if the posterior is not sharp.
     """
+    xp = array_namespace(log_odds)
     log_mass = log_odds - (log_partition(log_odds, likelihood) if log_norm is None else log_norm)
-    likely, most = log_mass > math.log(_MASS), largest_share * log_mass.size
-    if np.count_nonzero(likely) > most:  # so are their neighbours then
+    likely, most = log_mass > math.log(_MASS), largest_share * math.prod(log_mass.shape)
+    if int(xp.count_nonzero(likely)) > most:  # so are their neighbours then
         return None
     places = _widened(likely)
-    if np.count_nonzero(places) > most:
+    if int(xp.count_nonzero(places)) > most:
         return None
-    mass, found = np.exp(log_mass[counted]), places[counted]
-    sharp = mass[~found].sum() <= neglected * max(1.0, mass.sum())
+    mass, found = xp.exp(log_mass[counted]), places[counted]
+    sharp = float(xp.sum(mass[~found])) <= neglected * max(1.0, float(xp.sum(mass)))
     return places if sharp else None
 
 
-def _widened(corners: np.ndarray) -> np.ndarray:
-    """Those of few corners and their neighbours; (P, Q) bool both."""
-    wide = np.zeros([n + 2 * _REACH for n in corners.shape], bool)
-    rows, columns = np.nonzero(corners)
+def _widened(corners: Array) -> Array:
+    """Corners and their neighbours; (P, Q) bool both."""
+    xp, (rows, columns) = array_namespace(corners), corners.shape
+    wide = xp.zeros((rows + 2 * _REACH, columns + 2 * _REACH), dtype=xp.bool, device=device(corners))
     for down, right in product(range(2 * _REACH + 1), repeat=2):
-        wide[rows + down, columns + right] = True
+        wide[down : down + rows, right : right + columns] |= corners
     return wide[_REACH:-_REACH, _REACH:-_REACH]
 
 

@@ -340,6 +340,13 @@ class BackendConformance(ABC):
         for tile, values in zip(tiles, before, strict=True):
             np.testing.assert_array_equal(tile.values, values)
 
+    def test_its_device_can_be_made_the_current_one(self, backend: Backend) -> None:
+        """What the array library does in the block is right, and the block can be entered again."""
+        for _ in range(2):
+            with backend.active():
+                twice = 2.0 * backend.asarray(np.arange(3.0))
+            np.testing.assert_array_equal(backend.to_host(twice), [0.0, 2.0, 4.0])
+
     def test_arrays_belong_to_the_library(self, backend: Backend) -> None:
         """Host arrays come back unchanged; statistics are float64 of the backend's library."""
         image = np.arange(6.0).reshape(2, 3)

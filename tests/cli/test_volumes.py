@@ -1,6 +1,7 @@
 """``--volume``: simulate, recover, resume and evaluate from the command line."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -206,3 +207,20 @@ def test_the_transfer_of_an_import_is_part_of_the_model(mtd, micrographs, tmp_pa
     assert "the transfer of each micrograph (CTF, whitening) is part of the model" in told.stderr
     plain = mtd("recover", micrographs, "--volume", "-o", tmp_path / "plain", *SHORT, "--no-halves")
     assert "is part of the model" not in plain.stderr
+
+
+def test_the_device_is_that_of_the_options(mtd, micrographs, tmp_path, monkeypatch):
+    """A device that is missing ends the run; the one that was used stands in the record, and a checkpoint belongs to it."""
+    monkeypatch.setitem(sys.modules, "cupy", None)  # not installed, wherever the tests run
+    words = ("recover", micrographs, "--volume", "-o", tmp_path / "no", *SHORT)
+    assert "CuPy" in mtd(*words, "--device", "cuda:1", code=69).stderr
+    mtd("recover", micrographs, "--volume", "-o", tmp_path / "no", *SHORT, "--device", "abacus", code=2)
+    run, stop = tmp_path / "run", tmp_path / "stop"
+    stop.touch()
+    words = ("recover", micrographs, "--volume", "-o", run, *SHORT, "--no-halves", "--stop-file", stop)
+    mtd(*words, "--device", "cpu", code=143)
+    stop.unlink()
+    other = mtd(*words, "--resume", "--device", "array", code=74)
+    assert "device" in other.stderr
+    mtd(*words, "--resume", "--device", "cpu")
+    assert json.loads((run / "run.json").read_text())["device"] == "cpu"

@@ -43,6 +43,9 @@ class ndarray:
     def get(self) -> np.ndarray:
         return self.raw.copy()
 
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, 0  # kDLCUDA
+
     def __array__(self, *_: Any, **__: Any) -> np.ndarray:
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`.")
 

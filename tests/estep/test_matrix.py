@@ -6,6 +6,7 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.special import logsumexp
 
+from mtdcore.estep.backends.array.backend import ArrayBackend
 from mtdcore.estep.backends.matrix import Basis, Features, Scores
 from mtdcore.model.volumes.projections import Projections
 
@@ -25,7 +26,7 @@ def test_the_basis_spans_what_projections_make(side, band):
 def test_features_are_products_with_every_window(xp, height):
     values = np.random.default_rng(1).standard_normal((height, 23))
     basis = Basis(9, 0.4)
-    features = Features(values, basis, xp, xp.float64)
+    features = Features(values, basis, ArrayBackend(xp, "float64"))
     wanted = sliding_window_view(values, (9, 9)).reshape(-1, 81) @ basis.functions.reshape(basis.size, -1).T
     found = np.full(wanted.T.shape, np.nan)
     for windows, block in features.blocks():
@@ -42,9 +43,9 @@ def test_scores_and_sums_are_those_of_the_window_model(xp):
     templates = Projections(side, 40, band=0.4).apply(rng.standard_normal((side,) * 3))
     values = rng.standard_normal((30, 26))
     basis = Basis(side, 0.4)
-    features = Features(values, basis, xp, xp.float64)
+    features = Features(values, basis, ArrayBackend(xp, "float64"))
     prior = np.log(rng.uniform(0.1, 1, 40))
-    scores = Scores(basis.coefficients(templates), sigma, prior, xp, xp.float64)
+    scores = Scores(basis.coefficients(templates), sigma, prior, ArrayBackend(xp, "float64"))
     windows = sliding_window_view(values, (side, side)).reshape(-1, side * side)
     flat = templates.reshape(40, -1)
     ratio = (windows @ flat.T - 0.5 * (flat**2).sum(axis=1)) / sigma**2 + prior
@@ -68,10 +69,11 @@ def test_single_precision_is_good_to_a_hundredth_of_a_nat():
     values = rng.standard_normal((40, 40)) + np.pad(templates[3], 14)
     basis = Basis(12, 0.4)
     odds = {}
-    for dtype in (np.float32, np.float64):
-        scores = Scores(basis.coefficients(templates), 1.0, -3.0, np, dtype)
-        odds[dtype] = np.concatenate(
-            [scores.log_odds(b) for _, b in Features(values, basis, np, dtype).blocks()]
+    for precision in ("float32", "float64"):
+        arrays = ArrayBackend(np, precision)
+        scores = Scores(basis.coefficients(templates), 1.0, -3.0, arrays)
+        odds[precision] = np.concatenate(
+            [scores.log_odds(b) for _, b in Features(values, basis, arrays).blocks()]
         )
-    assert odds[np.float64].max() > 20
-    np.testing.assert_allclose(odds[np.float32], odds[np.float64], atol=0.01)
+    assert odds["float64"].max() > 20
+    np.testing.assert_allclose(odds["float32"], odds["float64"], atol=0.01)

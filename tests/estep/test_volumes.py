@@ -3,13 +3,13 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-import array_api_strict
 import numpy as np
 import pytest
 
 from mtdcore.data import open_measurement
 from mtdcore.errors import ParameterError
 from mtdcore.estep.backends import get_backend
+from mtdcore.estep.backends.array.backend import ArrayBackend
 from mtdcore.estep.volumes import expectation
 from mtdcore.estep.volumes.expectation import volume_cut, volume_e_step, with_views
 from mtdcore.estep.volumes.templates import Search
@@ -134,7 +134,7 @@ def test_parts_and_executors_give_the_whole(monkeypatch):
     source, model = open_measurement(micrographs()), likelihood(views)
     whole = volume_e_step(source, volume, model, Search(views))
     with ThreadPoolExecutor(2) as pool:
-        elsewhere = volume_e_step(source, volume, model, Search(views), pool)
+        elsewhere = volume_e_step(source, volume, model, Search(views), executor=pool)
     np.testing.assert_array_equal(elsewhere.right, whole.right)
     assert elsewhere.log_likelihood == whole.log_likelihood
     first, second = (volume_e_step(part, volume, model, Search(views)) for part in source.split(2))
@@ -150,11 +150,13 @@ def test_other_boxes_are_refused():
         volume_e_step(open_measurement(micrographs()), np.zeros((8, 8, 8)), likelihood(views), Search(views))
 
 
-def test_another_array_library_scores_the_same():
+@pytest.mark.parametrize("library", ["array_api_strict", "torch"])
+def test_another_array_library_scores_the_same(library):
+    arrays = ArrayBackend(pytest.importorskip(library))
     views, volume = Projections(SIDE, 40, band=0.42), chain(SIDE).volume(SIDE)
     source = open_measurement(micrographs(side=40, count=1))
     search = Search(views, views.coarse(30, 0.3))
     here = volume_e_step(source, volume, likelihood(views), search)
-    there = volume_e_step(source, volume, likelihood(views), search, xp=array_api_strict)
+    there = volume_e_step(source, volume, likelihood(views), search, arrays)
     np.testing.assert_allclose(there.right, here.right, atol=1e-3 * np.abs(here.right).max())
     assert there.log_likelihood == pytest.approx(here.log_likelihood, rel=1e-5)

@@ -99,6 +99,7 @@ from ..terminal.stopping import continued, listening
     click.IntRange(min=2),
     metavar="N",
 )
+@option("--device", "Where E-steps are computed.", str, "auto", metavar="auto|cpu|cuda[:i]")
 @option("--skip-bad", "Go on without micrographs or chunks that are missing or damaged.", is_flag=True)
 @option(
     "--defects",
@@ -156,6 +157,7 @@ def recover(
         parameters: the options of ``mtd recover --volume``.
         again: the command line that repeats it.
     """
+    import mtdcore as mtd
     from mtdcore.errors import StorageError
     from mtdcore.model.volumes.maps import write_map
     from mtdcore.results.volumes import orientation_information
@@ -176,16 +178,16 @@ def recover(
     table = table_of(path, source_of(measurement))
     pixel_size = None if table is None else table.pixel_size
     parameters |= {"diameter": in_pixels("--diameter", parameters["diameter"], pixel_size)}
-    log(
-        f"{path}: {measurement.shape[0]} micrograph(s) of {measurement.shape[1]} x {measurement.shape[2]} pixels"
-    )
+    backend = mtd.get_backend(parameters["device"])
+    count, height, width = measurement.shape
+    log(f"{path}: {count} micrograph(s) of {height} x {width} pixels, backend {backend.name}")
     micrographs = transfers(table)
     if micrographs is not None:
         log("the transfer of each micrograph (CTF, whitening) is part of the model; the volume is without it")
     goes_on = resume and folder.checkpoint.exists() and not force
-    found = job.run(measurement, folder, parameters, micrographs, goes_on)
+    found = job.run(measurement, folder, parameters, backend, micrographs, goes_on)
     log(found.noise)
-    copies = job.copies(measurement, found, parameters)
+    copies = job.copies(measurement, found, parameters, backend)
     job.save(folder, found, copies, table)
     nothing = {"nothing_found": "no copies; volume.mrc is no estimate of anything"}
     none = {} if found.found_copies else nothing
@@ -198,7 +200,7 @@ def recover(
         "offset": found.likelihood.offset,
         "orientation_information": orientation_information(found.seen, found.noise_std),
     }
-    judged = examine(measurement, found, parameters)
+    judged = examine(measurement, found, parameters, backend)
     result |= judged.numbers
     if judged.halves is not None:
         for file, half in zip(folder.halves, (judged.halves.first, judged.halves.second), strict=True):
@@ -209,6 +211,7 @@ def recover(
         "command": again,
         "started": started,
         "seconds": time.perf_counter() - clock,
+        "device": backend.name,
         "measurement": {"path": str(path.absolute()), "shape": measurement.shape},
         "parameters": parameters,
         "pixel_size": pixel_size,

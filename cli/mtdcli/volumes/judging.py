@@ -19,6 +19,7 @@ from .run import arguments
 if TYPE_CHECKING:
     from mtdcore.data import Measurement
     from mtdcore.em.volumes.recovery import VolumeRecovery
+    from mtdcore.estep.backends import Backend
 
 #: Said of a question that has been answered.
 _ANSWERED: dict[Question, str] = {
@@ -58,13 +59,15 @@ class Judged:
         return found
 
 
-def examine(measurement: Measurement, found: VolumeRecovery, parameters: Mapping[str, Any]) -> Judged:
+def examine(
+    measurement: Measurement, found: VolumeRecovery, parameters: Mapping[str, Any], backend: Backend
+) -> Judged:
     """Whatever of it the parameters ask for.
 
     Raises:
         Interrupted: a signal came.
     """
-    given, judged = arguments(parameters, found.micrographs), Judged()
+    given, judged = arguments(parameters, backend, found.micrographs), Judged()
     trials = VolumeTrials.of(measurement, found, given)
     nulls: dict[Null, VolumeRecovery] = {}
     with patiently(parameters["stop_file"], found.state.iteration) as stop:
@@ -77,7 +80,8 @@ def examine(measurement: Measurement, found: VolumeRecovery, parameters: Mapping
                 log(_ANSWERED[question])
                 stop.check()
         if parameters["halves"]:
-            shared = {name: given[name] for name in ("diameter", "min_separation", "prior") if name in given}
+            names = ("diameter", "min_separation", "prior", "backend")
+            shared = {name: given[name] for name in names if name in given}
             for kind, null in nulls.items():
                 judged.chance[kind] = volume_halves(trials.null_measurement(kind, 0), null, **shared)
                 stop.check()

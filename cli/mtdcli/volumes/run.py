@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from mtdcore.data import Measurement
     from mtdcore.data.micrographs.table import MicrographTable
     from mtdcore.em.volumes.recovery import VolumeRecovery
+    from mtdcore.estep.backends import Backend
 
-#: Parameters that a continuation may change, because they change no bit of the result.
-_FREE = ("checkpoint_every", "stop_file", "halves", "trust")
+#: Parameters that a continuation may change, because they change no bit of the result; of the device, what its name came to counts.
+_FREE = ("checkpoint_every", "stop_file", "halves", "trust", "device")
 
 #: Views that poses are chosen from.
 _POSES = 4608
@@ -87,7 +88,10 @@ class VolumeFolder:
 
 
 def identity(
-    measurement: Measurement, parameters: Mapping[str, Any], micrographs: mtd.Micrographs | None
+    measurement: Measurement,
+    parameters: Mapping[str, Any],
+    backend: Backend,
+    micrographs: mtd.Micrographs | None,
 ) -> dict[str, Any]:
     """What a run depends on. Two runs with equal identities end with the same bits."""
     own = {name: str(value) for name, value in parameters.items() if name not in _FREE}
@@ -96,16 +100,19 @@ def identity(
         "measurement": fingerprint(measurement),
         **own,
         **transfer_digest(micrographs),
+        "device": backend.name,
     }
 
 
-def arguments(parameters: Mapping[str, Any], micrographs: mtd.Micrographs | None) -> dict[str, Any]:
-    """Arguments of :func:`recover_volume` from the options, and what tells the micrographs apart."""
+def arguments(
+    parameters: Mapping[str, Any], backend: Backend, micrographs: mtd.Micrographs | None
+) -> dict[str, Any]:
+    """Arguments of :func:`recover_volume` from the options, where to compute, and what tells the micrographs apart."""
     same = ("box_size", "symmetry", "diameter", "min_separation", "expected_count", "starts", "iterations")
     given = {
         name: parameters[name] for name in (*same, "views", "band", "parts", "seed", "noise_std", "noise")
     }
-    given["micrographs"] = micrographs
+    given |= {"micrographs": micrographs, "backend": backend}
     if parameters["prior"] is not None:
         from mtdcore._base.optional import optional
 
@@ -121,6 +128,7 @@ def run(
     measurement: Measurement,
     folder: VolumeFolder,
     parameters: Mapping[str, Any],
+    backend: Backend,
     micrographs: mtd.Micrographs | None,
     resume: bool,
 ) -> VolumeRecovery:
@@ -129,7 +137,7 @@ def run(
     Raises:
         Interrupted: a signal came; a checkpoint is in the folder.
     """
-    owner = identity(measurement, parameters, micrographs)
+    owner = identity(measurement, parameters, backend, micrographs)
     state: VolumeState | None = load_volume_checkpoint(folder.checkpoint, owner) if resume else None
     saved, unsaved = time.monotonic(), state
     done = 0 if state is None else state.iteration
@@ -159,7 +167,7 @@ def run(
 
         try:
             found = recover_volume(
-                measurement, **arguments(parameters, micrographs), callback=after, state=state
+                measurement, **arguments(parameters, backend, micrographs), callback=after, state=state
             )
         except Interrupted:
             hold_off()
@@ -170,12 +178,15 @@ def run(
     return found
 
 
-def copies(measurement: Measurement, found: VolumeRecovery, parameters: Mapping[str, Any]) -> VolumeCopies:
+def copies(
+    measurement: Measurement, found: VolumeRecovery, parameters: Mapping[str, Any], backend: Backend
+) -> VolumeCopies:
     """The copies of a recovered volume with their poses."""
     box, plan = parameters["box_size"], found.plan
     views = Projections(box, _POSES // len(so3.group(plan.symmetry)), plan.symmetry, plan.last_band)
     coarse = views.coarse(max(40, plan.coarse_views), min(plan.coarse_band, plan.last_band))
-    return find_copies(found.read(measurement), found.seen, found.likelihood, Search(views, coarse))
+    search = Search(views, coarse)
+    return find_copies(found.read(measurement), found.seen, found.likelihood, search, backend=backend)
 
 
 def save(

@@ -29,28 +29,32 @@ _kernel = kernel(error_model="numpy")
 
 
 def transform(volume: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
-    """``sum_r V(r) exp(-2 pi i k . r)`` at any frequencies, r counted from voxel N // 2.
+    """``sum_r V(r) exp(-2 pi i k . r)`` at any frequencies, r counted from voxel N // 2; see :class:`Gathering`."""
+    return Gathering(volume).at(frequencies)
+
+
+class Gathering:
+    """The transform of a volume at any frequencies, in parts: ``sum_r V(r) exp(-2 pi i k . r)``, r counted from voxel N // 2.
 
     Args:
         volume: (N, N, N) real, axes (z, y, x).
-        frequencies: (m, 3) float64 (z, y, x) in cycles per voxel.
-
-    Returns:
-        (m,) complex128.
     """
-    side = len(volume)
-    size = _OVERSAMPLING * side
-    padded = np.zeros((size,) * 3)
-    padded[:side, :side, :side] = volume * _correction(side)
-    padded = np.roll(padded, (-(side // 2),) * 3, axis=(0, 1, 2))
-    grid = scipy.fft.fftn(padded)
-    values = np.empty(len(frequencies), np.complex128)
-    _gather(grid, frequencies, _table(), values)
-    return values
+
+    def __init__(self, volume: np.ndarray) -> None:
+        side = len(volume)
+        padded = np.zeros((_OVERSAMPLING * side,) * 3)
+        padded[:side, :side, :side] = volume * _correction(side)
+        self._grid = scipy.fft.fftn(np.roll(padded, (-(side // 2),) * 3, axis=(0, 1, 2)))
+
+    def at(self, frequencies: np.ndarray) -> np.ndarray:
+        """(m,) complex128 at (m, 3) float64 frequencies (z, y, x) in cycles per voxel."""
+        values = np.empty(len(frequencies), np.complex128)
+        _gather(self._grid, frequencies, _table(), values)
+        return values
 
 
 class Spreading:
-    """The adjoint of :func:`transform`, in parts: ``Re sum_j v_j exp(2 pi i k_j . r)``.
+    """The adjoint of :class:`Gathering`, in parts: ``Re sum_j v_j exp(2 pi i k_j . r)``.
 
     Args:
         side: N of the cube of voxels to make.

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,6 +16,7 @@ from ...data import Measurement, open_measurement
 from ...data.derived import without_offset
 from ...data.noise import default_expected_count, excess_energy
 from ...errors import ParameterError
+from ...estep.backends import Backend, get_backend
 from ...estep.expectation import check_box_fits
 from ...estep.volumes.expectation import check_alike, volume_cut, volume_e_step, with_views
 from ...estep.volumes.residual import left_over
@@ -80,8 +81,8 @@ def recover_volume(
     band: float | None = None,
     parts: int | None = None,
     seed: int = 0,
+    backend: str | Backend = "auto",
     executor: Executor | None = None,
-    xp: Any = np,
     plan: VolumePlan | None = None,
     callback: Callable[[VolumeState], bool | None] | None = None,
     state: VolumeState | None = None,
@@ -108,8 +109,9 @@ def recover_volume(
         band: frequency limit in the end, cycles per pixel; None: what suits the box.
         parts: an iteration reads one of so many parts, the last ones everything; None: eight, or as many as there are tiles.
         seed: of starts, views and parts.
+        backend: a backend or its name (:func:`mtdcore.get_backend`); "auto": the first CUDA device, or the CPU. Its array library makes the
+            E-steps, on its device and in its precision, and the prior is asked there; templates and the rest of an M-step are the host's.
         executor: runs parts of an E-step elsewhere, with the same bits.
-        xp: array library of the matrix products.
         plan: overrides everything that a :class:`VolumePlan` says.
         callback: called after every iteration; returning True stops the run.
         state: a state that a callback received: the run goes on from there with the same bits.
@@ -134,7 +136,7 @@ def recover_volume(
         )
     if starts < 1:
         raise ParameterError(f"a run has at least one start; got {starts}.")
-    learned = noise_std == "auto"
+    learned, engine = noise_std == "auto", get_backend(backend)
     if isinstance(noise, Heard) and noise.whitening is not None and prior is not None:
         raise ParameterError(
             'a prior of volumes knows none through a filter; give noise="white", or no prior.'
@@ -159,8 +161,8 @@ def recover_volume(
             learned,
             quietest,
             heard,
+            engine,
             executor,
-            xp,
         )
 
     def begun(step: _Iteration) -> VolumeState:
@@ -252,8 +254,8 @@ class _Iteration:
     learn_noise: bool
     quietest: float
     heard: Heard
+    backend: Backend
     executor: Executor | None
-    xp: Any
 
     def __call__(self, state: VolumeState) -> VolumeState:
         """The state after one more iteration of every candidate; half way only the best goes on."""
@@ -271,13 +273,13 @@ class _Iteration:
         sigma = candidate.noise_std * math.sqrt(heat)
         model = with_views(self._model(sigma, candidate), search.views)
         source = without_offset(source, candidate.offset)
-        return volume_e_step(source, candidate.volume, model, search, self.executor, self.xp)
+        return volume_e_step(source, candidate.volume, model, search, self.backend, self.executor)
 
     def left_over(self, candidate: VolumeCandidate, iteration: int) -> Iterator[Picture]:
         """What the copies of a candidate leave of some of the measurement."""
         search, model = self.plan.search(iteration), self._model(candidate.noise_std, candidate)
         level = without_offset(self.source, candidate.offset)
-        return left_over(level, candidate.volume, model, search, _HEARD)
+        return left_over(level, candidate.volume, model, search, _HEARD, self.backend)
 
     def _model(self, sigma: float, candidate: VolumeCandidate) -> WindowLikelihood:
         count = candidate.expected_count
@@ -306,7 +308,7 @@ class _Iteration:
         else:
             # The statistics are those of the part: the prior weighs what so few copies tell, and no earlier part holds the volume back.
             sigma = candidate.noise_std * math.sqrt(heat)
-            volume, spectrum = VolumeUpdate(seed=iteration)(
+            volume, spectrum = VolumeUpdate(seed=iteration, backend=self.backend)(
                 volume,
                 found.right,
                 found.normal,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -156,6 +157,10 @@ class Backend(Protocol):
         Raises:
             ParameterError: not the window model, or templates or ``log_norm`` of another library or shape.
         """
+        ...
+
+    def active(self) -> AbstractContextManager[None]:
+        """Makes the device of this backend the current one: what the array library does in the block happens there."""
         ...
 
     def synchronize(self) -> None:

@@ -1,4 +1,4 @@
-"""Competition between the corners of a tile, on the host (window model, docs/model.md 7).
+"""Competition between the corners of a tile (window model, docs/model.md 7).
 
 Where templates come in parts, this is what happens between the two halves of an E-step: the log-odds of all parts,
 joined by ``numpy.logaddexp``, become the ``log_norm`` that :meth:`Backend.project` divides by.
@@ -7,25 +7,33 @@ joined by ``numpy.logaddexp``, become the ``log_norm`` that :meth:`Backend.proje
 from __future__ import annotations
 
 import numpy as np
+from array_api_compat import array_namespace
 
+from ..._base.typing import Array
 from ...data.tiles import Tile
 from ...model.likelihood import WindowLikelihood
+from .array.sums import slide_log_sum
 from .cpu import kernels
 
 #: Logarithm below which float64 sums over a neighbourhood cannot overflow.
 _LARGEST_EXPONENT = 600.0
 
 
-def log_partition(log_odds: np.ndarray, likelihood: WindowLikelihood) -> np.ndarray:
-    """log(1 + S) at every corner.
+def log_partition(log_odds: Array, likelihood: WindowLikelihood) -> Array:
+    """log(1 + S) at every corner: by kernels on the host, in the terms of its library elsewhere.
 
     Args:
         log_odds: (P, Q) float64, of a copy at each corner of the pixels of a tile, all templates together.
         likelihood: bound to the measurement.
 
     Returns:
-        (P, Q) float64; right at the corners whose whole neighbourhood is in the tile or beyond the micrograph.
+        (P, Q) float64 of the same library; right at the corners whose whole neighbourhood is in the tile or beyond the micrograph.
     """
+    if not isinstance(log_odds, np.ndarray):
+        xp, near = array_namespace(log_odds), log_odds
+        for distance in likelihood.separations:
+            near = xp.permute_dims(slide_log_sum(near, distance - 1), (1, 0))
+        return xp.logaddexp(near, xp.zeros_like(near))
     rows, columns = (d - 1 for d in likelihood.separations)
     logarithmic = bool(log_odds.max() > _LARGEST_EXPONENT)
     odds = log_odds if logarithmic else np.exp(log_odds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Self, cast
 
 import numpy as np
@@ -35,6 +36,10 @@ class HostArrays:
     def to_host(self, array: Array) -> np.ndarray:
         """The array itself."""
         return np.asarray(array)
+
+    def active(self) -> AbstractContextManager[None]:
+        """Nothing to make current."""
+        return nullcontext()
 
     def synchronize(self) -> None:
         """Nothing to wait for."""

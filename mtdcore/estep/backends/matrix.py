@@ -5,7 +5,8 @@ of a tile is described by its r coefficients there (its *features*); scores are 
 transforms take T log(pixels); the right side is a second one (docs/model.md 7 and 14).
 
 Features come row by row: a sliding transform along columns, then, for each column frequency, a banded matrix along rows that
-makes sixteen rows of windows at once. Only blocks of windows exist at any time. Any array library with ``matmul`` and ``take`` will do.
+makes some rows of windows at once. Only blocks of windows exist at any time. Everything is computed where the arrays are, in any library with
+``matmul`` and ``take``: pixels, and what a basis is made of, go there; nothing but scores and sums comes back.
 """
 
 from __future__ import annotations
@@ -14,20 +15,36 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
+from ..._base.numerics.conversion import on_host
 from ..._base.typing import Array
+from .array.backend import ArrayBackend
 
-#: Rows of windows that one banded product makes: more cost more multiplications by 0, fewer more calls.
-_ROWS = 16
+
+@dataclass(frozen=True)
+class Portions:
+    """How much is computed at once.
+
+    Attributes:
+        rows: of windows that one banded product makes: more cost more multiplications by 0, fewer more calls.
+        windows: single windows that are cut out.
+        scores: in one block between product, maximum, exponential and sum.
+    """
+
+    rows: int
+    windows: int
+    scores: int
+
+    @classmethod
+    def of(cls, arrays: ArrayBackend) -> Portions:
+        """For the cache of a CPU, or for a device that waits for its host between small ones."""
+        return cls(16, 2048, 1 << 18) if arrays.in_host_memory else cls(64, 8192, 1 << 26)
+
 
 #: Rows of windows whose sums across are held at once, a multiple of the above.
 _STRIP = 128
-
-#: Scores in one block: they stay in the cache between product, maximum, exponential and sum.
-_BLOCK = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +113,9 @@ class Basis:
         angle = at[:, None] * np.array([column for column, _ in self._frequencies])
         return np.concatenate([np.cos(angle), np.sin(angle)], axis=1)
 
-    def along(self, rows: int) -> list[np.ndarray]:
-        """For each column frequency the banded matrix (functions * rows, 2 (rows + L - 1)) from sums across to features.
+    @cached_property
+    def along(self) -> list[np.ndarray]:
+        """For each column frequency (functions, 2, L) float64: factors of its sums across, cosine and sine, at the rows of a window.
 
         ``cos(a + b) = cos a cos b - sin a sin b`` and ``sin(a + b) = sin a cos b + cos a sin b``, a along rows, b across.
         """
@@ -110,16 +128,23 @@ class Basis:
                     np.stack([np.cos(turn), -np.sin(turn)], axis=1),
                     np.stack([np.sin(turn), np.cos(turn)], axis=1)[1 if column == 0 else 0 :],
                 ]
-            )  # (functions, cosine or sine across, L); the constant has no sine
+            )  # the constant has no sine
             scale = (
                 np.where(np.arange(len(blocks)) == 0, 1.0, math.sqrt(2.0)) if column == 0 else math.sqrt(2.0)
             )
-            blocks = blocks * (np.broadcast_to(scale, len(blocks))[:, None, None] / side)
-            banded = np.zeros((len(blocks), rows, 2, rows + side - 1))
-            for row in range(rows):
-                banded[:, row, :, row : row + side] = blocks
-            found.append(banded.reshape(len(blocks) * rows, -1))
+            found.append(blocks * (np.broadcast_to(scale, len(blocks))[:, None, None] / side))
         return found
+
+
+def _banded(factors: np.ndarray, rows: int, arrays: ArrayBackend) -> Array:
+    """(functions * rows, 2 (rows + L - 1)): the factors of each row of windows at its own rows of pixels, and zeros."""
+    xp, (count, _, side) = arrays.xp, factors.shape
+    padded = arrays.moved(np.pad(factors, ((0, 0), (0, 0), (0, 1))), arrays.precision)
+    place = np.arange(rows + side - 1) - np.arange(rows)[:, None]
+    place[(place < 0) | (place > side)] = side  # the zero behind the factors
+    banded = xp.take(padded, arrays.moved(place.ravel(), "int64"), axis=2)
+    banded = xp.permute_dims(xp.reshape(banded, (count, 2, rows, -1)), (0, 2, 1, 3))
+    return xp.reshape(banded, (count * rows, -1))
 
 
 class Features:
@@ -128,22 +153,20 @@ class Features:
     Args:
         values: (H, W) host pixels, 0 where invalid.
         basis: of the templates.
-        xp: array library that computes.
-        dtype: of features and scores in that library.
+        arrays: library, device and precision that compute.
     """
 
-    def __init__(self, values: np.ndarray, basis: Basis, xp: Any = np, dtype: Any = None) -> None:
-        self.basis, self.xp = basis, xp
-        self.dtype = xp.float32 if dtype is None else dtype
-        self._values = xp.asarray(values, dtype=self.dtype)
+    def __init__(self, values: np.ndarray, basis: Basis, arrays: ArrayBackend) -> None:
+        self.basis, self.arrays, self.xp = basis, arrays, arrays.xp
+        self._values = arrays.moved(values, arrays.precision)
         self.shape = (values.shape[0] - basis.box_size + 1, values.shape[1] - basis.box_size + 1)
 
     def blocks(self) -> Iterator[tuple[slice, Array]]:
         """(windows in row-major order, their (r, n) features), a few rows of windows at a time."""
         xp, side = self.xp, self.basis.box_size
         rows, columns = self.shape
-        step = min(_ROWS, rows)
-        along = [xp.asarray(matrix, dtype=self.dtype) for matrix in self.basis.along(step)]
+        step = min(Portions.of(self.arrays).rows, rows)
+        along = [_banded(factors, step, self.arrays) for factors in self.basis.along]
         for strip in range(0, rows, _STRIP):
             last = min(strip + _STRIP, rows)
             above = min(strip, rows - step)  # a strip that is too low overlaps the one before
@@ -161,22 +184,28 @@ class Features:
                 )
 
     def at(self, windows: np.ndarray) -> Array:
-        """(r, n) features of single windows, given by (n,) indices in row-major order."""
-        xp, side = self.xp, self.basis.box_size
+        """(r, n) features of single windows, given by (n,) host indices in row-major order."""
+        xp, side, arrays = self.xp, self.basis.box_size, self.arrays
         width = self._values.shape[1]
-        inside = (np.arange(side)[:, None] * width + np.arange(side)).ravel()
-        corner = windows // self.shape[1] * width + windows % self.shape[1]
-        cut = xp.take(xp.reshape(self._values, (-1,)), xp.asarray((inside[:, None] + corner).ravel()))
-        functions = xp.asarray(self.basis.functions.reshape(self.basis.size, -1), dtype=self.dtype)
-        return functions @ xp.reshape(cut, (side * side, len(windows)))
+        inside = arrays.moved((np.arange(side)[:, None] * width + np.arange(side)).ravel(), "int64")
+        corner = arrays.moved(windows // self.shape[1] * width + windows % self.shape[1], "int64")
+        places = xp.reshape(inside[:, None] + corner[None, :], (-1,))
+        cut = xp.take(xp.reshape(self._values, (-1,)), places)
+        return self._functions @ xp.reshape(cut, (side * side, len(windows)))
+
+    @cached_property
+    def _functions(self) -> Array:
+        """(r, L L) of the basis."""
+        flat = self.basis.functions.reshape(self.basis.size, -1)
+        return self.arrays.moved(flat, self.arrays.precision)
 
     def _across(self, strip: slice) -> Array:
         """(m, 2, h, Q): sums of each row of pixels of a strip with the column waves, at each place of the window."""
         xp, side = self.xp, self.basis.box_size
         values, columns = self._values[strip, :], self.shape[1]
         places = (np.arange(columns)[:, None] + np.arange(side)).ravel()
-        windows = xp.reshape(xp.take(values, xp.asarray(places), axis=1), (-1, side))
-        sums = windows @ xp.asarray(self.basis.across, dtype=self.dtype)
+        windows = xp.reshape(xp.take(values, self.arrays.moved(places, "int64"), axis=1), (-1, side))
+        sums = windows @ self.arrays.moved(self.basis.across, self.arrays.precision)
         return xp.permute_dims(xp.reshape(sums, (values.shape[0], columns, 2, -1)), (3, 2, 0, 1))
 
 
@@ -187,8 +216,7 @@ class Scores:
         coefficients: (T, r) float64 of the templates.
         noise_std: of a pixel.
         log_prior: (T,) float64 or a number, log (lam / T) of each template.
-        xp: array library that computes.
-        dtype: of scores in that library.
+        arrays: library, device and precision that compute.
     """
 
     def __init__(
@@ -196,16 +224,14 @@ class Scores:
         coefficients: np.ndarray,
         noise_std: float,
         log_prior: np.ndarray | float,
-        xp: Any = np,
-        dtype: Any = None,
+        arrays: ArrayBackend,
     ) -> None:
-        self.xp, self.count = xp, len(coefficients)
-        dtype = xp.float32 if dtype is None else dtype
+        self._arrays, self.xp, self.count = arrays, arrays.xp, len(coefficients)
         energy = 0.5 * (coefficients**2).sum(axis=1) / noise_std**2
         self._variance = noise_std**2
-        self._filters = xp.asarray(coefficients / noise_std**2, dtype=dtype)
-        self._bias = xp.asarray((log_prior - energy)[:, None], dtype=dtype)
-        self._dtype = dtype
+        self._filters = arrays.moved(coefficients / noise_std**2, arrays.precision)
+        self._bias = arrays.moved((log_prior - energy)[:, None], arrays.precision)
+        self._block = max(128, Portions.of(arrays).scores // self.count)
 
     def log_odds(self, features: Array) -> Array:
         """(n,) log of the sum over templates, by blocks of windows."""
@@ -224,7 +250,11 @@ class Scores:
             xp.argmax(self._filters @ features[:, b] + self._bias, axis=0)
             for b in self._blocks(features.shape[1])
         ]
-        return np.asarray([int(index) for block in found for index in block], np.int64)
+        return on_host(xp.concat(found), np.int64)
+
+    def nothing(self) -> tuple[Array, Array]:
+        """The sums of no window, see :meth:`project`."""
+        return self._arrays.moved(np.zeros(self._filters.shape)), self._arrays.moved(np.zeros(self.count))
 
     def project(self, features: Array, log_norm: Array) -> tuple[Array, Array]:
         """Posterior-weighted sums: (T, r) features and (T,) copies, float64.
@@ -234,9 +264,8 @@ class Scores:
             log_norm: (n,) log (1 + S) at the windows.
         """
         xp = self.xp
-        wide = xp.zeros((self.count, features.shape[0]), dtype=xp.float64)
-        copies = xp.zeros(self.count, dtype=xp.float64)
-        shift = xp.astype(log_norm, self._dtype)
+        wide, copies = self.nothing()
+        shift = xp.astype(log_norm, self._filters.dtype)
         for block in self._blocks(features.shape[1]):
             seen = features[:, block]
             weights = xp.exp(self._filters @ seen + (self._bias - shift[block]))
@@ -247,7 +276,7 @@ class Scores:
     def expected(self, features: Array, log_norm: Array) -> Array:
         """(r, n) float64 coefficients of what the posterior expects each window to show; arguments as of :meth:`project`."""
         xp, found = self.xp, []
-        shift = xp.astype(log_norm, self._dtype)
+        shift = xp.astype(log_norm, self._filters.dtype)
         for block in self._blocks(features.shape[1]):
             weights = xp.exp(self._filters @ features[:, block] + (self._bias - shift[block]))
             shown = xp.matrix_transpose(self._filters) @ weights
@@ -255,5 +284,4 @@ class Scores:
         return xp.concat(found, axis=1)
 
     def _blocks(self, windows: int) -> Iterator[slice]:
-        step = max(128, _BLOCK // self.count)
-        return (slice(start, min(start + step, windows)) for start in range(0, windows, step))
+        return (slice(start, min(start + self._block, windows)) for start in range(0, windows, self._block))

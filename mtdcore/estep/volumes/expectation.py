@@ -5,7 +5,6 @@ from __future__ import annotations
 from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from ...data.tiles import TileGeometry
 from ...errors import ParameterError
 from ...model.likelihood import WindowLikelihood
 from ...model.volumes.projections import Projections
+from ..backends import Backend, get_backend
 from .posterior import Posteriors
 from .statistics import BasisSums, VolumeStatistics
 from .templates import Search, Templates, templates_of
@@ -28,8 +28,8 @@ def volume_e_step(
     volume: np.ndarray,
     likelihood: WindowLikelihood,
     search: Search,
+    backend: str | Backend = "cpu",
     executor: Executor | None = None,
-    xp: Any = np,
 ) -> VolumeStatistics:
     """Score every view at every corner and sum up what the M-step needs.
 
@@ -40,8 +40,8 @@ def volume_e_step(
         volume: (L, L, L) current estimate.
         likelihood: noise level, count, separation and the transfers of the micrographs; bound to the measurement here.
         search: the views.
+        backend: a backend or its name; its array library scores, on its device and in its precision.
         executor: runs parts of the measurement elsewhere, with the same bits.
-        xp: array library that scores.
 
     Raises:
         ParameterError: a volume or a likelihood of another box than the views, copies that differ in amplitude, or micrographs that
@@ -55,7 +55,7 @@ def volume_e_step(
     check_alike(likelihood)
     bound = likelihood.bind(measurement.shape)
     cut, templates = volume_cut(bound), templates_of(volume, search)
-    work = partial(_part, cut=cut, likelihood=bound, templates=templates, xp=xp)
+    work = partial(_part, cut=cut, likelihood=bound, templates=templates, backend=get_backend(backend))
     parts = measurement.split(max(1, measurement.tile_count(cut)))
     total = map_sum(work, parts, executor)
     right = views.adjoint(templates[0].basis.images(total.wide))
@@ -90,10 +90,11 @@ def _part(
     cut: TileGeometry,
     likelihood: WindowLikelihood,
     templates: list[Templates],
-    xp: Any,
+    backend: Backend,
 ) -> BasisSums:
-    posterior = Posteriors(likelihood, templates, xp)
-    total = posterior.nothing()
-    for tile in measurement.tiles(cut):
-        total = total + posterior(tile).sums()
+    with backend.active():
+        posterior = Posteriors(likelihood, templates, backend)
+        total = posterior.nothing()
+        for tile in measurement.tiles(cut):
+            total = total + posterior(tile).sums()
     return total

@@ -2,12 +2,14 @@
 
 A few coarse, band-limited views find the *places*; all views are scored there (docs/model.md 14, and
 :mod:`mtdcore.estep.local` for in-plane rotations). Where the posterior is not sharp, all views are scored at every corner.
+
+Everything of a tile stays where the backend computes, from its pixels to its sums; the host learns which corners matter.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -15,9 +17,11 @@ from ..._base.numerics.conversion import on_host
 from ..._base.typing import Array
 from ...data.tiles import Tile
 from ...model.likelihood import WindowLikelihood
+from ..backends import Backend
+from ..backends.array.backend import ArrayBackend, arrays_of
 from ..backends.collect import owned_energy
 from ..backends.competition import log_partition
-from ..backends.matrix import Basis, Features, Scores
+from ..backends.matrix import Basis, Features, Portions, Scores
 from ..local import find_places
 from .statistics import NUMBERS, BasisSums
 from .templates import PROFILE, Templates, Transfer
@@ -46,11 +50,11 @@ class Posteriors:
     Args:
         likelihood: bound to the measurement.
         templates: of the views, and of the coarse ones if there are any.
-        xp: array library that scores.
+        backend: scores them; its device is the current one wherever posteriors are made and used (:meth:`Backend.active`).
     """
 
-    def __init__(self, likelihood: WindowLikelihood, templates: list[Templates], xp: Any = np) -> None:
-        self._likelihood, self._templates, self._xp = likelihood, templates, xp
+    def __init__(self, likelihood: WindowLikelihood, templates: list[Templates], backend: Backend) -> None:
+        self._likelihood, self._templates, self._arrays = likelihood, templates, arrays_of(backend)
         optics = likelihood.micrographs
         self._transfers = None if optics is None else optics.transfer
         self._seen: tuple[int, Transfer | None, list[Scores]] | None = None
@@ -61,7 +65,7 @@ class Posteriors:
         if seen is None or (self._transfers is not None and seen[0] != tile.micrograph):
             seen = self._seen = (tile.micrograph, *self._through(tile.micrograph))
         bases = [one.basis for one in self._templates]
-        return TilePosterior(tile, self._likelihood, bases, seen[2], self._xp, seen[1])
+        return TilePosterior(tile, self._likelihood, bases, seen[2], self._arrays, seen[1])
 
     def nothing(self) -> BasisSums:
         """The sums of no tile."""
@@ -72,11 +76,11 @@ class Posteriors:
 
     def _through(self, micrograph: int) -> tuple[Transfer | None, list[Scores]]:
         if self._transfers is None:
-            return None, [one.scores(self._likelihood, 1.0, self._xp) for one in self._templates]
+            return None, [one.scores(self._likelihood, 1.0, self._arrays) for one in self._templates]
         profile = self._transfers[micrograph]
         through = [Transfer.of(profile, one.basis) for one in self._templates]
         scores = [
-            one.scores(self._likelihood, transfer.factors, self._xp)
+            one.scores(self._likelihood, transfer.factors, self._arrays)
             for one, transfer in zip(self._templates, through, strict=True)
         ]
         return through[0], scores
@@ -90,7 +94,7 @@ class TilePosterior:
         likelihood: bound to the measurement.
         bases: of the views, and of the coarse ones if there are any.
         scores: likewise.
-        xp: array library that scores.
+        arrays: library, device and precision that score.
         transfer: what the micrograph lets through; None: everything.
     """
 
@@ -100,58 +104,56 @@ class TilePosterior:
         likelihood: WindowLikelihood,
         bases: list[Basis],
         scores: list[Scores],
-        xp: Any,
+        arrays: ArrayBackend,
         transfer: Transfer | None = None,
     ) -> None:
-        self.tile, self.likelihood, self.xp, self.transfer = tile, likelihood, xp, transfer
-        self.scores = scores[0]
-        values = np.asarray(tile.values)
-        self.features = Features(values, bases[0], xp)
+        self.tile, self.likelihood, self.transfer = tile, likelihood, transfer
+        self._arrays, self._xp, self.scores = arrays, arrays.xp, scores[0]
+        xp, values = self._xp, np.asarray(tile.values)
+        self.features = Features(values, bases[0], arrays)
         self._may = _whole_windows(tile, bases[0].box_size)
         places, log_odds = None, None
         if len(scores) > 1:
-            log_odds = self._everywhere(Features(values, bases[1], xp), scores[1])
+            log_odds = self._everywhere(Features(values, bases[1], arrays), scores[1])
             places = find_places(log_odds, likelihood, _EVERY, _LARGEST_SHARE, _NEGLECTED)
             if places is not None:
-                corners = np.flatnonzero(places & self._may)
-                for chunk in _chunks(corners):
-                    found = self.scores.log_odds(self.features.at(chunk))
-                    log_odds.ravel()[chunk] = on_host(found)
+                log_odds = self._rescored(log_odds, on_host(places) & self._may)
         self.local = places is not None
         if log_odds is None or places is None:
             log_odds = self._everywhere(self.features, self.scores)
         self.log_odds = log_odds
         self.log_norm = log_partition(log_odds, likelihood)
-        owned = np.zeros(log_odds.shape, bool)
-        owned[tile.owned] = True
-        self.mass = np.where(owned, np.exp(log_odds - self.log_norm), 0.0)
-        if places is not None:
-            self.mass[~places] = 0.0
+        counted = np.zeros(log_odds.shape, bool)
+        counted[tile.owned] = True
+        counts = arrays.moved(counted, "bool") if places is None else arrays.moved(counted, "bool") & places
+        mass = xp.exp(log_odds - self.log_norm)
+        self.mass = xp.where(counts, mass, xp.zeros_like(mass))
 
     def kept(self) -> np.ndarray:
-        """Owned corners, in row-major order, that hold all but a small share of the posterior mass."""
-        mass = self.mass.ravel()
-        order = np.argsort(mass, kind="stable")
-        weak = np.searchsorted(np.cumsum(mass[order]), _WEAK * mass.sum())
-        return np.sort(order[weak:][mass[order[weak:]] > 0.0])
+        """Owned corners, in row-major order, that hold all but a small share of the posterior mass; on the host."""
+        xp, mass = self._xp, self._flat(self.mass)
+        order = xp.argsort(mass, stable=True)
+        below = xp.cumulative_sum(xp.take(mass, order)) < _WEAK * xp.sum(mass)
+        weak = max(int(xp.count_nonzero(below)), int(xp.count_nonzero(mass == 0.0)))
+        return on_host(xp.sort(order[weak:])) if weak < math.prod(mass.shape) else np.empty(0, np.int64)
 
     def blocks(self, corners: np.ndarray) -> Iterator[tuple[np.ndarray, Array]]:
         """(corners, their features) of the corners, some at a time."""
-        if self.local or len(corners) <= _FEW * self.mass.size:
-            yield from ((chunk, self.features.at(chunk)) for chunk in _chunks(corners))
+        if self.local or len(corners) <= _FEW * math.prod(self.mass.shape):
+            yield from ((chunk, self.features.at(chunk)) for chunk in self._chunks(corners))
             return
         for cut, block in self.features.blocks():
             first, last = np.searchsorted(corners, [cut.start, cut.stop])
             if first < last:
                 chosen = corners[first:last]
-                yield chosen, self.xp.take(block, self.xp.asarray(chosen - cut.start), axis=1)
+                yield chosen, self._xp.take(block, self._arrays.moved(chosen - cut.start, "int64"), axis=1)
 
     def explained(self) -> np.ndarray:
         """(h, w) float64: what the copies at the owned corners are expected to show of the tile."""
         found, columns = np.zeros(np.shape(self.tile.values)), self.log_odds.shape[1]
-        norm, side = self.log_norm.ravel(), self.features.basis.box_size
+        side = self.features.basis.box_size
         for corners, features in self.blocks(self.kept()):
-            shown = on_host(self.scores.expected(features, self.xp.asarray(norm[corners])))
+            shown = on_host(self.scores.expected(features, self._norm(corners)))
             images = self.features.basis.images(shown.T)
             for (row, column), image in zip(zip(*divmod(corners, columns), strict=True), images, strict=True):
                 found[row : row + side, column : column + side] += image
@@ -159,15 +161,15 @@ class TilePosterior:
 
     def sums(self) -> BasisSums:
         """Sums over the corners that matter."""
-        wide = np.zeros((self.scores.count, self.features.basis.size))
-        copies, norm = np.zeros(self.scores.count), self.log_norm.ravel()
+        wide_there, copies_there = self.scores.nothing()
         for corners, features in self.blocks(self.kept()):
-            more, mass = self.scores.project(features, self.xp.asarray(norm[corners]))
-            wide, copies = wide + on_host(more, np.float64), copies + on_host(mass, np.float64)
+            more, mass = self.scores.project(features, self._norm(corners))
+            wide_there, copies_there = wide_there + more, copies_there + mass
+        wide, copies = on_host(wide_there), on_host(copies_there)
         tile, likelihood = self.tile, self.likelihood
-        gain = float(self.log_norm[tile.owned].sum()) - self._blank()
+        gain = float(self._xp.sum(self.log_norm[tile.owned])) - self._blank()
         energy, pixels = owned_energy(tile)
-        sites = self.mass[tile.owned].size
+        sites = math.prod(s.stop - s.start for s in tile.owned)
         numbers = [
             gain / likelihood.neighbourhood,
             energy,
@@ -182,19 +184,47 @@ class TilePosterior:
             wide, copies = wide * self.transfer.factors, copies[:, None] * self.transfer.squares
         return BasisSums(wide, copies, np.array(numbers, np.float64))
 
-    def _everywhere(self, features: Features, scores: Scores) -> np.ndarray:
+    def _everywhere(self, features: Features, scores: Scores) -> Array:
         """(P, Q) float64 log-odds at every corner."""
-        found = np.empty(features.shape[0] * features.shape[1])
-        for cut, block in features.blocks():
-            found[cut] = on_host(scores.log_odds(block))
-        return np.where(self._may, found.reshape(features.shape), _NEVER)
+        xp = self._xp
+        found = xp.concat([scores.log_odds(block) for _, block in features.blocks()])
+        return self._where_whole(xp.reshape(xp.astype(found, xp.float64), features.shape))
+
+    def _rescored(self, log_odds: Array, chosen: np.ndarray) -> Array:
+        """Log-odds, at the (P, Q) corners chosen those of all views."""
+        xp, corners = self._xp, np.flatnonzero(chosen)
+        if not len(corners):
+            return log_odds
+        chunks = [self.scores.log_odds(self.features.at(chunk)) for chunk in self._chunks(corners)]
+        there = self._arrays.moved(chosen, "bool")
+        rank = xp.cumulative_sum(xp.astype(self._flat(there), xp.int64))
+        found = xp.astype(xp.concat([xp.zeros_like(chunks[0][:1]), *chunks]), xp.float64)
+        return xp.where(there, xp.reshape(xp.take(found, rank), log_odds.shape), log_odds)
+
+    def _where_whole(self, log_odds: Array) -> Array:
+        """Log-odds where windows are whole; elsewhere no copy can be."""
+        if self._may.all():
+            return log_odds
+        never = self._xp.full_like(log_odds, _NEVER)
+        return self._xp.where(self._arrays.moved(self._may, "bool"), log_odds, never)
+
+    def _norm(self, corners: np.ndarray) -> Array:
+        """(n,) log(1 + S) at corners, given by host indices."""
+        return self._xp.take(self._flat(self.log_norm), self._arrays.moved(corners, "int64"))
+
+    def _flat(self, image: Array) -> Array:
+        return self._xp.reshape(image, (-1,))
+
+    def _chunks(self, corners: np.ndarray) -> Iterator[np.ndarray]:
+        size = Portions.of(self._arrays).windows
+        return (corners[start : start + size] for start in range(0, len(corners), size))
 
     def _blank(self) -> float:
         """Nats: sum of log(1 + S_0) over the owned corners, S_0 the competition when every Lambda is 0."""
         if self._may.all():
             return self.likelihood.blank(self.tile)
-        empty = np.where(self._may, self.likelihood.log_activity, _NEVER)
-        return float(log_partition(empty, self.likelihood)[self.tile.owned].sum())
+        empty = self._where_whole(self._xp.full_like(self.log_odds, self.likelihood.log_activity))
+        return float(self._xp.sum(log_partition(empty, self.likelihood)[self.tile.owned]))
 
 
 def _whole_windows(tile: Tile, side: int) -> np.ndarray:
@@ -205,7 +235,3 @@ def _whole_windows(tile: Tile, side: int) -> np.ndarray:
     sums = np.pad(np.cumsum(np.cumsum(~np.asarray(tile.valid), axis=0), axis=1), ((1, 0), (1, 0)))
     inside = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
     return np.asarray(inside == 0)
-
-
-def _chunks(corners: np.ndarray, size: int = 2048) -> Iterator[np.ndarray]:
-    return (corners[start : start + size] for start in range(0, len(corners), size))

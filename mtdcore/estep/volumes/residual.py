@@ -9,13 +9,19 @@ import numpy as np
 
 from ...data import Measurement
 from ...model.likelihood import WindowLikelihood
+from ..backends import Backend
 from .expectation import volume_cut, with_views
 from .posterior import Posteriors
 from .templates import Search, templates_of
 
 
 def left_over(
-    measurement: Measurement, volume: np.ndarray, likelihood: WindowLikelihood, search: Search, tiles: int
+    measurement: Measurement,
+    volume: np.ndarray,
+    likelihood: WindowLikelihood,
+    search: Search,
+    tiles: int,
+    backend: Backend,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """What the copies leave of some tiles, spread over the measurement: float64 pixels that owned corners alone reach, and which are valid.
 
@@ -25,12 +31,15 @@ def left_over(
         likelihood: noise level, count and separation.
         search: the views.
         tiles: largest number of tiles.
+        backend: scores them.
     """
     bound = with_views(likelihood, search.views).bind(measurement.shape)
-    cut, posterior = volume_cut(bound), Posteriors(bound, templates_of(volume, search))
+    cut, posterior = volume_cut(bound), Posteriors(bound, templates_of(volume, search), backend)
     for part in measurement.split(min(measurement.tile_count(cut), tiles)):
         for tile in islice(part.tiles(cut), 1):
-            rest = tile.values - posterior(tile).explained()
+            with backend.active():
+                shown = posterior(tile).explained()
+            rest = tile.values - shown
             reached = tuple(slice(s.start + bound.box_size - 1, s.stop) for s in tile.owned)
             valid = np.ones(rest.shape, bool) if tile.valid is None else np.asarray(tile.valid)
             yield rest[reached], valid[reached]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ...model.likelihood import WindowLikelihood
 from ...model.volumes.projections import Projections
+from ..backends.array.backend import ArrayBackend
 from ..backends.matrix import Basis, Scores
 
 #: Frequencies that the squares of a transfer are kept at: between two of them, oscillating CTFs are nearly straight.
@@ -47,10 +47,12 @@ class Templates:
         basis = Basis(views.box_size, views.band)
         return cls(basis, basis.coefficients(np.asarray(views.apply(volume))))
 
-    def scores(self, likelihood: WindowLikelihood, factors: np.ndarray | float, xp: Any) -> Scores:
+    def scores(
+        self, likelihood: WindowLikelihood, factors: np.ndarray | float, arrays: ArrayBackend
+    ) -> Scores:
         """Scores of the templates, times (r,) factors."""
         log_prior = likelihood.log_activity - math.log(len(self.coefficients))
-        return Scores(self.coefficients * factors, likelihood.noise_std, log_prior, xp)
+        return Scores(self.coefficients * factors, likelihood.noise_std, log_prior, arrays)
 
 
 def templates_of(volume: np.ndarray, search: Search) -> list[Templates]:

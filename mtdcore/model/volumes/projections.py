@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from ..._base.numerics.conversion import like, on_host
 from ..._base.numerics.fourier import radial_frequencies
-from ..._base.numerics.gridding import Spreading, transform
+from ..._base.numerics.gridding import Gathering, Spreading
 from ..._base.typing import Array, Lengths, pair
 from ...errors import ParameterError
 from . import so3
@@ -118,11 +118,11 @@ class Projections:
         """(L, L, L) volume -> (t, L, L) projections; gridding is done on the host, in float64."""
         volume = on_host(target, np.float64)
         self._check(volume, self.target_shape, "a volume")
-        volume = volume * ball(self.box_size)
+        gathered = Gathering(volume * ball(self.box_size))
         rotations, order = self.rotations[part], len(self.partners)
         images = np.empty((len(rotations), *self.box_shape))
         for chunk in _chunks(len(rotations), max(1, _CHUNK // order)):
-            slices = transform(volume, self._frequencies(rotations[chunk]))
+            slices = gathered.at(self._frequencies(rotations[chunk]))
             slices = slices.reshape(-1, order, self._twice.size).mean(axis=1)
             spectrum = np.zeros((len(slices), self.box_size, self.box_size // 2 + 1), np.complex128)
             spectrum[:, self._rows, self._columns] = slices * self._phase
@@ -192,10 +192,8 @@ class Projections:
         points = np.stack(np.meshgrid(line, line, np.fft.rfftfreq(side), indexing="ij"), -1).reshape(-1, 3)
         points = points[np.linalg.norm(points, axis=1) < 0.5]
         twice = np.where(points[:, 2] == 0, 1.0, 2.0) / side**3
-        spread = Spreading(side)
-        values = sum(
-            transform(volume, np.ascontiguousarray((points[:, ::-1] @ g)[:, ::-1])) for g in self.partners
-        )
+        spread, seen = Spreading(side), Gathering(volume)
+        values = sum(seen.at(np.ascontiguousarray((points[:, ::-1] @ g)[:, ::-1])) for g in self.partners)
         spread.add(values * twice / order, points)
         return spread.volume()
 

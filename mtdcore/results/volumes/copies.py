@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy.ndimage import uniform_filter
 
+from ..._base.numerics.conversion import on_host
 from ...data import Measurement, open_measurement
 from ...data.micrographs.star import write_star
 from ...errors import ParameterError
+from ...estep.backends import Backend, get_backend
 from ...estep.volumes.expectation import check_alike, volume_cut, with_views
 from ...estep.volumes.posterior import Posteriors
 from ...estep.volumes.templates import Search, templates_of
@@ -97,7 +98,7 @@ def find_copies(
     likelihood: WindowLikelihood,
     search: Search,
     least: float = 0.5,
-    xp: Any = np,
+    backend: str | Backend = "cpu",
 ) -> VolumeCopies:
     """The most probable copies that keep the least separation, each with its most probable view.
 
@@ -107,7 +108,7 @@ def find_copies(
         likelihood: noise level, count and separation.
         search: the views.
         least: smallest probability that is listed.
-        xp: array library that scores.
+        backend: a backend or its name, see :func:`mtdcore.estep.volumes.expectation.volume_e_step`.
 
     Raises:
         ParameterError: copies that differ in amplitude.
@@ -115,18 +116,21 @@ def find_copies(
     source = open_measurement(measurement)
     check_alike(likelihood)
     model = with_views(likelihood, search.views).bind(source.shape)
-    seen = Posteriors(model, templates_of(volume, search), xp)
+    engine = get_backend(backend)
     found: list[tuple[float, int, int, int, int]] = []
-    for tile in source.tiles(volume_cut(model)):
-        posterior = seen(tile)
-        columns = posterior.mass.shape[1]
-        top, left = (s.start for s in tile.region.read)
-        corners, probability = _peaks(posterior.mass, model.separation, least)
-        if not len(corners):
-            continue
-        best = posterior.scores.best(posterior.features.at(corners))
-        for corner, p, view in zip(corners, probability, best, strict=True):
-            found.append((p, tile.micrograph, top + corner // columns, left + corner % columns, view))
+    with engine.active():
+        seen = Posteriors(model, templates_of(volume, search), engine)
+        for tile in source.tiles(volume_cut(model)):
+            posterior = seen(tile)
+            mass = on_host(posterior.mass)
+            columns = mass.shape[1]
+            top, left = (s.start for s in tile.region.read)
+            corners, probability = _peaks(mass, model.separation, least)
+            if not len(corners):
+                continue
+            best = posterior.scores.best(posterior.features.at(corners))
+            for corner, p, view in zip(corners, probability, best, strict=True):
+                found.append((p, tile.micrograph, top + corner // columns, left + corner % columns, view))
     found.sort(key=lambda copy: -copy[0])
     table = np.array([copy[1:] for copy in found], np.int64).reshape(-1, 4)
     return VolumeCopies(

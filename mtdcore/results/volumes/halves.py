@@ -43,7 +43,7 @@ def volume_halves(measurement: Measurement, recovery: VolumeRecovery, **options:
     Args:
         measurement: what the volume was recovered from.
         recovery: the run.
-        options: further arguments of :func:`recover_volume`: diameter, min_separation, prior, executor.
+        options: further arguments of :func:`recover_volume`: diameter, min_separation, prior, backend, executor.
     """
     plan = recovery.plan
     short = replace(

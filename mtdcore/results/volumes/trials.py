@@ -87,4 +87,5 @@ class VolumeTrials:
     def _judged(self, seen: Measurement, other: Measurement) -> float:
         found = recover_volume(seen, **self.options, seed=self.seed)
         search = found.plan.search(found.plan.iterations)
-        return volume_e_step(found.read(other), found.seen, found.likelihood, search).log_likelihood
+        engine = self.options.get("backend", "auto")
+        return volume_e_step(found.read(other), found.seen, found.likelihood, search, engine).log_likelihood

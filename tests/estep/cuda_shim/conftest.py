@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -13,11 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mtdcore.errors import DependencyError, DeviceError
 from mtdcore.estep.backends.cuda import kernels as _cuda_kernels
+from mtdcore.estep.backends.cuda.backend import CudaBackend
 from mtdcore.estep.backends.cuda.device import Event
 from mtdcore.estep.backends.cuda.kernels import Kernels
 
 _HERE = Path(__file__).parent
+
+sys.path.insert(0, str(_HERE.parent))
+import cupy_like  # noqa: E402
+
 _REAL = {"float32": "float", "float64": "double"}
 
 
@@ -192,3 +199,16 @@ def host_device(shims: dict[str, Shim]) -> HostDevice:
     for shim in shims.values():
         shim.order = 0
     return HostDevice(shims)
+
+
+@pytest.fixture(params=["like CuPy", pytest.param("device", marks=pytest.mark.gpu)])
+def backend(request: pytest.FixtureRequest) -> CudaBackend:
+    """In float64: on an array library that refuses what CuPy refuses, and on the device."""
+    if request.param == "device":
+        try:
+            return CudaBackend.open(None, "float64")
+        except (DependencyError, DeviceError) as error:
+            pytest.skip(str(error))
+    device = request.getfixturevalue("host_device")
+    device.xp = cupy_like
+    return CudaBackend(device, "float64")

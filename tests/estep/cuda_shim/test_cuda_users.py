@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,16 +17,12 @@ from mtdcore import (
     recover,
     simulate,
 )
-from mtdcore.errors import DependencyError, DeviceError
 from mtdcore.estep.backends.cuda.backend import CudaBackend
 from mtdcore.model.filters.optics import Micrographs
 from mtdcore.mstep.wiener import WienerUpdate
 from mtdcore.results.detections import detect
 from mtdcore.results.uncertainty import unbiased_average
 from mtdcore.synthetic.simulate import Simulation
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import cupy_like
 
 _BOX = 8
 
@@ -41,18 +35,6 @@ def _target() -> np.ndarray:
 @pytest.fixture(scope="module")
 def made() -> Simulation:
     return simulate(_target(), side=40, count=4, snr=3.0, micrographs=2, dtype="float64")
-
-
-@pytest.fixture(params=["like CuPy", pytest.param("device", marks=pytest.mark.gpu)])
-def backend(request: pytest.FixtureRequest) -> CudaBackend:
-    if request.param == "device":
-        try:
-            return CudaBackend.open(None, "float64")
-        except (DependencyError, DeviceError) as error:
-            pytest.skip(str(error))
-    device = request.getfixturevalue("host_device")
-    device.xp = cupy_like
-    return CudaBackend(device, "float64")
 
 
 _TRANSFER = np.stack([np.linspace(1.0, 0.5, 5), np.linspace(0.9, 0.3, 5)])

@@ -10,6 +10,7 @@ import functools
 import importlib
 import logging
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self, cast
 
 import numpy as np
@@ -31,6 +32,9 @@ _log = logging.getLogger(__name__)
 
 #: Bytes of a chunk of scores with their spectra, unless one template of one tile or patch takes more.
 _CHUNK_BYTES = 1 << 28
+
+#: kDLCPU of the DLPack header.
+_CPU = 1
 
 
 class ArrayBackend:
@@ -88,9 +92,18 @@ class ArrayBackend:
         """Itself: the library has threads of its own."""
         return self
 
+    def active(self) -> AbstractContextManager[None]:
+        """Nothing to make current: arrays are made where the device is named."""
+        return nullcontext()
+
     def synchronize(self) -> None:
         """Fetch a number, which comes after all that was asked of the device before."""
         self.to_host(self.xp.zeros((), device=self.device))
+
+    @functools.cached_property
+    def in_host_memory(self) -> bool:
+        """Whether the CPU computes: small blocks stay in its cache there, where a device asks for few large ones."""
+        return int(self.xp.zeros(0, device=self.device).__dlpack_device__()[0]) == _CPU
 
     def tile_pixels(self, likelihood: Likelihood) -> int:
         """Any tile will do: what the likelihood asks for bounds the memory of one template."""
@@ -145,6 +158,13 @@ def general(backend: Backend, likelihood: Likelihood) -> ArrayBackend | None:
     if likelihood.square:
         return None
     _tell(backend.name, likelihood.views.box_shape)
+    return arrays_of(backend)
+
+
+def arrays_of(backend: Backend) -> ArrayBackend:
+    """The arrays of a backend: its library, device and precision; the current device where the backend has :meth:`Backend.active`."""
+    if isinstance(backend, ArrayBackend):
+        return backend
     return ArrayBackend(backend.xp, cast(Precision, backend.precision))
 
 

@@ -17,7 +17,7 @@ from ....data.tiles import Tile
 from ....errors import DeviceError
 from ....model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
 from ...sums import TemplateSums
-from ..array.backend import ArrayBackend, general
+from ..array.backend import ArrayBackend, arrays_of, general
 from ..base import Moment
 from ..collect import Owned, owned_sites
 from ..library import ALL, check_settings, checked, host, window_model
@@ -139,7 +139,7 @@ class CudaBackend:
 
     def accumulate(self, tiles: Iterable[Tile], templates: Array, likelihood: Likelihood) -> TemplateSums:
         """Sum of the statistics of the tiles; see :meth:`Backend.accumulate`."""
-        with self._on_device():
+        with self.active():
             arrays = general(self, likelihood)
             if arrays is not None:
                 return arrays.accumulate(tiles, templates, likelihood)
@@ -161,7 +161,7 @@ class CudaBackend:
         self, tile: Tile, templates: Array, likelihood: Likelihood, moment: Moment = 0
     ) -> np.ndarray:
         """Posterior weights of one tile; see :meth:`Backend.posterior`."""
-        with self._on_device():
+        with self.active():
             arrays = general(self, likelihood)
             if arrays is not None:
                 return arrays.posterior(tile, templates, likelihood, moment)
@@ -175,7 +175,7 @@ class CudaBackend:
         self, tile: Tile, templates: Array, likelihood: WindowLikelihood, part: slice = ALL
     ) -> np.ndarray:
         """Log-odds of a copy at each corner; see :meth:`Backend.log_odds`."""
-        with self._on_device():
+        with self.active():
             if part != ALL or not likelihood.square:
                 return self._arrays.log_odds(tile, templates, likelihood, part)
             window_model(likelihood)
@@ -195,17 +195,17 @@ class CudaBackend:
         part: slice = ALL,
     ) -> TemplateSums:
         """Sums of some templates; see :meth:`Backend.project`."""
-        with self._on_device():
+        with self.active():
             return self._arrays.project(tile, templates, likelihood, log_norm, part)
 
     @property
     def _arrays(self) -> ArrayBackend:
         """The same sums in array-API terms, on the same device."""
-        return ArrayBackend(self.xp, self.precision)
+        return arrays_of(self)
 
     @contextmanager
-    def _on_device(self) -> Iterator[None]:
-        """Work on the device; running out of memory for good is a DeviceError."""
+    def active(self) -> Iterator[None]:
+        """Work on the device; see :meth:`Backend.active`. Running out of memory for good is a DeviceError."""
         try:
             with self.device.active():
                 yield
