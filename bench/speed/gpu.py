@@ -29,10 +29,11 @@ import numpy as np
 from mtdcore.data import ArrayMeasurement
 from mtdcore.estep.backends.cuda.backend import CudaBackend, _EStep, describe_devices
 from mtdcore.estep.backends.cuda.kernels import Kernels
-from mtdcore.estep.backends.cuda.matrix import MatrixPath
 from mtdcore.estep.backends.cuda.models import Items
-from mtdcore.estep.backends.cuda.pairs import PairsPath
-from mtdcore.estep.backends.cuda.paths import SpectralPath, templates
+from mtdcore.estep.backends.cuda.paths.matrices import MatrixPath
+from mtdcore.estep.backends.cuda.paths.pairs import PairsPath
+from mtdcore.estep.backends.cuda.paths.sums import templates
+from mtdcore.estep.backends.cuda.paths.transforms import SpectralPath
 from mtdcore.estep.backends.cuda.staging import grouped, staged
 from mtdcore.model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
 from mtdcore.model.rotations import Rotations

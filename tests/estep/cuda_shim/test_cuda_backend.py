@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from mtdcore.errors import DeviceError, ParameterError
-from mtdcore.estep.backends.cuda import paths as _cuda_paths
 from mtdcore.estep.backends.cuda.backend import CudaBackend
 from mtdcore.estep.backends.cuda.models import fast_length
+from mtdcore.estep.backends.cuda.paths import transforms as _cuda_paths
 from mtdcore.estep.backends.reference import ReferenceBackend
 from mtdcore.testing import Case, assert_same_statistics
 

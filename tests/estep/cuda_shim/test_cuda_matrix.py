@@ -11,9 +11,9 @@ import pytest
 from mtdcore.data.array import ArrayMeasurement
 from mtdcore.errors import DependencyError, DeviceError
 from mtdcore.estep.backends.cuda import backend as cuda
-from mtdcore.estep.backends.cuda import matrix as _cuda_matrix
 from mtdcore.estep.backends.cuda.backend import CudaBackend
-from mtdcore.estep.backends.cuda.matrix import MatrixPath, exact_enough, faster
+from mtdcore.estep.backends.cuda.paths import matrices as _cuda_matrix
+from mtdcore.estep.backends.cuda.paths.matrices import MatrixPath, exact_enough, faster
 from mtdcore.estep.backends.reference import ReferenceBackend
 from mtdcore.model.likelihood import WindowLikelihood
 from mtdcore.model.rotations import Rotations

@@ -12,7 +12,7 @@ from mtdcore.data.array import ArrayMeasurement
 from mtdcore.estep.backends.cuda import backend as cuda
 from mtdcore.estep.backends.cuda.backend import CudaBackend
 from mtdcore.estep.backends.cuda.kernels import Kernels
-from mtdcore.estep.backends.cuda.pairs import PairsPath
+from mtdcore.estep.backends.cuda.paths.pairs import PairsPath
 from mtdcore.model.likelihood import WindowLikelihood
 from mtdcore.model.rotations import Rotations
 from mtdcore.testing import assert_same_statistics

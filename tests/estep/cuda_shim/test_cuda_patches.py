@@ -11,10 +11,10 @@ import pytest
 from mtdcore.data.array import ArrayMeasurement
 from mtdcore.errors import DependencyError, DeviceError
 from mtdcore.estep.backends.cuda import backend as cuda
-from mtdcore.estep.backends.cuda import patches as _cuda_patches
 from mtdcore.estep.backends.cuda.backend import CudaBackend
-from mtdcore.estep.backends.cuda.patches import Layout, PatchMatrixPath, faster
-from mtdcore.estep.backends.cuda.paths import DirectPath
+from mtdcore.estep.backends.cuda.paths import patch_matrices as _cuda_patches
+from mtdcore.estep.backends.cuda.paths.patch_matrices import Layout, PatchMatrixPath, faster
+from mtdcore.estep.backends.cuda.paths.registers import DirectPath
 from mtdcore.estep.backends.reference import ReferenceBackend
 from mtdcore.model.likelihood import PatchLikelihood
 from mtdcore.model.rotations import Rotations

@@ -24,14 +24,16 @@ from ..library import ALL, check_settings, checked, host, window_model
 from ..precision import needed_precision
 from .device import CupyDevice, Device, DeviceInfo, choose_device, describe_devices
 from .kernels import Kernels
-from .matrix import MatrixPath, exact_enough
-from .matrix import faster as matrix_is_faster
 from .models import Items, Model, PatchModel, WindowModel
-from .pairs import PairsPath
-from .pairs import suits as suits_pairs
-from .patches import PatchMatrixPath
-from .patches import faster as patch_matrix_is_faster
-from .paths import DirectPath, Path, SpectralPath, Sums
+from .paths.matrices import MatrixPath, exact_enough
+from .paths.matrices import faster as matrix_is_faster
+from .paths.pairs import PairsPath
+from .paths.pairs import suits as suits_pairs
+from .paths.patch_matrices import PatchMatrixPath
+from .paths.patch_matrices import faster as patch_matrix_is_faster
+from .paths.registers import DirectPath
+from .paths.sums import Path, Sums
+from .paths.transforms import SpectralPath
 from .resident import Resident
 from .staging import grouped, staged
 from .workers import device_executor, sees_one_device

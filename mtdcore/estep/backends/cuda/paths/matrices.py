@@ -14,13 +14,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ...._base.numerics.conversion import on_host
-from ...._base.typing import Array
-from ....data.tiles import Tile
-from .device import Device
-from .kernels import ONES, ZEROS, Kernels
-from .models import Items, WindowModel
-from .paths import Sums, with_classes
+from ....._base.numerics.conversion import on_host
+from ....._base.typing import Array
+from .....data.tiles import Tile
+from ..device import Device
+from ..kernels import ONES, ZEROS, Kernels
+from ..models import Items, WindowModel
+from .sums import Sums, with_classes
 
 #: Bytes of windows, scores and shares of one chunk.
 _CHUNK_BYTES = 1 << 30

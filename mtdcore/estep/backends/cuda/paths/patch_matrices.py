@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...._base.typing import Array
-from ....model.likelihood import PatchLikelihood
-from .device import Device
-from .kernels import Kernels
-from .models import Items, PatchModel
-from .paths import Sums, with_classes
+from ....._base.typing import Array
+from .....model.likelihood import PatchLikelihood
+from ..device import Device
+from ..kernels import Kernels
+from ..models import Items, PatchModel
+from .sums import Sums, with_classes
 
 #: Bytes of scores and weights in flight: the sums by shift and pixel are read once per chunk.
 _CHUNK_BYTES = 2 << 30

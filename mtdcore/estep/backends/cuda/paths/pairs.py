@@ -11,10 +11,10 @@ import math
 
 import numpy as np
 
-from ...._base.typing import Array
-from .kernels import LINE_LENGTHS, Kernels
-from .models import Items, WindowModel
-from .paths import Sums, with_classes
+from ....._base.typing import Array
+from ..kernels import LINE_LENGTHS, Kernels
+from ..models import Items, WindowModel
+from .sums import Sums, with_classes
 
 
 def suits(torus: tuple[int, int]) -> bool:

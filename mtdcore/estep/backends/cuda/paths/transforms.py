@@ -1,24 +1,19 @@
-"""Two ways through an E-step on the device: transforms for any box, one fused kernel for small ones."""
+"""The E-step of both models through a library's transforms: any box, any precision, invalid pixels, amplitudes."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from array_api_compat import array_namespace
 
-from ...._base.typing import Array
-from ....model.likelihood import Likelihood
-from ..base import Moment
-from .device import Device
-from .kernels import SHARED_LIMIT, Amplitudes, Kernels
-from .models import Items, Model, PatchModel
-
-#: Largest box for the fused kernel: its work grows as L^4 (predicted crossover; not measured yet).
-DIRECT_BOX = 8
+from ....._base.typing import Array
+from ...base import Moment
+from ..device import Device
+from ..kernels import Amplitudes, Kernels
+from ..models import Items, Model
+from .sums import Sums, templates, with_classes
 
 #: Spectra of all templates are kept when they take no more than this share of the free memory.
 _KEPT_SHARE = 0.1
@@ -26,72 +21,6 @@ _KEPT_SHARE = 0.1
 #: Bytes of spectra in flight: enough to fill the device and to hide launches. Smaller chunks, which would stay in the cache of
 #: the device, were slower (docs/gpu.md).
 _CHUNK_BYTES = 256 << 20
-
-
-@dataclass(frozen=True)
-class Sums:
-    """What a batch adds, on the device.
-
-    Attributes:
-        frames: (2, K, B, B) float64, back-projection and coverage.
-        scores: (2,) float64: evidence in nats, and mass of the empty poses or expected count; then the mass of each class where there
-            are several, and the sums of amplitudes and of their squares where these differ.
-    """
-
-    frames: Array
-    scores: Array
-
-    def __add__(self, other: Sums) -> Sums:
-        return Sums(self.frames + other.frames, self.scores + other.scores)
-
-
-class Path(Protocol):
-    """Statistics of a batch of items."""
-
-    bytes_per_item: int
-
-    def sums(self, items: Items) -> Sums:
-        """Sums over the items; raises MemoryError, leaving nothing behind, when they are too many."""
-        ...
-
-
-class DirectPath:
-    """Patch model, small boxes: the posterior never leaves shared memory."""
-
-    def __init__(self, kernels: Kernels, turned: Array, model: PatchModel) -> None:
-        self._kernels, self._model = kernels, model
-        targets, squares = templates(turned, model.likelihood.noise_std)
-        self._targets, self._squares = (a.astype(kernels.real) for a in (targets, squares))
-        self.bytes_per_item = 16  # evidence and empty mass
-
-    @staticmethod
-    def suits(kernels: Kernels, likelihood: Likelihood) -> bool:
-        """Whether the box is small enough; weights of classes go with the transforms."""
-        if likelihood.class_weights is not None:
-            return False
-        size, margin = likelihood.box_size, likelihood.margins[1]
-        return size <= DIRECT_BOX and kernels.direct_bytes(likelihood.templates, size, margin) <= SHARED_LIMIT
-
-    def sums(self, items: Items) -> Sums:
-        """See :meth:`Path.sums`."""
-        model, like = self._model, self._model.likelihood
-        if items.valid is None and self._kernels.suits_small(like.templates, like.box_size, like.margins[1]):
-            priors = model.log_shown, model.log_empty
-            found = self._kernels.patch_small(items.pixels, self._targets, self._squares, *priors)
-            return self._added(*found)
-        found = self._kernels.patch_direct(
-            items.pixels,
-            items.valid,
-            self._targets,
-            self._squares,
-            like.margins[1],
-            model.log_shown,
-            model.log_empty,
-        )
-        return self._added(*found)
-
-    def _added(self, partial: Array, evidence: Array, empty: Array) -> Sums:
-        return Sums(partial.sum(axis=0), self._kernels.xp.stack((evidence.sum(), empty.sum())))
 
 
 class SpectralPath:
@@ -320,18 +249,6 @@ class SpectralPath:
     def _empty(self, shape: tuple[int, ...], complex_: bool = False) -> Array:
         dtype = self._kernels.complex if complex_ else self._kernels.real
         return self._kernels.xp.empty(shape, dtype=dtype)
-
-
-def templates(turned: Array, noise_std: float) -> tuple[Array, Array]:
-    """R_k F / sigma^2 and (R_k F)^2 / (2 sigma^2), (K, L, L) float64."""
-    return turned / noise_std**2, turned**2 / (2.0 * noise_std**2)
-
-
-def with_classes(scores: Array, mass: Array, likelihood: Likelihood) -> Array:
-    """Scores (2,), and behind them the posterior mass of each class where there are several, from that of templates."""
-    if likelihood.classes == 1:
-        return scores
-    return array_namespace(scores).concat((scores, mass.reshape(likelihood.classes, -1).sum(axis=1)))
 
 
 def _flat(planes: Array) -> Array:
