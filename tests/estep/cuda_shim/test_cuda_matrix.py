@@ -95,7 +95,9 @@ def test_what_does_not_suit_takes_the_transforms(host_device: Any, used: list[in
 
 def test_the_rule() -> None:
     assert faster(28, 4608)
-    assert faster(48, 1024)
+    assert faster(48, 4608)
+    assert faster(48, 1024, in_pairs=False)
+    assert not faster(48, 1024)
     assert not faster(28, 4)
     assert not faster(96, 360)
     pixels = np.random.default_rng(0).normal(size=(1, 64, 64))

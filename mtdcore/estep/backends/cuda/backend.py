@@ -292,7 +292,10 @@ class _EStep:
         if like.amplitudes is not None:
             return False
         if isinstance(model, WindowModel):
-            suits = matrix_is_faster(like.box_size, like.templates) and model.sees_valid_pixels_only(tile)
+            in_pairs = suits_pairs(model.torus(tile))
+            suits = matrix_is_faster(
+                like.box_size, like.templates, in_pairs
+            ) and model.sees_valid_pixels_only(tile)
         else:
             assert isinstance(model, PatchModel)
             suits = tile.valid is None and self._patches_suit(model, tile)

@@ -43,15 +43,16 @@ _FEWEST = 128
 #: Pixels above this many noise levels overflow half precision, or nearly so.
 _LARGEST_PIXEL = 3e4
 
-#: Picoseconds a pixel and template take: of the transforms; then of the products per pixel of the box, of the maps between
-#: them, and of cutting windows per pixel of the box and template (an H200, see docs/gpu.md).
-_TRANSFORMS, _PRODUCTS, _MAPS, _CUTTING = 45.0, 7e-3, 4.0, 2.6
+#: Picoseconds a pixel and template take: of a library's transforms, and of our own; then of the products per pixel of the
+#: box, of the maps between them, and of cutting windows per pixel of the box and template (docs/gpu.md).
+_TRANSFORMS, _PAIRS, _PRODUCTS, _MAPS, _CUTTING = 45.0, 19.0, 5.4e-3, 4.0, 4.0
 
 
-def faster(box_size: int, count: int) -> bool:
-    """Whether ``count`` templates of this box take less time as matrices than as transforms."""
+def faster(box_size: int, count: int, in_pairs: bool = True) -> bool:
+    """Whether ``count`` templates of this box take less time as matrices than as transforms: our own, or a library's."""
     area = box_size**2
-    return count >= _FEWEST and area * _PRODUCTS + _MAPS + _CUTTING * area / count < _TRANSFORMS
+    spent = area * _PRODUCTS + _MAPS + _CUTTING * area / count
+    return count >= _FEWEST and spent < (_PAIRS if in_pairs else _TRANSFORMS)
 
 
 def exact_enough(largest_norm: float, box_size: int, noise_std: float, tiles: Sequence[Tile]) -> bool:
