@@ -13,6 +13,7 @@ from .._base.typing import plain
 from ..data import MeasurementLike, open_measurement
 from ..errors import ParameterError
 from ..estep.backends import Backend, get_backend
+from ..estep.backends.placed import placed
 from ..estep.expectation import check_box_fits
 from ..model.filters.optics import Micrographs
 from ..model.likelihood import Likelihood
@@ -172,7 +173,8 @@ def recover(
     check_subpixel(subpixel, likelihood)
     check_amplitude_std(amplitude_std, likelihood)
     source = open_measurement(measurement, mask)
-    prior = prior or FlatPrior()
+    engine = get_backend(backend)
+    prior = placed(prior or FlatPrior(), engine)
     if update is not None:
         check_agreement(prior, update)
     if isinstance(prior_scale, int | float):
@@ -186,7 +188,7 @@ def recover(
         count, level = expected_count, noise_std
         if asks_for_moments(method, initial, micrographs):
             box = plain(*views.box_shape)
-            moments = measure_moments(source, box, backend=backend, executor=executor)
+            moments = measure_moments(source, box, backend=engine, executor=executor)
             image = None if initial is None or isinstance(initial, str) else np.asarray(initial, np.float64)
             told = fit_moments(moments, views, prior, initial=image, starts=starts, seed=seed)
             initial, starts, count = told.target, None, count or told.copies
@@ -202,7 +204,7 @@ def recover(
             else offset
         )
         begun = begin_offset(begun, source, seen, update, given)
-        begun = begin_noise(begun, source, noise, update, get_backend(backend), given)
+        begun = begin_noise(begun, source, noise, update, engine, given)
         state = begin_state(
             begun,
             source,
@@ -234,7 +236,7 @@ def recover(
         learn_separation=min_separation == "auto" and isinstance(likelihood, str) and diameter is None,
         diameter=diameter,
         noise=noise,
-        backend=backend,
+        backend=engine,
         executor=executor,
     )
     recovery = run(plan, source, state, callback)

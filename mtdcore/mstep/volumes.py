@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from .._base.numerics.conjugate_gradients import conjugate_gradients
-from ..estep.backends import Backend
 from ..model.priors import Prior, ScaledPrior, denoise, has_own_units, spread_of
 from ..model.volumes.grids import ball, filtered, shell_sizes, shells
 from ..model.volumes.toeplitz import Toeplitz
@@ -29,7 +28,6 @@ class VolumeUpdate:
         tolerance: relative residual at which a solution is good.
         denoisings: calls of the denoiser in one M-step.
         seed: of the noise that it is shown.
-        backend: where the denoiser is asked: a network follows the arrays it is given; None: on the host.
     """
 
     rounds: int = 1
@@ -37,7 +35,6 @@ class VolumeUpdate:
     tolerance: float = 1e-3
     denoisings: int = 4
     seed: int = 0
-    backend: Backend | None = None
 
     def __call__(
         self,
@@ -77,16 +74,7 @@ class VolumeUpdate:
             scaled, rng = in_units_of(prior, found), np.random.default_rng(self.seed)
             for _ in range(self.denoisings):
                 found = half_quadratic(
-                    found,
-                    right,
-                    normal,
-                    noise_std,
-                    band,
-                    scaled,
-                    rng,
-                    self.steps,
-                    self.tolerance,
-                    self.backend,
+                    found, right, normal, noise_std, band, scaled, rng, self.steps, self.tolerance
                 )
             found = found * support
         return found, spectrum
@@ -144,7 +132,6 @@ def half_quadratic(
     rng: np.random.Generator,
     steps: int = 20,
     tolerance: float = 1e-3,
-    backend: Backend | None = None,
 ) -> np.ndarray:
     """One denoiser call and the volume between it and the data: ``(N + sigma^2 / s^2) V = b + sigma^2 / s^2 D(V; s)``.
 
@@ -161,13 +148,9 @@ def half_quadratic(
     """
     level = noise_level(normal, noise_std, band)
     noise = level * rng.standard_normal(volume.shape)
-    shown = np.stack([volume + noise, volume - noise])
-    if backend is None:
-        answers = np.asarray(denoise(prior, shown, level), np.float64)
-    else:
-        with backend.active():
-            answers = np.asarray(backend.to_host(denoise(prior, backend.asarray(shown), level)), np.float64)
-    clean = answers.mean(axis=0)
+    clean = np.asarray(denoise(prior, np.stack([volume + noise, volume - noise]), level), np.float64).mean(
+        axis=0
+    )
     tie = (noise_std / level) ** 2
     nearly = 1.0 / (normal.weights + tie)
     solved: np.ndarray = conjugate_gradients(

@@ -17,6 +17,7 @@ from ...data.derived import without_offset
 from ...data.noise import default_expected_count, excess_energy
 from ...errors import ParameterError
 from ...estep.backends import Backend, get_backend
+from ...estep.backends.placed import placed
 from ...estep.expectation import check_box_fits
 from ...estep.volumes.expectation import check_alike, volume_cut, volume_e_step, with_views
 from ...estep.volumes.residual import left_over
@@ -137,6 +138,7 @@ def recover_volume(
     if starts < 1:
         raise ParameterError(f"a run has at least one start; got {starts}.")
     learned, engine = noise_std == "auto", get_backend(backend)
+    prior = None if prior is None else placed(prior, engine)
     if isinstance(noise, Heard) and noise.whitening is not None and prior is not None:
         raise ParameterError(
             'a prior of volumes knows none through a filter; give noise="white", or no prior.'
@@ -308,7 +310,7 @@ class _Iteration:
         else:
             # The statistics are those of the part: the prior weighs what so few copies tell, and no earlier part holds the volume back.
             sigma = candidate.noise_std * math.sqrt(heat)
-            volume, spectrum = VolumeUpdate(seed=iteration, backend=self.backend)(
+            volume, spectrum = VolumeUpdate(seed=iteration)(
                 volume,
                 found.right,
                 found.normal,

@@ -121,3 +121,41 @@ def test_what_follows_a_recovery(backend: CudaBackend, made: Simulation, rotatio
     assert len(copies) == len(expected) > 0
     # certain copies are in no particular order
     assert set(map(tuple, copies.positions.tolist())) == set(map(tuple, expected.positions.tolist()))
+
+
+class _Asked:
+    """A Gaussian prior with images about the middle of the box, which refuses arrays of the host."""
+
+    centre = (_BOX - 1) / 2, (_BOX - 1) / 2
+
+    def __init__(self, refuses: bool) -> None:
+        self.refuses, self.calls = refuses, 0
+
+    def score(self, images: Any, noise_std: float) -> Any:
+        assert not (self.refuses and isinstance(images, np.ndarray))
+        self.calls += 1
+        return GaussianPrior(0.2, 0.5).score(images, noise_std)
+
+
+def test_a_prior_is_asked_on_the_device(backend: CudaBackend, made: Simulation) -> None:
+    """Draws, M-steps and the gauge: a network would else move to the host and back."""
+    asked = _Asked(True)
+    found, expected = (
+        recover(
+            made.measurement,
+            box_size=_BOX,
+            noise_std=made.noise_std,
+            prior=prior,
+            starts=2,
+            iterations=8,
+            backend=engine,
+        )
+        for engine, prior in (
+            (backend, asked),
+            (get_backend("cpu", precision="float64", threads=1), _Asked(False)),
+        )
+    )
+    assert asked.calls > 0
+    np.testing.assert_allclose(
+        found.target, expected.target, rtol=0, atol=1e-5 * np.abs(expected.target).max()
+    )
