@@ -147,3 +147,18 @@ def test_table_says_where_nothing_was_found():
         ["m", "-", "-"],
         ["authors'", "code", "0.900", "-"],
     ]
+
+
+def test_a_device_that_is_not_there_is_said_before_anything_runs(tmp_path):
+    """One sentence, and not a hundred failed runs."""
+    result = run("gaussian", *TINY, "--device", "cuda:99", "-o", tmp_path / "r")
+    assert result.exit_code == 69, result.output
+    assert "cuda" in result.output.lower()
+    assert not (tmp_path / "r" / "run.json").exists()
+
+
+def test_a_device_is_what_the_runs_use(tmp_path):
+    folder = tmp_path / "run"
+    result = run("gaussian", *TINY, "--device", "array", "-o", folder, "--json")
+    assert result.exit_code == 0, result.output
+    assert all(cell["failed"] == 0 for cell in json.loads(result.stdout)["table"])
