@@ -25,7 +25,7 @@ def kernel_names() -> set[str]:
     plain = re.findall(r'^extern "C" __global__ void(?: __launch_bounds__\(\d+\))?\s+(\w+)', source, re.M)
     lines = re.findall(r"^ +(\w+)_##n\(", source, re.M)
     sized = {f"{name}_{n}" for n in re.findall(r"^PAIR_KERNELS\((\d+)\)", source, re.M) for name in lines}
-    return {*plain, *sized, *re.findall(r"^PATCH_SMALL\((\w+),", source, re.M)}
+    return {*plain, *sized, *re.findall(r"^PATCH_(?:SMALL|FUSED)\((\w+),", source, re.M)}
 
 
 def _close(kernels: Kernels, found: np.ndarray, expected: np.ndarray, factor: float = 1.0) -> None:
@@ -204,11 +204,13 @@ def test_grids_too_small_for_the_work(kernels: Kernels, monkeypatch: pytest.Monk
 
 def test_every_kernel_is_wrapped_and_tested() -> None:
     names = kernel_names()
-    launched = set(_cuda_kernels._SMALL_BOXES.values()) | set(
-        re.findall(r'_(?:launch|rows)\(\s*"(\w+)"', Path(_cuda_kernels.__file__).read_text())
-    )
+    text = Path(_cuda_kernels.__file__).read_text()
+    launched = set(_cuda_kernels._SMALL_BOXES.values()) | set(_cuda_kernels._FUSED.values())
+    launched |= set(re.findall(r'_(?:launch|rows)\(\s*"(\w+)"', text))
+    lines = re.findall(r'_lines\(\s*"(\w+)"', text)
+    launched |= {f"{name}_{length}" for name in lines for length in _cuda_kernels.LINE_LENGTHS}
     host = set(re.findall(r"KERNEL\((\w+)\)", Path(__file__).with_name("shim.cpp").read_text())) - {"name"}
-    assert len(names) == 18
+    assert len(names) == 30
     assert names == launched == host
 
 

@@ -29,6 +29,8 @@ from .matrix import faster as matrix_is_faster
 from .models import Items, Model, PatchModel, WindowModel
 from .pairs import PairsPath
 from .pairs import suits as suits_pairs
+from .patch_pairs import PatchPairsPath
+from .patch_pairs import suits as suits_patch_pairs
 from .patches import PatchMatrixPath
 from .patches import faster as patch_matrix_is_faster
 from .paths import DirectPath, Path, SpectralPath, Sums
@@ -270,8 +272,10 @@ class _EStep:
     def key(self, tile: Tile) -> tuple[str, tuple[object, ...]]:
         """Tiles of one key may be worked on together: precision, torus, and whether they go through matrices, or in pairs."""
         precision = needed_precision(self._precision, self._norm, self.likelihood.noise_std, [tile])
-        matrices = precision == "float32" and self._suits_matrices(tile)
-        return precision, (self.model.torus(tile), matrices, not matrices and self._suits_pairs(precision, tile))
+        fused = self._suits_fused(precision, tile)
+        matrices = not fused and precision == "float32" and self._suits_matrices(tile)
+        pairs = fused or (not matrices and self._suits_pairs(precision, tile))
+        return precision, (self.model.torus(tile), matrices, pairs)
 
     def _matrix_path(self, kernels: Kernels) -> Path:
         """For tiles that suit it."""
@@ -318,12 +322,25 @@ class _EStep:
                 self._paths[key] = self._matrix_path(kernels)
             elif isinstance(self.model, PatchModel) and DirectPath.suits(kernels, self.likelihood):
                 self._paths[key] = DirectPath(kernels, self._turned, self.model)
+            elif isinstance(self.model, PatchModel) and self._suits_fused(precision, tile):
+                self._paths[key] = PatchPairsPath(self._device, kernels, self._turned, self.model)
             elif self._suits_pairs(precision, tile):
                 assert isinstance(self.model, WindowModel)
                 self._paths[key] = PairsPath(kernels, self._turned, self.model, self.model.torus(tile))
             else:
                 self._paths[key] = self.spectral_path(precision, tile)
         return self._paths[key]
+
+    def _suits_fused(self, precision: str, tile: Tile) -> bool:
+        """Whether a patch fits in one kernel, box and templates; smaller boxes have one of their own."""
+        model = self.model
+        return (
+            precision == "float32"
+            and isinstance(model, PatchModel)
+            and tile.valid is None
+            and not DirectPath.suits(self._kernels(precision), model.likelihood)
+            and suits_patch_pairs(model.likelihood, self._device.shared_bytes)
+        )
 
     def _suits_pairs(self, precision: str, tile: Tile) -> bool:
         model = self.model

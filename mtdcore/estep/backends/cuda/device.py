@@ -42,6 +42,7 @@ class Device(Protocol):
         name: "cuda:<index>".
         xp: array library.
         blocks: blocks of 256 threads that fill the device.
+        shared_bytes: shared memory that a block gets if it asks.
 
     A failed allocation raises MemoryError.
     """
@@ -49,6 +50,7 @@ class Device(Protocol):
     name: str
     xp: Array
     blocks: int
+    shared_bytes: int
 
     def active(self) -> AbstractContextManager[Any]:
         """Makes this the current device."""
@@ -236,6 +238,7 @@ class CupyDevice:
         self._device = self._cupy.cuda.Device(index)
         self.name, self.xp = f"cuda:{index}", self._cupy
         self.blocks = _BLOCKS_PER_MULTIPROCESSOR * int(self._device.attributes["MultiProcessorCount"])
+        self.shared_bytes = int(self._device.attributes["MaxSharedMemoryPerBlockOptin"])
         with self._device:
             self._copies = self._cupy.cuda.Stream(non_blocking=True)
         self._plan = functools.lru_cache(maxsize=32)(self._make_plan)
