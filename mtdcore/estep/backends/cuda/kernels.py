@@ -461,7 +461,12 @@ class Kernels:
         return count, items, side, columns
 
     def _lines(
-        self, name: str, side: int, grid: tuple[int, int, int], arguments: tuple[Any, ...], sizes: tuple[Any, ...]
+        self,
+        name: str,
+        side: int,
+        grid: tuple[int, int, int],
+        arguments: tuple[Any, ...],
+        sizes: tuple[Any, ...],
     ) -> None:
         """A kernel that transforms lines of this length."""
         if side not in LINE_LENGTHS:

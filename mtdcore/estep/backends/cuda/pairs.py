@@ -36,7 +36,9 @@ class PairsPath:
         images[:, :length, :length] = even[0::2] - 1j * even[1::2]
         self._spectra = xp.fft.fft2(images)
         energy = (turned**2).sum(axis=(1, 2)) / (2.0 * likelihood.noise_std**2)
-        self._level = xp.full(2 * self._pairs, -1e30, dtype=kernels.real)  # the last has no template where they are odd
+        self._level = xp.full(
+            2 * self._pairs, -1e30, dtype=kernels.real
+        )  # the last has no template where they are odd
         self._level[:count] = (xp.asarray(likelihood.template_bias) - energy).astype(kernels.real)
         self._log_prior = likelihood.log_activity - math.log(count)
         margin = likelihood.margins[1]

@@ -91,7 +91,9 @@ class PatchPairsPath:
         frames = self._apart(xp.fft.ifft2(xp.stack((seen, self._box * weighed.conj()))))
         mass = self._apart(weighed[:, 0, 0].conj())
         frames = frames[..., self._rows, self._columns]
-        return Sums(xp.ascontiguousarray(frames), with_classes(scores.sum(axis=0), mass, self._model.likelihood))
+        return Sums(
+            xp.ascontiguousarray(frames), with_classes(scores.sum(axis=0), mass, self._model.likelihood)
+        )
 
     def _levels(self, squares: Array) -> Array:
         """(P, N, N) complex: log prior of two templates at a shift less their energies there, in units of log 2."""
