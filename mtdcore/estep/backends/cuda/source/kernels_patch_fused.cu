@@ -191,8 +191,9 @@ __device__ inline void patch_fused(const real* pixels, const ComplexPack* spectr
         }
         to_frequencies(plane, image);
 
+        // weights as powers of 2 over the largest of a warp, of one pair at a time
         Complex gain[SLOTS][16];
-        real top = NOTHING_NEAR;
+        real largest[SLOTS], sum[SLOTS];
 #pragma unroll
         for (int p = 0; p < SLOTS; ++p) {
             Complex* x = gain[p];
@@ -203,6 +204,7 @@ __device__ inline void patch_fused(const real* pixels, const ComplexPack* spectr
                 x[2 * i + 1] = times(image[2 * i + 1], pair.v[1]);
             }
             to_positions(plane, x);
+            real top = NOTHING_NEAR, whole = 0;
 #pragma unroll
             for (int i = 0; i < 8; ++i) {
                 const ComplexPack prior = level[(p * 8 + i) * THREADS + t];
@@ -213,24 +215,28 @@ __device__ inline void patch_fused(const real* pixels, const ComplexPack* spectr
                     top = fmaxf(top, fmaxf(here->re, here->im));
                 }
             }
+#pragma unroll
+            for (int lanes = 16; lanes > 0; lanes /= 2) top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, lanes));
+#pragma unroll
+            for (int i = 0; i < 16; ++i) {
+                x[i] = {quick_exp2(x[i].re - top), quick_exp2(x[i].im - top)};
+                whole += x[i].re + x[i].im;
+            }
+            largest[p] = top;
+            sum[p] = whole;
         }
         if (m + step < items) read_patch(plane, pixels + offset(m + step) * area, box, ahead);
 
-        // weights: powers of 2 over the largest of the warp, then over the sum of all
+        // and over the sum of all
+        NearSum own = {largest[0], sum[0]};
 #pragma unroll
-        for (int lanes = 16; lanes > 0; lanes /= 2) top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, lanes));
-        real sum = 0;
-#pragma unroll
-        for (int p = 0; p < SLOTS; ++p) {
-#pragma unroll
-            for (int i = 0; i < 16; ++i) {
-                gain[p][i] = {quick_exp2(gain[p][i].re - top), quick_exp2(gain[p][i].im - top)};
-                sum += gain[p][i].re + gain[p][i].im;
-            }
+        for (int p = 1; p < SLOTS; ++p) {
+            const real top = fmaxf(own.max, largest[p]);
+            own = {top, own.sum * quick_exp2(own.max - top) + sum[p] * quick_exp2(largest[p] - top)};
         }
 #pragma unroll
-        for (int lanes = 16; lanes > 0; lanes /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, lanes);
-        if (t % 32 == 0) warps[t / 32] = {top, sum};
+        for (int lanes = 16; lanes > 0; lanes /= 2) own.sum += __shfl_xor_sync(0xffffffffu, own.sum, lanes);
+        if (t % 32 == 0) warps[t / 32] = own;
         __syncthreads();
         real highest = log_empty;
 #pragma unroll
@@ -239,12 +245,13 @@ __device__ inline void patch_fused(const real* pixels, const ComplexPack* spectr
         real all = empty;
 #pragma unroll
         for (int w = 0; w < WARPS; ++w) all += warps[w].sum * quick_exp2(warps[w].max - highest);
-        if (t == 0) score = merge(score, {double(LOG_2) * highest + log(double(all)), double(empty) / double(all)});
-        const real scale = quick_exp2(top - highest) / all;
+        const real share = real(1) / all;
+        if (t == 0) score = merge(score, {double(LOG_2 * highest) + double(log(all)), double(empty * share)});
 
 #pragma unroll
         for (int p = 0; p < SLOTS; ++p) {
             Complex* x = gain[p];
+            const real scale = quick_exp2(largest[p] - highest) * share;
             ComplexPack *seen = total + p * 8 * THREADS + t, *weighed = seen + SLOTS * 8 * THREADS;
 #pragma unroll
             for (int i = 0; i < 8; ++i) {
