@@ -23,9 +23,6 @@ OLDEST = (7, 5)
 #: CUDA_R_16F, CUDA_R_32F, CUBLAS_COMPUTE_32F and CUBLAS_GEMM_DEFAULT of the CUDA headers.
 _HALF, _FLOAT, _SUMMED_IN_FLOAT, _ANY_ALGORITHM = 2, 0, 68, -1
 
-#: Blocks of 256 threads that one multiprocessor holds.
-_BLOCKS_PER_MULTIPROCESSOR = 8
-
 
 class Event(Protocol):
     """A point in a stream."""
@@ -237,7 +234,8 @@ class CupyDevice:
         self._cupy = import_cupy()
         self._device = self._cupy.cuda.Device(index)
         self.name, self.xp = f"cuda:{index}", self._cupy
-        self.blocks = _BLOCKS_PER_MULTIPROCESSOR * int(self._device.attributes["MultiProcessorCount"])
+        multiprocessors = int(self._device.attributes["MultiProcessorCount"])
+        self.blocks = _cuda_kernels.BLOCKS_PER_MULTIPROCESSOR * multiprocessors
         self.shared_bytes = int(self._device.attributes["MaxSharedMemoryPerBlockOptin"])
         with self._device:
             self._copies = self._cupy.cuda.Stream(non_blocking=True)

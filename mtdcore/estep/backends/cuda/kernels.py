@@ -53,10 +53,14 @@ _SLIDE_SHARED = 36 << 10
 LINE_LENGTHS = (512, 1024)
 _POINTS, _LANES, _LINES = 8, 4, 2048
 
-#: Sides of the torus of a fused patch, and patches whose multiprocessor holds this many of them (``kernels_patch_fused.cu``).
+#: Blocks of 256 threads that one multiprocessor holds.
+BLOCKS_PER_MULTIPROCESSOR = 8
+
+#: Sides of the torus of a fused patch; its kernels by side and pairs of templates, and blocks that a multiprocessor holds
+#: (``kernels_patch_fused.cu``).
 FUSED_SIDES = (32, 64)
-_FUSED_BLOCKS = {32: 4, 64: 1}
 _FUSED = {(side, pairs): f"patch_fused_{side}_{pairs}" for side in FUSED_SIDES for pairs in (1, 2)}
+_FUSED_BLOCKS = {(32, 1): 6, (32, 2): 4, (64, 1): 2, (64, 2): 1}
 
 #: A pointer to nothing.
 _NULL: Any = np.uintp(0)
@@ -589,21 +593,20 @@ class Kernels:
         items, box, _ = pixels.shape
         pairs, _, threads, _ = spectra.shape
         side = 4 * math.isqrt(threads)
-        if self.real != np.float32 or side not in FUSED_SIDES or 2 * box - 1 > side or pairs not in (1, 2):
+        if self.real != np.float32 or (side, pairs) not in _FUSED or 2 * box - 1 > side:
             raise ParameterError(
-                f"fused patches should be float32, on a torus of {FUSED_SIDES} pixels that holds all shifts, with one or two "
-                f"pairs of templates; got {self.real}, a box of {box} on {side} pixels, and {pairs} pairs."
+                f"fused patches should be float32, on a torus of one of {FUSED_SIDES} pixels that holds all shifts, with one or "
+                f"two pairs of templates; got {self.real}, a box of {box} on {side} pixels, and {pairs} pairs."
             )
         self._check("pixels", pixels, self.real, (items, box, box))
         self._check("spectra", spectra, self.complex, (pairs, 8, threads, 2))
         self._check("level", level, self.complex, (pairs, 8, threads, 2))
-        blocks = min(items, max(1, _FUSED_BLOCKS[side] * self._blocks // 8))
+        blocks = min(items, max(1, _FUSED_BLOCKS[side, pairs] * self._blocks // BLOCKS_PER_MULTIPROCESSOR))
         sums = self.xp.empty((blocks, 2, pairs, 8, threads, 2), dtype=np.complex128)
         scores = self.xp.empty((blocks, 2), dtype=np.float64)
         arguments = (pixels, spectra, level, sums, scores, self.real.type(log_empty))
         shared = self.fused_bytes(side, pairs)
-        name = _FUSED[side, pairs]
-        self._launch(name, (blocks, 1, 1), arguments, (items, box), shared, threads)
+        self._launch(_FUSED[side, pairs], (blocks, 1, 1), arguments, (items, box), shared, threads)
         return sums, scores
 
     def cut_windows(
