@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -17,6 +18,11 @@ from scipy.special import logsumexp
 from mtdcore.errors import ParameterError
 from mtdcore.estep.backends.cuda import kernels as _cuda_kernels
 from mtdcore.estep.backends.cuda.kernels import Kernels
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_cuda_pairs import check_rows
+from test_cuda_patch_pairs import check_kernel as check_fused
+from test_cuda_patch_pairs import fused_kernels
 
 
 def kernel_names() -> set[str]:
@@ -239,11 +245,11 @@ def test_removing_any_barrier_is_noticed(
     build: Callable[..., list[Any]], shims: dict[str, Any], tmp_path: Path
 ) -> None:
     """The host build is a judge of races, not only of formulas."""
-    source, barrier = _cuda_kernels.source(), "__syncthreads();"
-    small = source.index("all in registers")  # these kernels exist in float32 only
+    source = _cuda_kernels.source()
+    single = source.index("boxes of 9 to 32")  # from here on kernels exist in float32 only
     mutants = []
-    for found in re.finditer(re.escape(barrier), source):
-        precision = "float32" if found.start() > small else "float64"
+    for found in re.finditer(r"__sync(?:threads|warp)\(\);", source):
+        precision = "float32" if found.start() > single else "float64"
         mutants.append((tmp_path / f"without_{len(mutants)}.cu", precision))
         mutants[-1][0].write_text(source[: found.start()] + source[found.end() :])
     assert len(mutants) >= 6
@@ -258,11 +264,13 @@ def _passes(shims: dict[str, Any], order: int, precision: str) -> bool:
         try:
             if precision == "float32":
                 test_patch_small_equals_patch_direct(shims, 4, 3, order)
+                check_fused(fused_kernels(shims, order, 4), 32, 2, 5)
             else:
                 test_patch_posterior(kernels, 3, 8, 2, 1.0)
                 test_patch_direct(kernels, 5, 4, 0, False)
                 test_window_posterior(kernels, 5, 1.0)
+                check_rows(kernels, 512)
                 test_grids_too_small_for_the_work(kernels, patch)
-        except AssertionError:
+        except (AssertionError, RuntimeError):
             return False
     return True

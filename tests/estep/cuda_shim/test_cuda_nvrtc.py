@@ -15,7 +15,7 @@ from mtdcore.estep.backends.cuda import kernels as _cuda_kernels
 from mtdcore.estep.backends.cuda.device import OLDEST
 
 sys.path.insert(0, str(Path(__file__).parent))
-from test_cuda_kernels import kernel_names  # noqa: E402
+from test_cuda_kernels import kernel_names
 
 _REAL = {"float32": "float", "float64": "double"}
 
