@@ -60,7 +60,7 @@ BLOCKS_PER_MULTIPROCESSOR = 8
 #: (``kernels_patch_fused.cu``).
 FUSED_SIDES = (32, 64)
 _FUSED = {(side, pairs): f"patch_fused_{side}_{pairs}" for side in FUSED_SIDES for pairs in (1, 2)}
-_FUSED_BLOCKS = {(32, 1): 6, (32, 2): 4, (64, 1): 2, (64, 2): 1}
+_FUSED_BLOCKS = {(32, 1): 6, (32, 2): 4, (64, 1): 1, (64, 2): 1}
 
 #: A pointer to nothing.
 _NULL: Any = np.uintp(0)

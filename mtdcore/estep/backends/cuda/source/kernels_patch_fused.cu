@@ -165,9 +165,8 @@ __device__ inline void read_patch(const Plane<R>& plane, const real* patch, int 
 // position is no shift or there is no template. sums (blocks, 2, SLOTS, 8, R^2, 2): M_hat conj(weight_hat) and the
 // weights, summed over patches. scores (blocks): log-evidence and empty mass.
 template <int R, int SLOTS>
-__device__ inline void patch_fused(const real* pixels, const ComplexPack* spectra,
-                                   const ComplexPack* level, Pair* sums, Pair* scores, real log_empty,
-                                   int items, int box) {
+__device__ inline void patch_fused(const real* pixels, const ComplexPack* spectra, const ComplexPack* level, Pair* sums,
+                                   Pair* scores, real log_empty, int items, int box) {
     DYNAMIC_SHARED(memory);
     constexpr int THREADS = R * R, WARPS = THREADS / 32, SUMS = 2 * SLOTS * 8 * THREADS;
     const real LOG_2 = real(0.69314718055994530942);
