@@ -86,6 +86,7 @@ class HostDevice:
 
     name = "cuda:0"
     blocks = 6
+    shared_bytes = 227 << 10
 
     def __init__(self, shims: dict[str, Shim], xp: Any = np, memory: int = 1 << 30) -> None:
         self.shims, self.xp, self.memory = shims, xp, memory

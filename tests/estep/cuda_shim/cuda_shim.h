@@ -12,6 +12,7 @@
 #define DYNAMIC_SHARED(name) unsigned char* name = shim::shared()
 
 using std::exp;
+using std::exp2;
 using std::fabs;
 using std::log;
 using std::log1p;
@@ -37,6 +38,7 @@ double exchange(double value, int lanes);
 }  // namespace shim
 
 inline void __syncthreads() { shim::barrier(); }
+inline void __syncwarp() { shim::exchange(0, 0); }
 
 template <typename T>
 T __shfl_xor_sync(unsigned mask, T value, int lanes) {

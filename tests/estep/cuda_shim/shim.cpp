@@ -159,6 +159,7 @@ static const std::map<std::string, shim::Kernel> registry = {
     KERNEL(patch_rows),        KERNEL(patch_frames),
     KERNEL(correlate_lines_512),  KERNEL(odds_lines_512),  KERNEL(weigh_lines_512),  KERNEL(backproject_lines_512),
     KERNEL(correlate_lines_1024), KERNEL(odds_lines_1024), KERNEL(weigh_lines_1024), KERNEL(backproject_lines_1024),
+    KERNEL(patch_fused_32_1),  KERNEL(patch_fused_32_2),    KERNEL(patch_fused_64_1),  KERNEL(patch_fused_64_2),
     KERNEL(patch_small_3),     KERNEL(patch_small_4),       KERNEL(patch_small_5),
 };
 

@@ -15,12 +15,14 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
-sys.path.insert(0, str(Path(__file__).parent))
-import test_cuda_pairs
-
 from mtdcore.errors import ParameterError
 from mtdcore.estep.backends.cuda import kernels as _cuda_kernels
 from mtdcore.estep.backends.cuda.kernels import Kernels
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_cuda_pairs import check_rows
+from test_cuda_patch_pairs import check_kernel as check_fused
+from test_cuda_patch_pairs import fused_kernels
 
 
 def kernel_names() -> set[str]:
@@ -29,7 +31,7 @@ def kernel_names() -> set[str]:
     plain = re.findall(r'^extern "C" __global__ void(?: __launch_bounds__\(\d+\))?\s+(\w+)', source, re.M)
     lines = re.findall(r"^ +(\w+)_##n\(", source, re.M)
     sized = {f"{name}_{n}" for n in re.findall(r"^PAIR_KERNELS\((\d+)\)", source, re.M) for name in lines}
-    return {*plain, *sized, *re.findall(r"^PATCH_SMALL\((\w+),", source, re.M)}
+    return {*plain, *sized, *re.findall(r"^PATCH_(?:SMALL|FUSED)\((\w+),", source, re.M)}
 
 
 def _close(kernels: Kernels, found: np.ndarray, expected: np.ndarray, factor: float = 1.0) -> None:
@@ -209,13 +211,12 @@ def test_grids_too_small_for_the_work(kernels: Kernels, monkeypatch: pytest.Monk
 def test_every_kernel_is_wrapped_and_tested() -> None:
     names = kernel_names()
     text = Path(_cuda_kernels.__file__).read_text()
-    launched = set(_cuda_kernels._SMALL_BOXES.values()) | set(
-        re.findall(r'_(?:launch|rows)\(\s*"(\w+)"', text)
-    )
+    launched = set(_cuda_kernels._SMALL_BOXES.values()) | set(_cuda_kernels._FUSED.values())
+    launched |= set(re.findall(r'_(?:launch|rows)\(\s*"(\w+)"', text))
     lines = re.findall(r'_lines\(\s*"(\w+)"', text)
-    launched |= {f"{name}_{n}" for name in lines for n in _cuda_kernels.LINE_LENGTHS}
+    launched |= {f"{name}_{length}" for name in lines for length in _cuda_kernels.LINE_LENGTHS}
     host = set(re.findall(r"KERNEL\((\w+)\)", Path(__file__).with_name("shim.cpp").read_text())) - {"name"}
-    assert len(names) == 26
+    assert len(names) == 30
     assert names == launched == host
 
 
@@ -244,11 +245,11 @@ def test_removing_any_barrier_is_noticed(
     build: Callable[..., list[Any]], shims: dict[str, Any], tmp_path: Path
 ) -> None:
     """The host build is a judge of races, not only of formulas."""
-    source, barrier = _cuda_kernels.source(), "__syncthreads();"
-    small = source.index("all in registers")  # these kernels exist in float32 only
+    source = _cuda_kernels.source()
+    single = source.index("boxes of 9 to 32")  # from here on kernels exist in float32 only
     mutants = []
-    for found in re.finditer(re.escape(barrier), source):
-        precision = "float32" if found.start() > small else "float64"
+    for found in re.finditer(r"__sync(?:threads|warp)\(\);", source):
+        precision = "float32" if found.start() > single else "float64"
         mutants.append((tmp_path / f"without_{len(mutants)}.cu", precision))
         mutants[-1][0].write_text(source[: found.start()] + source[found.end() :])
     assert len(mutants) >= 6
@@ -263,13 +264,13 @@ def _passes(shims: dict[str, Any], order: int, precision: str) -> bool:
         try:
             if precision == "float32":
                 test_patch_small_equals_patch_direct(shims, 4, 3, order)
+                check_fused(fused_kernels(shims, order, 4), 32, 2, 5)
             else:
                 test_patch_posterior(kernels, 3, 8, 2, 1.0)
                 test_patch_direct(kernels, 5, 4, 0, False)
                 test_window_posterior(kernels, 5, 1.0)
-                test_cuda_pairs.test_columns(kernels, 512)
-                test_cuda_pairs.test_rows(kernels, 512)
+                check_rows(kernels, 512)
                 test_grids_too_small_for_the_work(kernels, patch)
-        except AssertionError:
+        except (AssertionError, RuntimeError):
             return False
     return True

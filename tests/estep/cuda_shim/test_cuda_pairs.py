@@ -60,6 +60,10 @@ def test_columns(kernels: Kernels, side: int) -> None:
 
 @pytest.mark.parametrize("side", [512, 1024])
 def test_rows(kernels: Kernels, side: int) -> None:
+    check_rows(kernels, side)
+
+
+def check_rows(kernels: Kernels, side: int) -> None:
     """Gains and their log-sum; weights, forth along the rows."""
     rng = np.random.default_rng(side)
     pairs, items, rows = 2, 2, 9

@@ -35,6 +35,7 @@ CASES = [
 @pytest.fixture(autouse=True)
 def _matrices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "patch_matrix_is_faster", lambda *_: True)
+    monkeypatch.setattr(cuda, "suits_patch_pairs", lambda *_: False)
     monkeypatch.setattr(DirectPath, "suits", lambda *_: False)
 
 

@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Self, cast
+from typing import Literal, Self, TypeAlias, cast
 
 import numpy as np
 
@@ -31,6 +31,8 @@ from .paths.pairs import PairsPath
 from .paths.pairs import suits as suits_pairs
 from .paths.patch_matrices import PatchMatrixPath
 from .paths.patch_matrices import faster as patch_matrix_is_faster
+from .paths.patch_pairs import PatchPairsPath
+from .paths.patch_pairs import suits as suits_patch_pairs
 from .paths.registers import DirectPath
 from .paths.sums import Path, Sums
 from .paths.transforms import SpectralPath
@@ -61,6 +63,10 @@ _TILES = 8
 
 #: Tiles of one call, which shares the transforms of templates and of sums: a micrograph of 4096 x 4096 or so.
 _TOGETHER = 40
+
+
+#: Ways through an E-step (docs/gpu.md).
+Way: TypeAlias = Literal["registers", "pairs", "matrices", "transforms"]
 
 
 class CudaBackend:
@@ -267,47 +273,37 @@ class _EStep:
             else PatchModel(cast(PatchLikelihood, likelihood))
         )
         self._norm = float((turned**2).sum(axis=(1, 2)).max()) ** 0.5
-        self._paths: dict[tuple[str, tuple[object, ...]], Path] = {}
+        self._paths: dict[tuple[str, tuple[object, Way]], Path] = {}
 
-    def key(self, tile: Tile) -> tuple[str, tuple[object, ...]]:
-        """Tiles of one key may be worked on together: precision, torus, and whether they go through matrices, or in pairs."""
+    def key(self, tile: Tile) -> tuple[str, tuple[object, Way]]:
+        """Tiles of one key may be worked on together: precision, torus, and the way they go."""
         precision = needed_precision(self._precision, self._norm, self.likelihood.noise_std, [tile])
-        matrices = precision == "float32" and self._suits_matrices(tile)
-        return precision, (
-            self.model.torus(tile),
-            matrices,
-            not matrices and self._suits_pairs(precision, tile),
-        )
+        return precision, (self.model.torus(tile), self._way(precision, tile))
 
-    def _matrix_path(self, kernels: Kernels) -> Path:
-        """For tiles that suit it."""
-        if isinstance(self.model, PatchModel):
-            return PatchMatrixPath(self._device, kernels, self._turned, self.model)
-        assert isinstance(self.model, WindowModel)
-        return MatrixPath(self._device, kernels, self._turned, self.model)
-
-    def _suits_matrices(self, tile: Tile) -> bool:
-        """Whether products of matrices are faster for this tile, and right enough; their rows know one amplitude."""
+    def _way(self, precision: str, tile: Tile) -> Way:
+        """The fastest that is right enough; where pixels are invalid, amplitudes differ or float64 is needed, few are."""
         model, like = self.model, self.likelihood
-        if like.amplitudes is not None:
-            return False
-        if isinstance(model, WindowModel):
-            in_pairs = suits_pairs(model.torus(tile))
-            suits = matrix_is_faster(
-                like.box_size, like.templates, in_pairs
-            ) and model.sees_valid_pixels_only(tile)
+        if isinstance(model, PatchModel):
+            if DirectPath.suits(self._kernels(precision), like):
+                return "registers"
+            if precision == "float64" or tile.valid is not None:
+                return "transforms"
+            if suits_patch_pairs(model.likelihood, self._device.shared_bytes):
+                return "pairs"
+            in_pairs = False
+            patches = math.prod(n // like.box_size for n in tile.micrograph_shape)
+            memory, pixels = self._device.total_bytes(), math.prod(model.torus(tile))
+            faster = patch_matrix_is_faster(model.likelihood, patches, pixels, memory)
         else:
-            assert isinstance(model, PatchModel)
-            suits = tile.valid is None and self._patches_suit(model, tile)
-        return suits and exact_enough(self._norm, like.box_size, like.noise_std, [tile])
-
-    def _patches_suit(self, model: PatchModel, tile: Tile) -> bool:
-        """Whether the patches of a micrograph are many enough, and no kernel of their own is faster."""
-        like = model.likelihood
-        if DirectPath.suits(self._kernels("float32"), like):
-            return False
-        patches = math.prod(n // like.box_size for n in tile.micrograph_shape)
-        return patch_matrix_is_faster(like, patches, math.prod(model.torus(tile)), self._device.total_bytes())
+            assert isinstance(model, WindowModel)
+            alike = like.amplitudes is None and model.sees_valid_pixels_only(tile)
+            if precision == "float64" or not alike:
+                return "transforms"
+            in_pairs = suits_pairs(model.torus(tile))
+            faster = matrix_is_faster(like.box_size, like.templates, in_pairs)
+        if faster and exact_enough(self._norm, like.box_size, like.noise_std, [tile]):
+            return "matrices"
+        return "pairs" if in_pairs else "transforms"
 
     def zeros(self) -> Sums:
         """The sums of no tile."""
@@ -322,27 +318,25 @@ class _EStep:
         """The way for tiles like this one."""
         key = self.key(tile)
         if key not in self._paths:
-            kernels = self._kernels(precision)
-            if key[1][1]:
-                self._paths[key] = self._matrix_path(kernels)
-            elif isinstance(self.model, PatchModel) and DirectPath.suits(kernels, self.likelihood):
-                self._paths[key] = DirectPath(kernels, self._turned, self.model)
-            elif self._suits_pairs(precision, tile):
-                assert isinstance(self.model, WindowModel)
-                self._paths[key] = PairsPath(kernels, self._turned, self.model, self.model.torus(tile))
-            else:
-                self._paths[key] = self.spectral_path(precision, tile)
+            self._paths[key] = self._new_path(precision, tile, key[1][1])
         return self._paths[key]
 
-    def _suits_pairs(self, precision: str, tile: Tile) -> bool:
-        model = self.model
-        return (
-            precision == "float32"
-            and isinstance(model, WindowModel)
-            and self.likelihood.amplitudes is None
-            and model.sees_valid_pixels_only(tile)
-            and suits_pairs(model.torus(tile))
-        )
+    def _new_path(self, precision: str, tile: Tile, way: Way) -> Path:
+        kernels, model = self._kernels(precision), self.model
+        if way == "transforms":
+            return self.spectral_path(precision, tile)
+        if isinstance(model, PatchModel):
+            if way == "registers":
+                return DirectPath(kernels, self._turned, model)
+            if way == "matrices":
+                return PatchMatrixPath(self._device, kernels, self._turned, model)
+            return PatchPairsPath(
+                self._device, kernels, self._turned, model, self.spectral_path(precision, tile)
+            )
+        assert isinstance(model, WindowModel)
+        if way == "matrices":
+            return MatrixPath(self._device, kernels, self._turned, model)
+        return PairsPath(kernels, self._turned, model, model.torus(tile))
 
     def spectral_path(self, precision: str, tile: Tile) -> SpectralPath:
         """The transforms, whatever the box."""

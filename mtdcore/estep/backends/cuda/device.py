@@ -23,9 +23,6 @@ OLDEST = (7, 5)
 #: CUDA_R_16F, CUDA_R_32F, CUBLAS_COMPUTE_32F and CUBLAS_GEMM_DEFAULT of the CUDA headers.
 _HALF, _FLOAT, _SUMMED_IN_FLOAT, _ANY_ALGORITHM = 2, 0, 68, -1
 
-#: Blocks of 256 threads that one multiprocessor holds.
-_BLOCKS_PER_MULTIPROCESSOR = 8
-
 
 class Event(Protocol):
     """A point in a stream."""
@@ -42,6 +39,7 @@ class Device(Protocol):
         name: "cuda:<index>".
         xp: array library.
         blocks: blocks of 256 threads that fill the device.
+        shared_bytes: shared memory that a block gets if it asks.
 
     A failed allocation raises MemoryError.
     """
@@ -49,6 +47,7 @@ class Device(Protocol):
     name: str
     xp: Array
     blocks: int
+    shared_bytes: int
 
     def active(self) -> AbstractContextManager[Any]:
         """Makes this the current device."""
@@ -235,7 +234,9 @@ class CupyDevice:
         self._cupy = import_cupy()
         self._device = self._cupy.cuda.Device(index)
         self.name, self.xp = f"cuda:{index}", self._cupy
-        self.blocks = _BLOCKS_PER_MULTIPROCESSOR * int(self._device.attributes["MultiProcessorCount"])
+        multiprocessors = int(self._device.attributes["MultiProcessorCount"])
+        self.blocks = _cuda_kernels.BLOCKS_PER_MULTIPROCESSOR * multiprocessors
+        self.shared_bytes = int(self._device.attributes["MaxSharedMemoryPerBlockOptin"])
         with self._device:
             self._copies = self._cupy.cuda.Stream(non_blocking=True)
         self._plan = functools.lru_cache(maxsize=32)(self._make_plan)

@@ -42,6 +42,7 @@ _SOURCES = (
     "kernels_pairs",
     "kernels_matrix",
     "kernels_patches",
+    "kernels_patch_fused",
     "kernels_small",
 )
 
@@ -51,6 +52,15 @@ _SLIDE_SHARED = 36 << 10
 #: Transforms of our own: lengths; points of a thread, columns of a block, points of the rows of a block (``kernels_pairs.cu``).
 LINE_LENGTHS = (512, 1024)
 _POINTS, _LANES, _LINES = 8, 4, 2048
+
+#: Blocks of 256 threads that one multiprocessor holds.
+BLOCKS_PER_MULTIPROCESSOR = 8
+
+#: Sides of the torus of a fused patch; its kernels by side and pairs of templates, and blocks that a multiprocessor holds
+#: (``kernels_patch_fused.cu``).
+FUSED_SIDES = (32, 64)
+_FUSED = {(side, pairs): f"patch_fused_{side}_{pairs}" for side in FUSED_SIDES for pairs in (1, 2)}
+_FUSED_BLOCKS = {(32, 1): 6, (32, 2): 4, (64, 1): 1, (64, 2): 1}
 
 #: A pointer to nothing.
 _NULL: Any = np.uintp(0)
@@ -555,6 +565,49 @@ class Kernels:
         shared = 16 * _SMALL_THREADS + self.real.itemsize * reals
         self._launch(_SMALL_BOXES[box], (blocks, 1, 1), arguments, (rotations, items), shared, _SMALL_THREADS)
         return sums, evidence, empty
+
+    @staticmethod
+    def fused_bytes(side: int, pairs: int) -> int:
+        """Shared memory of one block of :meth:`patch_fused`: sums of two planes a pair, buffers, and what warps exchange."""
+        radix = side // 4
+        area = 16 * (radix + 1) + (8 if radix == 8 else 0)
+        return 8 * (2 * pairs * side**2 + 2 * radix * area + radix**2 // 32)
+
+    def patch_fused(
+        self, pixels: Array, spectra: Array, level: Array, log_empty: float
+    ) -> tuple[Array, Array]:
+        """The whole patch E-step in one kernel, two templates at a time: float32, every pixel valid.
+
+        Args:
+            pixels: (M, L, L) real.
+            spectra: (P, 8, T, 2) complex, T threads: conj of the spectra of the templates 2 p less i times those of 2 p + 1,
+                divided by the pixels of the torus, in units of log 2 and in the order of the threads.
+            level: the same shape, log prior less energy of the templates 2 p and, i times, 2 p + 1 at a shift.
+            log_empty: log prior of all empty poses together, in units of log 2.
+
+        Returns:
+            (G, 2, P, 8, T, 2) complex128 in the order of the threads: spectra of the back-projections of 2 p less i times those of
+            2 p + 1, and weights of 2 p plus i times those of 2 p + 1; and (G, 2) float64, log-evidence against "empty" in nats
+            and posterior mass of the empty poses.
+        """
+        items, box, _ = pixels.shape
+        pairs, _, threads, _ = spectra.shape
+        side = 4 * math.isqrt(threads)
+        if self.real != np.float32 or (side, pairs) not in _FUSED or 2 * box - 1 > side:
+            raise ParameterError(
+                f"fused patches should be float32, on a torus of one of {FUSED_SIDES} pixels that holds all shifts, with one or "
+                f"two pairs of templates; got {self.real}, a box of {box} on {side} pixels, and {pairs} pairs."
+            )
+        self._check("pixels", pixels, self.real, (items, box, box))
+        self._check("spectra", spectra, self.complex, (pairs, 8, threads, 2))
+        self._check("level", level, self.complex, (pairs, 8, threads, 2))
+        blocks = min(items, max(1, _FUSED_BLOCKS[side, pairs] * self._blocks // BLOCKS_PER_MULTIPROCESSOR))
+        sums = self.xp.empty((blocks, 2, pairs, 8, threads, 2), dtype=np.complex128)
+        scores = self.xp.empty((blocks, 2), dtype=np.float64)
+        arguments = (pixels, spectra, level, sums, scores, self.real.type(log_empty))
+        shared = self.fused_bytes(side, pairs)
+        self._launch(_FUSED[side, pairs], (blocks, 1, 1), arguments, (items, box), shared, threads)
+        return sums, scores
 
     def cut_windows(
         self,
