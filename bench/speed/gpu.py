@@ -249,7 +249,8 @@ def row(backend: CudaBackend, case: Case, repeats: int, bandwidth: float) -> dic
         ((group, sent),) = staged(
             backend.device, grouped(tiles, step.key, pixels=2 * side**2 + 2 * len(tiles) * side)
         )
-        items, path = step.model.gather(sent, backend.xp), step.path(group.precision, tiles[0])
+        path = step.path(group.precision, tiles[0])
+        items = step.model.gather(sent, backend.xp, path.torus)
         whole = backend.accumulate(tiles, turned, likelihood)
         units = case.units(whole.sites)
         resident = seconds(backend, lambda: backend._sums(path, items), repeats)
@@ -286,7 +287,8 @@ def row(backend: CudaBackend, case: Case, repeats: int, bandwidth: float) -> dic
         }
         if isinstance(path, MatrixPath | PairsPath):
             other = step.spectral_path(group.precision, tiles[0])
-            transforms = seconds(backend, lambda: backend._sums(other, items), repeats)
+            theirs = step.model.gather(sent, backend.xp, other.torus)
+            transforms = seconds(backend, lambda: backend._sums(other, theirs), repeats)
             result["times_faster_than_transforms"] = transforms / resident
         if isinstance(path, SpectralPath):
             batch = items[: max(1, min(len(items), 4096))]

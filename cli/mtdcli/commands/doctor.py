@@ -27,9 +27,11 @@ _TOO_OLD = "not run: too old"
 #: E-steps that are timed on a card, one for each way through it (docs/gpu.md): model, box, templates, side in pixels.
 _TIMED: dict[str, tuple[str, int, int, int]] = {
     "patches in registers": ("patch", 5, 4, 2048),
-    "patches as matrices": ("patch", 28, 4, 2048),
-    "windows by transforms": ("window", 28, 4, 2048),
-    "windows as matrices": ("window", 28, 256, 1024),
+    "patches in pairs": ("patch", 28, 4, 2048),
+    "patches as matrices": ("patch", 28, 8, 2048),
+    "windows in pairs": ("window", 28, 4, 2048),
+    "windows as matrices": ("window", 28, 1024, 1024),
+    "windows by transforms": ("window", 112, 4, 2048),
 }
 
 

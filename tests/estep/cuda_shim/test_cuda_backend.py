@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mtdcli.commands.doctor import _TIMED
+from mtdcore.data.array import ArrayMeasurement
 from mtdcore.errors import DeviceError, ParameterError
-from mtdcore.estep.backends.cuda.backend import CudaBackend
+from mtdcore.estep.backends.cuda.backend import CudaBackend, _EStep
 from mtdcore.estep.backends.cuda.models import fast_length
 from mtdcore.estep.backends.cuda.paths import transforms as _cuda_paths
 from mtdcore.estep.backends.reference import ReferenceBackend
+from mtdcore.model.likelihood import PatchLikelihood, WindowLikelihood
+from mtdcore.model.rotations import Rotations
 from mtdcore.testing import Case, assert_same_statistics
 
 _PATCH = Case("patch tied", 9, 2, margin=2, masked=True)
@@ -172,3 +176,16 @@ def test_a_worker_opens_the_device_once(host_device: Any, monkeypatch: pytest.Mo
     for _ in range(2):
         remake(*arguments)  # type: ignore[operator]
     assert opened == [(77, "float64")]
+
+
+@pytest.mark.parametrize("name", list(_TIMED))
+def test_mtd_doctor_times_the_ways_that_it_names(host_device: Any, name: str) -> None:
+    model, box, count, side = _TIMED[name]
+    host_device.memory, host_device.shared_bytes = 80 << 30, 227 << 10
+    measurement = ArrayMeasurement(np.zeros((1, side, side), np.float32))
+    views, way = Rotations(count, box), name.split()[-1]
+    likelihood = PatchLikelihood(views, 1.0) if model == "patch" else WindowLikelihood(views, 1.0, 100.0)
+    bound, backend = likelihood.bind(measurement.shape), CudaBackend(host_device)
+    tile = next(measurement.tiles(bound.geometry.enlarged(backend.tile_pixels(bound))))
+    step = _EStep(host_device, np.full((count, box, box), 1.0 / box), bound, "float32")
+    assert step.key(tile)[1][1] == way

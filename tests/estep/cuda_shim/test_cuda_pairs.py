@@ -12,7 +12,7 @@ from mtdcore.data.array import ArrayMeasurement
 from mtdcore.estep.backends.cuda import backend as cuda
 from mtdcore.estep.backends.cuda.backend import CudaBackend
 from mtdcore.estep.backends.cuda.kernels import Kernels
-from mtdcore.estep.backends.cuda.paths.pairs import PairsPath
+from mtdcore.estep.backends.cuda.paths.pairs import PairsPath, suitable_torus
 from mtdcore.model.likelihood import WindowLikelihood
 from mtdcore.model.rotations import Rotations
 from mtdcore.testing import assert_same_statistics
@@ -113,3 +113,11 @@ def test_it_equals_the_cpu(host_device: Any, rotations: int, monkeypatch: pytest
 
     assert_same_statistics(found(CudaBackend(host_device)), found(get_backend("cpu")), 1e-5)
     assert calls
+
+
+def test_the_torus() -> None:
+    """A power of two that is much larger than needed costs more than a library's transforms of the size."""
+    assert suitable_torus((764, 500), (768, 504)) == (1024, 512)
+    assert suitable_torus((512, 512), (512, 512)) == (512, 512)
+    assert suitable_torus((300, 300), (300, 300)) is None
+    assert suitable_torus((1100, 900), (1120, 900)) is None

@@ -27,8 +27,7 @@ from .kernels import Kernels
 from .models import Items, Model, PatchModel, WindowModel
 from .paths.matrices import MatrixPath, exact_enough
 from .paths.matrices import faster as matrix_is_faster
-from .paths.pairs import PairsPath
-from .paths.pairs import suits as suits_pairs
+from .paths.pairs import PairsPath, suitable_torus
 from .paths.patch_matrices import PatchMatrixPath
 from .paths.patch_matrices import faster as patch_matrix_is_faster
 from .paths.patch_pairs import PatchPairsPath
@@ -155,7 +154,8 @@ class CudaBackend:
             total = step.zeros()
             energy, summed, pixels, sites = self.xp.zeros((), dtype=np.float64), 0.0, 0, 0
             for group, sent in self._resident.groups(self.device, tiles, step.key):
-                path, items = step.path(group.precision, group.tiles[0]), step.model.gather(sent, self.xp)
+                path = step.path(group.precision, group.tiles[0])
+                items = step.model.gather(sent, self.xp, path.torus)
                 total = total + self._sums(path, items)
                 energy = energy + step.model.energy(sent, items)
                 for tile in group.tiles:
@@ -278,7 +278,9 @@ class _EStep:
     def key(self, tile: Tile) -> tuple[str, tuple[object, Way]]:
         """Tiles of one key may be worked on together: precision, torus, and the way they go."""
         precision = needed_precision(self._precision, self._norm, self.likelihood.noise_std, [tile])
-        return precision, (self.model.torus(tile), self._way(precision, tile))
+        way = self._way(precision, tile)
+        torus = self._pairs_torus(tile) if way == "pairs" else None
+        return precision, (torus or self.model.torus(tile), way)
 
     def _way(self, precision: str, tile: Tile) -> Way:
         """The fastest that is right enough; where pixels are invalid, amplitudes differ or float64 is needed, few are."""
@@ -299,11 +301,18 @@ class _EStep:
             alike = like.amplitudes is None and model.sees_valid_pixels_only(tile)
             if precision == "float64" or not alike:
                 return "transforms"
-            in_pairs = suits_pairs(model.torus(tile))
+            in_pairs = self._pairs_torus(tile) is not None
             faster = matrix_is_faster(like.box_size, like.templates, in_pairs)
         if faster and exact_enough(self._norm, like.box_size, like.noise_std, [tile]):
             return "matrices"
         return "pairs" if in_pairs else "transforms"
+
+    def _pairs_torus(self, tile: Tile) -> tuple[int, int] | None:
+        """Of transforms of our own; None: patches have theirs, or a library's are faster."""
+        model = self.model
+        return (
+            suitable_torus(model.least(tile), model.torus(tile)) if isinstance(model, WindowModel) else None
+        )
 
     def zeros(self) -> Sums:
         """The sums of no tile."""
@@ -336,7 +345,9 @@ class _EStep:
         assert isinstance(model, WindowModel)
         if way == "matrices":
             return MatrixPath(self._device, kernels, self._turned, model)
-        return PairsPath(kernels, self._turned, model, model.torus(tile))
+        torus = self._pairs_torus(tile)
+        assert torus is not None
+        return PairsPath(kernels, self._turned, model, torus)
 
     def spectral_path(self, precision: str, tile: Tile) -> SpectralPath:
         """The transforms, whatever the box."""

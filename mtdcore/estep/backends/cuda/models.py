@@ -57,8 +57,8 @@ class Model(Protocol):
         """Shape of the transforms: nothing that is used wraps around, both factors suit the transform."""
         ...
 
-    def gather(self, tiles: list[StagedTile], xp: Array) -> Items:
-        """The items of these tiles."""
+    def gather(self, tiles: list[StagedTile], xp: Array, torus: tuple[int, int] | None = None) -> Items:
+        """The items of these tiles, where it matters on this torus; None: on that of :meth:`torus`."""
         ...
 
     def normalise(
@@ -141,7 +141,7 @@ class PatchModel:
         side = fast_length(2 * self.likelihood.box_size - 1 + self.likelihood.margins[1])
         return side, side
 
-    def gather(self, tiles: list[StagedTile], xp: Array) -> Items:
+    def gather(self, tiles: list[StagedTile], xp: Array, torus: tuple[int, int] | None = None) -> Items:
         """(M, L, L) patches in the order of the tiles, row-major within each."""
         pixels = [self._patches(t.pixels[t.tile.owned]) for t in tiles]
         if all(t.valid is None for t in tiles):
@@ -212,16 +212,21 @@ class WindowModel:
 
     def torus(self, tile: Tile) -> tuple[int, int]:
         """The same for all tiles of a measurement, so that they share their transforms."""
+        rows, columns = (fast_length(least) for least in self.least(tile))
+        return rows, columns
+
+    def least(self, tile: Tile) -> tuple[int, int]:
+        """Shape of the smallest torus for all tiles of a measurement like this one."""
         largest = tile.geometry.largest_read(tile.micrograph_shape)
         rows, columns = (
-            fast_length(max(n, own) + self.likelihood.margins[1])
+            max(n, own) + self.likelihood.margins[1]
             for n, own in zip(largest, tile.values.shape, strict=True)
         )
         return rows, columns
 
-    def gather(self, tiles: list[StagedTile], xp: Array) -> Items:
-        """Tiles on the torus; what lies outside the micrograph is invalid, if it can be seen at all."""
-        shape = (len(tiles), *self.torus(tiles[0].tile))
+    def gather(self, tiles: list[StagedTile], xp: Array, torus: tuple[int, int] | None = None) -> Items:
+        """Tiles on a torus; what lies outside the micrograph is invalid, if it can be seen at all."""
+        shape = (len(tiles), *(torus or self.torus(tiles[0].tile)))
         masked = not all(self.sees_valid_pixels_only(t.tile) for t in tiles)
         pixels = xp.zeros(shape, dtype=tiles[0].pixels.dtype)
         valid = xp.zeros(shape, dtype=np.uint8) if masked else None

@@ -79,6 +79,8 @@ def exact_enough(largest_norm: float, box_size: int, noise_std: float, tiles: Se
 class MatrixPath:
     """Statistics of tiles without invalid pixels; see :class:`Path`."""
 
+    torus: tuple[int, int] | None = None
+
     def __init__(self, device: Device, kernels: Kernels, turned: Array, model: WindowModel) -> None:
         self._device, self._kernels, self._model = device, kernels, model
         self._tables: dict[tuple[int, bool], Array] = {}

@@ -16,17 +16,32 @@ from ..kernels import LINE_LENGTHS, Kernels
 from ..models import Items, WindowModel
 from .sums import Sums, with_classes
 
+#: Pixels of a library's transforms that take as long as one of ours (an H200, docs/gpu.md): half, so as to be sure.
+_WORTH = 2.0
 
-def suits(torus: tuple[int, int]) -> bool:
-    """Whether the kernels know transforms of these lengths."""
-    return all(side in LINE_LENGTHS for side in torus)
+
+def suitable_torus(least: tuple[int, int], other: tuple[int, int]) -> tuple[int, int] | None:
+    """The smallest torus that the kernels know, for tiles that need one of this shape; None: there is none, or another is as fast.
+
+    Args:
+        least: smallest shape that will do.
+        other: that of a library's transforms.
+    """
+    sides = [next((n for n in LINE_LENGTHS if n >= side), None) for side in least]
+    rows, columns = sides
+    if rows is None or columns is None or rows * columns > _WORTH * math.prod(other):
+        return None
+    return rows, columns
 
 
 class PairsPath:
     """Statistics of tiles without invalid pixels, copies alike in amplitude; see :class:`Path`."""
 
+    torus: tuple[int, int] | None
+
     def __init__(self, kernels: Kernels, turned: Array, model: WindowModel, torus: tuple[int, int]) -> None:
-        self._kernels, self._model, self._torus = kernels, model, torus
+        self._kernels, self._model, self._shape = kernels, model, torus
+        self.torus = torus
         likelihood, xp = model.likelihood, kernels.xp
         count, length = len(turned), likelihood.box_size
         self._count, self._pairs = count, -(-count // 2)
@@ -54,7 +69,7 @@ class PairsPath:
         kernels, like, corners = self._kernels, self._model.likelihood, items.corners
         xp = kernels.xp
         pixels = xp.fft.fft2(items.pixels.astype(kernels.complex))
-        planes = xp.empty((self._pairs, len(items), *self._torus), dtype=kernels.complex)
+        planes = xp.empty((self._pairs, len(items), *self._shape), dtype=kernels.complex)
         kernels.correlate_lines(pixels, self._spectra, corners, planes)
         odds = kernels.odds_lines(planes, self._level, corners, self._log_prior)
         normaliser, found = kernels.compete(odds, corners, like.log_activity, like.separation)

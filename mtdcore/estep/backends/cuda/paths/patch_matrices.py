@@ -106,6 +106,8 @@ def faster(likelihood: PatchLikelihood, patches: int, torus: int, total_bytes: i
 class PatchMatrixPath:
     """Statistics of patches without invalid pixels; see :class:`Path`."""
 
+    torus: tuple[int, int] | None = None
+
     def __init__(self, device: Device, kernels: Kernels, turned: Array, model: PatchModel) -> None:
         self._device, self._kernels, self._model = device, kernels, model
         self._layout = layout(model.likelihood)

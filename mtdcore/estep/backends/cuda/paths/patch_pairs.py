@@ -75,6 +75,8 @@ class PatchPairsPath:
         transforms: the same statistics by transforms.
     """
 
+    torus: tuple[int, int] | None = None
+
     def __init__(
         self, device: Device, kernels: Kernels, turned: Array, model: PatchModel, transforms: Path
     ) -> None:

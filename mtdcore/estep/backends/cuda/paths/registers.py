@@ -15,6 +15,8 @@ DIRECT_BOX = 8
 class DirectPath:
     """Patch model, small boxes: the posterior never leaves shared memory."""
 
+    torus: tuple[int, int] | None = None
+
     def __init__(self, kernels: Kernels, turned: Array, model: PatchModel) -> None:
         self._kernels, self._model = kernels, model
         targets, squares = templates(turned, model.likelihood.noise_std)

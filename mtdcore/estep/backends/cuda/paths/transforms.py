@@ -31,6 +31,8 @@ class SpectralPath:
     one per item and rotation cost little: templates and sums, 2 / M of those that are, or 1 / M where all is valid.
     """
 
+    torus: tuple[int, int] | None = None
+
     def __init__(
         self, device: Device, kernels: Kernels, turned: Array, model: Model, torus: tuple[int, int]
     ) -> None:
