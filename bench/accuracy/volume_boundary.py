@@ -69,7 +69,7 @@ def draw(rows: list[dict], path: Path) -> None:
         xscale="log",
         xlabel="J, nats per copy that tell the orientation",
         ylabel="shape correlation",
-        ylim=(0.3, 1.0),
+        ylim=(0.25, 1.0),
     )
     axes.legend(fontsize=7, ncols=2, title="dotted: poses known", title_fontsize=7)
     axes.grid(alpha=0.3)

@@ -186,10 +186,10 @@ def score_run(data: np.lib.npyio.NpzFile, run: Path, output: Path | None) -> Non
     placed, wanted, mirrored = compared(volume, data)
     plain = low_passed(placed, BAND)
     curve = fourier_shell_correlation(plain * ball(BOX), wanted).correlation
-    record = json.loads((run / "run.json").read_text())
+    result = json.loads((run / "run.json").read_text())["result"]
     scores = {
-        "copies": record.get("expected_count"),
-        "evidence": record.get("evidence"),
+        "copies": round(result["copies"]),
+        "evidence": round(result["evidence"]),
         "correlation": round(cosine(plain * ball(BOX), wanted), 3),
         "shape": round(shape_correlation(plain, wanted, DIAMETER), 3),
         "mirrored": mirrored,
