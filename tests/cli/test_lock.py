@@ -53,6 +53,13 @@ def test_a_failed_command_leaves_no_folder_with_a_lone_lock(mtd, tmp_path):
     assert list(mine.iterdir()) == []
 
 
+def test_a_file_in_the_place_of_the_folder_is_named(mtd, measurement, tmp_path):
+    (tmp_path / "taken").write_text("mine")
+    error = mtd("recover", measurement, "-o", tmp_path / "taken", "--box-size", 8, code=74).stderr
+    assert "taken should be a folder; it is a file: choose another with -o." in error
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
 def test_what_a_command_left_stays_with_its_lock(tmp_path):
     with locked(tmp_path / "run"):
         (tmp_path / "run" / "result").touch()

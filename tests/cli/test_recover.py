@@ -151,6 +151,8 @@ def test_resume_of_nothing_starts_and_of_a_finished_run_changes_nothing(mtd_json
     again = mtd_json("recover", measurement, "-o", run_dir, *QUICK, *stop, "--resume")
     assert (run_dir / "estimate.npy").read_bytes() == estimate
     assert again == first
+    taken = np.genfromtxt(run_dir / "history.csv", delimiter=",", names=True)["seconds"].sum()
+    assert json.loads((run_dir / "run.json").read_text())["seconds"] > taken
 
 
 def test_a_folder_in_use_is_refused(mtd, mtd_process, measurement, run_dir):
@@ -178,6 +180,7 @@ def test_a_folder_in_use_is_refused(mtd, mtd_process, measurement, run_dir):
         (["{m}", "--box-size", 12, "--batches", 2], 2, "has 1, too few for 2 parts"),
         (["{m}", "--box-size", 12, "--initial", "start.npy"], 74, "start.npy"),
         (["{m}", "--box-size", 12, "--max-memory", "1M"], 2, "--max-memory should be at least"),
+        (["{m}", "--box-size", 12, "--max-memory", 100], 2, "got 100 bytes"),
         (["{m}", "--box-size", 12, "--max-memory", "much"], 2, "no size"),
     ],
 )

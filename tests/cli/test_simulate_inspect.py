@@ -56,12 +56,14 @@ def test_simulate_replaces_nothing_unasked(mtd, measurement):
         (["glyph", "--count", "1", "--density", "0.1"], 2),
         (["glyph:x"], 2),
         (["missing.png"], 74),
+        (["--volume", "missing.mrc"], 74),
         ([__file__], 65),
     ],
 )
 def test_simulate_refuses_what_it_cannot_do(mtd, tmp_path, args, code):
     result = mtd("simulate", *args, "-o", tmp_path / "m.zarr", code=code)
     assert result.stderr.startswith("mtd: error: ")
+    assert code != 74 or "TARGET should be" in result.stderr
     assert not (tmp_path / "m.zarr").exists()
 
 

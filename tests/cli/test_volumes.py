@@ -71,7 +71,10 @@ def test_from_a_volume_to_a_volume(mtd, mtd_json, micrographs, tmp_path):
     assert "Two halves" in page
     record = json.loads((run / "run.json").read_text())
     assert record["kind"] == "volume"
-    assert "--volume" in record["command"]
+    assert record["command"].startswith("mtd recover --volume ")
+    for command in ("trust", "detect", "report", "inspect", "evaluate"):
+        assert "is the run of a volume" in mtd(command, run, code=65).stderr
+    assert "evaluate --volume --help`" in mtd("evaluate", "--volume", run, "--skip-bad", code=2).stderr
     scores = mtd_json("evaluate", "--volume", run)
     assert 0.5 < scores["correlation"] <= 1.0
     assert len(scores["shell_correlation"]) == 5

@@ -124,6 +124,13 @@ def test_binning_keeps_coarse_waves_where_they_are_and_drops_fine_ones(side, fac
     assert np.allclose(binned, 7.0 + coarse[:used:factor, :used:factor], atol=1e-10)
 
 
+def test_a_binning_factor_beyond_the_image_is_named():
+    with pytest.raises(
+        InputError, match=r"binning factor should be from 1 to the size of the image.*got 1000"
+    ):
+        Preparation(bin=1000)(np.zeros((20, 30)))
+
+
 def test_white_noise_stays_white_when_binned():
     binned = bin_by(RNG.normal(size=(512, 512)), 2)
     assert binned.std() == pytest.approx(0.5, rel=0.02)  # a quarter of the power in a quarter of the pixels

@@ -177,6 +177,11 @@ def test_symmetry_is_found_and_then_imposed():
     assert plan.search(9).views.count < 0.4 * plan.search(5).views.count
 
 
+def test_a_plan_of_no_group_is_refused_before_it_begins():
+    with pytest.raises(ParameterError, match="symmetry should be"):
+        VolumePlan(24, "D")
+
+
 def test_the_plan_marches():
     plan = VolumePlan(24, iterations=100, last_band=0.3)
     bands = [plan.band(i) for i in range(100)]

@@ -136,7 +136,7 @@ def command(
     report.html. Projections do not fix the hand: the mirror image explains the micrographs as well. An interrupted run saves a
     checkpoint; --resume goes on from it.
     """
-    again = f"{command_line(ctx)} --volume"
+    again = command_line(ctx)
     with listening(), locked(output), continued(ctx, again, force):
         result = recover(measurement, output, resume, force, parameters, again)
     emit(result, as_json)

@@ -105,13 +105,17 @@ def command(
 
 
 def _image(target: str, box_size: int, seed: int) -> np.ndarray:
-    from mtdcore.errors import ParameterError
+    from mtdcore.errors import ParameterError, StorageError
     from mtdcore.synthetic.glyphs import glyphs
 
     from ..inputs.sources import read_image
 
     name, _, number = target.partition(":")
     if name != "glyph":
+        if not Path(target).exists():
+            raise StorageError(
+                f"TARGET should be 'glyph', 'glyph:N' or an image file; there is no file {target}."
+            )
         return read_image(Path(target))
     if number and not number.isdecimal():
         raise ParameterError(f"TARGET should be 'glyph', 'glyph:N' or an image file; got {target!r}.")

@@ -74,7 +74,7 @@ def _thing(
     target: str, box_size: int | None, voxel_size: float | None, resolution: float | None
 ) -> tuple[np.ndarray | Gaussians, int, float | None]:
     """What to project, the side of its box, and its voxel size in angstrom."""
-    from mtdcore.errors import ParameterError
+    from mtdcore.errors import ParameterError, StorageError
     from mtdcore.model.volumes.maps import read_map
     from mtdcore.synthetic.coordinates import density, read_atoms
     from mtdcore.synthetic.volumes import chain
@@ -85,6 +85,10 @@ def _thing(
         if number and not number.isdecimal():
             raise ParameterError(f"TARGET should be 'protein' or 'protein:N'; got {target!r}.")
         return chain(side, int(number or 0)), side, None
+    if not Path(target).exists():
+        raise StorageError(
+            f"TARGET should be 'protein', 'protein:N', a map or a structure file; there is no file {target}."
+        )
     if Path(target).suffix.lower() in _STRUCTURES:
         places, electrons = read_atoms(target)
         return density(places, electrons, side, voxel_size, resolution), side, voxel_size

@@ -48,6 +48,11 @@ class FinishedRun:
         """
         folder = path if isinstance(path, RunFolder) else RunFolder(path)
         plain = folder.read_record()
+        if plain.get("kind") == "volume":
+            raise InputError(
+                f"{folder.path} is the run of a volume, and this command takes runs of images: `mtd evaluate --volume` compares it with a truth, "
+                "`mtd recover --volume --resume --trust` judges it, report.html shows it."
+            )
         try:
             record = from_record(
                 RunRecord,

@@ -119,7 +119,8 @@ def recover(
         unused_pixels=unused,
         **missing(measurement, round(recovery.statistics.pixels) + unused),
     )
-    seconds = time.perf_counter() - clock
+    before = 0.0 if state is None else sum(record.seconds for record in state.history)
+    seconds = before + time.perf_counter() - clock
     run = write_run(
         folder, parameters, recovery, read, table, Made(again, started, seconds, backend.name, doubts)
     )

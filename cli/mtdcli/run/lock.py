@@ -43,9 +43,14 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises:
         FolderInUse: another process holds it; the message names process and host.
+        StorageError: a file is there.
         OSError: the folder cannot be made or locked.
     """
     made = not folder.exists()
+    if not made and not folder.is_dir():
+        from mtdcore.errors import StorageError
+
+        raise StorageError(f"{folder} should be a folder; it is a file: choose another with -o.")
     folder.mkdir(parents=True, exist_ok=True)
     with os.fdopen(_opened(folder / _LOCK), "r+") as file, _held(file, folder) as own:
         _clean(folder)

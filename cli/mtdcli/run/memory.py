@@ -50,8 +50,9 @@ def threads_within(parameters: RunParameters, shape: tuple[int, int, int]) -> in
     fitting = int((limit - _BASE - shared) // own)
     if fitting < 1:
         least = -(-(_BASE + shared + own) // _MIB)
+        given = f"{limit // _MIB}M" if limit >= _MIB else f"{limit} bytes"
         raise ParameterError(
-            f"--max-memory should be at least {least}M for a box of {box} with {rotations} rotations; got {limit // _MIB}M."
+            f"--max-memory should be at least {least}M for a box of {box} with {rotations} rotations; got {given}."
         )
     return min(fitting, threads or usable_cores())
 

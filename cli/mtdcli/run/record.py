@@ -71,7 +71,7 @@ class RunRecord:
     Attributes:
         command: command line that repeats it.
         started: local time, ISO 8601.
-        seconds: wall time.
+        seconds: wall time, that of the iterations before a resume included.
         measurement: what was read.
         parameters: how.
         device: name of the backend.

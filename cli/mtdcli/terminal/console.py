@@ -112,7 +112,7 @@ def command_line(ctx: click.Context) -> str:
 
     Left out are ``--resume``, ``--force`` and ``--json``: they decide nothing about the result.
     """
-    words = ["mtd", str(ctx.info_name)]
+    words = ["mtd", *str(ctx.info_name).split()]
     for parameter in ctx.command.params:
         name = parameter.name or ""
         given = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE

@@ -24,4 +24,4 @@ class WithVolume(click.Command):
             return super().make_context(info_name, args, parent, **extra)
         rest = [word for word in args if word != "--volume"]
         other: click.Command = importlib.import_module(f"mtdcli.commands.{self.name}_volume").command
-        return other.make_context(info_name, rest, parent, **extra)
+        return other.make_context(f"{info_name} --volume", rest, parent, **extra)

@@ -147,6 +147,10 @@ class Preparation:
         if found is None and self.bin == 1:
             return image, flat
         shape = self.shape(image.shape)
+        if not all(shape):
+            raise InputError(
+                f"the binning factor should be from 1 to the size of the image, {image.shape}; got {self.bin}."
+            )
         height, width = (side * self.bin for side in shape)
         image = image[:height, :width]
         valid = np.isfinite(image)

@@ -57,6 +57,7 @@ class VolumePlan:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        so3.group(self.symmetry)  # refused here, not when it is imposed
         if self.iterations < 1:
             raise ParameterError(f"a run needs at least one iteration; got {self.iterations}.")
         if not 0.0 < self.first_band <= 0.5 or not 0.0 < self.last_band <= 0.5:
