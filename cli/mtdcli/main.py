@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from .terminal.console import error, log
+from .terminal.options import with_help
 from .terminal.stopping import Interrupted, listening
 
 #: Command -> (module, help line, example). They stand here so that ``mtd --help`` imports no command.
@@ -78,9 +79,6 @@ COMMANDS = {
     ),
 }
 
-#: What ``--help`` calls a number, whole or not.
-_NUMBERS = {click.IntRange: "N", click.FloatRange: "X"}
-
 _EPILOG = """Exit codes: 0 done, 1 nothing found or not supported (recover --strict), 2 usage, 65 unusable input data, 69 device or dependency unavailable,
 74 input/output error, 75 output folder in use, 130/143/138 stopped by SIGINT/SIGTERM/SIGUSR1."""
 
@@ -130,11 +128,7 @@ def load(name: str) -> click.Command:
     """Import the module of one command; its ``--help`` ends with an example."""
     module, _, example = COMMANDS[name]
     command: click.Command = importlib.import_module(f".commands.{module}", __package__).command
-    command.epilog = f"Example: {example}"
-    for option in command.params:
-        if option.metavar is None and type(option.type) in _NUMBERS:
-            option.metavar = _NUMBERS[type(option.type)]
-    return command
+    return with_help(command, example)
 
 
 class _Lines(logging.Handler):

@@ -227,3 +227,10 @@ def test_the_device_is_that_of_the_options(mtd, micrographs, tmp_path, monkeypat
     assert "device" in other.stderr
     mtd(*words, "--resume", "--device", "cpu")
     assert json.loads((run / "run.json").read_text())["device"] == "cpu"
+
+
+@pytest.mark.parametrize("name", ["demo", "evaluate", "recover", "simulate"])
+def test_the_help_of_volumes_names_numbers_and_ends_with_an_example(mtd, name):
+    text = mtd(name, "--volume", "--help").output
+    assert "RANGE" not in text
+    assert f"Example: mtd {name}" in text

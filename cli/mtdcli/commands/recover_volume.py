@@ -30,7 +30,11 @@ from ..terminal.stopping import continued, listening
 @run_output
 @option("--box-size", "Side of the volume, pixels.", COUNT, required=True, metavar="L")
 @option(
-    "--symmetry", "Point group: C1, C2, ..., D2, ..., T, O, I. Imposed late, on the axes found.", str, "C1"
+    "--symmetry",
+    "Point group: C1, C2, ..., D2, ..., T, O, I. Imposed late, on the axes found.",
+    str,
+    "C1",
+    metavar="GROUP",
 )
 @option(
     "--diameter",
@@ -108,8 +112,8 @@ from ..terminal.stopping import continued, listening
     "mask",
 )
 @option("--stop-file", "Stop with a checkpoint, as on SIGTERM, when this file appears.", PATH, metavar="FILE")
-@option("--seed", "Seed of everything random.", FROM_ZERO, 0)
-@option("--checkpoint-every", "Seconds between checkpoints.", click.FloatRange(min=0), 30.0)
+@option("--seed", "Seed of everything random.", FROM_ZERO, 0, metavar="N")
+@option("--checkpoint-every", "Seconds between checkpoints.", click.FloatRange(min=0), 30.0, metavar="S")
 @option("--resume", "Continue an interrupted run, with the same bits.", is_flag=True)
 @option(
     "--strict",

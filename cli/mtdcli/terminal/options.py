@@ -17,6 +17,9 @@ PATH = click.Path(path_type=Path)
 COUNT, FROM_ZERO = click.IntRange(min=1), click.IntRange(min=0)
 POSITIVE = click.FloatRange(min=0, min_open=True)
 
+#: What ``--help`` calls a number, whole or not.
+_NUMBERS = {click.IntRange: "N", click.FloatRange: "X"}
+
 #: Stands for "no default".
 _NONE: Any = object()
 
@@ -34,6 +37,15 @@ def option(flags: str, text: str, kind: Any = None, default: Any = _NONE, **more
     if default is not _NONE:
         more |= {"default": default, "show_default": default is not None}
     return click.option(*flags.split(), type=kind, help=text, **more)
+
+
+def with_help(command: click.Command, example: str) -> click.Command:
+    """The command, whose ``--help`` calls numbers N or X and ends with an example."""
+    command.epilog = f"Example: {example}"
+    for one in command.params:
+        if one.metavar is None and type(one.type) in _NUMBERS:
+            one.metavar = _NUMBERS[type(one.type)]
+    return command
 
 
 def measurement_argument(function: F) -> F:

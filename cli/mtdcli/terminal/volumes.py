@@ -7,6 +7,16 @@ from typing import Any
 
 import click
 
+from .options import with_help
+
+#: Of each command, with ``--volume``.
+_EXAMPLES = {
+    "recover": "mtd recover measurement.zarr --volume -o run --box-size 32 --symmetry D2",
+    "demo": "mtd demo --volume -o demo",
+    "evaluate": "mtd evaluate run --volume --truth truth.mrc",
+    "simulate": "mtd simulate protein --volume -o simulation.zarr --snr 1",
+}
+
 
 class WithVolume(click.Command):
     """A command NAME that hands its command line to that of ``mtdcli.commands.NAME_volume`` where ``--volume`` is given."""
@@ -24,4 +34,5 @@ class WithVolume(click.Command):
             return super().make_context(info_name, args, parent, **extra)
         rest = [word for word in args if word != "--volume"]
         other: click.Command = importlib.import_module(f"mtdcli.commands.{self.name}_volume").command
+        with_help(other, _EXAMPLES[str(self.name)])
         return other.make_context(f"{info_name} --volume", rest, parent, **extra)
