@@ -40,7 +40,7 @@ class Replayed:
     answers have the same bits. What is no CUDA tensor, is large, or is new, goes to the network itself.
 
     Args:
-        network: called without gradients; its parameters may change in place, but for their graphs to be used must not move.
+        network: called without gradients; its parameters may change in place; once moved, calls are recorded anew.
         capture: makes the replay of a call.
     """
 

@@ -283,7 +283,7 @@ class _EStep:
         return precision, (torus or self.model.torus(tile), way)
 
     def _way(self, precision: str, tile: Tile) -> Way:
-        """The fastest that is right enough; where pixels are invalid, amplitudes differ or float64 is needed, few are."""
+        """The fastest that is right enough. Invalid pixels, amplitudes and float64 leave windows to the library's transforms."""
         model, like = self.model, self.likelihood
         if isinstance(model, PatchModel):
             if DirectPath.suits(self._kernels(precision), like):

@@ -37,11 +37,8 @@ def suitable_torus(least: tuple[int, int], other: tuple[int, int]) -> tuple[int,
 class PairsPath:
     """Statistics of tiles without invalid pixels, copies alike in amplitude; see :class:`Path`."""
 
-    torus: tuple[int, int] | None
-
     def __init__(self, kernels: Kernels, turned: Array, model: WindowModel, torus: tuple[int, int]) -> None:
-        self._kernels, self._model, self._shape = kernels, model, torus
-        self.torus = torus
+        self._kernels, self._model, self.torus = kernels, model, torus
         likelihood, xp = model.likelihood, kernels.xp
         count, length = len(turned), likelihood.box_size
         self._count, self._pairs = count, -(-count // 2)
@@ -51,9 +48,8 @@ class PairsPath:
         images[:, :length, :length] = even[0::2] - 1j * even[1::2]
         self._spectra = xp.fft.fft2(images)
         energy = (turned**2).sum(axis=(1, 2)) / (2.0 * likelihood.noise_std**2)
-        self._level = xp.full(
-            2 * self._pairs, -1e30, dtype=kernels.real
-        )  # the last has no template where they are odd
+        # where templates are odd, the last pair lacks its second
+        self._level = xp.full(2 * self._pairs, -1e30, dtype=kernels.real)
         self._level[:count] = (xp.asarray(likelihood.template_bias) - energy).astype(kernels.real)
         self._log_prior = likelihood.log_activity - math.log(count)
         margin = likelihood.margins[1]
@@ -69,7 +65,7 @@ class PairsPath:
         kernels, like, corners = self._kernels, self._model.likelihood, items.corners
         xp = kernels.xp
         pixels = xp.fft.fft2(items.pixels.astype(kernels.complex))
-        planes = xp.empty((self._pairs, len(items), *self._shape), dtype=kernels.complex)
+        planes = xp.empty((self._pairs, len(items), *self.torus), dtype=kernels.complex)
         kernels.correlate_lines(pixels, self._spectra, corners, planes)
         odds = kernels.odds_lines(planes, self._level, corners, self._log_prior)
         normaliser, found = kernels.compete(odds, corners, like.log_activity, like.separation)

@@ -34,8 +34,10 @@ class Path(Protocol):
 
     bytes_per_item: int
 
-    #: On which tiles of windows are to lie; None: that of the model, or it does not matter.
-    torus: tuple[int, int] | None
+    @property
+    def torus(self) -> tuple[int, int] | None:
+        """On which tiles of windows are to lie; None: that of the model, or it does not matter."""
+        ...
 
     def sums(self, items: Items) -> Sums:
         """Sums over the items; raises MemoryError, leaving nothing behind, when they are too many."""
