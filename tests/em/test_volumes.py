@@ -196,7 +196,7 @@ def test_the_plan_marches():
     np.testing.assert_array_equal(plan.search(7).views.rotations, plan.search(7).views.rotations)
     assert so3.angle_between(plan.search(7).views.rotations[0], plan.search(8).views.rotations[0]) > 1e-3
     assert [plan.reads_all(i) for i in (84, 85)] == [False, True]
-    assert (default_separation(32), default_separation(32, 20.0)) == (24, 15)
+    assert (default_separation(32), default_separation(32, 20.0)) == (24, 14)
     assert last_band(11) > last_band(16) > last_band(32) == 0.30
 
 
@@ -234,7 +234,24 @@ def test_a_start_has_the_energy_asked_for():
 
 
 @pytest.mark.parametrize(
-    "bad", [{"starts": 0}, {"initial": np.zeros((4, 4, 4))}, {"parts": 10**6}, {"symmetry": "X"}]
+    "bad",
+    [
+        {"starts": 0},
+        {"starts": 1.5},
+        {"initial": np.zeros((4, 4, 4))},
+        {"parts": 10**6},
+        {"symmetry": "X"},
+        {"noise": "spectrum"},
+        {"noise_std": "Auto"},
+        {"noise_std": 0.0},
+        {"diameter": -3.0},
+        {"diameter": 11.0},
+        {"min_separation": "auto"},
+        {"expected_count": -1},
+        {"seed": -1},
+        {"prior": "proteins-3d"},
+        {"callback": 3},
+    ],
 )
 def test_bad_arguments_are_refused(small, bad):
     with pytest.raises(ParameterError):
@@ -259,3 +276,30 @@ def test_a_run_with_symmetry_ends_symmetric():
     assert np.linalg.norm(gap) < 0.1 * np.linalg.norm(found.volume)
     assert found.history[-1].views < 0.7 * found.history[5].views
     assert found.expected_count == pytest.approx(60, rel=0.15)
+
+
+def test_a_start_expects_a_tenth_of_the_area(small):
+    """The number was once L times too large, so that starts were L times too weak and nothing was cooled."""
+    states = []
+    recover_volume(small, box_size=10, plan=SHORT, callback=states.append)
+    assert states[0].first_count == pytest.approx(0.1 * small.size / 10**2)
+    assert states[0].first_heat > 2.0
+
+
+def test_a_plan_takes_a_seed_and_refuses_what_it_would_overrule(small):
+    """Symmetry, iterations, views and band beside a plan were dropped in silence, and null runs with a plan shared its seed."""
+    seeds = [recover_volume(small, box_size=10, plan=SHORT, seed=seed).plan.seed for seed in (None, 8)]
+    assert seeds == [3, 8]
+    for beside in ({"symmetry": "C2"}, {"iterations": 7}, {"views": 50}, {"band": 0.2}):
+        with pytest.raises(ParameterError, match="in the plan"):
+            recover_volume(small, box_size=10, plan=SHORT, **beside)
+    with pytest.raises(ParameterError, match="a box of 10"):
+        recover_volume(small, box_size=12, plan=SHORT)
+
+
+def test_a_mask_is_heeded(small):
+    mask = np.zeros(small.shape, bool)
+    mask[0] = True
+    alone = recover_volume(small[:1], box_size=10, plan=SHORT, parts=1, expected_count=20)
+    masked = recover_volume(small, mask=mask, box_size=10, plan=SHORT, parts=1, expected_count=20)
+    assert masked.expected_count == pytest.approx(alone.expected_count, rel=0.02)

@@ -32,7 +32,7 @@ def check_arguments(
     callback: object,
 ) -> None:
     """Raise ParameterError for the first argument of a kind that it cannot have; arguments as in :func:`mtdcore.recover`."""
-    if not (rotations is None or isinstance(rotations, Views) or _whole(rotations)):
+    if not (rotations is None or isinstance(rotations, Views) or is_whole(rotations)):
         raise ParameterError(
             f"rotations must be a number of angles or views of the target; got {rotations!r}."
         )
@@ -62,10 +62,10 @@ def check_arguments(
             raise ParameterError(f'{name} must be a number, "auto" or None; got {value!r}.')
     if noise not in get_args(Noise):
         raise ParameterError(f'noise must be "auto", "white" or "spectrum"; got {noise!r}.')
-    if starts is not None and not (_whole(starts) and starts > 0):  # type: ignore[operator]
+    if starts is not None and not (is_whole(starts) and starts > 0):  # type: ignore[operator]
         raise ParameterError(f"starts must be a positive number; got {starts!r}.")
     for name, value in (("seed", seed), ("iterations", iterations)):
-        if not _whole(value) or value < 0:  # type: ignore[operator]
+        if not is_whole(value) or value < 0:  # type: ignore[operator]
             raise ParameterError(f"{name} must be a whole number of at least 0; got {value!r}.")
     if not (isinstance(tolerance, Real) and float(tolerance) >= 0.0):
         raise ParameterError(f"tolerance must be a number of at least 0; got {tolerance!r}.")
@@ -143,5 +143,6 @@ def check_amplitude_std(amplitude_std: object, likelihood: object) -> None:
         )
 
 
-def _whole(value: Any) -> bool:
+def is_whole(value: Any) -> bool:
+    """Whether it is a whole number; True and False are none."""
     return isinstance(value, Integral) and not isinstance(value, bool)

@@ -67,9 +67,8 @@ def length(image: np.ndarray) -> int:
 def closest_separation(images: np.ndarray) -> int:
     """Smallest distance along rows or columns, whichever is larger, of two copies that touch but do not overlap.
 
-    Discs of diameter D that touch diagonally differ by D / sqrt(2) in row and in column. The window model sums the
-    log-likelihood ratios of copies, which is right as long as they do not overlap: nothing closer is a pair. In a box that is no
-    square it is the length of what the copies show, along the longer side.
+    The window model sums the log-likelihood ratios of copies, which is right as long as they do not overlap: nothing closer is a pair. In
+    a box that is no square it is the length of what the copies show, along the longer side.
 
     Args:
         images: (L, L) or (h, w), or a stack of them for several classes, whose smallest decides.
@@ -77,7 +76,12 @@ def closest_separation(images: np.ndarray) -> int:
     stack = np.reshape(images, (-1, *images.shape[-2:]))
     if stack.shape[-1] != stack.shape[-2]:
         return min(length(image) for image in stack)
-    return max(1, math.floor(min(diameter(image) for image in stack) / math.sqrt(2.0)))
+    return touching(min(diameter(image) for image in stack))
+
+
+def touching(diameter: float) -> int:
+    """Pixels by which discs or balls that touch diagonally differ in row and in column, ``diameter / sqrt 2``; at least 1."""
+    return max(1, math.floor(diameter / math.sqrt(2.0)))
 
 
 def spaced(likelihood: Likelihood, target: np.ndarray) -> Likelihood:

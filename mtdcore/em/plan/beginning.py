@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal, TypeAlias
@@ -29,6 +28,7 @@ from ...model.views import Classes, Views
 from ...mstep.noise import Noise, heard_noise
 from ...mstep.support import soft_disc
 from ...mstep.updates import Update
+from ..gauge.extent import touching
 from ..gauge.scale import in_units
 from ..state import EMState
 from ..temperature import SAMPLE_NATS, START_NATS, Temperature
@@ -134,8 +134,7 @@ def begin_likelihood(
             f'likelihood must be "window", "patch" or a likelihood object; got {likelihood!r}.'
         )
     if diameter is not None and (min_separation is None or min_separation == "auto"):
-        # discs that touch diagonally differ by so much in row and in column
-        min_separation = max(1, math.floor(diameter / math.sqrt(2.0)))
+        min_separation = touching(diameter)
     if isinstance(min_separation, str):
         # half the box at first; the extent of the target decides later
         min_separation = (max(views.box_shape) + 1) // 2 if min_separation == "auto" else min_separation

@@ -11,6 +11,10 @@ from ...errors import ParameterError
 from ...estep.volumes.templates import Search
 from ...model.volumes import so3
 from ...model.volumes.projections import Projections
+from ..gauge.extent import touching
+
+#: Least number of shells at first: one alone shows where a copy is, but nothing of how it lies.
+_SHELLS = 2
 
 #: Band at the end, cycles per voxel, by box: small boxes hold objects whose detail is nearer to the voxel.
 _BOXES, _BANDS = (11, 16, 24), (0.42, 0.35, 0.30)
@@ -70,6 +74,26 @@ class VolumePlan:
                 f"{self.first_views}, {self.last_views} and {self.coarse_views} coarse ones."
             )
 
+    @classmethod
+    def of(
+        cls,
+        box_size: int,
+        symmetry: str = "C1",
+        iterations: int = 120,
+        views: int = 1200,
+        band: float | None = None,
+    ) -> VolumePlan:
+        """The plan of a box, with so many views and this frequency limit in the end; None: what suits the box."""
+        return cls(
+            box_size,
+            symmetry,
+            iterations,
+            first_band=max(cls.first_band, _SHELLS / box_size),
+            last_band=last_band(box_size) if band is None else band,
+            first_views=min(cls.first_views, views),
+            last_views=views,
+        )
+
     def progress(self, iteration: int) -> float:
         """0 at first, 1 once band and views are those of the end."""
         return min(1.0, iteration / max(1.0, self.marching * self.iterations))
@@ -78,7 +102,7 @@ class VolumePlan:
         """Frequency limit of an iteration, a whole number of shells."""
         first = min(self.first_band, self.last_band)
         wanted = first + (self.last_band - first) * self.progress(iteration)
-        return max(1, round(wanted * self.box_size)) / self.box_size
+        return min(0.5, max(1, round(wanted * self.box_size)) / self.box_size)
 
     def symmetry_at(self, iteration: int) -> str:
         """C1 until the symmetry is imposed."""
@@ -88,12 +112,11 @@ class VolumePlan:
         """The views of an iteration, turned at random; with symmetry, those of the asymmetric unit."""
         symmetry = self.symmetry_at(iteration)
         views = round(self.first_views * (self.last_views / self.first_views) ** self.progress(iteration))
-        band = min(0.5, self.band(iteration))
-        coarse = self.coarse_views
+        band, coarse = self.band(iteration), self.coarse_views
         if symmetry != "C1":
             order = len(so3.group(symmetry))
             views, coarse = max(1, views // order), max(40, coarse // order)
-        seed = int(np.random.SeedSequence([self.seed, iteration]).generate_state(1)[0])
+        seed = self.drawn(iteration)
         every = Projections(self.box_size, views, symmetry, band).turned(seed)
         if views <= 2 * coarse:
             return Search(every)
@@ -105,6 +128,14 @@ class VolumePlan:
         if start <= 1.0 or iteration >= span:
             return 1.0
         return float(start ** (1.0 - iteration / span))
+
+    def drawn(self, iteration: int) -> int:
+        """Seed of what an iteration draws at random."""
+        return int(np.random.SeedSequence([self.seed, iteration]).generate_state(1)[0])
+
+    def early(self, iteration: int) -> bool:
+        """Whether it is of the first half, in which a start that fits badly may still come right."""
+        return 2 * iteration < self.iterations
 
     @property
     def cooled(self) -> int:
@@ -122,5 +153,5 @@ def last_band(box_size: int) -> float:
 
 
 def default_separation(box_size: int, diameter: float | None = None) -> int:
-    """Least distance of two corners in pixels: copies that touch are diameter / sqrt 2 apart along an axis, three quarters of a box."""
-    return max(1, round(0.75 * box_size) if diameter is None else math.ceil(diameter / math.sqrt(2.0)))
+    """Least distance of two corners in pixels: that of copies which touch, or three quarters of a box."""
+    return max(1, round(0.75 * box_size)) if diameter is None else touching(diameter)

@@ -3,17 +3,121 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import Executor
+from dataclasses import dataclass
 
 import numpy as np
 
+from ...data import Measurement
+from ...data.noise import default_expected_count, excess_energy
+from ...errors import ParameterError
+from ...estep.backends import Backend
+from ...model.filters.optics import Micrographs
+from ...model.priors import Prior
 from ...model.volumes.grids import ball, low_passed, radii
 from ...model.volumes.projections import Projections
+from ..online.batches import OnlineEM
+from .iteration import Iteration
+from .noise import Heard
+from .plan import VolumePlan
+from .state import VolumeCandidate, VolumeState
 
 #: Standard deviation of the blob in boxes, and of the logarithm of its roughness.
 _WIDTH, _ROUGH = 0.17, 0.7
 
 #: Views over which the energy of a start is averaged.
 _VIEWS = 60
+
+#: Least energy of the copies, as a share of the noise's, that a start assumes.
+_LEAST_EXCESS = 1e-3
+
+#: Least noise level, of that which neighbouring pixels tell: where windows overlap, what copies explain counts twice, and less than
+#: nothing may be left.
+_QUIETEST = 0.5
+
+
+@dataclass(frozen=True)
+class VolumeStart:
+    """What a run starts from, whatever noise is heard.
+
+    Attributes:
+        source: the measurement.
+        plan: what each iteration does.
+        online: the parts that iterations read.
+        separation: smallest distance of two corners, pixels.
+        micrographs: what tells them apart; None: nothing.
+        diameter: of the particle in voxels; None: that of the box.
+        prior: learned prior on the device of the backend; None: none.
+        noise_std: of a pixel; None: what is heard, updated by every M-step.
+        expected_count: copies; None: as many as cover a tenth of the measurement.
+        initial: (L, L, L) or (S, L, L, L) volumes at the scale of the measurement; None: rough blobs.
+        starts: number of these.
+        backend: of the E-step.
+        executor: that runs parts of an E-step elsewhere; None: none.
+    """
+
+    source: Measurement
+    plan: VolumePlan
+    online: OnlineEM
+    separation: int
+    micrographs: Micrographs | None
+    diameter: float | None
+    prior: Prior | None
+    noise_std: float | None
+    expected_count: float | None
+    initial: np.ndarray | None
+    starts: int
+    backend: Backend
+    executor: Executor | None
+
+    def iteration(self, heard: Heard) -> Iteration:
+        """The iterations of a run in this noise."""
+        learned = self.noise_std is None
+        return Iteration(
+            heard.through(self.source),
+            self.plan,
+            self.online,
+            self.separation,
+            self.micrographs,
+            self.diameter,
+            self.prior,
+            learned,
+            _QUIETEST * heard.noise_std if learned else 0.0,
+            heard,
+            self.backend,
+            self.executor,
+        )
+
+    def state(self, step: Iteration) -> VolumeState:
+        """Starts in the data's units: the excess energy of the measurement over noise, shared among the expected copies.
+
+        Raises:
+            ParameterError: a start that is given is no finite cube of the box.
+        """
+        plan, heard, shape = self.plan, step.heard, self.source.shape
+        sigma = heard.noise_std if self.noise_std is None else self.noise_std
+        count = self.expected_count or default_expected_count(shape, plan.box_size**2)
+        noise = math.prod(shape) * sigma**2
+        excess = excess_energy(step.source, sigma * math.sqrt(heard.share))
+        energy = max(excess, _LEAST_EXCESS * noise) / count
+        volumes = self._blobs(energy) if self.initial is None else self._given(self.initial, heard)
+        heat = max(1.0, energy / (plan.nats * sigma**2))
+        return VolumeState(tuple(VolumeCandidate(v, sigma, count) for v in volumes), count, heat)
+
+    def _blobs(self, energy: float) -> list[np.ndarray]:
+        plan = self.plan
+        return [
+            rough_blob(plan.box_size, plan.first_band, energy, np.random.default_rng([plan.seed, i]))
+            for i in range(self.starts)
+        ]
+
+    def _given(self, initial: np.ndarray, heard: Heard) -> list[np.ndarray]:
+        side = self.plan.box_size
+        if initial.ndim not in (3, 4) or initial.shape[-3:] != (side,) * 3 or not np.isfinite(initial).all():
+            raise ParameterError(
+                f"a start should be a finite cube of {side} voxels a side; got an array of shape {initial.shape}."
+            )
+        return [heard.seen(v, self.plan.last_band) for v in initial.reshape(-1, side, side, side)]
 
 
 def rough_blob(box_size: int, band: float, energy: float, rng: np.random.Generator) -> np.ndarray:

@@ -1,0 +1,195 @@
+"""One iteration: E-step on a part, M-step that knows how little a part tells, numbers, frame."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ...data import Measurement
+from ...data.derived import without_offset
+from ...estep.backends import Backend
+from ...estep.volumes.expectation import volume_cut, volume_e_step, with_views
+from ...estep.volumes.residual import left_over
+from ...estep.volumes.statistics import VolumeStatistics
+from ...estep.volumes.templates import Search
+from ...model.filters.optics import Micrographs
+from ...model.likelihood import WindowLikelihood
+from ...model.priors import Prior
+from ...model.volumes.grids import ball, moved, shifted
+from ...model.volumes.projections import Projections
+from ...mstep.envelope import EnvelopePrior
+from ...mstep.volumes import VolumeUpdate
+from ..online.batches import OnlineEM
+from .gauge import find_axes, off_centre
+from .noise import Heard, Picture
+from .plan import VolumePlan
+from .state import VolumeCandidate, VolumeRecord, VolumeState
+
+#: Tiles in which the noise is listened to.
+_HEARD = 16
+
+#: Share of the iterations in which the offset is held at the median: while no copies are found it would take their mean for its own.
+_HELD = 0.25
+
+#: Every so many iterations the volume is centred.
+_CENTRED = 3
+
+
+def window_model(
+    box_size: int, sigma: float, count: float, separation: int, micrographs: Micrographs | None = None
+) -> WindowLikelihood:
+    """The window model of a box, before its views are known."""
+    return WindowLikelihood(Projections(box_size, 1), sigma, count, separation, micrographs=micrographs)
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """What every iteration of a run has in common; called, it makes one.
+
+    Attributes:
+        source: the measurement as the run reads it.
+        plan: what each iteration does.
+        online: the parts that iterations read.
+        separation: smallest distance of two corners, pixels.
+        micrographs: what tells them apart; None: nothing.
+        diameter: of the particle in voxels; None: that of the box.
+        prior: learned prior; None: none.
+        learn_noise: whether an M-step updates the noise level.
+        quietest: least noise level.
+        heard: offset and filter of the noise.
+        backend: of the E-step.
+        executor: that runs parts of an E-step elsewhere; None: none.
+    """
+
+    source: Measurement
+    plan: VolumePlan
+    online: OnlineEM
+    separation: int
+    micrographs: Micrographs | None
+    diameter: float | None
+    prior: Prior | None
+    learn_noise: bool
+    quietest: float
+    heard: Heard
+    backend: Backend
+    executor: Executor | None
+
+    def __call__(self, state: VolumeState) -> VolumeState:
+        """The state after one more iteration of every candidate; half way only the best goes on."""
+        iteration, candidates = state.iteration, state.candidates
+        if len(candidates) > 1 and iteration >= round(self.plan.race * self.plan.iterations):
+            candidates = (max(candidates, key=lambda c: self._judged(c, iteration)),)
+        moved_on, records = zip(*(self._advance(c, state) for c in candidates), strict=True)
+        best = max(range(len(moved_on)), key=lambda i: moved_on[i].evidence)
+        return state.advanced(moved_on, records[best])
+
+    def statistics(
+        self, source: Measurement, candidate: VolumeCandidate, search: Search, heat: float
+    ) -> VolumeStatistics:
+        """E-step at a candidate, over the measurement or a part of it."""
+        sigma = candidate.noise_std * math.sqrt(heat)
+        model = with_views(self._model(sigma, candidate), search.views)
+        source = without_offset(source, candidate.offset)
+        return volume_e_step(source, candidate.volume, model, search, self.backend, self.executor)
+
+    def left_over(self, candidate: VolumeCandidate, iteration: int) -> Iterator[Picture]:
+        """What the copies of a candidate leave of some of the measurement."""
+        search, model = self.plan.search(iteration), self._model(candidate.noise_std, candidate)
+        level = without_offset(self.source, candidate.offset)
+        return left_over(level, candidate.volume, model, search, _HEARD, self.backend)
+
+    def _model(self, sigma: float, candidate: VolumeCandidate) -> WindowLikelihood:
+        count = candidate.expected_count
+        return window_model(self.plan.box_size, sigma, count, self.separation, self.micrographs)
+
+    def _judged(self, candidate: VolumeCandidate, iteration: int) -> float:
+        """Evidence over the whole measurement, for the race."""
+        return self.statistics(self.source, candidate, self.plan.search(iteration), 1.0).log_likelihood
+
+    def _advance(
+        self, candidate: VolumeCandidate, state: VolumeState
+    ) -> tuple[VolumeCandidate, VolumeRecord]:
+        began, iteration, plan = time.perf_counter(), state.iteration, self.plan
+        if iteration > 0 and plan.symmetry_at(iteration) != plan.symmetry_at(iteration - 1):
+            candidate = self._on_axes(candidate)
+        search, heat = plan.search(iteration), plan.heat(iteration, state.first_heat)
+        whole = plan.reads_all(iteration)
+        part = self.source if whole else self.online.batch(self.source, iteration, plan.iterations)
+        found = self.statistics(part, candidate, search, heat)
+        sites = volume_cut(self._model(1.0, candidate)).sites(self.source.shape)
+        share = found.sites / sites
+        copies = found.expected_count / share
+        volume, spectrum = self._updated(candidate, found, copies, iteration, heat)
+        noise_std, offset = self._levels(candidate, found, volume, iteration)
+        if iteration % _CENTRED == _CENTRED - 1:
+            volume = self._centred(volume)
+        least = 0.5 * state.first_count if plan.early(iteration) else 1.0
+        evidence = found.log_likelihood / share
+        advanced = VolumeCandidate(volume, noise_std, max(copies, least), evidence, spectrum, offset)
+        record = VolumeRecord(
+            iteration=iteration + 1,
+            band=search.views.band,
+            views=search.views.count,
+            temperature=heat,
+            evidence=evidence,
+            expected_count=copies,
+            noise_std=noise_std,
+            share=share,
+            local=found.local / max(found.sites, 1.0),
+            seconds=time.perf_counter() - began,
+        )
+        return advanced, record
+
+    def _updated(
+        self, candidate: VolumeCandidate, found: VolumeStatistics, copies: float, iteration: int, heat: float
+    ) -> tuple[np.ndarray, EnvelopePrior | None]:
+        """The M-step of the volume, and the prior that it estimated."""
+        plan = self.plan
+        if copies < 1.0:  # so few say nothing of the volume, but that it may be too strong for the data
+            weaker = 0.5 if plan.early(iteration) else 1.0
+            return weaker * candidate.volume, candidate.spectrum
+        # The statistics are those of the part: the prior weighs what so few copies tell, and no earlier part holds the volume back.
+        return VolumeUpdate(seed=plan.drawn(iteration))(
+            candidate.volume,
+            found.right,
+            found.normal,
+            candidate.noise_std * math.sqrt(heat),
+            plan.band(iteration),
+            candidate.spectrum,
+            self.prior,
+            self.diameter,
+        )
+
+    def _levels(
+        self, candidate: VolumeCandidate, found: VolumeStatistics, volume: np.ndarray, iteration: int
+    ) -> tuple[float, float]:
+        """The M-step of the noise level and of the offset."""
+        noise_std, offset = candidate.noise_std, candidate.offset
+        if not found.pixels > 0:
+            return noise_std, offset
+        if self.learn_noise:
+            left = max(found.residual_energy(volume) / (found.pixels * self.heard.share), 0.0)
+            noise_std = max(math.sqrt(left), self.quietest)
+        if iteration >= _HELD * self.plan.iterations:
+            # every view has the sum of the volume
+            offset += (found.total - found.bright * float(volume.sum())) / found.pixels
+        return noise_std, offset
+
+    def _centred(self, volume: np.ndarray) -> np.ndarray:
+        """The volume with its centre of mass in the middle."""
+        support = ball(self.plan.box_size, self.diameter)
+        shift = off_centre(volume, support)
+        return volume if shift is None else shifted(volume, shift) * support
+
+    def _on_axes(self, candidate: VolumeCandidate) -> VolumeCandidate:
+        """The candidate with its axes on those of the group, and its volume made symmetric."""
+        symmetry = self.plan.symmetry
+        rotation, _ = find_axes(candidate.volume, symmetry)
+        turned = moved(candidate.volume, rotation)
+        views = self.plan.search(self.plan.iterations).views
+        return replace(candidate, volume=views.symmetrised(turned) * ball(len(turned)))
