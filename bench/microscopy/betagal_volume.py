@@ -23,13 +23,13 @@ from scipy.ndimage import gaussian_filter, uniform_filter
 
 from mtdcore.em.volumes.plan import VolumePlan
 from mtdcore.em.volumes.recover import recover_volume
-from mtdcore.model.volumes.grids import ball, filtered, low_passed, moved, shell_mean
+from mtdcore.model.volumes.grids import ball, filtered, low_passed
 from mtdcore.model.volumes.maps import read_map, write_map
 from mtdcore.results.volumes import (
     align_volumes,
     cosine,
     fourier_shell_correlation,
-    mirror_volume,
+    matched_to,
     shape_correlation,
 )
 
@@ -87,13 +87,6 @@ def reference(data: np.lib.npyio.NpzFile) -> np.ndarray:
     return np.fft.fftshift(np.fft.ifftn(small).real) * ball(BOX)
 
 
-def even(volume: np.ndarray) -> np.ndarray:
-    """The shells that the run saw, each of the same power, without the mean."""
-    power = shell_mean(np.abs(np.fft.rfftn(volume)) ** 2, BOX)
-    seen = (np.arange(len(power)) > 0) & (np.arange(len(power)) <= 7)
-    return filtered(volume, np.where(seen, 1.0 / np.sqrt(np.maximum(power, 1e-12 * power.max())), 0.0))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
@@ -142,10 +135,9 @@ def main() -> None:
     amplitude = np.mean([white for _, white in both], axis=0)
     shell = np.arange(29) / BOX
     undone = np.interp(shell * 64, np.arange(len(amplitude)), 1.0 / amplitude)
-    placed, wanted, mirrored = compared(found.volume, data)
-    plain = low_passed(filtered(placed, undone), BAND)
-    inside = placed * ball(BOX)
-    curve = fourier_shell_correlation(inside, wanted).correlation
+    placed, wanted, scores = compared(found.volume, data)
+    plain = filtered(found.volume, undone)
+    _, _, unfiltered = compared(plain, data)
     print(
         json.dumps(
             {
@@ -154,12 +146,9 @@ def main() -> None:
                 "copies": round(found.expected_count),
                 "evidence": round(found.evidence),
                 "cpu_seconds": round(seconds),
-                "correlation": round(cosine(inside, wanted), 3),
-                "shape": round(shape_correlation(inside, wanted), 3),
-                "shape_unfiltered": round(shape_correlation(plain, wanted, DIAMETER), 3),
-                "mirrored": mirrored,
-                "fsc": [round(float(c), 2) for c in curve[:10]],
+                "shape_unfiltered": unfiltered["shape"],
             }
+            | scores
         )
     )
     if options.output is not None:
@@ -170,35 +159,39 @@ def main() -> None:
         draw(placed, wanted, options.output / "sections.png")
 
 
-def compared(volume: np.ndarray, data: np.lib.npyio.NpzFile) -> tuple[np.ndarray, np.ndarray, bool]:
-    """A map on the known one, that one as far as a run sees, and whether it is the other hand."""
+def compared(
+    volume: np.ndarray, data: np.lib.npyio.NpzFile
+) -> tuple[np.ndarray, np.ndarray, dict[str, object]]:
+    """A map on the known one, that one as far as a run sees, and scores.
+
+    The pictures had been denoised: how strong a shell is tells of that, not of the particle. So the map has the power of the known one in
+    each shell before it is turned (*matched*); shells as strong as they came are scored beside it.
+    """
     # Only now the known structure.
     wanted = low_passed(reference(data), BAND)
-    # Aligned with equal shells: left as they are, the first two decide, where any elongated blob fits.
-    aligned = align_volumes(even(volume), even(wanted))
-    hand = mirror_volume(volume) if aligned.mirrored else volume
-    return moved(hand, aligned.rotation, aligned.shift), wanted, aligned.mirrored
+    seen = low_passed(volume, BAND)
+    aligned = align_volumes(matched_to(seen, wanted), wanted)
+    placed = aligned.volume
+    curve = fourier_shell_correlation(placed * ball(BOX), wanted)
+    scores = {
+        "correlation": round(cosine(placed * ball(BOX), wanted), 3),
+        "shape_matched": round(shape_correlation(placed, wanted, DIAMETER), 3),
+        "shape": round(shape_correlation(aligned.applied(seen), wanted, DIAMETER), 3),
+        "mirrored": aligned.mirrored,
+        "fsc": [round(float(c), 2) for c in curve.correlation[:9]],
+        "angstrom_at_half": round(VOXEL * curve.resolution(0.5), 1),
+    }
+    return placed, wanted, scores
 
 
 def score_run(data: np.lib.npyio.NpzFile, run: Path, output: Path | None) -> None:
     """Print the scores of the map of a run of the command line, in which the filter of the noise is undone already."""
-    volume, _ = read_map(run / "volume.mrc")
-    placed, wanted, mirrored = compared(volume, data)
-    plain = low_passed(placed, BAND)
-    curve = fourier_shell_correlation(plain * ball(BOX), wanted).correlation
+    placed, wanted, scores = compared(read_map(run / "volume.mrc")[0], data)
     result = json.loads((run / "run.json").read_text())["result"]
-    scores = {
-        "copies": round(result["copies"]),
-        "evidence": round(result["evidence"]),
-        "correlation": round(cosine(plain * ball(BOX), wanted), 3),
-        "shape": round(shape_correlation(plain, wanted, DIAMETER), 3),
-        "mirrored": mirrored,
-        "fsc": [round(float(c), 2) for c in curve[:10]],
-    }
-    print(json.dumps(scores))
+    print(json.dumps({"copies": round(result["copies"]), "evidence": round(result["evidence"])} | scores))
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
-        draw(plain, wanted, output / "sections.png")
+        draw(placed, wanted, output / "sections.png")
 
 
 def draw(recovered: np.ndarray, known: np.ndarray, path: Path) -> None:

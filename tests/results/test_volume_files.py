@@ -1,19 +1,24 @@
 """Maps on disk, copies with RELION's angles, gold-standard halves."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from mtdcore.data import open_measurement
 from mtdcore.data.micrographs.star import read_star
+from mtdcore.em.volumes.noise import Heard
 from mtdcore.em.volumes.plan import VolumePlan
 from mtdcore.em.volumes.recover import recover_volume
 from mtdcore.errors import InputError, ParameterError, StorageError
 from mtdcore.estep.volumes.templates import Search
+from mtdcore.model.filters.whitening import Whitening
 from mtdcore.model.likelihood import WindowLikelihood
 from mtdcore.model.volumes import so3
-from mtdcore.model.volumes.grids import ball
+from mtdcore.model.volumes.grids import ball, filtered
 from mtdcore.model.volumes.maps import read_map, write_map
 from mtdcore.model.volumes.projections import Projections
+from mtdcore.results.volumes import fourier_shell_correlation
 from mtdcore.results.volumes.copies import find_copies
 from mtdcore.results.volumes.halves import volume_halves
 from mtdcore.synthetic.placement import random_corners
@@ -118,3 +123,26 @@ def test_halves_agree_where_there_is_signal(specimen):
     assert halves.whole.correlation[0] > 0.9
     assert halves.whole.correlation[0] > halves.whole.correlation[-1]
     assert np.abs(halves.first - halves.second).max() > 0
+
+
+def test_halves_are_compared_as_the_filtered_measurement_shows_them(monkeypatch):
+    """Without the filter, what the first shells shared was carried by the edge of the ball into shells in which nothing agreed."""
+    rng = np.random.default_rng(6)
+    gains = np.where(np.arange(11) <= 2, 1.0, 0.0)
+    common, own = rng.standard_normal((SIDE,) * 3), rng.standard_normal((2, SIDE, SIDE, SIDE))
+    seen = [(filtered(common, gains) + filtered(one, 1.0 - gains)) * ball(SIDE) for one in own]
+    frequency = np.hypot(np.fft.fftfreq(24)[:, None], np.fft.rfftfreq(24))
+    heard = Heard(0.0, 1.0, Whitening(np.maximum(10.0 ** (-12.0 * frequency), 1e-4)))
+
+    plan = VolumePlan(SIDE, iterations=10, last_band=0.5)
+    run = SimpleNamespace(
+        plan=plan, heard=heard, volume=seen[0], noise_std=1.0, expected_count=1.0, micrographs=None
+    )
+    found = iter(SimpleNamespace(seen=one, volume=heard.unfiltered(one, 0.5)) for one in seen)
+    monkeypatch.setattr("mtdcore.results.volumes.halves.recover_volume", lambda *_, **__: next(found))
+    halves = volume_halves(open_measurement(rng.standard_normal((2, 40, 40))), run)
+    support = ball(SIDE)
+    leaked = fourier_shell_correlation(halves.first * support, halves.second * support)
+    np.testing.assert_allclose(halves.first, heard.unfiltered(seen[0], 0.5))
+    assert np.abs(halves.whole.correlation[-1]) < 0.3
+    assert leaked.correlation[-1] > 0.7

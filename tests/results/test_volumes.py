@@ -6,13 +6,14 @@ from scipy.spatial.transform import Rotation
 
 from mtdcore.errors import ParameterError
 from mtdcore.model.volumes import so3
-from mtdcore.model.volumes.grids import moved, shifted
+from mtdcore.model.volumes.grids import ball, filtered, moved, shell_mean, shifted
 from mtdcore.model.volumes.projections import Projections
 from mtdcore.results.volumes import (
     align_volumes,
     aspherical,
     cosine,
     fourier_shell_correlation,
+    matched_to,
     mirror_volume,
     orientation_information,
     shape_correlation,
@@ -63,6 +64,24 @@ def test_shape_ignores_what_every_blob_shares():
     assert shape_correlation(aligned.volume, b) < aligned.correlation - 0.1
     assert shape_correlation(b, b) == pytest.approx(1.0)
     assert cosine(aspherical(b), b - aspherical(b)) == pytest.approx(0.0, abs=0.05)
+
+
+def test_a_volume_of_steep_shells_is_matched_before_it_is_turned():
+    """The map of denoised micrographs was scored .33 in a shell that it had at .87: interpolation had filled it from stronger shells."""
+    side, rng = 16, np.random.default_rng(4)
+    truth = Gaussians.of(rng.uniform(-4.0, 4.0, (12, 3)), 0.9).volume(side) * ball(side)
+    rotation = so3.random_rotations(1, rng)[0]
+    steep = filtered(moved(truth, rotation, order=5), 0.1 ** np.arange(15.0))
+    matched = matched_to(steep, truth)
+    power, wanted = (shell_mean(np.abs(np.fft.rfftn(v)) ** 2, side) for v in (matched, truth))
+    np.testing.assert_allclose(power[:5], wanted[:5], rtol=1e-6)
+    assert np.all(power[5:] < 1e-6 * wanted[0])  # rounding is not blown up
+    aligned = align_volumes(matched, truth)
+    before = fourier_shell_correlation(aligned.volume, truth).correlation[:4]
+    after = fourier_shell_correlation(aligned.applied(steep), truth).correlation[:4]
+    assert before.min() > 0.9
+    assert after.min() < 0.6
+    np.testing.assert_allclose(aligned.applied(matched), aligned.volume)
 
 
 def test_shell_correlation_falls_with_noise():

@@ -18,7 +18,8 @@ from ..terminal.options import PATH, option, run_argument
 @json_option
 def command(run_dir: Path, truth: Path | None, as_json: bool) -> None:
     """Compare the volume in RUN_DIR with the truth, after alignment over rotation, shift and hand: correlation, shape (the
-    correlation without spherical means, which any two particles share), shell correlation.
+    correlation without spherical means, which any two particles share) of the volume as it is and with the power of the truth in each
+    shell, shell correlation.
     """
     emit(compare(run_dir, truth), as_json)
 
@@ -37,7 +38,13 @@ def compare(run_dir: Path, truth: Path | None) -> dict[str, Any]:
 
     from mtdcore.errors import InputError
     from mtdcore.model.volumes.maps import read_map
-    from mtdcore.results.volumes import align_volumes, fourier_shell_correlation, shape_correlation
+    from mtdcore.results.volumes import (
+        align_volumes,
+        cosine,
+        fourier_shell_correlation,
+        matched_to,
+        shape_correlation,
+    )
     from mtdcore.synthetic.particles import open_volume_truth
 
     try:
@@ -53,11 +60,12 @@ def compare(run_dir: Path, truth: Path | None) -> dict[str, Any]:
         raise InputError(
             f"the truth should have the box of the run, {volume.shape}; it has {wanted.shape}: resample it first."
         )
-    aligned = align_volumes(volume, wanted)
-    curve = fourier_shell_correlation(aligned.volume, wanted)
+    aligned = align_volumes(matched_to(volume, wanted), wanted)
+    placed, curve = aligned.applied(volume), fourier_shell_correlation(aligned.volume, wanted)
     result: dict[str, Any] = {
-        "correlation": aligned.correlation,
-        "shape": shape_correlation(aligned.volume, wanted),
+        "correlation": cosine(placed, wanted),
+        "shape": shape_correlation(placed, wanted),
+        "shape_matched": shape_correlation(aligned.volume, wanted),
         "mirrored": aligned.mirrored,
         "resolution_pixels": curve.resolution(0.5),
         "shell_correlation": [round(float(c), 4) for c in curve.correlation],

@@ -17,12 +17,15 @@ from scipy.spatial.transform import Rotation
 
 from ...errors import ParameterError
 from ...model.volumes import so3
-from ...model.volumes.grids import ball, moved, shell_mean, spherical_mean
+from ...model.volumes.grids import ball, filtered, moved, shell_mean, spherical_mean
 from ...model.volumes.projections import Projections
 from ..metrics import RingCorrelation
 
 #: Coarse candidates that are refined, and evaluations of each: first coarsely interpolated, then well.
 _CANDIDATES, _EVALUATIONS = 3, 200
+
+#: Share of the largest power of a shell that rounding makes.
+_NOTHING = 1e-12
 
 #: Edges of the first simplex: radians, voxels. A tenth of the spacing of 1000 rotations and half a voxel of half the grid.
 _TURN, _STEP = 0.2, 0.8
@@ -45,6 +48,10 @@ class VolumeAlignment:
     shift: tuple[float, float, float]
     mirrored: bool
     correlation: float
+
+    def applied(self, volume: np.ndarray) -> np.ndarray:
+        """(L, L, L) another volume in the frame of the aligned one, brought to the reference the same way."""
+        return moved(mirror_volume(volume) if self.mirrored else volume, self.rotation, self.shift)
 
 
 def align_volumes(
@@ -76,6 +83,28 @@ def align_volumes(
     brought = moved(mirror_volume(volume) if mirrored else volume, rotation, shift)
     x, y, z = shift
     return VolumeAlignment(brought, rotation, (x, y, z), mirrored, cosine(brought * support, wanted))
+
+
+def matched_to(volume: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """The volume with the power of each shell that of a reference, where it has any: what differs then is not how sharp it is.
+
+    Micrographs that were smoothed or denoised give volumes whose shells fall by orders of magnitude. Turn and mask such a volume
+    after this, not before: interpolation and edges carry a thousandth of a strong shell into the next ones, where it drowns them.
+
+    Args:
+        volume: (L, L, L) real.
+        reference: (L, L, L) real.
+
+    Returns:
+        (L, L, L) float64.
+
+    Raises:
+        ParameterError: shapes that differ or are no cubes.
+    """
+    volume, reference = _pair(volume, reference)
+    power, wanted = (shell_mean(np.abs(scipy.fft.rfftn(v)) ** 2, len(volume)) for v in (volume, reference))
+    seen = power > _NOTHING * power.max()
+    return filtered(volume, np.sqrt(np.divide(wanted, power, out=np.zeros_like(power), where=seen)))
 
 
 def shape_correlation(volume: np.ndarray, reference: np.ndarray, diameter: float | None = None) -> float:

@@ -22,8 +22,11 @@ _SHARE = 0.4
 class VolumeHalves:
     """Volumes of two halves in one frame, and how they agree.
 
+    They are compared as the filtered measurement shows them: where the noise is not white, the volumes that are without the filter may
+    fall by orders of magnitude from shell to shell, and the edge of a ball carries what they share into all shells.
+
     Attributes:
-        first: (L, L, L) float64.
+        first: (L, L, L) float64, without the filter.
         second: (L, L, L) float64, aligned to the first.
         whole: their shell correlation; 0.143 is the usual threshold (Rosenthal and Henderson 2003).
         aspherical: that of what is not spherically symmetric, which no two particles share for free.
@@ -61,14 +64,12 @@ def volume_halves(measurement: Measurement, recovery: VolumeRecovery, **options:
             initial=start,
             plan=short,
             **options,
-        ).volume
+        ).seen
         for half in measurement.split(2)
     ]
-    aligned = align_volumes(found[1], found[0], hands="same").volume
-    support = ball(plan.box_size)
+    both = found[0], align_volumes(found[1], found[0], hands="same").volume
+    unfiltered = [recovery.heard.unfiltered(half, plan.last_band) for half in both]
+    masked = [half * ball(plan.box_size) for half in both]
     return VolumeHalves(
-        found[0],
-        aligned,
-        fourier_shell_correlation(found[0] * support, aligned * support),
-        fourier_shell_correlation(found[0] * support, aligned * support, "aspherical"),
+        *unfiltered, fourier_shell_correlation(*masked), fourier_shell_correlation(*masked, part="aspherical")
     )
