@@ -68,8 +68,8 @@ def volume_halves(measurement: Measurement, recovery: VolumeRecovery, **options:
         for half in measurement.split(2)
     ]
     both = found[0], align_volumes(found[1], found[0], hands="same").volume
-    unfiltered = [recovery.heard.unfiltered(half, plan.last_band) for half in both]
-    masked = [half * ball(plan.box_size) for half in both]
+    first, second = (recovery.heard.unfiltered(half, plan.last_band) for half in both)
+    a, b = (half * ball(plan.box_size) for half in both)
     return VolumeHalves(
-        *unfiltered, fourier_shell_correlation(*masked), fourier_shell_correlation(*masked, part="aspherical")
+        first, second, fourier_shell_correlation(a, b), fourier_shell_correlation(a, b, "aspherical")
     )
