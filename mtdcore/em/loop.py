@@ -200,60 +200,30 @@ class Iteration:
     def _advance(
         self, candidate: Candidate, state: EMState, gauge: Gauge | None, began: float
     ) -> tuple[Candidate, IterationRecord]:
-        iteration, heat = state.iteration, state.schedule.at(state.iteration)
+        plan, iteration, heat = self.plan, state.iteration, state.schedule.at(state.iteration)
         likelihood, target = candidate.likelihood, candidate.target
         tempered = likelihood.with_noise_std(likelihood.noise_std * math.sqrt(heat))
-        batch = self.plan.online.batch(self.source, iteration, self.plan.iterations)
+        batch = plan.online.batch(self.source, iteration, plan.iterations)
         found = self.statistics(batch, target, tempered)
         passes = share = found.sites / likelihood.geometry.sites(self.source.shape)
-        earlier = candidate.running and candidate.running.moved(self.plan.backend.asarray)
-        running = self.plan.online.mix(earlier, found, share)
+        earlier = candidate.running and candidate.running.moved(plan.backend.asarray)
+        running = plan.online.mix(earlier, found, share)
+        remembered = plan.online.remembers(share)
+        image, scales = self._updated(candidate, running.weighed, iteration)
         statistics = running.statistics
-        early = 2 * iteration < self.plan.iterations
-        shown, plan, scales = self.plan.backend.asarray(target), self.plan, candidate.scales
-        if plan.units is not None and scales is not None:
-            scales = plan.units.fitted(shown, running.weighed, plan.prior, scales, early)
-        image = plan.backend.to_host(
-            plan.update(shown, running.weighed, plan.prior, iteration, plan.iterations, scales)
-        )
-        shown = self.plan.backend.asarray(image)
-        length = float(np.linalg.norm(image - target))
-        rests = heat == 1.0 and length < plan.tolerance * likelihood.noise_std
-        shift = self._offset_step(iteration, rests, statistics, shown, likelihood)
-
-        def residual() -> float:
-            return statistics.residual_energy(shown) - shift**2 * statistics.pixels
-
-        corners = likelihood.geometry.sites((1, *self.source.shape[1:]))
-        learnt = residual if self.plan.learn_noise else None
-        likelihood = likelihood.updated(statistics, learnt, state.first_count, corners, early)
-        likelihood = likelihood.with_offset(likelihood.offset + shift) if shift else likelihood
-        remembered = self.plan.online.remembers(share)
-        carried = running.moved(self.plan.backend.to_host) if remembered else None
-        moved = length / likelihood.noise_std
-        due, comparable = self._is_due(iteration, heat, moved), not remembered
-        # the offset moves the target next time
-        comparable &= abs(shift) < plan.tolerance * likelihood.noise_std or iteration >= plan.quarter
-        if plan.learn_amplitude and heat == 1.0 and (iteration >= plan.quarter or due):
-            spread = learned_std(likelihood.amplitude_std, statistics, statistics.copy_energy(shown))
-            comparable &= abs(likelihood.amplitude_std - spread) < SETTLED
-            likelihood = likelihood.with_amplitude_std(spread)
-        if self.plan.learn_separation and due:
-            before, likelihood = likelihood, spaced(likelihood, image)
-            comparable &= likelihood is before
+        likelihood, comparable, due = self._numbers(candidate, statistics, image, state)
+        carried = running.moved(plan.backend.to_host) if remembered else None
         if gauge is not None and due:
             framed, extra = self._regauge(gauge, image, likelihood, batch, scales)
             passes += extra * share
             if not np.array_equal(framed, image):
                 image, carried = framed, None  # statistics of another frame are of no use
+        # a part of the pixels, or another likelihood, says nothing of being at rest
+        least = 0.0 if comparable and not remembered else plan.tolerance * likelihood.noise_std
         record = IterationRecord(
             iteration=iteration + 1,
             objective=statistics.log_likelihood,
-            # a part of the pixels, or another likelihood, says nothing of being at rest
-            step_norm=max(
-                float(np.linalg.norm(image - target)),
-                0.0 if comparable else self.plan.tolerance * likelihood.noise_std,
-            ),
+            step_norm=max(float(np.linalg.norm(image - target)), least),
             expected_count=statistics.expected_count,
             noise_std=likelihood.noise_std,
             temperature=heat,
@@ -261,6 +231,56 @@ class Iteration:
             passes=passes,
         )
         return Candidate(image, likelihood, statistics.log_likelihood, carried, scales), record
+
+    def _updated(
+        self, candidate: Candidate, weighed: Statistics, iteration: int
+    ) -> tuple[np.ndarray, Scales]:
+        """The M-step of the target, on the host, and the units of the prior that it was made in."""
+        plan, scales = self.plan, candidate.scales
+        shown = plan.backend.asarray(candidate.target)
+        if plan.units is not None and scales is not None:
+            scales = plan.units.fitted(shown, weighed, plan.prior, scales, self._early(iteration))
+        moved = plan.update(shown, weighed, plan.prior, iteration, plan.iterations, scales)
+        return plan.backend.to_host(moved), scales
+
+    def _numbers(
+        self, candidate: Candidate, statistics: Statistics, image: np.ndarray, state: EMState
+    ) -> tuple[Likelihood, bool, bool]:
+        """The M-step of the numbers of the likelihood, at the new target.
+
+        Returns:
+            The likelihood; whether its evidence compares with that of the one before; whether the frame is due.
+        """
+        plan, iteration, heat = self.plan, state.iteration, state.schedule.at(state.iteration)
+        likelihood, shown = candidate.likelihood, plan.backend.asarray(image)
+        length = float(np.linalg.norm(image - candidate.target))
+        rests = heat == 1.0 and length < plan.tolerance * likelihood.noise_std
+        shift = self._offset_step(iteration, rests, statistics, shown, likelihood)
+
+        def residual() -> float:
+            return statistics.residual_energy(shown) - shift**2 * statistics.pixels
+
+        corners = likelihood.geometry.sites((1, *self.source.shape[1:]))
+        learnt = residual if plan.learn_noise else None
+        likelihood = likelihood.updated(
+            statistics, learnt, state.first_count, corners, self._early(iteration)
+        )
+        likelihood = likelihood.with_offset(likelihood.offset + shift) if shift else likelihood
+        due = self._is_due(iteration, heat, length / likelihood.noise_std)
+        # the offset moves the target next time
+        comparable = abs(shift) < plan.tolerance * likelihood.noise_std or iteration >= plan.quarter
+        if plan.learn_amplitude and heat == 1.0 and (iteration >= plan.quarter or due):
+            spread = learned_std(likelihood.amplitude_std, statistics, statistics.copy_energy(shown))
+            comparable &= abs(likelihood.amplitude_std - spread) < SETTLED
+            likelihood = likelihood.with_amplitude_std(spread)
+        if plan.learn_separation and due:
+            before, likelihood = likelihood, spaced(likelihood, image)
+            comparable &= likelihood is before
+        return likelihood, comparable, due
+
+    def _early(self, iteration: int) -> bool:
+        """Whether it is of the first half, in which the numbers may not run away from those of the start."""
+        return 2 * iteration < self.plan.iterations
 
     def _offset_step(
         self, iteration: int, rests: bool, statistics: Statistics, target: Array, likelihood: Likelihood
