@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +11,7 @@ from ...estep.volumes.templates import Search
 from ...model.volumes import so3
 from ...model.volumes.projections import Projections
 from ..gauge.extent import touching
+from ..temperature import Temperature
 
 #: Least number of shells at first: one alone shows where a copy is, but nothing of how it lies.
 _SHELLS = 2
@@ -124,10 +124,7 @@ class VolumePlan:
 
     def heat(self, iteration: int, start: float) -> float:
         """Temperature: from ``start`` geometrically to 1."""
-        span = self.cooling * self.iterations
-        if start <= 1.0 or iteration >= span:
-            return 1.0
-        return float(start ** (1.0 - iteration / span))
+        return Temperature(start, round(self.cooling * self.iterations)).at(iteration)
 
     def drawn(self, iteration: int) -> int:
         """Seed of what an iteration draws at random."""
@@ -140,7 +137,7 @@ class VolumePlan:
     @property
     def cooled(self) -> int:
         """The first iteration at temperature 1 whatever the start."""
-        return max(1, math.ceil(self.cooling * self.iterations))
+        return max(1, round(self.cooling * self.iterations))
 
     def reads_all(self, iteration: int) -> bool:
         """Whether the iteration reads the whole measurement."""
