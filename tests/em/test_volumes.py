@@ -5,7 +5,7 @@ import pytest
 
 import mtdcore as mtd
 from mtdcore.data import open_measurement
-from mtdcore.data.noise import estimate_noise_std
+from mtdcore.data.noise import estimate_noise_std, excess_energy
 from mtdcore.em.online.batches import OnlineEM
 from mtdcore.em.volumes.gauge import find_axes, off_centre
 from mtdcore.em.volumes.plan import VolumePlan, default_separation, last_band
@@ -278,12 +278,15 @@ def test_a_run_with_symmetry_ends_symmetric():
     assert found.expected_count == pytest.approx(60, rel=0.15)
 
 
-def test_a_start_expects_a_tenth_of_the_area(small):
-    """The number was once L times too large, so that starts were L times too weak and nothing was cooled."""
+def test_a_start_expects_a_tenth_of_the_area_and_is_too_weak_rather_than_too_strong(small):
+    """The number was once L times too large. In crowds a start at the energy of so few copies fits nowhere: it dies."""
     states = []
-    recover_volume(small, box_size=10, plan=SHORT, callback=states.append)
+    found = recover_volume(small, box_size=10, plan=SHORT, callback=states.append)
     assert states[0].first_count == pytest.approx(0.1 * small.size / 10**2)
-    assert states[0].first_heat > 2.0
+    strength = found.plan.nats * states[0].first_heat * found.heard.noise_std**2
+    energy = excess_energy(found.heard.through(open_measurement(small)), found.heard.noise_std)
+    room = small.size / default_separation(10) ** 2
+    assert strength == pytest.approx(max(energy / room, found.plan.nats * found.heard.noise_std**2))
 
 
 def test_a_plan_takes_a_seed_and_refuses_what_it_would_overrule(small):

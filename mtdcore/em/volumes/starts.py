@@ -89,7 +89,9 @@ class VolumeStart:
         )
 
     def state(self, step: Iteration) -> VolumeState:
-        """Starts in the data's units: the excess energy of the measurement over noise, shared among the expected copies.
+        """Starts in the data's units: the excess energy of the measurement over noise, shared among as many copies as there is room for.
+
+        Were there fewer, a start would be too weak, and grows; a start that is too strong fits nowhere, and dies where copies crowd.
 
         Raises:
             ParameterError: a start that is given is no finite cube of the box.
@@ -99,7 +101,7 @@ class VolumeStart:
         count = self.expected_count or default_expected_count(shape, plan.box_size**2)
         noise = math.prod(shape) * sigma**2
         excess = excess_energy(step.source, sigma * math.sqrt(heard.share))
-        energy = max(excess, _LEAST_EXCESS * noise) / count
+        energy = max(excess, _LEAST_EXCESS * noise) / (math.prod(shape) / self.separation**2)
         volumes = self._blobs(energy) if self.initial is None else self._given(self.initial, heard)
         heat = max(1.0, energy / (plan.nats * sigma**2))
         return VolumeState(tuple(VolumeCandidate(v, sigma, count) for v in volumes), count, heat)
