@@ -22,7 +22,7 @@ from ..em.gauge.agreement import unrivalled
 from ..em.recover import recover
 from ..em.state import Recovery
 from ..model.likelihood import Likelihood
-from .halves import held_out_evidence, pooled_evidence
+from .halves import held_out_evidence, own_starts, pooled_evidence
 from .nulls import SHARED_SPECTRUM, SMALLEST_THRESHOLD, Null, evidence_threshold, null_runs
 
 #: Nats that held-out data must give: noise that is as the model says gives as much once in a thousand times.
@@ -312,10 +312,8 @@ class ImageTrials:
 
     def other_start(self) -> tuple[bool, Recovery]:
         """With other random numbers; from starts of its own where the user gave an image to start from."""
-        given = not isinstance(self.options.get("initial"), str | None)
-        starts = {"initial": None, "starts": None} if given else {}
         claim = self.claim
         with undoubted():
-            found = recover(self.source, **{**self.options, **starts}, seed=self.seed + 1)
+            found = recover(self.source, **own_starts(self.options), seed=self.seed + 1)
         rival = [(found.target, found.evidence)]
         return unrivalled(claim.target, claim.evidence, rival, claim.likelihood.views), found

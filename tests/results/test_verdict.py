@@ -166,6 +166,13 @@ def test_held_out_evidence_is_that_of_a_half_which_was_not_seen(made):
     assert held_out_evidence(made.measurement, **OPTIONS, seed=1)[0] > 100
 
 
+def test_held_out_evidence_has_not_seen_the_image_that_the_run_started_from(made):
+    """It may be the result of a run on all of the data."""
+    options = {**OPTIONS, "starts": None, "iterations": 3}
+    given = held_out_evidence(made.measurement, **options, initial=GLYPH, seed=1)
+    assert given == held_out_evidence(made.measurement, **options, seed=1)
+
+
 def test_a_finished_run_is_evaluated_as_it_ended(made, found):
     again = at_target(made.measurement, found.target, found.likelihood, **OPTIONS, diameter=10.0)
     assert again.evidence == pytest.approx(found.evidence, abs=1e-9)
