@@ -208,8 +208,9 @@ def judge(
         recovery: the result.
         runs: largest number of null runs of each kind.
         complete: ask everything, also what can no longer change the verdict.
-        options: keyword arguments that :func:`mtdcore.recover` was called with.
+        options: keyword arguments that :func:`mtdcore.recover` was called with; a ``callback`` is told of that run alone.
     """
+    options.pop("callback", None)
     claim = Claim.of(recovery)
     trials = ImageTrials.of(measurement, claim, options)
     return told(Verdict(claim.evidence, settled=claim.settled), trials, runs, complete)
@@ -286,7 +287,7 @@ class ImageTrials:
     Attributes:
         source: what was recovered from.
         claim: the result.
-        options: keyword arguments of :func:`mtdcore.recover` but ``seed`` and ``mask``: everything that is tried shares them.
+        options: keyword arguments of :func:`mtdcore.recover` but ``seed``, ``mask`` and ``state``: everything that is tried shares them.
         seed: of the run.
     """
 
@@ -298,7 +299,7 @@ class ImageTrials:
     @classmethod
     def of(cls, measurement: MeasurementLike, claim: Claim, options: Mapping[str, Any]) -> ImageTrials:
         """Those of a run with all its keyword arguments."""
-        own = {name: value for name, value in options.items() if name not in ("seed", "mask")}
+        own = {name: value for name, value in options.items() if name not in ("seed", "mask", "state")}
         source = open_measurement(measurement, options.get("mask"))
         return cls(source, claim, own, int(options.get("seed", 0)))
 

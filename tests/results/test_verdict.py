@@ -147,6 +147,14 @@ def test_copies_are_supported(made, found):
     assert pooled_evidence(verdict.held_out) > 20 * HELD_OUT
 
 
+def test_what_is_tried_is_not_told_to_the_callback_of_the_run_and_does_not_go_on_from_its_state(made, found):
+    told = []
+    options = {**OPTIONS, "iterations": 2, "callback": lambda state: told.append(state) or True}
+    verdict = judge(made.measurement, found, runs=1, **options, state=found.state, seed=1)
+    assert verdict == judge(made.measurement, found, runs=1, **{**OPTIONS, "iterations": 2}, seed=1)
+    assert told == []
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_held_out_evidence_of_noise_is_none_however_well_it_is_fitted(seed):
     noise = null_measurement(np.zeros((120, 120), np.float32), 1.0, seed)

@@ -67,3 +67,10 @@ def test_held_out_evidence_has_not_seen_the_volume_that_the_run_started_from(pix
     short = {**OPTIONS, "plan": replace(PLAN, iterations=3)}
     given = VolumeTrials.of(pixels, found, {**short, "initial": found.volume}).held_out()
     assert given == VolumeTrials.of(pixels, found, short).held_out()
+
+
+def test_what_is_tried_is_not_told_to_the_callback_of_the_run(pixels, found):
+    told = []
+    options = {**OPTIONS, "plan": replace(PLAN, iterations=2), "callback": told.append, "state": found.state}
+    VolumeTrials.of(pixels, found, options).null("white", 0)
+    assert told == []

@@ -45,7 +45,7 @@ class VolumeTrials:
     Attributes:
         source: what was recovered from.
         claim: the result.
-        options: keyword arguments of :func:`mtdcore.em.volumes.recover.recover_volume` but ``seed`` and ``callback``.
+        options: keyword arguments of :func:`mtdcore.em.volumes.recover.recover_volume` but ``seed``, ``state`` and ``callback``.
         seed: of the run.
     """
 
@@ -58,8 +58,8 @@ class VolumeTrials:
     def of(
         cls, measurement: MeasurementLike, claim: VolumeRecovery, options: Mapping[str, Any]
     ) -> VolumeTrials:
-        """Those of a run with all its keyword arguments."""
-        own = {name: value for name, value in options.items() if name not in ("seed", "state")}
+        """Those of a run with all its keyword arguments; its callback is told of that run alone."""
+        own = {name: value for name, value in options.items() if name not in ("seed", "state", "callback")}
         return cls(open_measurement(measurement), claim, own, int(options.get("seed", 0)))
 
     def null(self, kind: Null, run: int) -> VolumeRecovery:
