@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +39,14 @@ def compare(run_dir: Path, truth: Path | None) -> dict[str, Any]:
     from mtdcore.results.volumes import align_volumes, fourier_shell_correlation, shape_correlation
     from mtdcore.synthetic.particles import open_volume_truth
 
+    from ..run.folder import RunFolder
+
+    record = RunFolder(run_dir).read_record()
     try:
-        record = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
         measurement = Path(record["measurement"]["path"])
-    except (OSError, ValueError, KeyError, TypeError) as problem:
+    except (KeyError, TypeError) as problem:
         raise InputError(
-            f"{run_dir} should be a folder written by `mtd recover --volume`; its run.json is unreadable: {problem}."
+            f"{run_dir} should be a folder written by `mtd recover --volume`; its run.json names no measurement ({problem})."
         ) from problem
     volume, _ = read_map(run_dir / "volume.mrc")
     wanted: np.ndarray = read_map(truth)[0] if truth is not None else open_volume_truth(measurement).volume
