@@ -17,7 +17,7 @@ from ..terminal.options import PATH, option, run_argument
 @json_option
 def command(run_dir: Path, truth: Path | None, as_json: bool) -> None:
     """Compare the volume in RUN_DIR with the truth, after alignment over rotation, shift and hand: correlation, shape (the
-    correlation without spherical means, which any two particles share), shell correlation.
+    correlation without spherical means, which any two particles share), shell correlation and where it falls below 0.5.
     """
     emit(compare(run_dir, truth), as_json)
 
@@ -36,6 +36,7 @@ def compare(run_dir: Path, truth: Path | None) -> dict[str, Any]:
 
     from mtdcore.errors import InputError
     from mtdcore.model.volumes.maps import read_map
+    from mtdcore.results.metrics import TRUTH_LIMIT
     from mtdcore.results.volumes import align_volumes, fourier_shell_correlation, shape_correlation
     from mtdcore.synthetic.particles import open_volume_truth
 
@@ -60,7 +61,7 @@ def compare(run_dir: Path, truth: Path | None) -> dict[str, Any]:
         "correlation": aligned.correlation,
         "shape": shape_correlation(aligned.volume, wanted),
         "mirrored": aligned.mirrored,
-        "resolution_pixels": curve.resolution(0.5),
+        f"resolution_pixels_at_{TRUTH_LIMIT:g}": curve.resolution(TRUTH_LIMIT),
         "shell_correlation": [round(float(c), 4) for c in curve.correlation],
     }
     return result
