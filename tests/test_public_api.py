@@ -44,6 +44,23 @@ def test_every_module_can_be_imported_first():
     assert "mtdcore.em.recover" in names
 
 
+def test_what_follows_a_run_is_computed_where_the_run_was():
+    """Every function with a backend has the same default."""
+    defaults = {}
+    for info in pkgutil.walk_packages([str(PACKAGE)], "mtdcore."):
+        if "cuda" in info.name or info.name.startswith("mtdcore.testing"):
+            continue
+        module = importlib.import_module(info.name)
+        for name, function in inspect.getmembers(module, inspect.isfunction):
+            backend = inspect.signature(function).parameters.get("backend")
+            if backend is not None and backend.default is not inspect.Parameter.empty:
+                defaults[name] = backend.default
+    assert set(defaults.values()) == {"auto"}, defaults
+    assert {"recover", "e_step", "volume_e_step", "detect", "find_copies", "unbiased_average"} <= set(
+        defaults
+    )
+
+
 def test_errors_carry_their_exit_codes():
     from mtdcore import errors
 

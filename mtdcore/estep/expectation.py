@@ -28,7 +28,7 @@ def e_step(
     measurement: MeasurementLike,
     target: Array,
     likelihood: Likelihood,
-    backend: str | Backend = "cpu",
+    backend: str | Backend = "auto",
     executor: Executor | None = None,
     tile_pixels: int | None = None,
     coarse: int | None = None,
@@ -40,7 +40,7 @@ def e_step(
         target: current estimate F, of the shape that the views of the likelihood take: (L, L) of an image, with C in
             front for C classes; floating point, NumPy or the backend's library.
         likelihood: the observation model; the window model is bound to the measurement here.
-        backend: a backend or its name.
+        backend: a backend or its name; "auto": the first CUDA device, or the CPU.
         executor: runs parts of the measurement elsewhere (threads, processes, :mod:`mtdcore.estep.dask`); only the target
             and the statistics travel. The result has the same bits as without.
         tile_pixels: side of the tiles in pixels read, but not smaller than the likelihood's own; None: what suits the backend.

@@ -41,7 +41,7 @@ def detect(
     measurement: MeasurementLike,
     target: Array,
     likelihood: Likelihood,
-    backend: str | Backend = "cpu",
+    backend: str | Backend = "auto",
     threshold: float = 0.5,
     reach: int | None = None,
 ) -> Detections:
@@ -55,7 +55,7 @@ def detect(
         measurement: anything :func:`mtdcore.open_measurement` takes.
         target: (L, L) floating-point image, for instance ``Recovery.target``, or (C, L, L) for C classes.
         likelihood: window model with its final tied parameters, for instance ``Recovery.likelihood``.
-        backend: a backend or its name.
+        backend: a backend or its name; "auto": the first CUDA device, or the CPU.
         threshold: smallest probability of a copy, in (0, 1).
         reach: pixels around the best corner over which the posterior of one copy is summed; None: an eighth of the
             box, of its longer side. At most (d - 1) // 2, so that two copies at the minimum separation d never share any.

@@ -99,7 +99,7 @@ def find_copies(
     likelihood: WindowLikelihood,
     search: Search,
     least: float = 0.5,
-    backend: str | Backend = "cpu",
+    backend: str | Backend = "auto",
 ) -> VolumeCopies:
     """The most probable copies that keep the least separation, each with its most probable view; the list does not depend on the tiles.
 
