@@ -96,8 +96,13 @@ def test_copies_have_their_places_and_the_angles_of_relion(specimen, tmp_path):
     m, row, column = found.micrograph[0], found.row[0], found.column[0]
     seen = pixels[m, row : row + SIDE, column : column + SIDE]
     assert np.corrcoef(image.ravel(), seen.ravel())[0, 1] > 0.8
-    with pytest.raises(ParameterError, match="names"):
+    with pytest.raises(ParameterError, match="a name for each micrograph, at least 2; got 1"):
         found.to_star(tmp_path / "p.star", ["a.mrc"])
+    found.to_star(tmp_path / "p.star")
+    assert set(read_star(tmp_path / "p.star")["particles"]["rlnMicrographName"]) == {
+        "micrograph_000001",
+        "micrograph_000002",
+    }
 
 
 @pytest.fixture
@@ -116,10 +121,10 @@ def test_copies_do_not_depend_on_the_tiles(request):
     for row, column, share in [(10, 19, 0.5), (10, 20, 0.5), (28, 38, 1.0), (40, 19, 1.0), (39, 41, 1.0)]:
         pixels[0, row : row + SIDE, column : column + SIDE] += share * image
     model, search = WindowLikelihood(views, sigma, 4.0, 9), Search(views)
-    one = find_copies(pixels, volume, model, search, least=0.8)
+    one = find_copies(pixels, volume, model, search, threshold=0.8)
     assert len(one) == 4
     request.getfixturevalue("small_tiles")
-    several = find_copies(pixels, volume, model, search, least=0.8)
+    several = find_copies(pixels, volume, model, search, threshold=0.8)
     np.testing.assert_array_equal(several.column, one.column)
     np.testing.assert_array_equal(several.row, one.row)
     np.testing.assert_allclose(several.probability, one.probability, atol=1e-4)
@@ -132,7 +137,7 @@ def test_copies_keep_the_separation_between_tiles(separation, expected, small_ti
     noise = np.random.default_rng(4).standard_normal((1, 60, 60))
     views = Projections(SIDE, 20, band=0.4)
     model = WindowLikelihood(views, 1.0, expected, separation)
-    found = find_copies(noise, 0.2 * chain(SIDE).volume(SIDE), model, Search(views), least=0.05)
+    found = find_copies(noise, 0.2 * chain(SIDE).volume(SIDE), model, Search(views), threshold=0.05)
     assert len(found) > 5
     corners = np.stack([found.row, found.column], axis=1)
     away = np.abs(corners[:, None] - corners).max(axis=2)
@@ -147,6 +152,10 @@ def test_noise_has_no_copies(specimen):
     found = find_copies(noise, volume, model, Search(views))
     assert len(found) == 0
     assert found.rotations.shape == (0, 3, 3)
+    with pytest.raises(
+        ParameterError, match="threshold should be a probability strictly between 0 and 1; got 0"
+    ):
+        find_copies(noise, volume, model, Search(views), threshold=0.0)
     assert found.angles.shape == (0, 3)
 
 

@@ -26,7 +26,7 @@ from ...estep.posteriors import Posterior
 from ...estep.residual import noise_in_sight
 from ...model.likelihood import Likelihood
 from ...model.poses import Poses, may_be_mirrored
-from .peaks import apart, grown, halo, neighbourhood, peaks
+from .peaks import apart, check_threshold, grown, halo, neighbourhood, peaks
 from .places import Places
 from .table import Detections
 
@@ -69,8 +69,7 @@ def detect(
             f"detections need the window model, in which a copy has one pose; got {type(likelihood).__name__}: make a "
             "WindowLikelihood with its noise_std and the expected number of copies."
         )
-    if not 0.0 < threshold < 1.0:
-        raise ParameterError(f"threshold should be a probability strictly between 0 and 1; got {threshold}.")
+    check_threshold(threshold)
     if reach is not None and reach < 0:
         raise ParameterError(f"reach should be zero or a positive number of pixels; got {reach}.")
     source, views = open_measurement(measurement), likelihood.views

@@ -15,7 +15,14 @@ from scipy import ndimage
 
 from ..._base.typing import Lengths, plain
 from ...data.tiles import Region, Tile
+from ...errors import ParameterError
 from ...model.likelihood import Likelihood
+
+
+def check_threshold(threshold: float) -> None:
+    """Raise ParameterError unless it is a probability that copies may have or miss."""
+    if not 0.0 < threshold < 1.0:
+        raise ParameterError(f"threshold should be a probability strictly between 0 and 1; got {threshold}.")
 
 
 def neighbourhood(likelihood: Likelihood, wanted: int) -> tuple[int, int]:

@@ -11,7 +11,7 @@ import numpy as np
 from ..._base.numerics.conversion import on_host
 from ...data import Measurement, open_measurement
 from ...data.micrographs.star import write_star
-from ...errors import ParameterError
+from ...data.micrographs.table import names_of
 from ...estep.backends import Backend, get_backend
 from ...estep.expectation import check_box_fits
 from ...estep.volumes.expectation import check_alike, volume_cut, with_views
@@ -19,7 +19,7 @@ from ...estep.volumes.posterior import Posteriors
 from ...estep.volumes.templates import Search, templates_of
 from ...model.likelihood import WindowLikelihood
 from ...model.volumes import so3
-from ..detections.peaks import apart, grown, halo, neighbourhood, peaks
+from ..detections.peaks import apart, check_threshold, grown, halo, neighbourhood, peaks
 
 #: A copy's posterior spreads over so many pixels either way; over fewer where another copy may be closer.
 _SPREAD = 2
@@ -66,7 +66,7 @@ class VolumeCopies:
 
         Args:
             path: the file, replaced.
-            micrographs: their names; None: numbers.
+            micrographs: name of each micrograph of the measurement; None: ``micrograph_000001`` and so on.
             binning: pixels of the micrograph, along one side, in a pixel of the measurement; coordinates are in those of the micrograph.
             pixel_size: of the micrograph, angstrom; None: the column is left out.
 
@@ -74,13 +74,9 @@ class VolumeCopies:
             ParameterError: fewer names than micrographs.
             StorageError: the file cannot be written.
         """
-        most = int(self.micrograph.max()) + 1 if len(self) else 0
-        names = [f"{i + 1:06d}" for i in range(most)] if micrographs is None else list(micrographs)
-        if len(names) < most:
-            raise ParameterError(f"expected names of at least {most} micrographs; got {len(names)}.")
         rot, tilt, psi = self.angles.T
         columns: dict[str, Sequence[object]] = {
-            "rlnMicrographName": [names[i] for i in self.micrograph],
+            "rlnMicrographName": names_of(self.micrograph, micrographs),
             "rlnCoordinateX": [f"{binning * (x + self.box_size // 2):.1f}" for x in self.column],
             "rlnCoordinateY": [f"{binning * (y + self.box_size // 2):.1f}" for y in self.row],
             "rlnAngleRot": [f"{a:.3f}" for a in rot],
@@ -98,7 +94,7 @@ def find_copies(
     volume: np.ndarray,
     likelihood: WindowLikelihood,
     search: Search,
-    least: float = 0.5,
+    threshold: float = 0.5,
     backend: str | Backend = "auto",
 ) -> VolumeCopies:
     """The most probable copies that keep the least separation, each with its most probable view; the list does not depend on the tiles.
@@ -108,13 +104,14 @@ def find_copies(
         volume: (L, L, L).
         likelihood: noise level, count and separation.
         search: the views.
-        least: smallest probability that is listed.
+        threshold: smallest probability of a copy, in (0, 1).
         backend: a backend or its name, see :func:`mtdcore.estep.volumes.expectation.volume_e_step`.
 
     Raises:
-        ParameterError: copies that differ in amplitude.
+        ParameterError: copies that differ in amplitude, or a threshold outside its domain.
         InputError: the micrographs are smaller than the box.
     """
+    check_threshold(threshold)
     source = open_measurement(measurement)
     check_alike(likelihood)
     check_box_fits(source, search.views)
@@ -128,7 +125,7 @@ def find_copies(
             own, core = grown(tile, reaches)
             posterior = seen(own)
             mass = on_host(posterior.mass)
-            here = np.array([*peaks(mass[own.owned], core, least, reaches)]).reshape(-1, 3)
+            here = np.array([*peaks(mass[own.owned], core, threshold, reaches)]).reshape(-1, 3)
             if not len(here):
                 continue
             corners = here[:, :2].astype(np.int64)
