@@ -13,7 +13,8 @@ What belongs to a result:
 - ``mtdcore.results.detect``: the copies, as CSV and STAR; ``match``: against a truth
 - ``mtdcore.results.posterior_samples``: draws from the posterior of the target, the share of the data
 - ``mtdcore.results.relative_error``, ``fourier_ring_correlation``: errors
-- ``mtdcore.results.volumes``: volumes compared, their copies with Euler angles, half maps
+- ``mtdcore.results.volumes``: ``find_copies``, with Euler angles; ``volume_halves``: half maps; ``judge_volume``: whether the data support
+  it; ``align_volumes``, ``shape_correlation``: against another volume; ``read_map``, ``write_map``: MRC files
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ from .data import open_measurement
 from .em.online.batches import OnlineEM
 from .em.recover import recover
 from .em.state import EMState, IterationRecord, Recovery
+from .em.volumes.noise import Heard
+from .em.volumes.plan import VolumePlan
 from .em.volumes.recover import recover_volume
 from .em.volumes.recovery import VolumeRecovery
+from .em.volumes.state import VolumeRecord, VolumeState
 from .errors import MtdError
 from .estep.backends import get_backend
 from .estep.expectation import e_step
@@ -41,6 +45,7 @@ from .moments.fit import MomentFit, fit_moments
 from .moments.measure import measure_moments
 from .moments.sums import Moments
 from .mstep.updates import DenoisingUpdate, ExactUpdate, GradientAscent
+from .mstep.wiener import CompactUpdate, WienerUpdate
 from .results import relative_error
 from .synthetic import glyphs as datasets
 from .synthetic.particles import simulate_volume
@@ -48,12 +53,14 @@ from .synthetic.simulate import simulate
 
 __all__ = [
     "Classes",
+    "CompactUpdate",
     "DenoisingUpdate",
     "EMState",
     "ExactUpdate",
     "FlatPrior",
     "GaussianPrior",
     "GradientAscent",
+    "Heard",
     "IterationRecord",
     "Micrographs",
     "Mirrored",
@@ -69,7 +76,11 @@ __all__ = [
     "Shifted",
     "Statistics",
     "Views",
+    "VolumePlan",
+    "VolumeRecord",
     "VolumeRecovery",
+    "VolumeState",
+    "WienerUpdate",
     "WindowLikelihood",
     "datasets",
     "e_step",

@@ -7,15 +7,18 @@ Imaging Sci. 10, 2017.)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from array_api_compat import array_namespace
 
 from .._base.typing import Array
 from ..data import Measurement, MeasurementLike, open_measurement
 from ..data.binned import BinnedMeasurement
 from ..errors import ParameterError
+from ..model.filters.optics import Micrographs
 from ..model.priors import FlatPrior, Prior, centre_of, denoise, has_own_units, is_flat
 from .recover import recover
 from .state import Recovery
@@ -101,7 +104,7 @@ def recover_coarse_first(
             fine one. With a ``state`` there is nothing to start, and only the fine recovery goes on.
 
     Raises:
-        ParameterError: the box is no square.
+        ParameterError: the box is no square, or an argument is an object with lengths of its own.
     """
     if not isinstance(box_size, int):
         raise ParameterError(
@@ -118,18 +121,53 @@ def recover_coarse_first(
 def recover_coarse(
     source: Measurement, factor: int, iterations: int, box_size: int, options: dict[str, Any]
 ) -> Recovery:
-    """The recovery from block means alone; arguments as in :func:`recover_coarse_first`."""
-    prior, separation = options.get("prior") or FlatPrior(), options.get("min_separation")
-    noise = options.get("noise_std", "auto")
-    changed = {
-        "prior": prior if is_flat(prior) else BinnedPrior(prior, factor, box_size),
-        "min_separation": -(-separation // factor) if isinstance(separation, int) else separation,
-        "noise_std": noise if noise == "auto" else noise / factor,
-        "iterations": iterations,
-        "callback": None,
-    }
+    """The recovery from block means alone; arguments as in :func:`recover_coarse_first`.
+
+    Raises:
+        ParameterError: an argument that is an object with lengths of its own.
+    """
+    _check_lengths(options)
+    changed = {**in_blocks(options, factor, box_size), "iterations": iterations, "callback": None}
     blocks = BinnedMeasurement(source, factor)
     return recover(blocks, box_size=-(-box_size // factor), **options | changed)
+
+
+def in_blocks(options: Mapping[str, Any], factor: int, box_size: int) -> dict[str, Any]:
+    """Those arguments of :func:`mtdcore.recover` that are lengths, noise, frequencies or images, as they are of block means."""
+    prior, noise = options.get("prior") or FlatPrior(), options.get("noise_std", "auto")
+    separation, diameter = options.get("min_separation"), options.get("diameter")
+    initial, grid = options.get("initial"), BinnedPrior(prior, factor, box_size)
+    return {
+        "prior": prior if is_flat(prior) else grid,
+        "min_separation": -(-separation // factor) if isinstance(separation, int) else separation,
+        "diameter": None if diameter is None else diameter / factor,
+        "noise_std": noise if noise == "auto" else noise / factor,
+        "micrographs": _transfer_in_blocks(options.get("micrographs"), factor),
+        "initial": initial if isinstance(initial, str | None) else grid.bin(np.asarray(initial, np.float64)),
+    }
+
+
+def _transfer_in_blocks(micrographs: Micrographs | str | None, factor: int) -> Micrographs | str | None:
+    """What micrographs let through, up to the highest frequency of blocks."""
+    if micrographs is None or isinstance(micrographs, str) or micrographs.transfer is None:
+        return micrographs
+    at = np.linspace(0.0, 0.5, micrographs.transfer.shape[1])
+    lowest = np.stack([np.interp(at / factor, at, one) for one in micrographs.transfer])
+    return replace(micrographs, transfer=lowest)
+
+
+def _check_lengths(options: Mapping[str, Any]) -> None:
+    """Raise ParameterError where an argument is an object that is of pixels, and cannot be made one of blocks."""
+    wrong = {
+        "rotations": not isinstance(options.get("rotations"), int | None),
+        "likelihood": not isinstance(options.get("likelihood"), str | None),
+        "update": hasattr(options.get("update"), "diameter"),
+    }
+    for name in (name for name, refused in wrong.items() if refused):
+        raise ParameterError(
+            f"a coarse start takes numbers, which it scales; got {name}={options[name]!r}, which is of pixels: give a number of "
+            "rotations, the name of a likelihood, the diameter, or start with mtdcore.recover."
+        )
 
 
 def fine_start(coarse: Recovery, factor: int, box_size: int) -> dict[str, Any]:

@@ -144,7 +144,7 @@ def recover(
             for random and uniform starts of the window model, which need it where the signal is strong; for samples as well, which are to leave 50
             nats; 1 otherwise.
         online: mini-batch EM: an iteration reads a part of the measurement. None: all of it.
-        backend: a backend or its name.
+        backend: a backend or its name; "auto": the first CUDA device, or the CPU.
         seed: of the random starts.
         executor: runs the E-step in parts elsewhere, see :func:`e_step`.
         callback: called after every iteration; returning True stops the run.

@@ -113,7 +113,7 @@ class WorkerBackend(HostArrays):
     ) -> None:
         self.precision, self._threads = precision, threads
         self._executor: DaskExecutor | None = executor
-        self.name = self._ask(_name_on_worker, name, precision)
+        self.name, self.tiles_together = self._ask(_backend_on_worker, name, precision)
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_executor": None}
@@ -310,8 +310,9 @@ def _opened(name: str, precision: Precision, threads: int) -> Backend:
     return get_backend(name, precision, threads)
 
 
-def _name_on_worker(name: str, precision: Precision) -> str:
-    return get_backend(name, precision).name
+def _backend_on_worker(name: str, precision: Precision) -> tuple[str, int]:
+    backend = get_backend(name, precision)
+    return backend.name, backend.tiles_together
 
 
 def _tile_pixels_on_worker(backend: WorkerBackend, likelihood: Likelihood) -> int:

@@ -18,17 +18,17 @@ from .backends import Backend, get_backend
 from .each_micrograph import accumulate
 from .statistics import Statistics
 
-#: Tiles of the likelihood's own size summed by one task; of larger tiles proportionally fewer, but a batch of them at
-#: least. The order of every sum follows from the cut and these numbers alone, which is why any executor, any number of
-#: workers, and none at all give the same bits.
-PART_TILES, LEAST_TILES = 64, 8
+#: Tiles of the likelihood's own size summed by one task; of larger tiles proportionally fewer, but as many as the backend
+#: wants together at least. The order of every sum follows from the cut and these numbers alone, which is why any executor, any
+#: number of workers, and none at all give the same bits.
+PART_TILES = 64
 
 
 def e_step(
     measurement: MeasurementLike,
     target: Array,
     likelihood: Likelihood,
-    backend: str | Backend = "cpu",
+    backend: str | Backend = "auto",
     executor: Executor | None = None,
     tile_pixels: int | None = None,
     coarse: int | None = None,
@@ -40,7 +40,7 @@ def e_step(
         target: current estimate F, of the shape that the views of the likelihood take: (L, L) of an image, with C in
             front for C classes; floating point, NumPy or the backend's library.
         likelihood: the observation model; the window model is bound to the measurement here.
-        backend: a backend or its name.
+        backend: a backend or its name; "auto": the first CUDA device, or the CPU.
         executor: runs parts of the measurement elsewhere (threads, processes, :mod:`mtdcore.estep.dask`); only the target
             and the statistics travel. The result has the same bits as without.
         tile_pixels: side of the tiles in pixels read, but not smaller than the likelihood's own; None: what suits the backend.
@@ -60,10 +60,8 @@ def e_step(
     check_box_fits(source, likelihood.views)
     bound = likelihood.bind(source.shape)
     cut = tile_cut(bound, engine) if tile_pixels is None else bound.geometry.enlarged(tile_pixels)
-    # a backend that has work to do once per call, whatever the number of tiles, asks for more of them
-    least = getattr(engine, "tiles_together", LEAST_TILES)
     own, enlarged = (math.prod(geometry.sides) for geometry in (bound.geometry, cut))
-    together = max(least, PART_TILES * own // enlarged)
+    together = max(engine.tiles_together, PART_TILES * own // enlarged)
     parts = source.split(max(1, -(-source.tile_count(cut) // together)))
     work = partial(_part, cut=cut, target=target, likelihood=bound, backend=engine, coarse=coarse)
     return map_sum(work, parts, executor)

@@ -42,7 +42,7 @@ def measure_moments(
     *,
     reach: Lengths | None = None,
     mask: np.ndarray | None = None,
-    backend: str | Backend = "cpu",
+    backend: str | Backend = "auto",
     executor: Executor | None = None,
 ) -> Moments:
     """Moments of a measurement up to the third order, in one pass.
@@ -53,7 +53,7 @@ def measure_moments(
         reach: largest edge of a triple in pixels, along rows and along columns; None: a quarter of the box. Time and memory
             grow with the number of edges, about ``2 reach^2``.
         mask: bool, true where a pixel may be used.
-        backend: a backend or its name, for its array library, in float64.
+        backend: a backend or its name, for its array library, in float64; "auto": the first CUDA device, or the CPU.
         executor: runs parts elsewhere; the result has the same bits as without.
 
     Raises:

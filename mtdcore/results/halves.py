@@ -1,6 +1,6 @@
 """Do two halves of the data agree? Held-out evidence, and the Fourier ring correlation of two separate recoveries (docs/model.md 10).
 
-For held-out evidence each half starts on its own, as the run did: it must not have seen what it is judged on. For the correlation both halves start from a blurred copy of the target and are then recovered on their own (Scheres and Chen 2012), so that
+For held-out evidence each half starts on its own: it must not have seen what it is judged on. For the correlation both halves start from a blurred copy of the target and are then recovered on their own (Scheres and Chen 2012), so that
 they sit in one frame and share nothing but the coarsest frequencies. Aligning both to the sharp target would be
 cheaper and worthless: it has seen both, and noise aligned to a common template agrees with itself (docs/trust.md).
 """
@@ -8,7 +8,7 @@ cheaper and worthless: it has seen both, and noise aligned to a common template 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -83,7 +83,8 @@ def half_recoveries(
 def held_out_evidence(measurement: MeasurementLike, **options: Any) -> tuple[float, float]:
     """Nats that the target of each half gives to the other half, against "no copies".
 
-    Each half is recovered from starts of its own and has seen nothing of the other. A likelihood ratio fixed beforehand
+    Each half is recovered from starts of its own and has seen nothing of the other: an image that the run started from may have been made
+    from all of the data, and is left out (:func:`own_starts`). A likelihood ratio fixed beforehand
     exceeds log(1 / a) in noise that is as the model says with a probability of at most a, and so does
     :func:`pooled_evidence` of both (the split likelihood ratio test: Wasserman, Ramdas and Balakrishnan, PNAS 117, 16880, 2020). The
     evidence of the window model is such a ratio nearly, see docs/trust.md.
@@ -100,10 +101,16 @@ def held_out_evidence(measurement: MeasurementLike, **options: Any) -> tuple[flo
 
     def judged(seen: HalfMeasurement, other: HalfMeasurement) -> float:
         with undoubted():
-            found = recover(seen, **options)
+            found = recover(seen, **own_starts(options))
             return at_target(other, found.target, found.likelihood, **options).evidence
 
     return judged(first, second), judged(second, first)
+
+
+def own_starts(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The keyword arguments of a run, with starts of their own in the place of images that it was given to start from."""
+    given = not isinstance(options.get("initial"), str | None)
+    return {**options, "initial": None, "starts": None} if given else dict(options)
 
 
 def pooled_evidence(held_out: Sequence[float]) -> float:

@@ -18,6 +18,9 @@ from ..model.shifts import moved
 #: First and last step of the search for fractions of a pixel.
 _FRACTION, _FINEST = 0.25, 0.01
 
+#: Correlation at the resolution limit: of two halves of the data (Rosenthal and Henderson 2003: 0.143), and of all data with the truth.
+HALF_SETS_LIMIT, TRUTH_LIMIT = 1 / 7, 0.5
+
 
 @dataclass(frozen=True)
 class Alignment:
@@ -168,8 +171,10 @@ class RingCorrelation:
     frequency: np.ndarray
     correlation: np.ndarray
 
-    def resolution(self, threshold: float = 1 / 7) -> float:
+    def resolution(self, threshold: float = HALF_SETS_LIMIT) -> float:
         """Period in pixels at which the curve first falls below the threshold, by linear interpolation.
+
+        The default is for two halves of the data; beside the truth, :data:`TRUTH_LIMIT` means the same.
 
         ``inf`` when it is below from the first ring on, the period of the last ring when it never falls below.
         """
@@ -188,8 +193,7 @@ def fourier_ring_correlation(a: np.ndarray, b: np.ndarray) -> RingCorrelation:
     """``Re sum A conj(B) / sqrt(sum |A|^2 sum |B|^2)`` of two (L, L) images on rings one frequency bin wide.
 
     Of (h, w) images, signals among them, a ring holds the frequencies of one length in cycles per pixel, and L is the longer side.
-    For two independent halves of the data, 1/7 is the usual threshold (Rosenthal and Henderson 2003:
-    0.143). The ring of the mean grey value is left out.
+    For two independent halves of the data, :data:`HALF_SETS_LIMIT` is the usual threshold. The ring of the mean grey value is left out.
     """
     a, b = _pair(a, b)
     spectrum_a, spectrum_b = np.fft.fft2(a), np.fft.fft2(b)

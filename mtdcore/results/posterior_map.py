@@ -21,7 +21,7 @@ def posterior_maps(
     measurement: MeasurementLike,
     target: Array,
     likelihood: Likelihood,
-    backend: str | Backend = "cpu",
+    backend: str | Backend = "auto",
 ) -> Iterator[np.ndarray]:
     """The expected number of copies centred on each pixel, micrograph by micrograph.
 
@@ -29,7 +29,7 @@ def posterior_maps(
         measurement: anything :func:`mtdcore.open_measurement` takes.
         target: (L, L) or (C, L, L), as :func:`mtdcore.results.detections.detect` takes it.
         likelihood: window model.
-        backend: a backend or its name.
+        backend: a backend or its name; "auto": the first CUDA device, or the CPU.
 
     Yields:
         (H, W) float32 for each micrograph in turn, summed over rotations and classes. The centre of a box with its corner at
@@ -61,7 +61,7 @@ def write_posterior_map(
     measurement: MeasurementLike,
     target: Array,
     likelihood: Likelihood,
-    backend: str | Backend = "cpu",
+    backend: str | Backend = "auto",
     *,
     pixel_size: float | None = None,
     overwrite: bool = False,

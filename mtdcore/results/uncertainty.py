@@ -82,7 +82,7 @@ def average_level(recovery: Recovery) -> float:
 
 
 def unbiased_average(
-    measurement: MeasurementLike, recovery: Recovery, backend: str | Backend = "cpu"
+    measurement: MeasurementLike, recovery: Recovery, backend: str | Backend = "auto"
 ) -> tuple[np.ndarray, float]:
     """The aligned average without the pull of the target that aligned it, and its noise level.
 
@@ -94,7 +94,7 @@ def unbiased_average(
     Args:
         measurement: what was recovered from.
         recovery: the result, of the window model with one class.
-        backend: a backend or its name.
+        backend: a backend or its name; "auto": the first CUDA device, or the CPU.
 
     Returns:
         (L, L) float64 average and its level, for :func:`posterior_samples`.

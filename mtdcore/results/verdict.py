@@ -22,7 +22,7 @@ from ..em.gauge.agreement import unrivalled
 from ..em.recover import recover
 from ..em.state import Recovery
 from ..model.likelihood import Likelihood
-from .halves import held_out_evidence, pooled_evidence
+from .halves import held_out_evidence, own_starts, pooled_evidence
 from .nulls import SHARED_SPECTRUM, SMALLEST_THRESHOLD, Null, evidence_threshold, null_runs
 
 #: Nats that held-out data must give: noise that is as the model says gives as much once in a thousand times.
@@ -208,8 +208,9 @@ def judge(
         recovery: the result.
         runs: largest number of null runs of each kind.
         complete: ask everything, also what can no longer change the verdict.
-        options: keyword arguments that :func:`mtdcore.recover` was called with.
+        options: keyword arguments that :func:`mtdcore.recover` was called with; a ``callback`` is told of that run alone.
     """
+    options.pop("callback", None)
     claim = Claim.of(recovery)
     trials = ImageTrials.of(measurement, claim, options)
     return told(Verdict(claim.evidence, settled=claim.settled), trials, runs, complete)
@@ -286,7 +287,7 @@ class ImageTrials:
     Attributes:
         source: what was recovered from.
         claim: the result.
-        options: keyword arguments of :func:`mtdcore.recover` but ``seed`` and ``mask``: everything that is tried shares them.
+        options: keyword arguments of :func:`mtdcore.recover` but ``seed``, ``mask`` and ``state``: everything that is tried shares them.
         seed: of the run.
     """
 
@@ -298,7 +299,7 @@ class ImageTrials:
     @classmethod
     def of(cls, measurement: MeasurementLike, claim: Claim, options: Mapping[str, Any]) -> ImageTrials:
         """Those of a run with all its keyword arguments."""
-        own = {name: value for name, value in options.items() if name not in ("seed", "mask")}
+        own = {name: value for name, value in options.items() if name not in ("seed", "mask", "state")}
         source = open_measurement(measurement, options.get("mask"))
         return cls(source, claim, own, int(options.get("seed", 0)))
 
@@ -312,10 +313,8 @@ class ImageTrials:
 
     def other_start(self) -> tuple[bool, Recovery]:
         """With other random numbers; from starts of its own where the user gave an image to start from."""
-        given = not isinstance(self.options.get("initial"), str | None)
-        starts = {"initial": None, "starts": None} if given else {}
         claim = self.claim
         with undoubted():
-            found = recover(self.source, **{**self.options, **starts}, seed=self.seed + 1)
+            found = recover(self.source, **own_starts(self.options), seed=self.seed + 1)
         rival = [(found.target, found.evidence)]
         return unrivalled(claim.target, claim.evidence, rival, claim.likelihood.views), found

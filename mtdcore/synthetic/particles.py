@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .._base.numerics.fourier import radial_filter
+from .._base.records import load_npz
 from ..data import ArrayMeasurement, open_measurement
 from ..errors import InputError, ParameterError
 from ..model.filters.optics import Micrographs, check_number
@@ -20,6 +21,7 @@ from .placement import random_corners
 from .volumes import Gaussians
 
 _TRUTH_FILE = "volume_truth.npz"  # beside the chunks
+_MOST_TRUTH = 1 << 30
 
 #: Views whose mean energy is that of the signal.
 _VIEWS = 500
@@ -34,14 +36,12 @@ class VolumeTruth:
         noise_std: of a pixel.
         positions: (N, 3) int64 rows (micrograph, row, column) of top-left corners.
         rotations: (N, 3, 3) float64, see :mod:`mtdcore.model.volumes.so3`.
-        parameters: what repeats the simulation with the same object; JSON-able.
     """
 
     volume: np.ndarray
     noise_std: float
     positions: np.ndarray
     rotations: np.ndarray
-    parameters: dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +49,11 @@ class VolumeSimulation(VolumeTruth):
     """A simulated measurement with its truth.
 
     Attributes:
+        parameters: what repeats the simulation with the same object; JSON-able.
         pixels: (micrographs, H, W) float32.
     """
 
+    parameters: dict[str, Any]
     pixels: np.ndarray
 
     @property
@@ -179,16 +181,34 @@ def open_volume_truth(path: str | Path) -> VolumeTruth:
     Raises:
         InputError: there is none.
     """
+    from ..data.zarr.guard import read_inside
+
     open_measurement(path)
     try:
-        with np.load(Path(path) / _TRUTH_FILE, allow_pickle=False) as file:
-            values = {name: file[name] for name in file.files}
-        noise = float(values.pop("noise_std"))
-        return VolumeTruth(noise_std=noise, parameters={}, **values)
-    except Exception as problem:  # NumPy, zipfile and zlib share no exception type
+        content = read_inside(Path(path), _TRUTH_FILE, _MOST_TRUTH)
+        truth = load_npz(VolumeTruth, Path(path) / _TRUTH_FILE, content)
+        _check_truth(truth)
+        return truth
+    except Exception as problem:  # of whatever kind the file causes
         raise InputError(
             f"{path} should be a measurement of a simulated volume; its truth is unreadable: {problem}."
         ) from problem
+
+
+def _check_truth(truth: VolumeTruth) -> None:
+    """Raise ValueError where the arrays are not of the shapes and kinds that :class:`VolumeTruth` says."""
+    count, side = len(truth.positions), len(truth.volume)
+    expected = {
+        "volume": ("f", (side,) * 3),
+        "positions": ("i", (count, 3)),
+        "rotations": ("f", (count, 3, 3)),
+    }
+    for name, (kind, shape) in expected.items():
+        array = getattr(truth, name)
+        if array.dtype.kind != kind or array.shape != shape or not np.isfinite(array).all():
+            raise ValueError(
+                f"{name} should be finite numbers of shape {shape}; it is {array.dtype}, {array.shape}"
+            )
 
 
 def _noise_std(images: np.ndarray, snr: float | None, noise_std: float | None) -> float:

@@ -340,6 +340,11 @@ class BackendConformance(ABC):
         for tile, values in zip(tiles, before, strict=True):
             np.testing.assert_array_equal(tile.values, values)
 
+    def test_the_order_of_sums_depends_on_the_kind_of_device_alone(self, backend: Backend) -> None:
+        """Not on threads."""
+        assert backend.tiles_together >= 1
+        assert backend.alone().tiles_together == backend.tiles_together
+
     def test_its_device_can_be_made_the_current_one(self, backend: Backend) -> None:
         """What the array library does in the block is right, and the block can be entered again."""
         for _ in range(2):

@@ -11,6 +11,7 @@ mrcfile = pytest.importorskip("mrcfile")
 
 from mtdcore.data.micrographs.star import read_star  # noqa: E402
 from mtdcore.model.volumes.maps import read_map, write_map  # noqa: E402
+from mtdcore.results.metrics import RingCorrelation  # noqa: E402
 from mtdcore.synthetic.volumes import chain  # noqa: E402
 
 SHORT = ("--box-size", 10, "--iterations", 5, "--views", 60, "--parts", 2)
@@ -57,8 +58,10 @@ def test_from_a_volume_to_a_volume(mtd, mtd_json, micrographs, tmp_path):
     )
     assert result["copies"] == pytest.approx(16, abs=6)
     assert {"evidence", "supported", "threshold", "orientation_information"} <= set(result)
-    assert set(result["null_resolution_pixels"]) == {"white", "phases"} == set(result["null_evidence"])
-    assert result["resolution_pixels"] > 0
+    assert (
+        set(result["null_half_set_resolution_pixels"]) == {"white", "phases"} == set(result["null_evidence"])
+    )
+    assert result["half_set_resolution_pixels"] > 0
     volume, _ = read_map(run / "volume.mrc")
     assert volume.shape == (10, 10, 10)
     for half in ("half1.mrc", "half2.mrc"):
@@ -78,6 +81,9 @@ def test_from_a_volume_to_a_volume(mtd, mtd_json, micrographs, tmp_path):
     scores = mtd_json("evaluate", "--volume", run)
     assert 0.5 < scores["correlation"] <= 1.0
     assert len(scores["shell_correlation"]) == 5
+    curve = RingCorrelation(np.arange(1, 6) / 10, np.array(scores["shell_correlation"]))
+    assert scores["resolution_pixels_at_0.5"] == pytest.approx(curve.resolution(0.5), rel=1e-3)
+    assert "resolution_pixels" not in {*scores, *result}  # a resolution without its threshold
 
 
 def test_a_stopped_run_goes_on_with_the_same_bits(mtd, micrographs, tmp_path):

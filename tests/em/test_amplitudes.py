@@ -292,7 +292,7 @@ def test_statistics_of_mean_amplitude_one():
     pixels[4:9, 3:8] += 2.0 * target
     pixels[12:17, 12:17] += 2.5 * target
     model = mtd.WindowLikelihood(mtd.Rotations(1, 5), 0.5, 2.0, amplitude_std=0.8)
-    sums = mtd.e_step(pixels, target, model)
+    sums = mtd.e_step(pixels, target, model, "cpu")
     even, mean = sums.normalised(), sums.amplitude_sum / sums.expected_count
     assert mean > 1.2
     assert even.amplitude_sum == even.expected_count == sums.expected_count

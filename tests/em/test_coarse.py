@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from mtdcore import (
+    CompactUpdate,
     FlatPrior,
     GaussianPrior,
+    Micrographs,
     PatchLikelihood,
     WindowLikelihood,
     e_step,
@@ -115,6 +117,38 @@ def test_starts_the_fine_recovery_where_it_belongs(made):
     assert relative_error(found.target, made.target, max_shift=2) < 0.3
     expected = recover(made.measurement, box_size=12, **options | start)
     assert_same_bits(found.statistics, expected.statistics)
+
+
+def test_lengths_frequencies_and_images_are_those_of_blocks(made):
+    """The diameter, the transfer of micrographs and an image to start from."""
+    transfer = np.linspace(1.0, 0.2, 17)[None]
+    options = {"diameter": 8.0, "initial": made.target, "backend": CPU}
+    options |= {"micrographs": Micrographs(np.ones(1), transfer=transfer)}
+    coarse = recover_coarse(open_measurement(made.measurement), 2, 2, 12, options)
+    np.testing.assert_allclose(coarse.likelihood.micrographs.transfer, np.linspace(1.0, 0.6, 17)[None])
+    told = recover(
+        BinnedMeasurement(open_measurement(made.measurement), 2),
+        box_size=6,
+        iterations=2,
+        backend=CPU,
+        diameter=4.0,
+        initial=made.target.reshape(6, 2, 6, 2).mean(axis=(1, 3)),
+        micrographs=Micrographs(np.ones(1), transfer=np.linspace(1.0, 0.6, 17)[None]),
+    )
+    np.testing.assert_allclose(coarse.target, told.target, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"rotations": Rotations(4, 12)},
+        {"likelihood": WindowLikelihood(Rotations(4, 12), 1.0, 10.0)},
+        {"update": CompactUpdate(8.0)},
+    ],
+)
+def test_objects_of_pixels_are_refused(made, given):
+    with pytest.raises(ParameterError, match=f"takes numbers, which it scales; got {next(iter(given))}="):
+        recover_coarse_first(made.measurement, box_size=12, **given)
 
 
 def test_a_state_needs_no_start(made):

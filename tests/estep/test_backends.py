@@ -12,6 +12,7 @@ from mtdcore import e_step, get_backend
 from mtdcore.errors import DeviceError, ParameterError
 from mtdcore.estep.backends.array.backend import ArrayBackend
 from mtdcore.estep.backends.competition import log_norm
+from mtdcore.estep.backends.cpu.backend import CpuBackend
 from mtdcore.estep.dask import WorkerBackend
 from mtdcore.testing import BackendConformance, Case, assert_same_bits, assert_same_statistics, covering
 
@@ -52,6 +53,22 @@ class TestWorkerBackend(BackendConformance):
     def make_backend(self, precision):
         with ThreadPoolExecutor(1) as worker:
             return WorkerBackend(worker, "cpu", precision)
+
+
+@pytest.mark.parametrize("together", [1, 3])
+def test_workers_sum_in_the_order_that_their_device_asks_for(together, monkeypatch):
+    """A device that wants many tiles in one call, as CUDA does, gives the same bits behind an executor."""
+    monkeypatch.setattr("mtdcore.estep.expectation.PART_TILES", 1)
+    monkeypatch.setattr(CpuBackend, "tile_pixels", lambda self, likelihood: 0)
+    monkeypatch.setattr(CpuBackend, "tiles_together", together)
+    case = Case("window", 9, rotations=3)
+    likelihood = case.likelihood(small_tiles=True)
+    with ThreadPoolExecutor(1) as worker:
+        remote = WorkerBackend(worker, "cpu")
+        assert remote.tiles_together == together
+        there = e_step(case.measurement(), case.target(), likelihood, remote, worker)
+    here = e_step(case.measurement(), case.target(), likelihood, get_backend("cpu", threads=1))
+    assert_same_bits(there, here)
 
 
 @pytest.mark.parametrize("threads", [2, 3])

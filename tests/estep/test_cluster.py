@@ -13,6 +13,7 @@ import pytest
 from mtdcore import PatchLikelihood, WindowLikelihood, e_step, get_backend, recover, simulate
 from mtdcore.errors import InputError, ParameterError, StorageError
 from mtdcore.estep.backends.cpu.backend import CpuBackend
+from mtdcore.estep.backends.library import FEW_TILES, HostArrays
 from mtdcore.model.rotations import Rotations
 from mtdcore.model.views import Classes
 from mtdcore.testing import assert_same_bits
@@ -42,6 +43,14 @@ def kill(executor, which=0):
     os.kill(list(executor.client.run(os.getpid).values())[which], signal.SIGKILL)
 
 
+@pytest.fixture
+def small_parts(monkeypatch):
+    """A task a tile. (What workers are asked is what it is without a patch: tests tell :class:`WorkerBackend`.)"""
+    monkeypatch.setattr("mtdcore.estep.expectation.PART_TILES", 1)
+    monkeypatch.setattr(HostArrays, "tiles_together", 1)
+
+
+@pytest.mark.usefixtures("small_parts")
 @pytest.mark.parametrize(
     "model",
     [
@@ -49,27 +58,28 @@ def kill(executor, which=0):
         pytest.param(PatchLikelihood(Rotations(4, 6), 0.7, 0.5), marks=pytest.mark.slow),
     ],
 )
-def test_same_bits_as_without(workers, store, model, monkeypatch, single):
-    monkeypatch.setattr("mtdcore.estep.expectation.PART_TILES", 1)
-    monkeypatch.setattr("mtdcore.estep.expectation.LEAST_TILES", 1)
+def test_same_bits_as_without(workers, store, model, single):
     path, made = store
     remote = WorkerBackend(workers, "cpu")
+    assert remote.tiles_together == FEW_TILES
+    remote.tiles_together = 1
     there = e_step(str(path), made.target, model, remote, workers)
     assert_same_bits(there, e_step(str(path), made.target, model, single))
 
 
-def test_micrographs_and_classes_travel(workers, store, monkeypatch, single):
+@pytest.mark.usefixtures("small_parts")
+def test_micrographs_and_classes_travel(workers, store, single):
     from mtdcore import Micrographs
 
-    monkeypatch.setattr("mtdcore.estep.expectation.PART_TILES", 1)
-    monkeypatch.setattr("mtdcore.estep.expectation.LEAST_TILES", 1)
     path, made = store
     facts = Micrographs(np.linspace(1, 2, 20), transfer=np.linspace(0.5, 1, 60).reshape(20, 3))
     model = WindowLikelihood(
         Classes(Rotations(4, 6), 2), 0.7, 200.0, class_weights=(0.6, 0.4), micrographs=facts
     )
     targets = np.stack([made.target, made.target.T])
-    there = e_step(str(path), targets, model, WorkerBackend(workers, "cpu"), workers)
+    remote = WorkerBackend(workers, "cpu")
+    remote.tiles_together = 1
+    there = e_step(str(path), targets, model, remote, workers)
     here = e_step(str(path), targets, model, single)
     assert_same_bits(there, here)
     np.testing.assert_array_equal(there.ledger, here.ledger)
@@ -90,9 +100,8 @@ class _Deadly(CpuBackend):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_worker_that_dies_at_work_is_replaced(workers, store, tmp_path, monkeypatch, single):
-    monkeypatch.setattr("mtdcore.estep.expectation.PART_TILES", 1)
-    monkeypatch.setattr("mtdcore.estep.expectation.LEAST_TILES", 1)
+@pytest.mark.usefixtures("small_parts")
+def test_a_worker_that_dies_at_work_is_replaced(workers, store, tmp_path, single):
     path, made = store
     model = WindowLikelihood(Rotations(4, 6), 0.7, 200.0)
     (tmp_path / "once").touch()
@@ -102,9 +111,8 @@ def test_a_worker_that_dies_at_work_is_replaced(workers, store, tmp_path, monkey
 
 
 @pytest.mark.slow
-def test_a_worker_killed_in_every_iteration(workers, store, tmp_path, monkeypatch, single):
-    monkeypatch.setattr("mtdcore.estep.expectation.PART_TILES", 1)
-    monkeypatch.setattr("mtdcore.estep.expectation.LEAST_TILES", 1)
+@pytest.mark.usefixtures("small_parts")
+def test_a_worker_killed_in_every_iteration(workers, store, tmp_path, single):
     path, made = store
     options = {"box_size": 6, "noise_std": made.noise_std, "iterations": 10, "tolerance": 0.0}
     deaths = []

@@ -10,6 +10,7 @@ import pytest
 from mtdcore import PatchLikelihood, WindowLikelihood, e_step, get_backend, open_measurement
 from mtdcore.errors import InputError, ParameterError
 from mtdcore.estep.backends.cpu.backend import CpuBackend
+from mtdcore.estep.backends.library import HostArrays
 from mtdcore.model.rotations import Rotations
 from mtdcore.testing import assert_same_bits, assert_same_statistics
 
@@ -43,7 +44,7 @@ def test_executors_never_change_a_bit(likelihood, target, monkeypatch):
     for model in ("patch", "window"):
         monkeypatch.setattr(f"mtdcore.model.likelihood.{model}._TILE_PIXELS", 40)
     monkeypatch.setattr("mtdcore.estep.expectation.PART_TILES", 2)
-    monkeypatch.setattr("mtdcore.estep.expectation.LEAST_TILES", 2)
+    monkeypatch.setattr(HostArrays, "tiles_together", 2)
     pixels = noise(2, 60, 90)
     pixels[0, 7, 8] = np.nan
     alone = e_step(pixels, target, likelihood, SINGLE)
@@ -57,7 +58,7 @@ def test_executors_never_change_a_bit(likelihood, target, monkeypatch):
 def test_processes_never_change_a_bit(likelihood, target, tmp_path, monkeypatch):
     """The other process sees neither this one's memory nor its open files."""
     monkeypatch.setattr("mtdcore.estep.expectation.PART_TILES", 1)
-    monkeypatch.setattr("mtdcore.estep.expectation.LEAST_TILES", 1)
+    monkeypatch.setattr(HostArrays, "tiles_together", 1)
     np.save(tmp_path / "m.npy", noise(3, 60, 90))
     with spawned_processes() as processes:
         there = e_step(str(tmp_path / "m.npy"), target, likelihood, SINGLE, processes)

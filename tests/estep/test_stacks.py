@@ -21,6 +21,7 @@ from mtdcore._base.numerics.conjugate_gradients import conjugate_gradients
 from mtdcore._base.numerics.fourier import radial_filter
 from mtdcore.em.checkpoint import load_checkpoint, save_checkpoint
 from mtdcore.errors import ParameterError
+from mtdcore.estep.backends.library import HostArrays
 from mtdcore.model.rotations import Rotations
 from mtdcore.model.views import Classes
 from mtdcore.testing import assert_same_bits, assert_same_statistics
@@ -194,7 +195,7 @@ def test_executors_and_parts_change_no_bit(monkeypatch):
 
     monkeypatch.setattr("mtdcore.model.likelihood.window._TILE_PIXELS", 1)
     monkeypatch.setattr("mtdcore.estep.expectation.PART_TILES", 2)
-    monkeypatch.setattr("mtdcore.estep.expectation.LEAST_TILES", 2)
+    monkeypatch.setattr(HostArrays, "tiles_together", 2)
     facts = Micrographs([1.0, 0.7, 1.6], [1.0, 2.0, 3.0], LOW_PASS)
     model = WindowLikelihood(Rotations(4, 6), 0.8, 6.0, micrographs=facts)
     alone = e_step(pixels(), target(), model, EXACT)

@@ -32,6 +32,7 @@ def statistics(noise, count=40):
         seen,
         TARGET,
         mtdcore.WindowLikelihood(mtdcore.Rotations(4, L), noise, float(count), micrographs=facts),
+        "cpu",
     )
 
 

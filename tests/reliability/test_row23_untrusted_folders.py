@@ -1,6 +1,7 @@
 """Folders and files that others made (row 23): nothing hangs, nothing fills the memory, nothing outside is read or written."""
 
 import gzip
+import importlib
 import io
 import os
 import shutil
@@ -21,6 +22,7 @@ from mtdcore.data.micrographs.table import MicrographTable
 from mtdcore.em.checkpoint import load_checkpoint
 from mtdcore.errors import CheckpointError, InputError
 from mtdcore.estep.statistics import Statistics
+from mtdcore.synthetic.particles import open_volume_truth
 from mtdcore.synthetic.simulate import open_simulation
 
 #: What the bombs unpack to: as little as is refused (`guarded.SMALL`) and a quarter more, in blocks.
@@ -73,6 +75,8 @@ BOMBS = {
     "training": (lambda folder: npz_bomb(folder / "b.npz", "x"), "from mtdbridge.training.images import load_images", "load_images(path / 'b.npz', key='x')"),
     "idx": (lambda folder: gz_bomb(folder / "b.idx.gz"), "from mtdbridge.training.images import load_images", "load_images(path / 'b.idx.gz')"),
     "digests": (lambda folder: npz_bomb(folder / "own.zarr/digests.npz", "chunks", "<u8", metadata=np.uint64(0)), "from mtdcore.data import open_measurement", "open_measurement(path / 'own.zarr')"),
+    "truth of a volume": (lambda folder: npz_bomb(folder / "own.zarr/volume_truth.npz", "volume", "<f8"), "from mtdcore.synthetic.particles import open_volume_truth", "open_volume_truth(path / 'own.zarr')"),
+    "structures": (lambda folder: npz_bomb(folder / "b.npz", "xyz", "<f2"), "from mtdbridge.proteins.loading import load_structures", "load_structures(path / 'b.npz')"),
     "truth": (lambda folder: npz_bomb(folder / "own.zarr/truth.npz", "target", "<f8"), "from mtdcore.synthetic.simulate import open_simulation", "open_simulation(path / 'own.zarr')"),
 }  # fmt: skip
 
@@ -96,6 +100,7 @@ def test_a_small_file_does_not_fill_the_memory(tmp_path, measurement, kind):
 INSIDE = {
     "digests.npz": open_measurement,
     "truth.npz": open_simulation,
+    "volume_truth.npz": open_volume_truth,
     "micrographs.json": MicrographTable.load,
     "zarr.json": open_measurement,
 }
@@ -132,6 +137,27 @@ def test_pipes_in_the_place_of_sealed_files_are_refused(tmp_path):
         load_checkpoint(pipe, {})
     with pytest.raises(InputError, match="a pipe"):
         Statistics.load(pipe)
+
+
+def test_a_pipe_in_the_place_of_the_record_of_a_volume_is_refused(mtd, tmp_path):
+    os.mkfifo(tmp_path / "run.json")
+    mtd("evaluate", "--volume", tmp_path, code=65)
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "read"),
+    [
+        ("m.mrc", "mtdcore.model.volumes.maps", "read_map"),
+        ("s.npz", "mtdbridge.proteins.loading", "load_structures"),
+        ("s.pdb", "mtdbridge.proteins.coordinates", "read_atoms"),
+    ],
+)
+def test_pipes_in_the_place_of_maps_and_structures_are_refused(tmp_path, name, module, read):
+    for needed in ("mrcfile", "gemmi"):
+        pytest.importorskip(needed)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(InputError, match="a pipe"):
+        getattr(importlib.import_module(module), read)(tmp_path / name)
 
 
 def test_archives_with_other_sizes_than_they_say(tmp_path):

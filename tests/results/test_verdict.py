@@ -147,6 +147,14 @@ def test_copies_are_supported(made, found):
     assert pooled_evidence(verdict.held_out) > 20 * HELD_OUT
 
 
+def test_what_is_tried_is_not_told_to_the_callback_of_the_run_and_does_not_go_on_from_its_state(made, found):
+    told = []
+    options = {**OPTIONS, "iterations": 2, "callback": lambda state: told.append(state) or True}
+    verdict = judge(made.measurement, found, runs=1, **options, state=found.state, seed=1)
+    assert verdict == judge(made.measurement, found, runs=1, **{**OPTIONS, "iterations": 2}, seed=1)
+    assert told == []
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_held_out_evidence_of_noise_is_none_however_well_it_is_fitted(seed):
     noise = null_measurement(np.zeros((120, 120), np.float32), 1.0, seed)
@@ -164,6 +172,13 @@ def test_held_out_evidence_is_that_of_a_half_which_was_not_seen(made):
     assert upper < HELD_OUT
     assert lower < HELD_OUT
     assert held_out_evidence(made.measurement, **OPTIONS, seed=1)[0] > 100
+
+
+def test_held_out_evidence_has_not_seen_the_image_that_the_run_started_from(made):
+    """It may be the result of a run on all of the data."""
+    options = {**OPTIONS, "starts": None, "iterations": 3}
+    given = held_out_evidence(made.measurement, **options, initial=GLYPH, seed=1)
+    assert given == held_out_evidence(made.measurement, **options, seed=1)
 
 
 def test_a_finished_run_is_evaluated_as_it_ended(made, found):

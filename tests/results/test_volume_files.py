@@ -1,5 +1,7 @@
 """Maps on disk, copies with RELION's angles, gold-standard halves."""
 
+from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +20,7 @@ from mtdcore.model.volumes import so3
 from mtdcore.model.volumes.grids import ball, filtered
 from mtdcore.model.volumes.maps import read_map, write_map
 from mtdcore.model.volumes.projections import Projections
-from mtdcore.results.volumes import fourier_shell_correlation
+from mtdcore.results.volumes import copies, fourier_shell_correlation
 from mtdcore.results.volumes.copies import find_copies
 from mtdcore.results.volumes.halves import volume_halves
 from mtdcore.synthetic.placement import random_corners
@@ -97,8 +99,52 @@ def test_copies_have_their_places_and_the_angles_of_relion(specimen, tmp_path):
     m, row, column = found.micrograph[0], found.row[0], found.column[0]
     seen = pixels[m, row : row + SIDE, column : column + SIDE]
     assert np.corrcoef(image.ravel(), seen.ravel())[0, 1] > 0.8
-    with pytest.raises(ParameterError, match="names"):
+    with pytest.raises(ParameterError, match="a name for each micrograph, at least 2; got 1"):
         found.to_star(tmp_path / "p.star", ["a.mrc"])
+    found.to_star(tmp_path / "p.star")
+    assert set(read_star(tmp_path / "p.star")["particles"]["rlnMicrographName"]) == {
+        "micrograph_000001",
+        "micrograph_000002",
+    }
+
+
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """Tiles that own 20 x 20 corners at most."""
+    cut = partial(replace, side=20)
+    monkeypatch.setattr(copies, "volume_cut", lambda model: cut(model.geometry))
+
+
+def test_copies_do_not_depend_on_the_tiles(request):
+    """One copy lies half on the last corner of a tile and half on the first of the next; others are near borders."""
+    views, volume = Projections(SIDE, 300, band=0.42), chain(SIDE).volume(SIDE) * ball(SIDE)
+    image = views.apply(volume)[7]
+    sigma = 0.5 * np.sqrt(np.mean(image**2))
+    pixels = sigma * np.random.default_rng(3).standard_normal((1, 71, 71))  # 60 corners: three tiles a side
+    for row, column, share in [(10, 19, 0.5), (10, 20, 0.5), (28, 38, 1.0), (40, 19, 1.0), (39, 41, 1.0)]:
+        pixels[0, row : row + SIDE, column : column + SIDE] += share * image
+    model, search = WindowLikelihood(views, sigma, 4.0, 9), Search(views)
+    one = find_copies(pixels, volume, model, search, threshold=0.8)
+    assert len(one) == 4
+    request.getfixturevalue("small_tiles")
+    several = find_copies(pixels, volume, model, search, threshold=0.8)
+    np.testing.assert_array_equal(several.column, one.column)
+    np.testing.assert_array_equal(several.row, one.row)
+    np.testing.assert_allclose(several.probability, one.probability, atol=1e-4)
+    np.testing.assert_array_equal(several.rotations, one.rotations)
+
+
+@pytest.mark.parametrize(("separation", "expected"), [(1, 500), (2, 300), (3, 150), (12, 12)])
+def test_copies_keep_the_separation_between_tiles(separation, expected, small_tiles):
+    """Of faint copies that may be anywhere. With separations of 1 and 2 the search for peaks had no end."""
+    noise = np.random.default_rng(4).standard_normal((1, 60, 60))
+    views = Projections(SIDE, 20, band=0.4)
+    model = WindowLikelihood(views, 1.0, expected, separation)
+    found = find_copies(noise, 0.2 * chain(SIDE).volume(SIDE), model, Search(views), threshold=0.05)
+    assert len(found) > 5
+    corners = np.stack([found.row, found.column], axis=1)
+    away = np.abs(corners[:, None] - corners).max(axis=2)
+    assert away[np.triu_indices(len(found), 1)].min() >= separation
 
 
 def test_noise_has_no_copies(specimen):
@@ -109,6 +155,10 @@ def test_noise_has_no_copies(specimen):
     found = find_copies(noise, volume, model, Search(views))
     assert len(found) == 0
     assert found.rotations.shape == (0, 3, 3)
+    with pytest.raises(
+        ParameterError, match="threshold should be a probability strictly between 0 and 1; got 0"
+    ):
+        find_copies(noise, volume, model, Search(views), threshold=0.0)
     assert found.angles.shape == (0, 3)
 
 

@@ -1,5 +1,7 @@
 """The verdict on a volume: the four questions on a chain that is there, and on noise."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -58,3 +60,17 @@ def test_another_start_is_another_and_the_same_one_is_the_same(pixels, found):
     _, other = trials.other_start()
     alone = recover_volume(pixels, **OPTIONS, seed=8)
     np.testing.assert_array_equal(other.volume, alone.volume)
+
+
+def test_held_out_evidence_has_not_seen_the_volume_that_the_run_started_from(pixels, found):
+    """It may be the result of a run on all of the data."""
+    short = {**OPTIONS, "plan": replace(PLAN, iterations=3)}
+    given = VolumeTrials.of(pixels, found, {**short, "initial": found.volume}).held_out()
+    assert given == VolumeTrials.of(pixels, found, short).held_out()
+
+
+def test_what_is_tried_is_not_told_to_the_callback_of_the_run(pixels, found):
+    told = []
+    options = {**OPTIONS, "plan": replace(PLAN, iterations=2), "callback": told.append, "state": found.state}
+    VolumeTrials.of(pixels, found, options).null("white", 0)
+    assert told == []

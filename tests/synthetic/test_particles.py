@@ -58,6 +58,11 @@ def test_the_truth_lies_beside_the_pixels(tmp_path):
     np.save(tmp_path / "plain.npy", made.pixels)
     with pytest.raises(InputError, match="truth"):
         open_volume_truth(tmp_path / "plain.npy")
+    values = {name: getattr(made, name) for name in ("volume", "noise_std", "positions", "rotations")}
+    for name, wrong in (("volume", "text"), ("rotations", made.rotations[1:]), ("noise_std", made.volume)):
+        np.savez(tmp_path / "m.zarr/volume_truth.npz", **{**values, name: np.asarray(wrong)})
+        with pytest.raises(InputError, match=name):
+            open_volume_truth(tmp_path / "m.zarr")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mtdcore._base.guarded import opened
 from mtdcore.errors import DependencyError, InputError
 
 from .structures import Structures, centred
@@ -56,8 +57,10 @@ def read_atoms(path: str | Path) -> tuple[NDArray[np.float64], NDArray[np.float6
     Raises:
         DependencyError: gemmi is not installed.
         InputError: the file cannot be read, or holds no atoms.
+        StorageError: there is no such file.
     """
     gemmi = _gemmi()
+    opened(Path(path)).close()  # a pipe, at which gemmi would hang, is refused
     try:
         structure = gemmi.read_structure(str(path))
         structure.remove_hydrogens()

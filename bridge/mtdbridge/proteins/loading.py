@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mtdcore.errors import InputError, StorageError
+from mtdcore._base.guarded import archive
+from mtdcore.errors import InputError, MtdError, StorageError
 
 from .coordinates import read_folder
 from .structures import Structures, centred
@@ -28,16 +29,18 @@ def load_structures(source: str | Path) -> Structures:
     if path.is_dir():
         return read_folder(path)
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in ("xyz", "weight", "offset")}
+        with archive(path) as found:
+            arrays = {name: found[name] for name in ("xyz", "weight", "offset")}
             count = len(arrays["offset"]) - 1
-            names = archive["name"] if "name" in archive.files else np.arange(count).astype(np.str_)
-            part = archive["split"] if "split" in archive.files else np.zeros(count, np.int8)
+            names = found["name"] if "name" in found.names else np.arange(count).astype(np.str_)
+            part = found["split"] if "split" in found.names else np.zeros(count, np.int8)
+    except MtdError:
+        raise
     except KeyError as error:
         raise InputError(f"{path}: expected the arrays xyz, weight and offset; {error.args[0]}.") from error
     except OSError as error:
         raise StorageError(f"{path}: the structures cannot be read: {error}.") from error
-    except ValueError as error:
+    except Exception as error:  # NumPy, zipfile and zlib share no exception type
         raise InputError(f"{path}: expected an .npz archive of structures; {error}.") from error
     xyz = arrays["xyz"].astype(np.float32)
     return centred(xyz[:, ::-1], arrays["weight"], arrays["offset"], names, part)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from ..terminal.options import PATH, option, run_argument
 def command(run_dir: Path, truth: Path | None, as_json: bool) -> None:
     """Compare the volume in RUN_DIR with the truth, after alignment over rotation, shift and hand: correlation, shape (the
     correlation without spherical means, which any two particles share) of the volume as it is and with the power of the truth in each
-    shell, shell correlation.
+    shell, shell correlation and where it falls below 0.5.
     """
     emit(compare(run_dir, truth), as_json)
 
@@ -38,6 +37,7 @@ def compare(run_dir: Path, truth: Path | None) -> dict[str, Any]:
 
     from mtdcore.errors import InputError
     from mtdcore.model.volumes.maps import read_map
+    from mtdcore.results.metrics import TRUTH_LIMIT
     from mtdcore.results.volumes import (
         align_volumes,
         cosine,
@@ -47,12 +47,14 @@ def compare(run_dir: Path, truth: Path | None) -> dict[str, Any]:
     )
     from mtdcore.synthetic.particles import open_volume_truth
 
+    from ..run.folder import RunFolder
+
+    record = RunFolder(run_dir).read_record()
     try:
-        record = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
         measurement = Path(record["measurement"]["path"])
-    except (OSError, ValueError, KeyError, TypeError) as problem:
+    except (KeyError, TypeError) as problem:
         raise InputError(
-            f"{run_dir} should be a folder written by `mtd recover --volume`; its run.json is unreadable: {problem}."
+            f"{run_dir} should be a folder written by `mtd recover --volume`; its run.json names no measurement ({problem})."
         ) from problem
     volume, _ = read_map(run_dir / "volume.mrc")
     wanted: np.ndarray = read_map(truth)[0] if truth is not None else open_volume_truth(measurement).volume
@@ -67,7 +69,7 @@ def compare(run_dir: Path, truth: Path | None) -> dict[str, Any]:
         "shape": shape_correlation(placed, wanted),
         "shape_matched": shape_correlation(aligned.volume, wanted),
         "mirrored": aligned.mirrored,
-        "resolution_pixels": curve.resolution(0.5),
+        f"resolution_pixels_at_{TRUTH_LIMIT:g}": curve.resolution(TRUTH_LIMIT),
         "shell_correlation": [round(float(c), 4) for c in curve.correlation],
     }
     return result

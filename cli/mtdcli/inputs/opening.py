@@ -10,7 +10,7 @@ from mtdcore import open_measurement
 from mtdcore.data import Measurement
 from mtdcore.data.micrographs.listing import SUFFIXES, Micrograph, find_micrographs, of_one_size
 from mtdcore.data.micrographs.measurement import MicrographMeasurement
-from mtdcore.data.micrographs.table import Entry, MicrographTable
+from mtdcore.data.micrographs.table import Entry, MicrographTable, default_name
 from mtdcore.data.preparation.pixels import TIFF
 from mtdcore.data.preparation.prepare import Preparation
 from mtdcore.data.zarr.ome import ome_pixel_size
@@ -54,8 +54,8 @@ def table_of(path: Path, measurement: Measurement) -> MicrographTable | None:
         table = MicrographTable.load(path)
         pixel_size = ome_pixel_size(path)
         if table is None and pixel_size is not None:
-            names = [f"micrograph_{i + 1:06d}" for i in range(measurement.shape[0])]
-            return MicrographTable(tuple(Entry(name, pixel_size) for name in names))
+            count = measurement.shape[0]
+            return MicrographTable(tuple(Entry(default_name(i), pixel_size) for i in range(count)))
         return table
     steps = measurement.preparation
     if steps is None:

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mtdcore.drawing.charts import Palette, style, to_png
-from mtdcore.results.metrics import RingCorrelation
-
-#: Correlation of two halves at the resolution limit.
-_THRESHOLD = 1 / 7
+from mtdcore.results.metrics import HALF_SETS_LIMIT, RingCorrelation
 
 
 def ring_correlations(
@@ -27,9 +24,14 @@ def ring_correlations(
 
     figure = Figure(figsize=(6.4, 2.9), dpi=130, layout="constrained")
     axes = figure.subplots()
-    axes.axhline(_THRESHOLD, color=palette.accent, linewidth=1.0, linestyle=":")
+    axes.axhline(HALF_SETS_LIMIT, color=palette.accent, linewidth=1.0, linestyle=":")
     axes.annotate(
-        "1/7", (0.0, _THRESHOLD), color=palette.accent, fontsize=8, xytext=(3, 2), textcoords="offset points"
+        "1/7",
+        (0.0, HALF_SETS_LIMIT),
+        color=palette.accent,
+        fontsize=8,
+        xytext=(3, 2),
+        textcoords="offset points",
     )
     axes.axhline(0.0, color=palette.grid, linewidth=0.8)
     looks = [

@@ -29,9 +29,6 @@ _ANSWERED: dict[Question, str] = {
     "other_start": "judged: another start",
 }
 
-#: Shell correlation of two halves at the resolution limit (Rosenthal and Henderson 2003).
-_LIMIT = 0.143
-
 
 @dataclass
 class Judged:
@@ -52,9 +49,9 @@ class Judged:
         """For the terminal and the record. A resolution is given beside that of noise alone only."""
         found = {} if self.verdict is None else judgement(self.verdict)
         if self.halves is not None and self.chance:
-            found["resolution_pixels"] = self.halves.whole.resolution(_LIMIT)
-            found["null_resolution_pixels"] = {
-                kind: one.whole.resolution(_LIMIT) for kind, one in self.chance.items()
+            found["half_set_resolution_pixels"] = self.halves.whole.resolution()
+            found["null_half_set_resolution_pixels"] = {
+                kind: one.whole.resolution() for kind, one in self.chance.items()
             }
         return found
 

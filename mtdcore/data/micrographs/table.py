@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..._base.files import write_whole
-from ...errors import InputError
+from ...errors import InputError, ParameterError
 from ..preparation.prepare import Prepared
 from ..zarr.guard import ChunkDamaged, ChunkMissing, read_inside
 from .listing import Micrograph
@@ -142,3 +142,26 @@ class MicrographTable:
             raise InputError(
                 f"{folder / TABLE} should be the table that `mtd import` wrote; it is damaged ({problem})."
             ) from problem
+
+
+def default_name(index: int) -> str:
+    """Name of a micrograph, counted from 0, that has none."""
+    return f"micrograph_{index + 1:06d}"
+
+
+def names_of(micrographs: np.ndarray, given: Sequence[str] | None) -> list[str]:
+    """Name of the micrograph of each copy.
+
+    Args:
+        micrographs: (N,) int64, index of the micrograph.
+        given: name of each micrograph of the measurement; None: :func:`default_name`.
+
+    Raises:
+        ParameterError: fewer names than micrographs.
+    """
+    if given is None:
+        return [default_name(int(m)) for m in micrographs]
+    most = int(micrographs.max(initial=-1)) + 1
+    if len(given) < most:
+        raise ParameterError(f"expected a name for each micrograph, at least {most}; got {len(given)}.")
+    return [given[m] for m in micrographs]

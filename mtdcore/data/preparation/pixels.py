@@ -78,7 +78,7 @@ def open_pixels(path: Path) -> Pixels:
 
 
 def _mrc(path: Path) -> tuple[np.ndarray, float | None]:
-    unsigned = _check_header(path)
+    unsigned = check_mrc_header(path)
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore", RuntimeWarning
@@ -95,7 +95,7 @@ def _mrc(path: Path) -> tuple[np.ndarray, float | None]:
     return data, _believable(float(size.x), float(size.y))
 
 
-def _check_header(path: Path) -> bool:
+def check_mrc_header(path: Path) -> bool:
     """Whether the bytes of an MRC file have no sign, as IMOD writes them; InputError for what mrcfile calls truncated and is not."""
     with opened(path) as file:
         header = file.read(1024)

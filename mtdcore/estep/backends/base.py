@@ -65,6 +65,14 @@ class Backend(Protocol):
         """
         ...
 
+    @property
+    def tiles_together(self) -> int:
+        """Least number of tiles of one call of :meth:`accumulate`: more where a call has work of its own, whatever the number of tiles.
+
+        The order of sums follows from it, so it depends on the kind of device alone.
+        """
+        ...
+
     def accumulate(self, tiles: Iterable[Tile], templates: Array, likelihood: Likelihood) -> TemplateSums:
         """Sum of the statistics of the tiles, added in the order given.
 

@@ -17,6 +17,10 @@ from ...model.likelihood import Likelihood, WindowLikelihood
 ALL = slice(None)
 
 
+#: Least number of tiles of one call, where a call costs nothing of its own.
+FEW_TILES = 8
+
+
 class HostArrays:
     """What backends of NumPy arrays share; see :class:`Backend` for the contract."""
 
@@ -28,6 +32,8 @@ class HostArrays:
 
     else:
         xp = np
+
+    tiles_together = FEW_TILES
 
     def asarray(self, array: Array) -> np.ndarray:
         """A float64 NumPy array; see :meth:`Backend.asarray`."""

@@ -28,7 +28,7 @@ def volume_e_step(
     volume: np.ndarray,
     likelihood: WindowLikelihood,
     search: Search,
-    backend: str | Backend = "cpu",
+    backend: str | Backend = "auto",
     executor: Executor | None = None,
 ) -> VolumeStatistics:
     """Score every view at every corner and sum up what the M-step needs.
@@ -40,7 +40,7 @@ def volume_e_step(
         volume: (L, L, L) current estimate.
         likelihood: noise level, count, separation and the transfers of the micrographs; bound to the measurement here.
         search: the views.
-        backend: a backend or its name; its array library scores, on its device and in its precision.
+        backend: a backend or its name; "auto": the first CUDA device, or the CPU. Its array library scores, on its device and in its precision.
         executor: runs parts of the measurement elsewhere, with the same bits.
 
     Raises:

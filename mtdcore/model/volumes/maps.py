@@ -9,6 +9,7 @@ import numpy as np
 
 from ..._base.files import write_whole
 from ..._base.optional import optional
+from ...data.preparation.pixels import check_mrc_header
 from ...errors import InputError, StorageError
 
 
@@ -45,8 +46,9 @@ def read_map(path: str | Path) -> tuple[np.ndarray, float | None]:
         StorageError: the file cannot be opened.
     """
     mrcfile = optional("mrcfile")
+    check_mrc_header(Path(path))
     try:
-        with mrcfile.open(path, permissive=True) as mrc:
+        with mrcfile.mmap(path, mode="r", permissive=True) as mrc:
             volume = np.array(mrc.data, np.float64)
             voxel_size = float(mrc.voxel_size.x)
             order = tuple(int(mrc.header[name]) for name in ("mapc", "mapr", "maps"))

@@ -15,11 +15,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-from scipy import ndimage
 
 from ..._base.typing import Array, plain
 from ...data import Measurement, MeasurementLike, open_measurement
-from ...data.tiles import Region, Tile
+from ...data.tiles import Tile
 from ...errors import ParameterError
 from ...estep.backends import Backend, get_backend
 from ...estep.expectation import check_box_fits
@@ -27,6 +26,7 @@ from ...estep.posteriors import Posterior
 from ...estep.residual import noise_in_sight
 from ...model.likelihood import Likelihood
 from ...model.poses import Poses, may_be_mirrored
+from .peaks import apart, check_threshold, grown, halo, neighbourhood, peaks
 from .places import Places
 from .table import Detections
 
@@ -41,7 +41,7 @@ def detect(
     measurement: MeasurementLike,
     target: Array,
     likelihood: Likelihood,
-    backend: str | Backend = "cpu",
+    backend: str | Backend = "auto",
     threshold: float = 0.5,
     reach: int | None = None,
 ) -> Detections:
@@ -55,7 +55,7 @@ def detect(
         measurement: anything :func:`mtdcore.open_measurement` takes.
         target: (L, L) floating-point image, for instance ``Recovery.target``, or (C, L, L) for C classes.
         likelihood: window model with its final tied parameters, for instance ``Recovery.likelihood``.
-        backend: a backend or its name.
+        backend: a backend or its name; "auto": the first CUDA device, or the CPU.
         threshold: smallest probability of a copy, in (0, 1).
         reach: pixels around the best corner over which the posterior of one copy is summed; None: an eighth of the
             box, of its longer side. At most (d - 1) // 2, so that two copies at the minimum separation d never share any.
@@ -69,18 +69,16 @@ def detect(
             f"detections need the window model, in which a copy has one pose; got {type(likelihood).__name__}: make a "
             "WindowLikelihood with its noise_std and the expected number of copies."
         )
-    if not 0.0 < threshold < 1.0:
-        raise ParameterError(f"threshold should be a probability strictly between 0 and 1; got {threshold}.")
+    check_threshold(threshold)
     if reach is not None and reach < 0:
         raise ParameterError(f"reach should be zero or a positive number of pixels; got {reach}.")
     source, views = open_measurement(measurement), likelihood.views
     check_box_fits(source, views)
     wanted = max(1, max(views.box_shape) // 8) if reach is None else reach
-    reaches = tuple(min(wanted, (d - 1) // 2) for d in likelihood.separations)
-    # A wider halo, so that a tile can also judge the corners around those it owns: peaks know no borders.
-    halo = (d - 1 + near for d, near in zip(likelihood.separations, reaches, strict=True))
+    reaches = neighbourhood(likelihood, wanted)
     engine, every = get_backend(backend), Poses.of(views)
-    wide = replace(_sober(likelihood, source, target, engine).bind(source.shape), margin=plain(*halo))
+    sober = _sober(likelihood, source, target, engine).bind(source.shape)
+    wide = replace(sober, margin=halo(likelihood, reaches))
     # the halo is of the tiles: what scores them needs no margin, which would leave less of each transform
     posterior, poses = Posterior(target, replace(wide, margin=0), engine), every.where(every.whole)
     around = max(2 * near + far for near, far in zip(wide.geometry.halos, wide.geometry.reaches, strict=True))
@@ -90,28 +88,28 @@ def detect(
     while True:
         found = [known]
         for tile in wide.whitened(source).tiles(cut):
-            grown, core = _grown(tile, reaches)
+            own, core = grown(tile, reaches)
             here = known[known[:, 0] == tile.micrograph]
             copies = here[:, 1:4].astype(np.int64)
             copies[:, 2] = every.whole[copies[:, 2]]
-            weights = posterior.beside(grown, copies, here[:, 7]) if len(known) else posterior(grown)
+            weights = posterior.beside(own, copies, here[:, 7]) if len(known) else posterior(own)
             if between:
                 weights = weights.reshape(len(every.whole), -1, *weights.shape[1:]).sum(axis=1)
-            peaks = list(_peaks(weights, core, grown, threshold, reaches))
+            peaks = list(_peaks(weights, core, own, threshold, reaches))
             if peaks and (between or wide.amplitudes is not None or tile.valid is not None):
                 alone, templates = posterior.seen(tile.micrograph)
                 if refined is None or wide.micrographs is not None:
                     refined = Places(engine.to_host(templates)[every.whole])
                 peaks = [
-                    _placed(peak, grown, refined, alone, between)
+                    _placed(peak, own, refined, alone, between)
                     for peak in peaks
-                    if _in_sight(peak, grown, refined)
+                    if _in_sight(peak, own, refined)
                 ]
             found.extend(peaks)
         table, before = np.vstack(found), len(known)
         later = np.arange(len(table)) >= before
         table = table[np.lexsort((table[:, 2], table[:, 1], table[:, 0], -table[:, 4], later))]
-        known = table[_apart(table[:, :3].astype(np.int64), wide.separations)]
+        known = table[apart(table[:, :3].astype(np.int64), wide.separations)]
         if len(known) == before:
             break
     table = known[np.lexsort((known[:, 2], known[:, 1], known[:, 0], -known[:, 4]))]
@@ -178,56 +176,25 @@ def _placed(
     return np.array([*peak[:5], *place, amplitude])
 
 
-def _grown(tile: Tile, reaches: tuple[int, ...]) -> tuple[Tile, tuple[slice, slice]]:
-    """The tile owning ``reaches`` more sites on each side, and its former own sites among them."""
-    extent = tile.geometry.extent(tile.micrograph_shape)
-    own = tile.region.owned
-    rows, columns = (
-        slice(max(0, s.start - reach), min(n, s.stop + reach))
-        for s, n, reach in zip(own, extent, reaches, strict=True)
-    )
-    core_rows, core_columns = (
-        slice(s.start - g.start, s.stop - g.start) for s, g in zip(own, (rows, columns), strict=True)
-    )
-    grown = replace(tile, region=Region((rows, columns), tile.region.read))
-    return grown, (core_rows, core_columns)
-
-
 def _peaks(
-    weights: np.ndarray, core: tuple[slice, slice], tile: Tile, threshold: float, reaches: tuple[int, ...]
+    weights: np.ndarray,
+    core: tuple[slice, slice],
+    tile: Tile,
+    threshold: float,
+    reaches: tuple[int, int],
 ) -> Iterator[np.ndarray]:
-    """(micrograph, row, column, template, probability, 0, 0, 1) of the local maxima in the core that hold a copy.
+    """(micrograph, row, column, template, probability, 0, 0, 1) of the peaks in the core.
 
     Args:
         weights: (C K, rows, columns) posterior on the sites that ``tile`` owns.
-        core: the sites whose peaks are wanted.
+        core: see :func:`peaks`, as the next two.
         tile: the tile.
         threshold: smallest probability.
-        reaches: the neighbourhood is 2 reach + 1 corners high, and wide.
+        reaches: of the neighbourhood.
     """
-    sides, (down, across) = tuple(2 * reach + 1 for reach in reaches), reaches
-    mass = weights.sum(axis=0, dtype=np.float64)
-    around = ndimage.uniform_filter(mass, sides, mode="constant") * math.prod(sides)
-    highest = mass == ndimage.maximum_filter(mass, sides, mode="constant")
+    mass, (down, across) = weights.sum(axis=0, dtype=np.float64), reaches
     top, left = (s.start for s in tile.region.owned)
-    for i, j in np.argwhere((highest & (around >= threshold))[core]) + [s.start for s in core]:
-        rows, columns = (slice(max(0, at - reach), at + reach + 1) for at, reach in ((i, down), (j, across)))
-        template = int(np.argmax(weights[:, rows, columns].sum(axis=(1, 2), dtype=np.float64)))
-        yield np.array([tile.micrograph, top + i, left + j, template, around[i, j], 0.0, 0.0, 1.0])
-
-
-def _apart(positions: np.ndarray, separations: tuple[int, int]) -> np.ndarray:
-    """Indices of the corners that no earlier kept corner excludes; (N, 3) rows (micrograph, row, column).
-
-    Kept corners are entered into cells of the separations' sides: a cell holds one at most, and only the nine
-    cells around a corner can hold one that excludes it.
-    """
-    cells: dict[tuple[int, int, int], tuple[int, int]] = {}
-    kept, (down, across) = [], separations
-    for index, (micrograph, row, column) in enumerate(positions.tolist()):
-        i, j = row // down, column // across
-        near = (cells.get((micrograph, i + a, j + b)) for a in (-1, 0, 1) for b in (-1, 0, 1))
-        if all(abs(row - p[0]) >= down or abs(column - p[1]) >= across for p in near if p is not None):
-            cells[micrograph, i, j] = (row, column)
-            kept.append(index)
-    return np.array(kept, dtype=np.int64)
+    for i, j, probability in peaks(mass, core, threshold, reaches):
+        near = np.s_[:, max(0, i - down) : i + down + 1, max(0, j - across) : j + across + 1]
+        template = int(np.argmax(weights[near].sum(axis=(1, 2), dtype=np.float64)))
+        yield np.array([tile.micrograph, top + i, left + j, template, probability, 0.0, 0.0, 1.0])

@@ -14,7 +14,7 @@ import numpy as np
 from ..._base.files import write_whole
 from ..._base.typing import Lengths, pair, plain
 from ...data.micrographs.star import write_star
-from ...errors import ParameterError
+from ...data.micrographs.table import names_of
 from ...model.poses import Poses, may_be_mirrored
 from ...model.views import Views
 from ..metrics import Alignment
@@ -201,15 +201,7 @@ class Detections:
             ParameterError: fewer names than micrographs, or a name with white space.
             StorageError: the file cannot be written.
         """
-        if micrographs is None:
-            names = [f"micrograph_{m + 1:06d}" for m in self.micrograph]
-        elif len(micrographs) <= self.micrograph.max(initial=-1):
-            raise ParameterError(
-                f"expected a name for each micrograph, at least {self.micrograph.max() + 1}; got {len(micrographs)}."
-            )
-        else:
-            names = [micrographs[m] for m in self.micrograph]
-        columns: dict[str, Sequence[object]] = {"rlnMicrographName": names}
+        columns: dict[str, Sequence[object]] = {"rlnMicrographName": names_of(self.micrograph, micrographs)}
         columns |= self.pick_columns(binning)
         write_star(path, "particles", columns)
 

@@ -1,7 +1,9 @@
-"""What belongs to a recovered volume: comparisons, maps on disk, copies with their angles, gold-standard halves."""
+"""What belongs to a recovered volume: comparisons, maps on disk, copies with their angles, gold-standard halves, the verdict."""
 
 from __future__ import annotations
 
+from ...estep.volumes.templates import Search
+from ...model.volumes.maps import read_map, write_map
 from .comparison import (
     VolumeAlignment,
     align_volumes,
@@ -13,15 +15,26 @@ from .comparison import (
     orientation_information,
     shape_correlation,
 )
+from .copies import VolumeCopies, find_copies
+from .halves import VolumeHalves, volume_halves
+from .trials import judge_volume
 
 __all__ = [
+    "Search",
     "VolumeAlignment",
+    "VolumeCopies",
+    "VolumeHalves",
     "align_volumes",
     "aspherical",
     "cosine",
+    "find_copies",
     "fourier_shell_correlation",
+    "judge_volume",
     "matched_to",
     "mirror_volume",
     "orientation_information",
+    "read_map",
     "shape_correlation",
+    "volume_halves",
+    "write_map",
 ]

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from scipy.ndimage import uniform_filter
 
 from ..._base.numerics.conversion import on_host
 from ...data import Measurement, open_measurement
 from ...data.micrographs.star import write_star
-from ...errors import ParameterError
+from ...data.micrographs.table import names_of
 from ...estep.backends import Backend, get_backend
+from ...estep.expectation import check_box_fits
 from ...estep.volumes.expectation import check_alike, volume_cut, with_views
 from ...estep.volumes.posterior import Posteriors
 from ...estep.volumes.templates import Search, templates_of
 from ...model.likelihood import WindowLikelihood
 from ...model.volumes import so3
+from ..detections.peaks import apart, check_threshold, grown, halo, neighbourhood, peaks
 
-#: A copy's posterior spreads over so many pixels either way.
+#: A copy's posterior spreads over so many pixels either way; over fewer where another copy may be closer.
 _SPREAD = 2
 
 
@@ -65,7 +66,7 @@ class VolumeCopies:
 
         Args:
             path: the file, replaced.
-            micrographs: their names; None: numbers.
+            micrographs: name of each micrograph of the measurement; None: ``micrograph_000001`` and so on.
             binning: pixels of the micrograph, along one side, in a pixel of the measurement; coordinates are in those of the micrograph.
             pixel_size: of the micrograph, angstrom; None: the column is left out.
 
@@ -73,13 +74,9 @@ class VolumeCopies:
             ParameterError: fewer names than micrographs.
             StorageError: the file cannot be written.
         """
-        most = int(self.micrograph.max()) + 1 if len(self) else 0
-        names = [f"{i + 1:06d}" for i in range(most)] if micrographs is None else list(micrographs)
-        if len(names) < most:
-            raise ParameterError(f"expected names of at least {most} micrographs; got {len(names)}.")
         rot, tilt, psi = self.angles.T
         columns: dict[str, Sequence[object]] = {
-            "rlnMicrographName": [names[i] for i in self.micrograph],
+            "rlnMicrographName": names_of(self.micrograph, micrographs),
             "rlnCoordinateX": [f"{binning * (x + self.box_size // 2):.1f}" for x in self.column],
             "rlnCoordinateY": [f"{binning * (y + self.box_size // 2):.1f}" for y in self.row],
             "rlnAngleRot": [f"{a:.3f}" for a in rot],
@@ -97,70 +94,55 @@ def find_copies(
     volume: np.ndarray,
     likelihood: WindowLikelihood,
     search: Search,
-    least: float = 0.5,
-    backend: str | Backend = "cpu",
+    threshold: float = 0.5,
+    backend: str | Backend = "auto",
 ) -> VolumeCopies:
-    """The most probable copies that keep the least separation, each with its most probable view.
+    """The most probable copies that keep the least separation, each with its most probable view; the list does not depend on the tiles.
 
     Args:
         measurement: anything :func:`mtdcore.open_measurement` takes.
         volume: (L, L, L).
         likelihood: noise level, count and separation.
         search: the views.
-        least: smallest probability that is listed.
+        threshold: smallest probability of a copy, in (0, 1).
         backend: a backend or its name, see :func:`mtdcore.estep.volumes.expectation.volume_e_step`.
 
     Raises:
-        ParameterError: copies that differ in amplitude.
+        ParameterError: copies that differ in amplitude, or a threshold outside its domain.
+        InputError: the micrographs are smaller than the box.
     """
+    check_threshold(threshold)
     source = open_measurement(measurement)
     check_alike(likelihood)
+    check_box_fits(source, search.views)
     model = with_views(likelihood, search.views).bind(source.shape)
-    engine = get_backend(backend)
-    found: list[tuple[float, int, int, int, int]] = []
+    reaches = neighbourhood(model, _SPREAD)
+    engine, cut = get_backend(backend), volume_cut(replace(model, margin=halo(model, reaches)))
+    found = [np.empty((0, 5))]
     with engine.active():
         seen = Posteriors(model, templates_of(volume, search), engine)
-        for tile in source.tiles(volume_cut(model)):
-            posterior = seen(tile)
+        for tile in source.tiles(cut):
+            own, core = grown(tile, reaches)
+            posterior = seen(own)
             mass = on_host(posterior.mass)
-            columns = mass.shape[1]
-            top, left = (s.start for s in tile.region.read)
-            corners, probability = _peaks(mass, model.separation, least)
-            if not len(corners):
+            here = np.array([*peaks(mass[own.owned], core, threshold, reaches)]).reshape(-1, 3)
+            if not len(here):
                 continue
-            best = posterior.scores.best(posterior.features.at(corners))
-            for corner, p, view in zip(corners, probability, best, strict=True):
-                found.append((p, tile.micrograph, top + corner // columns, left + corner % columns, view))
-    found.sort(key=lambda copy: -copy[0])
-    table = np.array([copy[1:] for copy in found], np.int64).reshape(-1, 4)
+            corners = here[:, :2].astype(np.int64)
+            rows, columns = (corners + [s.start for s in own.owned]).T
+            views = posterior.scores.best(posterior.features.at(rows * mass.shape[1] + columns))
+            corners += [s.start for s in own.region.owned]
+            of = np.full(len(here), tile.micrograph)
+            found.append(np.column_stack([of, corners, views, here[:, 2]]))
+    table = np.vstack(found)
+    table = table[np.lexsort((table[:, 2], table[:, 1], table[:, 0], -table[:, 4]))]
+    table = table[apart(table[:, :3].astype(np.int64), model.separations)]
+    micrograph, row, column, view = table[:, :4].astype(np.int64).T
     return VolumeCopies(
-        table[:, 0],
-        table[:, 1],
-        table[:, 2],
-        np.array([copy[0] for copy in found], np.float64),
-        search.views.rotations[table[:, 3]],
+        micrograph,
+        row,
+        column,
+        np.minimum(table[:, 4], 1.0),
+        search.views.rotations[view],
         model.box_size,
     )
-
-
-def _peaks(mass: np.ndarray, separation: int, least: float) -> tuple[np.ndarray, np.ndarray]:
-    """Flat indices and probabilities of the corners around which most mass lies, apart from one another."""
-    width = 2 * _SPREAD + 1
-    around = np.clip(uniform_filter(mass, width, mode="constant") * width**2, 0.0, 1.0)
-    left, columns = around.copy(), mass.shape[1]
-    corners, probability = [], []
-    while True:
-        centre = int(left.argmax())
-        if left.flat[centre] < least:
-            break
-        row, column = divmod(centre, columns)
-        near = np.s_[
-            max(0, row - _SPREAD) : row + _SPREAD + 1, max(0, column - _SPREAD) : column + _SPREAD + 1
-        ]
-        r, c = np.unravel_index(int(mass[near].argmax()), mass[near].shape)
-        row, column = max(0, row - _SPREAD) + int(r), max(0, column - _SPREAD) + int(c)
-        corners.append(row * columns + column)
-        probability.append(float(left.flat[centre]))
-        reach = separation - 1
-        left[max(0, row - reach) : row + reach + 1, max(0, column - reach) : column + reach + 1] = 0.0
-    return np.array(corners, np.int64), np.array(probability)

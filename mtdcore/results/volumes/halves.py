@@ -28,7 +28,7 @@ class VolumeHalves:
     Attributes:
         first: (L, L, L) float64, without the filter.
         second: (L, L, L) float64, aligned to the first.
-        whole: their shell correlation; 0.143 is the usual threshold (Rosenthal and Henderson 2003).
+        whole: their shell correlation, which counts down to :data:`~mtdcore.results.metrics.HALF_SETS_LIMIT`.
         aspherical: that of what is not spherically symmetric, which no two particles share for free.
     """
 

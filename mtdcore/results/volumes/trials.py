@@ -45,7 +45,7 @@ class VolumeTrials:
     Attributes:
         source: what was recovered from.
         claim: the result.
-        options: keyword arguments of :func:`mtdcore.em.volumes.recover.recover_volume` but ``seed`` and ``callback``.
+        options: keyword arguments of :func:`mtdcore.em.volumes.recover.recover_volume` but ``seed``, ``state`` and ``callback``.
         seed: of the run.
     """
 
@@ -58,9 +58,9 @@ class VolumeTrials:
     def of(
         cls, measurement: MeasurementLike, claim: VolumeRecovery, options: Mapping[str, Any]
     ) -> VolumeTrials:
-        """Those of a run with all its keyword arguments."""
-        own = {name: value for name, value in options.items() if name not in ("seed", "state")}
-        return cls(open_measurement(measurement), claim, own, int(options.get("seed", 0)))
+        """Those of a run with all its keyword arguments; its callback is told of that run alone."""
+        own = {name: value for name, value in options.items() if name not in ("seed", "state", "callback")}
+        return cls(open_measurement(measurement), claim, own, claim.plan.seed)
 
     def null(self, kind: Null, run: int) -> VolumeRecovery:
         """From noise of the kind."""
@@ -71,21 +71,26 @@ class VolumeTrials:
         return null_like(self.source, self.claim.likelihood, kind, run)
 
     def held_out(self) -> tuple[float, float]:
-        """Each half is recovered from starts of its own, and judged on the other with the numbers that it has learned."""
+        """Each half is recovered from rough blobs of its own, and judged on the other with the numbers that it has learned."""
         first, second = HalfMeasurement(self.source, False), HalfMeasurement(self.source, True)
         return self._judged(first, second), self._judged(second, first)
 
     def other_start(self) -> tuple[bool, VolumeRecovery]:
         """From other rough blobs. The same is what has the same shape: every particle is a blob, so that plain correlation says little."""
-        found = recover_volume(self.source, **{**self.options, "initial": None}, seed=self.seed + 1)
+        found = recover_volume(self.source, **self._own_starts, seed=self.seed + 1)
         if found.evidence <= ABOUT * self.claim.evidence:
             return True, found
         diameter = self.options.get("diameter")
         aligned = align_volumes(found.volume, self.claim.volume, diameter=diameter).volume
         return shape_correlation(aligned, self.claim.volume, diameter) > ALIKE, found
 
+    @property
+    def _own_starts(self) -> dict[str, Any]:
+        """The options with rough blobs to start from: a volume that was given may have been made from all of the data."""
+        return {**self.options, "initial": None}
+
     def _judged(self, seen: Measurement, other: Measurement) -> float:
-        found = recover_volume(seen, **self.options, seed=self.seed)
+        found = recover_volume(seen, **self._own_starts, seed=self.seed)
         search = found.plan.search(found.plan.iterations)
         engine = self.options.get("backend", "auto")
         return volume_e_step(found.read(other), found.seen, found.likelihood, search, engine).log_likelihood

@@ -23,7 +23,7 @@ from ....errors import DeviceError, ParameterError
 from ....model.likelihood import Likelihood, WindowLikelihood
 from ...sums import TemplateSums
 from ..base import Backend, Moment
-from ..library import ALL, check_settings, checked_norm, host, window_model
+from ..library import ALL, FEW_TILES, check_settings, checked_norm, host, window_model
 from .patches import Patches
 from .scored import EStep
 from .windows import Windows
@@ -86,7 +86,7 @@ class ArrayBackend:
         """A NumPy array of the same values."""
         return on_host(array)
 
-    threads = 1
+    threads, tiles_together = 1, FEW_TILES
 
     def alone(self) -> Self:
         """Itself: the library has threads of its own."""

@@ -77,11 +77,12 @@ class CudaBackend:
             so strong that rounding alone would move log-weights by more than 0.01 nats.
     """
 
+    tiles_together = _TOGETHER
+
     def __init__(self, device: Device, precision: Precision = "float32") -> None:
         check_settings(precision)
         self.device, self.name, self.xp = device, device.name, device.xp
         self.precision: Precision = precision
-        self.tiles_together = _TOGETHER
         self._batch_bytes: int | None = None  # learnt when memory ran out
         self._resident = Resident()
 
