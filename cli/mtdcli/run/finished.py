@@ -11,7 +11,7 @@ from mtdcore._base.records import check_types, from_record
 from mtdcore._base.typing import pair
 from mtdcore.data import Measurement
 from mtdcore.data.micrographs.star import quoted
-from mtdcore.data.micrographs.table import Entry, MicrographTable
+from mtdcore.data.micrographs.table import Entry, MicrographTable, default_name
 from mtdcore.errors import InputError, MtdError, ParameterError
 from mtdcore.model.likelihood import Likelihood
 from mtdcore.model.likelihood.records import likelihood_from_record
@@ -105,7 +105,7 @@ class FinishedRun:
         if table is not None:
             return MicrographTable(tuple(_nameable(i, entry) for i, entry in enumerate(table.entries)))
         count = self.record.measurement.shape[0]
-        return MicrographTable(tuple(Entry(f"micrograph_{i + 1:06d}") for i in range(count)))
+        return MicrographTable(tuple(Entry(default_name(i)) for i in range(count)))
 
 
 def _nameable(index: int, entry: Entry) -> Entry:
@@ -114,7 +114,7 @@ def _nameable(index: int, entry: Entry) -> Entry:
         quoted(entry.name)
     except ParameterError as problem:
         log(f"warning: micrograph {index + 1} goes by its number: {problem}")
-        return replace(entry, name=f"micrograph_{index + 1:06d}")
+        return replace(entry, name=default_name(index))
     return entry
 
 
