@@ -54,7 +54,7 @@ def command(output: Path, seed: int, iterations: int, force: bool, as_json: bool
     parameters = {name: value for name, value in inner.params.items() if name not in own}
     with locked(run):
         found = recover_volume.recover(
-            measurement, run, False, True, parameters, f"mtd demo --volume -o {output} --seed {seed}"
+            measurement, run, False, force, parameters, f"mtd demo --volume -o {output} --seed {seed}"
         )
     scores = evaluate_volume.compare(run, None)
     shown = {name: scores[name] for name in ("correlation", "shape", "mirrored")}

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ..run.lock import locked
+from ..run.output import refuse_as_run_folder, refuse_run
 from ..terminal.console import command_line, emit, force_option, json_option, log
 from ..terminal.options import (
     COUNT,
@@ -141,6 +142,7 @@ def command(
     checkpoint; --resume goes on from it.
     """
     again = command_line(ctx)
+    refuse_as_run_folder(output, measurement)
     with listening(), locked(output), continued(ctx, again, force):
         result = recover(measurement, output, resume, force, parameters, again)
     emit(result, as_json)
@@ -162,7 +164,6 @@ def recover(
         again: the command line that repeats it.
     """
     import mtdcore as mtd
-    from mtdcore.errors import StorageError
     from mtdcore.model.volumes.maps import write_map
     from mtdcore.results.volumes import orientation_information
 
@@ -170,14 +171,14 @@ def recover(
     from ..inputs.usable import open_usable, source_of
     from ..report.volume import write_volume_report
     from ..run.arguments import transfers
+    from ..run.folder import RunFolder
     from ..terminal.installation import machine, versions
     from ..volumes import run as job
     from ..volumes.judging import examine
 
-    folder = job.VolumeFolder(output)
+    folder = RunFolder(output)
     started, clock = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.perf_counter()
-    if folder.occupied and not (resume or force):
-        raise StorageError(f"{folder.path} holds a run already; --resume continues it, --force replaces it.")
+    refuse_run(folder, (path, parameters["initial"], parameters["prior"]), resume, force)
     measurement = open_usable(path, parameters["skip_bad"], parameters["defects"])
     table = table_of(path, source_of(measurement))
     pixel_size = None if table is None else table.pixel_size
@@ -207,7 +208,9 @@ def recover(
     judged = examine(measurement, found, parameters, backend)
     result |= judged.numbers
     if judged.halves is not None:
-        for file, half in zip(folder.halves, (judged.halves.first, judged.halves.second), strict=True):
+        for file, half in zip(
+            (folder.half1, folder.half2), (judged.halves.first, judged.halves.second), strict=True
+        ):
             write_map(file, half, pixel_size)
     record = {
         "format": 1,

@@ -130,9 +130,7 @@ def _watch(
         raise StorageError(
             f"{output} holds a run of another command; --force replaces it, -o chooses another place."
         )
-    refuse_foreign_results(
-        folder, [source, *(Path(one) for one in (parameters.initial, parameters.prior) if one is not None)]
-    )
+    refuse_foreign_results(folder, (source, parameters.initial, parameters.prior))
     if force:
         folder.clear()
         folder.clear_watch()

@@ -14,7 +14,6 @@ import mtdcore as mtd
 from mtdcore.data import Measurement
 from mtdcore.data.micrographs.table import MicrographTable
 from mtdcore.em.checkpoint import fingerprint, load_checkpoint, save_checkpoint
-from mtdcore.errors import StorageError
 from mtdcore.estep.backends import Backend
 from mtdcore.results import uncertainty
 
@@ -29,7 +28,7 @@ from .copies import write_copies
 from .finished import FinishedRun
 from .folder import RunFolder
 from .memory import threads_within
-from .output import refuse_foreign_results
+from .output import refuse_run
 from .parameters import RunParameters
 from .record import MeasurementRecord, ResultRecord, RunRecord
 
@@ -76,15 +75,7 @@ def recover(
         Interrupted: a signal came; after the first iteration a checkpoint is in the folder.
     """
     started, clock = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.perf_counter()
-    if folder.watch.exists():
-        raise StorageError(
-            f"{folder.path} is a run of `mtd watch`, which alone goes on with it: choose another folder with -o."
-        )
-    if folder.occupied and not (resume or force):
-        raise StorageError(f"{folder.path} holds a run already; --resume continues it, --force replaces it.")
-    refuse_foreign_results(
-        folder, [path, *(Path(one) for one in (parameters.initial, parameters.prior) if one is not None)]
-    )
+    refuse_run(folder, (path, parameters.initial, parameters.prior), resume, force)
     measurement = open_usable(path, parameters.skip_bad, parameters.defects)
     table = table_of(path, source_of(measurement))
     parameters = parameters.in_pixels(None if table is None else table.pixel_size)

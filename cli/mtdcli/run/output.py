@@ -52,16 +52,34 @@ def refuse_as_run_folder(output: Path, measurement: Path) -> None:
         )
 
 
-def refuse_foreign_results(folder: RunFolder, inputs: Iterable[Path]) -> None:
+def refuse_run(folder: RunFolder, inputs: Iterable[str | Path | None], resume: bool, force: bool) -> None:
+    """Raise StorageError unless a run may fill a folder.
+
+    Args:
+        folder: of the run, locked.
+        inputs: files that it reads; None: not given.
+        resume: whether the run that is there goes on.
+        force: whether it is replaced.
+    """
+    if folder.watch.exists():
+        _storage(
+            f"{folder.path} is a run of `mtd watch`, which alone goes on with it: choose another folder with -o."
+        )
+    if folder.occupied and not (resume or force):
+        _storage(f"{folder.path} holds a run already; --resume continues it, --force replaces it.")
+    refuse_foreign_results(folder, inputs)
+
+
+def refuse_foreign_results(folder: RunFolder, inputs: Iterable[str | Path | None] = ()) -> None:
     """Raise StorageError where a run would replace what it reads, or files that no run of mtd left.
 
     Args:
         folder: of the run, locked.
-        inputs: files that it reads.
+        inputs: files that it reads; None: not given.
     """
     names = {file.name for file in vars(folder).values() if isinstance(file, Path) and file != folder.path}
     place = Path(os.path.realpath(folder.path))
-    for one in inputs:
+    for one in (one for one in inputs if one is not None):
         real = Path(os.path.realpath(one))
         if real.parent == place and real.name in names:
             _storage(

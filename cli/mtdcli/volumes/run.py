@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, fields
-from pathlib import Path
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import mtdcore as mtd
-from mtdcore._base.files import write_whole
 from mtdcore.em.checkpoint import fingerprint
 from mtdcore.em.volumes.recover import recover_volume
-from mtdcore.em.volumes.state import VolumeRecord, VolumeState, load_volume_checkpoint, save_volume_checkpoint
+from mtdcore.em.volumes.state import VolumeState, load_volume_checkpoint, save_volume_checkpoint
 from mtdcore.estep.volumes.templates import Search
 from mtdcore.model.volumes import so3
 from mtdcore.model.volumes.maps import read_map
 from mtdcore.model.volumes.projections import Projections
 from mtdcore.results.volumes.copies import VolumeCopies, find_copies
 
+from ..run.folder import RunFolder
 from ..run.job import transfer_digest
-from ..terminal.console import to_json
 from ..terminal.progress import Progress
 from ..terminal.stopping import Interrupted, hold_off, patiently
 
@@ -37,54 +33,6 @@ _FREE = ("checkpoint_every", "stop_file", "halves", "trust", "device")
 
 #: Views that poses are chosen from.
 _POSES = 4608
-
-
-class VolumeFolder:
-    """The folder that ``mtd recover --volume -o`` fills.
-
-    Attributes:
-        path: the folder.
-        record: ``run.json``, every parameter, version, seed and result.
-        volume: ``volume.mrc``.
-        halves: ``half1.mrc`` and ``half2.mrc``.
-        history: ``history.csv``, one row per iteration.
-        checkpoint: what ``--resume`` continues from.
-        poses: ``particles.star``, copies with RELION's angles.
-        page: ``report.html``.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.record = path / "run.json"
-        self.volume = path / "volume.mrc"
-        self.halves = (path / "half1.mrc", path / "half2.mrc")
-        self.history = path / "history.csv"
-        self.checkpoint = path / "checkpoint.safetensors"
-        self.poses = path / "particles.star"
-        self.page = path / "report.html"
-
-    @property
-    def occupied(self) -> bool:
-        """Whether a run left anything here that a new one would replace."""
-        return self.record.exists() or self.checkpoint.exists()
-
-    def clear(self) -> None:
-        """Remove the files of an earlier run (and nothing else)."""
-        files = (self.record, self.volume, *self.halves, self.history, self.checkpoint, self.poses, self.page)
-        for file in files:
-            file.unlink(missing_ok=True)
-
-    def write_history(self, history: tuple[VolumeRecord, ...]) -> None:
-        """``history.csv``."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, [f.name for f in fields(VolumeRecord)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(record) for record in history)
-        write_whole(self.history, lambda file: file.write(text.getvalue().encode()))
-
-    def write_record(self, record: Mapping[str, Any]) -> None:
-        """``run.json``."""
-        write_whole(self.record, lambda file: file.write((to_json(record) + "\n").encode()))
 
 
 def identity(
@@ -126,7 +74,7 @@ def arguments(
 
 def run(
     measurement: Measurement,
-    folder: VolumeFolder,
+    folder: RunFolder,
     parameters: Mapping[str, Any],
     backend: Backend,
     micrographs: mtd.Micrographs | None,
@@ -190,11 +138,11 @@ def copies(
 
 
 def save(
-    folder: VolumeFolder, found: VolumeRecovery, poses: VolumeCopies, table: MicrographTable | None
+    folder: RunFolder, found: VolumeRecovery, poses: VolumeCopies, table: MicrographTable | None
 ) -> None:
     """Volume, history, and the poses of the copies in pixels of the stored micrographs."""
     found.save_mrc(folder.volume, None if table is None else table.pixel_size)
-    folder.write_history(found.history)
+    folder.write_history([asdict(record) for record in found.history])
     if table is None:
         poses.to_star(folder.poses)
     else:
