@@ -75,8 +75,6 @@ def command(
         options["rotations"] = 1
     again, parameters = command_line(ctx), RunParameters(**options)
     parameters.refuse_contradictions()
-    if resume and force:
-        raise click.UsageError("--resume continues what --force replaces: leave one of them out")
     refuse_as_run_folder(output, measurement)
     with listening(), locked(output):
         with ExitStack() as page, continued(ctx, again, force):

@@ -189,7 +189,7 @@ def recover(
     micrographs = transfers(table)
     if micrographs is not None:
         log("the transfer of each micrograph (CTF, whitening) is part of the model; the volume is without it")
-    goes_on = resume and folder.checkpoint.exists() and not force
+    goes_on = resume and folder.occupied
     found = job.run(measurement, folder, parameters, backend, micrographs, goes_on)
     log(found.noise)
     copies = job.copies(measurement, found, parameters, backend)

@@ -70,7 +70,7 @@ def recover(
         The run, its summary, and whether it found any copies.
 
     Raises:
-        StorageError: the folder holds a run, and neither ``resume`` nor ``force`` is given; or what no run left or is read.
+        UsageError, StorageError: see :func:`refuse_run`.
         CheckpointError: the checkpoint is of another run, or damaged.
         Interrupted: a signal came; after the first iteration a checkpoint is in the folder.
     """
@@ -90,7 +90,7 @@ def recover(
     with computing(parameters, threads) as (backend, executor):
         owner = identity(measurement, backend, parameters, told)
         state = None
-        if resume and folder.occupied and not force:
+        if resume and folder.occupied:
             state = load_checkpoint(folder.checkpoint, owner)
             log(f"going on after iteration {state.iteration}")
         log(f"{path}: {micrographs} micrograph(s) of {height} x {width} pixels, backend {backend.name}")

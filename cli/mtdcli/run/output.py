@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 if TYPE_CHECKING:
     from .folder import RunFolder
 
@@ -53,14 +55,20 @@ def refuse_as_run_folder(output: Path, measurement: Path) -> None:
 
 
 def refuse_run(folder: RunFolder, inputs: Iterable[str | Path | None], resume: bool, force: bool) -> None:
-    """Raise StorageError unless a run may fill a folder.
+    """Refuse a folder that a run may not fill.
 
     Args:
         folder: of the run, locked.
         inputs: files that it reads; None: not given.
         resume: whether the run that is there goes on.
         force: whether it is replaced.
+
+    Raises:
+        UsageError: both.
+        StorageError: a run is there, and neither is given; or what no run left, or is read.
     """
+    if resume and force:
+        raise click.UsageError("--resume continues what --force replaces: leave one of them out")
     if folder.watch.exists():
         _storage(
             f"{folder.path} is a run of `mtd watch`, which alone goes on with it: choose another folder with -o."

@@ -298,11 +298,18 @@ class RunParameters:
 
     def deciding(self) -> dict[str, Any]:
         """What may change a bit of the result, by name; a file counts by its content."""
-        own = {one.name: getattr(self, one.name) for one in fields(self) if one.metadata["decides"]}
-        for name in ("prior", "initial"):
-            if own[name] is not None and Path(own[name]).is_file():
-                own[name] = "sha256:" + hashlib.sha256(Path(own[name]).read_bytes()).hexdigest()[:16]
-        return own
+        return by_content(
+            {one.name: getattr(self, one.name) for one in fields(self) if one.metadata["decides"]}
+        )
+
+
+def by_content(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, with a digest of the content in place of a file that is read."""
+    files = {name: Path(options[name]) for name in ("prior", "initial") if options[name] is not None}
+    digests = {
+        name: hashlib.sha256(f.read_bytes()).hexdigest()[:16] for name, f in files.items() if f.is_file()
+    }
+    return {**options, **{name: f"sha256:{digest}" for name, digest in digests.items()}}
 
 
 def run_options(function: F) -> F:

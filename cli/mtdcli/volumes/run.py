@@ -19,6 +19,8 @@ from mtdcore.results.volumes.copies import VolumeCopies, find_copies
 
 from ..run.folder import RunFolder
 from ..run.job import transfer_digest
+from ..run.parameters import by_content
+from ..terminal.console import log
 from ..terminal.progress import Progress
 from ..terminal.stopping import Interrupted, hold_off, patiently
 
@@ -42,11 +44,10 @@ def identity(
     micrographs: mtd.Micrographs | None,
 ) -> dict[str, Any]:
     """What a run depends on. Two runs with equal identities end with the same bits."""
-    own = {name: str(value) for name, value in parameters.items() if name not in _FREE}
     return {
         "version": mtd.__version__,
         "measurement": fingerprint(measurement),
-        **own,
+        **by_content({name: value for name, value in parameters.items() if name not in _FREE}),
         **transfer_digest(micrographs),
         "device": backend.name,
     }
@@ -80,13 +81,17 @@ def run(
     micrographs: mtd.Micrographs | None,
     resume: bool,
 ) -> VolumeRecovery:
-    """Run (or continue) a recovery with progress and checkpoints.
+    """Run a recovery, or go on with it, with progress and checkpoints.
 
     Raises:
+        CheckpointError: there is none to go on from, or it is of another run.
         Interrupted: a signal came; a checkpoint is in the folder.
     """
     owner = identity(measurement, parameters, backend, micrographs)
-    state: VolumeState | None = load_volume_checkpoint(folder.checkpoint, owner) if resume else None
+    state: VolumeState | None = None
+    if resume:
+        state = load_volume_checkpoint(folder.checkpoint, owner)
+        log(f"going on after iteration {state.iteration}")
     saved, unsaved = time.monotonic(), state
     done = 0 if state is None else state.iteration
     with (
