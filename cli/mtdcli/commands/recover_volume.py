@@ -164,14 +164,16 @@ def recover(
         again: the command line that repeats it.
     """
     import mtdcore as mtd
+    from mtdcore.em.volumes.state import load_volume_checkpoint
     from mtdcore.model.volumes.maps import write_map
     from mtdcore.results.volumes import orientation_information
 
     from ..inputs.opening import table_of
-    from ..inputs.usable import open_usable, source_of
+    from ..inputs.usable import missing, open_usable, source_of
     from ..report.volume import write_volume_report
     from ..run.arguments import transfers
     from ..run.folder import RunFolder
+    from ..run.record import MeasurementRecord
     from ..terminal.installation import machine, versions
     from ..volumes import run as job
     from ..volumes.judging import examine
@@ -189,9 +191,21 @@ def recover(
     micrographs = transfers(table)
     if micrographs is not None:
         log("the transfer of each micrograph (CTF, whitening) is part of the model; the volume is without it")
-    goes_on = resume and folder.occupied
-    found = job.run(measurement, folder, parameters, backend, micrographs, goes_on)
+    owner, state = job.identity(measurement, parameters, backend, micrographs), None
+    if resume and folder.occupied:
+        state = load_volume_checkpoint(folder.checkpoint, owner)
+        log(f"going on after iteration {state.iteration}")
+    before = 0.0 if state is None else sum(record.seconds for record in state.history)
+    found = job.run(measurement, folder, parameters, backend, micrographs, owner, state)
     log(found.noise)
+    read = MeasurementRecord(
+        path=path.absolute(),
+        shape=measurement.shape,
+        dtype=str(measurement.dtype),
+        fingerprint=owner["measurement"],
+        unused_pixels=0,
+        **missing(measurement, round(found.statistics.pixels)),
+    )
     copies = job.copies(measurement, found, parameters, backend)
     job.save(folder, found, copies, table)
     nothing = {"nothing_found": "no copies; volume.mrc is no estimate of anything"}
@@ -217,9 +231,9 @@ def recover(
         "kind": "volume",
         "command": again,
         "started": started,
-        "seconds": time.perf_counter() - clock,
+        "seconds": before + time.perf_counter() - clock,
         "device": backend.name,
-        "measurement": {"path": str(path.absolute()), "shape": measurement.shape},
+        "measurement": read,
         "parameters": parameters,
         "pixel_size": pixel_size,
         "result": {**none, **result},

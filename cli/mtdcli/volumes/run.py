@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import mtdcore as mtd
 from mtdcore.em.checkpoint import fingerprint
 from mtdcore.em.volumes.recover import recover_volume
-from mtdcore.em.volumes.state import VolumeState, load_volume_checkpoint, save_volume_checkpoint
+from mtdcore.em.volumes.state import VolumeState, save_volume_checkpoint
 from mtdcore.estep.volumes.templates import Search
 from mtdcore.model.volumes import so3
 from mtdcore.model.volumes.maps import read_map
@@ -20,7 +20,6 @@ from mtdcore.results.volumes.copies import VolumeCopies, find_copies
 from ..run.folder import RunFolder
 from ..run.job import transfer_digest
 from ..run.parameters import by_content
-from ..terminal.console import log
 from ..terminal.progress import Progress
 from ..terminal.stopping import Interrupted, hold_off, patiently
 
@@ -79,19 +78,14 @@ def run(
     parameters: Mapping[str, Any],
     backend: Backend,
     micrographs: mtd.Micrographs | None,
-    resume: bool,
+    owner: Mapping[str, Any],
+    state: VolumeState | None,
 ) -> VolumeRecovery:
-    """Run a recovery, or go on with it, with progress and checkpoints.
+    """Start, or go on from a state, with progress and checkpoints that belong to an :func:`identity`.
 
     Raises:
-        CheckpointError: there is none to go on from, or it is of another run.
         Interrupted: a signal came; a checkpoint is in the folder.
     """
-    owner = identity(measurement, parameters, backend, micrographs)
-    state: VolumeState | None = None
-    if resume:
-        state = load_volume_checkpoint(folder.checkpoint, owner)
-        log(f"going on after iteration {state.iteration}")
     saved, unsaved = time.monotonic(), state
     done = 0 if state is None else state.iteration
     with (
