@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from ..run.lock import locked
 from ..run.output import refuse_as_run_folder
@@ -68,11 +67,6 @@ def command(
     RUN_DIR receives estimate.npy, aligned_average.npy (no prior applied), run.json, history.csv, detections.csv and .star
     (`mtd detect`) and report.html. An interrupted run (Ctrl-C, SIGTERM, SIGUSR1) saves a checkpoint; --resume goes on.
     """
-    if (
-        isinstance(options["box_size"], tuple)
-        and ctx.get_parameter_source("rotations") is ParameterSource.DEFAULT
-    ):
-        options["rotations"] = 1
     again, parameters = command_line(ctx), RunParameters(**options)
     parameters.refuse_contradictions()
     refuse_as_run_folder(output, measurement)

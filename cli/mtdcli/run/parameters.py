@@ -81,8 +81,10 @@ class RunParameters:
         metavar="PX|A",
         kind=Length(),
     )
-    rotations: int = _option(
-        "target", "Equally spaced rotations of a copy. In a box that is no square: 1, or 2.", 4, metavar="K"
+    rotations: int | None = _option(
+        "target",
+        "Equally spaced rotations of a copy; in a box that is no square 1, or 2. Default: 4, or 1 in a box that is no square.",
+        metavar="K",
     )
     coarse_rotations: int | Literal["auto"] = _option(
         "search",
@@ -236,6 +238,14 @@ class RunParameters:
     checkpoint_every: float = _option(
         "compute", "Seconds between checkpoints.", 30.0, decides=False, kind=_FROM_ZERO
     )
+
+    @property
+    def turns(self) -> int:
+        """Number K of rotations."""
+        from mtdcore._base.typing import pair
+        from mtdcore.model.rotations import usual_rotations
+
+        return usual_rotations(pair(self.box_size)) if self.rotations is None else self.rotations
 
     @classmethod
     def from_record(cls, record: object) -> Self:
