@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,6 @@ from ..run.parameters import RunParameters, run_options
 from ..terminal.console import command_line, force_option, log, to_json
 from ..terminal.options import COUNT, PATH, GroupedCommand, option, run_output
 from ..terminal.stopping import Interrupted, listening
-
-#: Options of the preparation among those of the command.
-_STEPS = (
-    "borders", "contaminants", "contaminant_width", "invert", "flip_phases", "bin", "mask_beyond", "mask_edge", "background",
-    "background_width", "background_degree", "whiten", "normalise",
-)  # fmt: skip
 
 
 @click.command("watch", cls=GroupedCommand)
@@ -84,7 +79,8 @@ def command(
 
     Example: mtd watch Micrographs -o run --box-size 64 --rotations 36 --diameter 40
     """
-    steps = {name: options.pop(name) for name in _STEPS}
+    of_run = {one.name for one in fields(RunParameters)}
+    steps = {name: options.pop(name) for name in [*options] if name not in of_run}  # of the preparation
     steps["defects"], options["defects"] = options["defects"], "keep"  # once, as they are stored
     again, parameters = command_line(ctx), RunParameters(**options)
     parameters.refuse_contradictions()
