@@ -67,7 +67,7 @@ from ..terminal.stopping import continued, listening
 )
 @option(
     "--prior",
-    "Learned prior over volumes: a shipped one or a .safetensors file (extra: torch).",
+    "Learned prior over volumes: proteins-3d, or a .safetensors file (extra: torch). Default: a Gaussian that the data give.",
     str,
     metavar="NAME|PATH",
 )

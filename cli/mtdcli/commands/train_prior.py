@@ -110,7 +110,7 @@ def command(
     """Train a learned prior on IMAGES: an .npz, .npy, .idx(.gz) or .zarr file of square images, or glyphs[:COUNT].
 
     With --proteins: on projections or densities of protein structures, drawn as the training needs them; --steps,
-    --learning-rate, --precision, --seed, --device and --threads then count as well.
+    --learning-rate, --ema-decay, --precision, --seed, --device and --threads then count as well.
 
     OUTPUT receives the weights with their description, OUTPUT with .html instead the report: loss, denoising error per
     noise level, and images drawn from the prior. The averaged weights can be used from the first minutes on.

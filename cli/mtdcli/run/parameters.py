@@ -143,7 +143,7 @@ class RunParameters:
     )
     prior: str | None = _option(
         "prior",
-        "Learned prior: glyphs, mnist, a plug-in, or a .safetensors file (extra: torch). Default: no prior.",
+        "Learned prior: glyphs, mnist, proteins-2d, a plug-in, or a .safetensors file (extra: torch). Default: no prior.",
         metavar="NAME|PATH",
     )
     method: Literal["em", "moments"] = _option(
@@ -155,7 +155,7 @@ class RunParameters:
         "search",
         "Start. random: random pixels, faint at the first temperature; faint: the same without cooling; samples: draws from the prior; "
         "blob: a blurred spot; several: spots, a ring and faint pixels; moments: what --method moments finds; uniform: random pixels in [0, 1], whatever the units; or an image file. Default: samples with a prior, "
-        "faint with the wiener M-step, uniform with gradient, several with a diameter, else random.",
+        "several with a diameter or a box that is no square, faint with the wiener M-step, uniform with gradient, else random.",
         metavar="random|faint|samples|blob|several|moments|uniform|FILE",
     )
     starts: int | None = _option(
@@ -165,13 +165,14 @@ class RunParameters:
     )
     temperature: float | Literal["auto"] | None = _option(
         "search",
-        "Temperature at the start; it cools to 1. Default: auto for random and uniform starts of the window likelihood, else 1.",
+        "Temperature at the start; it cools to 1. Default: auto for random and uniform starts and samples of the window likelihood, else 1.",
         metavar="T|auto",
         kind=NumberOr("auto", minimum=1),
     )
     update: Literal["auto", "denoising", "exact", "wiener", "gradient"] = _option(
         "search",
-        "M-step. auto: denoising with a prior; wiener without one for whitened micrographs and those with a CTF; else exact.",
+        "M-step. auto: denoising with a prior; wiener without one for whitened micrographs and those with a CTF; else, with a diameter, one "
+        "of a compact object, which has no name here; else exact.",
         "auto",
     )
     step: float = _option("search", "Step size of --update gradient.", 1e-3)
