@@ -187,6 +187,18 @@ def test_weights_and_their_report_replace_only_their_like(mtd, tmp_path):
     assert (tmp_path / "p.safetensors").read_bytes() == b"weights of another program"
 
 
+@pytest.mark.parametrize("beside", ["p.json", "p.full.safetensors"])
+def test_a_training_on_proteins_replaces_nothing_beside_its_weights(mtd, tmp_path, beside):
+    pytest.importorskip("torch")
+    source, mine = tmp_path / "points.npz", tmp_path / beside
+    np.savez(source, xyz=np.zeros((2, 3)), weight=np.ones(2), offset=np.array([0, 2]))
+    mine.write_text("my data")
+    command = ("train-prior", "--proteins", source, "-o", tmp_path / "p.safetensors", "--steps", 1)
+    for force in ((), ("--force",)):
+        assert f"{beside} should be a file that mtd wrote" in mtd(*command, *force, code=74).stderr
+        assert mine.read_text() == "my data"
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_what_appears_while_a_measurement_is_made_stays(tmp_path, overwrite):
     def make():

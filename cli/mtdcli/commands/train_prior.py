@@ -122,8 +122,9 @@ def command(
     if (images is None) == (proteins is None):
         raise click.UsageError("expected either IMAGES or --proteins.")
     source = images if proteins is None else str(proteins)
-    refuse_weights(output, resume or force, [Path(str(source))])
-    clean_beside(output)
+    beside = (".html",) if proteins is None else (".full.safetensors", ".json")
+    refuse_weights(output, beside, resume or force, [Path(str(source))])
+    clean_beside(output, beside)
     if threads is not None:
         import torch
 

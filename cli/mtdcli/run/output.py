@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 #: Files by which a folder is known as a Zarr array or group.
 _ZARR = ("zarr.json", ".zarray", ".zgroup")
 
-#: What weights and reports of mtd hold near their start, or their end.
+#: What weights, and curves, and reports of mtd hold near their start, or their end.
 _WEIGHTS, _PAGE = b"mtdbridge", b"This file is complete in itself: nothing is loaded from elsewhere."
 
 #: Bytes looked at, at either end of a file.
@@ -101,15 +101,17 @@ def refuse_foreign_results(folder: RunFolder, inputs: Iterable[str | Path | None
         )
 
 
-def refuse_weights(output: Path, force: bool, inputs: Sequence[Path] = ()) -> None:
-    """Raise StorageError unless weights may be written to ``output``, and their report beside them.
+def refuse_weights(output: Path, beside: Sequence[str], force: bool, inputs: Sequence[Path] = ()) -> None:
+    """Raise StorageError unless weights may be written to ``output``, and what goes beside them.
 
     Args:
         output: the weights file.
-        force: whether weights of mtd, and their report, may be replaced; their training is continued with --resume.
+        beside: suffixes of the files beside it: its report, say.
+        force: whether weights of mtd, and what is beside them, may be replaced; their training is continued with --resume.
         inputs: what the command reads.
     """
-    for path, mark in ((output, _WEIGHTS), (output.with_suffix(".html"), _PAGE)):
+    for path in (output, *map(output.with_suffix, beside)):
+        mark = _PAGE if path.suffix == ".html" else _WEIGHTS
         if any(os.path.realpath(one) == os.path.realpath(path) for one in inputs):
             _storage(f"{path} is read and would be replaced: choose another place with -o.")
         if not os.path.lexists(path):
@@ -122,13 +124,17 @@ def refuse_weights(output: Path, force: bool, inputs: Sequence[Path] = ()) -> No
             _storage(f"{path} exists already; --resume continues its training, --force replaces it.")
 
 
-def clean_beside(output: Path) -> None:
-    """Remove what trainings to this output left beside it that were killed while they wrote; those that run are let be."""
+def clean_beside(output: Path, beside: Sequence[str]) -> None:
+    """Remove what trainings to this output left beside it that were killed while they wrote; those that run are let be.
+
+    Args:
+        output: the weights file.
+        beside: suffixes of the files beside it.
+    """
     if not output.parent.is_dir():
         return
-    names = "|".join(
-        re.escape(name) for name in (output.name, f"{output.name}.state", output.with_suffix(".html").name)
-    )
+    files = (output.name, f"{output.name}.state", *(output.with_suffix(one).name for one in beside))
+    names = "|".join(map(re.escape, files))
     for left in output.parent.iterdir():
         found = re.fullmatch(rf"\.({names})\.(\d+)\.part", left.name)
         if found and left.is_file() and not left.is_symlink() and not _runs(int(found[2])):
