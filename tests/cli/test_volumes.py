@@ -180,6 +180,8 @@ def test_a_folder_without_a_volume_is_refused(mtd, tmp_path):
 def test_the_demo_makes_a_page(mtd_json, tmp_path):
     result = mtd_json("demo", "--volume", "-o", tmp_path / "demo", "--iterations", 6)
     assert (tmp_path / "demo" / "run" / "report.html").exists()
+    record = json.loads((tmp_path / "demo/run/run.json").read_text())
+    assert record["command"] == f"mtd demo --volume --output {tmp_path / 'demo'} --iterations 6"
     assert 0 < result["correlation"] <= 1
     assert result["copies"] > 0
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..terminal.console import emit, force_option, json_option, log
+from ..terminal.console import command_line, emit, force_option, json_option, log
 from ..terminal.options import COUNT, FROM_ZERO, PATH, option
 
 #: Box, copies in each of eight micrographs, signal-to-noise ratio.
@@ -19,7 +19,10 @@ _BOX, _COPIES, _SNR = 16, 38, 1.0
 @option("--iterations", "Of the run.", COUNT, 120)
 @force_option
 @json_option
-def command(output: Path, seed: int, iterations: int, force: bool, as_json: bool) -> None:
+@click.pass_context
+def command(
+    ctx: click.Context, /, output: Path, seed: int, iterations: int, force: bool, as_json: bool
+) -> None:
     """Hide 304 projections of a chain of 60 residues in noise as strong as they are, and recover the chain: unknown places,
     unknown orientations, cold start. Needs no data; about half a minute on two cores.
     """
@@ -53,9 +56,7 @@ def command(output: Path, seed: int, iterations: int, force: bool, as_json: bool
     own = ("measurement", "output", "resume", "force", "as_json")
     parameters = {name: value for name, value in inner.params.items() if name not in own}
     with locked(run):
-        found = recover_volume.recover(
-            measurement, run, False, force, parameters, f"mtd demo --volume -o {output} --seed {seed}"
-        )
+        found = recover_volume.recover(measurement, run, False, force, parameters, command_line(ctx))
     scores = evaluate_volume.compare(run, None)
     shown = {name: scores[name] for name in ("correlation", "shape", "mirrored")}
     emit({"report": found["report"], "copies": found["copies"], **shown}, as_json)
