@@ -31,6 +31,7 @@ def command(
 
     from ..run.folder import refuse_to_replace
     from ..run.lock import locked
+    from ..volumes.parameters import VolumeParameters
     from . import evaluate_volume, recover_volume
 
     measurement, run = output / "micrographs.zarr", output / "run"
@@ -40,21 +41,7 @@ def command(
     made.save(measurement, force)
     shape = made.pixels.shape
     log(f"{len(made.positions)} copies in {shape[0]} micrographs of {shape[1]} x {shape[2]} pixels")
-    words = [
-        measurement,
-        "-o",
-        run,
-        "--box-size",
-        _BOX,
-        "--seed",
-        seed,
-        "--iterations",
-        iterations,
-        "--no-halves",
-    ]
-    inner = recover_volume.command.make_context("recover", [str(word) for word in words])
-    own = ("measurement", "output", "resume", "force", "as_json")
-    parameters = {name: value for name, value in inner.params.items() if name not in own}
+    parameters = VolumeParameters(box_size=_BOX, seed=seed, iterations=iterations, halves=False)
     with locked(run):
         found = recover_volume.recover(measurement, run, False, force, parameters, command_line(ctx))
     scores = evaluate_volume.compare(run, None)

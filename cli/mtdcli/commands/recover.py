@@ -11,8 +11,9 @@ import click
 
 from ..run.lock import locked
 from ..run.output import refuse_as_run_folder
-from ..run.parameters import RunParameters, run_options
+from ..run.parameters import RunParameters
 from ..terminal.console import command_line, emit, force_option, json_option, log
+from ..terminal.declared import options_of
 from ..terminal.options import GroupedCommand, measurement_argument, option, run_output
 from ..terminal.stopping import Interrupted, continued, listening
 from ..terminal.volumes import WithVolume
@@ -25,7 +26,7 @@ class _Recover(WithVolume, GroupedCommand):
 @click.command("recover", cls=_Recover)
 @measurement_argument
 @run_output
-@run_options
+@options_of(RunParameters)
 @option(
     "--trust",
     "Judge the result as `mtd trust` does, with up to so many null runs of each kind. Default: not judged.",

@@ -11,8 +11,9 @@ import click
 from ..inputs.preparing import more_preparation_options
 from ..run.lock import locked
 from ..run.output import refuse_as_run_folder
-from ..run.parameters import RunParameters, run_options
+from ..run.parameters import RunParameters
 from ..terminal.console import command_line, force_option, log, to_json
+from ..terminal.declared import options_of
 from ..terminal.options import COUNT, PATH, GroupedCommand, option, run_output
 from ..terminal.stopping import Interrupted, listening
 
@@ -20,7 +21,7 @@ from ..terminal.stopping import Interrupted, listening
 @click.command("watch", cls=GroupedCommand)
 @click.argument("source", type=PATH)
 @run_output
-@run_options
+@options_of(RunParameters)
 @option(
     "--pixel-size",
     "Angstrom per pixel, where a list does not say.",
