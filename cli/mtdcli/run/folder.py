@@ -88,7 +88,8 @@ class RunFolder:
     @property
     def occupied(self) -> bool:
         """Whether results or checkpoints of a run are here."""
-        return any(file.exists() for file in (self.record, self.checkpoint, self.watch))
+        checkpoints = (self.checkpoint, previous_checkpoint(self.checkpoint))
+        return any(file.exists() for file in (self.record, *checkpoints, self.watch))
 
     def clear_judgement(self) -> None:
         """Remove what `mtd trust` found of an earlier result."""
