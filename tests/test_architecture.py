@@ -151,6 +151,15 @@ def test_the_command_line_imports_downwards():
     assert climbing == []
 
 
+def test_contributing_names_every_folder_in_this_order():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\| `(\w+)/` \|", text, re.MULTILINE)
+    engine, beside = [floor for floor in FLOORS if floor != "errors"], ["synthetic", "testing"]
+    assert named == [*engine, *beside, *(floor for floor in CLI_FLOORS if floor not in ("main", "relion"))]
+    inits = [init for package in ("mtdcore", "mtdcli") for init in PACKAGES[package].glob("*/__init__.py")]
+    assert sorted(named) == sorted(init.parent.name for init in inits)
+
+
 def test_the_walk_finds_what_is_wrong():
     """The tests above would pass if it saw nothing."""
     assert "mtdcore.model.likelihood.window" in GRAPH["mtdcore.model.likelihood"]

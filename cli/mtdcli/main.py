@@ -28,7 +28,7 @@ COMMANDS = {
     ),
     "import": (
         "import_",
-        "Turn .star lists, .mrc, .tif, .npy, .npz or .png files into a prepared Zarr measurement.",
+        "Turn .star lists, .mrc, .tif, .npy, .npz, .png, .csv or .wav files into a prepared Zarr measurement.",
         "mtd import 'micrographs/*.mrc' -o measurement.zarr --bin 4",
     ),
     "inspect": (

@@ -74,7 +74,9 @@ def load_checkpoint(path: str | Path, identity: Mapping[str, Any]) -> EMState:
     path = Path(path)
     header, arrays = read_kept(path)
     if header["format"] != _FORMAT:
-        raise CheckpointError(f"{path} has format {header['format']}; this version reads format {_FORMAT}.")
+        raise CheckpointError(
+            f'{path} has format "{header["format"]}"; this version goes on from "{_FORMAT}".'
+        )
     compare(path, header["identity"], identity)
     return state_of(header, arrays)
 

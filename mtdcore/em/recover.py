@@ -129,8 +129,8 @@ def recover(
         initial: start or starts: an (L, L) image, an (S, L, L) stack (with C classes (C, L, L) or (S, C, L, L)), "random" (uniform pixels, so
             weak that a copy is worth two nats at the first temperature), "faint" (the same at temperature 1), "blob" (a faint
             bright Gaussian blob, several of different widths), "samples" (drawn from the prior), "several" (blobs, a ring and faint ones), "moments" (what ``method="moments"`` finds, its count and noise level among it), "uniform" (U[0, 1] per pixel whatever the
-            units, as published); None: samples with a prior, faint for :class:`WienerUpdate`, uniform for
-            :class:`GradientAscent`, several with a ``diameter``, else random.
+            units, as published); None: samples with a prior; several with a ``diameter``, or in a box that is no square where they would be random;
+            faint for :class:`WienerUpdate`, uniform for :class:`GradientAscent`, else random.
         starts: number of random starts. With a prior the evidence leaves fewer and fewer of them in the race during the first quarter of the
             iterations; without one up to six run to the end, more are reduced to six by half of the iterations.
             None: 16 samples, 6 of several kinds, 4 random ones (of moments, too), or one of anything else.

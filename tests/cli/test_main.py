@@ -4,12 +4,15 @@ import shlex
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
 from mtdcli import main as main_module
+from mtdcli.commands.train_prior import _OF_PROTEINS
+from mtdcli.inputs.sources import _READERS
 from mtdcli.main import COMMANDS, main
 from mtdcli.run.lock import FolderInUse
 from mtdcli.terminal.stopping import Interrupted
@@ -50,6 +53,22 @@ def test_help_names_every_command():
     result = run("--help")
     assert result.exit_code == 0
     assert all(name in result.stdout for name in COMMANDS)
+
+
+def test_help_names_every_file_that_is_imported_and_every_prior_that_is_shipped():
+    usual = {reader: suffix for suffix, reader in reversed(_READERS.items())}
+    assert all(suffix in COMMANDS["import"][1] for suffix in usual.values())
+    priors = {path.stem for path in Path(__file__).parents[2].glob("bridge/mtdbridge/weights/*.safetensors")}
+    assert "proteins-2d" in priors
+    for name in priors:
+        words = ("recover", "--volume", "--help") if name.endswith("3d") else ("recover", "--help")
+        assert name in run(*words).stdout
+
+
+def test_help_of_a_training_names_what_counts_for_proteins():
+    said = " ".join(run("train-prior", "--help").stdout.split())
+    named = said.partition("With --proteins:")[2].partition("then count")[0]
+    assert all("--" + name.replace("_", "-") in named for name in _OF_PROTEINS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

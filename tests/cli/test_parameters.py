@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from click import UsageError
 
+from mtdcli.commands import recover_volume
 from mtdcli.commands.recover import command
 from mtdcli.run.finished import FinishedRun
 from mtdcli.run.parameters import RunParameters
+from mtdcli.volumes.parameters import VolumeParameters
 from mtdcore._base.records import to_record
 from mtdcore.errors import InputError
 
@@ -50,6 +52,21 @@ def test_every_field_is_an_option_with_its_default_and_help():
     assert list(options) == [field.name for field in fields(RunParameters)]
     assert all(option.help and option.group for option in options.values())
     assert parsed("--box-size", 12) == RunParameters(box_size=12)
+
+
+def test_options_of_volumes_are_declared_as_those_of_images():
+    words = ["m", "-o", "run", "--box-size", "12", "--no-halves", "--diameter", "60A", "--skip-bad"]
+    context = recover_volume.command.make_context("recover --volume", words)
+    options = {name: value for name, value in context.params.items() if name not in OWN - {"trust"}}
+    given = VolumeParameters(**options)
+    names = [option.name for option in recover_volume.command.params if option.name in options]
+    assert names == [field.name for field in fields(VolumeParameters)]
+    assert given == VolumeParameters(box_size=12, halves=False, diameter="60A", skip_bad=True)
+    assert VolumeParameters.from_record(json.loads(json.dumps(to_record(given)))) == given
+    assert given.in_pixels(3.0).diameter == pytest.approx(20.0)
+    free = {"halves": True, "trust": 4, "device": "cuda", "stop_file": Path("x"), "checkpoint_every": 1.0}
+    assert replace(given, **free).deciding() == given.deciding()
+    assert replace(given, views=60).deciding() != given.deciding()
 
 
 def test_what_was_given_comes_back_from_its_record():

@@ -143,6 +143,9 @@ def test_training_on_proteins(structures, tmp_path, monkeypatch):
     prior = load_prior(output, box_size=10)
     assert prior.score(np.zeros((2, 10, 10), np.float32), 0.5).shape == (2, 10, 10)
     assert (tmp_path / "p.json").exists()
+    again = ("--proteins", structures, "-o", output, "--steps", 3)
+    assert "exists already" in run(*again).output
+    assert run(*again, "--force").exit_code == 0
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,10 @@ import zarr
 
 mrcfile = pytest.importorskip("mrcfile")
 
+from mtdcore._base.records import seal, unseal  # noqa: E402
+from mtdcore.data import open_measurement  # noqa: E402
 from mtdcore.data.micrographs.star import read_star  # noqa: E402
+from mtdcore.em.checkpoint import fingerprint  # noqa: E402
 from mtdcore.model.volumes.maps import read_map, write_map  # noqa: E402
 from mtdcore.results.metrics import RingCorrelation  # noqa: E402
 from mtdcore.synthetic.volumes import chain  # noqa: E402
@@ -118,8 +121,21 @@ def test_a_stopped_run_goes_on_with_the_same_bits(mtd, micrographs, tmp_path):
         "--resume",
     )
     assert (stopped / "volume.mrc").read_bytes()[1024:] == (whole / "volume.mrc").read_bytes()[1024:]
+    record = json.loads((stopped / "run.json").read_text())
+    assert record["measurement"]["fingerprint"] == fingerprint(open_measurement(micrographs))
     refused = mtd("recover", micrographs, "--volume", "-o", stopped, *SHORT, code=74)
     assert "--resume" in refused.stderr
+
+
+def test_the_seconds_of_a_resumed_run_count_those_before(mtd, micrographs, tmp_path):
+    words = ("recover", micrographs, "--volume", "-o", tmp_path / "run", *SHORT, "--no-halves")
+    mtd(*words)
+    header, arrays = unseal(checkpoint := tmp_path / "run/checkpoint.safetensors")
+    for record in header["history"]:
+        record["seconds"] = 1000.0
+    checkpoint.write_bytes(seal(header, arrays))
+    mtd(*words, "--resume")
+    assert json.loads((tmp_path / "run/run.json").read_text())["seconds"] > 5000
 
 
 def test_maps_and_structures_are_projected(mtd, mtd_json, tmp_path):
@@ -170,6 +186,8 @@ def test_a_folder_without_a_volume_is_refused(mtd, tmp_path):
 def test_the_demo_makes_a_page(mtd_json, tmp_path):
     result = mtd_json("demo", "--volume", "-o", tmp_path / "demo", "--iterations", 6)
     assert (tmp_path / "demo" / "run" / "report.html").exists()
+    record = json.loads((tmp_path / "demo/run/run.json").read_text())
+    assert record["command"] == f"mtd demo --volume --output {tmp_path / 'demo'} --iterations 6"
     assert 0 < result["correlation"] <= 1
     assert result["copies"] > 0
 

@@ -100,6 +100,14 @@ def test_other_options_and_other_runs_are_refused(mtd, tmp_path, micrographs, qu
     assert "leave them out" in mtd("watch", folder, "-o", run, *quick, "--batches", 2, code=2).stderr
 
 
+def test_a_box_that_is_no_square_has_one_rotation_unasked(mtd, tmp_path, micrographs, quick):
+    at = quick.index("--rotations")
+    unasked = (*quick[:at], *quick[at + 2 :], "--box-size", "10x12")
+    told = mtd("watch", micrographs(4), "-o", tmp_path / "run", *unasked)
+    assert events(told, "report")
+    assert "1 rotation," in (tmp_path / "run/report.html").read_text()
+
+
 def test_a_signal_ends_it_after_a_commit_with_a_report(mtd_process, mtd, tmp_path, micrographs, quick):
     folder, run = micrographs(5), tmp_path / "run"
     process = mtd_process("watch", folder, "-o", run, *(one for one in quick if one != "--once"))

@@ -6,6 +6,7 @@ import pytest
 import mtdcore as mtd
 from mtdcore.data import open_measurement
 from mtdcore.data.noise import estimate_noise_std, excess_energy
+from mtdcore.em.checkpoint import load_checkpoint
 from mtdcore.em.online.batches import OnlineEM
 from mtdcore.em.volumes.gauge import find_axes, off_centre
 from mtdcore.em.volumes.plan import VolumePlan, default_separation, last_band
@@ -127,7 +128,7 @@ def test_a_resumed_run_has_the_same_bits(small, tmp_path):
 
     def keep(state):
         states.append(state)
-        if state.iteration == 3:
+        if state.iteration in (2, 3):
             save_volume_checkpoint(tmp_path / "c.safetensors", state, {"seed": 3})
 
     whole = recover_volume(small, box_size=10, plan=SHORT, parts=2, callback=keep)
@@ -137,9 +138,16 @@ def test_a_resumed_run_has_the_same_bits(small, tmp_path):
     np.testing.assert_array_equal(again.volume, whole.volume)
     assert again.evidence == whole.evidence
     assert [r.evidence for r in again.history] == [r.evidence for r in whole.history]
-    with pytest.raises(CheckpointError, match="other parameters"):
+    with pytest.raises(CheckpointError, match="other parameters: seed was 3, is 4"):
         load_volume_checkpoint(tmp_path / "c.safetensors", {"seed": 4})
+    with pytest.raises(CheckpointError, match='format "volume'):
+        load_checkpoint(tmp_path / "c.safetensors", {"seed": 3})
     (tmp_path / "c.safetensors").write_bytes((tmp_path / "c.safetensors").read_bytes()[:-100])
+    with pytest.warns(RuntimeWarning, match="previous checkpoint, of iteration 2"):
+        before = load_volume_checkpoint(tmp_path / "c.safetensors", {"seed": 3})
+    again = recover_volume(small, box_size=10, plan=SHORT, parts=2, state=before)
+    np.testing.assert_array_equal(again.volume, whole.volume)
+    (tmp_path / "c.previous.safetensors").unlink()
     with pytest.raises(CheckpointError, match="damaged"):
         load_volume_checkpoint(tmp_path / "c.safetensors", {"seed": 3})
 

@@ -120,6 +120,23 @@ def test_where_both_are_damaged_nothing_is_guessed(saved):
         load_checkpoint(path, IDENTITY)
 
 
+@pytest.mark.parametrize("kind", [("--rotations", 1), ("--volume", "--views", 40, "--no-halves")])
+def test_where_the_last_checkpoint_is_gone_the_one_before_is_a_run(mtd, measurement, tmp_path, kind):
+    """It began anew, without a word."""
+    if "--volume" in kind:
+        pytest.importorskip("mrcfile")
+    run = tmp_path / "run"
+    words = ("recover", measurement, "-o", run, "--box-size", 8, "--iterations", 4, "--device", "cpu", *kind)
+    mtd(*words, "--checkpoint-every", 0)
+    before = (run / "history.csv").read_text()
+    for name in ("checkpoint.safetensors", "run.json"):
+        (run / name).unlink()
+    assert "holds a run already" in mtd(*words, code=74).stderr
+    assert "going on from the previous checkpoint" in mtd(*words, "--resume").stderr
+    told, began = ((text.splitlines()[1]) for text in ((run / "history.csv").read_text(), before))
+    assert told == began  # to its seconds
+
+
 def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_says_so(
     mtd, mtd_process, measurement, tmp_path
 ):

@@ -52,6 +52,33 @@ def test_every_difference_is_named(mtd, measurement, tmp_path, refused, monkeypa
     assert "measurement was" in refused()
 
 
+def test_a_volume_goes_on_only_as_it_began(mtd, measurement, tmp_path):
+    """The difference was not said; a start of other content under the same name went on; without a checkpoint a finished run began anew."""
+    maps = pytest.importorskip("mtdcore.model.volumes.maps")
+    pytest.importorskip("mrcfile")
+    run, start = tmp_path / "run", tmp_path / "start.mrc"
+    maps.write_map(start, np.ones((8, 8, 8)))
+    command = ("recover", measurement, "--volume", "-o", run, "--box-size", 8, "--iterations", 3)
+    command += ("--views", 40, "--no-halves", "--initial", start)
+    mtd(*command, "--resume")  # nothing is there: it begins
+    mtd(*command, "--checkpoint-every", 0, "--force")
+    assert (run / "checkpoint.previous.safetensors").exists()
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    assert "leave one of them out" in mtd(*command, "--resume", "--force", code=2).stderr
+    error = mtd(*command, "--seed", 5, "--diameter", 6, "--resume", code=74).stderr
+    assert "seed was 0, is 5" in error
+    assert "diameter was None, is 6.0" in error
+    maps.write_map(start, np.ones((8, 8, 8)) + np.eye(8))
+    assert "initial was sha256:" in mtd(*command, "--resume", code=74).stderr
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    image = ("recover", measurement, "-o", run, *OPTIONS, "--resume")
+    assert 'has format "volume' in mtd(*image, code=74).stderr
+    for file in run.glob("checkpoint*"):
+        file.unlink()
+    assert "should be a checkpoint" in mtd(*command, "--resume", code=74).stderr
+    assert (run / "volume.mrc").read_bytes() == before["volume.mrc"]
+
+
 def test_a_prior_counts_by_the_content_of_its_file(mtd, measurement, tmp_path):
     pytest.importorskip("torch")
     from mtdbridge.priors.networks import build_network

@@ -215,7 +215,10 @@ def test_a_measurement_without_any_chunk_is_no_measurement(stored):
         open_measurement(path, skip_bad=True)
 
 
-def test_the_command_line_names_them_or_goes_on_without(mtd, tmp_path, monkeypatch):
+@pytest.mark.parametrize("options", [("--rotations", 1), ("--volume", "--views", 40, "--no-halves")])
+def test_the_command_line_names_them_or_goes_on_without(mtd, tmp_path, monkeypatch, options):
+    if "--volume" in options:
+        pytest.importorskip("mrcfile")
     monkeypatch.setattr("mtdcore.data.zarr.store.CHUNK", (40, 40))
     path, run = tmp_path / "m.zarr", tmp_path / "run"
     target = mtd_api.datasets.glyphs(1, 8)[0]
@@ -225,7 +228,7 @@ def test_the_command_line_names_them_or_goes_on_without(mtd, tmp_path, monkeypat
     one.write_bytes(contents[1])
     two.write_bytes(contents[0])
     chunks_of(path)[6].unlink()
-    options = ("--box-size", 8, "--rotations", 1, "--iterations", 2, "--device", "cpu")
+    options = ("--box-size", 8, "--iterations", 2, "--device", "cpu", *options)
     error = mtd("recover", path, "-o", run, *options, code=65).stderr
     names = ["c/0/0/1", "c/0/0/2", "c/0/1/2"]
     assert all(name in error for name in names)
@@ -238,4 +241,5 @@ def test_the_command_line_names_them_or_goes_on_without(mtd, tmp_path, monkeypat
     page = (run / "report.html").read_text()
     assert "bad chunks" in page
     assert "c/0/1/2" in page
-    mtd("detect", run)
+    if "--volume" not in options:
+        mtd("detect", run)

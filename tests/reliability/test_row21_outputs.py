@@ -55,6 +55,9 @@ def project(tmp_path):
     return tmp_path
 
 
+#: A volume of hardly an iteration.
+SHORT = ("--iterations", 2, "--views", 40, "--no-halves")
+
 FOREIGN = (
     "project",
     "link",
@@ -103,10 +106,12 @@ def test_the_map_of_a_run_replaces_no_measurement_and_no_run(mtd, measurement, t
     mtd("detect", run, "--posterior-map", tmp_path / "map.zarr", "--force")
 
 
-def test_a_run_is_no_part_of_a_measurement(mtd, measurement, tmp_path):
+@pytest.mark.parametrize("volume", [(), ("--volume",)])
+def test_a_run_is_no_part_of_a_measurement(mtd, measurement, tmp_path, volume):
     before = tree(tmp_path)
     for place in (measurement, measurement / "run"):
-        assert "measurement" in mtd("recover", measurement, "-o", place, "--box-size", 8, code=74).stderr
+        options = ("-o", place, "--box-size", 8, *volume)
+        assert "measurement" in mtd("recover", measurement, *options, code=74).stderr
     assert tree(tmp_path) == before
 
 
@@ -127,6 +132,45 @@ def test_a_run_replaces_no_files_of_others_and_none_that_it_reads(mtd, measureme
     assert (run / "estimate.npy").read_bytes() == start
 
 
+def test_a_run_of_a_volume_replaces_no_files_of_others_and_none_that_it_reads(mtd, measurement, tmp_path):
+    """A job folder of RELION once lost its half maps without --force."""
+    pytest.importorskip("mrcfile")
+    job, run, options = tmp_path / "job", tmp_path / "run", ("--box-size", 8, "--volume", *SHORT)
+    job.mkdir()
+    for name in ("half1.mrc", "particles.star", "run_data.star"):
+        (job / name).write_text("of RELION")
+    before = tree(job)
+    for force in ((), ("--force",)):
+        said = mtd("recover", measurement, "-o", job, *options, *force, code=74).stderr
+        assert "it holds half1.mrc, particles.star without one" in said
+        (job / ".lock").unlink()
+        assert tree(job) == before
+    mtd("recover", measurement, "-o", run, *options)
+    start = (run / "volume.mrc").read_bytes()
+    again = (*options, "--initial", run / "volume.mrc", "--force")
+    assert "is read and would be replaced" in mtd("recover", measurement, "-o", run, *again, code=74).stderr
+    assert (run / "volume.mrc").read_bytes() == start
+    for name in ("run.json", "checkpoint.safetensors"):
+        (run / name).unlink()
+    (run / "watch.safetensors").write_text("of mtd watch")
+    assert "mtd watch" in mtd("recover", measurement, "-o", run, *options, "--force", code=74).stderr
+
+
+def test_a_run_leaves_nothing_of_the_run_that_it_replaces(mtd, measurement, tmp_path):
+    """An image over a volume, and a volume over an image."""
+    pytest.importorskip("mrcfile")
+    volume, image = ("--volume", *SHORT), ("--iterations", 1)
+    for first, second in ((volume, image), (image, volume)):
+        alone, over = (tmp_path / f"{name}{len(first)}" for name in ("alone", "over"))
+        mtd("recover", measurement, "-o", alone, "--box-size", 8, *second)
+        mtd("recover", measurement, "-o", over, "--box-size", 8, *first)
+        if first is volume:
+            for name in ("half1.mrc", "half2.mrc"):  # of --halves
+                shutil.copy(over / "volume.mrc", over / name)
+        mtd("recover", measurement, "-o", over, "--box-size", 8, *second, "--force")
+        assert sorted(path.name for path in over.iterdir()) == sorted(path.name for path in alone.iterdir())
+
+
 def test_weights_and_their_report_replace_only_their_like(mtd, tmp_path):
     pytest.importorskip("torch")
     options = ("--network", "mlp", "--width", 4, "--steps", 1, "--validation", 0, "--batch-size", 2)
@@ -141,6 +185,18 @@ def test_weights_and_their_report_replace_only_their_like(mtd, tmp_path):
     (tmp_path / "p.safetensors").write_bytes(b"weights of another program")
     assert "something else" in mtd(*command, "--force", code=74).stderr
     assert (tmp_path / "p.safetensors").read_bytes() == b"weights of another program"
+
+
+@pytest.mark.parametrize("beside", ["p.json", "p.full.safetensors"])
+def test_a_training_on_proteins_replaces_nothing_beside_its_weights(mtd, tmp_path, beside):
+    pytest.importorskip("torch")
+    source, mine = tmp_path / "points.npz", tmp_path / beside
+    np.savez(source, xyz=np.zeros((2, 3)), weight=np.ones(2), offset=np.array([0, 2]))
+    mine.write_text("my data")
+    command = ("train-prior", "--proteins", source, "-o", tmp_path / "p.safetensors", "--steps", 1)
+    for force in ((), ("--force",)):
+        assert f"{beside} should be a file that mtd wrote" in mtd(*command, *force, code=74).stderr
+        assert mine.read_text() == "my data"
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -30,7 +30,8 @@ def test_what_a_killed_training_left_is_cleaned_up(tmp_path):
         f".p.safetensors.{ended.pid}.part",
         f".p.safetensors.state.{ended.pid}.part",
         f".p.html.{ended.pid}.part",
+        f".p.full.safetensors.{ended.pid}.part",
     ):
         (tmp_path / name).touch()
-    clean_beside(tmp_path / "p.safetensors")
+    clean_beside(tmp_path / "p.safetensors", (".html", ".full.safetensors"))
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)

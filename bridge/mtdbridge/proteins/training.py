@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mtdcore._base.files import write_whole
 from mtdcore.errors import InputError
 
 from ..priors.multiscale import MultiscaleDenoiser
@@ -154,10 +155,9 @@ class ProteinTraining:
         card = self.card()
         save_weights(self._output.with_suffix(".full.safetensors"), self.average, card)
         save_weights(self._output, copy.deepcopy(self.average).half(), card)
-        text = json.dumps(
-            {"training": card.training, "data": card.data, **card.metrics}, indent=1, default=str
-        )
-        self._output.with_suffix(".json").write_text(text)
+        curves = {"made_by": "mtdbridge", "training": card.training, "data": card.data, **card.metrics}
+        text = json.dumps(curves, indent=1, default=str)
+        write_whole(self._output.with_suffix(".json"), lambda file: file.write(text.encode()))
 
     def _note(self, loss: float, started: float, report: Report | None) -> bool:
         """Validate, save and report."""

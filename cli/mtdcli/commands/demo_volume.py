@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..terminal.console import emit, force_option, json_option, log
+from ..terminal.console import command_line, emit, force_option, json_option, log
 from ..terminal.options import COUNT, FROM_ZERO, PATH, option
 
 #: Box, copies in each of eight micrographs, signal-to-noise ratio.
@@ -19,7 +19,10 @@ _BOX, _COPIES, _SNR = 16, 38, 1.0
 @option("--iterations", "Of the run.", COUNT, 120)
 @force_option
 @json_option
-def command(output: Path, seed: int, iterations: int, force: bool, as_json: bool) -> None:
+@click.pass_context
+def command(
+    ctx: click.Context, /, output: Path, seed: int, iterations: int, force: bool, as_json: bool
+) -> None:
     """Hide 304 projections of a chain of 60 residues in noise as strong as they are, and recover the chain: unknown places,
     unknown orientations, cold start. Needs no data; about half a minute on two cores.
     """
@@ -28,6 +31,7 @@ def command(output: Path, seed: int, iterations: int, force: bool, as_json: bool
 
     from ..run.folder import refuse_to_replace
     from ..run.lock import locked
+    from ..volumes.parameters import VolumeParameters
     from . import evaluate_volume, recover_volume
 
     measurement, run = output / "micrographs.zarr", output / "run"
@@ -37,25 +41,9 @@ def command(output: Path, seed: int, iterations: int, force: bool, as_json: bool
     made.save(measurement, force)
     shape = made.pixels.shape
     log(f"{len(made.positions)} copies in {shape[0]} micrographs of {shape[1]} x {shape[2]} pixels")
-    words = [
-        measurement,
-        "-o",
-        run,
-        "--box-size",
-        _BOX,
-        "--seed",
-        seed,
-        "--iterations",
-        iterations,
-        "--no-halves",
-    ]
-    inner = recover_volume.command.make_context("recover", [str(word) for word in words])
-    own = ("measurement", "output", "resume", "force", "as_json")
-    parameters = {name: value for name, value in inner.params.items() if name not in own}
+    parameters = VolumeParameters(box_size=_BOX, seed=seed, iterations=iterations, halves=False)
     with locked(run):
-        found = recover_volume.recover(
-            measurement, run, False, True, parameters, f"mtd demo --volume -o {output} --seed {seed}"
-        )
+        found = recover_volume.recover(measurement, run, False, force, parameters, command_line(ctx))
     scores = evaluate_volume.compare(run, None)
     shown = {name: scores[name] for name in ("correlation", "shape", "mirrored")}
     emit({"report": found["report"], "copies": found["copies"], **shown}, as_json)

@@ -64,7 +64,7 @@ def command(
     if true is None:
         raise InputError(f"the truth behind {run.measurement} is not known here; name an image with --truth.")
     one, box = run.parameters, (-1, *true.shape)
-    same = one.rotations, one.mirror, bool(one.subpixel)
+    same = one.turns, one.mirror, bool(one.subpixel)
     found = [errors(image, true, *same) for image in run.estimate.reshape(box)]
     nearest = min(range(len(found)), key=lambda c: found[c]["E_s"])
     estimate, average = (

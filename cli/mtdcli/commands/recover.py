@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from ..run.lock import locked
 from ..run.output import refuse_as_run_folder
-from ..run.parameters import RunParameters, run_options
+from ..run.parameters import RunParameters
 from ..terminal.console import command_line, emit, force_option, json_option, log
+from ..terminal.declared import options_of
 from ..terminal.options import GroupedCommand, measurement_argument, option, run_output
 from ..terminal.stopping import Interrupted, continued, listening
 from ..terminal.volumes import WithVolume
@@ -26,7 +26,7 @@ class _Recover(WithVolume, GroupedCommand):
 @click.command("recover", cls=_Recover)
 @measurement_argument
 @run_output
-@run_options
+@options_of(RunParameters)
 @option(
     "--trust",
     "Judge the result as `mtd trust` does, with up to so many null runs of each kind. Default: not judged.",
@@ -68,15 +68,8 @@ def command(
     RUN_DIR receives estimate.npy, aligned_average.npy (no prior applied), run.json, history.csv, detections.csv and .star
     (`mtd detect`) and report.html. An interrupted run (Ctrl-C, SIGTERM, SIGUSR1) saves a checkpoint; --resume goes on.
     """
-    if (
-        isinstance(options["box_size"], tuple)
-        and ctx.get_parameter_source("rotations") is ParameterSource.DEFAULT
-    ):
-        options["rotations"] = 1
     again, parameters = command_line(ctx), RunParameters(**options)
     parameters.refuse_contradictions()
-    if resume and force:
-        raise click.UsageError("--resume continues what --force replaces: leave one of them out")
     refuse_as_run_folder(output, measurement)
     with listening(), locked(output):
         with ExitStack() as page, continued(ctx, again, force):

@@ -68,7 +68,7 @@ def command(ctx: click.Context, /, output: Path | None, force: bool, as_json: bo
     from ..reproduce.tables import text_table
 
     with locked(folder.path):
-        refuse_foreign_results(folder, ())
+        refuse_foreign_results(folder)
         folder.clear()
         record = reproduce(folder, Settings(**options), command_line(ctx))
     if not as_json:

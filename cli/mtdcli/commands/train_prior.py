@@ -110,7 +110,7 @@ def command(
     """Train a learned prior on IMAGES: an .npz, .npy, .idx(.gz) or .zarr file of square images, or glyphs[:COUNT].
 
     With --proteins: on projections or densities of protein structures, drawn as the training needs them; --steps,
-    --learning-rate, --precision, --seed, --device and --threads then count as well.
+    --learning-rate, --ema-decay, --precision, --seed, --device and --threads then count as well.
 
     OUTPUT receives the weights with their description, OUTPUT with .html instead the report: loss, denoising error per
     noise level, and images drawn from the prior. The averaged weights can be used from the first minutes on.
@@ -122,8 +122,9 @@ def command(
     if (images is None) == (proteins is None):
         raise click.UsageError("expected either IMAGES or --proteins.")
     source = images if proteins is None else str(proteins)
-    refuse_weights(output, resume or force, [Path(str(source))])
-    clean_beside(output)
+    beside = (".html",) if proteins is None else (".full.safetensors", ".json")
+    refuse_weights(output, beside, resume or force, [Path(str(source))])
+    clean_beside(output, beside)
     if threads is not None:
         import torch
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +11,17 @@ import click
 from ..inputs.preparing import more_preparation_options
 from ..run.lock import locked
 from ..run.output import refuse_as_run_folder
-from ..run.parameters import RunParameters, run_options
+from ..run.parameters import RunParameters
 from ..terminal.console import command_line, force_option, log, to_json
+from ..terminal.declared import options_of
 from ..terminal.options import COUNT, PATH, GroupedCommand, option, run_output
 from ..terminal.stopping import Interrupted, listening
-
-#: Options of the preparation among those of the command.
-_STEPS = (
-    "borders", "contaminants", "contaminant_width", "invert", "flip_phases", "bin", "mask_beyond", "mask_edge", "background",
-    "background_width", "background_degree", "whiten", "normalise",
-)  # fmt: skip
 
 
 @click.command("watch", cls=GroupedCommand)
 @click.argument("source", type=PATH)
 @run_output
-@run_options
+@options_of(RunParameters)
 @option(
     "--pixel-size",
     "Angstrom per pixel, where a list does not say.",
@@ -84,7 +80,8 @@ def command(
 
     Example: mtd watch Micrographs -o run --box-size 64 --rotations 36 --diameter 40
     """
-    steps = {name: options.pop(name) for name in _STEPS}
+    of_run = {one.name for one in fields(RunParameters)}
+    steps = {name: options.pop(name) for name in [*options] if name not in of_run}  # of the preparation
     steps["defects"], options["defects"] = options["defects"], "keep"  # once, as they are stored
     again, parameters = command_line(ctx), RunParameters(**options)
     parameters.refuse_contradictions()
@@ -130,9 +127,7 @@ def _watch(
         raise StorageError(
             f"{output} holds a run of another command; --force replaces it, -o chooses another place."
         )
-    refuse_foreign_results(
-        folder, [source, *(Path(one) for one in (parameters.initial, parameters.prior) if one is not None)]
-    )
+    refuse_foreign_results(folder, (source, parameters.initial, parameters.prior))
     if force:
         folder.clear()
         folder.clear_watch()

@@ -47,9 +47,8 @@ def table_of(path: Path, measurement: Measurement) -> MicrographTable | None:
 
     Args:
         path: where it was opened.
-        measurement: micrograph files are prepared once more, to learn their scale and transfer.
+        measurement: as :func:`open_source` gave it; micrograph files are prepared once more, to learn their scale and transfer.
     """
-    measurement = getattr(measurement, "source", measurement)  # what lies under masks of defects
     if not isinstance(measurement, MicrographMeasurement):
         table = MicrographTable.load(path)
         pixel_size = ome_pixel_size(path)

@@ -46,7 +46,7 @@ def write_report(run: FinishedRun, truth_file: Path | None = None) -> None:
         title=f"One {'motif' if is_motif(pair(box)) else 'image'} from {run.measurement.name}",
         subtitle=f"{micrographs} {'signal' if height == 1 else 'micrograph'}{'s' * (micrographs > 1)} of {height} x {width} "
         f"{'samples' if height == 1 else 'pixels'}, box {' x '.join(map(str, box)) if isinstance(box, tuple) else box}, "
-        f"{parameters.rotations} rotation{'s' * (parameters.rotations > 1)}, {parameters.likelihood} likelihood, prior: {parameters.prior or 'none'}",
+        f"{parameters.turns} rotation{'s' * (parameters.turns > 1)}, {parameters.likelihood} likelihood, prior: {parameters.prior or 'none'}",
         facts=[
             ("copies expected", f"{result.expected_count:.1f}"),
             *([("standard deviation of their amplitudes", f"{spread:.2g}")] if spread else []),
@@ -111,7 +111,7 @@ def _images(run: FinishedRun, truth: np.ndarray | None, limits: tuple[float, flo
         ]
     if truth is not None:
         found = min(
-            (errors(image, truth, parameters.rotations, parameters.mirror) for image in estimates),
+            (errors(image, truth, parameters.turns, parameters.mirror) for image in estimates),
             key=lambda e: e["E_s"],
         )
         text = f"Error of the estimate: E = {found['E']:.3f}; E_s = {found['E_s']:.3f} when up to {found['max_shift']} pixels of shift are forgiven."

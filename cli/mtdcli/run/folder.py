@@ -30,7 +30,7 @@ _MOST = 1 << 30
 
 
 class RunFolder:
-    """The folder that ``mtd recover -o`` fills.
+    """The folder that ``mtd recover -o`` fills, of an image or of a volume.
 
     Attributes:
         path: the folder.
@@ -51,6 +51,10 @@ class RunFolder:
         watch_picks: the copies it found, rows of float64.
         watch_order: ``order.txt``, the names of the counted micrographs in their order.
         watched: ``micrographs.zarr``, the prepared micrographs.
+        volume: ``volume.mrc``, of ``--volume``.
+        half1: ``half1.mrc``, the volume of one half of the data.
+        half2: ``half2.mrc``, that of the other.
+        poses: ``particles.star``, copies with RELION's angles.
     """
 
     def __init__(self, path: Path) -> None:
@@ -72,6 +76,10 @@ class RunFolder:
         self.watch_picks = path / "watch.picks"
         self.watch_order = path / "order.txt"
         self.watched = path / "micrographs.zarr"
+        self.volume = path / "volume.mrc"
+        self.half1 = path / "half1.mrc"
+        self.half2 = path / "half2.mrc"
+        self.poses = path / "particles.star"
 
     def null_target(self, kind: str) -> Path:
         """The target of the first null run of this kind, an image like ``estimate``."""
@@ -80,7 +88,8 @@ class RunFolder:
     @property
     def occupied(self) -> bool:
         """Whether results or checkpoints of a run are here."""
-        return any(file.exists() for file in (self.record, self.checkpoint, self.watch))
+        checkpoints = (self.checkpoint, previous_checkpoint(self.checkpoint))
+        return any(file.exists() for file in (self.record, *checkpoints, self.watch))
 
     def clear_judgement(self) -> None:
         """Remove what `mtd trust` found of an earlier result."""
@@ -102,8 +111,10 @@ class RunFolder:
         self.clear_judgement()
         checkpoints = (self.checkpoint, previous_checkpoint(self.checkpoint))
         results = (self.record, self.estimate, self.average, self.history, self.page)
+        volumes = (self.volume, self.half1, self.half2, self.poses)
         for file in (
             *results,
+            *volumes,
             *checkpoints,
             self.picks,
             self.picks_star,

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import mtdcore as mtd
 from mtdcore.data import Measurement
 from mtdcore.data.micrographs.table import MicrographTable
 from mtdcore.em.checkpoint import fingerprint, load_checkpoint, save_checkpoint
-from mtdcore.errors import StorageError
 from mtdcore.estep.backends import Backend
 from mtdcore.results import uncertainty
 
@@ -22,32 +21,43 @@ from ..inputs.opening import table_of
 from ..inputs.usable import missing, open_usable, source_of
 from ..terminal.console import log, noting_doubts
 from ..terminal.installation import machine, versions
-from ..terminal.progress import Progress
-from ..terminal.stopping import Interrupted, hold_off, patiently
 from .arguments import Optics, arguments, computing, named_prior, optics
 from .copies import write_copies
 from .finished import FinishedRun
 from .folder import RunFolder
+from .loop import iterate, spent, state_to_resume
 from .memory import threads_within
-from .output import refuse_foreign_results
-from .parameters import RunParameters
+from .output import refuse_run
+from .parameters import Parameters, RunParameters
 from .record import MeasurementRecord, ResultRecord, RunRecord
+
+P = TypeVar("P", bound=Parameters)
+
+
+def opened(
+    path: Path, folder: RunFolder, parameters: P, resume: bool, force: bool
+) -> tuple[Measurement, MicrographTable | None, P]:
+    """The measurement of a run that may fill its folder, what is known of the micrographs, and the options with lengths in pixels."""
+    refuse_run(folder, (path, parameters.initial, parameters.prior), resume, force)
+    measurement = open_usable(path, parameters.skip_bad, parameters.defects)
+    table = table_of(path, source_of(measurement))
+    return measurement, table, parameters.in_pixels(None if table is None else table.pixel_size)
 
 
 def identity(
-    measurement: Measurement, backend: Backend, parameters: RunParameters, micrographs: Optics = None
+    measurement: Measurement, backend: Backend, parameters: Parameters, micrographs: Optics = None
 ) -> dict[str, Any]:
     """Everything the bits of a result depend on."""
     return {
         "version": mtd.__version__,
         "measurement": fingerprint(measurement),
         **parameters.deciding(),
-        **transfer_digest(micrographs),
+        **_transfer_digest(micrographs),
         "device": backend.name,
     }
 
 
-def transfer_digest(micrographs: Optics) -> dict[str, str]:
+def _transfer_digest(micrographs: Optics) -> dict[str, str]:
     """The entry of an identity for transfers; empty where there are none."""
     if not isinstance(micrographs, mtd.Micrographs) or micrographs.transfer is None:
         return {}
@@ -71,23 +81,12 @@ def recover(
         The run, its summary, and whether it found any copies.
 
     Raises:
-        StorageError: the folder holds a run, and neither ``resume`` nor ``force`` is given; or what no run left or is read.
+        UsageError, StorageError: see :func:`refuse_run`.
         CheckpointError: the checkpoint is of another run, or damaged.
         Interrupted: a signal came; after the first iteration a checkpoint is in the folder.
     """
     started, clock = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.perf_counter()
-    if folder.watch.exists():
-        raise StorageError(
-            f"{folder.path} is a run of `mtd watch`, which alone goes on with it: choose another folder with -o."
-        )
-    if folder.occupied and not (resume or force):
-        raise StorageError(f"{folder.path} holds a run already; --resume continues it, --force replaces it.")
-    refuse_foreign_results(
-        folder, [path, *(Path(one) for one in (parameters.initial, parameters.prior) if one is not None)]
-    )
-    measurement = open_usable(path, parameters.skip_bad, parameters.defects)
-    table = table_of(path, source_of(measurement))
-    parameters = parameters.in_pixels(None if table is None else table.pixel_size)
+    measurement, table, parameters = opened(path, folder, parameters, resume, force)
     micrographs, height, width = measurement.shape
     threads = threads_within(parameters, measurement.shape)
     told = optics(table, parameters.micrographs)
@@ -98,10 +97,7 @@ def recover(
         )
     with computing(parameters, threads) as (backend, executor):
         owner = identity(measurement, backend, parameters, told)
-        state = None
-        if resume and folder.occupied and not force:
-            state = load_checkpoint(folder.checkpoint, owner)
-            log(f"going on after iteration {state.iteration}")
+        state = state_to_resume(folder, resume, lambda: load_checkpoint(folder.checkpoint, owner))
         log(f"{path}: {micrographs} micrograph(s) of {height} x {width} pixels, backend {backend.name}")
         job = Job(folder, parameters, owner, backend, executor)
         with noting_doubts() as doubts:
@@ -111,21 +107,35 @@ def recover(
     unused = micrographs * recovery.likelihood.geometry.unused_pixels((height, width))
     if unused:
         log(f"{unused} pixels at the far edges fill no whole patch and were not used")
-    read = MeasurementRecord(
-        path=path.absolute(),
-        shape=measurement.shape,
-        dtype=str(measurement.dtype),
-        fingerprint=owner["measurement"],
-        unused_pixels=unused,
-        **missing(measurement, round(recovery.statistics.pixels) + unused),
-    )
-    before = 0.0 if state is None else sum(record.seconds for record in state.history)
-    seconds = before + time.perf_counter() - clock
+    read = measurement_record(path, measurement, owner, recovery.statistics.pixels, unused)
+    seconds = spent(state) + time.perf_counter() - clock
     run = write_run(
         folder, parameters, recovery, read, table, Made(again, started, seconds, backend.name, doubts)
     )
     write_copies(run, device=parameters.device.removesuffix(":all"))
     return run, recovery.summary(), recovery.found_copies
+
+
+def measurement_record(
+    path: Path, measurement: Measurement, owner: Mapping[str, Any], used: float, unused: int = 0
+) -> MeasurementRecord:
+    """What was read, for ``run.json``.
+
+    Args:
+        path: where.
+        measurement: as :func:`opened` gave it, read at least once.
+        owner: the :func:`identity` of the run.
+        used: number of pixels.
+        unused: number of pixels that fill no patch.
+    """
+    return MeasurementRecord(
+        path=path.absolute(),
+        shape=measurement.shape,
+        dtype=str(measurement.dtype),
+        fingerprint=owner["measurement"],
+        unused_pixels=unused,
+        **missing(measurement, round(used) + unused),
+    )
 
 
 @dataclass(frozen=True)
@@ -204,46 +214,21 @@ class Job:
         Raises:
             Interrupted: a signal came; a checkpoint is in the folder.
         """
-        saved = time.monotonic()
-        unsaved: mtd.EMState | None = None
-        done = 0 if state is None else state.iteration
-        with (
-            patiently(self.parameters.stop_file, done) as stop,
-            Progress("recover", self.parameters.iterations, "iterations") as bar,
-        ):
 
-            def after(current: mtd.EMState) -> None:
-                nonlocal saved, unsaved
-                unsaved, last = current, current.history[-1]
-                stop.iteration = last.iteration
-                if last.iteration == 1:  # every parameter has proved usable: what --force replaces may go
-                    self.folder.clear()
-                bar.update(
-                    last.iteration, {"nats": f"{last.objective:.6g}", "copies": f"{last.expected_count:.4g}"}
-                )
-                stop.check()
-                if time.monotonic() - saved >= self.parameters.checkpoint_every:
-                    save_checkpoint(self.folder.checkpoint, current, self.owner)
-                    saved, unsaved = time.monotonic(), None
+        def recovered(after: Callable[[mtd.EMState], None]) -> mtd.Recovery:
+            return mtd.recover(
+                measurement,
+                **arguments(self.parameters, micrographs),
+                backend=self.backend,
+                executor=self.executor,
+                callback=after,
+                state=state,
+            )
 
-            try:
-                recovery = mtd.recover(
-                    measurement,
-                    **arguments(self.parameters, micrographs),
-                    backend=self.backend,
-                    executor=self.executor,
-                    callback=after,
-                    state=state,
-                )
-                if not recovery.history:  # no iteration has done it
-                    self.folder.clear()
-                # The last state, so that --resume of a finished run finds nothing to do.
-                save_checkpoint(self.folder.checkpoint, recovery.state, self.owner)
-                unsaved = None
-                stop.check()
-            except Interrupted:
-                hold_off()
-                if unsaved is not None:
-                    save_checkpoint(self.folder.checkpoint, unsaved, self.owner)
-                raise
-            return recovery
+        def save(current: mtd.EMState) -> None:
+            save_checkpoint(self.folder.checkpoint, current, self.owner)
+
+        def shown(last: mtd.IterationRecord) -> dict[str, str]:
+            return {"nats": f"{last.objective:.6g}", "copies": f"{last.expected_count:.4g}"}
+
+        return iterate(self.folder, self.parameters, state, recovered, save, shown)

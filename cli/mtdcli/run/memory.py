@@ -39,7 +39,7 @@ def threads_within(parameters: RunParameters, shape: tuple[int, int, int]) -> in
     limit, threads = parameters.max_memory, parameters.threads
     if limit is None:
         return threads
-    box, rotations, separation = parameters.box_size, parameters.rotations, parameters.min_separation
+    box, rotations, separation = parameters.box_size, parameters.turns, parameters.min_separation
     views = asked_views(parameters)
     likelihood = (
         PatchLikelihood(views, 1.0)

@@ -8,13 +8,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 if TYPE_CHECKING:
     from .folder import RunFolder
 
 #: Files by which a folder is known as a Zarr array or group.
 _ZARR = ("zarr.json", ".zarray", ".zgroup")
 
-#: What weights and reports of mtd hold near their start, or their end.
+#: What weights, and curves, and reports of mtd hold near their start, or their end.
 _WEIGHTS, _PAGE = b"mtdbridge", b"This file is complete in itself: nothing is loaded from elsewhere."
 
 #: Bytes looked at, at either end of a file.
@@ -52,16 +54,40 @@ def refuse_as_run_folder(output: Path, measurement: Path) -> None:
         )
 
 
-def refuse_foreign_results(folder: RunFolder, inputs: Iterable[Path]) -> None:
+def refuse_run(folder: RunFolder, inputs: Iterable[str | Path | None], resume: bool, force: bool) -> None:
+    """Refuse a folder that a run may not fill.
+
+    Args:
+        folder: of the run, locked.
+        inputs: files that it reads; None: not given.
+        resume: whether the run that is there goes on.
+        force: whether it is replaced.
+
+    Raises:
+        UsageError: both.
+        StorageError: a run is there, and neither is given; or what no run left, or is read.
+    """
+    if resume and force:
+        raise click.UsageError("--resume continues what --force replaces: leave one of them out")
+    if folder.watch.exists():
+        _storage(
+            f"{folder.path} is a run of `mtd watch`, which alone goes on with it: choose another folder with -o."
+        )
+    if folder.occupied and not (resume or force):
+        _storage(f"{folder.path} holds a run already; --resume continues it, --force replaces it.")
+    refuse_foreign_results(folder, inputs)
+
+
+def refuse_foreign_results(folder: RunFolder, inputs: Iterable[str | Path | None] = ()) -> None:
     """Raise StorageError where a run would replace what it reads, or files that no run of mtd left.
 
     Args:
         folder: of the run, locked.
-        inputs: files that it reads.
+        inputs: files that it reads; None: not given.
     """
     names = {file.name for file in vars(folder).values() if isinstance(file, Path) and file != folder.path}
     place = Path(os.path.realpath(folder.path))
-    for one in inputs:
+    for one in (one for one in inputs if one is not None):
         real = Path(os.path.realpath(one))
         if real.parent == place and real.name in names:
             _storage(
@@ -75,15 +101,17 @@ def refuse_foreign_results(folder: RunFolder, inputs: Iterable[Path]) -> None:
         )
 
 
-def refuse_weights(output: Path, force: bool, inputs: Sequence[Path] = ()) -> None:
-    """Raise StorageError unless weights may be written to ``output``, and their report beside them.
+def refuse_weights(output: Path, beside: Sequence[str], force: bool, inputs: Sequence[Path] = ()) -> None:
+    """Raise StorageError unless weights may be written to ``output``, and what goes beside them.
 
     Args:
         output: the weights file.
-        force: whether weights of mtd, and their report, may be replaced; their training is continued with --resume.
+        beside: suffixes of the files beside it: its report, say.
+        force: whether weights of mtd, and what is beside them, may be replaced; their training is continued with --resume.
         inputs: what the command reads.
     """
-    for path, mark in ((output, _WEIGHTS), (output.with_suffix(".html"), _PAGE)):
+    for path in (output, *map(output.with_suffix, beside)):
+        mark = _PAGE if path.suffix == ".html" else _WEIGHTS
         if any(os.path.realpath(one) == os.path.realpath(path) for one in inputs):
             _storage(f"{path} is read and would be replaced: choose another place with -o.")
         if not os.path.lexists(path):
@@ -96,13 +124,17 @@ def refuse_weights(output: Path, force: bool, inputs: Sequence[Path] = ()) -> No
             _storage(f"{path} exists already; --resume continues its training, --force replaces it.")
 
 
-def clean_beside(output: Path) -> None:
-    """Remove what trainings to this output left beside it that were killed while they wrote; those that run are let be."""
+def clean_beside(output: Path, beside: Sequence[str]) -> None:
+    """Remove what trainings to this output left beside it that were killed while they wrote; those that run are let be.
+
+    Args:
+        output: the weights file.
+        beside: suffixes of the files beside it.
+    """
     if not output.parent.is_dir():
         return
-    names = "|".join(
-        re.escape(name) for name in (output.name, f"{output.name}.state", output.with_suffix(".html").name)
-    )
+    files = (output.name, f"{output.name}.state", *(output.with_suffix(one).name for one in beside))
+    names = "|".join(map(re.escape, files))
     for left in output.parent.iterdir():
         found = re.fullmatch(rf"\.({names})\.(\d+)\.part", left.name)
         if found and left.is_file() and not left.is_symlink() and not _runs(int(found[2])):

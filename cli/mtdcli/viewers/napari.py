@@ -22,7 +22,6 @@ from mtdcore.model.volumes.maps import read_map
 
 from ..run.finished import FinishedRun
 from ..run.folder import RunFolder
-from ..volumes.run import VolumeFolder
 
 Layer: TypeAlias = tuple[Any, dict[str, Any], Literal["image", "points"]]
 
@@ -53,11 +52,11 @@ def run_layers(path: Path) -> list[Layer]:
     Raises:
         InputError, StorageError: the folder is no finished run, or is damaged.
     """
-    volume = VolumeFolder(path)
-    if volume.volume.is_file():
-        voxels, _ = read_map(volume.volume)
+    folder = RunFolder(path)
+    if folder.volume.is_file():
+        voxels, _ = read_map(folder.volume)
         return [(voxels, {"name": f"{path.name}: volume"}, "image")]
-    run = FinishedRun.at(path)
+    run = FinishedRun.at(folder)
     layers: list[Layer] = []
     try:
         layers.append(stack_layer(run.open(), run.measurement.stem))

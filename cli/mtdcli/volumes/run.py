@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import time
-from collections.abc import Mapping
-from dataclasses import asdict, fields
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import mtdcore as mtd
-from mtdcore._base.files import write_whole
-from mtdcore.em.checkpoint import fingerprint
 from mtdcore.em.volumes.recover import recover_volume
-from mtdcore.em.volumes.state import VolumeRecord, VolumeState, load_volume_checkpoint, save_volume_checkpoint
+from mtdcore.em.volumes.state import VolumeRecord, VolumeState, save_volume_checkpoint
 from mtdcore.estep.volumes.templates import Search
 from mtdcore.model.volumes import so3
 from mtdcore.model.volumes.maps import read_map
 from mtdcore.model.volumes.projections import Projections
 from mtdcore.results.volumes.copies import VolumeCopies, find_copies
 
-from ..run.job import transfer_digest
-from ..terminal.console import to_json
-from ..terminal.progress import Progress
-from ..terminal.stopping import Interrupted, hold_off, patiently
+from ..run.folder import RunFolder
+from ..run.loop import iterate
+from .parameters import VolumeParameters
 
 if TYPE_CHECKING:
     from mtdcore.data import Measurement
@@ -32,76 +25,8 @@ if TYPE_CHECKING:
     from mtdcore.em.volumes.recovery import VolumeRecovery
     from mtdcore.estep.backends import Backend
 
-#: Parameters that a continuation may change, because they change no bit of the result; of the device, what its name came to counts.
-_FREE = ("checkpoint_every", "stop_file", "halves", "trust", "device")
-
 #: Views that poses are chosen from.
 _POSES = 4608
-
-
-class VolumeFolder:
-    """The folder that ``mtd recover --volume -o`` fills.
-
-    Attributes:
-        path: the folder.
-        record: ``run.json``, every parameter, version, seed and result.
-        volume: ``volume.mrc``.
-        halves: ``half1.mrc`` and ``half2.mrc``.
-        history: ``history.csv``, one row per iteration.
-        checkpoint: what ``--resume`` continues from.
-        poses: ``particles.star``, copies with RELION's angles.
-        page: ``report.html``.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.record = path / "run.json"
-        self.volume = path / "volume.mrc"
-        self.halves = (path / "half1.mrc", path / "half2.mrc")
-        self.history = path / "history.csv"
-        self.checkpoint = path / "checkpoint.safetensors"
-        self.poses = path / "particles.star"
-        self.page = path / "report.html"
-
-    @property
-    def occupied(self) -> bool:
-        """Whether a run left anything here that a new one would replace."""
-        return self.record.exists() or self.checkpoint.exists()
-
-    def clear(self) -> None:
-        """Remove the files of an earlier run (and nothing else)."""
-        files = (self.record, self.volume, *self.halves, self.history, self.checkpoint, self.poses, self.page)
-        for file in files:
-            file.unlink(missing_ok=True)
-
-    def write_history(self, history: tuple[VolumeRecord, ...]) -> None:
-        """``history.csv``."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, [f.name for f in fields(VolumeRecord)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(record) for record in history)
-        write_whole(self.history, lambda file: file.write(text.getvalue().encode()))
-
-    def write_record(self, record: Mapping[str, Any]) -> None:
-        """``run.json``."""
-        write_whole(self.record, lambda file: file.write((to_json(record) + "\n").encode()))
-
-
-def identity(
-    measurement: Measurement,
-    parameters: Mapping[str, Any],
-    backend: Backend,
-    micrographs: mtd.Micrographs | None,
-) -> dict[str, Any]:
-    """What a run depends on. Two runs with equal identities end with the same bits."""
-    own = {name: str(value) for name, value in parameters.items() if name not in _FREE}
-    return {
-        "version": mtd.__version__,
-        "measurement": fingerprint(measurement),
-        **own,
-        **transfer_digest(micrographs),
-        "device": backend.name,
-    }
 
 
 def arguments(
@@ -126,75 +51,50 @@ def arguments(
 
 def run(
     measurement: Measurement,
-    folder: VolumeFolder,
-    parameters: Mapping[str, Any],
+    folder: RunFolder,
+    parameters: VolumeParameters,
     backend: Backend,
     micrographs: mtd.Micrographs | None,
-    resume: bool,
+    owner: Mapping[str, Any],
+    state: VolumeState | None,
 ) -> VolumeRecovery:
-    """Run (or continue) a recovery with progress and checkpoints.
+    """Start, or go on from a state, with progress and checkpoints of the run with this identity.
 
     Raises:
         Interrupted: a signal came; a checkpoint is in the folder.
     """
-    owner = identity(measurement, parameters, backend, micrographs)
-    state: VolumeState | None = load_volume_checkpoint(folder.checkpoint, owner) if resume else None
-    saved, unsaved = time.monotonic(), state
-    done = 0 if state is None else state.iteration
-    with (
-        patiently(parameters["stop_file"], done) as stop,
-        Progress("recover", parameters["iterations"], "iterations") as bar,
-    ):
 
-        def after(current: VolumeState) -> None:
-            nonlocal saved, unsaved
-            unsaved, last = current, current.history[-1]
-            stop.iteration = last.iteration
-            if last.iteration == 1:  # every parameter has proved usable: what --force replaces may go
-                folder.clear()
-            bar.update(
-                last.iteration,
-                {
-                    "nats": f"{last.evidence:.6g}",
-                    "copies": f"{last.expected_count:.4g}",
-                    "band": f"{last.band:.3f}",
-                },
-            )
-            stop.check()
-            if time.monotonic() - saved >= parameters["checkpoint_every"]:
-                save_volume_checkpoint(folder.checkpoint, current, owner)
-                saved, unsaved = time.monotonic(), None
+    def recovered(after: Callable[[VolumeState], None]) -> VolumeRecovery:
+        given = arguments(vars(parameters), backend, micrographs)
+        return recover_volume(measurement, **given, callback=after, state=state)
 
-        try:
-            found = recover_volume(
-                measurement, **arguments(parameters, backend, micrographs), callback=after, state=state
-            )
-        except Interrupted:
-            hold_off()
-            if unsaved is not None:
-                save_volume_checkpoint(folder.checkpoint, unsaved, owner)
-            raise
-    save_volume_checkpoint(folder.checkpoint, found.state, owner)
-    return found
+    def save(current: VolumeState) -> None:
+        save_volume_checkpoint(folder.checkpoint, current, owner)
+
+    def shown(last: VolumeRecord) -> dict[str, str]:
+        nats, copies = f"{last.evidence:.6g}", f"{last.expected_count:.4g}"
+        return {"nats": nats, "copies": copies, "band": f"{last.band:.3f}"}
+
+    return iterate(folder, parameters, state, recovered, save, shown)
 
 
 def copies(
-    measurement: Measurement, found: VolumeRecovery, parameters: Mapping[str, Any], backend: Backend
+    measurement: Measurement, found: VolumeRecovery, parameters: VolumeParameters, backend: Backend
 ) -> VolumeCopies:
     """The copies of a recovered volume with their poses."""
-    box, plan = parameters["box_size"], found.plan
+    box, plan = parameters.box_size, found.plan
     views = Projections(box, _POSES // len(so3.group(plan.symmetry)), plan.symmetry, plan.last_band)
     coarse = views.coarse(max(40, plan.coarse_views), min(plan.coarse_band, plan.last_band))
     search = Search(views, coarse)
     return find_copies(found.read(measurement), found.seen, found.likelihood, search, backend=backend)
 
 
-def save(
-    folder: VolumeFolder, found: VolumeRecovery, poses: VolumeCopies, table: MicrographTable | None
+def write_results(
+    folder: RunFolder, found: VolumeRecovery, poses: VolumeCopies, table: MicrographTable | None
 ) -> None:
     """Volume, history, and the poses of the copies in pixels of the stored micrographs."""
     found.save_mrc(folder.volume, None if table is None else table.pixel_size)
-    folder.write_history(found.history)
+    folder.write_history([asdict(record) for record in found.history])
     if table is None:
         poses.to_star(folder.poses)
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..._base.files import write_whole
-from ..._base.records import Damaged, seal, to_record, unseal
 from ...drawing.overview import Plotted, volume_overview
 from ...errors import CheckpointError
 from ...mstep.envelope import EnvelopePrior
+from ..checkpoint import compare, read_kept, write_kept
 
 if TYPE_CHECKING:
     from ...drawing.overview import AnyFigure
 
-_FORMAT = 3
+#: Of a checkpoint; those of images have numbers alone.
+_FORMAT = "volume 4"
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ class VolumeState(Plotted):
 
 
 def save_volume_checkpoint(path: str | Path, state: VolumeState, identity: Mapping[str, Any]) -> None:
-    """Write a state, whole or not at all.
+    """Write a checkpoint; the one at ``path`` becomes the previous one. A crash at any moment leaves one that loads.
 
     Args:
         path: the ``.safetensors`` file to make or replace.
@@ -132,7 +131,7 @@ def save_volume_checkpoint(path: str | Path, state: VolumeState, identity: Mappi
         identity: JSON-able parameters that the run depends on.
 
     Raises:
-        StorageError: the operating system refused.
+        StorageError: the operating system refused; the checkpoint at ``path`` is still there.
     """
     arrays: dict[str, np.ndarray] = {}
     records = []
@@ -155,26 +154,24 @@ def save_volume_checkpoint(path: str | Path, state: VolumeState, identity: Mappi
         "history": state.history,
         "filtered": state.filtered,
     }
-    content = seal(header, arrays)
-    write_whole(Path(path), lambda file: file.write(content))
+    write_kept(Path(path), header, arrays)
 
 
 def load_volume_checkpoint(path: str | Path, identity: Mapping[str, Any]) -> VolumeState:
-    """Read what :func:`save_volume_checkpoint` wrote.
+    """Read the checkpoint of the run with this identity.
+
+    A damaged checkpoint is replaced by the previous one, with a RuntimeWarning that says so.
 
     Raises:
-        CheckpointError: missing, damaged, or of a run with another identity.
+        CheckpointError: both missing or damaged, or of another run; the message lists the differences.
     """
-    try:
-        header, arrays = unseal(Path(path))
-    except Damaged as damage:
+    path = Path(path)
+    header, arrays = read_kept(path)
+    if header["format"] != _FORMAT:
         raise CheckpointError(
-            f"{path} should be a checkpoint of a volume; it is missing or damaged ({damage}): start again."
-        ) from damage
-    if header["format"] != _FORMAT or header["identity"] != json.loads(json.dumps(to_record(identity))):
-        raise CheckpointError(
-            f"{path} belongs to a run with other parameters or another version; use those, or start again."
+            f'{path} has format "{header["format"]}"; this version goes on from "{_FORMAT}".'
         )
+    compare(path, header["identity"], identity)
     candidates = tuple(_candidate(record, arrays, i) for i, record in enumerate(header["candidates"]))
     history = tuple(VolumeRecord(**record) for record in header["history"])
     return VolumeState(candidates, header["first_count"], header["first_heat"], history, header["filtered"])

@@ -1,0 +1,112 @@
+"""Iterations that show their progress, can be interrupted, and go on from a checkpoint; of an image or of a volume."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+from ..terminal.console import log
+from ..terminal.progress import Progress
+from ..terminal.stopping import Interrupted, hold_off, patiently
+from .folder import RunFolder
+from .parameters import Parameters
+
+
+class _State(Protocol):
+    @property
+    def iteration(self) -> int: ...
+
+    @property
+    def history(self) -> Sequence[Any]: ...
+
+
+class _Recovery(Protocol):
+    @property
+    def state(self) -> Any: ...
+
+    @property
+    def history(self) -> Sequence[Any]: ...
+
+
+S = TypeVar("S", bound=_State)
+R = TypeVar("R", bound=_Recovery)
+
+
+def state_to_resume(folder: RunFolder, resume: bool, load: Callable[[], S]) -> S | None:
+    """The state that a run goes on from; None: it begins.
+
+    Args:
+        folder: of the run.
+        resume: whether it goes on, where there is a run.
+        load: reads the checkpoint.
+
+    Raises:
+        CheckpointError: the checkpoint is of another run, missing or damaged.
+    """
+    if not (resume and folder.occupied):
+        return None
+    state = load()
+    log(f"going on after iteration {state.iteration}")
+    return state
+
+
+def spent(state: _State | None) -> float:
+    """Seconds that the iterations before a state took."""
+    return 0.0 if state is None else sum(record.seconds for record in state.history)
+
+
+def iterate(
+    folder: RunFolder,
+    parameters: Parameters,
+    state: S | None,
+    recover: Callable[[Callable[[S], None]], R],
+    save: Callable[[S], None],
+    shown: Callable[[Any], Mapping[str, str]],
+) -> R:
+    """Start, or go on from a state.
+
+    Args:
+        folder: locked run folder.
+        parameters: how.
+        state: None: the beginning.
+        recover: runs the iterations, and calls what it is given after each.
+        save: writes a checkpoint.
+        shown: what the progress shows of the record of an iteration.
+
+    Raises:
+        Interrupted: a signal came; a checkpoint is in the folder.
+    """
+    saved = time.monotonic()
+    unsaved: S | None = None
+    done = 0 if state is None else state.iteration
+    with (
+        patiently(parameters.stop_file, done) as stop,
+        Progress("recover", parameters.iterations, "iterations") as bar,
+    ):
+
+        def after(current: S) -> None:
+            nonlocal saved, unsaved
+            unsaved, last = current, current.history[-1]
+            stop.iteration = last.iteration
+            if last.iteration == 1:  # every parameter has proved usable: what --force replaces may go
+                folder.clear()
+            bar.update(last.iteration, shown(last))
+            stop.check()
+            if time.monotonic() - saved >= parameters.checkpoint_every:
+                save(current)
+                saved, unsaved = time.monotonic(), None
+
+        try:
+            recovery = recover(after)
+            if not recovery.history:  # no iteration has done it
+                folder.clear()
+            save(recovery.state)  # so that --resume of a finished run finds nothing to do
+            unsaved = None
+            stop.check()
+        except Interrupted:
+            hold_off()
+            if unsaved is not None:
+                save(unsaved)
+            raise
+        return recovery

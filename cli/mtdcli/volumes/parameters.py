@@ -1,0 +1,94 @@
+"""The options of ``mtd recover --volume``, each stated once. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from ..run.parameters import Parameters, RunParameters
+from ..terminal.declared import declared, like
+from ..terminal.options import Length
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeParameters(Parameters):
+    """How the recovery of a volume is run. A new option is one more field here, and what it does in ``volumes/run.py``."""
+
+    box_size: int = declared("target", "Side of the volume, pixels.", MISSING, metavar="L")
+    diameter: float | str | None = declared(
+        "target",
+        "Diameter of the particle, pixels, or angstrom with an A: 120A. Default: the box.",
+        metavar="PX|A",
+        kind=Length(),
+    )
+    symmetry: str = declared(
+        "target",
+        "Point group: C1, C2, ..., D2, ..., T, O, I. Imposed late, on the axes found.",
+        "C1",
+        metavar="GROUP",
+    )
+    min_separation: int | None = declared(
+        "model",
+        "Smallest distance of two copies, pixels. Default: diameter / sqrt 2, or three quarters of the box.",
+        metavar="D",
+    )
+    noise_std: float | Literal["auto"] = like(RunParameters, "noise_std")
+    noise: Literal["auto", "white"] = declared(
+        "model",
+        "white, or auto: behind a radial filter where neither quiet parts nor what the copies leave are white.",
+        "auto",
+    )
+    expected_count: float | None = declared(
+        "model", "Number of copies to start from. Default: a tenth of the area.", metavar="P"
+    )
+    prior: str | None = declared(
+        "prior",
+        "Learned prior over volumes: proteins-3d, or a .safetensors file (extra: torch). Default: a Gaussian that the data give.",
+        metavar="NAME|PATH",
+        read=True,
+    )
+    initial: Path | None = declared(  # noqa: RUF009 (a field, made once)
+        "search",
+        "Start: an MRC map at the scale of the measurement. Default: rough blobs.",
+        metavar="FILE",
+        read=True,
+    )
+    starts: int = declared(
+        "search", "Random starts; half way the one of most evidence goes on.", 1, metavar="N"
+    )
+    iterations: int = declared("search", "Number of iterations.", 120, metavar="N")
+    views: int = declared("search", "Number of views in the end.", 1200, metavar="T")
+    band: float | None = declared(
+        "search",
+        "Frequency limit in the end, cycles per pixel. Default: what suits the box.",
+        metavar="F",
+        kind=click.FloatRange(0, 0.5, min_open=True),
+    )
+    parts: int | None = declared(
+        "search",
+        "An iteration reads one of so many parts, the last ones everything. Default: 8, or the number of tiles.",
+        metavar="N",
+    )
+    seed: int = like(RunParameters, "seed")
+    halves: bool = declared(
+        "output",
+        "Recover two halves of the data as well: half maps and their shell correlation.",
+        True,
+        decides=False,
+    )
+    trust: int | None = declared(
+        "output",
+        "Judge the result, with up to so many null runs of each kind (see `mtd trust`). Default: not judged.",
+        metavar="N",
+        decides=False,
+        kind=click.IntRange(min=2),
+    )
+    skip_bad: bool = like(RunParameters, "skip_bad")
+    defects: Literal["mask", "keep"] = like(RunParameters, "defects")
+    #: What its name comes to counts: the backend stands in the identity of a run.
+    device: str = like(RunParameters, "device", metavar="auto|cpu|cuda[:i]", decides=False)
+    stop_file: Path | None = like(RunParameters, "stop_file")  # noqa: RUF009
+    checkpoint_every: float = like(RunParameters, "checkpoint_every")
