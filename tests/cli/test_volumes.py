@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import zarr
+from scipy.ndimage import gaussian_filter
 
 mrcfile = pytest.importorskip("mrcfile")
 
@@ -13,6 +14,7 @@ from mtdcore._base.records import seal, unseal  # noqa: E402
 from mtdcore.data import open_measurement  # noqa: E402
 from mtdcore.data.micrographs.star import read_star  # noqa: E402
 from mtdcore.em.checkpoint import fingerprint  # noqa: E402
+from mtdcore.model.volumes.grids import shell_mean  # noqa: E402
 from mtdcore.model.volumes.maps import read_map, write_map  # noqa: E402
 from mtdcore.results.metrics import RingCorrelation  # noqa: E402
 from mtdcore.synthetic.volumes import chain  # noqa: E402
@@ -75,6 +77,9 @@ def test_from_a_volume_to_a_volume(mtd, mtd_json, micrographs, tmp_path):
     page = (run / "report.html").read_text()
     assert "mirror image" in page
     assert "Two halves" in page
+    assert "half-map resolution" in page
+    assert "As the run saw it" not in page
+    assert not (run / "volume_whitened.mrc").exists()
     record = json.loads((run / "run.json").read_text())
     assert record["kind"] == "volume"
     assert record["command"].startswith("mtd recover --volume ")
@@ -171,6 +176,35 @@ def test_maps_and_structures_are_projected(mtd, mtd_json, tmp_path):
     )
     assert made["box_size"] == 16
     mtd("simulate", "--volume", tmp_path / "v.mrc", "-o", tmp_path / "c.zarr", "--box-size", 20, code=2)
+
+
+def test_micrographs_that_were_smoothed_give_the_whitened_volume_as_well(mtd, tmp_path):
+    """The other one falls by orders of magnitude from shell to shell."""
+    white = tmp_path / "white.zarr"
+    simulated = ("--box-size", 10, "--count", 30, "--micrographs", 2, "--snr", 3, "--size", 125)
+    mtd("simulate", "--volume", "protein", "-o", white, *simulated)
+    pixels = np.stack([gaussian_filter(picture, 1.0) for picture in zarr.open(white)[:]])
+    np.save(tmp_path / "smooth.npy", pixels)
+    run = tmp_path / "run"
+    recover = (
+        "recover",
+        tmp_path / "smooth.npy",
+        "--volume",
+        "-o",
+        run,
+        "--box-size",
+        10,
+        "--iterations",
+        15,
+    )
+    said = mtd(*recover, "--views", 100, "--no-halves").stdout
+    assert "radial filter" in said
+    plain, whitened = (read_map(run / name)[0] for name in ("volume.mrc", "volume_whitened.mrc"))
+    power = [shell_mean(np.abs(np.fft.rfftn(v)) ** 2, 10)[1:4] for v in (plain, whitened)]
+    assert power[0][2] / power[0][0] < 0.3 * power[1][2] / power[1][0]
+    assert "As the run saw it" in (run / "report.html").read_text()
+    mtd(*recover, "--views", 100, "--no-halves", "--noise", "white", "--force")
+    assert not (run / "volume_whitened.mrc").exists()
 
 
 def test_help_names_the_other_command(mtd):

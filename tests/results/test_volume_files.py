@@ -13,6 +13,7 @@ from mtdcore.em.volumes.noise import Heard
 from mtdcore.em.volumes.plan import VolumePlan
 from mtdcore.em.volumes.recover import recover_volume
 from mtdcore.errors import InputError, ParameterError, StorageError
+from mtdcore.estep.volumes.expectation import volume_cut
 from mtdcore.estep.volumes.templates import Search
 from mtdcore.model.filters.whitening import Whitening
 from mtdcore.model.likelihood import WindowLikelihood
@@ -22,7 +23,7 @@ from mtdcore.model.volumes.maps import read_map, write_map
 from mtdcore.model.volumes.projections import Projections
 from mtdcore.results.volumes import copies, fourier_shell_correlation
 from mtdcore.results.volumes.copies import find_copies
-from mtdcore.results.volumes.halves import volume_halves
+from mtdcore.results.volumes.halves import halves_of, volume_halves
 from mtdcore.synthetic.placement import random_corners
 from mtdcore.synthetic.volumes import chain
 
@@ -196,3 +197,17 @@ def test_halves_are_compared_as_the_filtered_measurement_shows_them(monkeypatch)
     np.testing.assert_allclose(halves.first, heard.unfiltered(seen[0], 0.5))
     assert np.abs(halves.whole.correlation[-1]) < 0.3
     assert leaked.correlation[-1] > 0.7
+
+
+@pytest.mark.parametrize(("count", "whole"), [(2, True), (1, False), (3, False)])
+def test_halves_share_no_pixel(count, whole):
+    """Of one small micrograph the second half had no tile, and the command ended with an error about mini-batches."""
+    pixels = np.arange(1.0, 1.0 + count * 40 * 40).reshape(count, 40, 40).astype(np.float32)
+    cut = volume_cut(WindowLikelihood(Projections(8, 1), 1.0, 1.0, 6))
+    seen = []
+    for half in halves_of(open_measurement(pixels)):
+        values = [t.values[... if t.valid is None else t.valid] for t in half.tiles(cut)]
+        seen.append(set(np.concatenate([v.ravel() for v in values]).tolist()))
+    assert not seen[0] & seen[1]
+    assert len(seen[0]) == len(seen[1]) == pixels.size / 2
+    assert (seen[0] == set(pixels[: count // 2].ravel().tolist())) == whole

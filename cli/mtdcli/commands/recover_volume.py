@@ -45,7 +45,8 @@ def command(
     """Recover the volume whose projections MEASUREMENT holds, without picking them.
 
     RUN_DIR receives volume.mrc, half1.mrc and half2.mrc, particles.star (places and Euler angles for RELION), run.json, history.csv and
-    report.html. Projections do not fix the hand: the mirror image explains the micrographs as well. An interrupted run saves a
+    report.html; where the noise is not white, also volume_whitened.mrc: the volume as the run saw it, sharper where micrographs had been
+    smoothed or denoised. Projections do not fix the hand: the mirror image explains the micrographs as well. An interrupted run saves a
     checkpoint; --resume goes on from it.
     """
     again, parameters = command_line(ctx), VolumeParameters(**options)
@@ -111,7 +112,7 @@ def recover(
         "offset": found.likelihood.offset,
         "orientation_information": orientation_information(found.seen, found.noise_std),
     }
-    judged = examine(measurement, found, vars(parameters), backend)
+    judged = examine(measurement, found, parameters, backend)
     result |= judged.numbers
     if judged.halves is not None:
         write_map(folder.half1, judged.halves.first, pixel_size)

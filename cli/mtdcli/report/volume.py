@@ -45,13 +45,13 @@ def write_volume_report(
         halves: volumes of two halves of the data; None: there are none.
         chance: the same of null measurements, by kind.
     """
-    volume = found.volume
-    limits = (0.0, float(volume.max()))
+    volume, whitened = found.volume, None if found.heard.whitening is None else found.seen
     angles = np.array([[180.0 * i / _TURNS, 90.0, 0.0] for i in range(_TURNS)])
     turning = Projections(len(volume), so3.from_euler(angles)).apply(volume)
     shown = (0.0, float(turning.max()))
     pictures: dict[str, Any] = {
-        "sections": [picture(section, limits) for section in sections(volume)],
+        "sections": _sections(volume),
+        "whitened": None if whitened is None else _sections(whitened),
         "turning": [picture(image, shown) for image in turning],
         **convergence({name: [getattr(one, name) for one in found.history] for name in _COLUMNS}),
     }
@@ -86,6 +86,12 @@ def _judged(verdict: Verdict) -> dict[str, Any]:
         "title": said[0].upper() + said[1:],
         "answers": answers(verdict),
     }
+
+
+def _sections(volume: np.ndarray) -> list[bytes]:
+    """Central sections, black where there is no density."""
+    limits = (0.0, float(volume.max()))
+    return [picture(section, limits) for section in sections(volume)]
 
 
 def _shells(halves: VolumeHalves, chance: Mapping[Null, VolumeHalves], palette: Palette) -> bytes:

@@ -52,6 +52,7 @@ class RunFolder:
         watch_order: ``order.txt``, the names of the counted micrographs in their order.
         watched: ``micrographs.zarr``, the prepared micrographs.
         volume: ``volume.mrc``, of ``--volume``.
+        whitened: ``volume_whitened.mrc``, the volume as the filter of the noise shows it; none where the noise is white.
         half1: ``half1.mrc``, the volume of one half of the data.
         half2: ``half2.mrc``, that of the other.
         poses: ``particles.star``, copies with RELION's angles.
@@ -77,6 +78,7 @@ class RunFolder:
         self.watch_order = path / "order.txt"
         self.watched = path / "micrographs.zarr"
         self.volume = path / "volume.mrc"
+        self.whitened = path / "volume_whitened.mrc"
         self.half1 = path / "half1.mrc"
         self.half2 = path / "half2.mrc"
         self.poses = path / "particles.star"
@@ -111,7 +113,7 @@ class RunFolder:
         self.clear_judgement()
         checkpoints = (self.checkpoint, previous_checkpoint(self.checkpoint))
         results = (self.record, self.estimate, self.average, self.history, self.page)
-        volumes = (self.volume, self.half1, self.half2, self.poses)
+        volumes = (self.volume, self.whitened, self.half1, self.half2, self.poses)
         for file in (
             *results,
             *volumes,

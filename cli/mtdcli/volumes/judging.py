@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
     from mtdcore.data import Measurement
     from mtdcore.em.volumes.recovery import VolumeRecovery
     from mtdcore.estep.backends import Backend
+
+    from .parameters import VolumeParameters
 
 #: Said of a question that has been answered.
 _ANSWERED: dict[Question, str] = {
@@ -57,7 +58,7 @@ class Judged:
 
 
 def examine(
-    measurement: Measurement, found: VolumeRecovery, parameters: Mapping[str, Any], backend: Backend
+    measurement: Measurement, found: VolumeRecovery, parameters: VolumeParameters, backend: Backend
 ) -> Judged:
     """Whatever of it the parameters ask for.
 
@@ -67,16 +68,16 @@ def examine(
     given, judged = arguments(parameters, backend, found.micrographs), Judged()
     trials = VolumeTrials.of(measurement, found, given)
     nulls: dict[Null, VolumeRecovery] = {}
-    with patiently(parameters["stop_file"], found.state.iteration) as stop:
-        if parameters["trust"] is not None:
+    with patiently(parameters.stop_file, found.state.iteration) as stop:
+        if parameters.trust is not None:
             judged.verdict = Verdict(found.evidence)
-            for told, question, one in asked(judged.verdict, trials, parameters["trust"]):
+            for told, question, one in asked(judged.verdict, trials, parameters.trust):
                 judged.verdict = told
                 if question in ("white", "phases") and one is not None:
                     nulls.setdefault(question, one)
                 log(_ANSWERED[question])
                 stop.check()
-        if parameters["halves"]:
+        if parameters.halves:
             names = ("diameter", "min_separation", "prior", "backend")
             shared = {name: given[name] for name in names if name in given}
             for kind, null in nulls.items():

@@ -11,7 +11,7 @@ from mtdcore.em.volumes.recover import recover_volume
 from mtdcore.em.volumes.state import VolumeRecord, VolumeState, save_volume_checkpoint
 from mtdcore.estep.volumes.templates import Search
 from mtdcore.model.volumes import so3
-from mtdcore.model.volumes.maps import read_map
+from mtdcore.model.volumes.maps import read_map, write_map
 from mtdcore.model.volumes.projections import Projections
 from mtdcore.results.volumes.copies import VolumeCopies, find_copies
 
@@ -30,22 +30,19 @@ _POSES = 4608
 
 
 def arguments(
-    parameters: Mapping[str, Any], backend: Backend, micrographs: mtd.Micrographs | None
+    parameters: VolumeParameters, backend: Backend, micrographs: mtd.Micrographs | None
 ) -> dict[str, Any]:
     """Arguments of :func:`recover_volume` from the options, where to compute, and what tells the micrographs apart."""
     same = ("box_size", "symmetry", "diameter", "min_separation", "expected_count", "starts", "iterations")
-    given = {
-        name: parameters[name] for name in (*same, "views", "band", "parts", "seed", "noise_std", "noise")
-    }
+    given = {name: getattr(parameters, name) for name in (*same, "views", "band", "parts", "seed")}
+    given |= {"noise_std": parameters.noise_std, "noise": parameters.noise}
     given |= {"micrographs": micrographs, "backend": backend}
-    if parameters["prior"] is not None:
+    if parameters.prior is not None:
         from mtdcore._base.optional import optional
 
-        given["prior"] = optional("mtdbridge").load_prior(
-            parameters["prior"], box_size=parameters["box_size"]
-        )
-    if parameters["initial"] is not None:
-        given["initial"] = read_map(parameters["initial"])[0]
+        given["prior"] = optional("mtdbridge").load_prior(parameters.prior, box_size=parameters.box_size)
+    if parameters.initial is not None:
+        given["initial"] = read_map(parameters.initial)[0]
     return given
 
 
@@ -65,7 +62,7 @@ def run(
     """
 
     def recovered(after: Callable[[VolumeState], None]) -> VolumeRecovery:
-        given = arguments(vars(parameters), backend, micrographs)
+        given = arguments(parameters, backend, micrographs)
         return recover_volume(measurement, **given, callback=after, state=state)
 
     def save(current: VolumeState) -> None:
@@ -92,8 +89,11 @@ def copies(
 def write_results(
     folder: RunFolder, found: VolumeRecovery, poses: VolumeCopies, table: MicrographTable | None
 ) -> None:
-    """Volume, history, and the poses of the copies in pixels of the stored micrographs."""
-    found.save_mrc(folder.volume, None if table is None else table.pixel_size)
+    """Volume (also as the filter of the noise shows it, where there is one), history, and the poses of the copies in pixels of the stored micrographs."""
+    pixel_size = None if table is None else table.pixel_size
+    found.save_mrc(folder.volume, pixel_size)
+    if found.heard.whitening is not None:
+        write_map(folder.whitened, found.seen, pixel_size)
     folder.write_history([asdict(record) for record in found.history])
     if table is None:
         poses.to_star(folder.poses)

@@ -86,7 +86,8 @@ class Iteration:
             candidates = (max(candidates, key=lambda c: self._judged(c, iteration)),)
         moved_on, records = zip(*(self._advance(c, state) for c in candidates), strict=True)
         best = max(range(len(moved_on)), key=lambda i: moved_on[i].evidence)
-        return state.advanced(moved_on, records[best])
+        seconds = sum(record.seconds for record in records)
+        return state.advanced(moved_on, replace(records[best], seconds=seconds))
 
     def statistics(
         self, source: Measurement, candidate: VolumeCandidate, search: Search, heat: float

@@ -35,7 +35,7 @@ class VolumeRecord:
         noise_std: after the iteration.
         share: of the corners read.
         local: share of the corners searched locally.
-        seconds: taken.
+        seconds: taken, by all candidates.
     """
 
     iteration: int

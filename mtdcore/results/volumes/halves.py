@@ -11,6 +11,7 @@ from ...data import Measurement
 from ...em.volumes.recover import recover_volume
 from ...em.volumes.recovery import VolumeRecovery
 from ...model.volumes.grids import ball, low_passed
+from ..halves import HalfMeasurement
 from ..metrics import RingCorrelation
 from .comparison import align_volumes, fourier_shell_correlation
 
@@ -41,8 +42,6 @@ class VolumeHalves:
 def volume_halves(measurement: Measurement, recovery: VolumeRecovery, **options: Any) -> VolumeHalves:
     """Search each half anew, from the recovered volume low-passed to the first band of the run.
 
-    Halves are made of whole micrographs where their number is even.
-
     Args:
         measurement: what the volume was recovered from.
         recovery: the run.
@@ -65,7 +64,7 @@ def volume_halves(measurement: Measurement, recovery: VolumeRecovery, **options:
             plan=short,
             **options,
         ).seen
-        for half in measurement.split(2)
+        for half in halves_of(measurement)
     ]
     both = found[0], align_volumes(found[1], found[0], hands="same").volume
     first, second = (recovery.heard.unfiltered(half, plan.last_band) for half in both)
@@ -73,3 +72,11 @@ def volume_halves(measurement: Measurement, recovery: VolumeRecovery, **options:
     return VolumeHalves(
         first, second, fourier_shell_correlation(a, b), fourier_shell_correlation(a, b, "aspherical")
     )
+
+
+def halves_of(measurement: Measurement) -> tuple[Measurement, Measurement]:
+    """Two halves that share no pixel: whole micrographs where their number is even, otherwise the upper and the lower half of each."""
+    if measurement.shape[0] % 2 == 0:
+        first, second = measurement.split(2)
+        return first, second
+    return HalfMeasurement(measurement, False), HalfMeasurement(measurement, True)
