@@ -30,6 +30,7 @@ from mtdcore.estep.volumes.expectation import volume_e_step
 from mtdcore.estep.volumes.statistics import VolumeStatistics
 from mtdcore.estep.volumes.templates import Search
 from mtdcore.model.likelihood import WindowLikelihood
+from mtdcore.model.shifts import moved
 from mtdcore.model.volumes.grids import ball, filtered, radii, shell_mean
 from mtdcore.model.volumes.projections import Projections
 from mtdcore.mstep.volumes import VolumeUpdate
@@ -56,10 +57,13 @@ def protein(archive: Path, index: int, side: int, split: int) -> Gaussians:
 
 
 def known_poses(made: VolumeSimulation, side: int, band: float) -> np.ndarray:
-    """The volume that the M-step makes of copies cut out at their places, with their rotations."""
-    images = np.array([made.pixels[m, r : r + side, c : c + side] for m, r, c in made.positions], np.float64)
+    """The volume that the M-step makes of copies cut out at their places, with their rotations and amplitudes."""
+    corners = np.rint(made.positions).astype(int)
+    images = np.array([made.pixels[m, r : r + side, c : c + side] for m, r, c in corners], np.float64)
+    images = moved(images, (corners - made.positions)[:, 1:])
+    strength = np.ones(len(images)) if made.amplitudes is None else made.amplitudes
     views = Projections(side, made.rotations, band=band)
-    right, normal = views.adjoint(images), views.normal(np.ones(len(images)))
+    right, normal = views.adjoint(strength[:, None, None] * images), views.normal(strength**2)
     volume, spectrum = 1e-3 * np.exp(-(radii(side) ** 2) / (2 * (0.2 * side) ** 2)), None
     for _ in range(4):
         volume, spectrum = VolumeUpdate(rounds=3)(volume, right, normal, made.noise_std, band, spectrum)
@@ -123,7 +127,14 @@ def row_of(options: argparse.Namespace, which: int, seed: int) -> dict[str, obje
     else:
         thing = protein(Path(options.what), which, side, options.split)
     made = simulate_volume(
-        thing, box_size=side, count=options.copies // 8, micrographs=8, snr=options.snr, seed=seed
+        thing,
+        box_size=side,
+        count=options.copies // 8,
+        micrographs=8,
+        snr=options.snr,
+        subpixel=options.subpixel,
+        amplitude_std=options.amplitude_std,
+        seed=seed,
     )
     row: dict[str, object] = {
         "box": side,
@@ -188,6 +199,8 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=120)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda[:i]")
     parser.add_argument("--learn-noise", action="store_true", help="do not tell the noise level")
+    parser.add_argument("--subpixel", action="store_true", help="copies lie between pixels")
+    parser.add_argument("--amplitude-std", type=float, default=0.0, help="spread of their amplitudes")
     parser.add_argument("--from-truth", action="store_true", help="also EM started from the truth")
     parser.add_argument("--unknown-poses", action="store_true", help="also what they leave")
     parser.add_argument("--jobs", type=int, default=1, help="rows made at once, a process each")

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .._base.numerics.fourier import radial_filter
-from .._base.records import load_npz
+from .._base.records import load_npz, save_npz
 from ..data import ArrayMeasurement, open_measurement
 from ..errors import InputError, ParameterError
 from ..model.filters.optics import Micrographs, check_number
+from ..model.shifts import moved
 from ..model.volumes import so3
 from ..model.volumes.grids import ball
 from ..model.volumes.projections import Projections
-from .placement import random_corners
+from .placement import log_normal, random_corners
 from .volumes import Gaussians
 
 _TRUTH_FILE = "volume_truth.npz"  # beside the chunks
 _MOST_TRUTH = 1 << 30
+
+#: Random streams of a micrograph beside that of places, directions and noise.
+_FRACTIONS, _AMPLITUDES = 1, 2
 
 #: Views whose mean energy is that of the signal.
 _VIEWS = 500
@@ -34,14 +38,16 @@ class VolumeTruth:
     Attributes:
         volume: (L, L, L) float64 in the ball of the box.
         noise_std: of a pixel.
-        positions: (N, 3) int64 rows (micrograph, row, column) of top-left corners.
+        positions: (N, 3) int64 rows (micrograph, row, column) of top-left corners; float64 where copies lie between pixels.
         rotations: (N, 3, 3) float64, see :mod:`mtdcore.model.volumes.so3`.
+        amplitudes: (N,) float64: how many times each copy shows the volume; None: once.
     """
 
     volume: np.ndarray
     noise_std: float
     positions: np.ndarray
     rotations: np.ndarray
+    amplitudes: np.ndarray | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,13 +87,8 @@ class VolumeSimulation(VolumeTruth):
         ) as (array, folder):
             for m, micrograph in enumerate(self.pixels):
                 array[m] = micrograph
-            np.savez(
-                folder / _TRUTH_FILE,
-                volume=self.volume,
-                noise_std=self.noise_std,
-                positions=self.positions,
-                rotations=self.rotations,
-            )
+            truth = {one.name: getattr(self, one.name) for one in fields(VolumeTruth)}
+            save_npz(folder / _TRUTH_FILE, VolumeTruth(**truth))
 
 
 def simulate_volume(
@@ -101,6 +102,8 @@ def simulate_volume(
     snr: float | None = None,
     noise_std: float | None = None,
     min_separation: int | None = None,
+    subpixel: bool = False,
+    amplitude_std: float = 0.0,
     transfer: np.ndarray | None = None,
     seed: int = 0,
 ) -> VolumeSimulation:
@@ -116,6 +119,9 @@ def simulate_volume(
         snr: mean of ``||A_t V||^2 / (L^2 sigma^2)`` over views.
         noise_std: of a pixel.
         min_separation: least distance of two corners along rows or columns; None: L.
+        subpixel: copies lie anywhere between pixels, moved by band-limited interpolation: each by a uniform fraction, from half a
+            pixel up and left of its corner to half a pixel down and right.
+        amplitude_std: standard deviation of the amplitudes of the copies, which are log-normal with mean 1; 0: all are 1.
         transfer: (M, R) factors that each micrograph meets before its noise, as in :class:`mtdcore.Micrographs`; None: 1.
         seed: the same seed gives the same bits.
 
@@ -131,6 +137,8 @@ def simulate_volume(
         raise ParameterError(
             f"expected at least one copy and one micrograph and a density below 1; got {count}, {micrographs}, {density}."
         )
+    if not 0.0 <= amplitude_std < math.inf:
+        raise ParameterError(f"amplitude_std must be zero or a positive number; got {amplitude_std}.")
     volume = (thing if isinstance(thing, np.ndarray) else thing.volume(side)) * ball(side)
 
     def seen(rotations: np.ndarray) -> np.ndarray:
@@ -150,17 +158,25 @@ def simulate_volume(
     if transfer is not None:
         check_number(Micrographs(np.ones(len(transfer)), transfer=transfer), micrographs)
     pixels = np.empty((micrographs, height, width), np.float32)
-    positions, turns = [], []
+    positions, turns, amplitudes = [], [], []
     for m in range(micrographs):
         rng = np.random.default_rng([seed, m])
         corners = random_corners(rng, count, (height - side + 1, width - side + 1), distance)
         rotations = so3.random_rotations(count, rng)
         white, copies = noise * rng.standard_normal((height, width)), np.zeros((height, width))
-        for image, (row, column) in zip(seen(rotations), corners, strict=True):
+        images, places, strength = seen(rotations), corners, np.ones(count)
+        if subpixel:
+            fractions = np.random.default_rng([seed, m, _FRACTIONS]).random((count, 2)) - 0.5
+            images, places = moved(images, fractions), corners + fractions
+        if amplitude_std:
+            strength = log_normal(np.random.default_rng([seed, m, _AMPLITUDES]), amplitude_std, count)
+            images = images * strength[:, None, None]
+        for image, (row, column) in zip(images, corners, strict=True):
             copies[row : row + side, column : column + side] += image
         pixels[m] = white + (copies if transfer is None else radial_filter(copies[None], transfer[m])[0])
-        positions.append(np.column_stack([np.full(count, m), corners]))
+        positions.append(np.column_stack([np.full(count, m), places]))
         turns.append(rotations)
+        amplitudes.append(strength)
     parameters = {
         "box_size": side,
         "size": [height, width],
@@ -168,10 +184,18 @@ def simulate_volume(
         "micrographs": micrographs,
         "noise_std": noise,
         "min_separation": distance,
+        "subpixel": bool(subpixel),
+        "amplitude_std": float(amplitude_std),
         "seed": seed,
     }
     return VolumeSimulation(
-        volume, noise, np.concatenate(positions), np.concatenate(turns), parameters, pixels
+        volume,
+        noise,
+        np.concatenate(positions),
+        np.concatenate(turns),
+        parameters,
+        pixels,
+        amplitudes=np.concatenate(amplitudes) if amplitude_std else None,
     )
 
 
@@ -198,14 +222,16 @@ def open_volume_truth(path: str | Path) -> VolumeTruth:
 def _check_truth(truth: VolumeTruth) -> None:
     """Raise ValueError where the arrays are not of the shapes and kinds that :class:`VolumeTruth` says."""
     count, side = len(truth.positions), len(truth.volume)
-    expected = {
+    expected: dict[str, tuple[str, tuple[int, ...]]] = {
         "volume": ("f", (side,) * 3),
-        "positions": ("i", (count, 3)),
+        "positions": ("if", (count, 3)),
         "rotations": ("f", (count, 3, 3)),
     }
+    if truth.amplitudes is not None:
+        expected["amplitudes"] = ("f", (count,))
     for name, (kind, shape) in expected.items():
         array = getattr(truth, name)
-        if array.dtype.kind != kind or array.shape != shape or not np.isfinite(array).all():
+        if array.dtype.kind not in kind or array.shape != shape or not np.isfinite(array).all():
             raise ValueError(
                 f"{name} should be finite numbers of shape {shape}; it is {array.dtype}, {array.shape}"
             )

@@ -1,4 +1,4 @@
-"""Random places that keep a distance: where the simulator puts its copies."""
+"""What simulators draw at random of their copies: places that keep a distance, and amplitudes."""
 
 from __future__ import annotations
 
@@ -80,3 +80,9 @@ def _adsorb(
                 placed.append(proposal.copy())  # not a view that keeps its whole batch
                 rejected = 0
     return np.array(placed, dtype=np.int64).reshape(-1, 2)
+
+
+def log_normal(rng: np.random.Generator, std: float, count: int) -> np.ndarray:
+    """(count,) amplitudes of mean 1 and this standard deviation."""
+    spread = math.sqrt(math.log1p(std**2))
+    return np.asarray(np.exp(spread * rng.standard_normal(count) - spread**2 / 2.0))

@@ -21,7 +21,7 @@ from ..data import ArrayMeasurement, Measurement, open_measurement
 from ..errors import InputError, ParameterError
 from ..model.rotations import Rotations, disc, rotate, usual_rotations
 from ..model.shifts import moved
-from .placement import random_corners
+from .placement import log_normal, random_corners
 
 _BLOCK = (256, 1024)  # rows, columns of pixels; part of what a seed means, and a chunk on disk
 _TRUTH_FILE = "truth.npz"  # beside the chunks
@@ -173,11 +173,8 @@ def simulate(
         positions = positions + np.hstack([np.zeros((len(positions), 1)), fractions])
     amplitudes = None
     if amplitude_std:
-        spread = math.sqrt(math.log1p(amplitude_std**2))
-        draws = np.concatenate(
-            [_stream(seed, m, _AMPLITUDES).standard_normal(count) for m in range(micrographs)]
-        )
-        amplitudes = np.exp(spread * draws - spread**2 / 2.0)
+        streams = [_stream(seed, m, _AMPLITUDES) for m in range(micrographs)]
+        amplitudes = np.concatenate([log_normal(one, amplitude_std, count) for one in streams])
     truth = Truth(
         target, float(noise_std), positions, angles, indices, mirrored=mirrored, amplitudes=amplitudes
     )

@@ -34,6 +34,30 @@ def test_copies_are_projections_at_their_places():
     np.testing.assert_array_equal(made.volume, chain(12).volume(12) * ball(12))
 
 
+def test_copies_between_pixels_and_of_different_strength(tmp_path):
+    plain, given = {"box_size": 12, "count": 6, "micrographs": 2, "noise_std": 0.0, "seed": 1}, chain(12)
+    made = simulate_volume(given, **plain, subpixel=True, amplitude_std=0.3)
+    still = simulate_volume(given, **plain)
+    np.testing.assert_array_equal(np.rint(made.positions), still.positions)
+    np.testing.assert_array_equal(made.rotations, still.rotations)
+    fractions = (made.positions - still.positions)[:, 1:]
+    assert np.abs(fractions).max() <= 0.5 < 2 * np.abs(fractions).max() + 0.2
+    assert np.all(made.amplitudes > 0)
+    for (m, row, column), off, a in zip(still.positions, fractions, made.amplitudes, strict=True):
+        image, seen = (one.pixels[m, row : row + 12, column : column + 12] for one in (still, made))
+        assert seen.sum() == pytest.approx(a * image.sum(), rel=0.02)
+        at = np.arange(12.0)
+        places = [[(one.sum(axis) * at).sum() / one.sum() for axis in (1, 0)] for one in (image, seen)]
+        np.testing.assert_allclose(np.subtract(*places[::-1]), off, atol=0.1)
+    many = simulate_volume(given, **{**plain, "count": 150}, amplitude_std=0.3)
+    assert many.amplitudes.mean() == pytest.approx(1.0, abs=0.06)
+    assert many.amplitudes.std() == pytest.approx(0.3, rel=0.15)
+    made.save(tmp_path / "m.zarr")
+    truth = open_volume_truth(tmp_path / "m.zarr")
+    np.testing.assert_array_equal(truth.positions, made.positions)
+    np.testing.assert_array_equal(truth.amplitudes, made.amplitudes)
+
+
 def test_snr_and_seeds():
     made = simulate_volume(chain(10), box_size=10, count=5, micrographs=1, snr=0.5, seed=2)
     images = chain(10).projections(made.rotations, 10)
@@ -69,6 +93,7 @@ def test_the_truth_lies_beside_the_pixels(tmp_path):
     "bad",
     [
         {"snr": None},
+        {"snr": 1.0, "amplitude_std": -0.1},
         {"noise_std": 1.0},
         {"snr": 0.0},
         {"count": 0},

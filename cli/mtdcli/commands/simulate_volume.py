@@ -30,6 +30,13 @@ _STRUCTURES = (".pdb", ".ent", ".cif", ".mmcif")
 @option("--snr", "Signal-to-noise ratio, mean of ||A_t V||^2 / (L sigma)^2. Default: 1.", POSITIVE)
 @option("--noise-std", "Standard deviation of the noise, instead of --snr.", click.FloatRange(min=0))
 @option("--min-separation", "Smallest distance of two copies, pixels. Default: the box.", COUNT)
+@option("--subpixel", "Copies lie anywhere between pixels.", is_flag=True)
+@option(
+    "--amplitude-std",
+    "Standard deviation of the amplitudes of the copies, log-normal with mean 1.",
+    click.FloatRange(min=0),
+    0.0,
+)
 @option("--seed", "Same seed, same bits.", FROM_ZERO, 0)
 @force_option
 @json_option
