@@ -16,6 +16,7 @@ from mtdcore.em.volumes.state import load_volume_checkpoint, save_volume_checkpo
 from mtdcore.errors import CheckpointError, ParameterError
 from mtdcore.estep.volumes.expectation import volume_e_step
 from mtdcore.estep.volumes.statistics import VolumeStatistics
+from mtdcore.estep.volumes.templates import Search
 from mtdcore.model.likelihood import WindowLikelihood
 from mtdcore.model.volumes import so3
 from mtdcore.model.volumes.grids import ball, moved, shifted
@@ -23,6 +24,7 @@ from mtdcore.model.volumes.maps import read_map
 from mtdcore.model.volumes.projections import Projections
 from mtdcore.mstep.volumes import VolumeUpdate
 from mtdcore.results.volumes import align_volumes, orientation_information, shape_correlation
+from mtdcore.results.volumes.copies import find_copies
 from mtdcore.synthetic.placement import random_corners
 from mtdcore.synthetic.volumes import Gaussians, chain
 
@@ -152,6 +154,32 @@ def test_a_resumed_run_has_the_same_bits(small, tmp_path):
         load_volume_checkpoint(tmp_path / "c.safetensors", {"seed": 3})
 
 
+def test_copies_of_different_strength_are_told_from_one_another():
+    """Taken to be alike, the faint ones are missed, and what a copy shows is the mean over those that are seen."""
+    given = {"box_size": 10, "count": 40, "micrographs": 2, "snr": 6.0, "seed": 4}
+    made = mtd.simulate_volume(chain(10), **given, amplitude_std=0.5)
+    plan = VolumePlan(10, iterations=16, last_band=0.4, first_views=60, last_views=200, coarse_views=50)
+    same = {"box_size": 10, "noise_std": made.noise_std, "plan": plan, "initial": made.volume}
+    alike = recover_volume(made.measurement, **same)
+    told = recover_volume(made.measurement, **same, amplitude_std="auto")
+    assert alike.amplitude_std == 0.0
+    assert told.amplitude_std == pytest.approx(0.5, abs=0.15)
+    assert told.evidence > alike.evidence + 50
+    search = Search(Projections(10, 400, band=0.4))
+    found = find_copies(made.measurement, told.volume, told.likelihood, search)
+    places = {tuple(p): a for p, a in zip(made.positions.tolist(), made.amplitudes, strict=True)}
+    corners = zip(found.micrograph.tolist(), found.row.tolist(), found.column.tolist(), strict=True)
+    pairs = [(a, places[c]) for c, a in zip(corners, found.amplitude, strict=True) if c in places]
+    assert len(pairs) > 50
+    assert np.corrcoef(np.transpose(pairs))[0, 1] > 0.9
+    errors = [np.linalg.norm(one.volume - made.volume) / np.linalg.norm(made.volume) for one in (told, alike)]
+    assert errors[0] < 0.8 * errors[1]
+
+
+def test_amplitudes_of_copies_that_are_alike_are_found_to_be(small):
+    assert recover_volume(small, box_size=10, plan=SHORT, amplitude_std="auto").amplitude_std < 0.25
+
+
 def test_a_race_ends_half_way_with_the_best(small):
     numbers = []
     recover_volume(
@@ -256,6 +284,8 @@ def test_a_start_has_the_energy_asked_for():
         {"diameter": 11.0},
         {"min_separation": "auto"},
         {"expected_count": -1},
+        {"amplitude_std": -0.1},
+        {"amplitude_std": "some"},
         {"seed": -1},
         {"prior": "proteins-3d"},
         {"callback": 3},

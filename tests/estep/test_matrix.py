@@ -8,6 +8,7 @@ from scipy.special import logsumexp
 
 from mtdcore.estep.backends.array.backend import ArrayBackend
 from mtdcore.estep.backends.matrix import Basis, Features, Scores
+from mtdcore.model.likelihood.amplitudes import Amplitudes
 from mtdcore.model.volumes.projections import Projections
 
 
@@ -36,8 +37,9 @@ def test_features_are_products_with_every_window(xp, height):
     np.testing.assert_allclose(np.asarray(features.at(some)), wanted[some].T, atol=1e-12)
 
 
+@pytest.mark.parametrize("amplitudes", [None, Amplitudes(0.16)])
 @pytest.mark.parametrize("xp", [np, array_api_strict])
-def test_scores_and_sums_are_those_of_the_window_model(xp):
+def test_scores_and_sums_are_those_of_the_window_model(xp, amplitudes):
     rng = np.random.default_rng(2)
     sigma, side = 0.7, 8
     templates = Projections(side, 40, band=0.4).apply(rng.standard_normal((side,) * 3))
@@ -45,10 +47,17 @@ def test_scores_and_sums_are_those_of_the_window_model(xp):
     basis = Basis(side, 0.4)
     features = Features(values, basis, ArrayBackend(xp, "float64"))
     prior = np.log(rng.uniform(0.1, 1, 40))
-    scores = Scores(basis.coefficients(templates), sigma, prior, ArrayBackend(xp, "float64"))
+    arrays = ArrayBackend(xp, "float64")
+    scores = Scores(basis.coefficients(templates), sigma, prior, arrays, amplitudes)
     windows = sliding_window_view(values, (side, side)).reshape(-1, side * side)
     flat = templates.reshape(40, -1)
-    ratio = (windows @ flat.T - 0.5 * (flat**2).sum(axis=1)) / sigma**2 + prior
+    gain, energy = windows @ flat.T / sigma**2, (flat**2).sum(axis=1) / sigma**2
+    mean = square = np.ones_like(gain)
+    ratio = gain - 0.5 * energy
+    if amplitudes is not None:
+        mean, square = (amplitudes.moment(order, gain, energy) for order in (1, 2))
+        ratio = amplitudes.log_ratio(gain, energy)
+    ratio = ratio + prior
     odds = np.concatenate([np.asarray(scores.log_odds(block)) for _, block in features.blocks()])
     np.testing.assert_allclose(odds, logsumexp(ratio, axis=1), atol=1e-10)
     norm = np.logaddexp(0.0, odds + 1.0)
@@ -57,9 +66,17 @@ def test_scores_and_sums_are_those_of_the_window_model(xp):
         more, mass = scores.project(block, xp.asarray(norm[cut]))
         wide, copies = wide + np.asarray(more), copies + np.asarray(mass)
     weights = np.exp(ratio - norm[:, None])
-    np.testing.assert_allclose(copies, weights.sum(axis=0), rtol=1e-10)
+    wanted = [(weights * one).sum(axis=0) for one in (1.0, mean, square)]
+    np.testing.assert_allclose(copies, wanted, rtol=1e-10)
+    block = next(features.blocks())
+    views, strength = scores.best(block[1])
+    np.testing.assert_array_equal(views, ratio[block[0]].argmax(axis=1))
+    np.testing.assert_allclose(strength, np.take_along_axis(mean[block[0]], views[:, None], 1)[:, 0])
+    shown = np.asarray(scores.expected(block[1], xp.asarray(norm[block[0]])))
+    expected = (weights * mean)[block[0]] @ basis.coefficients(templates)
+    np.testing.assert_allclose(shown, expected.T, atol=1e-9)
     # What lies outside the band is not kept: the right side of a volume of that band does not see it.
-    kept = basis.images(basis.coefficients((weights.T @ windows).reshape(-1, side, side)))
+    kept = basis.images(basis.coefficients(((weights * mean).T @ windows).reshape(-1, side, side)))
     np.testing.assert_allclose(basis.images(wide), kept, atol=1e-9)
 
 

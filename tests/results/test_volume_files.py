@@ -187,7 +187,13 @@ def test_halves_are_compared_as_the_filtered_measurement_shows_them(monkeypatch)
 
     plan = VolumePlan(SIDE, iterations=10, last_band=0.5)
     run = SimpleNamespace(
-        plan=plan, heard=heard, volume=seen[0], noise_std=1.0, expected_count=1.0, micrographs=None
+        plan=plan,
+        heard=heard,
+        volume=seen[0],
+        noise_std=1.0,
+        expected_count=1.0,
+        amplitude_std=0.0,
+        micrographs=None,
     )
     found = iter(SimpleNamespace(seen=one, volume=heard.unfiltered(one, 0.5)) for one in seen)
     monkeypatch.setattr("mtdcore.results.volumes.halves.recover_volume", lambda *_, **__: next(found))

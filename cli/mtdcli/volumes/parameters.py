@@ -41,6 +41,7 @@ class VolumeParameters(Parameters):
         "white, or auto: behind a radial filter where neither quiet parts nor what the copies leave are white.",
         "auto",
     )
+    amplitude_std: float | Literal["auto"] = like(RunParameters, "amplitude_std")
     expected_count: float | None = declared(
         "model", "Number of copies to start from. Default: a tenth of the area.", metavar="P"
     )

@@ -35,7 +35,7 @@ def arguments(
     """Arguments of :func:`recover_volume` from the options, where to compute, and what tells the micrographs apart."""
     same = ("box_size", "symmetry", "diameter", "min_separation", "expected_count", "starts", "iterations")
     given = {name: getattr(parameters, name) for name in (*same, "views", "band", "parts", "seed")}
-    given |= {"noise_std": parameters.noise_std, "noise": parameters.noise}
+    given |= {name: getattr(parameters, name) for name in ("noise_std", "noise", "amplitude_std")}
     given |= {"micrographs": micrographs, "backend": backend}
     if parameters.prior is not None:
         from mtdcore._base.optional import optional

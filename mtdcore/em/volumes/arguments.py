@@ -9,7 +9,7 @@ from typing import Any
 
 from ...errors import ParameterError
 from ...model.priors import Prior
-from ..checks.arguments import check_diameter, is_whole
+from ..checks.arguments import check_amplitude_std, check_diameter, is_whole
 from .noise import Heard, VolumeNoise
 from .plan import VolumePlan
 
@@ -22,6 +22,7 @@ def check_volume_arguments(
     diameter: object,
     min_separation: object,
     expected_count: object,
+    amplitude_std: object,
     prior: Prior | None,
     starts: object,
     callback: object,
@@ -42,6 +43,7 @@ def check_volume_arguments(
         )
     if not (expected_count is None or _positive(expected_count)):
         raise ParameterError(f"expected_count must be a positive number, or None; got {expected_count!r}.")
+    check_amplitude_std(amplitude_std, "window")
     if prior is not None and not callable(getattr(prior, "score", None)):
         raise ParameterError(
             f"prior must be an object with a method score(volumes, noise_std), or None; got {prior!r}: a name stands for a file, "

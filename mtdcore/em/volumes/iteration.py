@@ -19,6 +19,7 @@ from ...estep.volumes.statistics import VolumeStatistics
 from ...estep.volumes.templates import Search
 from ...model.filters.optics import Micrographs
 from ...model.likelihood import WindowLikelihood
+from ...model.likelihood.amplitudes import learned_std
 from ...model.priors import Prior
 from ...model.volumes.grids import ball, moved, shifted
 from ...model.volumes.projections import Projections
@@ -41,10 +42,18 @@ _CENTRED = 3
 
 
 def window_model(
-    box_size: int, sigma: float, count: float, separation: int, micrographs: Micrographs | None = None
+    box_size: int,
+    sigma: float,
+    count: float,
+    separation: int,
+    micrographs: Micrographs | None = None,
+    amplitude_std: float = 0.0,
 ) -> WindowLikelihood:
     """The window model of a box, before its views are known."""
-    return WindowLikelihood(Projections(box_size, 1), sigma, count, separation, micrographs=micrographs)
+    views = Projections(box_size, 1)
+    return WindowLikelihood(
+        views, sigma, count, separation, micrographs=micrographs, amplitude_std=amplitude_std
+    )
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,7 @@ class Iteration:
         diameter: of the particle in voxels; None: that of the box.
         prior: learned prior; None: none.
         learn_noise: whether an M-step updates the noise level.
+        learn_amplitude: whether it updates the spread of the amplitudes of copies, once the run has cooled.
         quietest: least noise level.
         heard: offset and filter of the noise.
         backend: of the E-step.
@@ -74,6 +84,7 @@ class Iteration:
     diameter: float | None
     prior: Prior | None
     learn_noise: bool
+    learn_amplitude: bool
     quietest: float
     heard: Heard
     backend: Backend
@@ -96,7 +107,8 @@ class Iteration:
         sigma = candidate.noise_std * math.sqrt(heat)
         model = with_views(self._model(sigma, candidate), search.views)
         source = without_offset(source, candidate.offset)
-        return volume_e_step(source, candidate.volume, model, search, self.backend, self.executor)
+        found = volume_e_step(source, candidate.volume, model, search, self.backend, self.executor)
+        return found.normalised()
 
     def left_over(self, candidate: VolumeCandidate, iteration: int) -> Iterator[Picture]:
         """What the copies of a candidate leave of some of the measurement."""
@@ -105,8 +117,8 @@ class Iteration:
         return left_over(level, candidate.volume, model, search, _HEARD, self.backend)
 
     def _model(self, sigma: float, candidate: VolumeCandidate) -> WindowLikelihood:
-        count = candidate.expected_count
-        return window_model(self.plan.box_size, sigma, count, self.separation, self.micrographs)
+        count, spread = candidate.expected_count, candidate.amplitude_std
+        return window_model(self.plan.box_size, sigma, count, self.separation, self.micrographs, spread)
 
     def _judged(self, candidate: VolumeCandidate, iteration: int) -> float:
         """Evidence over the whole measurement, for the race."""
@@ -127,11 +139,16 @@ class Iteration:
         copies = found.expected_count / share
         volume, spectrum = self._updated(candidate, found, copies, iteration, heat)
         noise_std, offset = self._levels(candidate, found, volume, iteration)
+        amplitude_std = candidate.amplitude_std
+        if self.learn_amplitude and heat == 1.0 and iteration >= plan.cooled:
+            amplitude_std = learned_std(amplitude_std, found, found.copy_energy(volume) / noise_std**2)
         if iteration % _CENTRED == _CENTRED - 1:
             volume = self._centred(volume)
         least = 0.5 * state.first_count if plan.early(iteration) else 1.0
         evidence = found.log_likelihood / share
-        advanced = VolumeCandidate(volume, noise_std, max(copies, least), evidence, spectrum, offset)
+        advanced = VolumeCandidate(
+            volume, noise_std, max(copies, least), evidence, spectrum, offset, amplitude_std
+        )
         record = VolumeRecord(
             iteration=iteration + 1,
             band=search.views.band,

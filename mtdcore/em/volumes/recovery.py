@@ -90,6 +90,11 @@ class VolumeRecovery(Plotted):
         return self.state.best.noise_std
 
     @property
+    def amplitude_std(self) -> float:
+        """Of the amplitudes of copies about 1, their mean; 0: all are alike."""
+        return self.state.best.amplitude_std
+
+    @property
     def likelihood(self) -> WindowLikelihood:
         """The window model with the views and the numbers of the end."""
         views, count = self.plan.search(self.plan.iterations).views, max(self.expected_count, 1.0)
@@ -104,6 +109,7 @@ class VolumeRecovery(Plotted):
             offset=offset,
             whitening=whitening,
             micrographs=self.micrographs,
+            amplitude_std=self.amplitude_std,
         )
 
     @property

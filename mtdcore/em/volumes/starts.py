@@ -13,6 +13,7 @@ from ...data.noise import default_expected_count, excess_energy
 from ...errors import ParameterError
 from ...estep.backends import Backend
 from ...model.filters.optics import Micrographs
+from ...model.likelihood.amplitudes import FIRST
 from ...model.priors import Prior
 from ...model.volumes.grids import ball, low_passed, radii
 from ...model.volumes.projections import Projections
@@ -49,6 +50,7 @@ class VolumeStart:
         diameter: of the particle in voxels; None: that of the box.
         prior: learned prior on the device of the backend; None: none.
         noise_std: of a pixel; None: what is heard, updated by every M-step.
+        amplitude_std: spread of the amplitudes of copies; None: learned.
         expected_count: copies; None: as many as cover a tenth of the measurement.
         initial: (L, L, L) or (S, L, L, L) volumes at the scale of the measurement; None: rough blobs.
         starts: number of these.
@@ -64,6 +66,7 @@ class VolumeStart:
     diameter: float | None
     prior: Prior | None
     noise_std: float | None
+    amplitude_std: float | None
     expected_count: float | None
     initial: np.ndarray | None
     starts: int
@@ -82,6 +85,7 @@ class VolumeStart:
             self.diameter,
             self.prior,
             learned,
+            self.amplitude_std is None,
             _QUIETEST * heard.noise_std if learned else 0.0,
             heard,
             self.backend,
@@ -104,7 +108,10 @@ class VolumeStart:
         energy = max(excess, _LEAST_EXCESS * noise) / (math.prod(shape) / self.separation**2)
         volumes = self._blobs(energy) if self.initial is None else self._given(self.initial, heard)
         heat = max(1.0, energy / (plan.nats * sigma**2))
-        return VolumeState(tuple(VolumeCandidate(v, sigma, count) for v in volumes), count, heat)
+        # from the first iteration on: among copies that are alike a bright one wins, and leaves too few others to learn a spread from
+        spread = FIRST if self.amplitude_std is None else self.amplitude_std
+        starts = (VolumeCandidate(v, sigma, count, amplitude_std=spread) for v in volumes)
+        return VolumeState(tuple(starts), count, heat)
 
     def _blobs(self, energy: float) -> list[np.ndarray]:
         plan = self.plan

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 #: Of a checkpoint; those of images have numbers alone.
 _FORMAT = "volume 4"
 
+#: Numbers of a candidate.
+_NUMBERS = ("noise_std", "expected_count", "evidence", "offset", "amplitude_std")
+
 
 @dataclass(frozen=True)
 class VolumeRecord:
@@ -61,6 +64,7 @@ class VolumeCandidate:
         evidence: nats, of its last E-step over the whole measurement or an estimate from a part.
         spectrum: prior that the last M-step estimated.
         offset: of the measurement as the run reads it, beyond what was heard at the start.
+        amplitude_std: of the amplitudes of copies about 1, their mean.
     """
 
     volume: np.ndarray
@@ -69,6 +73,7 @@ class VolumeCandidate:
     evidence: float = -np.inf
     spectrum: EnvelopePrior | None = None
     offset: float = 0.0
+    amplitude_std: float = 0.0
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -136,9 +141,7 @@ def save_volume_checkpoint(path: str | Path, state: VolumeState, identity: Mappi
     arrays: dict[str, np.ndarray] = {}
     records = []
     for i, candidate in enumerate(state.candidates):
-        record: dict[str, Any] = {
-            name: getattr(candidate, name) for name in ("noise_std", "expected_count", "evidence", "offset")
-        }
+        record: dict[str, Any] = {name: getattr(candidate, name) for name in _NUMBERS}
         arrays[f"volume.{i}"] = candidate.volume
         if candidate.spectrum is not None:
             record["top"] = candidate.spectrum.top
@@ -182,5 +185,4 @@ def _candidate(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray], i: i
     if "top" in record:
         spectrum = EnvelopePrior(arrays[f"envelope.{i}"], arrays[f"power.{i}"], record["top"])
     volume = arrays[f"volume.{i}"]
-    sigma, count, evidence = (record[name] for name in ("noise_std", "expected_count", "evidence"))
-    return VolumeCandidate(volume, sigma, count, evidence, spectrum, record["offset"])
+    return VolumeCandidate(volume, spectrum=spectrum, **{name: record[name] for name in _NUMBERS})

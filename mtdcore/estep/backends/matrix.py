@@ -20,6 +20,7 @@ import numpy as np
 
 from ..._base.numerics.conversion import on_host
 from ..._base.typing import Array
+from ...model.likelihood.amplitudes import Amplitudes
 from .array.backend import ArrayBackend
 
 
@@ -217,6 +218,7 @@ class Scores:
         noise_std: of a pixel.
         log_prior: (T,) float64 or a number, log (lam / T) of each template.
         arrays: library, device and precision that compute.
+        amplitudes: of the copies; None: all are 1.
     """
 
     def __init__(
@@ -225,12 +227,16 @@ class Scores:
         noise_std: float,
         log_prior: np.ndarray | float,
         arrays: ArrayBackend,
+        amplitudes: Amplitudes | None = None,
     ) -> None:
         self._arrays, self.xp, self.count = arrays, arrays.xp, len(coefficients)
-        energy = 0.5 * (coefficients**2).sum(axis=1) / noise_std**2
-        self._variance = noise_std**2
+        self._amplitudes, self._variance = amplitudes, noise_std**2
+        energy = ((coefficients**2).sum(axis=1) / noise_std**2)[:, None]
+        prior = np.broadcast_to(log_prior, self.count)[:, None]
         self._filters = arrays.moved(coefficients / noise_std**2, arrays.precision)
-        self._bias = arrays.moved((log_prior - energy)[:, None], arrays.precision)
+        self._energy = arrays.moved(energy, arrays.precision)
+        # where all amplitudes are 1 the energies are numbers like the prior
+        self._bias = arrays.moved(prior - (0.5 * energy if amplitudes is None else 0.0), arrays.precision)
         self._block = max(128, Portions.of(arrays).scores // self.count)
 
     def log_odds(self, features: Array) -> Array:
@@ -238,26 +244,30 @@ class Scores:
         xp = self.xp
         found = []
         for block in self._blocks(features.shape[1]):
-            scores = self._filters @ features[:, block] + self._bias
+            scores = self._ratios(self._filters @ features[:, block]) + self._bias
             peak = xp.max(scores, axis=0)
             found.append(peak + xp.log(xp.sum(xp.exp(scores - peak), axis=0)))
         return xp.concat(found)
 
-    def best(self, features: Array) -> np.ndarray:
-        """(n,) int64 on the host: the template of the highest score at each window."""
-        xp = self.xp
-        found = [
-            xp.argmax(self._filters @ features[:, b] + self._bias, axis=0)
-            for b in self._blocks(features.shape[1])
-        ]
-        return on_host(xp.concat(found), np.int64)
+    def best(self, features: Array) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) int64 and float64 on the host: the template of the highest score at each window, and its posterior mean amplitude."""
+        xp, found, means = self.xp, [], []
+        for block in self._blocks(features.shape[1]):
+            gains = self._filters @ features[:, block]
+            scores = self._ratios(gains) + self._bias
+            found.append(on_host(xp.argmax(scores, axis=0), np.int64))
+            mean = on_host(self._moment(1, gains))
+            means.append(np.take_along_axis(np.broadcast_to(mean, gains.shape), found[-1][None], axis=0)[0])
+        return np.concatenate(found), np.concatenate(means).astype(np.float64)
 
     def nothing(self) -> tuple[Array, Array]:
         """The sums of no window, see :meth:`project`."""
-        return self._arrays.moved(np.zeros(self._filters.shape)), self._arrays.moved(np.zeros(self.count))
+        return self._arrays.moved(np.zeros(self._filters.shape)), self._arrays.moved(
+            np.zeros((3, self.count))
+        )
 
     def project(self, features: Array, log_norm: Array) -> tuple[Array, Array]:
-        """Posterior-weighted sums: (T, r) features and (T,) copies, float64.
+        """Posterior-weighted sums: (T, r) features times amplitudes, and (3, T) copies, their amplitudes, and the squares of these; float64.
 
         Args:
             features: (r, n).
@@ -265,23 +275,43 @@ class Scores:
         """
         xp = self.xp
         wide, copies = self.nothing()
-        shift = xp.astype(log_norm, self._filters.dtype)
-        for block in self._blocks(features.shape[1]):
-            seen = features[:, block]
-            weights = xp.exp(self._filters @ seen + (self._bias - shift[block]))
-            wide = wide + xp.astype(weights @ xp.matrix_transpose(seen), xp.float64)
-            copies = copies + xp.sum(weights, axis=1, dtype=xp.float64)
+        for block, seen in self._seen(features):
+            gains = self._filters @ seen
+            weights = self._weights(gains, log_norm[block])
+            shown = weights * self._moment(1, gains)
+            wide = wide + xp.astype(shown @ xp.matrix_transpose(seen), xp.float64)
+            parts = (weights, shown, weights * self._moment(2, gains))
+            copies = copies + xp.stack([xp.sum(one, axis=1, dtype=xp.float64) for one in parts])
         return wide, copies
 
     def expected(self, features: Array, log_norm: Array) -> Array:
         """(r, n) float64 coefficients of what the posterior expects each window to show; arguments as of :meth:`project`."""
         xp, found = self.xp, []
-        shift = xp.astype(log_norm, self._filters.dtype)
-        for block in self._blocks(features.shape[1]):
-            weights = xp.exp(self._filters @ features[:, block] + (self._bias - shift[block]))
+        for block, seen in self._seen(features):
+            gains = self._filters @ seen
+            weights = self._weights(gains, log_norm[block]) * self._moment(1, gains)
             shown = xp.matrix_transpose(self._filters) @ weights
             found.append(xp.astype(shown, xp.float64) * self._variance)
         return xp.concat(found, axis=1)
+
+    def _ratios(self, gains: Array) -> Array:
+        """(T, n) log-likelihood ratios, of amplitudes 1 without the half energy."""
+        amplitudes = self._amplitudes
+        return gains if amplitudes is None else amplitudes.log_ratio(gains, self._energy)
+
+    def _weights(self, gains: Array, log_norm: Array) -> Array:
+        """(T, n) posterior."""
+        shift = self.xp.astype(log_norm, self._filters.dtype)
+        return self.xp.exp(self._ratios(gains) + (self._bias - shift))
+
+    def _moment(self, order: int, gains: Array) -> Array:
+        """Posterior mean of an amplitude to this power, (T, n) or a 1 that broadcasts."""
+        if self._amplitudes is None:
+            return self.xp.ones((1, 1), dtype=gains.dtype)
+        return self._amplitudes.moment(order, gains, self._energy)
+
+    def _seen(self, features: Array) -> Iterator[tuple[slice, Array]]:
+        return ((block, features[:, block]) for block in self._blocks(features.shape[1]))
 
     def _blocks(self, windows: int) -> Iterator[slice]:
         return (slice(start, min(start + self._block, windows)) for start in range(0, windows, self._block))

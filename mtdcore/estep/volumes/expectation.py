@@ -38,14 +38,13 @@ def volume_e_step(
     Args:
         measurement: the pixels, or a part of them.
         volume: (L, L, L) current estimate.
-        likelihood: noise level, count, separation and the transfers of the micrographs; bound to the measurement here.
+        likelihood: noise level, count, separation, spread of the amplitudes and the transfers of the micrographs; bound to the measurement here.
         search: the views.
         backend: a backend or its name; "auto": the first CUDA device, or the CPU. Its array library scores, on its device and in its precision.
         executor: runs parts of the measurement elsewhere, with the same bits.
 
     Raises:
-        ParameterError: a volume or a likelihood of another box than the views, copies that differ in amplitude, or micrographs that
-            differ in more than their transfer.
+        ParameterError: a volume or a likelihood of another box than the views, or micrographs that differ in more than their transfer.
     """
     views = search.views
     if volume.shape != views.target_shape or likelihood.box_size != views.box_size:
@@ -63,11 +62,7 @@ def volume_e_step(
 
 
 def check_alike(likelihood: WindowLikelihood) -> None:
-    """Raise ParameterError where copies differ in amplitude, or micrographs in noise, which scores of thousands of views do not know."""
-    if likelihood.amplitudes is not None:
-        raise ParameterError(
-            f"copies of a volume have one amplitude; got a likelihood with amplitude_std {likelihood.amplitude_std}: give one with 0."
-        )
+    """Raise ParameterError where micrographs differ in noise, which scores of thousands of views do not know."""
     optics = likelihood.micrographs
     if optics is not None and (np.ptp(optics.noise_ratio) > 1e-9 or np.ptp(optics.count_share) > 1e-9):
         raise ParameterError(

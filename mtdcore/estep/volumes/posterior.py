@@ -163,9 +163,9 @@ class TilePosterior:
         """Sums over the corners that matter."""
         wide_there, copies_there = self.scores.nothing()
         for corners, features in self.blocks(self.kept()):
-            more, mass = self.scores.project(features, self._norm(corners))
-            wide_there, copies_there = wide_there + more, copies_there + mass
-        wide, copies = on_host(wide_there), on_host(copies_there)
+            more, here = self.scores.project(features, self._norm(corners))
+            wide_there, copies_there = wide_there + more, copies_there + here
+        wide, (count, strength, copies) = on_host(wide_there), on_host(copies_there)
         tile, likelihood = self.tile, self.likelihood
         gain = float(self._xp.sum(self.log_norm[tile.owned])) - self._blank()
         energy, pixels = owned_energy(tile)
@@ -173,12 +173,14 @@ class TilePosterior:
         numbers = [
             gain / likelihood.neighbourhood,
             energy,
-            float(np.sum(copies)),
+            float(np.sum(count)),
             sites,
             pixels,
             sites if self.local else 0,
             tile.total,
-            float(np.sum(copies)) * (1.0 if self.transfer is None else self.transfer.constant),
+            float(np.sum(strength)) * (1.0 if self.transfer is None else self.transfer.constant),
+            float(np.sum(strength)),
+            float(np.sum(copies)),
         ]
         if self.transfer is not None:
             wide, copies = wide * self.transfer.factors, copies[:, None] * self.transfer.squares

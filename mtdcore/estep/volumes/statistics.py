@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -23,7 +23,9 @@ class VolumeStatistics:
         pixels: valid pixels that ``energy`` sums over.
         local: corners of those tiles that were searched locally.
         total: sum of the valid pixels.
-        bright: copies, each times what its micrograph lets through of frequency 0.
+        bright: amplitudes of the copies, each times what its micrograph lets through of frequency 0.
+        amplitude_sum: sum of the posterior mean amplitudes of the copies.
+        amplitude_squares: the same of their squares.
     """
 
     right: np.ndarray
@@ -36,6 +38,8 @@ class VolumeStatistics:
     local: float
     total: float
     bright: float
+    amplitude_sum: float
+    amplitude_squares: float
 
     @property
     def numbers(self) -> list[float]:
@@ -45,6 +49,26 @@ class VolumeStatistics:
     def __add__(self, other: VolumeStatistics) -> VolumeStatistics:
         numbers = (a + b for a, b in zip(self.numbers, other.numbers, strict=True))
         return VolumeStatistics(self.right + other.right, self.normal + other.normal, *numbers)
+
+    def normalised(self) -> VolumeStatistics:
+        """Those of amplitudes whose mean is 1, as :meth:`mtdcore.Statistics.normalised`: that of the copies found goes to the volume."""
+        if not self.amplitude_sum > 0.0 or self.amplitude_sum == self.expected_count:
+            return self
+        mean = self.amplitude_sum / self.expected_count
+        return replace(
+            self,
+            right=self.right / mean,
+            normal=self.normal.scaled(1.0 / mean**2),
+            bright=self.bright / mean,
+            amplitude_sum=self.expected_count,
+            amplitude_squares=self.amplitude_squares / mean**2,
+        )
+
+    def copy_energy(self, volume: np.ndarray) -> float:
+        """``||A_t V||^2`` of a copy of amplitude 1, in the mean over the copies; 0 where there are none."""
+        if not self.amplitude_squares > 0.0:
+            return 0.0
+        return float(np.vdot(volume, self.normal(volume))) / self.amplitude_squares
 
     def residual_energy(self, volume: np.ndarray) -> float:
         """Expected squared residual of the measurement given a volume, summed over the valid pixels."""
@@ -57,7 +81,7 @@ NUMBERS = tuple(f.name for f in fields(VolumeStatistics))[2:]
 
 @dataclass(frozen=True, eq=False)
 class BasisSums:
-    """Sums of some tiles: (T, r) posterior-weighted features, (T,) copies, or (T, R) with their squared transfers, and the numbers of the
+    """Sums of some tiles: (T, r) posterior-weighted features, (T,) squared amplitudes of copies, or (T, R) with their squared transfers, and the numbers of the
     statistics.
     """
 

@@ -52,7 +52,9 @@ class Templates:
     ) -> Scores:
         """Scores of the templates, times (r,) factors."""
         log_prior = likelihood.log_activity - math.log(len(self.coefficients))
-        return Scores(self.coefficients * factors, likelihood.noise_std, log_prior, arrays)
+        return Scores(
+            self.coefficients * factors, likelihood.noise_std, log_prior, arrays, likelihood.amplitudes
+        )
 
 
 def templates_of(volume: np.ndarray, search: Search) -> list[Templates]:

@@ -35,6 +35,7 @@ class VolumeCopies:
         column: (N,) int64 column of the same corner.
         probability: (N,) float64 posterior probability that a copy is there, within two pixels.
         rotations: (N, 3, 3) float64, the most probable view at the corner.
+        amplitude: (N,) float64 posterior mean of how many times the copy shows the volume; 1 where all are alike.
         box_size: side L of the box in pixels.
     """
 
@@ -43,6 +44,7 @@ class VolumeCopies:
     column: np.ndarray
     probability: np.ndarray
     rotations: np.ndarray
+    amplitude: np.ndarray
     box_size: int
 
     def __len__(self) -> int:
@@ -108,7 +110,7 @@ def find_copies(
         backend: a backend or its name, see :func:`mtdcore.estep.volumes.expectation.volume_e_step`.
 
     Raises:
-        ParameterError: copies that differ in amplitude, or a threshold outside its domain.
+        ParameterError: a threshold outside its domain.
         InputError: the micrographs are smaller than the box.
     """
     check_threshold(threshold)
@@ -118,7 +120,7 @@ def find_copies(
     model = with_views(likelihood, search.views).bind(source.shape)
     reaches = neighbourhood(model, _SPREAD)
     engine, cut = get_backend(backend), volume_cut(replace(model, margin=halo(model, reaches)))
-    found = [np.empty((0, 5))]
+    found = [np.empty((0, 6))]
     with engine.active():
         seen = Posteriors(model, templates_of(volume, search), engine)
         for tile in source.tiles(cut):
@@ -130,10 +132,10 @@ def find_copies(
                 continue
             corners = here[:, :2].astype(np.int64)
             rows, columns = (corners + [s.start for s in own.owned]).T
-            views = posterior.scores.best(posterior.features.at(rows * mass.shape[1] + columns))
+            views, amplitudes = posterior.scores.best(posterior.features.at(rows * mass.shape[1] + columns))
             corners += [s.start for s in own.region.owned]
             of = np.full(len(here), tile.micrograph)
-            found.append(np.column_stack([of, corners, views, here[:, 2]]))
+            found.append(np.column_stack([of, corners, views, here[:, 2], amplitudes]))
     table = np.vstack(found)
     table = table[np.lexsort((table[:, 2], table[:, 1], table[:, 0], -table[:, 4]))]
     table = table[apart(table[:, :3].astype(np.int64), model.separations)]
@@ -144,5 +146,6 @@ def find_copies(
         column,
         np.minimum(table[:, 4], 1.0),
         search.views.rotations[view],
+        table[:, 5],
         model.box_size,
     )

@@ -60,6 +60,7 @@ def volume_halves(measurement: Measurement, recovery: VolumeRecovery, **options:
             noise=recovery.heard,
             micrographs=recovery.micrographs,
             expected_count=recovery.expected_count,
+            amplitude_std=recovery.amplitude_std,
             initial=start,
             plan=short,
             **options,
