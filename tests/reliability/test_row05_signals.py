@@ -232,10 +232,18 @@ def test_zarr_writes_nothing_after_its_caller_was_interrupted(monkeypatch, tmp_p
     assert not list(tmp_path.iterdir())
 
 
+@pytest.fixture
+def interruptible():
+    """SIGINT interrupts: a shell that starts the tests in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("ome", [False, True])
 @pytest.mark.parametrize("step", ["get", "set"])
 def test_zarr_makes_no_folder_anew_when_its_caller_was_interrupted_at_the_start(
-    monkeypatch, tmp_path, step, ome
+    monkeypatch, tmp_path, step, ome, interruptible
 ):
     """The first metadata are on their way in the thread of zarr while the caller removes the folder."""
     store = mtdcore.data.zarr.store
