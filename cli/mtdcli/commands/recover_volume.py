@@ -108,6 +108,7 @@ def recover(
         "copies": found.expected_count,
         "detections": len(copies),
         "noise_std": found.noise_std,
+        "amplitude_std": found.amplitude_std,
         "noise": found.noise,
         "offset": found.likelihood.offset,
         "orientation_information": orientation_information(found.seen, found.noise_std),
