@@ -37,6 +37,10 @@ _HEARD = 16
 #: Share of the iterations in which the offset is held at the median: while no copies are found it would take their mean for its own.
 _HELD = 0.25
 
+#: Least noise level, of that which neighbouring pixels tell: where windows overlap, what copies explain counts twice, and less than
+#: nothing may be left.
+_QUIETEST = 0.5
+
 #: Every so many iterations the volume is centred.
 _CENTRED = 3
 
@@ -57,38 +61,52 @@ def window_model(
 
 
 @dataclass(frozen=True)
-class Iteration:
-    """What every iteration of a run has in common; called, it makes one.
+class Setting:
+    """What a run works with, from its start to its end.
 
     Attributes:
-        source: the measurement as the run reads it.
         plan: what each iteration does.
         online: the parts that iterations read.
         separation: smallest distance of two corners, pixels.
         micrographs: what tells them apart; None: nothing.
         diameter: of the particle in voxels; None: that of the box.
-        prior: learned prior; None: none.
-        learn_noise: whether an M-step updates the noise level.
-        learn_amplitude: whether it updates the spread of the amplitudes of copies, once the run has cooled.
-        quietest: least noise level.
-        heard: offset and filter of the noise.
+        prior: learned prior on the device of the backend; None: none.
+        noise_std: of a pixel; None: what is heard, updated by every M-step.
+        amplitude_std: spread of the amplitudes of copies; None: learned, once the run has cooled.
         backend: of the E-step.
         executor: that runs parts of an E-step elsewhere; None: none.
     """
 
-    source: Measurement
     plan: VolumePlan
     online: OnlineEM
     separation: int
     micrographs: Micrographs | None
     diameter: float | None
     prior: Prior | None
-    learn_noise: bool
-    learn_amplitude: bool
-    quietest: float
-    heard: Heard
+    noise_std: float | None
+    amplitude_std: float | None
     backend: Backend
     executor: Executor | None
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """Makes one iteration of a run when it is called.
+
+    Attributes:
+        setting: of the run.
+        source: the measurement as the run reads it.
+        heard: offset and filter of the noise.
+    """
+
+    setting: Setting
+    source: Measurement
+    heard: Heard
+
+    @property
+    def plan(self) -> VolumePlan:
+        """What each iteration does."""
+        return self.setting.plan
 
     def __call__(self, state: VolumeState) -> VolumeState:
         """The state after one more iteration of every candidate; half way only the best goes on."""
@@ -107,18 +125,20 @@ class Iteration:
         sigma = candidate.noise_std * math.sqrt(heat)
         model = with_views(self._model(sigma, candidate), search.views)
         source = without_offset(source, candidate.offset)
-        found = volume_e_step(source, candidate.volume, model, search, self.backend, self.executor)
+        found = volume_e_step(
+            source, candidate.volume, model, search, self.setting.backend, self.setting.executor
+        )
         return found.normalised()
 
     def left_over(self, candidate: VolumeCandidate, iteration: int) -> Iterator[Picture]:
         """What the copies of a candidate leave of some of the measurement."""
         search, model = self.plan.search(iteration), self._model(candidate.noise_std, candidate)
         level = without_offset(self.source, candidate.offset)
-        return left_over(level, candidate.volume, model, search, _HEARD, self.backend)
+        return left_over(level, candidate.volume, model, search, _HEARD, self.setting.backend)
 
     def _model(self, sigma: float, candidate: VolumeCandidate) -> WindowLikelihood:
-        count, spread = candidate.expected_count, candidate.amplitude_std
-        return window_model(self.plan.box_size, sigma, count, self.separation, self.micrographs, spread)
+        count, spread, given = candidate.expected_count, candidate.amplitude_std, self.setting
+        return window_model(self.plan.box_size, sigma, count, given.separation, given.micrographs, spread)
 
     def _judged(self, candidate: VolumeCandidate, iteration: int) -> float:
         """Evidence over the whole measurement, for the race."""
@@ -132,7 +152,7 @@ class Iteration:
             candidate = self._on_axes(candidate)
         search, heat = plan.search(iteration), plan.heat(iteration, state.first_heat)
         whole = plan.reads_all(iteration)
-        part = self.source if whole else self.online.batch(self.source, iteration, plan.iterations)
+        part = self.source if whole else self.setting.online.batch(self.source, iteration, plan.iterations)
         found = self.statistics(part, candidate, search, heat)
         sites = volume_cut(self._model(1.0, candidate)).sites(self.source.shape)
         share = found.sites / sites
@@ -140,7 +160,7 @@ class Iteration:
         volume, spectrum = self._updated(candidate, found, copies, iteration, heat)
         noise_std, offset = self._levels(candidate, found, volume, iteration)
         amplitude_std = candidate.amplitude_std
-        if self.learn_amplitude and heat == 1.0 and iteration >= plan.cooled:
+        if self.setting.amplitude_std is None and heat == 1.0 and iteration >= plan.cooled:
             amplitude_std = learned_std(amplitude_std, found, found.copy_energy(volume) / noise_std**2)
         if iteration % _CENTRED == _CENTRED - 1:
             volume = self._centred(volume)
@@ -179,8 +199,8 @@ class Iteration:
             candidate.noise_std * math.sqrt(heat),
             plan.band(iteration),
             candidate.spectrum,
-            self.prior,
-            self.diameter,
+            self.setting.prior,
+            self.setting.diameter,
         )
 
     def _levels(
@@ -190,9 +210,9 @@ class Iteration:
         noise_std, offset = candidate.noise_std, candidate.offset
         if not found.pixels > 0:
             return noise_std, offset
-        if self.learn_noise:
+        if self.setting.noise_std is None:
             left = max(found.residual_energy(volume) / (found.pixels * self.heard.share), 0.0)
-            noise_std = max(math.sqrt(left), self.quietest)
+            noise_std = max(math.sqrt(left), _QUIETEST * self.heard.noise_std)
         if iteration >= _HELD * self.plan.iterations:
             # every view has the sum of the volume
             offset += (found.total - found.bright * float(volume.sum())) / found.pixels
@@ -200,7 +220,7 @@ class Iteration:
 
     def _centred(self, volume: np.ndarray) -> np.ndarray:
         """The volume with its centre of mass in the middle."""
-        support = ball(self.plan.box_size, self.diameter)
+        support = ball(self.plan.box_size, self.setting.diameter)
         shift = off_centre(volume, support)
         return volume if shift is None else shifted(volume, shift) * support
 

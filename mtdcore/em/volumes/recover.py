@@ -20,7 +20,7 @@ from ...model.priors import Prior
 from ...model.volumes.projections import Projections
 from ..online.batches import OnlineEM
 from .arguments import check_volume_arguments, planned
-from .iteration import window_model
+from .iteration import Setting, window_model
 from .noise import VolumeNoise, hear, suspected
 from .plan import VolumePlan, default_separation
 from .recovery import VolumeRecovery
@@ -117,8 +117,7 @@ def recover_volume(
     tiles = source.tile_count(volume_cut(window_model(box_size, 1.0, 1.0, separation)))
     online = OnlineEM(parts=min(_PARTS, tiles) if parts is None else parts, last=0, seed=plan.seed)
     online.check_tiles(tiles)
-    start = VolumeStart(
-        source,
+    setting = Setting(
         plan,
         online,
         separation,
@@ -127,12 +126,11 @@ def recover_volume(
         None if prior is None else placed(prior, engine),
         None if noise_std == "auto" else float(noise_std),
         None if amplitude_std == "auto" else float(amplitude_std),
-        expected_count,
-        None if initial is None else np.asarray(initial, np.float64),
-        starts,
         engine,
         executor,
     )
+    given = None if initial is None else np.asarray(initial, np.float64)
+    start = VolumeStart(setting, source, expected_count, given, starts)
     heard = hear(source, noise)
     doubtful = noise == "auto" and noise_std == "auto" and prior is None
     suspicion = suspected(source, heard, box_size, plan.last_band, diameter) if doubtful else None

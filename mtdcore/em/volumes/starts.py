@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,16 +10,11 @@ import numpy as np
 from ...data import Measurement
 from ...data.noise import default_expected_count, excess_energy
 from ...errors import ParameterError
-from ...estep.backends import Backend
-from ...model.filters.optics import Micrographs
 from ...model.likelihood.amplitudes import FIRST
-from ...model.priors import Prior
 from ...model.volumes.grids import ball, low_passed, radii
 from ...model.volumes.projections import Projections
-from ..online.batches import OnlineEM
-from .iteration import Iteration
+from .iteration import Iteration, Setting
 from .noise import Heard
-from .plan import VolumePlan
 from .state import VolumeCandidate, VolumeState
 
 #: Standard deviation of the blob in boxes, and of the logarithm of its roughness.
@@ -32,65 +26,28 @@ _VIEWS = 60
 #: Least energy of the copies, as a share of the noise's, that a start assumes.
 _LEAST_EXCESS = 1e-3
 
-#: Least noise level, of that which neighbouring pixels tell: where windows overlap, what copies explain counts twice, and less than
-#: nothing may be left.
-_QUIETEST = 0.5
-
 
 @dataclass(frozen=True)
 class VolumeStart:
     """What a run starts from, whatever noise is heard.
 
     Attributes:
+        setting: of the run.
         source: the measurement.
-        plan: what each iteration does.
-        online: the parts that iterations read.
-        separation: smallest distance of two corners, pixels.
-        micrographs: what tells them apart; None: nothing.
-        diameter: of the particle in voxels; None: that of the box.
-        prior: learned prior on the device of the backend; None: none.
-        noise_std: of a pixel; None: what is heard, updated by every M-step.
-        amplitude_std: spread of the amplitudes of copies; None: learned.
         expected_count: copies; None: as many as cover a tenth of the measurement.
         initial: (L, L, L) or (S, L, L, L) volumes at the scale of the measurement; None: rough blobs.
         starts: number of these.
-        backend: of the E-step.
-        executor: that runs parts of an E-step elsewhere; None: none.
     """
 
+    setting: Setting
     source: Measurement
-    plan: VolumePlan
-    online: OnlineEM
-    separation: int
-    micrographs: Micrographs | None
-    diameter: float | None
-    prior: Prior | None
-    noise_std: float | None
-    amplitude_std: float | None
     expected_count: float | None
     initial: np.ndarray | None
     starts: int
-    backend: Backend
-    executor: Executor | None
 
     def iteration(self, heard: Heard) -> Iteration:
         """The iterations of a run in this noise."""
-        learned = self.noise_std is None
-        return Iteration(
-            heard.through(self.source),
-            self.plan,
-            self.online,
-            self.separation,
-            self.micrographs,
-            self.diameter,
-            self.prior,
-            learned,
-            self.amplitude_std is None,
-            _QUIETEST * heard.noise_std if learned else 0.0,
-            heard,
-            self.backend,
-            self.executor,
-        )
+        return Iteration(self.setting, heard.through(self.source), heard)
 
     def state(self, step: Iteration) -> VolumeState:
         """Starts in the data's units: the excess energy of the measurement over noise, shared among as many copies as there is room for.
@@ -100,33 +57,33 @@ class VolumeStart:
         Raises:
             ParameterError: a start that is given is no finite cube of the box.
         """
-        plan, heard, shape = self.plan, step.heard, self.source.shape
-        sigma = heard.noise_std if self.noise_std is None else self.noise_std
+        given, plan, heard, shape = self.setting, step.plan, step.heard, self.source.shape
+        sigma = heard.noise_std if given.noise_std is None else given.noise_std
         count = self.expected_count or default_expected_count(shape, plan.box_size**2)
         noise = math.prod(shape) * sigma**2
         excess = excess_energy(step.source, sigma * math.sqrt(heard.share))
-        energy = max(excess, _LEAST_EXCESS * noise) / (math.prod(shape) / self.separation**2)
+        energy = max(excess, _LEAST_EXCESS * noise) / (math.prod(shape) / given.separation**2)
         volumes = self._blobs(energy) if self.initial is None else self._given(self.initial, heard)
         heat = max(1.0, energy / (plan.nats * sigma**2))
         # from the first iteration on: among copies that are alike a bright one wins, and leaves too few others to learn a spread from
-        spread = FIRST if self.amplitude_std is None else self.amplitude_std
+        spread = FIRST if given.amplitude_std is None else given.amplitude_std
         starts = (VolumeCandidate(v, sigma, count, amplitude_std=spread) for v in volumes)
         return VolumeState(tuple(starts), count, heat)
 
     def _blobs(self, energy: float) -> list[np.ndarray]:
-        plan = self.plan
+        plan = self.setting.plan
         return [
             rough_blob(plan.box_size, plan.first_band, energy, np.random.default_rng([plan.seed, i]))
             for i in range(self.starts)
         ]
 
     def _given(self, initial: np.ndarray, heard: Heard) -> list[np.ndarray]:
-        side = self.plan.box_size
+        side = self.setting.plan.box_size
         if initial.ndim not in (3, 4) or initial.shape[-3:] != (side,) * 3 or not np.isfinite(initial).all():
             raise ParameterError(
                 f"a start should be a finite cube of {side} voxels a side; got an array of shape {initial.shape}."
             )
-        return [heard.seen(v, self.plan.last_band) for v in initial.reshape(-1, side, side, side)]
+        return [heard.seen(v, self.setting.plan.last_band) for v in initial.reshape(-1, side, side, side)]
 
 
 def rough_blob(box_size: int, band: float, energy: float, rng: np.random.Generator) -> np.ndarray:
