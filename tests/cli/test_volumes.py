@@ -58,8 +58,6 @@ def test_from_a_volume_to_a_volume(mtd, mtd_json, micrographs, tmp_path):
         20,
         "--views",
         150,
-        "--amplitude-std",
-        "auto",
         "--trust",
         2,
     )
