@@ -238,6 +238,19 @@ def test_nothing_found_is_said_first(mtd_json, tmp_path):
     mtd_json("recover", tmp_path / "noise.npy", "--volume", *again, code=1)
 
 
+def test_a_volume_whose_copies_do_not_tell_how_they_lie_is_told_of(mtd, micrographs, tmp_path):
+    """A ball looks alike from everywhere: of its shape nothing can be known, and only the report said so."""
+    at = np.arange(10) - 5.0
+    ball = np.exp(-(at[:, None, None] ** 2 + at[:, None] ** 2 + at**2) / 8.0)
+    write_map(tmp_path / "ball.mrc", ball.astype(np.float32), 1.0)
+    mtd(
+        "simulate", "--volume", tmp_path / "ball.mrc", "-o", tmp_path / "balls.zarr", "--snr", 3, "--count", 8
+    )
+    short = ("--volume", "--box-size", 10, "--iterations", 8, "--views", 60, "--no-halves", "-o")
+    assert "nats of how it lies" in mtd("recover", tmp_path / "balls.zarr", *short, tmp_path / "balls").stderr
+    assert "nats of how it lies" not in mtd("recover", micrographs, *short, tmp_path / "run").stderr
+
+
 def test_maps_and_poses_of_binned_micrographs_have_their_units(mtd, mtd_json, micrographs, tmp_path):
     """A binned map once had the pixel size of the micrographs, and poses lay at places of the binned ones."""
     pixels = np.asarray(zarr.open_array(micrographs, mode="r"))

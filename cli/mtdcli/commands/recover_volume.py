@@ -74,7 +74,7 @@ def recover(
     import mtdcore as mtd
     from mtdcore.em.volumes.state import load_volume_checkpoint
     from mtdcore.model.volumes.maps import write_map
-    from mtdcore.results.volumes import orientation_information
+    from mtdcore.results.volumes import LEAST_ORIENTATION, orientation_information
 
     from ..report.volume import write_volume_report
     from ..run.arguments import transfers
@@ -103,6 +103,12 @@ def recover(
     job.write_results(folder, found, copies, table)
     nothing = {"nothing_found": "no copies; volume.mrc is no estimate of anything"}
     none = {} if found.found_copies else nothing
+    told = orientation_information(found.seen, found.noise_std)
+    if found.found_copies and told < LEAST_ORIENTATION:
+        log(
+            f"warning: a copy tells {told:.2g} nats of how it lies, and below {LEAST_ORIENTATION:g} only the spherical mean of a volume can be "
+            "trusted, not its shape: less noise (frame averages, --bin), a larger particle, or --prior proteins-3d"
+        )
     result: dict[str, Any] = {
         "evidence": found.evidence,
         "copies": found.expected_count,
@@ -111,7 +117,7 @@ def recover(
         "amplitude_std": found.amplitude_std,
         "noise": found.noise,
         "offset": found.likelihood.offset,
-        "orientation_information": orientation_information(found.seen, found.noise_std),
+        "orientation_information": told,
     }
     judged = examine(measurement, found, parameters, backend)
     result |= judged.numbers

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...estep.volumes.templates import Search
 from ...model.volumes.maps import read_map, write_map
 from .comparison import (
+    LEAST_ORIENTATION,
     VolumeAlignment,
     align_volumes,
     aspherical,
@@ -20,6 +21,7 @@ from .halves import VolumeHalves, volume_halves
 from .trials import judge_volume
 
 __all__ = [
+    "LEAST_ORIENTATION",
     "Search",
     "VolumeAlignment",
     "VolumeCopies",

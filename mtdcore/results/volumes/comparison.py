@@ -24,6 +24,9 @@ from ..metrics import RingCorrelation
 #: Coarse candidates that are refined, and evaluations of each: first coarsely interpolated, then well.
 _CANDIDATES, _EVALUATIONS = 3, 200
 
+#: Nats per copy that tell the orientation, below which the shape of a volume is not to be trusted (docs/model.md 14).
+LEAST_ORIENTATION = 1.4
+
 #: Share of the largest power of a shell that rounding makes.
 _NOTHING = 1e-12
 
@@ -145,7 +148,7 @@ def fourier_shell_correlation(
 def orientation_information(volume: np.ndarray, noise_std: float, views: int = 600) -> float:
     """J, nats per copy that tell the orientation: ``1/2 sum Var_views(A_t V) / sigma^2`` (docs/model.md 14).
 
-    At J of 4 and more a volume comes back as from known poses; below about 1.4 only its spherical mean does.
+    At J of 4 and more the shape of a volume comes back; below :data:`LEAST_ORIENTATION` only its spherical mean does.
 
     Args:
         volume: (L, L, L) at the scale of the measurement.
