@@ -12,8 +12,6 @@ from mtdcore.errors import ParameterError
 from mtdcore.estep.local import local_sums
 from mtdcore.estep.residual import residual_spectrum
 from mtdcore.estep.statistics import Statistics
-from mtdcore.estep.volumes.expectation import volume_e_step
-from mtdcore.estep.volumes.templates import Search
 from mtdcore.model.likelihood.amplitudes import FIRST, MOST, Amplitudes, learned_std
 from mtdcore.model.likelihood.records import likelihood_from_record, likelihood_record
 from mtdcore.results.detections import detect
@@ -303,7 +301,7 @@ def test_statistics_of_mean_amplitude_one():
 
 
 def test_amplitudes_are_of_whole_copies(target, uneven):
-    """The patch model cuts copies in pieces, and scores of thousands of views know one amplitude."""
+    """The patch model cuts copies in pieces."""
     views = mtd.Rotations(4, BOX)
     with pytest.raises(ParameterError, match="amplitudes of copies need the window likelihood"):
         mtd.PatchLikelihood(views, 1.0, amplitude_std=0.5)
@@ -313,10 +311,6 @@ def test_amplitudes_are_of_whole_copies(target, uneven):
     for wrong in (-0.1, "much", np.nan):
         with pytest.raises(ParameterError, match="amplitude_std must be"):
             recovered(uneven, target, amplitude_std=wrong)
-    views = mtd.Projections(8, views=20)
-    model = mtd.WindowLikelihood(views, 1.0, 2.0, amplitude_std=0.5)
-    with pytest.raises(ParameterError, match="copies of a volume have one amplitude"):
-        volume_e_step(uneven.measurement, np.zeros((8, 8, 8)), model, Search(views))
 
 
 def test_simulated_amplitudes_have_mean_one(target):
