@@ -151,7 +151,7 @@ def row_of(options: argparse.Namespace, which: int, seed: int) -> dict[str, obje
         "box_size": side,
         "noise_std": "auto" if options.learn_noise else made.noise_std,
         "prior": prior,
-        "amplitude_std": 0.0 if options.alike else "auto",
+        "amplitude_std": "auto" if options.learn_amplitudes else 0.0,
         "seed": seed,
         "backend": backend,
     }
@@ -203,7 +203,7 @@ def main() -> None:
     parser.add_argument("--learn-noise", action="store_true", help="do not tell the noise level")
     parser.add_argument("--subpixel", action="store_true", help="copies lie between pixels")
     parser.add_argument("--amplitude-std", type=float, default=0.0, help="spread of their amplitudes")
-    parser.add_argument("--alike", action="store_true", help="recover with amplitude_std=0")
+    parser.add_argument("--learn-amplitudes", action="store_true", help="recover with amplitude_std auto")
     parser.add_argument("--from-truth", action="store_true", help="also EM started from the truth")
     parser.add_argument("--unknown-poses", action="store_true", help="also what they leave")
     parser.add_argument("--jobs", type=int, default=1, help="rows made at once, a process each")

@@ -160,8 +160,8 @@ def test_copies_of_different_strength_are_told_from_one_another():
     made = mtd.simulate_volume(chain(10), **given, amplitude_std=0.5)
     plan = VolumePlan(10, iterations=16, last_band=0.4, first_views=60, last_views=200, coarse_views=50)
     same = {"box_size": 10, "noise_std": made.noise_std, "plan": plan, "initial": made.volume}
-    alike = recover_volume(made.measurement, **same, amplitude_std=0.0)
-    told = recover_volume(made.measurement, **same)
+    alike = recover_volume(made.measurement, **same)
+    told = recover_volume(made.measurement, **same, amplitude_std="auto")
     assert alike.amplitude_std == 0.0
     assert told.amplitude_std == pytest.approx(0.5, abs=0.15)
     assert told.evidence > alike.evidence + 50
@@ -177,7 +177,7 @@ def test_copies_of_different_strength_are_told_from_one_another():
 
 
 def test_amplitudes_of_copies_that_are_alike_are_found_to_be(small):
-    assert recover_volume(small, box_size=10, plan=SHORT).amplitude_std < 0.25
+    assert recover_volume(small, box_size=10, plan=SHORT, amplitude_std="auto").amplitude_std < 0.25
 
 
 def test_a_race_ends_half_way_with_the_best(small):

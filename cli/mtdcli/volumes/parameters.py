@@ -10,7 +10,7 @@ import click
 
 from ..run.parameters import Parameters, RunParameters
 from ..terminal.declared import declared, like
-from ..terminal.options import Length, NumberOr
+from ..terminal.options import Length
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +41,7 @@ class VolumeParameters(Parameters):
         "white, or auto: behind a radial filter where neither quiet parts nor what the copies leave are white.",
         "auto",
     )
-    amplitude_std: float | Literal["auto"] = declared(
-        "model",
-        "Standard deviation of the amplitudes of copies about 1, their mean; auto: learned; 0: copies are alike.",
-        "auto",
-        metavar="S|auto",
-        kind=NumberOr("auto", minimum=0),
-    )
+    amplitude_std: float | Literal["auto"] = like(RunParameters, "amplitude_std")
     expected_count: float | None = declared(
         "model", "Number of copies to start from. Default: a tenth of the area.", metavar="P"
     )

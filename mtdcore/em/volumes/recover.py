@@ -45,7 +45,7 @@ def recover_volume(
     diameter: float | None = None,
     min_separation: int | None = None,
     expected_count: float | None = None,
-    amplitude_std: float | Literal["auto"] = "auto",
+    amplitude_std: float | Literal["auto"] = 0.0,
     micrographs: Micrographs | None = None,
     prior: Prior | None = None,
     initial: ArrayLike | None = None,
@@ -75,8 +75,7 @@ def recover_volume(
         diameter: of the particle in pixels; None: the box.
         min_separation: smallest distance of two corners in pixels; None: diameter / sqrt 2, or three quarters of the box.
         expected_count: start for the number of copies; None: a tenth of the area.
-        amplitude_std: standard deviation of the amplitudes of copies about 1, their mean; "auto": learned; 0: all are alike, in three
-            quarters of the time.
+        amplitude_std: standard deviation of the amplitudes of copies about 1, their mean; 0: all are alike; "auto": learned.
         micrographs: their transfers (docs/model.md 14), which the volume then is without; None: they are alike.
         prior: learned prior over volumes of this box; None: a Gaussian that the data give.
         initial: (L, L, L) start at the scale of the measurement, or (S, L, L, L); None: rough blobs.
