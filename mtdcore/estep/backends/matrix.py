@@ -243,8 +243,8 @@ class Scores:
         """(n,) log of the sum over templates, by blocks of windows."""
         xp = self.xp
         found = []
-        for block in self._blocks(features.shape[1]):
-            scores = self._ratios(self._filters @ features[:, block]) + self._bias
+        for _, seen in self._seen(features):
+            scores = self._ratios(self._filters @ seen) + self._bias
             peak = xp.max(scores, axis=0)
             found.append(peak + xp.log(xp.sum(xp.exp(scores - peak), axis=0)))
         return xp.concat(found)
@@ -252,8 +252,8 @@ class Scores:
     def best(self, features: Array) -> tuple[np.ndarray, np.ndarray]:
         """(n,) int64 and float64 on the host: the template of the highest score at each window, and its posterior mean amplitude."""
         xp, found, means = self.xp, [], []
-        for block in self._blocks(features.shape[1]):
-            gains = self._filters @ features[:, block]
+        for _, seen in self._seen(features):
+            gains = self._filters @ seen
             scores = self._ratios(gains) + self._bias
             found.append(on_host(xp.argmax(scores, axis=0), np.int64))
             mean = on_host(self._moment(1, gains))
@@ -278,10 +278,14 @@ class Scores:
         for block, seen in self._seen(features):
             gains = self._filters @ seen
             weights = self._weights(gains, log_norm[block])
-            shown = weights * self._moment(1, gains)
+            count = xp.sum(weights, axis=1, dtype=xp.float64)
+            shown, sums = weights, [count] * 3
+            if self._amplitudes is not None:
+                shown = weights * self._moment(1, gains)
+                more = (shown, weights * self._moment(2, gains))
+                sums = [count, *(xp.sum(one, axis=1, dtype=xp.float64) for one in more)]
             wide = wide + xp.astype(shown @ xp.matrix_transpose(seen), xp.float64)
-            parts = (weights, shown, weights * self._moment(2, gains))
-            copies = copies + xp.stack([xp.sum(one, axis=1, dtype=xp.float64) for one in parts])
+            copies = copies + xp.stack(sums)
         return wide, copies
 
     def expected(self, features: Array, log_norm: Array) -> Array:
@@ -311,7 +315,8 @@ class Scores:
         return self._amplitudes.moment(order, gains, self._energy)
 
     def _seen(self, features: Array) -> Iterator[tuple[slice, Array]]:
-        return ((block, features[:, block]) for block in self._blocks(features.shape[1]))
-
-    def _blocks(self, windows: int) -> Iterator[slice]:
-        return (slice(start, min(start + self._block, windows)) for start in range(0, windows, self._block))
+        """Blocks of windows, and their features."""
+        windows = features.shape[1]
+        for start in range(0, windows, self._block):
+            block = slice(start, min(start + self._block, windows))
+            yield block, features[:, block]

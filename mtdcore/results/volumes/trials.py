@@ -46,13 +46,11 @@ class VolumeTrials:
         source: what was recovered from.
         claim: the result.
         options: keyword arguments of :func:`mtdcore.em.volumes.recover.recover_volume` but ``seed``, ``state`` and ``callback``.
-        seed: of the run.
     """
 
     source: Measurement
     claim: VolumeRecovery
     options: Mapping[str, Any]
-    seed: int = 0
 
     @classmethod
     def of(
@@ -60,7 +58,7 @@ class VolumeTrials:
     ) -> VolumeTrials:
         """Those of a run with all its keyword arguments; its callback is told of that run alone."""
         own = {name: value for name, value in options.items() if name not in ("seed", "state", "callback")}
-        return cls(open_measurement(measurement), claim, own, claim.plan.seed)
+        return cls(open_measurement(measurement), claim, own)
 
     def null(self, kind: Null, run: int) -> VolumeRecovery:
         """From noise of the kind."""
@@ -77,7 +75,7 @@ class VolumeTrials:
 
     def other_start(self) -> tuple[bool, VolumeRecovery]:
         """From other rough blobs. The same is what has the same shape: every particle is a blob, so that plain correlation says little."""
-        found = recover_volume(self.source, **self._own_starts, seed=self.seed + 1)
+        found = recover_volume(self.source, **self._own_starts, seed=self.claim.plan.seed + 1)
         if found.evidence <= ABOUT * self.claim.evidence:
             return True, found
         diameter = self.options.get("diameter")
@@ -90,7 +88,7 @@ class VolumeTrials:
         return {**self.options, "initial": None}
 
     def _judged(self, seen: Measurement, other: Measurement) -> float:
-        found = recover_volume(seen, **self._own_starts, seed=self.seed)
+        found = recover_volume(seen, **self._own_starts, seed=self.claim.plan.seed)
         search = found.plan.search(found.plan.iterations)
         engine = self.options.get("backend", "auto")
         return volume_e_step(found.read(other), found.seen, found.likelihood, search, engine).log_likelihood
