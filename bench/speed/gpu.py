@@ -27,6 +27,7 @@ import array_api_compat
 import numpy as np
 
 from mtdcore.data import ArrayMeasurement
+from mtdcore.data.measurement import Tiles
 from mtdcore.estep.backends.cuda.backend import CudaBackend, _EStep, describe_devices
 from mtdcore.estep.backends.cuda.kernels import Kernels
 from mtdcore.estep.backends.cuda.models import Items
@@ -258,7 +259,7 @@ def row(backend: CudaBackend, case: Case, repeats: int, bandwidth: float) -> dic
         upload = seconds(backend, lambda: list(staged(backend.device, grouped(tiles, step.key))), repeats)
         # tiles of a measurement stay on the device after the first call, which the median leaves out
         again = seconds(
-            backend, lambda: backend.accumulate(measurement.tiles(cut), turned, likelihood), repeats
+            backend, lambda: backend.accumulate(Tiles(measurement, cut), turned, likelihood), repeats
         )
         result: dict[str, Any] = {
             "case": case.name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -14,7 +14,7 @@ from scipy import fft, ndimage
 
 from .._base.numerics.convolution import wrapped
 from .._base.typing import plain
-from .measurement import Measurement, Viewable
+from .measurement import Measurement, Tiles, Viewable
 from .tiles import Region, Tile, TileGeometry
 
 #: Sides of the squares over which the pixels around an invalid one are averaged, the widest first, and the share of them that has
@@ -69,6 +69,12 @@ class WithoutOffset(DerivedMeasurement):
 
     offset: float
 
+    @property
+    def identity(self) -> tuple[Hashable, ...] | None:
+        """Of the pixels, see :class:`.measurement.Tiles`; None: nothing is known of the source."""
+        source: tuple[Hashable, ...] | None = getattr(self.source, "identity", None)
+        return None if source is None else (*source, self.offset)
+
     def derive(self, tile: Tile) -> Tile:
         """The tile less the offset; invalid pixels stay 0."""
         values = np.subtract(tile.values, self.offset, dtype=np.float64).astype(tile.values.dtype)
@@ -80,6 +86,16 @@ class WithoutOffset(DerivedMeasurement):
 def without_offset(measurement: Measurement, offset: float) -> Measurement:
     """The measurement less a constant; the measurement itself where that is 0."""
     return WithoutOffset(measurement, offset) if offset else measurement
+
+
+def as_stored(tiles: Iterable[Tile]) -> tuple[Iterable[Tile], float]:
+    """The same tiles before a constant was taken off their pixels, and that constant.
+
+    The constant moves from one E-step to the next, while the pixels stay: who keeps these takes it off anew.
+    """
+    if isinstance(tiles, Tiles) and isinstance(tiles.measurement, WithoutOffset):
+        return replace(tiles, measurement=tiles.measurement.source), tiles.measurement.offset
+    return tiles, 0.0
 
 
 @dataclass(frozen=True, eq=False)

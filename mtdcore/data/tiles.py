@@ -8,6 +8,7 @@ keeps results the same bits however they are computed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -33,6 +34,53 @@ class Region(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Brightness:
+    """What is asked of the pixels of a tile as a whole, and what becomes of it when a constant is taken off them.
+
+    Attributes:
+        sampled: pixels in some of the rows, how many of these are valid, their sum and the sum of their squares.
+        lowest: valid pixel; None: there is none.
+        highest: valid pixel, likewise.
+        owned: number of valid pixels that the tile alone counts.
+        total: their sum.
+    """
+
+    sampled: tuple[int, int, float, float]
+    lowest: float | None
+    highest: float | None
+    owned: int
+    total: float
+
+    @classmethod
+    def of(cls, tile: Tile) -> Brightness:
+        """Of the pixels as they are, in float64."""
+        rows, valid = tile.values[::_LEVEL_ROWS].astype(np.float64), tile.valid
+        inside = tile.values if valid is None else tile.values[valid]
+        seen = rows.size if valid is None else int(np.count_nonzero(valid[::_LEVEL_ROWS]))
+        cut = tile.owned_pixels
+        owned = tile.values[cut].size if valid is None else int(np.count_nonzero(valid[cut]))
+        # invalid pixels are 0
+        return cls(
+            (rows.size, seen, float(rows.sum()), float(np.einsum("ij,ij->", rows, rows))),
+            float(inside.min()) if inside.size else None,
+            float(inside.max()) if inside.size else None,
+            owned,
+            tile.total,
+        )
+
+    def less(self, offset: float) -> dict[str, float]:
+        """``level``, ``peak`` and ``total`` of the tile less a constant, as :class:`Tile` has them."""
+        size, seen, total, squares = self.sampled
+        squares = max(squares - 2.0 * offset * total + seen * offset**2, 0.0)
+        ends = [abs(end - offset) for end in (self.lowest, self.highest) if end is not None]
+        return {
+            "level": math.sqrt(squares / size),
+            "peak": max(ends, default=0.0),
+            "total": self.total - self.owned * offset,
+        }
+
+
+@dataclass(frozen=True)
 class Tile:
     """Pixels of one region, as a backend receives them.
 
@@ -51,6 +99,11 @@ class Tile:
     micrograph: int
     micrograph_shape: tuple[int, int]
     geometry: TileGeometry
+
+    @cached_property
+    def brightness(self) -> Brightness:
+        """What is asked of the pixels as a whole, at any offset."""
+        return Brightness.of(self)
 
     @cached_property
     def level(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -35,14 +36,16 @@ CASES = [
 
 
 @pytest.fixture
-def used(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Number of items of every call."""
+def used(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Number of items of every call; afterwards, that no transforms answered for the kernel."""
     calls: list[int] = []
+    monkeypatch.setattr(_patch_pairs, "_AGREEMENT", {})
     sums = PatchPairsPath.sums
     monkeypatch.setattr(
         PatchPairsPath, "sums", lambda path, items: calls.append(len(items)) or sums(path, items)
     )
-    return calls
+    yield calls
+    assert all(_patch_pairs._AGREEMENT.values())
 
 
 def check_kernel(kernels: Kernels, side: int, pairs: int, items: int, scale: float = 1.0) -> None:

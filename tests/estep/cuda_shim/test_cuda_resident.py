@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,12 @@ import pytest
 
 from mtdcore import e_step
 from mtdcore.data.array import ArrayMeasurement
+from mtdcore.data.derived import without_offset
 from mtdcore.data.measurement import Tiles
+from mtdcore.data.tiles import TileGeometry
 from mtdcore.estep.backends.cuda import resident as _cuda_resident
 from mtdcore.estep.backends.cuda.backend import CudaBackend
+from mtdcore.estep.statistics import Statistics
 from mtdcore.testing import Case, assert_same_statistics
 
 
@@ -92,3 +96,47 @@ def test_an_e_step_says_which_tiles_it_hands_over(host_device: Any, uploads: lis
     sent = len(uploads)
     assert_same_statistics(e_step(measurement, target, case.likelihood(), backend), first, 0.0)
     assert len(uploads) == sent > 0
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_pixels_stay_while_the_offset_moves(
+    host_device: Any, uploads: list[int], masked: bool, dtype: type
+) -> None:
+    case = Case("window overlapping", 5, 4)
+    backend, rng = CudaBackend(host_device), np.random.default_rng(1)
+    mask = rng.uniform(size=case.shape) > 0.1 if masked else None
+    measurement = ArrayMeasurement((1000.0 + 0.5 * rng.normal(size=case.shape)).astype(dtype), mask)
+    target, likelihood = rng.normal(size=(case.box_size, case.box_size)), case.likelihood()
+    for offset in (1000.0, 1000.1, 999.7):
+        model = likelihood.with_offset(offset)
+        found = e_step(measurement, target, model, backend)
+        sent = len(uploads)
+        # the host takes the constant off here: no identity is known
+        tiles = list(without_offset(measurement, offset).tiles(model.bind(measurement.shape).geometry))
+        expected = Statistics.of(
+            CudaBackend(host_device).accumulate(
+                tiles, backend.asarray(model.shown.apply(target)), model.bind(measurement.shape)
+            ),
+            model.shown,
+            offset,
+        )
+        assert_same_statistics(found, expected, 1e-9)
+        np.testing.assert_array_equal(found.right, expected.right)
+        del uploads[sent:]
+    assert len(uploads) == 1
+
+
+@pytest.mark.parametrize("offset", [0.0, 999.5])
+def test_what_is_asked_of_a_tile_follows_the_offset(offset: float) -> None:
+    rng = np.random.default_rng(2)
+    geometry = TileGeometry(side=20, unit=1, halo=2, reach=3)
+    mask = rng.uniform(size=(40, 45)) > 0.2
+    measurement = ArrayMeasurement(1000.0 + rng.normal(size=(40, 45)), mask)
+    pairs = zip(measurement.tiles(geometry), without_offset(measurement, offset).tiles(geometry), strict=True)
+    for stored, below in pairs:
+        told = stored.brightness.less(offset)
+        assert told == pytest.approx({name: getattr(below, name) for name in told}, rel=1e-9, abs=1e-9)
+    nothing = np.zeros(stored.values.shape, bool)
+    dark = replace(stored, values=np.zeros(nothing.shape), valid=nothing)
+    assert dark.brightness.less(offset) == {"level": 0.0, "peak": 0.0, "total": 0.0}

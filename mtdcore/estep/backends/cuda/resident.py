@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from ....data.derived import as_stored
 from ....data.tiles import Tile
 from .device import Device
-from .staging import Group, StagedTile, grouped, staged
+from .staging import Group, StagedTile, grouped, sent, shown, staged
 
 _LOG = logging.getLogger("mtdcore.cuda")
 
@@ -23,9 +24,9 @@ _Key = Callable[[Tile], tuple[str, Any]]
 
 @dataclass(frozen=True)
 class _Kept:
-    """The groups of one pass over some tiles, with the key of every tile: which way it went."""
+    """Some tiles as they are stored, in groups of one way through the E-step, with that way of every tile."""
 
-    groups: list[tuple[Group, list[StagedTile]]]
+    groups: list[list[StagedTile]]
     keys: list[Any]
     bytes: int
 
@@ -44,25 +45,39 @@ class Resident:
     def groups(
         self, device: Device, tiles: Iterable[Tile], key: _Key
     ) -> Iterator[tuple[Group, list[StagedTile]]]:
-        """Like :func:`staged` of :func:`grouped` tiles, from the device where they are there."""
-        identity = getattr(tiles, "identity", None)
-        kept = self._kept.get(identity)
-        if kept is not None:
-            if kept.keys == [key(tile) for group, _ in kept.groups for tile in group.tiles]:
-                yield from kept.groups
+        """Like :func:`staged` of :func:`grouped` tiles, from the device where they are there.
+
+        A constant that is taken off the pixels is taken off on the device, so that they stay while it moves.
+        """
+        stored, offset = as_stored(tiles)
+        identity = getattr(stored, "identity", None)
+        if identity is None and not offset:
+            yield from staged(device, grouped(tiles, key))
+            return
+
+        def key_of(tile: Tile) -> tuple[str, Any]:
+            return key(_below(tile, offset))
+
+        def group_of(kept: list[StagedTile]) -> tuple[Group, list[StagedTile]]:
+            precision, _ = key_of(kept[0].tile)
+            seen = [replace(tile, tile=_below(tile.tile, offset)) for tile in kept]
+            return Group([tile.tile for tile in seen], precision), shown(device, seen, precision, offset)
+
+        found = self._kept.get(identity)
+        if found is not None:
+            if found.keys == [key_of(tile.tile) for kept in found.groups for tile in kept]:
+                yield from map(group_of, found.groups)
                 return
-            del self._kept[identity]  # in another precision now
-        copies: list[tuple[Group, list[StagedTile]]] | None = None if identity is None else []
+            del self._kept[identity]  # they go another way now
+        copies: list[list[StagedTile]] | None = None if identity is None else []
         keys: list[Any] = []
         size = 0
-        for group, sent in staged(device, grouped(tiles, key)):
+        for group, arrived in sent(device, grouped(stored, key_of)):
             if copies is not None:
-                keys += [key(tile) for tile in group.tiles]
-                size += sum(t.pixels.nbytes + (0 if t.valid is None else t.valid.nbytes) for t in sent)
-                copies = (
-                    self._copied(device, group, sent, copies) if self._fits(device, identity, size) else None
-                )
-            yield group, sent
+                keys += [key_of(tile) for tile in group.tiles]
+                size += sum(t.pixels.nbytes + (0 if t.valid is None else t.valid.nbytes) for t in arrived)
+                copies = self._copied(device, arrived, copies) if self._fits(device, identity, size) else None
+            yield group_of(arrived)
         if copies:
             self._kept[identity] = _Kept(copies, keys, size)
             self._say(identity, len(keys), size, device.name)
@@ -76,21 +91,17 @@ class Resident:
         return sum(kept.bytes for kept in self._kept.values()) <= room
 
     def _copied(
-        self,
-        device: Device,
-        group: Group,
-        sent: list[StagedTile],
-        copies: list[tuple[Group, list[StagedTile]]],
-    ) -> list[tuple[Group, list[StagedTile]]] | None:
+        self, device: Device, arrived: list[StagedTile], copies: list[list[StagedTile]]
+    ) -> list[list[StagedTile]] | None:
         try:
             own = [
                 StagedTile(_hollow(t.tile), t.pixels.copy(), None if t.valid is None else t.valid.copy())
-                for t in sent
+                for t in arrived
             ]
         except MemoryError:
             device.release()
             return None
-        return [*copies, (replace(group, tiles=[t.tile for t in own]), own)]
+        return [*copies, own]
 
     def _say(self, identity: Any, tiles: int, size: int, name: str) -> None:
         if identity not in self._said:
@@ -99,7 +110,16 @@ class Resident:
 
 
 def _hollow(tile: Tile) -> Tile:
-    """The tile without its pixels: their level, peak and total are all that the host still asks for."""
+    """The tile without its pixels: what is asked of them as a whole is all that the host still needs."""
     shadow = replace(tile, values=np.broadcast_to(np.zeros((), tile.values.dtype), tile.values.shape))
-    vars(shadow).update(level=tile.level, peak=tile.peak, total=tile.total)
+    vars(shadow).update(level=tile.level, peak=tile.peak, total=tile.total, brightness=tile.brightness)
+    return shadow
+
+
+def _below(tile: Tile, offset: float) -> Tile:
+    """What is asked of the tile less a constant; its pixels are on the device, and none here."""
+    if not offset:
+        return tile
+    shadow = _hollow(tile)
+    vars(shadow).update(tile.brightness.less(offset))
     return shadow

@@ -1,10 +1,14 @@
-"""Host tiles to the device through two pinned buffers: the next group travels while this one is worked on."""
+"""Host tiles to the device through two pinned buffers: the next group travels while this one is worked on.
+
+Pixels travel as they are stored; a constant is taken off them, and they are converted, on the device.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +32,7 @@ class StagedTile:
 
     Attributes:
         tile: the host tile it came from.
-        pixels: (h, w) in the precision of the group, invalid pixels 0.
+        pixels: (h, w), invalid pixels 0; of the dtype of the tile when sent, in the precision of the group when shown.
         valid: (h, w) uint8, or None when every pixel is valid.
     """
 
@@ -75,16 +79,36 @@ class _Slot:
 
 
 def staged(device: Device, groups: Iterable[Group]) -> Iterator[tuple[Group, list[StagedTile]]]:
-    """Each group with its tiles on the device; they stay valid until the next one is asked for."""
+    """Each group with its tiles on the device, in its precision; they stay valid until the next one is asked for."""
+    return ((group, shown(device, tiles, group.precision)) for group, tiles in sent(device, groups))
+
+
+def shown(device: Device, tiles: list[StagedTile], precision: str, offset: float = 0.0) -> list[StagedTile]:
+    """Tiles less a constant, which is taken off in float64 as on the host, in some precision."""
+    return [replace(tile, pixels=_less(device.xp, tile, np.dtype(precision), offset)) for tile in tiles]
+
+
+def _less(xp: Any, tile: StagedTile, dtype: np.dtype, offset: float) -> Array:
+    stored = tile.pixels
+    if offset:
+        # rounded to the dtype of the tile first, like on the host
+        stored = (stored.astype(np.float64) - offset).astype(stored.dtype)
+        if tile.valid is not None:
+            stored *= tile.valid
+    return stored.astype(dtype, copy=False)
+
+
+def sent(device: Device, groups: Iterable[Group]) -> Iterator[tuple[Group, list[StagedTile]]]:
+    """Each group with its tiles on the device as they are stored; they stay valid until the next one is asked for."""
     slots = (_Slot(), _Slot())
     waiting: tuple[_Slot, Group, list[StagedTile]] | None = None
     with ThreadPoolExecutor(_COPY_THREADS) as copiers:
         for number, group in enumerate(groups):
             slot = slots[number % 2]
-            sent = slot, group, _send(device, slot, group, copiers)
+            under_way = slot, group, _send(device, slot, group, copiers)
             if waiting is not None:
                 yield from _handed_over(device, *waiting)
-            waiting = sent
+            waiting = under_way
         if waiting is not None:
             yield from _handed_over(device, *waiting)
 
@@ -99,7 +123,7 @@ def _handed_over(
 
 
 def _send(device: Device, slot: _Slot, group: Group, copiers: Executor) -> list[StagedTile]:
-    dtype = np.dtype(group.precision)
+    dtype = group.tiles[0].values.dtype  # the same in all of a measurement
     places, size = _layout(group.tiles, dtype)
     if slot.uploaded is not None:
         slot.uploaded.synchronize()
