@@ -43,8 +43,8 @@ class Gathering:
     def __init__(self, volume: np.ndarray) -> None:
         side = len(volume)
         padded = np.zeros((_OVERSAMPLING * side,) * 3)
-        padded[:side, :side, :side] = volume * _correction(side)
-        self._grid = scipy.fft.fftn(np.roll(padded, (-(side // 2),) * 3, axis=(0, 1, 2)))
+        padded[_centred(side)] = volume * _correction(side)
+        self._grid = scipy.fft.fftn(padded)
 
     def at(self, frequencies: np.ndarray) -> np.ndarray:
         """(m,) complex128 at (m, 3) float64 frequencies (z, y, x) in cycles per voxel."""
@@ -71,9 +71,14 @@ class Spreading:
     def volume(self) -> np.ndarray:
         """(N, N, N) float64, r counted from voxel N // 2."""
         side, size = self._side, len(self._grid)
-        real = scipy.fft.ifftn(self._grid).real * size**3
-        rolled = np.roll(real, (side // 2,) * 3, axis=(0, 1, 2))[:side, :side, :side]
-        return np.asarray(rolled * _correction(side))
+        inner = scipy.fft.ifftn(self._grid)[_centred(side)].real * size**3
+        return np.asarray(inner * _correction(side))
+
+
+def _centred(side: int) -> tuple[np.ndarray, ...]:
+    """Where the voxels of a cube lie in its grid, whose first sample is voxel N // 2."""
+    line = (np.arange(side) - side // 2) % (_OVERSAMPLING * side)
+    return np.ix_(line, line, line)
 
 
 @functools.cache

@@ -9,7 +9,9 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy.fft
 
+from ..._base.cores import usable_cores
 from ...data import Measurement
 from ...data.derived import without_offset
 from ...estep.backends import Backend
@@ -88,6 +90,11 @@ class Setting:
     backend: Backend
     executor: Executor | None
 
+    @property
+    def cores(self) -> int:
+        """Of the host, for templates and M-steps: those that score tiles, and all of them where a device does."""
+        return self.backend.threads if self.backend.name == "cpu" else usable_cores()
+
 
 @dataclass(frozen=True)
 class Iteration:
@@ -113,7 +120,8 @@ class Iteration:
         iteration, candidates = state.iteration, state.candidates
         if len(candidates) > 1 and iteration >= round(self.plan.race * self.plan.iterations):
             candidates = (max(candidates, key=lambda c: self._judged(c, iteration)),)
-        moved_on, records = zip(*(self._advance(c, state) for c in candidates), strict=True)
+        with scipy.fft.set_workers(self.setting.cores):  # of any number of them transforms have the same bits
+            moved_on, records = zip(*(self._advance(c, state) for c in candidates), strict=True)
         best = max(range(len(moved_on)), key=lambda i: moved_on[i].evidence)
         seconds = sum(record.seconds for record in records)
         return state.advanced(moved_on, replace(records[best], seconds=seconds))
