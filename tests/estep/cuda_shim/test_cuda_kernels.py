@@ -18,6 +18,7 @@ from scipy.special import logsumexp
 from mtdcore.errors import ParameterError
 from mtdcore.estep.backends.cuda import kernels as _cuda_kernels
 from mtdcore.estep.backends.cuda.kernels import Kernels
+from mtdcore.estep.backends.cuda.kernels.patches import FUSED, SMALL_BOXES
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_cuda_pairs import check_rows
@@ -201,7 +202,7 @@ def _overlap(shift: tuple[int, int], box: int, margin: int) -> tuple[tuple[slice
 
 def test_grids_too_small_for_the_work(kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every loop over a grid goes round more than once."""
-    monkeypatch.setattr(_cuda_kernels, "_GRID_LIMIT", 1)
+    monkeypatch.setattr(Kernels, "grid_limit", 1)
     small = Kernels(np, kernels._function, kernels.real.name, blocks=1)
     test_spectral_products(small, 3, 12, False)
     test_window_posterior(small, 2, 1.0)
@@ -210,8 +211,8 @@ def test_grids_too_small_for_the_work(kernels: Kernels, monkeypatch: pytest.Monk
 
 def test_every_kernel_is_wrapped_and_tested() -> None:
     names = kernel_names()
-    text = Path(_cuda_kernels.__file__).read_text()
-    launched = set(_cuda_kernels._SMALL_BOXES.values()) | set(_cuda_kernels._FUSED.values())
+    text = "".join(file.read_text() for file in Path(_cuda_kernels.__file__).parent.glob("*.py"))
+    launched = set(SMALL_BOXES.values()) | set(FUSED.values())
     launched |= set(re.findall(r'_(?:launch|rows)\(\s*"(\w+)"', text))
     lines = re.findall(r'_lines\(\s*"(\w+)"', text)
     launched |= {f"{name}_{length}" for name in lines for length in _cuda_kernels.LINE_LENGTHS}

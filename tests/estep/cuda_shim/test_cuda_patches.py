@@ -67,7 +67,7 @@ def test_chunks_and_rows_read_again_change_nothing(
     whole = CASES[2].accumulate(CudaBackend(host_device))
     monkeypatch.setattr(_cuda_patches, "_CHUNK_BYTES", 1)
     chunks = CASES[2].accumulate(CudaBackend(host_device))
-    monkeypatch.setattr("mtdcore.estep.backends.cuda.kernels.SHARED_LIMIT", 400)
+    monkeypatch.setattr("mtdcore.estep.backends.cuda.kernels.matrices.SHARED_LIMIT", 400)
     again = CASES[2].accumulate(CudaBackend(host_device))
     assert_same_statistics(chunks, whole, 1e-4)
     assert_same_statistics(again, chunks, 1e-4)
