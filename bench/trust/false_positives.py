@@ -122,7 +122,12 @@ def run(*words: object) -> str:
 
 
 def judged(
-    pixels: np.ndarray, route: str, options: list[object], null_runs: int, volume: bool = False
+    pixels: np.ndarray,
+    route: str,
+    options: list[object],
+    null_runs: int,
+    volume: bool = False,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """The verdict on a measurement by the command line."""
     began = time.perf_counter()
@@ -133,14 +138,14 @@ def judged(
             run("import", source, "-o", imported)
         taken = imported if route == "import" else source
         if volume:
-            judging = ("--volume", "--device", "cpu", "--trust", null_runs, "--no-halves", "--json")
+            judging = ("--volume", "--device", device, "--trust", null_runs, "--no-halves", "--json")
             found = json.loads(run("recover", taken, "-o", output, *options, *judging))
             found["evidence_nats"] = found["evidence"]
         else:
-            common = ("--device", "cpu", "--threads", 1)
+            common = ("--device", device, "--threads", 1)
             run("recover", taken, "-o", output, *options, *common)
             found = json.loads(
-                run("trust", output, "--null-runs", null_runs, "--no-halves", *common[2:], "--json")
+                run("trust", output, "--null-runs", null_runs, "--no-halves", *common, "--json")
             )
     kept = (
         "verdict", "supported", "evidence_nats", "null_evidence", "threshold", "held_out_evidence_nats", "other_start_evidence_nats",
@@ -161,7 +166,7 @@ def digits(options: argparse.Namespace) -> dict[str, Callable[[], np.ndarray]]:
 
     return {
         f"digits {options.snr:g}, side {options.side}/{seed}": lambda seed=seed: made(seed)
-        for seed in range(options.seeds)
+        for seed in range(options.first, options.seeds)
     }
 
 
@@ -171,7 +176,7 @@ def noises(options: argparse.Namespace) -> dict[str, Callable[[], np.ndarray]]:
         f"{kind}/{seed}": lambda kind=kind, seed=seed: KINDS[kind](
             np.random.default_rng((seed, list(KINDS).index(kind))), options.side
         )
-        for seed in range(options.seeds)
+        for seed in range(options.first, options.seeds)
         for kind in options.kinds
     }
 
@@ -203,6 +208,13 @@ def main() -> None:
     )
     parser.add_argument("what", choices=["noise", "digits"])
     parser.add_argument("--seeds", type=int, default=20, help="measurements of each kind")
+    parser.add_argument(
+        "--first",
+        type=int,
+        default=0,
+        help="the first of them: several processes share the work, a --results each",
+    )
+    parser.add_argument("--device", default="cpu", help="where E-steps run: cpu, cuda")
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), help="of noise")
     parser.add_argument("--volume", action="store_true", help="volumes from the noise, not images")
     parser.add_argument("--prior", help="learned prior; the digits have mnist, noise has none by default")
@@ -227,7 +239,7 @@ def main() -> None:
     told: list[object] = ["--box-size", 28 if prior else 16, "--iterations", iterations]
     told += ["--prior", prior] if prior else []
     told += ["--starts", starts] if starts else []
-    group = f"{'volumes from ' * options.volume}{options.what}, {options.route}, {' '.join(map(str, told))}, side {options.side}, null runs {options.null_runs}"
+    group = f"{'volumes from ' * options.volume}{options.what}, {options.route}, {' '.join(map(str, told))}, side {options.side}, null runs {options.null_runs}{'' if options.device == 'cpu' else ', on ' + options.device}"
     every = json.loads(options.results.read_text()) if options.results.exists() else {}
     results, began = every.setdefault(group, {}), time.monotonic()
     for name, made in (digits if options.what == "digits" else noises)(options).items():
@@ -241,6 +253,7 @@ def main() -> None:
             [*told, "--seed", int(name.rpartition("/")[2])],
             options.null_runs,
             options.volume,
+            options.device,
         )
         print(name, json.dumps(results[name]), flush=True)
         # Other commands may have written their groups meanwhile.

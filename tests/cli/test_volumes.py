@@ -84,7 +84,7 @@ def test_from_a_volume_to_a_volume(mtd, mtd_json, micrographs, tmp_path):
     record = json.loads((run / "run.json").read_text())
     assert record["kind"] == "volume"
     assert record["command"].startswith("mtd recover --volume ")
-    for command in ("trust", "detect", "report", "inspect", "evaluate"):
+    for command in ("detect", "report", "inspect", "evaluate"):
         assert "is the run of a volume" in mtd(command, run, code=65).stderr
     assert "evaluate --volume --help`" in mtd("evaluate", "--volume", run, "--skip-bad", code=2).stderr
     scores = mtd_json("evaluate", "--volume", run)
@@ -93,6 +93,37 @@ def test_from_a_volume_to_a_volume(mtd, mtd_json, micrographs, tmp_path):
     curve = RingCorrelation(np.arange(1, 6) / 10, np.array(scores["shell_correlation"]))
     assert scores["resolution_pixels_at_0.5"] == pytest.approx(curve.resolution(0.5), rel=1e-3)
     assert "resolution_pixels" not in {*scores, *result}  # a resolution without its threshold
+
+
+def test_a_finished_run_is_judged_and_its_parts_left_out(mtd, mtd_json, micrographs, tmp_path):
+    run = tmp_path / "run"
+    first = mtd_json("recover", micrographs, "--volume", "-o", run, *SHORT, "--no-halves")
+    volume = (run / "volume.mrc").read_bytes()[1024:]
+    assert "supported" not in first
+    assert "omit_test" not in first
+    judged = mtd_json("trust", run, "--null-runs", 2, "--no-halves", "--omit", 3)
+    assert judged["supported"] == (judged["verdict"] == "structure supported by the data")
+    assert {name: judged[name] for name in ("evidence", "copies")} == {
+        name: first[name] for name in ("evidence", "copies")
+    }
+    assert (run / "volume.mrc").read_bytes()[1024:] == volume
+    assert [set(part) for part in judged["omit_test"]] == [{"share", "amplitude", "error", "in_data"}] * 3
+    page = (run / "report.html").read_text()
+    assert "Parts left out" in page
+    for part in judged["omit_test"]:
+        assert f"{part['amplitude']:.2f} ± {part['error']:.2f}" in page
+    assert page.count("<b>not in the data</b>") == sum(not part["in_data"] for part in judged["omit_test"])
+    record = json.loads((run / "run.json").read_text())
+    assert record["result"]["omit_test"] == judged["omit_test"]
+    assert record["command"].startswith("mtd recover ")
+    assert "omit_test" not in mtd_json("trust", run, "--null-runs", 2, "--no-halves", "--omit", "none")
+    assert "--complete is of images" in mtd("trust", run, "--complete", code=2).stderr
+    assert "at least 2" in mtd("trust", run, "--omit", 1, code=2).stderr
+    for checkpoint in run.glob("checkpoint*"):
+        checkpoint.unlink()
+    assert "checkpoint" in mtd("trust", run, code=74).stderr
+    (run / "run.json").write_text(json.dumps({**record, "parameters": {"box": 3}}))
+    assert "should be as `mtd recover` wrote it" in mtd("trust", run, code=65).stderr
 
 
 def test_a_stopped_run_goes_on_with_the_same_bits(mtd, micrographs, tmp_path):

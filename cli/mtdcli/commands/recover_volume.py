@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from mtdcore.errors import InputError
 
 from ..run.lock import locked
 from ..run.output import refuse_as_run_folder
@@ -16,6 +18,9 @@ from ..terminal.declared import options_of
 from ..terminal.options import GroupedCommand, measurement_argument, option, run_output
 from ..terminal.stopping import continued, listening
 from ..volumes.parameters import VolumeParameters
+
+if TYPE_CHECKING:
+    from ..run.folder import RunFolder
 
 
 @click.command(cls=GroupedCommand)
@@ -56,6 +61,29 @@ def command(
     emit(result, as_json)
     if strict and ("nothing_found" in result or not result.get("supported", True)):
         ctx.exit(1)
+
+
+def judge_again(ctx: click.Context, folder: RunFolder, **asked: Any) -> dict[str, Any]:
+    """Judge a finished run: its results are written again, with the verdict beside them.
+
+    Args:
+        ctx: of the command.
+        folder: of the run.
+        asked: options that replace its own.
+
+    Raises:
+        InputError: its record is damaged, or it has lost its checkpoint.
+    """
+    record = folder.read_record()
+    try:
+        again, path = str(record["command"]), Path(record["measurement"]["path"])
+        parameters = replace(VolumeParameters.from_record(record["parameters"]), **asked)
+    except (ValueError, TypeError, LookupError) as problem:
+        raise InputError(
+            f"{folder.record} should be as `mtd recover` wrote it: {problem}; restore it, or run again with --force."
+        ) from problem
+    with listening(), locked(folder.path), continued(ctx, command_line(ctx), False):
+        return recover(path, folder.path, True, False, parameters, again)
 
 
 def recover(
@@ -136,5 +164,7 @@ def recover(
         "machine": machine(),
     }
     folder.write_record(record)
-    write_volume_report(folder.page, found, record, judged.verdict, judged.halves, judged.chance)
+    write_volume_report(
+        folder.page, found, record, judged.verdict, judged.halves, judged.chance, judged.omissions
+    )
     return {**none, "run": str(folder.path), "report": str(folder.page), **result}

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from ..run.lock import locked
 from ..terminal.console import emit, json_option, log
-from ..terminal.options import option
+from ..terminal.options import CountOr, option
 from ..terminal.stopping import Interrupted
+
+if TYPE_CHECKING:
+    from ..run.folder import RunFolder
 
 #: Null runs of each kind where no number is given: four may be enough, 8 find weaker signals (docs/trust.md).
 _NULL_RUNS = 8
@@ -25,6 +30,12 @@ _NULL_RUNS = 8
     metavar="N",
 )
 @option("--halves/--no-halves", "Compare two halves of a supported result.", default=True)
+@option(
+    "--omit",
+    "Of a volume: leave each of N equal parts out, and ask the data for it; none: not. Default: 10.",
+    CountOr("none", minimum=2),
+    metavar="N|none",
+)
 @click.option("--complete", is_flag=True, help="Do everything, also what can no longer change the verdict.")
 @option("--device", "auto, cpu or cuda[:i|:all].", default="auto")
 @option("--threads", "CPU threads. Default: all cores.", click.IntRange(min=1), metavar="N")
@@ -36,24 +47,32 @@ def command(
     run_dir: Path,
     null_runs: int,
     halves: bool,
+    omit: int | str | None,
     complete: bool,
     device: str,
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Say whether the measurement supports the image in RUN_DIR, and write the verdict into its report.
+    """Say whether the measurement supports the image or the volume in RUN_DIR, and write the verdict into its report.
 
     The recovery is repeated on white noise, on the data with random phases, on two halves that then judge each other, and from another
     start. It stops as soon as nothing can change the verdict: at most 2 N + 9 recoveries, 17 for clear signals, 0 to 4 for most noise.
-    Finished repetitions are kept: after an interruption the same command goes on.
+    Finished repetitions of an image are kept: after an interruption the same command goes on.
     """
     from dataclasses import replace
 
     from ..report.recovery import write_report
     from ..run.finished import FinishedRun
+    from ..run.folder import RunFolder
     from ..run.judging import examine, findings
 
-    run = FinishedRun.at(run_dir)
+    folder = RunFolder(run_dir)
+    if folder.holds_volume:
+        _judge_volume(ctx, folder, null_runs, halves, omit or 10, complete, device, threads, as_json)
+        return
+    if omit is not None:
+        raise click.UsageError("--omit is of volumes: the run of an image has no omit test.")
+    run = FinishedRun.at(folder)
     parameters = replace(run.parameters, device=device, threads=threads)
     with locked(run_dir):
         try:
@@ -65,3 +84,25 @@ def command(
             ctx.exit(128 + interruption.signum)
         write_report(run)
     emit({**findings(run), "report": str(run.folder.page)}, as_json)
+
+
+def _judge_volume(
+    ctx: click.Context,
+    folder: RunFolder,
+    null_runs: int,
+    halves: bool,
+    omit: int | str,
+    complete: bool,
+    device: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    from .recover_volume import judge_again
+
+    for name, given in (("--complete", complete), ("--threads", threads is not None)):
+        if given:
+            raise click.UsageError(f"{name} is of images: the verdict of a volume has no such choice.")
+    asked = {"trust": null_runs, "halves": halves, "omit": omit}
+    if ctx.get_parameter_source("device") is ParameterSource.COMMANDLINE:
+        asked["device"] = device
+    emit(judge_again(ctx, folder, **asked), as_json)

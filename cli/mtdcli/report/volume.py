@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +22,13 @@ from .trust import NULLS, answers
 if TYPE_CHECKING:
     from mtdcore.em.volumes.recovery import VolumeRecovery
     from mtdcore.results.volumes.halves import VolumeHalves
+    from mtdcore.results.volumes.omission import Omission
 
 #: Projections of the turning view.
 _TURNS = 6
+
+#: How bright the rest is beside a part that was left out, and what is white, of the brightest pixel.
+_DIM, _BRIGHT = 0.3, 0.7
 
 
 def write_volume_report(
@@ -34,6 +38,7 @@ def write_volume_report(
     verdict: Verdict | None = None,
     halves: VolumeHalves | None = None,
     chance: Mapping[Null, VolumeHalves] | None = None,
+    omissions: Sequence[Omission] = (),
 ) -> None:
     """Write ``report.html`` of a run of ``mtd recover --volume``.
 
@@ -44,6 +49,7 @@ def write_volume_report(
         verdict: what is known for and against the volume; None: it was not judged.
         halves: volumes of two halves of the data; None: there are none.
         chance: the same of null measurements, by kind.
+        omissions: of the omit test, part by part.
     """
     volume, whitened = found.volume, None if found.heard.whitening is None else found.seen
     angles = np.array([[180.0 * i / _TURNS, 90.0, 0.0] for i in range(_TURNS)])
@@ -53,6 +59,7 @@ def write_volume_report(
         "sections": _sections(volume),
         "whitened": None if whitened is None else _sections(whitened),
         "turning": [picture(image, shown) for image in turning],
+        "omitted": [_within(one.part, found.seen) for one in omissions],
         **convergence({name: [getattr(one, name) for one in found.history] for name in _COLUMNS}),
     }
     if halves is not None:
@@ -67,9 +74,15 @@ def write_volume_report(
         verdict=None if verdict is None else _judged(verdict),
         chance=bool(chance),
         result=record["result"],
+        omissions=[(shown_amplitude(one), one.in_data) for one in omissions],
         box=len(volume),
         pictures=pictures,
     )
+
+
+def shown_amplitude(part: Omission) -> str:
+    """The amplitude that the data give to a part, with its error."""
+    return f"{part.amplitude:.2f} ± {part.error:.2f}"
 
 
 #: Columns of the history that are drawn.
@@ -92,6 +105,13 @@ def _sections(volume: np.ndarray) -> list[bytes]:
     """Central sections, black where there is no density."""
     limits = (0.0, float(volume.max()))
     return [picture(section, limits) for section in sections(volume)]
+
+
+def _within(part: np.ndarray, volume: np.ndarray) -> bytes:
+    """A part of a volume, bright in the rest of it: a projection along its shortest side."""
+    along = int(np.argmin([np.ptp(np.argwhere(part > 0.5 * part.max())[:, axis]) for axis in range(3)]))
+    whole = volume.sum(axis=along)
+    return picture(_DIM * whole + (1.0 - _DIM) * part.sum(axis=along), (0.0, _BRIGHT * float(whole.max())))
 
 
 def _shells(halves: VolumeHalves, chance: Mapping[Null, VolumeHalves], palette: Palette) -> bytes:

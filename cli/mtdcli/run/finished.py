@@ -51,7 +51,7 @@ class FinishedRun:
         if plain.get("kind") == "volume":
             raise InputError(
                 f"{folder.path} is the run of a volume, and this command takes runs of images: `mtd evaluate --volume` compares it with a truth, "
-                "`mtd recover --volume --resume --trust` judges it, report.html shows it."
+                "`mtd trust` judges it, report.html shows it."
             )
         try:
             record = from_record(

@@ -133,6 +133,11 @@ class RunFolder:
             raise InputError(f"{self.path} should be a folder written by `mtd recover`; it has no run.json.")
         return _read_json(self.record)
 
+    @property
+    def holds_volume(self) -> bool:
+        """Whether this is the finished run of a volume."""
+        return self.record.exists() and self.read_record().get("kind") == "volume"
+
     def read_trust(self) -> TrustRecord:
         """``trust.json``; empty before ``mtd trust``."""
         if not self.trust.exists():

@@ -1,4 +1,4 @@
-"""Evidence for and against a recovered volume: its verdict, and how two halves of the data agree."""
+"""Evidence for and against a recovered volume: its verdict, how two halves of the data agree, and which of its parts the data hold."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 from mtdcore.results.nulls import Null
 from mtdcore.results.verdict import Question, Verdict, asked
 from mtdcore.results.volumes.halves import VolumeHalves, volume_halves
+from mtdcore.results.volumes.omission import Omission, omit_test
 from mtdcore.results.volumes.trials import VolumeTrials
 
+from ..report.volume import shown_amplitude
 from ..run.judging import judgement
 from ..terminal.console import log
 from ..terminal.stopping import patiently
@@ -39,11 +41,13 @@ class Judged:
         verdict: None: it was not asked for.
         halves: volumes of two halves of the data; None: the same.
         chance: the same of null measurements, by kind.
+        omissions: of the omit test, part by part; empty: it was not made.
     """
 
     verdict: Verdict | None = None
     halves: VolumeHalves | None = None
     chance: dict[Null, VolumeHalves] = field(default_factory=dict)
+    omissions: list[Omission] = field(default_factory=list)
 
     @property
     def numbers(self) -> dict[str, Any]:
@@ -54,6 +58,9 @@ class Judged:
             found["null_half_set_resolution_pixels"] = {
                 kind: one.whole.resolution() for kind, one in self.chance.items()
             }
+        if self.omissions:
+            names = "share", "amplitude", "error", "in_data"
+            found["omit_test"] = [{name: getattr(one, name) for name in names} for one in self.omissions]
         return found
 
 
@@ -85,4 +92,16 @@ def examine(
                 stop.check()
             log("two halves of the data, each from the low-passed volume")
             judged.halves = volume_halves(measurement, found, **shared)
+            stop.check()
+        if parameters.omitted and found.found_copies:
+            for part in omit_test(measurement, found, parameters.omitted, backend):
+                judged.omissions.append(part)
+                place = f"part {len(judged.omissions)} of {parameters.omitted}"
+                log(f"omit test, {place}: amplitude {shown_amplitude(part)}")
+                stop.check()
+            missing = [str(i) for i, one in enumerate(judged.omissions, 1) if not one.in_data]
+            if missing:
+                log(
+                    f"warning: the data do not give back part {', '.join(missing)} of the volume: there it is the prior's, or chance"
+                )
     return judged

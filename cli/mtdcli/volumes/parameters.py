@@ -10,7 +10,10 @@ import click
 
 from ..run.parameters import Parameters, RunParameters
 from ..terminal.declared import declared, like
-from ..terminal.options import Length
+from ..terminal.options import CountOr, Length
+
+#: Parts of an omit test where no number is given.
+_PARTS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,9 +90,23 @@ class VolumeParameters(Parameters):
         decides=False,
         kind=click.IntRange(min=2),
     )
+    omit: int | Literal["none"] | None = declared(
+        "output",
+        "Omit test: leave each of N equal parts out of the volume, and ask the data for it; none: not. Default: 10 with a learned prior, else none.",
+        metavar="N|none",
+        decides=False,
+        kind=CountOr("none", minimum=2),
+    )
     skip_bad: bool = like(RunParameters, "skip_bad")
     defects: Literal["mask", "keep"] = like(RunParameters, "defects")
     #: What its name comes to counts: the backend stands in the identity of a run.
     device: str = like(RunParameters, "device", metavar="auto|cpu|cuda[:i]", decides=False)
     stop_file: Path | None = like(RunParameters, "stop_file")  # noqa: RUF009
     checkpoint_every: float = like(RunParameters, "checkpoint_every")
+
+    @property
+    def omitted(self) -> int:
+        """Number of parts of the omit test; 0: there is none."""
+        if self.omit is None:
+            return _PARTS if self.prior else 0
+        return 0 if self.omit == "none" else self.omit

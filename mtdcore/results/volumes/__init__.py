@@ -1,4 +1,4 @@
-"""What belongs to a recovered volume: comparisons, maps on disk, copies with their angles, gold-standard halves, the verdict."""
+"""What belongs to a recovered volume: comparisons, maps on disk, copies with their angles, gold-standard halves, the verdict, the omit test."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from .comparison import (
 )
 from .copies import VolumeCopies, find_copies
 from .halves import VolumeHalves, volume_halves
+from .omission import Omission, omit_test
 from .trials import judge_volume
 
 __all__ = [
     "LEAST_ORIENTATION",
+    "Omission",
     "Search",
     "VolumeAlignment",
     "VolumeCopies",
@@ -34,6 +36,7 @@ __all__ = [
     "judge_volume",
     "matched_to",
     "mirror_volume",
+    "omit_test",
     "orientation_information",
     "read_map",
     "shape_correlation",

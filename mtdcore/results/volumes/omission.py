@@ -1,0 +1,202 @@
+"""The omit test: a part of a volume that neither poses nor prior know of, and what the data give back of it.
+
+A prior may put density where the data have none, and poses that were found with it bring it back from noise ("Einstein from noise").
+So a part D is taken out of the volume V, and the likelihood is asked with which amplitude a the data hold it, everything else being
+``V - D``. An E-step at ``V - D + a D`` has a right side b and a normal operator N, and the parabola of its M-step along D is highest at
+
+    m(a) = <D, b - N (V - D)> / <D, N D>,    standard error sigma / sqrt(<D, N D>)
+
+without any prior. EM along this one line goes a -> m(a) from 0: the first poses know nothing of the part, and a part that is not in the data
+never comes into any. Where m(0) is clear of nothing, the fixed point follows from two more E-steps, as m is nearly straight; with the slope m' the
+error is ``1 / sqrt(1 - m')`` times larger, by what the poses leave unknown (Louis 1982).
+1: the data hold the part as the volume shows it; 0: they hold nothing of it, and the volume has it from somewhere else.
+
+Source: the template with a part left out, of 2-D template matching (Lucas, Himes and Grigorieff, *Baited reconstruction with 2D template
+matching for high-resolution structure determination in vitro and in vivo without template bias*, eLife 2023), without picking.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.ndimage import gaussian_filter
+
+from ...data import MeasurementLike, open_measurement
+from ...em.volumes.recovery import VolumeRecovery
+from ...errors import ParameterError
+from ...estep.backends import Backend, get_backend
+from ...estep.volumes.expectation import volume_e_step
+from ...estep.volumes.statistics import VolumeStatistics
+from ...model.volumes import so3
+from ...model.volumes.grids import ball
+
+#: Width of the edges between parts, in boxes: an edge that is sharp would carry strong shells into weak ones.
+_SOFT = 0.03
+
+#: A part is in the data from this amplitude on, as long as it is so many standard errors from nothing.
+_HALF, _CLEAR = 0.5, 3.0
+
+#: Largest slope of m that is believed: one near 1 would send the fixed point anywhere.
+_STEEPEST = 0.9
+
+#: Amplitudes beyond this are not looked at: a part so bright would take all poses for itself.
+_FURTHEST = 1.5
+
+
+@dataclass(frozen=True, eq=False)
+class Omission:
+    """A part of a volume that was left out.
+
+    Attributes:
+        part: (L, L, L) float64, the density that was left out, as the filtered measurement shows it.
+        share: of the positive density of the volume.
+        amplitude: with which the data give it back.
+        error: its standard error, from the noise alone.
+    """
+
+    part: np.ndarray
+    share: float
+    amplitude: float
+    error: float
+
+    @property
+    def in_data(self) -> bool:
+        """Whether the data hold the part; otherwise the volume has it from its prior, or by chance."""
+        return self.amplitude >= max(_HALF, _CLEAR * self.error)
+
+
+def omit_test(
+    measurement: MeasurementLike,
+    recovery: VolumeRecovery,
+    parts: int | ArrayLike = 10,
+    backend: str | Backend = "auto",
+    executor: Executor | None = None,
+) -> Iterator[Omission]:
+    """Leave out one part of a recovered volume after another, and ask the data for it; up to three E-steps each.
+
+    Args:
+        measurement: what the volume was recovered from.
+        recovery: the run.
+        parts: number of parts, each with the same share of the positive density; or (n, L, L, L) weights in [0, 1] of parts, such as a
+            ligand or a domain. Of a symmetric volume a part is left out of every asymmetric unit.
+        backend: of the E-steps, see :func:`mtdcore.em.volumes.recover.recover_volume`.
+        executor: runs parts of an E-step elsewhere.
+
+    Returns:
+        One for each part, when it has been asked for.
+
+    Raises:
+        ParameterError: fewer than two parts, weights of another shape, or a run that found no copies.
+    """
+    if not recovery.found_copies:
+        raise ParameterError("an omit test needs a volume; this run found no copies.")
+    volume, engine = recovery.seen, get_backend(backend)
+    search = recovery.plan.search(recovery.plan.iterations)
+    source, model = recovery.read(open_measurement(measurement)), recovery.likelihood
+    density = np.maximum(volume, 0.0) * ball(len(volume))
+    chosen = (
+        soft_parts(density, parts, recovery.plan.symmetry) if isinstance(parts, int) else np.asarray(parts)
+    )
+    if chosen.shape[1:] != volume.shape:
+        raise ParameterError(
+            f"the weights of the parts should be of shape (n, {', '.join(map(str, volume.shape))}); got {chosen.shape}."
+        )
+
+    def e_step(seen: np.ndarray) -> VolumeStatistics:
+        return volume_e_step(source, seen, model, search, engine, executor).normalised()
+
+    def asked(weights: np.ndarray) -> Omission:
+        part = search.views.symmetrised(weights * volume)
+        line = partial(_highest, e_step, volume - part, part, model.noise_std)
+        return Omission(part, float(np.vdot(weights, density) / density.sum()), *_fixed_point(line))
+
+    return map(asked, chosen)
+
+
+def _highest(
+    e_step: Callable[[np.ndarray], VolumeStatistics],
+    rest: np.ndarray,
+    part: np.ndarray,
+    noise_std: float,
+    amplitude: float,
+) -> tuple[float, float]:
+    """m(a) of a part beside the rest, and its standard error."""
+    found = e_step(rest + amplitude * part)
+    length = float(np.vdot(part, found.normal(part)))
+    if not length > 0.0:
+        return 0.0, math.inf
+    left = float(np.vdot(part, found.right - found.normal(rest)))
+    return left / length, noise_std / math.sqrt(length)
+
+
+def _fixed_point(highest: Callable[[float], tuple[float, float]]) -> tuple[float, float]:
+    """Amplitude at which EM along a part rests, coming from 0, and its standard error."""
+    first, error = highest(0.0)
+    if not abs(first) > _CLEAR * error:
+        return first, error
+    before, answer = 0.0, first
+    at, slope = first, 0.0
+    for _ in range(2):
+        found, error = highest(at)
+        slope = min(max((found - answer) / (at - before), 0.0), _STEEPEST) if at != before else slope
+        before, answer = at, found
+        at = min(max(at + (found - at) / (1.0 - slope), -_FURTHEST), _FURTHEST)
+    return at, error / math.sqrt(1.0 - slope)
+
+
+def soft_parts(density: np.ndarray, count: int, symmetry: str = "C1") -> np.ndarray:
+    """Compact parts of a density with equal shares of it: cut across the longest axis, and again.
+
+    Args:
+        density: (L, L, L), not negative.
+        count: number n of parts.
+        symmetry: point group of the density; each part has it.
+
+    Returns:
+        (n, L, L, L) float64 weights that add up to 1 in every voxel, with soft edges.
+
+    Raises:
+        ParameterError: fewer than two parts.
+    """
+    if count < 2:
+        raise ParameterError(
+            f"an omit test needs at least 2 parts: without the whole volume there is nothing to pose by; got {count}."
+        )
+    side = len(density)
+    line = np.arange(side) - side // 2
+    points = np.stack(np.meshgrid(line, line, line, indexing="ij"), -1).reshape(-1, 3)[:, ::-1].astype(float)
+    labels = _cut(_in_one_unit(points, so3.group(symmetry)), density.ravel(), count).reshape(density.shape)
+    soft = [
+        gaussian_filter((labels == i).astype(np.float64), _SOFT * side, mode="nearest") for i in range(count)
+    ]
+    return np.stack(soft)
+
+
+def _in_one_unit(points: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """(n, 3) points (x, y, z), each taken to its partner in one asymmetric unit: the one furthest along a direction of no symmetry."""
+    partners = np.einsum("gij,nj->gni", group, points)
+    furthest = np.argmax(partners @ np.array([0.36, 0.48, 0.8]) + 1e-9 * partners[..., 0], axis=0)
+    return np.asarray(partners[furthest, np.arange(len(points))])
+
+
+def _cut(points: np.ndarray, mass: np.ndarray, count: int) -> np.ndarray:
+    """(n,) number of the part of each point."""
+    labels = np.zeros(len(points), np.int64)
+    if count == 1 or not mass.sum() > 0.0:
+        return labels
+    centre = mass @ points / mass.sum()
+    spread = np.linalg.eigh(((points - centre) * mass[:, None]).T @ (points - centre))
+    along = (points - centre) @ spread.eigenvectors[:, -1]
+    order, first = np.argsort(along, kind="stable"), count // 2
+    before = np.cumsum(mass[order]) <= mass.sum() * first / count
+    lower = order[before]
+    upper = order[~before]
+    labels[lower] = _cut(points[lower], mass[lower], first)
+    labels[upper] = first + _cut(points[upper], mass[upper], count - first)
+    return labels
