@@ -38,6 +38,7 @@ from mtdcore.mstep.volumes import VolumeUpdate
 from mtdcore.results.volumes import (
     align_volumes,
     fourier_shell_correlation,
+    omit_test,
     orientation_information,
     shape_correlation,
 )
@@ -167,6 +168,16 @@ def row_of(options: argparse.Namespace, which: int, seed: int) -> dict[str, obje
         **scores(found.volume, made.volume),
         "oracle": scores(known_poses(made, side, last_band(side)), made.volume)["shape"],
     }
+    if options.omit:
+        there = align_volumes(made.volume, found.volume).volume
+        row["omit"] = [
+            {
+                "amplitude": round(one.amplitude, 3),
+                "error": round(one.error, 3),
+                "true": round(float(np.vdot(one.part, there) / np.vdot(one.part, one.part)), 3),
+            }
+            for one in omit_test(made.pixels, found, options.omit, backend)
+        ]
     if options.unknown_poses:
         share, left = unknown_poses(made, side, last_band(side), backend)
         row |= {"information": share, "unknown_poses": left}
@@ -215,6 +226,12 @@ def main() -> None:
     parser.add_argument("--amplitude-std", type=float, default=0.0, help="spread of their amplitudes")
     parser.add_argument("--learn-amplitudes", action="store_true", help="recover with amplitude_std auto")
     parser.add_argument("--from-truth", action="store_true", help="also EM started from the truth")
+    parser.add_argument(
+        "--omit",
+        type=int,
+        metavar="N",
+        help="also the omit test of N parts, beside what the truth has of each",
+    )
     parser.add_argument("--unknown-poses", action="store_true", help="also what they leave")
     parser.add_argument("--jobs", type=int, default=1, help="rows made at once, a process each")
     options = parser.parse_args()
