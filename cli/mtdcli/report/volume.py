@@ -74,15 +74,10 @@ def write_volume_report(
         verdict=None if verdict is None else _judged(verdict),
         chance=bool(chance),
         result=record["result"],
-        omissions=[(shown_amplitude(one), one.in_data) for one in omissions],
+        omissions=[(str(one), one.in_data) for one in omissions],
         box=len(volume),
         pictures=pictures,
     )
-
-
-def shown_amplitude(part: Omission) -> str:
-    """The amplitude that the data give to a part, with its error."""
-    return f"{part.amplitude:.2f} ± {part.error:.2f}"
 
 
 #: Columns of the history that are drawn.

@@ -11,7 +11,6 @@ from mtdcore.results.volumes.halves import VolumeHalves, volume_halves
 from mtdcore.results.volumes.omission import Omission, omit_test
 from mtdcore.results.volumes.trials import VolumeTrials
 
-from ..report.volume import shown_amplitude
 from ..run.judging import judgement
 from ..terminal.console import log
 from ..terminal.stopping import patiently
@@ -97,7 +96,7 @@ def examine(
             for part in omit_test(measurement, found, parameters.omitted, backend):
                 judged.omissions.append(part)
                 place = f"part {len(judged.omissions)} of {parameters.omitted}"
-                log(f"omit test, {place}: amplitude {shown_amplitude(part)}")
+                log(f"omit test, {place}: amplitude {part}")
                 stop.check()
             missing = [str(i) for i, one in enumerate(judged.omissions, 1) if not one.in_data]
             if missing:

@@ -70,6 +70,10 @@ class Omission:
         """Whether the data hold the part; otherwise the volume has it from its prior, or by chance."""
         return self.amplitude >= max(_HALF, _CLEAR * self.error)
 
+    def __str__(self) -> str:
+        """The amplitude with its error."""
+        return f"{self.amplitude:.2f} ± {self.error:.2f}"
+
 
 def omit_test(
     measurement: MeasurementLike,
