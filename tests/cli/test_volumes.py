@@ -108,14 +108,19 @@ def test_a_finished_run_is_judged_and_its_parts_left_out(mtd, mtd_json, microgra
     }
     assert (run / "volume.mrc").read_bytes()[1024:] == volume
     assert [set(part) for part in judged["omit_test"]] == [{"share", "amplitude", "error", "in_data"}] * 3
+    held = sum(part["in_data"] for part in judged["omit_test"])
+    assert judged["parts_in_data"] == f"{held} of 3"
     page = (run / "report.html").read_text()
     assert "Parts left out" in page
     for part in judged["omit_test"]:
         assert f"{part['amplitude']:.2f} ± {part['error']:.2f}" in page
-    assert page.count("<b>not in the data</b>") == sum(not part["in_data"] for part in judged["omit_test"])
+    assert page.count("<b>not in the data</b>") == 3 - held
     record = json.loads((run / "run.json").read_text())
     assert record["result"]["omit_test"] == judged["omit_test"]
     assert record["command"].startswith("mtd recover ")
+    shown = mtd("trust", run, "--null-runs", 2, "--no-halves", "--omit", 2).stdout
+    assert "parts_in_data" in shown
+    assert "amplitude" not in shown.replace("amplitude_std", "")  # for the page, and for machines
     assert "omit_test" not in mtd_json("trust", run, "--null-runs", 2, "--no-halves", "--omit", "none")
     assert "--complete is of images" in mtd("trust", run, "--complete", code=2).stderr
     assert "at least 2" in mtd("trust", run, "--omit", 1, code=2).stderr

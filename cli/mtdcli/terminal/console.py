@@ -19,7 +19,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _SHOWN = 8
 
 #: Entries that only --json shows: the record of the model, arrays among it.
-_FOR_MACHINES = ("likelihood",)
+_FOR_MACHINES = ("likelihood", "omit_test")
 
 
 def log(message: str) -> None:

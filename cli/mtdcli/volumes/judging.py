@@ -58,6 +58,8 @@ class Judged:
                 kind: one.whole.resolution() for kind, one in self.chance.items()
             }
         if self.omissions:
+            held = sum(one.in_data for one in self.omissions)
+            found["parts_in_data"] = f"{held} of {len(self.omissions)}"
             names = "share", "amplitude", "error", "in_data"
             found["omit_test"] = [{name: getattr(one, name) for name in names} for one in self.omissions]
         return found
