@@ -110,6 +110,7 @@ DOUBTFUL = {
     "too many": "data_\nloop_\n_a #1\n_b #2\n1 2 3\n",
     "several lines": "data_\n_a\n;text\n;\n",
     "a label twice": "data_\nloop_\n_a #1\n_a #2\n1 2\n",
+    "a single value twice": "data_\n_a 1\n_a 2\n",
 }
 
 

@@ -96,6 +96,15 @@ def test_a_wrong_unit_stops_in_any_case(tmp_path, kind):
 
 
 @pytest.mark.parametrize(
+    ("pixel_size", "advice"), [(1.5, "divide them by the pixel size, 1.5 angstrom"), (None, "are they of unbinned")]
+)  # fmt: skip
+def test_a_wrong_unit_in_a_single_micrograph(tmp_path, pixel_size, advice):
+    write_star(tmp_path / "one.star", "", {"rlnCoordinateX": ["140", "120"], "rlnCoordinateY": ["30", "110"]})
+    with pytest.raises(InputError, match=advice):
+        read_picks(tmp_path / "one.star", MicrographTable((Entry("Job/a.mrc", pixel_size, 2),)), SHAPE)
+
+
+@pytest.mark.parametrize(
     ("columns", "message"),
     [
         ({"rlnMicrographName": NAMES, "rlnCoordinateX": X}, "it holds _rlnMicrographName, _rlnCoordinateX: give a STAR"),

@@ -89,6 +89,24 @@ def test_a_given_scale_is_kept_and_a_wrong_one_is_worse(made, found):
     assert error[1] > 1.5 * error[0]
 
 
+def test_the_gauge_is_asked_in_the_units_of_the_prior(made):
+    asked = []
+
+    class Asked:
+        def choose(self, target, seen):
+            asked.append((target, seen))
+            return target
+
+    given = {"iterations": 1, "starts": 1, "tolerance": 1e9, "gauge": Asked()}
+    for unit in (1.0, 7.0):
+        run(made, unit, initial=unit * TARGET, **given)
+    (target, seen), (scaled, seen_scaled) = asked
+    largest = np.abs(target).max()
+    np.testing.assert_allclose(scaled, target, rtol=0, atol=1e-4 * largest)
+    np.testing.assert_allclose(seen_scaled.average, seen.average, rtol=0, atol=1e-4 * largest)
+    assert seen_scaled.level == pytest.approx(seen.level, rel=1e-4)
+
+
 def test_a_prior_in_the_units_of_the_measurement_keeps_them(made):
     assert run(made, 1.0, GaussianPrior(bars(), 0.2), iterations=2).prior_scales is None
     assert (

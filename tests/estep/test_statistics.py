@@ -73,6 +73,19 @@ def test_residual_of_a_clean_measurement_is_zero():
     assert found.residual_energy(target) == pytest.approx(0, abs=1e-9 * found.energy)
 
 
+@pytest.mark.parametrize("amplitude_std", [0.0, 0.5])
+def test_the_energy_of_a_copy_does_not_depend_on_how_many_there_are(amplitude_std):
+    rng = np.random.default_rng(4)
+    target, pixels = rng.normal(size=(5, 5)), rng.normal(size=(40, 40))
+    for row, column, amplitude in ((2, 3, 1.0), (15, 20, 2.0), (30, 8, 2.0)):
+        pixels[row : row + 5, column : column + 5] += amplitude * target
+    model = WindowLikelihood(Rotations(4, 5), 0.8, 3.0, amplitude_std=amplitude_std)
+    found = e_step(pixels, target, model, EXACT)
+    assert found.amplitude_squares > 2.0
+    assert found.copy_energy(target) == pytest.approx(np.square(target).sum() / 0.8**2)
+    assert replace(found, amplitude_squares=0.0).copy_energy(target) == 0.0
+
+
 def nothing(case):
     """Statistics of no tiles."""
     return Statistics.of(TemplateSums.zeros(case.rotations, case.likelihood()), case.views)

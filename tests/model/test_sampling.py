@@ -23,3 +23,20 @@ def test_draws_from_a_gaussian_prior_have_its_mean_and_spread():
     found = sample_prior(PRIOR, 64, 8, seed=1, steps=300)  # few steps draw from a narrower one
     assert found.mean() == pytest.approx(2.0, abs=0.05)
     assert found.std() == pytest.approx(0.5, rel=0.05)
+
+
+class Strengths:
+    """A prior of images or volumes that are constant, of standard normal strength."""
+
+    def score(self, images, noise_std):
+        axes, size = tuple(range(1, images.ndim)), images[0].size
+        mean = images.mean(axis=axes, keepdims=True) * size / (size + noise_std**2)
+        return (mean - images) / noise_std**2
+
+
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_the_default_start_hides_what_varies_most(dimension):
+    """The pixels of a volume are many: from the level that is enough for images, half of the strength would be drawn."""
+    found = sample_prior(Strengths(), 250, 8, seed=1, steps=60, dimension=dimension)
+    strengths = found.reshape(250, -1).mean(axis=1)
+    assert strengths.std() == pytest.approx(1.0, abs=0.2)

@@ -5,7 +5,14 @@ import pytest
 
 from mtdcore.errors import ParameterError
 from mtdcore.model.rotations import rotate
-from mtdcore.results.metrics import align, correlation, fourier_ring_correlation, relative_error
+from mtdcore.results.metrics import (
+    TRUTH_LIMIT,
+    RingCorrelation,
+    align,
+    correlation,
+    fourier_ring_correlation,
+    relative_error,
+)
 
 
 @pytest.fixture
@@ -101,3 +108,17 @@ def test_resolution_is_where_the_common_frequencies_end(rng):
     common = np.fft.ifft2(np.fft.fft2(rng.normal(size=(length, length))) * low).real
     a, b = common + 1e-3 * rng.normal(size=(2, length, length))
     assert fourier_ring_correlation(a, b).resolution() == pytest.approx(length / cutoff, rel=0.08)
+
+
+def test_resolution_is_interpolated_between_rings():
+    curve = RingCorrelation(np.array([0.1, 0.2, 0.3]), np.array([0.9, 0.5, -0.3]))
+    assert curve.resolution(0.3) == pytest.approx(1 / 0.225)  # a quarter of the way from 0.2 to 0.3
+
+
+def test_two_halves_and_all_data_beside_the_truth_have_one_resolution():
+    """The limit of halves with noise is where their mean has the limit of an estimate beside the truth."""
+    frequency = np.linspace(0.01, 0.5, 200)
+    signal_to_noise = 10 * np.exp(-20 * frequency)  # powers, in each half
+    halves = RingCorrelation(frequency, signal_to_noise / (signal_to_noise + 1))
+    whole = RingCorrelation(frequency, np.sqrt(signal_to_noise / (signal_to_noise + 1 / 2)))
+    assert halves.resolution() == pytest.approx(whole.resolution(TRUTH_LIMIT), rel=1e-4)
