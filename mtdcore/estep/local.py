@@ -201,11 +201,8 @@ def find_places(
     """
     xp = array_namespace(log_odds)
     log_mass = log_odds - (log_partition(log_odds, likelihood) if log_norm is None else log_norm)
-    likely, most = log_mass > math.log(_MASS), largest_share * math.prod(log_mass.shape)
-    if int(xp.count_nonzero(likely)) > most:  # so are their neighbours then
-        return None
-    places = _widened(likely)
-    if int(xp.count_nonzero(places)) > most:
+    places = _widened(log_mass > math.log(_MASS))
+    if int(xp.count_nonzero(places)) > largest_share * math.prod(log_mass.shape):
         return None
     mass, found = xp.exp(log_mass[counted]), places[counted]
     sharp = float(xp.sum(mass[~found])) <= neglected * max(1.0, float(xp.sum(mass)))

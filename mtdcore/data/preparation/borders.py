@@ -21,8 +21,8 @@ def find_borders(image: np.ndarray) -> np.ndarray:
         (H, W) bool.
     """
     found = np.zeros(image.shape, bool)
-    for axis in (0, 1):
-        lines = np.asarray(image if axis == 0 else image.T, np.float32)
+    for lines, seen in ((image, found), (image.T, found.T)):
+        lines = np.asarray(lines, np.float32)
         count = len(lines)
         if count < _SHORTEST or lines.shape[1] < _SHORTEST:
             continue
@@ -32,7 +32,6 @@ def find_borders(image: np.ndarray) -> np.ndarray:
         if not (0 < typical_across < np.inf and 0 < typical_along < np.inf):
             continue
         smeared, constant = across < _REPEATS * typical_across, along < _REPEATS * typical_along
-        seen = found if axis == 0 else found.T
         most = int(_MOST * count)
         near = _run(smeared | constant[:-1], most)
         far = _run(smeared[::-1] | constant[1:][::-1], most)
