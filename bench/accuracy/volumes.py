@@ -1,6 +1,7 @@
 """Volumes straight from simulated micrographs: cold start beside known poses, with J.
 
     python bench/accuracy/volumes.py chain --box 16 --snr 1 --copies 300 --seeds 0 1
+    python bench/accuracy/volumes.py phantom --box 11 --snr 1 --copies 1000
     python bench/accuracy/volumes.py path/to/proteins.npz --box 24 --snr 0.1 --copies 1000 --objects 0 1
     python bench/accuracy/volumes.py path/to/proteins.npz --box 32 --snr 0.3 --copies 304 --prior proteins-3d --device cuda --objects 0 1 2 3 --jobs 4
 
@@ -58,6 +59,30 @@ def protein(archive: Path, index: int, side: int, split: int) -> Gaussians:
     return Gaussians.of(places * (0.4 * side / np.linalg.norm(places, axis=1).max()), 0.055 * side, weights)
 
 
+#: Of ellipsoids as in the head phantom of Shepp and Logan (1974), made three-dimensional: density, half axes and centre (x, y, z) in boxes, turn about z.
+_HEAD = (
+    (1.0, (0.31, 0.41, 0.36), (0.0, 0.0, 0.0), 0.0),
+    (-0.6, (0.28, 0.37, 0.33), (0.0, -0.008, 0.0), 0.0),
+    (-0.3, (0.05, 0.14, 0.10), (0.10, 0.0, 0.0), -18.0),
+    (-0.3, (0.07, 0.18, 0.13), (-0.10, 0.0, 0.0), 18.0),
+    (0.4, (0.09, 0.11, 0.18), (0.0, 0.16, 0.05), 0.0),
+    (0.5, (0.06, 0.06, 0.06), (0.0, 0.05, -0.12), 0.0),
+    (0.6, (0.06, 0.05, 0.08), (0.02, -0.26, 0.08), 0.0),
+)
+
+
+def phantom(side: int, fine: int = 6) -> np.ndarray:
+    """(L, L, L) means over voxels of ellipsoids in a larger one, each cut into ``fine``^3."""
+    line = ((np.arange(side * fine) + 0.5) / fine - 0.5 - side // 2) / side
+    z, y, x = np.meshgrid(line, line, line, indexing="ij", sparse=True)
+    volume = np.zeros((side * fine,) * 3)
+    for density, (a, b, c), (at_x, at_y, at_z), turn in _HEAD:
+        cosine, sine = np.cos(np.deg2rad(turn)), np.sin(np.deg2rad(turn))
+        u, v = (x - at_x) * cosine + (y - at_y) * sine, (y - at_y) * cosine - (x - at_x) * sine
+        volume += density * ((u / a) ** 2 + (v / b) ** 2 + ((z - at_z) / c) ** 2 <= 1.0)
+    return volume.reshape(side, fine, side, fine, side, fine).mean(axis=(1, 3, 5))
+
+
 def known_poses(made: VolumeSimulation, side: int, band: float) -> np.ndarray:
     """The volume that the M-step makes of copies cut out at their places, with their rotations and amplitudes."""
     corners = np.rint(made.positions).astype(int)
@@ -113,6 +138,7 @@ def scores(volume: np.ndarray, truth: np.ndarray) -> dict[str, object]:
     return {
         "correlation": round(aligned.correlation, 3),
         "shape": round(shape_correlation(aligned.volume, truth), 3),
+        "squared_error": round(float(np.sum((aligned.volume - truth) ** 2) / np.sum(truth**2)), 4),
         "fsc": [round(float(c), 2) for c in curve.correlation],
     }
 
@@ -124,8 +150,11 @@ def row_of(options: argparse.Namespace, which: int, seed: int) -> dict[str, obje
         import mtdbridge
 
         prior = mtdbridge.load_prior(options.prior, box_size=side)
+    thing: np.ndarray | Gaussians
     if options.what == "chain":
         thing = chain(side, which)
+    elif options.what == "phantom":
+        thing = phantom(side)
     else:
         thing = protein(Path(options.what), which, side, options.split)
     made = simulate_volume(
@@ -166,7 +195,8 @@ def row_of(options: argparse.Namespace, which: int, seed: int) -> dict[str, obje
         "evidence": round(found.evidence),
         "expected_count": round(found.expected_count, 1),
         **scores(found.volume, made.volume),
-        "oracle": scores(known_poses(made, side, last_band(side)), made.volume)["shape"],
+        "oracle": (known := scores(known_poses(made, side, last_band(side)), made.volume))["shape"],
+        "oracle_squared_error": known["squared_error"],
     }
     if options.omit:
         there = align_volumes(made.volume, found.volume).volume
@@ -211,7 +241,7 @@ def _alone(jobs: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", help="'chain', or the archive of proteins")
+    parser.add_argument("what", help="'chain', 'phantom', or the archive of proteins")
     parser.add_argument("--box", type=int, default=16)
     parser.add_argument("--snr", type=float, default=1.0)
     parser.add_argument("--copies", type=int, default=300)
