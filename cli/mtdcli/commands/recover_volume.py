@@ -16,7 +16,7 @@ from ..run.output import refuse_as_run_folder
 from ..terminal.console import command_line, emit, force_option, json_option, log
 from ..terminal.declared import options_of
 from ..terminal.options import GroupedCommand, measurement_argument, option, run_output
-from ..terminal.stopping import continued, listening
+from ..terminal.stopping import Interrupted, continued, listening
 from ..volumes.parameters import VolumeParameters
 
 if TYPE_CHECKING:
@@ -82,8 +82,12 @@ def judge_again(ctx: click.Context, folder: RunFolder, **asked: Any) -> dict[str
         raise InputError(
             f"{folder.record} should be as `mtd recover` wrote it: {problem}; restore it, or run again with --force."
         ) from problem
-    with listening(), locked(folder.path), continued(ctx, command_line(ctx), False):
-        return recover(path, folder.path, True, False, parameters, again)
+    with listening(), locked(folder.path):
+        try:
+            return recover(path, folder.path, True, False, parameters, again)
+        except Interrupted as interruption:
+            log("interrupted; the volume is as it was, the same command judges it anew")
+            ctx.exit(128 + interruption.signum)
 
 
 def recover(
