@@ -12,7 +12,7 @@ import pytest
 
 from mtdcore import e_step
 from mtdcore.data.array import ArrayMeasurement
-from mtdcore.data.derived import without_offset
+from mtdcore.data.derived import Filtered, without_offset
 from mtdcore.data.measurement import Tiles
 from mtdcore.data.tiles import TileGeometry
 from mtdcore.estep.backends.cuda import resident as _cuda_resident
@@ -82,6 +82,15 @@ def test_what_does_not_fit_is_sent_again_and_new_measurements_take_the_room(
     assert len(backend._resident._kept) == 1
     sent = len(uploads)
     _accumulate(backend, case, measurements[1])
+    assert len(uploads) == sent
+    first, second = measurements[1].split(2)  # other pixels of the same measurement, in part
+    filtered_ = Filtered(measurements[1], np.ones((1, 1)))
+    for other in (first, filtered_):
+        _accumulate(backend, case, other)
+    kept = {identity[:2] for identity in backend._resident._kept}
+    assert len(kept) == len(backend._resident._kept) <= 2
+    sent = len(uploads)
+    _accumulate(backend, case, filtered_)
     assert len(uploads) == sent
     monkeypatch.setattr(_cuda_resident, "_SHARE", 0.0)
     _accumulate(backend, case, _measurement(case))

@@ -83,10 +83,10 @@ class Resident:
             self._say(identity, len(keys), size, device.name)
 
     def _fits(self, device: Device, identity: Any, size: int) -> bool:
-        """Whether so many bytes more may stay; tiles of other measurements make room."""
+        """Whether so many bytes more may stay; other measurements make room, and the same pixels in another cut or behind another filter."""
         room = _SHARE * device.total_bytes() - size
         if sum(kept.bytes for kept in self._kept.values()) > room:
-            for other in [i for i in self._kept if i[0] != identity[0]]:
+            for other in [i for i in self._kept if i[0] != identity[0] or i[:2] == identity[:2]]:
                 del self._kept[other]
         return sum(kept.bytes for kept in self._kept.values()) <= room
 
