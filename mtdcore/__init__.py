@@ -44,6 +44,7 @@ from .model.volumes.projections import Projections
 from .moments.fit import MomentFit, fit_moments
 from .moments.measure import measure_moments
 from .moments.sums import Moments
+from .mstep.annealed import AnnealedUpdate
 from .mstep.updates import DenoisingUpdate, ExactUpdate, GradientAscent
 from .mstep.wiener import CompactUpdate, WienerUpdate
 from .results import relative_error
@@ -52,6 +53,7 @@ from .synthetic.particles import simulate_volume
 from .synthetic.simulate import simulate
 
 __all__ = [
+    "AnnealedUpdate",
     "Classes",
     "CompactUpdate",
     "DenoisingUpdate",

@@ -85,13 +85,13 @@ class GradientAscent:
         steps: gradient steps per E-step; the statistics hold at any F, so more steps cost no E-step.
         prior_weight: gamma, a number or a function of (iteration, iterations); the MNIST experiment of the
             paper uses :func:`rising`.
-        prior_level: noise level at which the score is asked.
+        prior_level: noise level at which the score is asked, a number or a function of (iteration, iterations).
     """
 
     step: float
     steps: int = 1
     prior_weight: float | Schedule = 1.0
-    prior_level: float = 0.0
+    prior_level: float | Schedule = 0.0
 
     uses_prior: ClassVar[bool] = True
     fits_scale: ClassVar[bool] = False
@@ -109,12 +109,14 @@ class GradientAscent:
         self, target: Array, statistics: Statistics, prior: Prior, iteration: int, iterations: int
     ) -> Array:
         """See :class:`Update`."""
-        weight = self.prior_weight
-        gamma = weight(iteration, iterations) if callable(weight) else weight
+        gamma, level = (
+            value(iteration, iterations) if callable(value) else value
+            for value in (self.prior_weight, self.prior_level)
+        )
         for _ in range(self.steps):
             slope = statistics.gradient(target)
             if gamma:
-                slope = slope + gamma * prior.score(target[None, ...], self.prior_level)[0, ...]
+                slope = slope + gamma * prior.score(target[None, ...], level)[0, ...]
             target = target + self.step * slope
         return target
 

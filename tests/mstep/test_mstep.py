@@ -46,12 +46,12 @@ def test_gradient_ascent_is_equation_18(prior, rotations):
     assert np.allclose(update(target, found, prior, 0, 10), expected, rtol=1e-13, atol=0)
 
 
-def test_prior_weight_may_change_with_the_iteration():
+def test_weight_and_level_of_the_prior_may_change_with_the_iteration():
     target, found = e_step("patch", 4)
     prior = GaussianPrior(0.5)
-    rising = GradientAscent(1e-3, prior_weight=lambda i, n: (i + 1) / n)
-    for iteration, weight in ((0, 0.25), (3, 1.0)):
-        constant = GradientAscent(1e-3, prior_weight=weight)
+    rising = GradientAscent(1e-3, prior_weight=lambda i, n: (i + 1) / n, prior_level=lambda i, n: 1 - i / n)
+    for iteration, weight, level in ((0, 0.25, 1.0), (3, 1.0, 0.25)):
+        constant = GradientAscent(1e-3, prior_weight=weight, prior_level=level)
         assert np.array_equal(
             rising(target, found, prior, iteration, 4), constant(target, found, prior, 0, 4)
         )

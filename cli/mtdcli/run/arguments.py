@@ -106,6 +106,8 @@ def _update(parameters: RunParameters) -> Update | None:
             return mtd.ExactUpdate()
         case "denoising":
             return mtd.DenoisingUpdate()
+        case "annealed":
+            return mtd.AnnealedUpdate(seed=parameters.seed)
         case "wiener":
             return WienerUpdate()
     return None

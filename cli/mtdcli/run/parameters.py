@@ -149,10 +149,10 @@ class RunParameters(Parameters):
         metavar="T|auto",
         kind=NumberOr("auto", minimum=1),
     )
-    update: Literal["auto", "denoising", "exact", "wiener", "gradient"] = declared(
+    update: Literal["auto", "denoising", "annealed", "exact", "wiener", "gradient"] = declared(
         "search",
         "M-step. auto: denoising with a prior; wiener without one for whitened micrographs and those with a CTF; else, with a diameter, one "
-        "of a compact object, which has no name here; else exact.",
+        "of a compact object, which has no name here; else exact. annealed: the first half of the iterations draw from the posterior of the target instead of averaging.",
         "auto",
     )
     step: float = declared("search", "Step size of --update gradient.", 1e-3)
@@ -237,7 +237,7 @@ class RunParameters(Parameters):
             (self.expected_count is not None, self.likelihood == "patch", "--expected-count is of the window likelihood, not of --likelihood patch"),
             (self.amplitude_std != 0.0, self.likelihood == "patch", "--amplitude-std is of the window likelihood, not of --likelihood patch"),
             (self.step != type(self).step, self.update != "gradient", "--step is of --update gradient"),
-            (self.update == "denoising", self.prior is None, "--update denoising needs a --prior"),
+            (self.update in ("denoising", "annealed"), self.prior is None, f"--update {self.update} needs a --prior"),
             (self.initial is not None, moments and not images, f"--initial {self.initial} {of_em}"),
             (self.temperature is not None, moments, f"--temperature {of_em}"),
             (self.update != "auto", moments, f"--update {self.update} {of_em}"),

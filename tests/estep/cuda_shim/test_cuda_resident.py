@@ -83,7 +83,7 @@ def test_what_does_not_fit_is_sent_again_and_new_measurements_take_the_room(
     sent = len(uploads)
     _accumulate(backend, case, measurements[1])
     assert len(uploads) == sent
-    first, second = measurements[1].split(2)  # other pixels of the same measurement, in part
+    first, _ = measurements[1].split(2)  # other pixels of the same measurement, in part
     filtered_ = Filtered(measurements[1], np.ones((1, 1)))
     for other in (first, filtered_):
         _accumulate(backend, case, other)

@@ -1,0 +1,62 @@
+"""Draws first, averages later: stochastic EM with a denoiser (docs/model.md 8)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from .._base.numerics.conversion import like, on_host
+from .._base.typing import Array
+from ..errors import ParameterError
+from ..estep.statistics import Statistics
+from ..model.priors import Prior
+from ..model.sampling import sample_from
+from .updates import DenoisingUpdate, Frame, Random
+
+#: Levels of the reverse diffusion of one draw: with so many it varies by a seventh too little, with twelve by a quarter.
+_LEVELS = 24
+
+
+@dataclass(frozen=True)
+class AnnealedUpdate:
+    """In the first iterations a draw from the posterior of the target given its aligned average, then :class:`DenoisingUpdate`.
+
+    The average ``z = F + sigma^2 grad Q(F) / c`` holds white noise of ``s = sigma / sqrt(c)``, sigma with the temperature of the
+    iteration, c the number of copies. The time of the reverse diffusion at which its noise is that of z is where a draw begins: so the prior's clock
+    follows from the temperature and from the copies found so far. A draw has the details that an average over doubtful poses has lost.
+
+    Source: Celeux and Diebolt, *The SEM algorithm* (1985), with a diffusion for the draw.
+
+    Attributes:
+        drawn: share of the iterations that draw, between 0 and 1.
+        seed: of the draws.
+    """
+
+    drawn: float = 0.5
+    seed: int = 0
+
+    uses_prior: ClassVar[bool] = True
+    fits_scale: ClassVar[bool] = True
+    gauge: ClassVar[Frame] = "prior"
+    start: ClassVar[Random] = "random"
+    learns_offset: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.drawn <= 1.0:
+            raise ParameterError(f"the share of iterations that draw lies between 0 and 1; got {self.drawn}.")
+
+    def __call__(
+        self, target: Array, statistics: Statistics, prior: Prior, iteration: int, iterations: int
+    ) -> Array:
+        """See :class:`mtdcore.mstep.updates.Update`."""
+        bound = statistics.normal.bound
+        if iteration >= self.drawn * iterations or bound <= 0.0:
+            return DenoisingUpdate()(target, statistics, prior, iteration, iterations)
+        variance = statistics.noise_std**2 / bound
+        average = on_host(target + variance * statistics.gradient(target), np.float64)
+        noise = np.random.default_rng((self.seed, iteration))
+        (draw,) = sample_from(prior, average[None, ...], math.sqrt(variance), steps=_LEVELS, noise=noise)
+        return like(draw, target, target.dtype)
