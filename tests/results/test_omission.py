@@ -14,6 +14,7 @@ from mtdcore.em.volumes.recovery import VolumeRecovery
 from mtdcore.errors import ParameterError
 from mtdcore.model.volumes.grids import moved, radii
 from mtdcore.model.volumes.so3 import group
+from mtdcore.results.volumes import omission
 from mtdcore.results.volumes.omission import omit_test, soft_parts
 from mtdcore.synthetic.particles import VolumeSimulation, simulate_volume
 from mtdcore.synthetic.volumes import chain
@@ -51,6 +52,16 @@ def test_what_the_data_hold_comes_back(made: VolumeSimulation, recovered: Volume
     assert all(t.in_data for t in tests)
     assert all(0.9 < t.amplitude < 1.1 and 0.01 < t.error < 0.1 for t in tests)
     np.testing.assert_allclose(sum(t.part for t in tests), recovered.seen, atol=1e-9)
+
+
+def test_of_many_copies_some_are_asked(
+    made: VolumeSimulation, recovered: VolumeRecovery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (whole,) = omit_test(made.pixels, recovered, soft_parts(np.maximum(recovered.seen, 0), 4)[:1], "cpu")
+    monkeypatch.setattr(omission, "_COPIES", 20)
+    (quarter,) = omit_test(made.pixels, recovered, soft_parts(np.maximum(recovered.seen, 0), 4)[:1], "cpu")
+    assert quarter.amplitude == pytest.approx(whole.amplitude, abs=0.15)
+    assert 1.6 < quarter.error / whole.error < 2.6
 
 
 def test_what_the_data_do_not_hold_does_not(made: VolumeSimulation, recovered: VolumeRecovery) -> None:
