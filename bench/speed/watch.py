@@ -105,6 +105,8 @@ def main() -> None:
     if given.exponents:
         exponents()
         return
+    if given.output is not None:
+        given.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=given.output) as scratch:
         if given.kills is None:
             pace(given.side, given.count, given.box, given.rotations, given.threads, Path(scratch))
