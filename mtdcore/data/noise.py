@@ -28,6 +28,11 @@ def estimate_noise_std(measurement: Measurement) -> float:
     return noise_level(sample_pictures(measurement))
 
 
+def estimate_noise_levels(measurement: Measurement) -> np.ndarray:
+    """(M,) float64 :func:`estimate_noise_std` of each of the M micrographs of a whole measurement."""
+    return np.array([estimate_noise_std(one) for one in measurement.split(measurement.shape[0])])
+
+
 def estimate_offset(measurement: Measurement) -> float:
     """Robust start for the offset of a measurement: the median of a sample. The M-step refines the value from the residual.
 

@@ -77,7 +77,7 @@ def recover(
     from mtdcore.results.volumes import LEAST_ORIENTATION, orientation_information
 
     from ..report.volume import write_volume_report
-    from ..run.arguments import transfers
+    from ..run.arguments import optics
     from ..run.folder import RunFolder
     from ..run.job import Made, identity, measurement_record, opened
     from ..run.loop import spent, state_to_resume
@@ -89,10 +89,10 @@ def recover(
     started, clock = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.perf_counter()
     measurement, table, parameters = opened(path, folder, parameters, resume, force)
     pixel_size = None if table is None else table.pixel_size
-    backend, micrographs = mtd.get_backend(parameters.device), transfers(table)
+    backend, micrographs = mtd.get_backend(parameters.device), optics(table, parameters.micrographs)
     count, height, width = measurement.shape
     log(f"{path}: {count} micrograph(s) of {height} x {width} pixels, backend {backend.name}")
-    if micrographs is not None:
+    if isinstance(micrographs, mtd.Micrographs):
         log("the transfer of each micrograph (CTF, whitening) is part of the model; the volume is without it")
     owner = identity(measurement, backend, parameters, micrographs)
     state = state_to_resume(folder, resume, lambda: load_volume_checkpoint(folder.checkpoint, owner))
@@ -103,7 +103,8 @@ def recover(
     job.write_results(folder, found, copies, table)
     nothing = {"nothing_found": "no copies; volume.mrc is no estimate of anything"}
     none = {} if found.found_copies else nothing
-    told = orientation_information(found.seen, found.noise_std)
+    each = 1.0 if found.micrographs is None else float(found.micrographs.weights.mean())
+    told = each * orientation_information(found.seen, found.noise_std)
     if found.found_copies and told < LEAST_ORIENTATION:
         log(
             f"warning: a copy tells {told:.2g} nats of how it lies, and below {LEAST_ORIENTATION:g} only the spherical mean of a volume can be "
@@ -119,7 +120,7 @@ def recover(
         "offset": found.likelihood.offset,
         "orientation_information": told,
     }
-    judged = examine(measurement, found, parameters, backend)
+    judged = examine(measurement, found, parameters, backend, micrographs)
     result |= judged.numbers
     if judged.halves is not None:
         write_map(folder.half1, judged.halves.first, pixel_size)

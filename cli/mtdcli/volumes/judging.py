@@ -10,6 +10,7 @@ from mtdcore.results.verdict import Question, Verdict, asked
 from mtdcore.results.volumes.halves import VolumeHalves, volume_halves
 from mtdcore.results.volumes.trials import VolumeTrials
 
+from ..run.arguments import Optics
 from ..run.judging import judgement
 from ..terminal.console import log
 from ..terminal.stopping import patiently
@@ -58,14 +59,18 @@ class Judged:
 
 
 def examine(
-    measurement: Measurement, found: VolumeRecovery, parameters: VolumeParameters, backend: Backend
+    measurement: Measurement,
+    found: VolumeRecovery,
+    parameters: VolumeParameters,
+    backend: Backend,
+    micrographs: Optics,
 ) -> Judged:
-    """Whatever of it the parameters ask for.
+    """Whatever of it the parameters ask for; micrographs as the run was told of them.
 
     Raises:
         Interrupted: a signal came.
     """
-    given, judged = arguments(parameters, backend, found.micrographs), Judged()
+    given, judged = arguments(parameters, backend, micrographs), Judged()
     trials = VolumeTrials.of(measurement, found, given)
     nulls: dict[Null, VolumeRecovery] = {}
     with patiently(parameters.stop_file, found.state.iteration) as stop:

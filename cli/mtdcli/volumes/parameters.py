@@ -42,6 +42,7 @@ class VolumeParameters(Parameters):
         "auto",
     )
     amplitude_std: float | Literal["auto"] = like(RunParameters, "amplitude_std")
+    micrographs: Literal["auto", "each", "alike"] = like(RunParameters, "micrographs")
     expected_count: float | None = declared(
         "model", "Number of copies to start from. Default: a tenth of the area.", metavar="P"
     )

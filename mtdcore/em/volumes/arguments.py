@@ -8,10 +8,12 @@ from numbers import Real
 from typing import Any
 
 from ...errors import ParameterError
+from ...model.filters.optics import Micrographs
 from ...model.priors import Prior
-from ..checks.arguments import check_amplitude_std, check_diameter, is_whole
+from ..checks.arguments import check_amplitude_std, check_diameter, check_micrographs, is_whole
 from .noise import Heard, VolumeNoise
 from .plan import VolumePlan
+from .state import VolumeState
 
 
 def check_volume_arguments(
@@ -24,6 +26,7 @@ def check_volume_arguments(
     expected_count: object,
     amplitude_std: object,
     prior: Prior | None,
+    micrographs: object,
     starts: object,
     callback: object,
 ) -> None:
@@ -44,6 +47,7 @@ def check_volume_arguments(
     if not (expected_count is None or _positive(expected_count)):
         raise ParameterError(f"expected_count must be a positive number, or None; got {expected_count!r}.")
     check_amplitude_std(amplitude_std, "window")
+    check_micrographs(micrographs)
     if prior is not None and not callable(getattr(prior, "score", None)):
         raise ParameterError(
             f"prior must be an object with a method score(volumes, noise_std), or None; got {prior!r}: a name stands for a file, "
@@ -57,6 +61,14 @@ def check_volume_arguments(
         raise ParameterError(f"a run has at least one start; got {starts!r}.")
     if callback is not None and not callable(callback):
         raise ParameterError(f"callback must be a function of the state, or None; got {callback!r}.")
+
+
+def check_state(state: VolumeState, micrographs: Micrographs | None) -> None:
+    """Raise ParameterError where a run that told micrographs apart would go on as one that does not, or the other way round."""
+    if (state.best.micrographs is None) != (micrographs is None):
+        raise ParameterError(
+            "a state goes on with the micrographs= of the run that it is of; they are told apart in one of the two only."
+        )
 
 
 def planned(plan: VolumePlan | None, box_size: int, seed: int | None, **options: Any) -> VolumePlan:

@@ -70,7 +70,7 @@ class Setting:
         plan: what each iteration does.
         online: the parts that iterations read.
         separation: smallest distance of two corners, pixels.
-        micrographs: what tells them apart; None: nothing.
+        micrographs: what tells them apart at the start; None: nothing. Their transfers stay, noise levels and counts are learned.
         diameter: of the particle in voxels; None: that of the box.
         prior: learned prior on the device of the backend; None: none.
         noise_std: of a pixel; None: what is heard, updated by every M-step.
@@ -144,9 +144,14 @@ class Iteration:
         level = without_offset(self.source, candidate.offset)
         return left_over(level, candidate.volume, model, search, _HEARD, self.setting.backend)
 
+    def told(self, candidate: VolumeCandidate) -> Micrographs | None:
+        """What tells the micrographs apart, as far as the candidate has learned it."""
+        learned, given = candidate.micrographs, self.setting.micrographs
+        return None if learned is None or given is None else replace(learned, transfer=given.transfer)
+
     def _model(self, sigma: float, candidate: VolumeCandidate) -> WindowLikelihood:
-        count, spread, given = candidate.expected_count, candidate.amplitude_std, self.setting
-        return window_model(self.plan.box_size, sigma, count, given.separation, given.micrographs, spread)
+        count, spread, distance = candidate.expected_count, candidate.amplitude_std, self.setting.separation
+        return window_model(self.plan.box_size, sigma, count, distance, self.told(candidate), spread)
 
     def _judged(self, candidate: VolumeCandidate, iteration: int) -> float:
         """Evidence over the whole measurement, for the race."""
@@ -166,7 +171,8 @@ class Iteration:
         share = found.sites / sites
         copies = found.expected_count / share
         volume, spectrum = self._updated(candidate, found, copies, iteration, heat)
-        noise_std, offset = self._levels(candidate, found, volume, iteration)
+        micrographs = self._told_apart(candidate, found, sites)
+        noise_std, offset = self._levels(candidate, found, volume, iteration, micrographs)
         amplitude_std = candidate.amplitude_std
         if self.setting.amplitude_std is None and heat == 1.0 and iteration >= plan.cooled:
             amplitude_std = learned_std(amplitude_std, found, found.copy_energy(volume) / noise_std**2)
@@ -174,8 +180,10 @@ class Iteration:
             volume = self._centred(volume)
         least = 0.5 * state.first_count if plan.early(iteration) else 1.0
         evidence = found.log_likelihood / share
+        each = None if micrographs is None else micrographs.count
+        count = copies if each is None else float(each.sum())
         advanced = VolumeCandidate(
-            volume, noise_std, max(copies, least), evidence, spectrum, offset, amplitude_std
+            volume, noise_std, max(count, least), evidence, spectrum, offset, amplitude_std, micrographs
         )
         record = VolumeRecord(
             iteration=iteration + 1,
@@ -211,19 +219,44 @@ class Iteration:
             self.setting.diameter,
         )
 
+    def _told_apart(
+        self, candidate: VolumeCandidate, found: VolumeStatistics, sites: int
+    ) -> Micrographs | None:
+        """The M-step of what tells the micrographs apart: levels in units of the pixels, and numbers of copies.
+
+        Those that the part does not hold keep what they had, so that a part says nothing of their scale.
+        """
+        optics, given = self.told(candidate), self.setting.micrographs
+        if optics is None or given is None or found.ledger is None:
+            return optics
+        ledger = found.ledger.copy()
+        ledger[:, 3] /= self.heard.share
+        learn, model = self.setting.noise_std is None, self._model(candidate.noise_std, candidate)
+        entered = model.entered(optics, ledger, sites / len(optics), learn)
+        least = _QUIETEST * self.heard.noise_std * given.noise_ratio
+        return replace(entered, noise=np.maximum(entered.noise, least)) if learn else entered
+
     def _levels(
-        self, candidate: VolumeCandidate, found: VolumeStatistics, volume: np.ndarray, iteration: int
+        self,
+        candidate: VolumeCandidate,
+        found: VolumeStatistics,
+        volume: np.ndarray,
+        iteration: int,
+        micrographs: Micrographs | None,
     ) -> tuple[float, float]:
-        """The M-step of the noise level and of the offset."""
+        """The M-step of the common noise level, of micrographs that are told apart their root mean square, and of the offset."""
         noise_std, offset = candidate.noise_std, candidate.offset
         if not found.pixels > 0:
             return noise_std, offset
         if self.setting.noise_std is None:
-            left = max(found.residual_energy(volume) / (found.pixels * self.heard.share), 0.0)
-            noise_std = max(math.sqrt(left), _QUIETEST * self.heard.noise_std)
+            if micrographs is None:
+                left = max(found.residual_energy(volume) / (found.pixels * self.heard.share), 0.0)
+                noise_std = max(math.sqrt(left), _QUIETEST * self.heard.noise_std)
+            else:
+                noise_std = math.sqrt(np.mean(micrographs.noise**2))
         if iteration >= _HELD * self.plan.iterations:
             # every view has the sum of the volume
-            offset += (found.total - found.bright * float(volume.sum())) / found.pixels
+            offset += (found.total - found.bright * float(volume.sum())) / found.weighed_pixels
         return noise_std, offset
 
     def _centred(self, volume: np.ndarray) -> np.ndarray:
