@@ -68,17 +68,20 @@ def test_a_chain_comes_back_from_a_cold_start():
     assert found.history[-1].share == 1.0
 
 
-def test_noise_gives_next_to_no_evidence():
+@pytest.mark.parametrize("apart", [None, "each"])
+def test_noise_gives_next_to_no_evidence(apart):
     noise = np.random.default_rng(1).standard_normal((2, 120, 120)).astype(np.float32)
     plan = VolumePlan(10, iterations=10, first_views=60, last_views=120, coarse_views=40)
-    found = recover_volume(noise, box_size=10, noise_std=1.0, plan=plan)
+    given = {"box_size": 10, "noise_std": 1.0 if apart is None else "auto"}
+    found = recover_volume(noise, **given, plan=plan, micrographs=apart)
     assert found.evidence < 30
 
 
-def test_a_run_that_finds_nothing_ends_early_and_says_so():
+@pytest.mark.parametrize("apart", [None, "each"])
+def test_a_run_that_finds_nothing_ends_early_and_says_so(apart):
     noise = np.random.default_rng(1).standard_normal((2, 120, 120)).astype(np.float32)
     plan = VolumePlan(10, iterations=60, first_views=60, last_views=120, coarse_views=40)
-    found = recover_volume(noise, box_size=10, plan=plan)
+    found = recover_volume(noise, box_size=10, plan=plan, micrographs=apart)
     assert found.stopped == "blank"
     assert 15 <= len(found.history) < 40
     assert abs(found.evidence) < 5

@@ -182,7 +182,7 @@ class TilePosterior:
         found, weight, ledger = float(np.sum(count)), 1.0, None
         if self._shown.weight is not None:
             weight = self._shown.weight
-            left = energy - self.scores.explained(wide_there, copies_there[2])
+            left = energy - self.scores.explained(wide_there, copies_there[2, :])
             ledger = entry(tile.micrograph, sites, pixels, left, found)
         numbers = [
             gain / likelihood.neighbourhood,
