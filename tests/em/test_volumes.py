@@ -13,7 +13,7 @@ from mtdcore.em.volumes.plan import VolumePlan, default_separation, last_band
 from mtdcore.em.volumes.recover import recover_volume
 from mtdcore.em.volumes.starts import rough_blob
 from mtdcore.em.volumes.state import load_volume_checkpoint, save_volume_checkpoint
-from mtdcore.errors import CheckpointError, ParameterError
+from mtdcore.errors import CheckpointError, InputError, ParameterError
 from mtdcore.estep.backends.matrix import Scores
 from mtdcore.estep.volumes.expectation import volume_e_step
 from mtdcore.estep.volumes.statistics import VolumeStatistics
@@ -153,6 +153,17 @@ def test_parts_of_one_micrograph_say_nothing_of_the_others():
     each = recover_volume(pixels, box_size=10, plan=LATE, initial=truth, micrographs="each", parts=4)
     np.testing.assert_allclose(each.noise_std * each.micrographs.noise_ratio, noise, rtol=0.05)
     np.testing.assert_allclose(each.state.best.micrographs.count, [20, 20, 20, 1], atol=2)
+
+
+def test_a_micrograph_that_is_masked_does_not_end_a_run(small):
+    """Nothing tells its noise, and nothing of it is scored."""
+    pixels = np.concatenate([small, np.full_like(small[:1], np.nan)])
+    found = recover_volume(pixels, box_size=10, plan=SHORT, micrographs="each")
+    alone = recover_volume(small, box_size=10, plan=SHORT, micrographs="each")
+    levels = found.noise_std * found.micrographs.noise_ratio
+    np.testing.assert_allclose(levels[:2], alone.noise_std * alone.micrographs.noise_ratio, rtol=0.1)
+    with pytest.raises(InputError, match="no two neighbouring pixels"):
+        recover_volume(pixels[2:], box_size=10, noise_std="auto", noise=alone.heard, micrographs="each")
 
 
 def test_levels_that_are_given_are_kept(small):
