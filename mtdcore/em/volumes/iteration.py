@@ -171,14 +171,14 @@ class Iteration:
         share = found.sites / sites
         copies = found.expected_count / share
         volume, spectrum = self._updated(candidate, found, copies, iteration, heat)
-        micrographs = self._told_apart(candidate, found, sites)
+        least = 0.5 * state.first_count if plan.early(iteration) else 1.0
+        micrographs = self._told_apart(candidate, found, volume, sites, least)
         noise_std, offset = self._levels(candidate, found, volume, iteration, micrographs)
         amplitude_std = candidate.amplitude_std
         if self.setting.amplitude_std is None and heat == 1.0 and iteration >= plan.cooled:
             amplitude_std = learned_std(amplitude_std, found, found.copy_energy(volume) / noise_std**2)
         if iteration % _CENTRED == _CENTRED - 1:
             volume = self._centred(volume)
-        least = 0.5 * state.first_count if plan.early(iteration) else 1.0
         evidence = found.log_likelihood / share
         each = None if micrographs is None else micrographs.count
         count = copies if each is None else float(each.sum())
@@ -220,21 +220,34 @@ class Iteration:
         )
 
     def _told_apart(
-        self, candidate: VolumeCandidate, found: VolumeStatistics, sites: int
+        self,
+        candidate: VolumeCandidate,
+        found: VolumeStatistics,
+        volume: np.ndarray,
+        sites: int,
+        least_copies: float,
     ) -> Micrographs | None:
         """The M-step of what tells the micrographs apart: levels in units of the pixels, and numbers of copies.
 
-        Those that the part does not hold keep what they had, so that a part says nothing of their scale.
+        Those that the part does not hold keep what they had, so that a part says nothing of their scale. Residuals of single micrographs are
+        known at the volume of the E-step only: their ratios are taken from there, their scale from the new volume.
         """
         optics, given = self.told(candidate), self.setting.micrographs
         if optics is None or given is None or found.ledger is None:
             return optics
         ledger = found.ledger.copy()
-        ledger[:, 3] /= self.heard.share
+        before = float(optics.weights[ledger[:, 0].astype(int)] @ ledger[:, 3])
+        if before > 0.0:
+            ledger[:, 3] *= max(found.residual_energy(volume), 0.0) / (before * self.heard.share)
         learn, model = self.setting.noise_std is None, self._model(candidate.noise_std, candidate)
         entered = model.entered(optics, ledger, sites / len(optics), learn)
-        least = _QUIETEST * self.heard.noise_std * given.noise_ratio
-        return replace(entered, noise=np.maximum(entered.noise, least)) if learn else entered
+        assert entered.count is not None
+        # while the volume is meaningless, no micrograph may settle on "no copies"
+        count = np.maximum(entered.count, least_copies * given.count_share)
+        quiet = _QUIETEST * self.heard.noise_std * given.noise_ratio
+        return replace(
+            entered, noise=np.maximum(entered.noise, quiet) if learn else entered.noise, count=count
+        )
 
     def _levels(
         self,
