@@ -163,7 +163,7 @@ def row_of(options: argparse.Namespace, which: int, seed: int) -> dict[str, obje
         "noise_std": "auto" if options.learn_noise else made.noise_std,
         "prior": prior,
         "amplitude_std": "auto" if options.learn_amplitudes else 0.0,
-        "micrographs": "each" if options.each else None,
+        "each": options.each,
         "seed": seed,
         "backend": backend,
     }
@@ -227,7 +227,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda[:i]")
     parser.add_argument("--learn-noise", action="store_true", help="do not tell the noise level")
     parser.add_argument("--noise-ratio", type=float, default=1.0, help="of every other micrograph")
-    parser.add_argument("--each", action="store_true", help="recover with micrographs each")
+    parser.add_argument("--each", action="store_true", help="recover with each")
     parser.add_argument("--subpixel", action="store_true", help="copies lie between pixels")
     parser.add_argument("--amplitude-std", type=float, default=0.0, help="spread of their amplitudes")
     parser.add_argument("--learn-amplitudes", action="store_true", help="recover with amplitude_std auto")

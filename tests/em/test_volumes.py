@@ -68,20 +68,20 @@ def test_a_chain_comes_back_from_a_cold_start():
     assert found.history[-1].share == 1.0
 
 
-@pytest.mark.parametrize("apart", [None, "each"])
-def test_noise_gives_next_to_no_evidence(apart):
+@pytest.mark.parametrize("each", [False, True])
+def test_noise_gives_next_to_no_evidence(each):
     noise = np.random.default_rng(1).standard_normal((2, 120, 120)).astype(np.float32)
     plan = VolumePlan(10, iterations=10, first_views=60, last_views=120, coarse_views=40)
-    given = {"box_size": 10, "noise_std": 1.0 if apart is None else "auto"}
-    found = recover_volume(noise, **given, plan=plan, micrographs=apart)
+    given = {"box_size": 10, "noise_std": "auto" if each else 1.0}
+    found = recover_volume(noise, **given, plan=plan, each=each)
     assert found.evidence < 30
 
 
-@pytest.mark.parametrize("apart", [None, "each"])
-def test_a_run_that_finds_nothing_ends_early_and_says_so(apart):
+@pytest.mark.parametrize("each", [False, True])
+def test_a_run_that_finds_nothing_ends_early_and_says_so(each):
     noise = np.random.default_rng(1).standard_normal((2, 120, 120)).astype(np.float32)
     plan = VolumePlan(10, iterations=60, first_views=60, last_views=120, coarse_views=40)
-    found = recover_volume(noise, box_size=10, plan=plan, micrographs=apart)
+    found = recover_volume(noise, box_size=10, plan=plan, each=each)
     assert found.stopped == "blank"
     assert 15 <= len(found.history) < 40
     assert abs(found.evidence) < 5
@@ -134,7 +134,7 @@ def test_micrographs_are_told_apart_by_their_noise_and_their_copies():
     for seed in range(3):
         truth, pixels, noise = uneven(seed)
         same = {"box_size": 10, "plan": LATE, "initial": truth}
-        alike, each = (recover_volume(7.0 + pixels, **same, micrographs=apart) for apart in (None, "each"))
+        alike, each = (recover_volume(7.0 + pixels, **same, each=own) for own in (False, True))
         best, levels = each.state.best, each.noise_std * each.micrographs.noise_ratio
         np.testing.assert_allclose(levels, noise, rtol=0.05)
         np.testing.assert_allclose(best.micrographs.count, [20, 20, 20, 1], atol=1.5)
@@ -155,7 +155,7 @@ def test_early_no_micrograph_settles_on_no_copies():
     """Real pictures were lost so: the first volume fits nowhere, one count after another fell to 1, and never rose again."""
     noise, states = np.random.default_rng(1).standard_normal((3, 90, 90)).astype(np.float32), []
     plan = VolumePlan(10, iterations=8, first_views=60, last_views=120, coarse_views=40)
-    recover_volume(noise, box_size=10, plan=plan, micrographs="each", callback=states.append)
+    recover_volume(noise, box_size=10, plan=plan, each=True, callback=states.append)
     least = [one.best.micrographs.count.min() for one in states]
     assert min(least[:4]) >= 0.5 * states[0].first_count / 3 - 1e-9
 
@@ -163,7 +163,7 @@ def test_early_no_micrograph_settles_on_no_copies():
 def test_parts_of_one_micrograph_say_nothing_of_the_others():
     """A part that holds the noisy micrograph alone must not make the others noisy."""
     truth, pixels, noise = uneven()
-    each = recover_volume(pixels, box_size=10, plan=LATE, initial=truth, micrographs="each", parts=4)
+    each = recover_volume(pixels, box_size=10, plan=LATE, initial=truth, each=True, parts=4)
     np.testing.assert_allclose(each.noise_std * each.micrographs.noise_ratio, noise, rtol=0.05)
     np.testing.assert_allclose(each.state.best.micrographs.count, [20, 20, 20, 1], atol=2)
 
@@ -171,27 +171,31 @@ def test_parts_of_one_micrograph_say_nothing_of_the_others():
 def test_a_micrograph_that_is_masked_does_not_end_a_run(small):
     """Nothing tells its noise, and nothing of it is scored."""
     pixels = np.concatenate([small, np.full_like(small[:1], np.nan)])
-    found = recover_volume(pixels, box_size=10, plan=SHORT, micrographs="each")
-    alone = recover_volume(small, box_size=10, plan=SHORT, micrographs="each")
+    found = recover_volume(pixels, box_size=10, plan=SHORT, each=True)
+    alone = recover_volume(small, box_size=10, plan=SHORT, each=True)
     levels = found.noise_std * found.micrographs.noise_ratio
     np.testing.assert_allclose(levels[:2], alone.noise_std * alone.micrographs.noise_ratio, rtol=0.1)
     with pytest.raises(InputError, match="no two neighbouring pixels"):
-        recover_volume(pixels[2:], box_size=10, noise_std="auto", noise=alone.heard, micrographs="each")
+        recover_volume(pixels[2:], box_size=10, noise_std="auto", noise=alone.heard, each=True)
 
 
 def test_levels_that_are_given_are_kept(small):
-    """Known noise is not learned; the numbers of copies are."""
-    facts = mtd.Micrographs(np.array([1.0, 1.2]))
-    found = recover_volume(small, box_size=10, plan=SHORT, noise_std=0.5, micrographs=facts)
+    """Known noise is not learned; the numbers of copies are where that is asked for."""
+    facts = mtd.Micrographs(np.array([1.0, 1.2]), np.array([1.0, 2.0]))
+    given = {"box_size": 10, "plan": SHORT, "micrographs": facts}
+    found = recover_volume(small, **given, noise_std=0.5, each=True)
     np.testing.assert_allclose(found.micrographs.noise_ratio, facts.noise_ratio)
     assert found.noise_std == 0.5
-    assert np.ptp(found.micrographs.count_share) > 0.0
+    assert found.micrographs.count_share[0] == pytest.approx(0.5, abs=0.1)
+    kept = recover_volume(small, **given)
+    assert kept.micrographs is facts
+    assert kept.noise_std != 0.5
 
 
 def test_no_micrograph_falls_below_half_of_what_its_neighbouring_pixels_tell(small, monkeypatch):
     monkeypatch.setattr(Scores, "explained", lambda *_: 1e9)
     loud = small * np.array([1.0, 2.0], np.float32)[:, None, None]
-    found = recover_volume(loud, box_size=10, plan=SHORT, micrographs="each")
+    found = recover_volume(loud, box_size=10, plan=SHORT, each=True)
     levels = estimate_noise_levels(open_measurement(loud))
     np.testing.assert_allclose(found.state.best.micrographs.noise, 0.5 * levels)
 
@@ -199,8 +203,8 @@ def test_no_micrograph_falls_below_half_of_what_its_neighbouring_pixels_tell(sma
 def test_a_state_goes_on_as_it_was_made(small):
     states = []
     recover_volume(small, box_size=10, plan=SHORT, callback=states.append)
-    with pytest.raises(ParameterError, match="told apart"):
-        recover_volume(small, box_size=10, plan=SHORT, state=states[0], micrographs="each")
+    with pytest.raises(ParameterError, match="each=False"):
+        recover_volume(small, box_size=10, plan=SHORT, state=states[0], each=True)
 
 
 def test_views_of_a_volume_are_for_another_function(small):
@@ -218,9 +222,10 @@ def test_a_recovered_volume_is_saved_as_a_map(small, tmp_path):
     assert voxel_size == pytest.approx(3.5)
 
 
-@pytest.mark.parametrize("apart", [None, "each", mtd.Micrographs(np.ones(2), transfer=np.ones((2, 5)))])
-def test_a_resumed_run_has_the_same_bits(small, tmp_path, apart):
-    given = {"box_size": 10, "plan": SHORT, "parts": 2, "micrographs": apart}
+@pytest.mark.parametrize("each", [False, True])
+@pytest.mark.parametrize("facts", [None, mtd.Micrographs(np.ones(2), transfer=np.ones((2, 5)))])
+def test_a_resumed_run_has_the_same_bits(small, tmp_path, facts, each):
+    given = {"box_size": 10, "plan": SHORT, "parts": 2, "micrographs": facts, "each": each}
     states = []
 
     def keep(state):
@@ -385,7 +390,8 @@ def test_a_start_has_the_energy_asked_for():
         {"seed": -1},
         {"prior": "proteins-3d"},
         {"callback": 3},
-        {"micrographs": "auto"},
+        {"micrographs": "each"},
+        {"each": "auto"},
         {"micrographs": mtd.Micrographs(np.ones(3))},
     ],
 )

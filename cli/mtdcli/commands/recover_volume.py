@@ -77,7 +77,7 @@ def recover(
     from mtdcore.results.volumes import LEAST_ORIENTATION, orientation_information
 
     from ..report.volume import write_volume_report
-    from ..run.arguments import optics
+    from ..run.arguments import transfers
     from ..run.folder import RunFolder
     from ..run.job import Made, identity, measurement_record, opened
     from ..run.loop import spent, state_to_resume
@@ -89,10 +89,11 @@ def recover(
     started, clock = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.perf_counter()
     measurement, table, parameters = opened(path, folder, parameters, resume, force)
     pixel_size = None if table is None else table.pixel_size
-    backend, micrographs = mtd.get_backend(parameters.device), optics(table, parameters.micrographs)
+    backend = mtd.get_backend(parameters.device)
+    micrographs = None if parameters.micrographs == "alike" else transfers(table)
     count, height, width = measurement.shape
     log(f"{path}: {count} micrograph(s) of {height} x {width} pixels, backend {backend.name}")
-    if isinstance(micrographs, mtd.Micrographs):
+    if micrographs is not None:
         log("the transfer of each micrograph (CTF, whitening) is part of the model; the volume is without it")
     owner = identity(measurement, backend, parameters, micrographs)
     state = state_to_resume(folder, resume, lambda: load_volume_checkpoint(folder.checkpoint, owner))

@@ -10,13 +10,13 @@ from mtdcore.results.verdict import Question, Verdict, asked
 from mtdcore.results.volumes.halves import VolumeHalves, volume_halves
 from mtdcore.results.volumes.trials import VolumeTrials
 
-from ..run.arguments import Optics
 from ..run.judging import judgement
 from ..terminal.console import log
 from ..terminal.stopping import patiently
 from .run import arguments
 
 if TYPE_CHECKING:
+    import mtdcore as mtd
     from mtdcore.data import Measurement
     from mtdcore.em.volumes.recovery import VolumeRecovery
     from mtdcore.estep.backends import Backend
@@ -63,7 +63,7 @@ def examine(
     found: VolumeRecovery,
     parameters: VolumeParameters,
     backend: Backend,
-    micrographs: Optics,
+    micrographs: mtd.Micrographs | None,
 ) -> Judged:
     """Whatever of it the parameters ask for; micrographs as the run was told of them.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import mtdcore as mtd
 from mtdcore.em.volumes.recover import recover_volume
 from mtdcore.em.volumes.state import VolumeRecord, VolumeState, save_volume_checkpoint
 from mtdcore.estep.volumes.templates import Search
@@ -14,7 +15,6 @@ from mtdcore.model.volumes.maps import read_map, write_map
 from mtdcore.model.volumes.projections import Projections
 from mtdcore.results.volumes.copies import VolumeCopies, find_copies
 
-from ..run.arguments import Optics
 from ..run.folder import RunFolder
 from ..run.loop import iterate
 from .parameters import VolumeParameters
@@ -29,12 +29,14 @@ if TYPE_CHECKING:
 _POSES = 4608
 
 
-def arguments(parameters: VolumeParameters, backend: Backend, micrographs: Optics) -> dict[str, Any]:
+def arguments(
+    parameters: VolumeParameters, backend: Backend, micrographs: mtd.Micrographs | None
+) -> dict[str, Any]:
     """Arguments of :func:`recover_volume` from the options, where to compute, and what tells the micrographs apart."""
     same = ("box_size", "symmetry", "diameter", "min_separation", "expected_count", "starts", "iterations")
     given = {name: getattr(parameters, name) for name in (*same, "views", "band", "parts", "seed")}
     given |= {name: getattr(parameters, name) for name in ("noise_std", "noise", "amplitude_std")}
-    given |= {"micrographs": micrographs, "backend": backend}
+    given |= {"micrographs": micrographs, "each": parameters.micrographs == "each", "backend": backend}
     if parameters.prior is not None:
         from mtdcore._base.optional import optional
 
@@ -49,7 +51,7 @@ def run(
     folder: RunFolder,
     parameters: VolumeParameters,
     backend: Backend,
-    micrographs: Optics,
+    micrographs: mtd.Micrographs | None,
     owner: Mapping[str, Any],
     state: VolumeState | None,
 ) -> VolumeRecovery:

@@ -49,7 +49,10 @@ def check_arguments(
         raise ParameterError(
             f"update must be an M-step such as ExactUpdate(), or None; got {update!r}: give an object, not its name."
         )
-    check_micrographs(micrographs)
+    if not (micrographs is None or micrographs == "each" or hasattr(micrographs, "noise_ratio")):
+        raise ParameterError(
+            f'micrographs must be a Micrographs object, "each" or None; got {micrographs!r}.'
+        )
     for name, value, words in (
         ("min_separation", min_separation, ("auto",)),
         ("coarse_rotations", coarse_rotations, ("auto",)),
@@ -99,14 +102,6 @@ def asks_for_moments(method: Method, initial: object, micrographs: object) -> bo
             "recover by EM from another start."
         )
     return asked
-
-
-def check_micrographs(micrographs: object) -> None:
-    """Raise ParameterError unless it says what tells micrographs apart."""
-    if not (micrographs is None or micrographs == "each" or hasattr(micrographs, "noise_ratio")):
-        raise ParameterError(
-            f'micrographs must be a Micrographs object, "each" or None; got {micrographs!r}.'
-        )
 
 
 def check_diameter(diameter: object, box: tuple[int, int]) -> None:

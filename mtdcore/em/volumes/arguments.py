@@ -8,9 +8,8 @@ from numbers import Real
 from typing import Any
 
 from ...errors import ParameterError
-from ...model.filters.optics import Micrographs
 from ...model.priors import Prior
-from ..checks.arguments import check_amplitude_std, check_diameter, check_micrographs, is_whole
+from ..checks.arguments import check_amplitude_std, check_diameter, is_whole
 from .noise import Heard, VolumeNoise
 from .plan import VolumePlan
 from .state import VolumeState
@@ -27,6 +26,7 @@ def check_volume_arguments(
     amplitude_std: object,
     prior: Prior | None,
     micrographs: object,
+    each: object,
     starts: object,
     callback: object,
 ) -> None:
@@ -47,7 +47,10 @@ def check_volume_arguments(
     if not (expected_count is None or _positive(expected_count)):
         raise ParameterError(f"expected_count must be a positive number, or None; got {expected_count!r}.")
     check_amplitude_std(amplitude_std, "window")
-    check_micrographs(micrographs)
+    if not (micrographs is None or hasattr(micrographs, "noise_ratio")):
+        raise ParameterError(f"micrographs must be a Micrographs object or None; got {micrographs!r}.")
+    if not isinstance(each, bool):
+        raise ParameterError(f"each must be true or false; got {each!r}.")
     if prior is not None and not callable(getattr(prior, "score", None)):
         raise ParameterError(
             f"prior must be an object with a method score(volumes, noise_std), or None; got {prior!r}: a name stands for a file, "
@@ -63,11 +66,11 @@ def check_volume_arguments(
         raise ParameterError(f"callback must be a function of the state, or None; got {callback!r}.")
 
 
-def check_state(state: VolumeState, micrographs: Micrographs | None) -> None:
-    """Raise ParameterError where a run that told micrographs apart would go on as one that does not, or the other way round."""
-    if (state.best.micrographs is None) != (micrographs is None):
+def check_state(state: VolumeState, each: bool) -> None:
+    """Raise ParameterError where a run that learned each micrograph would go on as one that does not, or the other way round."""
+    if (state.best.micrographs is not None) != each:
         raise ParameterError(
-            "a state goes on with the micrographs= of the run that it is of; they are told apart in one of the two only."
+            f"a state goes on with what the run that it is of was told; its own was each={not each}, and each={each} is asked for."
         )
 
 

@@ -70,7 +70,8 @@ class Setting:
         plan: what each iteration does.
         online: the parts that iterations read.
         separation: smallest distance of two corners, pixels.
-        micrographs: what tells them apart at the start; None: nothing. Their transfers stay, noise levels and counts are learned.
+        micrographs: what tells them apart at the start; None: nothing.
+        each: whether their noise levels and numbers of copies are learned.
         diameter: of the particle in voxels; None: that of the box.
         prior: learned prior on the device of the backend; None: none.
         noise_std: of a pixel; None: what is heard, updated by every M-step.
@@ -83,6 +84,7 @@ class Setting:
     online: OnlineEM
     separation: int
     micrographs: Micrographs | None
+    each: bool
     diameter: float | None
     prior: Prior | None
     noise_std: float | None
@@ -147,7 +149,7 @@ class Iteration:
     def told(self, candidate: VolumeCandidate) -> Micrographs | None:
         """What tells the micrographs apart, as far as the candidate has learned it."""
         learned, given = candidate.micrographs, self.setting.micrographs
-        return None if learned is None or given is None else replace(learned, transfer=given.transfer)
+        return given if learned is None or given is None else replace(learned, transfer=given.transfer)
 
     def _model(self, sigma: float, candidate: VolumeCandidate) -> WindowLikelihood:
         count, spread, distance = candidate.expected_count, candidate.amplitude_std, self.setting.separation
@@ -233,8 +235,8 @@ class Iteration:
         known at the volume of the E-step only: their ratios are taken from there, their scale from the new volume.
         """
         optics, given = self.told(candidate), self.setting.micrographs
-        if optics is None or given is None or found.ledger is None:
-            return optics
+        if not self.setting.each or optics is None or given is None or found.ledger is None:
+            return candidate.micrographs
         ledger = found.ledger.copy()
         before = float(optics.weights[ledger[:, 0].astype(int)] @ ledger[:, 3])
         if before > 0.0:

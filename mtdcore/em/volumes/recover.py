@@ -47,7 +47,8 @@ def recover_volume(
     min_separation: int | None = None,
     expected_count: float | None = None,
     amplitude_std: float | Literal["auto"] = 0.0,
-    micrographs: Micrographs | Literal["each"] | None = None,
+    micrographs: Micrographs | None = None,
+    each: bool = False,
     prior: Prior | None = None,
     initial: ArrayLike | None = None,
     starts: int = 1,
@@ -77,8 +78,9 @@ def recover_volume(
         min_separation: smallest distance of two corners in pixels; None: diameter / sqrt 2, or three quarters of the box.
         expected_count: start for the number of copies; None: a tenth of the area.
         amplitude_std: standard deviation of the amplitudes of copies about 1, their mean; 0: all are alike; "auto": learned.
-        micrographs: what tells them apart (docs/model.md 14): noise levels and numbers of copies, estimated and learned, and transfers, which
-            the volume then is without; "each": the first two; None: nothing. Levels are as given where ``noise_std`` is.
+        micrographs: what is known to tell them apart (docs/model.md 14): noise levels and numbers of copies relative to one another, and
+            transfers, which the volume then is without; None: nothing.
+        each: whether every micrograph has a noise level (unless ``noise_std`` is given) and a number of copies of its own to be learned.
         prior: learned prior over volumes of this box; None: a Gaussian that the data give.
         initial: (L, L, L) start at the scale of the measurement, or (S, L, L, L); None: rough blobs.
         starts: number of rough blobs; half way the one of most evidence goes on.
@@ -108,6 +110,7 @@ def recover_volume(
         amplitude_std=amplitude_std,
         prior=prior,
         micrographs=micrographs,
+        each=each,
         starts=starts,
         callback=callback,
     )
@@ -118,12 +121,14 @@ def recover_volume(
     tiles = source.tile_count(volume_cut(window_model(box_size, 1.0, 1.0, separation)))
     online = OnlineEM(parts=min(_PARTS, tiles) if parts is None else parts, last=0, seed=plan.seed)
     online.check_tiles(tiles)
-    level, told = first_levels(source, noise_std, micrographs)
+    level, own = first_levels(source, noise_std, "each" if micrographs is None and each else micrographs)
+    told = own if each else micrographs
     setting = Setting(
         plan,
         online,
         separation,
         told,
+        each,
         diameter,
         None if prior is None else placed(prior, engine),
         None if noise_std == "auto" else float(noise_std),
@@ -140,7 +145,7 @@ def recover_volume(
         heard = suspicion.heard
     step = start.iteration(heard)
     state = start.state(step) if state is None else state
-    check_state(state, told)
+    check_state(state, each)
     stopped: Literal["iterations", "callback", "blank"] = "iterations"
     while state.iteration < plan.iterations:
         if suspicion is not None and not state.filtered and state.iteration == plan.cooled:

@@ -33,7 +33,7 @@ class VolumeRecovery(Plotted):
         heard: offset and filter of the noise.
         separation: smallest distance of two copies, pixels.
         stopped: why the run ended; "blank": nothing was found.
-        micrographs: noise levels and numbers of copies that were learned, and transfers, which the volume is without; None: they are alike.
+        micrographs: noise levels and numbers of copies, as given or learned, and transfers, which the volume is without; None: they are alike.
     """
 
     state: VolumeState

@@ -68,9 +68,10 @@ class VolumeStart:
         if told is not None:
             heat *= float(np.mean(told.weights))  # of a copy in the mean over the micrographs
             told = replace(told, noise=sigma * told.noise_ratio, count=count * told.count_share)
+        own = told if given.each else None
         # from the first iteration on: among copies that are alike a bright one wins, and leaves too few others to learn a spread from
         spread = FIRST if given.amplitude_std is None else given.amplitude_std
-        starts = (VolumeCandidate(v, sigma, count, amplitude_std=spread, micrographs=told) for v in volumes)
+        starts = (VolumeCandidate(v, sigma, count, amplitude_std=spread, micrographs=own) for v in volumes)
         return VolumeState(tuple(starts), count, max(1.0, heat))
 
     def _blobs(self, energy: float) -> list[np.ndarray]:

@@ -66,8 +66,8 @@ class VolumeCandidate:
         spectrum: prior that the last M-step estimated.
         offset: of the measurement as the run reads it, beyond what was heard at the start.
         amplitude_std: of the amplitudes of copies about 1, their mean.
-        micrographs: their noise levels, of root mean square ``noise_std``, and numbers of copies; None: they are alike. A checkpoint holds
-            no transfers: these are given again.
+        micrographs: their noise levels, of root mean square ``noise_std``, and numbers of copies; None: these are not learned. A checkpoint
+            holds no transfers: these are given again.
     """
 
     volume: np.ndarray

@@ -38,7 +38,7 @@ WAYS: dict[str, tuple[dict[str, Any], bool]] = {
     "every view everywhere": ({"views": 60}, False),
     "local search": ({"views": 450}, True),
     "transfers": ({"views": 450, "micrographs": Micrographs(np.ones(2), transfer=_TRANSFER)}, True),
-    "unlike": ({"views": 450, "noise_std": "auto", "micrographs": "each"}, True),
+    "unlike": ({"views": 450, "noise_std": "auto", "each": True}, True),
     "prior": ({"views": 60, "prior": _White()}, False),
     "noise to be learned": ({"views": 60, "noise_std": "auto", "noise": "auto"}, False),
 }
