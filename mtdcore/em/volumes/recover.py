@@ -15,7 +15,7 @@ from ...estep.backends import Backend, get_backend
 from ...estep.backends.placed import placed
 from ...estep.expectation import check_box_fits
 from ...estep.volumes.expectation import volume_cut
-from ...model.filters.optics import Micrographs
+from ...model.filters.optics import Micrographs, check_number
 from ...model.priors import Prior
 from ...model.volumes.projections import Projections
 from ..online.batches import OnlineEM
@@ -121,8 +121,11 @@ def recover_volume(
     tiles = source.tile_count(volume_cut(window_model(box_size, 1.0, 1.0, separation)))
     online = OnlineEM(parts=min(_PARTS, tiles) if parts is None else parts, last=0, seed=plan.seed)
     online.check_tiles(tiles)
-    level, own = first_levels(source, noise_std, "each" if micrographs is None and each else micrographs)
-    told = own if each else micrographs
+    if micrographs is not None:
+        check_number(micrographs, source.shape[0])
+    own: Micrographs | Literal["each"] = "each" if micrographs is None else micrographs
+    level, told = first_levels(source, noise_std, own if each else None)
+    told = told if each else micrographs
     setting = Setting(
         plan,
         online,
