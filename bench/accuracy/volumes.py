@@ -3,6 +3,7 @@
     python bench/accuracy/volumes.py chain --box 16 --snr 1 --copies 300 --seeds 0 1
     python bench/accuracy/volumes.py phantom --box 11 --snr 1 --copies 1000
     python bench/accuracy/volumes.py path/to/proteins.npz --box 24 --snr 0.1 --copies 1000 --objects 0 1
+    python bench/accuracy/volumes.py chain --box 16 --snr 1 --copies 304 --seeds 0 1 --noise-ratio 2 --learn-noise [--each]
     python bench/accuracy/volumes.py path/to/proteins.npz --box 32 --snr 0.3 --copies 304 --prior proteins-3d --device cuda --objects 0 1 2 3 --jobs 4
 
 A row is printed as soon as it is done. On a GPU several at once (``--jobs``) share the device while each keeps a core with templates and M-steps.
@@ -20,6 +21,7 @@ import multiprocessing
 import os
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,14 +85,18 @@ def phantom(side: int, fine: int = 6) -> np.ndarray:
     return volume.reshape(side, fine, side, fine, side, fine).mean(axis=(1, 3, 5))
 
 
-def known_poses(made: VolumeSimulation, side: int, band: float) -> np.ndarray:
-    """The volume that the M-step makes of copies cut out at their places, with their rotations and amplitudes."""
+def known_poses(
+    made: VolumeSimulation, side: int, band: float, noise: np.ndarray | None = None
+) -> np.ndarray:
+    """The volume that the M-step makes of copies cut out at their places, with their rotations and amplitudes and the noise of their micrographs."""
     corners = np.rint(made.positions).astype(int)
     images = np.array([made.pixels[m, r : r + side, c : c + side] for m, r, c in corners], np.float64)
     images = moved(images, (corners - made.positions)[:, 1:])
     strength = np.ones(len(images)) if made.amplitudes is None else made.amplitudes
     views = Projections(side, made.rotations, band=band)
-    right, normal = views.adjoint(strength[:, None, None] * images), views.normal(strength**2)
+    weight = np.ones(len(images)) if noise is None else noise[corners[:, 0]] ** -2.0
+    right = views.adjoint((weight * strength)[:, None, None] * images)
+    normal = views.normal(weight * strength**2)
     volume, spectrum = 1e-3 * np.exp(-(radii(side) ** 2) / (2 * (0.2 * side) ** 2)), None
     for _ in range(4):
         volume, spectrum = VolumeUpdate(rounds=3)(volume, right, normal, made.noise_std, band, spectrum)
@@ -167,6 +173,10 @@ def row_of(options: argparse.Namespace, which: int, seed: int) -> dict[str, obje
         amplitude_std=options.amplitude_std,
         seed=seed,
     )
+    noise = np.where(np.arange(8) % 2, options.noise_ratio, 1.0)
+    more = made.noise_std * np.sqrt(noise**2 - 1.0)[:, None, None]
+    pixels = made.pixels + more * np.random.default_rng([seed, 8]).standard_normal(made.pixels.shape)
+    made = replace(made, pixels=pixels.astype(np.float32))
     row: dict[str, object] = {
         "box": side,
         "snr": options.snr,
@@ -183,6 +193,7 @@ def row_of(options: argparse.Namespace, which: int, seed: int) -> dict[str, obje
         "noise_std": "auto" if options.learn_noise else made.noise_std,
         "prior": prior,
         "amplitude_std": "auto" if options.learn_amplitudes else 0.0,
+        "each": options.each,
         "seed": seed,
         "backend": backend,
     }
@@ -195,7 +206,7 @@ def row_of(options: argparse.Namespace, which: int, seed: int) -> dict[str, obje
         "evidence": round(found.evidence),
         "expected_count": round(found.expected_count, 1),
         **scores(found.volume, made.volume),
-        "oracle": (known := scores(known_poses(made, side, last_band(side)), made.volume))["shape"],
+        "oracle": (known := scores(known_poses(made, side, last_band(side), noise), made.volume))["shape"],
         "oracle_squared_error": known["squared_error"],
     }
     if options.omit:
@@ -208,6 +219,10 @@ def row_of(options: argparse.Namespace, which: int, seed: int) -> dict[str, obje
             }
             for one in omit_test(made.pixels, found, options.omit, backend)
         ]
+    if found.micrographs is not None:
+        levels = found.noise_std * found.micrographs.noise_ratio / made.noise_std
+        counts = found.expected_count * found.micrographs.count_share
+        row |= {"levels": levels.round(3).tolist(), "counts": counts.round(1).tolist()}
     if options.unknown_poses:
         share, left = unknown_poses(made, side, last_band(side), backend)
         row |= {"information": share, "unknown_poses": left}
@@ -252,6 +267,8 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=120)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda[:i]")
     parser.add_argument("--learn-noise", action="store_true", help="do not tell the noise level")
+    parser.add_argument("--noise-ratio", type=float, default=1.0, help="of every other micrograph")
+    parser.add_argument("--each", action="store_true", help="recover with each")
     parser.add_argument("--subpixel", action="store_true", help="copies lie between pixels")
     parser.add_argument("--amplitude-std", type=float, default=0.0, help="spread of their amplitudes")
     parser.add_argument("--learn-amplitudes", action="store_true", help="recover with amplitude_std auto")

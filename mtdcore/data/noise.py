@@ -28,6 +28,22 @@ def estimate_noise_std(measurement: Measurement) -> float:
     return noise_level(sample_pictures(measurement))
 
 
+def estimate_noise_levels(measurement: Measurement) -> np.ndarray:
+    """(M,) float64 :func:`estimate_noise_std` of each of the M micrographs of a whole measurement.
+
+    A micrograph without valid neighbours, of which nothing is scored, has the root mean square of the others.
+
+    Raises:
+        InputError: no micrograph has two valid neighbours, or one is constant.
+    """
+    samples = [sample_pictures(one) for one in measurement.split(measurement.shape[0])]
+    known = [any(np.isfinite(np.diff(one, axis=1)).any() for one in pictures) for pictures in samples]
+    if not any(known):
+        noise_level([])
+    levels = [noise_level(one) if told else math.nan for one, told in zip(samples, known, strict=True)]
+    return np.where(known, levels, np.sqrt(np.nanmean(np.square(levels))))
+
+
 def estimate_offset(measurement: Measurement) -> float:
     """Robust start for the offset of a measurement: the median of a sample. The M-step refines the value from the residual.
 

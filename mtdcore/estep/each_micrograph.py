@@ -20,6 +20,7 @@ from ..model.filters.optics import Defocused, spectral
 from ..model.likelihood import Likelihood
 from ..model.views import Views
 from .backends import Backend
+from .ledger import entry
 from .local import Search
 from .statistics import Quadratic, Statistics
 from .sums import TemplateSums
@@ -46,9 +47,9 @@ def accumulate(
         transfer = None if optics.transfer is None else optics.transfer[micrograph]
         seen = search.through(transfer)
         sums = seen.sums(group, likelihood.of_micrograph(micrograph))
-        weight = 1.0 / float(optics.noise_ratio[micrograph]) ** 2
+        weight = float(optics.weights[micrograph])
         found, residual = _weighed(sums, target, seen.templates, likelihood, transfer, weight)
-        ledger = np.array([[micrograph, sums.sites, sums.pixels, residual, sums.expected_count]])
+        ledger = entry(micrograph, sums.sites, sums.pixels, residual, sums.expected_count)
         one = replace(found, noise_std=likelihood.noise_std, ledger=ledger)
         total = one if total is None else total + one
     if total is None:  # a part without tiles

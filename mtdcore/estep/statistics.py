@@ -20,6 +20,7 @@ from ..errors import ParameterError
 from ..model.normal import Blocks, Normal
 from ..model.records import normal_from_record, normal_record
 from ..model.views import Views
+from .ledger import joined
 from .sums import SCALARS, TemplateSums
 
 #: The numbers that are saved, and what ``+`` adds beside the quadratic.
@@ -74,8 +75,7 @@ class Statistics(Sealed):
         pixels: valid pixels that ``energy`` sums over. Both are whole numbers unless :meth:`scaled`.
         noise_std: noise level at which the posterior was computed.
         frame: the same for the target with the margin of the likelihood around it; None: there is no margin.
-        ledger: (n, 5) NumPy float64, where micrographs are told apart: rows (micrograph, sites, valid pixels, residual
-            energy at the target of the E-step, expected copies), by micrograph.
+        ledger: what was found in each micrograph, where they are told apart, see :mod:`.ledger`.
         total: sum of the valid pixels as they are, the offset among them.
         footprint: ``sum_t A_t^T c_t`` of the shape of the target, c_t here of amplitudes and not of their squares:
             ``<footprint, F>`` is what copies add to ``total``; None: unknown.
@@ -151,7 +151,7 @@ class Statistics(Sealed):
         sums = {name: getattr(self, name) + getattr(other, name) for name in _SUMMED}
         whole = self.quadratic + other.quadratic
         frame = self.frame + other.frame if self.frame and other.frame else None
-        ledger = _entered(self.ledger, other.ledger)
+        ledger = joined(self.ledger, other.ledger)
         footprint = None
         if self.footprint is not None and other.footprint is not None:
             footprint = self.footprint + other.footprint
@@ -317,15 +317,3 @@ class Statistics(Sealed):
             ledger=arrays.get("ledger"),
             footprint=arrays.get("footprint"),
         )
-
-
-def _entered(first: np.ndarray | None, second: np.ndarray | None) -> np.ndarray | None:
-    """One ledger out of two, with a row per micrograph."""
-    if first is None or second is None:
-        return second if first is None else first
-    rows = np.concatenate([first, second])
-    micrographs, row = np.unique(rows[:, 0], return_inverse=True)
-    ledger = np.zeros((len(micrographs), rows.shape[1]))
-    np.add.at(ledger, row, rows)
-    ledger[:, 0] = micrographs
-    return ledger

@@ -17,7 +17,7 @@ from scipy.special import stdtrit
 
 from ..data import Measurement, MeasurementLike, open_measurement
 from ..data.derived import DerivedMeasurement, filtered
-from ..data.noise import estimate_noise_std
+from ..data.noise import estimate_noise_levels
 from ..data.tiles import Tile
 from ..em.checks.doubts import undoubted
 from ..em.recover import recover
@@ -171,7 +171,7 @@ def noise_levels(measurement: Measurement, likelihood: Likelihood) -> list[float
     elif count == 1:
         ratios = np.ones(1)
     else:
-        ratios = np.array([estimate_noise_std(one) for one in measurement.split(count)])
+        ratios = estimate_noise_levels(measurement)
         ratios = ratios / np.sqrt(np.mean(ratios**2))
     return list((likelihood.noise_std * ratios).tolist())
 

@@ -1,6 +1,7 @@
 """``--volume``: simulate, recover, resume and evaluate from the command line."""
 
 import json
+import re
 import sys
 
 import numpy as np
@@ -17,6 +18,7 @@ from mtdcore.em.checkpoint import fingerprint  # noqa: E402
 from mtdcore.model.volumes.grids import shell_mean  # noqa: E402
 from mtdcore.model.volumes.maps import read_map, write_map  # noqa: E402
 from mtdcore.results.metrics import RingCorrelation  # noqa: E402
+from mtdcore.synthetic.particles import simulate_volume  # noqa: E402
 from mtdcore.synthetic.volumes import chain  # noqa: E402
 
 SHORT = ("--box-size", 10, "--iterations", 5, "--views", 60, "--parts", 2)
@@ -167,6 +169,31 @@ def test_a_stopped_run_goes_on_with_the_same_bits(mtd, micrographs, tmp_path):
     assert record["measurement"]["fingerprint"] == fingerprint(open_measurement(micrographs))
     refused = mtd("recover", micrographs, "--volume", "-o", stopped, *SHORT, code=74)
     assert "--resume" in refused.stderr
+
+
+def test_micrographs_of_a_volume_are_told_apart_where_it_is_asked(mtd, mtd_json, tmp_path):
+    made = simulate_volume(chain(10), box_size=10, count=12, micrographs=2, snr=4.0)
+    pixels = made.pixels + 2.0 * made.noise_std * np.arange(2)[:, None, None] * np.random.default_rng(
+        0
+    ).standard_normal(made.pixels.shape)
+    np.save(tmp_path / "m.npy", pixels.astype(np.float32))
+    write_map(tmp_path / "start.mrc", made.volume)
+    words = ("--volume", *SHORT, "--initial", tmp_path / "start.mrc")
+    each = mtd_json("recover", tmp_path / "m.npy", *words, "-o", tmp_path / "each", "--micrographs", "each")
+    levels = [float(word) for word in re.findall(r"from (\S+) to (\S+) in", each["noise"])[0]]
+    np.testing.assert_allclose(levels, made.noise_std * np.array([1.0, np.sqrt(5.0)]), rtol=0.1)
+    assert (tmp_path / "each/half1.mrc").exists()
+    for choice in ("auto", "alike"):
+        run = tmp_path / choice
+        found = mtd_json(
+            "recover", tmp_path / "m.npy", *words, "-o", run, "--micrographs", choice, "--no-halves"
+        )
+        assert found["noise"] == "the noise is taken to be white"
+        assert found["evidence"] < each["evidence"]
+    refused = mtd(
+        "recover", tmp_path / "m.npy", *words, "-o", run, "--micrographs", "each", "--resume", code=74
+    )
+    assert "micrographs was" in refused.stderr
 
 
 def test_the_seconds_of_a_resumed_run_count_those_before(mtd, micrographs, tmp_path):

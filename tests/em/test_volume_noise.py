@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 import mtdcore as mtd
+from mtdcore.data.noise import estimate_noise_std
+from mtdcore.em.plan.levels import first_levels
 from mtdcore.em.volumes.noise import Heard, hear, quiet_spectrum, suspected
 from mtdcore.em.volumes.plan import VolumePlan
 from mtdcore.em.volumes.recover import recover_volume
@@ -100,7 +102,7 @@ def test_a_filtered_run_goes_on_with_the_same_bits(tmp_path):
 
 def test_a_filter_and_its_undoing_are_inverse_within_the_band():
     source = mtd.open_measurement(noise(exponent=1.0))
-    suspicion = suspected(source, hear(source, "auto"), SIDE, 0.4, None)
+    suspicion = suspected(source, hear(source, "auto", estimate_noise_std(source)), SIDE, 0.4, None)
     volume = low_passed(np.random.default_rng(0).standard_normal((SIDE,) * 3), 0.4)
     heard = suspicion.heard
     np.testing.assert_allclose(heard.unfiltered(heard.seen(volume, 0.4), 0.4), volume, atol=1e-6)
@@ -115,12 +117,29 @@ def test_a_filter_and_its_undoing_are_inverse_within_the_band():
 def test_white_noise_is_not_suspected():
     for seed in range(5):
         source = mtd.open_measurement(noise(seed))
-        assert suspected(source, hear(source, "auto"), SIDE, 0.4, None) is None
+        assert suspected(source, hear(source, "auto", estimate_noise_std(source)), SIDE, 0.4, None) is None
+
+
+def test_the_spectrum_is_that_of_all_micrographs_whatever_their_levels():
+    """The quietest blocks were those of the quietest micrograph, and its level that of all."""
+    levels = np.array([0.5, 2.0])
+    white, pink = noise(), noise(exponent=1.0)
+    for made, suspect in ((white, False), (pink, True)):
+        source = mtd.open_measurement((made * levels[:, None, None]).astype(np.float32))
+        level, told = first_levels(source, "auto", "each")
+        alike = first_levels(mtd.open_measurement(made.astype(np.float32)), "auto", "each")[0]
+        found = suspected(source, hear(source, "auto", level), SIDE, 0.4, None, told)
+        assert (found is not None) == suspect
+        if found is not None:
+            one = mtd.open_measurement(made.astype(np.float32))
+            plain = suspected(one, hear(one, "auto", alike), SIDE, 0.4, None)
+            scale = np.sqrt(np.mean(levels**2))
+            assert found.heard.noise_std == pytest.approx(scale * plain.heard.noise_std, rel=0.05)
 
 
 def test_a_learned_prior_goes_with_white_noise_alone():
     source = mtd.open_measurement(noise(exponent=1.0))
-    heard = suspected(source, hear(source, "auto"), SIDE, 0.4, None).heard
+    heard = suspected(source, hear(source, "auto", estimate_noise_std(source)), SIDE, 0.4, None).heard
     assert isinstance(heard, Heard)
     prior = GaussianPrior(np.zeros((SIDE,) * 3), 1.0)
     with pytest.raises(ParameterError, match="through a filter"):

@@ -5,7 +5,7 @@ import pytest
 
 import mtdcore as mtd
 from mtdcore.data import open_measurement
-from mtdcore.data.noise import estimate_noise_std, excess_energy
+from mtdcore.data.noise import estimate_noise_levels, estimate_noise_std, excess_energy
 from mtdcore.em.checkpoint import load_checkpoint
 from mtdcore.em.online.batches import OnlineEM
 from mtdcore.em.volumes.gauge import find_axes, off_centre
@@ -13,7 +13,8 @@ from mtdcore.em.volumes.plan import VolumePlan, default_separation, last_band
 from mtdcore.em.volumes.recover import recover_volume
 from mtdcore.em.volumes.starts import rough_blob
 from mtdcore.em.volumes.state import load_volume_checkpoint, save_volume_checkpoint
-from mtdcore.errors import CheckpointError, ParameterError
+from mtdcore.errors import CheckpointError, InputError, ParameterError
+from mtdcore.estep.backends.matrix import Scores
 from mtdcore.estep.volumes.expectation import volume_e_step
 from mtdcore.estep.volumes.statistics import VolumeStatistics
 from mtdcore.estep.volumes.templates import Search
@@ -67,17 +68,20 @@ def test_a_chain_comes_back_from_a_cold_start():
     assert found.history[-1].share == 1.0
 
 
-def test_noise_gives_next_to_no_evidence():
+@pytest.mark.parametrize("each", [False, True])
+def test_noise_gives_next_to_no_evidence(each):
     noise = np.random.default_rng(1).standard_normal((2, 120, 120)).astype(np.float32)
     plan = VolumePlan(10, iterations=10, first_views=60, last_views=120, coarse_views=40)
-    found = recover_volume(noise, box_size=10, noise_std=1.0, plan=plan)
+    given = {"box_size": 10, "noise_std": "auto" if each else 1.0}
+    found = recover_volume(noise, **given, plan=plan, each=each)
     assert found.evidence < 30
 
 
-def test_a_run_that_finds_nothing_ends_early_and_says_so():
+@pytest.mark.parametrize("each", [False, True])
+def test_a_run_that_finds_nothing_ends_early_and_says_so(each):
     noise = np.random.default_rng(1).standard_normal((2, 120, 120)).astype(np.float32)
     plan = VolumePlan(10, iterations=60, first_views=60, last_views=120, coarse_views=40)
-    found = recover_volume(noise, box_size=10, plan=plan)
+    found = recover_volume(noise, box_size=10, plan=plan, each=each)
     assert found.stopped == "blank"
     assert 15 <= len(found.history) < 40
     assert abs(found.evidence) < 5
@@ -110,6 +114,99 @@ def test_a_volume_behind_ctfs_comes_back_without_them():
     assert known.likelihood.micrographs is known.micrographs
 
 
+def uneven(seed=0):
+    """Four micrographs: noise of 1, 3, 3 and 1 times that of an SNR of 4, and twenty, twenty, twenty and no copies."""
+    made = mtd.simulate_volume(chain(10), box_size=10, count=20, micrographs=4, snr=4.0, seed=seed)
+    noise, rng = made.noise_std * np.array([1.0, 3.0, 3.0, 1.0]), np.random.default_rng([seed, 9])
+    pixels = np.array(made.pixels, np.float64)
+    pixels[1:3] += np.sqrt(noise[1] ** 2 - noise[0] ** 2) * rng.standard_normal(pixels[1:3].shape)
+    pixels[3] = noise[3] * rng.standard_normal(pixels.shape[1:])
+    return made.volume, pixels.astype(np.float32), noise
+
+
+LATE = VolumePlan(
+    10, iterations=16, last_band=0.4, first_views=60, last_views=200, coarse_views=50, cooling=0.0
+)
+
+
+def test_micrographs_are_told_apart_by_their_noise_and_their_copies():
+    errors = []
+    for seed in range(3):
+        truth, pixels, noise = uneven(seed)
+        same = {"box_size": 10, "plan": LATE, "initial": truth}
+        alike, each = (recover_volume(7.0 + pixels, **same, each=own) for own in (False, True))
+        best, levels = each.state.best, each.noise_std * each.micrographs.noise_ratio
+        np.testing.assert_allclose(levels, noise, rtol=0.05)
+        np.testing.assert_allclose(best.micrographs.count, [20, 20, 20, 1], atol=1.5)
+        assert best.noise_std == pytest.approx(np.sqrt(np.mean(best.micrographs.noise**2)))
+        assert each.likelihood.offset == pytest.approx(7.0, abs=0.05 * noise[0])
+        assert each.evidence > 1.5 * alike.evidence
+        assert f"from {levels.min():.4g} to {levels.max():.4g}" in each.noise
+        assert "from" not in alike.noise
+        errors.append([np.linalg.norm(one.volume - truth) / np.linalg.norm(truth) for one in (each, alike)])
+        level, search = pixels + 7.0 - each.likelihood.offset, Search(Projections(10, 300, band=0.4))
+        found = find_copies(level, each.volume, each.likelihood, search)
+        assert set(found.micrograph) == {0, 1, 2}  # the last one holds none
+    told, blind = np.mean(errors, axis=0)
+    assert told < 0.95 * blind
+
+
+def test_early_no_micrograph_settles_on_no_copies():
+    """Real pictures were lost so: the first volume fits nowhere, one count after another fell to 1, and never rose again."""
+    noise, states = np.random.default_rng(1).standard_normal((3, 90, 90)).astype(np.float32), []
+    plan = VolumePlan(10, iterations=8, first_views=60, last_views=120, coarse_views=40)
+    recover_volume(noise, box_size=10, plan=plan, each=True, callback=states.append)
+    least = [one.best.micrographs.count.min() for one in states]
+    assert min(least[:4]) >= 0.5 * states[0].first_count / 3 - 1e-9
+
+
+def test_parts_of_one_micrograph_say_nothing_of_the_others():
+    """A part that holds the noisy micrograph alone must not make the others noisy."""
+    truth, pixels, noise = uneven()
+    each = recover_volume(pixels, box_size=10, plan=LATE, initial=truth, each=True, parts=4)
+    np.testing.assert_allclose(each.noise_std * each.micrographs.noise_ratio, noise, rtol=0.05)
+    np.testing.assert_allclose(each.state.best.micrographs.count, [20, 20, 20, 1], atol=2)
+
+
+def test_a_micrograph_that_is_masked_does_not_end_a_run(small):
+    """Nothing tells its noise, and nothing of it is scored."""
+    pixels = np.concatenate([small, np.full_like(small[:1], np.nan)])
+    found = recover_volume(pixels, box_size=10, plan=SHORT, each=True)
+    alone = recover_volume(small, box_size=10, plan=SHORT, each=True)
+    levels = found.noise_std * found.micrographs.noise_ratio
+    np.testing.assert_allclose(levels[:2], alone.noise_std * alone.micrographs.noise_ratio, rtol=0.1)
+    with pytest.raises(InputError, match="no two neighbouring pixels"):
+        recover_volume(pixels[2:], box_size=10, noise_std="auto", noise=alone.heard, each=True)
+
+
+def test_levels_that_are_given_are_kept(small):
+    """Known noise is not learned; the numbers of copies are where that is asked for."""
+    facts = mtd.Micrographs(np.array([1.0, 1.2]), np.array([1.0, 2.0]))
+    given = {"box_size": 10, "plan": SHORT, "micrographs": facts}
+    found = recover_volume(small, **given, noise_std=0.5, each=True)
+    np.testing.assert_allclose(found.micrographs.noise_ratio, facts.noise_ratio)
+    assert found.noise_std == 0.5
+    assert found.micrographs.count_share[0] == pytest.approx(0.5, abs=0.1)
+    kept = recover_volume(small, **given)
+    assert kept.micrographs is facts
+    assert kept.noise_std != 0.5
+
+
+def test_no_micrograph_falls_below_half_of_what_its_neighbouring_pixels_tell(small, monkeypatch):
+    monkeypatch.setattr(Scores, "explained", lambda *_: 1e9)
+    loud = small * np.array([1.0, 2.0], np.float32)[:, None, None]
+    found = recover_volume(loud, box_size=10, plan=SHORT, each=True)
+    levels = estimate_noise_levels(open_measurement(loud))
+    np.testing.assert_allclose(found.state.best.micrographs.noise, 0.5 * levels)
+
+
+def test_a_state_goes_on_as_it_was_made(small):
+    states = []
+    recover_volume(small, box_size=10, plan=SHORT, callback=states.append)
+    with pytest.raises(ParameterError, match="each=False"):
+        recover_volume(small, box_size=10, plan=SHORT, state=states[0], each=True)
+
+
 def test_views_of_a_volume_are_for_another_function(small):
     """The noise of a run that took them was NaN, and the error told of that."""
     with pytest.raises(ParameterError, match="recover_volume"):
@@ -125,7 +222,10 @@ def test_a_recovered_volume_is_saved_as_a_map(small, tmp_path):
     assert voxel_size == pytest.approx(3.5)
 
 
-def test_a_resumed_run_has_the_same_bits(small, tmp_path):
+@pytest.mark.parametrize("each", [False, True])
+@pytest.mark.parametrize("facts", [None, mtd.Micrographs(np.ones(2), transfer=np.ones((2, 5)))])
+def test_a_resumed_run_has_the_same_bits(small, tmp_path, facts, each):
+    given = {"box_size": 10, "plan": SHORT, "parts": 2, "micrographs": facts, "each": each}
     states = []
 
     def keep(state):
@@ -133,10 +233,10 @@ def test_a_resumed_run_has_the_same_bits(small, tmp_path):
         if state.iteration in (2, 3):
             save_volume_checkpoint(tmp_path / "c.safetensors", state, {"seed": 3})
 
-    whole = recover_volume(small, box_size=10, plan=SHORT, parts=2, callback=keep)
+    whole = recover_volume(small, **given, callback=keep)
     loaded = load_volume_checkpoint(tmp_path / "c.safetensors", {"seed": 3})
     assert loaded.iteration == 3
-    again = recover_volume(small, box_size=10, plan=SHORT, parts=2, state=loaded)
+    again = recover_volume(small, **given, state=loaded)
     np.testing.assert_array_equal(again.volume, whole.volume)
     assert again.evidence == whole.evidence
     assert [r.evidence for r in again.history] == [r.evidence for r in whole.history]
@@ -147,7 +247,7 @@ def test_a_resumed_run_has_the_same_bits(small, tmp_path):
     (tmp_path / "c.safetensors").write_bytes((tmp_path / "c.safetensors").read_bytes()[:-100])
     with pytest.warns(RuntimeWarning, match="previous checkpoint, of iteration 2"):
         before = load_volume_checkpoint(tmp_path / "c.safetensors", {"seed": 3})
-    again = recover_volume(small, box_size=10, plan=SHORT, parts=2, state=before)
+    again = recover_volume(small, **given, state=before)
     np.testing.assert_array_equal(again.volume, whole.volume)
     (tmp_path / "c.previous.safetensors").unlink()
     with pytest.raises(CheckpointError, match="damaged"):
@@ -290,6 +390,9 @@ def test_a_start_has_the_energy_asked_for():
         {"seed": -1},
         {"prior": "proteins-3d"},
         {"callback": 3},
+        {"micrographs": "each"},
+        {"each": "auto"},
+        {"micrographs": mtd.Micrographs(np.ones(3))},
     ],
 )
 def test_bad_arguments_are_refused(small, bad):

@@ -93,11 +93,111 @@ def test_each_micrograph_shows_the_volume_through_its_transfer():
     assert found.bright == pytest.approx(bright, rel=5e-3)
 
 
-def test_micrographs_of_other_noise_are_refused():
-    views = Projections(SIDE, 30, band=0.42)
-    model = replace(likelihood(views), micrographs=Micrographs(np.array([1.0, 2.0])))
-    with pytest.raises(ParameterError, match="differ in their transfer alone"):
-        volume_e_step(open_measurement(micrographs()), chain(SIDE).volume(SIDE), model, Search(views))
+#: Of two micrographs, mean square 1.
+RATIOS = np.array([0.6, np.sqrt(2.0 - 0.36)])
+
+
+def unlike(transfer=None, count=(1.0, 3.0)):
+    """Micrographs of other noise and other shares of the copies, their pixels, and the model that knows."""
+    pixels = micrographs(side=30, copies=3)
+    pixels[1] += SIGMA * np.sqrt(RATIOS[1] ** 2 - 1.0) * np.random.default_rng(5).standard_normal((30, 30))
+    facts = Micrographs(RATIOS, np.array(count), transfer)
+    return pixels, facts
+
+
+TRANSFER = np.array([np.linspace(1.0, 0.3, 65), np.cos(np.linspace(0.0, 4.0, 65)) ** 2])
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.4])
+@pytest.mark.parametrize("transfer", [None, TRANSFER], ids=["open", "through a transfer"])
+def test_other_noise_is_a_smaller_transfer_of_smaller_pixels(transfer, spread):
+    """Divided by its noise, a micrograph has that of all, and shows the volume as much fainter."""
+    exact = get_backend("cpu", precision="float64")
+    views, volume = Projections(SIDE, 300, band=0.42), chain(SIDE).volume(SIDE)
+    search, (pixels, facts) = Search(views, views.coarse(60, 0.3)), unlike(transfer, (1.0, 1.0))
+    model = replace(likelihood(views), micrographs=facts, amplitude_std=spread)
+    found = volume_e_step(open_measurement(pixels.astype(np.float64)), volume, model, search, exact)
+    flat = np.ones((2, 65)) if transfer is None else transfer
+    fainter = Micrographs(np.ones(2), transfer=flat / RATIOS[:, None])
+    scaled = pixels.astype(np.float64) / RATIOS[:, None, None]
+    wanted = volume_e_step(
+        open_measurement(scaled), volume, replace(model, micrographs=fainter), search, exact
+    )
+    assert found.local == wanted.local
+    np.testing.assert_allclose(found.right, wanted.right, atol=1e-9 * np.abs(wanted.right).max())
+    spectrum = wanted.normal.spectrum
+    np.testing.assert_allclose(found.normal.spectrum, spectrum, atol=1e-9 * spectrum.max())
+    for name in (
+        "log_likelihood",
+        "energy",
+        "expected_count",
+        "amplitude_sum",
+        "amplitude_squares",
+    ):
+        assert getattr(found, name) == pytest.approx(getattr(wanted, name), rel=1e-9), name
+    # the constant of a micrograph is seen through its noise as everything in it
+    assert found.total == pytest.approx((pixels.sum(axis=(1, 2)) / RATIOS**2).sum(), rel=1e-5)
+    assert found.weighed_pixels == pytest.approx((900 / RATIOS**2).sum())
+    if not spread:
+        copies = found.ledger[:, 4] / RATIOS**2
+        assert found.bright == pytest.approx(float(copies @ flat[:, 0]), rel=1e-9)
+    np.testing.assert_allclose(found.ledger[:, 3] / RATIOS**2, wanted.ledger[:, 3], rtol=1e-9)
+    np.testing.assert_allclose(found.ledger[:, [0, 1, 2, 4]], wanted.ledger[:, [0, 1, 2, 4]], rtol=1e-9)
+
+
+@pytest.mark.parametrize("transfer", [None, TRANSFER], ids=["open", "through a transfer"])
+def test_micrographs_of_other_noise_and_counts_are_the_window_model_of_each(transfer):
+    """Against the reference, which scores each micrograph alone, at its own noise level and count."""
+    views, volume = Projections(SIDE, 30, band=0.42), chain(SIDE).volume(SIDE)
+    pixels, facts = unlike(transfer)
+    model = replace(likelihood(views), micrographs=facts)
+    found = volume_e_step(open_measurement(pixels), volume, model, Search(views))
+    right, seen, energy, evidence, count = 0.0, 0.0, 0.0, 0.0, 0.0
+    for m in range(2):
+        source = open_measurement(pixels[m : m + 1])
+        alone = replace(
+            likelihood(views), noise_std=SIGMA * RATIOS[m], expected_count=12.0 * facts.count_share[m]
+        ).bind(source.shape)
+        through = np.ones(65) if transfer is None else transfer[m]
+        templates = filtered_in_the_box(views.apply(volume), through)
+        wanted = get_backend("reference").accumulate(source.tiles(volume_cut(alone)), templates, alone)
+        weight, sums = RATIOS[m] ** -2, wanted.backprojection
+        right = right + weight * views.adjoint(filtered_in_the_box(sums, through))
+        copies = wanted.coverage.mean(axis=(1, 2))
+        shown = float(copies @ np.square(templates).sum(axis=(1, 2)))
+        seen, energy = seen + weight * shown, energy + weight * wanted.energy
+        evidence, count = evidence + wanted.log_likelihood, count + wanted.expected_count
+        left = wanted.energy - 2.0 * float(np.vdot(sums, templates)) + shown
+        expected = [m, wanted.sites, wanted.pixels, left, wanted.expected_count]
+        np.testing.assert_allclose(found.ledger[m], expected, rtol=5e-3)
+    assert np.linalg.norm(found.right - right) < 5e-3 * np.linalg.norm(right)
+    assert np.vdot(volume, found.normal(volume)) == pytest.approx(seen, rel=5e-3)
+    assert found.energy == pytest.approx(energy)
+    assert found.log_likelihood == pytest.approx(evidence, rel=1e-3)
+    assert found.expected_count == pytest.approx(count, rel=5e-3)
+    # the residual of the ledger is that of the statistics
+    both = float((found.ledger[:, 3] / RATIOS**2).sum())
+    assert found.residual_energy(volume) == pytest.approx(both, rel=1e-2)
+
+
+@pytest.mark.parametrize("transfer", [None, TRANSFER], ids=["open", "through a transfer"])
+def test_parts_of_unlike_micrographs_add_and_executors_change_no_bit(monkeypatch, transfer):
+    monkeypatch.setattr(expectation, "_TILE_PIXELS", 0)
+    views, volume = Projections(SIDE, 40, band=0.42), chain(SIDE).volume(SIDE)
+    pixels, facts = unlike(transfer)
+    source, model = open_measurement(pixels), replace(likelihood(views), micrographs=facts)
+    whole = volume_e_step(source, volume, model, Search(views))
+    with ThreadPoolExecutor(2) as pool:
+        elsewhere = volume_e_step(source, volume, model, Search(views), executor=pool)
+    np.testing.assert_array_equal(elsewhere.right, whole.right)
+    np.testing.assert_array_equal(elsewhere.ledger, whole.ledger)
+    parts = [volume_e_step(part, volume, model, Search(views)) for part in source.split(3)]
+    both = parts[0] + (parts[1] + parts[2])
+    np.testing.assert_allclose(both.right, whole.right, atol=1e-9 * np.abs(whole.right).max())
+    np.testing.assert_allclose(both.ledger, whole.ledger, rtol=1e-9)
+    assert both.weighed_pixels == pytest.approx(whole.weighed_pixels)
+    assert both.energy == pytest.approx(whole.energy)
+    np.testing.assert_array_equal(whole.ledger[:, 0], [0, 1])
 
 
 def test_local_search_changes_next_to_nothing():
@@ -150,13 +250,18 @@ def test_other_boxes_are_refused():
         volume_e_step(open_measurement(micrographs()), np.zeros((8, 8, 8)), likelihood(views), Search(views))
 
 
+@pytest.mark.parametrize("apart", [False, True])
 @pytest.mark.parametrize("library", ["array_api_strict", "torch"])
-def test_another_array_library_scores_the_same(library):
+def test_another_array_library_scores_the_same(library, apart):
     arrays = ArrayBackend(pytest.importorskip(library))
     views, volume = Projections(SIDE, 40, band=0.42), chain(SIDE).volume(SIDE)
-    source = open_measurement(micrographs(side=40, count=1))
+    source, model = open_measurement(micrographs(side=40)), likelihood(views)
+    if apart:
+        model = replace(model, micrographs=Micrographs(RATIOS, np.array([1.0, 3.0]), TRANSFER))
     search = Search(views, views.coarse(30, 0.3))
-    here = volume_e_step(source, volume, likelihood(views), search)
-    there = volume_e_step(source, volume, likelihood(views), search, arrays)
+    here = volume_e_step(source, volume, model, search)
+    there = volume_e_step(source, volume, model, search, arrays)
+    if apart:
+        np.testing.assert_allclose(there.ledger, here.ledger, rtol=1e-4)
     np.testing.assert_allclose(there.right, here.right, atol=1e-3 * np.abs(here.right).max())
     assert there.log_likelihood == pytest.approx(here.log_likelihood, rel=1e-5)

@@ -121,7 +121,8 @@ def recover(
     started, clock = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.perf_counter()
     measurement, table, parameters = opened(path, folder, parameters, resume, force)
     pixel_size = None if table is None else table.pixel_size
-    backend, micrographs = mtd.get_backend(parameters.device), transfers(table)
+    backend = mtd.get_backend(parameters.device)
+    micrographs = None if parameters.micrographs == "alike" else transfers(table)
     count, height, width = measurement.shape
     log(f"{path}: {count} micrograph(s) of {height} x {width} pixels, backend {backend.name}")
     if micrographs is not None:
@@ -135,7 +136,8 @@ def recover(
     job.write_results(folder, found, copies, table)
     nothing = {"nothing_found": "no copies; volume.mrc is no estimate of anything"}
     none = {} if found.found_copies else nothing
-    told = orientation_information(found.seen, found.noise_std)
+    each = 1.0 if found.micrographs is None else float(found.micrographs.weights.mean())
+    told = each * orientation_information(found.seen, found.noise_std)
     if found.found_copies and told < LEAST_ORIENTATION:
         log(
             f"warning: a copy tells {told:.2g} nats of how it lies, and below {LEAST_ORIENTATION:g} only the spherical mean of a volume can be "
@@ -151,7 +153,7 @@ def recover(
         "offset": found.likelihood.offset,
         "orientation_information": told,
     }
-    judged = examine(measurement, found, parameters, backend)
+    judged = examine(measurement, found, parameters, backend, micrographs)
     result |= judged.numbers
     if judged.halves is not None:
         write_map(folder.half1, judged.halves.first, pixel_size)

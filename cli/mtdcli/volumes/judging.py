@@ -17,6 +17,7 @@ from ..terminal.stopping import patiently
 from .run import arguments
 
 if TYPE_CHECKING:
+    import mtdcore as mtd
     from mtdcore.data import Measurement
     from mtdcore.em.volumes.recovery import VolumeRecovery
     from mtdcore.estep.backends import Backend
@@ -66,14 +67,18 @@ class Judged:
 
 
 def examine(
-    measurement: Measurement, found: VolumeRecovery, parameters: VolumeParameters, backend: Backend
+    measurement: Measurement,
+    found: VolumeRecovery,
+    parameters: VolumeParameters,
+    backend: Backend,
+    micrographs: mtd.Micrographs | None,
 ) -> Judged:
-    """Whatever of it the parameters ask for.
+    """Whatever of it the parameters ask for; micrographs as the run was told of them.
 
     Raises:
         Interrupted: a signal came.
     """
-    given, judged = arguments(parameters, backend, found.micrographs), Judged()
+    given, judged = arguments(parameters, backend, micrographs), Judged()
     trials = VolumeTrials.of(measurement, found, given)
     nulls: dict[Null, VolumeRecovery] = {}
     with patiently(parameters.stop_file, found.state.iteration) as stop:

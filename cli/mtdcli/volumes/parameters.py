@@ -45,6 +45,12 @@ class VolumeParameters(Parameters):
         "auto",
     )
     amplitude_std: float | Literal["auto"] = like(RunParameters, "amplitude_std")
+    micrographs: Literal["auto", "each", "alike"] = declared(
+        "model",
+        "each: noise level, number of copies and transfer (whitening, CTF) of every micrograph; alike: the same for all; "
+        "auto: transfers where they are known, noise and copies alike.",
+        "auto",
+    )
     expected_count: float | None = declared(
         "model", "Number of copies to start from. Default: a tenth of the area.", metavar="P"
     )

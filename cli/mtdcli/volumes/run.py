@@ -36,7 +36,7 @@ def arguments(
     same = ("box_size", "symmetry", "diameter", "min_separation", "expected_count", "starts", "iterations")
     given = {name: getattr(parameters, name) for name in (*same, "views", "band", "parts", "seed")}
     given |= {name: getattr(parameters, name) for name in ("noise_std", "noise", "amplitude_std")}
-    given |= {"micrographs": micrographs, "backend": backend}
+    given |= {"micrographs": micrographs, "each": parameters.micrographs == "each", "backend": backend}
     if parameters.prior is not None:
         from mtdcore._base.optional import optional
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from ..._base.typing import Lengths, plain
 from ...data import Measurement
-from ...data.noise import estimate_noise_std, estimate_offset
+from ...data.noise import estimate_offset
 from ...errors import ParameterError
 from ...estep.backends import Backend
 from ...estep.residual import SMALLEST, spectrum_side
@@ -33,6 +32,7 @@ from ..gauge.scale import in_units
 from ..state import EMState
 from ..temperature import SAMPLE_NATS, START_NATS, Temperature
 from .defaults import noise_of, own_units
+from .levels import first_levels
 from .starts import Start, choose_starts
 
 _log = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ def begin_likelihood(
     if isinstance(min_separation, str):
         # half the box at first; the extent of the target decides later
         min_separation = (max(views.box_shape) + 1) // 2 if min_separation == "auto" else min_separation
-    sigma, optics = _noise(source, noise_std, micrographs)
+    sigma, optics = first_levels(source, noise_std, micrographs)
     begin = _LIKELIHOODS[likelihood].begin
     model = begin(views, sigma, source.shape, expected_count, min_separation, optics)
     # from the first iteration on: among copies that are alike a bright one wins the race, and leaves too few others to learn a spread from
@@ -254,24 +254,3 @@ def begin_state(
     order = order_of(likelihood.views)
     targets = [np.asarray(invariant(target, order)) for target in targets] if order > 1 else targets
     return EMState.begin(targets, likelihood, schedule, units)
-
-
-def _noise(
-    source: Measurement, noise_std: float | Literal["auto"], micrographs: Micrographs | Literal["each"] | None
-) -> tuple[float, Micrographs | None]:
-    """Common noise level, and the optics with the levels of each micrograph; "auto" estimates both."""
-    if micrographs is None:
-        return estimate_noise_std(source) if noise_std == "auto" else _number(noise_std), None
-    count = source.shape[0]
-    optics = Micrographs(np.ones(count)) if isinstance(micrographs, str) else micrographs
-    if noise_std != "auto":
-        return _number(noise_std), optics
-    levels = np.array([estimate_noise_std(one) for one in source.split(count)])
-    return float(np.sqrt(np.mean(levels**2))), replace(optics, noise=levels)
-
-
-def _number(noise_std: object) -> float:
-    try:
-        return float(noise_std)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise ParameterError(f'noise_std must be a positive number, or "auto"; got {noise_std!r}.') from None

@@ -12,6 +12,7 @@ from ...model.priors import Prior
 from ..checks.arguments import check_amplitude_std, check_diameter, is_whole
 from .noise import Heard, VolumeNoise
 from .plan import VolumePlan
+from .state import VolumeState
 
 
 def check_volume_arguments(
@@ -24,6 +25,8 @@ def check_volume_arguments(
     expected_count: object,
     amplitude_std: object,
     prior: Prior | None,
+    micrographs: object,
+    each: object,
     starts: object,
     callback: object,
 ) -> None:
@@ -44,6 +47,10 @@ def check_volume_arguments(
     if not (expected_count is None or _positive(expected_count)):
         raise ParameterError(f"expected_count must be a positive number, or None; got {expected_count!r}.")
     check_amplitude_std(amplitude_std, "window")
+    if not (micrographs is None or hasattr(micrographs, "noise_ratio")):
+        raise ParameterError(f"micrographs must be a Micrographs object or None; got {micrographs!r}.")
+    if not isinstance(each, bool):
+        raise ParameterError(f"each must be true or false; got {each!r}.")
     if prior is not None and not callable(getattr(prior, "score", None)):
         raise ParameterError(
             f"prior must be an object with a method score(volumes, noise_std), or None; got {prior!r}: a name stands for a file, "
@@ -57,6 +64,14 @@ def check_volume_arguments(
         raise ParameterError(f"a run has at least one start; got {starts!r}.")
     if callback is not None and not callable(callback):
         raise ParameterError(f"callback must be a function of the state, or None; got {callback!r}.")
+
+
+def check_state(state: VolumeState, each: bool) -> None:
+    """Raise ParameterError where a run that learned each micrograph would go on as one that does not, or the other way round."""
+    if (state.best.micrographs is not None) != each:
+        raise ParameterError(
+            f"a state goes on with what the run that it is of was told; its own was each={not each}, and each={each} is asked for."
+        )
 
 
 def planned(plan: VolumePlan | None, box_size: int, seed: int | None, **options: Any) -> VolumePlan:

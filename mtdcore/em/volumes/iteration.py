@@ -70,7 +70,8 @@ class Setting:
         plan: what each iteration does.
         online: the parts that iterations read.
         separation: smallest distance of two corners, pixels.
-        micrographs: what tells them apart; None: nothing.
+        micrographs: what tells them apart at the start; None: nothing.
+        each: whether their noise levels and numbers of copies are learned.
         diameter: of the particle in voxels; None: that of the box.
         prior: learned prior on the device of the backend; None: none.
         noise_std: of a pixel; None: what is heard, updated by every M-step.
@@ -83,6 +84,7 @@ class Setting:
     online: OnlineEM
     separation: int
     micrographs: Micrographs | None
+    each: bool
     diameter: float | None
     prior: Prior | None
     noise_std: float | None
@@ -144,9 +146,14 @@ class Iteration:
         level = without_offset(self.source, candidate.offset)
         return left_over(level, candidate.volume, model, search, _HEARD, self.setting.backend)
 
+    def told(self, candidate: VolumeCandidate) -> Micrographs | None:
+        """What tells the micrographs apart, as far as the candidate has learned it."""
+        learned, given = candidate.micrographs, self.setting.micrographs
+        return given if learned is None or given is None else replace(learned, transfer=given.transfer)
+
     def _model(self, sigma: float, candidate: VolumeCandidate) -> WindowLikelihood:
-        count, spread, given = candidate.expected_count, candidate.amplitude_std, self.setting
-        return window_model(self.plan.box_size, sigma, count, given.separation, given.micrographs, spread)
+        count, spread, distance = candidate.expected_count, candidate.amplitude_std, self.setting.separation
+        return window_model(self.plan.box_size, sigma, count, distance, self.told(candidate), spread)
 
     def _judged(self, candidate: VolumeCandidate, iteration: int) -> float:
         """Evidence over the whole measurement, for the race."""
@@ -166,16 +173,19 @@ class Iteration:
         share = found.sites / sites
         copies = found.expected_count / share
         volume, spectrum = self._updated(candidate, found, copies, iteration, heat)
-        noise_std, offset = self._levels(candidate, found, volume, iteration)
+        least = 0.5 * state.first_count if plan.early(iteration) else 1.0
+        micrographs = self._told_apart(candidate, found, volume, sites, least)
+        noise_std, offset = self._levels(candidate, found, volume, iteration, micrographs)
         amplitude_std = candidate.amplitude_std
         if self.setting.amplitude_std is None and heat == 1.0 and iteration >= plan.cooled:
             amplitude_std = learned_std(amplitude_std, found, found.copy_energy(volume) / noise_std**2)
         if iteration % _CENTRED == _CENTRED - 1:
             volume = self._centred(volume)
-        least = 0.5 * state.first_count if plan.early(iteration) else 1.0
         evidence = found.log_likelihood / share
+        each = None if micrographs is None else micrographs.count
+        count = copies if each is None else float(each.sum())
         advanced = VolumeCandidate(
-            volume, noise_std, max(copies, least), evidence, spectrum, offset, amplitude_std
+            volume, noise_std, max(count, least), evidence, spectrum, offset, amplitude_std, micrographs
         )
         record = VolumeRecord(
             iteration=iteration + 1,
@@ -211,19 +221,57 @@ class Iteration:
             self.setting.diameter,
         )
 
+    def _told_apart(
+        self,
+        candidate: VolumeCandidate,
+        found: VolumeStatistics,
+        volume: np.ndarray,
+        sites: int,
+        least_copies: float,
+    ) -> Micrographs | None:
+        """The M-step of what tells the micrographs apart: levels in units of the pixels, and numbers of copies.
+
+        Those that the part does not hold keep what they had, so that a part says nothing of their scale. Residuals of single micrographs are
+        known at the volume of the E-step only: their ratios are taken from there, their scale from the new volume.
+        """
+        optics, given = self.told(candidate), self.setting.micrographs
+        if not self.setting.each or optics is None or given is None or found.ledger is None:
+            return candidate.micrographs
+        ledger = found.ledger.copy()
+        before = float(optics.weights[ledger[:, 0].astype(int)] @ ledger[:, 3])
+        if before > 0.0:
+            ledger[:, 3] *= max(found.residual_energy(volume), 0.0) / (before * self.heard.share)
+        learn, model = self.setting.noise_std is None, self._model(candidate.noise_std, candidate)
+        entered = model.entered(optics, ledger, sites / len(optics), learn)
+        assert entered.count is not None
+        # while the volume is meaningless, no micrograph may settle on "no copies"
+        count = np.maximum(entered.count, least_copies * given.count_share)
+        quiet = _QUIETEST * self.heard.noise_std * given.noise_ratio
+        return replace(
+            entered, noise=np.maximum(entered.noise, quiet) if learn else entered.noise, count=count
+        )
+
     def _levels(
-        self, candidate: VolumeCandidate, found: VolumeStatistics, volume: np.ndarray, iteration: int
+        self,
+        candidate: VolumeCandidate,
+        found: VolumeStatistics,
+        volume: np.ndarray,
+        iteration: int,
+        micrographs: Micrographs | None,
     ) -> tuple[float, float]:
-        """The M-step of the noise level and of the offset."""
+        """The M-step of the common noise level, of micrographs that are told apart their root mean square, and of the offset."""
         noise_std, offset = candidate.noise_std, candidate.offset
         if not found.pixels > 0:
             return noise_std, offset
         if self.setting.noise_std is None:
-            left = max(found.residual_energy(volume) / (found.pixels * self.heard.share), 0.0)
-            noise_std = max(math.sqrt(left), _QUIETEST * self.heard.noise_std)
+            if micrographs is None:
+                left = max(found.residual_energy(volume) / (found.pixels * self.heard.share), 0.0)
+                noise_std = max(math.sqrt(left), _QUIETEST * self.heard.noise_std)
+            else:
+                noise_std = math.sqrt(np.mean(micrographs.noise**2))
         if iteration >= _HELD * self.plan.iterations:
             # every view has the sum of the volume
-            offset += (found.total - found.bright * float(volume.sum())) / found.pixels
+            offset += (found.total - found.bright * float(volume.sum())) / found.weighed_pixels
         return noise_std, offset
 
     def _centred(self, volume: np.ndarray) -> np.ndarray:

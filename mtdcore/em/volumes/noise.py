@@ -22,8 +22,9 @@ from ..._base.numerics.convolution import wrapped
 from ...data import Measurement
 from ...data.derived import filtered as filtered_measurement
 from ...data.derived import without_offset
-from ...data.noise import estimate_noise_std, estimate_offset
+from ...data.noise import estimate_offset
 from ...data.tiles import TileGeometry
+from ...model.filters.optics import Micrographs
 from ...model.filters.whitening import MOST, Whitening
 from ...model.volumes.grids import filtered
 
@@ -91,11 +92,9 @@ class Heard:
 VolumeNoise: TypeAlias = Literal["auto", "white"] | Heard
 
 
-def hear(source: Measurement, noise: VolumeNoise) -> Heard:
-    """What the noise of a measurement is at first: white, unless an earlier run has heard more."""
-    if isinstance(noise, Heard):
-        return noise
-    return Heard(estimate_offset(source), estimate_noise_std(source))
+def hear(source: Measurement, noise: VolumeNoise, noise_std: float) -> Heard:
+    """What the noise of a measurement is at first: white and of this level, unless an earlier run has heard more."""
+    return noise if isinstance(noise, Heard) else Heard(estimate_offset(source), noise_std)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +123,12 @@ class Suspicion:
 
 
 def suspected(
-    source: Measurement, white: Heard, box_size: int, band: float, diameter: float | None
+    source: Measurement,
+    white: Heard,
+    box_size: int,
+    band: float,
+    diameter: float | None,
+    micrographs: Micrographs | None = None,
 ) -> Suspicion | None:
     """The filter that the quietest blocks call for; None: they are white, or there are too few.
 
@@ -134,8 +138,10 @@ def suspected(
         box_size: L.
         band: frequency limit of the volume, cycles per pixel.
         diameter: of the particle in pixels; None: three quarters of the box.
+        micrographs: their levels, which tell them apart; the spectrum is common. None: they are alike.
     """
-    spectrum = quiet_spectrum(_pictures(white.through(source), _side(box_size)), box_size, diameter)
+    pictures = _pictures(white.through(source), _side(box_size), micrographs)
+    spectrum = quiet_spectrum(pictures, box_size, diameter)
     if spectrum is None or (departure := _departure(spectrum, band)) < _COLOURED:
         return None
     side, rings, last = 2 * (len(spectrum) - 1), np.arange(len(spectrum)), _last(spectrum, band)
@@ -205,13 +211,15 @@ def _departure(spectrum: np.ndarray, band: float) -> float:
     return float(within.max() / within.min())
 
 
-def _pictures(measurement: Measurement, least: int) -> Iterator[Picture]:
-    """Float64 pixels of tiles all over the measurement, and where they are valid."""
+def _pictures(measurement: Measurement, least: int, micrographs: Micrographs | None) -> Iterator[Picture]:
+    """Float64 pixels of tiles all over the measurement, in noise of the common level, and where they are valid."""
     side = max(_TILE, 2 * least)
     cut = TileGeometry(side=min(side, *measurement.shape[1:]), unit=1, halo=0, reach=0)
     for part in measurement.split(min(measurement.tile_count(cut), _TILES)):
         for tile in islice(part.tiles(cut), 1):
             values = np.asarray(tile.values, np.float64)
+            if micrographs is not None:
+                values = values / micrographs.noise_ratio[tile.micrograph]
             yield values, np.ones(values.shape, bool) if tile.valid is None else tile.valid
 
 

@@ -14,12 +14,13 @@ from ...data import MeasurementLike, open_measurement
 from ...estep.backends import Backend, get_backend
 from ...estep.backends.placed import placed
 from ...estep.expectation import check_box_fits
-from ...estep.volumes.expectation import check_alike, volume_cut
-from ...model.filters.optics import Micrographs
+from ...estep.volumes.expectation import volume_cut
+from ...model.filters.optics import Micrographs, check_number
 from ...model.priors import Prior
 from ...model.volumes.projections import Projections
 from ..online.batches import OnlineEM
-from .arguments import check_volume_arguments, planned
+from ..plan.levels import first_levels
+from .arguments import check_state, check_volume_arguments, planned
 from .iteration import Setting, window_model
 from .noise import VolumeNoise, hear, suspected
 from .plan import VolumePlan, default_separation
@@ -47,6 +48,7 @@ def recover_volume(
     expected_count: float | None = None,
     amplitude_std: float | Literal["auto"] = 0.0,
     micrographs: Micrographs | None = None,
+    each: bool = False,
     prior: Prior | None = None,
     initial: ArrayLike | None = None,
     starts: int = 1,
@@ -76,7 +78,9 @@ def recover_volume(
         min_separation: smallest distance of two corners in pixels; None: diameter / sqrt 2, or three quarters of the box.
         expected_count: start for the number of copies; None: a tenth of the area.
         amplitude_std: standard deviation of the amplitudes of copies about 1, their mean; 0: all are alike; "auto": learned.
-        micrographs: their transfers (docs/model.md 14), which the volume then is without; None: they are alike.
+        micrographs: what is known to tell them apart (docs/model.md 14): noise levels and numbers of copies relative to one another, and
+            transfers, which the volume then is without; None: nothing.
+        each: whether every micrograph has a noise level (unless ``noise_std`` is given) and a number of copies of its own to be learned.
         prior: learned prior over volumes of this box; None: a Gaussian that the data give.
         initial: (L, L, L) start at the scale of the measurement, or (S, L, L, L); None: rough blobs.
         starts: number of rough blobs; half way the one of most evidence goes on.
@@ -105,6 +109,8 @@ def recover_volume(
         expected_count=expected_count,
         amplitude_std=amplitude_std,
         prior=prior,
+        micrographs=micrographs,
+        each=each,
         starts=starts,
         callback=callback,
     )
@@ -112,16 +118,20 @@ def recover_volume(
     source, engine = open_measurement(measurement, mask), get_backend(backend)
     check_box_fits(source, Projections(box_size, 1))
     separation = default_separation(box_size, diameter) if min_separation is None else min_separation
-    if micrographs is not None:
-        check_alike(window_model(box_size, 1.0, 1.0, separation, micrographs).bind(source.shape))
     tiles = source.tile_count(volume_cut(window_model(box_size, 1.0, 1.0, separation)))
     online = OnlineEM(parts=min(_PARTS, tiles) if parts is None else parts, last=0, seed=plan.seed)
     online.check_tiles(tiles)
+    if micrographs is not None:
+        check_number(micrographs, source.shape[0])
+    own: Micrographs | Literal["each"] = "each" if micrographs is None else micrographs
+    level, told = first_levels(source, noise_std, own if each else None)
+    told = told if each else micrographs
     setting = Setting(
         plan,
         online,
         separation,
-        micrographs,
+        told,
+        each,
         diameter,
         None if prior is None else placed(prior, engine),
         None if noise_std == "auto" else float(noise_std),
@@ -131,13 +141,14 @@ def recover_volume(
     )
     given = None if initial is None else np.asarray(initial, np.float64)
     start = VolumeStart(setting, source, expected_count, given, starts)
-    heard = hear(source, noise)
+    heard = hear(source, noise, level)
     doubtful = noise == "auto" and noise_std == "auto" and prior is None
-    suspicion = suspected(source, heard, box_size, plan.last_band, diameter) if doubtful else None
+    suspicion = suspected(source, heard, box_size, plan.last_band, diameter, told) if doubtful else None
     if suspicion is not None and state is not None and state.filtered:
         heard = suspicion.heard
     step = start.iteration(heard)
     state = start.state(step) if state is None else state
+    check_state(state, each)
     stopped: Literal["iterations", "callback", "blank"] = "iterations"
     while state.iteration < plan.iterations:
         if suspicion is not None and not state.filtered and state.iteration == plan.cooled:
@@ -155,7 +166,7 @@ def recover_volume(
     best = state.best
     final = step.statistics(step.source, best, plan.search(plan.iterations), 1.0)
     return VolumeRecovery(
-        replace(state, candidates=(best,)), final, plan, step.heard, separation, stopped, micrographs
+        replace(state, candidates=(best,)), final, plan, step.heard, separation, stopped, step.told(best)
     )
 
 

@@ -33,7 +33,7 @@ class VolumeRecovery(Plotted):
         heard: offset and filter of the noise.
         separation: smallest distance of two copies, pixels.
         stopped: why the run ended; "blank": nothing was found.
-        micrographs: their transfers, which the volume is without; None: they are alike.
+        micrographs: noise levels and numbers of copies, as given or learned, and transfers, which the volume is without; None: they are alike.
     """
 
     state: VolumeState
@@ -57,12 +57,18 @@ class VolumeRecovery(Plotted):
     @property
     def noise(self) -> str:
         """What the noise was found to be, in plain words."""
+        apart = ""
+        if self.micrographs is not None and np.ptp(self.micrographs.noise) > 0.0:
+            levels = self.noise_std * self.micrographs.noise_ratio
+            apart = (
+                f", from {levels.min():.4g} to {levels.max():.4g} in the quietest and the noisiest micrograph"
+            )
         if self.heard.whitening is None:
-            return "the noise is taken to be white"
+            return f"the noise is taken to be white{apart}"
         amplitude = self.heard.whitening.amplitude
         return (
             "the noise is not white: the run saw the micrographs through a radial filter, which the volume is without (amplitudes of the "
-            f"noise within the band up to {amplitude.max():.3g} times those at its end)"
+            f"noise within the band up to {amplitude.max():.3g} times those at its end){apart}"
         )
 
     def read(self, measurement: Measurement) -> Measurement:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -64,11 +64,15 @@ class VolumeStart:
         excess = excess_energy(step.source, sigma * math.sqrt(heard.share))
         energy = max(excess, _LEAST_EXCESS * noise) / (math.prod(shape) / given.separation**2)
         volumes = self._blobs(energy) if self.initial is None else self._given(self.initial, heard)
-        heat = max(1.0, energy / (plan.nats * sigma**2))
+        told, heat = given.micrographs, energy / (plan.nats * sigma**2)
+        if told is not None:
+            heat *= float(np.mean(told.weights))  # of a copy in the mean over the micrographs
+            told = replace(told, noise=sigma * told.noise_ratio, count=count * told.count_share)
+        own = told if given.each else None
         # from the first iteration on: among copies that are alike a bright one wins, and leaves too few others to learn a spread from
         spread = FIRST if given.amplitude_std is None else given.amplitude_std
-        starts = (VolumeCandidate(v, sigma, count, amplitude_std=spread) for v in volumes)
-        return VolumeState(tuple(starts), count, heat)
+        starts = (VolumeCandidate(v, sigma, count, amplitude_std=spread, micrographs=own) for v in volumes)
+        return VolumeState(tuple(starts), count, max(1.0, heat))
 
     def _blobs(self, energy: float) -> list[np.ndarray]:
         plan = self.setting.plan

@@ -11,6 +11,7 @@ import numpy as np
 
 from ...drawing.overview import Plotted, volume_overview
 from ...errors import CheckpointError
+from ...model.filters.optics import Micrographs
 from ...mstep.envelope import EnvelopePrior
 from ..checkpoint import compare, read_kept, write_kept
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from ...drawing.overview import AnyFigure
 
 #: Of a checkpoint; those of images have numbers alone.
-_FORMAT = "volume 4"
+_FORMAT = "volume 5"
 
 #: Numbers of a candidate.
 _NUMBERS = ("noise_std", "expected_count", "evidence", "offset", "amplitude_std")
@@ -65,6 +66,8 @@ class VolumeCandidate:
         spectrum: prior that the last M-step estimated.
         offset: of the measurement as the run reads it, beyond what was heard at the start.
         amplitude_std: of the amplitudes of copies about 1, their mean.
+        micrographs: their noise levels, of root mean square ``noise_std``, and numbers of copies; None: these are not learned. A checkpoint
+            holds no transfers: these are given again.
     """
 
     volume: np.ndarray
@@ -74,6 +77,7 @@ class VolumeCandidate:
     spectrum: EnvelopePrior | None = None
     offset: float = 0.0
     amplitude_std: float = 0.0
+    micrographs: Micrographs | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -147,6 +151,9 @@ def save_volume_checkpoint(path: str | Path, state: VolumeState, identity: Mappi
             record["top"] = candidate.spectrum.top
             arrays[f"envelope.{i}"] = candidate.spectrum.envelope
             arrays[f"power.{i}"] = candidate.spectrum.power
+        if candidate.micrographs is not None:
+            facts = {"noise": candidate.micrographs.noise, "count": candidate.micrographs.count}
+            arrays |= {f"{name}.{i}": values for name, values in facts.items() if values is not None}
         records.append(record)
     header = {
         "format": _FORMAT,
@@ -184,5 +191,6 @@ def _candidate(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray], i: i
     spectrum = None
     if "top" in record:
         spectrum = EnvelopePrior(arrays[f"envelope.{i}"], arrays[f"power.{i}"], record["top"])
-    volume = arrays[f"volume.{i}"]
-    return VolumeCandidate(volume, spectrum=spectrum, **{name: record[name] for name in _NUMBERS})
+    noise, numbers = arrays.get(f"noise.{i}"), {name: record[name] for name in _NUMBERS}
+    micrographs = None if noise is None else Micrographs(noise, arrays.get(f"count.{i}"))
+    return VolumeCandidate(arrays[f"volume.{i}"], spectrum=spectrum, micrographs=micrographs, **numbers)

@@ -288,6 +288,18 @@ class Scores:
             copies = copies + xp.stack(sums)
         return wide, copies
 
+    def explained(self, wide: Array, squares: Array) -> float:
+        """Energy that the copies take from the pixels, ``sum_t 2 <c_t, b_t> - n_t ||c_t||^2``.
+
+        Args:
+            wide: (T, r) b as :meth:`project` gives it.
+            squares: (T,) n, the squares of the amplitudes of the copies.
+        """
+        xp = self.xp
+        shown = xp.sum(xp.astype(self._filters, xp.float64) * wide)
+        own = xp.sum(xp.astype(self._energy[:, 0], xp.float64) * squares)
+        return self._variance * float(2.0 * shown - own)
+
     def expected(self, features: Array, log_norm: Array) -> Array:
         """(r, n) float64 coefficients of what the posterior expects each window to show; arguments as of :meth:`project`."""
         xp, found = self.xp, []

@@ -16,7 +16,7 @@ from ...model.likelihood import WindowLikelihood
 from ...model.volumes.projections import Projections
 from ..backends import Backend, get_backend
 from .posterior import Posteriors
-from .statistics import BasisSums, VolumeStatistics
+from .statistics import NUMBERS, BasisSums, VolumeStatistics
 from .templates import Search, Templates, templates_of
 
 #: Side of the tiles in pixels read.
@@ -38,36 +38,27 @@ def volume_e_step(
     Args:
         measurement: the pixels, or a part of them.
         volume: (L, L, L) current estimate.
-        likelihood: noise level, count, separation, spread of the amplitudes and the transfers of the micrographs; bound to the measurement here.
+        likelihood: noise level, count, separation, spread of the amplitudes and what tells the micrographs apart; bound to the measurement here.
         search: the views.
         backend: a backend or its name; "auto": the first CUDA device, or the CPU. Its array library scores, on its device and in its precision.
         executor: runs parts of the measurement elsewhere, with the same bits.
 
     Raises:
-        ParameterError: a volume or a likelihood of another box than the views, or micrographs that differ in more than their transfer.
+        ParameterError: a volume or a likelihood of another box than the views, or facts about another number of micrographs.
     """
     views = search.views
     if volume.shape != views.target_shape or likelihood.box_size != views.box_size:
         raise ParameterError(
             f"volume, likelihood and views should have one box; got {volume.shape}, {likelihood.box_size} and {views!r}."
         )
-    check_alike(likelihood)
     bound = likelihood.bind(measurement.shape)
     cut, templates = volume_cut(bound), templates_of(volume, search)
     work = partial(_part, cut=cut, likelihood=bound, templates=templates, backend=get_backend(backend))
     parts = measurement.split(max(1, measurement.tile_count(cut)))
     total = map_sum(work, parts, executor)
     right = views.adjoint(templates[0].basis.images(total.wide))
-    return VolumeStatistics(right, views.normal(total.copies), *total.numbers.tolist())
-
-
-def check_alike(likelihood: WindowLikelihood) -> None:
-    """Raise ParameterError where micrographs differ in noise, which scores of thousands of views do not know."""
-    optics = likelihood.micrographs
-    if optics is not None and (np.ptp(optics.noise_ratio) > 1e-9 or np.ptp(optics.count_share) > 1e-9):
-        raise ParameterError(
-            "micrographs of a volume differ in their transfer alone; got other noise levels or counts: give equal ones."
-        )
+    numbers = dict(zip(NUMBERS, total.numbers.tolist(), strict=True))
+    return VolumeStatistics(right, views.normal(total.copies), **numbers, ledger=total.ledger)
 
 
 def volume_cut(likelihood: WindowLikelihood) -> TileGeometry:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from ..backends.array.backend import ArrayBackend, arrays_of
 from ..backends.collect import owned_energy
 from ..backends.competition import log_partition
 from ..backends.matrix import Basis, Features, Portions, Scores
+from ..ledger import entry
 from ..local import find_places
 from .statistics import NUMBERS, BasisSums
 from .templates import PROFILE, Templates, Transfer
@@ -42,6 +44,23 @@ _FEW = 0.08
 _NEVER = -1.0e30
 
 
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """The templates as a micrograph shows them.
+
+    Attributes:
+        likelihood: of the micrograph, bound.
+        scores: of the views, and of the coarse ones if there are any.
+        transfer: what the micrograph lets through; None: everything.
+        weight: of what it says of the volume, ``sigma^2 / sigma_m^2``; None: micrographs are alike.
+    """
+
+    likelihood: WindowLikelihood
+    scores: list[Scores]
+    transfer: Transfer | None = None
+    weight: float | None = None
+
+
 class Posteriors:
     """The posterior of every tile, with the templates as its micrograph shows them; tiles in order of micrographs are cheapest.
 
@@ -55,35 +74,34 @@ class Posteriors:
 
     def __init__(self, likelihood: WindowLikelihood, templates: list[Templates], backend: Backend) -> None:
         self._likelihood, self._templates, self._arrays = likelihood, templates, arrays_of(backend)
-        optics = likelihood.micrographs
-        self._transfers = None if optics is None else optics.transfer
-        self._seen: tuple[int, Transfer | None, list[Scores]] | None = None
+        self._bases = [one.basis for one in templates]
+        self._last: tuple[int, Shown] | None = None
 
     def __call__(self, tile: Tile) -> TilePosterior:
         """That of a tile."""
-        seen = self._seen
-        if seen is None or (self._transfers is not None and seen[0] != tile.micrograph):
-            seen = self._seen = (tile.micrograph, *self._through(tile.micrograph))
-        bases = [one.basis for one in self._templates]
-        return TilePosterior(tile, self._likelihood, bases, seen[2], self._arrays, seen[1])
+        last = self._last
+        if last is None or (self._likelihood.micrographs is not None and last[0] != tile.micrograph):
+            last = self._last = (tile.micrograph, self._shown(tile.micrograph))
+        return TilePosterior(tile, last[1], self._bases, self._arrays)
 
     def nothing(self) -> BasisSums:
         """The sums of no tile."""
-        fine = self._templates[0]
-        count = len(fine.coefficients)
-        copies = np.zeros(count if self._transfers is None else (count, PROFILE))
-        return BasisSums(np.zeros((count, fine.basis.size)), copies, np.zeros(len(NUMBERS)))
+        count, optics = len(self._templates[0].coefficients), self._likelihood.micrographs
+        copies = np.zeros(count if optics is None or optics.transfer is None else (count, PROFILE))
+        return BasisSums(np.zeros((count, self._bases[0].size)), copies, np.zeros(len(NUMBERS)))
 
-    def _through(self, micrograph: int) -> tuple[Transfer | None, list[Scores]]:
-        if self._transfers is None:
-            return None, [one.scores(self._likelihood, 1.0, self._arrays) for one in self._templates]
-        profile = self._transfers[micrograph]
-        through = [Transfer.of(profile, one.basis) for one in self._templates]
+    def _shown(self, micrograph: int) -> Shown:
+        optics, alone = self._likelihood.micrographs, self._likelihood.of_micrograph(micrograph)
+        through: list[Transfer | None] = [None] * len(self._bases)
+        if optics is not None and optics.transfer is not None:
+            profile = optics.transfer[micrograph]
+            through = [Transfer.of(profile, basis) for basis in self._bases]
         scores = [
-            one.scores(self._likelihood, transfer.factors, self._arrays)
+            one.scores(alone, 1.0 if transfer is None else transfer.factors, self._arrays)
             for one, transfer in zip(self._templates, through, strict=True)
         ]
-        return through[0], scores
+        weight = None if optics is None else float(optics.weights[micrograph])
+        return Shown(alone, scores, through[0], weight)
 
 
 class TilePosterior:
@@ -91,23 +109,14 @@ class TilePosterior:
 
     Args:
         tile: of :func:`volume_cut`.
-        likelihood: bound to the measurement.
+        shown: the templates in its micrograph.
         bases: of the views, and of the coarse ones if there are any.
-        scores: likewise.
         arrays: library, device and precision that score.
-        transfer: what the micrograph lets through; None: everything.
     """
 
-    def __init__(
-        self,
-        tile: Tile,
-        likelihood: WindowLikelihood,
-        bases: list[Basis],
-        scores: list[Scores],
-        arrays: ArrayBackend,
-        transfer: Transfer | None = None,
-    ) -> None:
-        self.tile, self.likelihood, self.transfer = tile, likelihood, transfer
+    def __init__(self, tile: Tile, shown: Shown, bases: list[Basis], arrays: ArrayBackend) -> None:
+        likelihood, scores = shown.likelihood, shown.scores
+        self.tile, self.likelihood, self._shown = tile, likelihood, shown
         self._arrays, self._xp, self.scores = arrays, arrays.xp, scores[0]
         xp, values = self._xp, np.asarray(tile.values)
         self.features = Features(values, bases[0], arrays)
@@ -166,25 +175,32 @@ class TilePosterior:
             more, here = self.scores.project(features, self._norm(corners))
             wide_there, copies_there = wide_there + more, copies_there + here
         wide, (count, strength, copies) = on_host(wide_there), on_host(copies_there)
-        tile, likelihood = self.tile, self.likelihood
+        tile, likelihood, transfer = self.tile, self.likelihood, self._shown.transfer
         gain = float(self._xp.sum(self.log_norm[tile.owned])) - self._blank()
         energy, pixels = owned_energy(tile)
         sites = math.prod(s.stop - s.start for s in tile.owned)
+        found, weight, ledger = float(np.sum(count)), 1.0, None
+        if self._shown.weight is not None:
+            weight = self._shown.weight
+            left = energy - self.scores.explained(wide_there, copies_there[2, :])
+            ledger = entry(tile.micrograph, sites, pixels, left, found)
         numbers = [
             gain / likelihood.neighbourhood,
-            energy,
-            float(np.sum(count)),
+            weight * energy,
+            found,
             sites,
             pixels,
             sites if self.local else 0,
-            tile.total,
-            float(np.sum(strength)) * (1.0 if self.transfer is None else self.transfer.constant),
+            weight * tile.total,
+            weight * float(np.sum(strength)) * (1.0 if transfer is None else transfer.constant),
             float(np.sum(strength)),
             float(np.sum(copies)),
+            weight * pixels,
         ]
-        if self.transfer is not None:
-            wide, copies = wide * self.transfer.factors, copies[:, None] * self.transfer.squares
-        return BasisSums(wide, copies, np.array(numbers, np.float64))
+        wide, copies = weight * wide, weight * copies
+        if transfer is not None:
+            wide, copies = wide * transfer.factors, copies[:, None] * transfer.squares
+        return BasisSums(wide, copies, np.array(numbers, np.float64), ledger)
 
     def _everywhere(self, features: Features, scores: Scores) -> Array:
         """(P, Q) float64 log-odds at every corner."""

@@ -23,12 +23,13 @@ def left_over(
     tiles: int,
     backend: Backend,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """What the copies leave of some tiles, spread over the measurement: float64 pixels that owned corners alone reach, and which are valid.
+    """What the copies leave of some tiles, spread over the measurement: float64 pixels that owned corners alone reach, in noise of the common
+    level, and which are valid.
 
     Args:
         measurement: the pixels.
         volume: (L, L, L) current estimate.
-        likelihood: noise level, count and separation.
+        likelihood: noise level, count, separation and what tells the micrographs apart.
         search: the views.
         tiles: largest number of tiles.
         backend: scores them.
@@ -40,6 +41,8 @@ def left_over(
             with backend.active():
                 shown = posterior(tile).explained()
             rest = tile.values - shown
+            if bound.micrographs is not None:
+                rest = rest / bound.micrographs.noise_ratio[tile.micrograph]
             reached = tuple(slice(s.start + bound.box_size - 1, s.stop) for s in tile.owned)
             valid = np.ones(rest.shape, bool) if tile.valid is None else np.asarray(tile.valid)
             yield rest[reached], valid[reached]

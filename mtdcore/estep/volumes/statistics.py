@@ -7,11 +7,15 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from ...model.volumes.toeplitz import Toeplitz
+from ..ledger import joined
 
 
 @dataclass(frozen=True, eq=False)
 class VolumeStatistics:
     """What an E-step found, in target space: independent of the views, additive over tiles and parts.
+
+    Where micrographs are told apart, right, normal, energy, total, bright and weighed_pixels have micrograph m ``sigma^2 / sigma_m^2`` times,
+    as if all had the noise sigma; counts and evidence are what they are.
 
     Attributes:
         right: (L, L, L) float64, ``sum_t A_t^T b_t``.
@@ -20,12 +24,14 @@ class VolumeStatistics:
         energy: sum of the squared valid pixels.
         expected_count: posterior expected number of copies.
         sites: corners that tiles own.
-        pixels: valid pixels that ``energy`` sums over.
+        pixels: valid pixels that ``energy`` sums over, each once.
         local: corners of those tiles that were searched locally.
         total: sum of the valid pixels.
         bright: amplitudes of the copies, each times what its micrograph lets through of frequency 0.
         amplitude_sum: sum of the posterior mean amplitudes of the copies.
         amplitude_squares: the same of their squares.
+        weighed_pixels: the valid pixels as ``energy`` weighs them.
+        ledger: what was found in each micrograph, where they are told apart, see :mod:`mtdcore.estep.ledger`.
     """
 
     right: np.ndarray
@@ -40,15 +46,15 @@ class VolumeStatistics:
     bright: float
     amplitude_sum: float
     amplitude_squares: float
-
-    @property
-    def numbers(self) -> list[float]:
-        """The sums that are numbers, in order."""
-        return [getattr(self, name) for name in NUMBERS]
+    weighed_pixels: float
+    ledger: np.ndarray | None = None
 
     def __add__(self, other: VolumeStatistics) -> VolumeStatistics:
-        numbers = (a + b for a, b in zip(self.numbers, other.numbers, strict=True))
-        return VolumeStatistics(self.right + other.right, self.normal + other.normal, *numbers)
+        numbers = {name: getattr(self, name) + getattr(other, name) for name in NUMBERS}
+        ledger = joined(self.ledger, other.ledger)
+        return VolumeStatistics(
+            self.right + other.right, self.normal + other.normal, **numbers, ledger=ledger
+        )
 
     def normalised(self) -> VolumeStatistics:
         """Those of amplitudes whose mean is 1, as :meth:`mtdcore.Statistics.normalised`: that of the copies found goes to the volume."""
@@ -76,18 +82,27 @@ class VolumeStatistics:
 
 
 #: Names of the sums that are numbers, in order.
-NUMBERS = tuple(f.name for f in fields(VolumeStatistics))[2:]
+NUMBERS = tuple(f.name for f in fields(VolumeStatistics))[2:-1]
 
 
 @dataclass(frozen=True, eq=False)
 class BasisSums:
-    """Sums of some tiles: (T, r) posterior-weighted features, (T,) squared amplitudes of copies, or (T, R) with their squared transfers, and the numbers of the
-    statistics.
+    """Sums of some tiles, weighed as :class:`VolumeStatistics` are.
+
+    Attributes:
+        wide: (T, r) posterior-weighted features.
+        copies: (T,) squared amplitudes of copies, or (T, R) with their squared transfers.
+        numbers: of the statistics.
+        ledger: likewise.
     """
 
     wide: np.ndarray
     copies: np.ndarray
     numbers: np.ndarray
+    ledger: np.ndarray | None = None
 
     def __add__(self, other: BasisSums) -> BasisSums:
-        return BasisSums(self.wide + other.wide, self.copies + other.copies, self.numbers + other.numbers)
+        ledger = joined(self.ledger, other.ledger)
+        return BasisSums(
+            self.wide + other.wide, self.copies + other.copies, self.numbers + other.numbers, ledger
+        )

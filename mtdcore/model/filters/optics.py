@@ -60,6 +60,11 @@ class Micrographs:
         return np.asarray(self.noise / np.sqrt(np.mean(self.noise**2)))
 
     @property
+    def weights(self) -> np.ndarray:
+        """(M,) sigma^2 / sigma_m^2: what each says of the target, at the level sigma of all."""
+        return np.asarray(1.0 / self.noise_ratio**2)
+
+    @property
     def count_share(self) -> np.ndarray:
         """(M,) p_m over their sum."""
         count = np.ones(len(self)) if self.count is None else self.count

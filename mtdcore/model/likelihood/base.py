@@ -330,18 +330,23 @@ class Likelihood(ABC):
             weights = shares(statistics.class_mass, FLOOR if early else 0.0)
             model = replace(model, class_weights=weights)
         if model.micrographs is not None and statistics.ledger is not None:
-            optics = model._entered(
-                model.micrographs, statistics.ledger, corners, residual_energy is not None
-            )
+            optics = model.entered(model.micrographs, statistics.ledger, corners, residual_energy is not None)
             model = replace(model, micrographs=optics)
         if residual_energy is None or not statistics.pixels:  # a mini-batch may lie under a mask
             return model
         return model.with_noise_std(math.sqrt(max(residual_energy(), 0.0) / statistics.pixels))
 
-    def _entered(
+    def entered(
         self, optics: Micrographs, ledger: np.ndarray, corners: float, learn_noise: bool
     ) -> Micrographs:
-        """Noise levels after an E-step; micrographs that it did not see (mini-batches) keep theirs."""
+        """M-step of what tells micrographs apart, in absolute terms; those that the E-step did not see (mini-batches) keep what they had.
+
+        Args:
+            optics: so far.
+            ledger: of the E-step, see :mod:`mtdcore.estep.ledger`.
+            corners: sites of one micrograph.
+            learn_noise: whether noise levels are learned, ``sigma_m^2 = residual energy / pixels``.
+        """
         seen, _, pixels, residual, _ = ledger.T
         index = seen.astype(np.int64)
         noise = self.noise_std * optics.noise_ratio

@@ -172,10 +172,10 @@ class WindowLikelihood(Likelihood):
         """See :class:`Likelihood`: what the E-step sums up (docs/model.md 7)."""
         return statistics.log_likelihood
 
-    def _entered(
+    def entered(
         self, optics: Micrographs, ledger: np.ndarray, corners: float, learn_noise: bool
     ) -> Micrographs:
-        """Noise levels and counts after an E-step.
+        """See :class:`Likelihood`; noise levels and counts.
 
         The count of a micrograph is drawn towards the mean: with an exponential prior on its expectation, n copies seen
         mean ``(n + 1) / (1 + 1 / mean)``. A micrograph without copies so keeps the chance of having some.
@@ -187,7 +187,7 @@ class WindowLikelihood(Likelihood):
             copies / np.maximum(sites, 1.0) * corners
         )  # of a mini-batch, copies and sites are scaled alike
         count[seen.astype(np.int64)] = (found + 1.0) / (1.0 + 1.0 / mean)
-        return replace(super()._entered(optics, ledger, corners, learn_noise), count=count)
+        return replace(super().entered(optics, ledger, corners, learn_noise), count=count)
 
 
 def localised(likelihood: Likelihood, expected_count: float) -> WindowLikelihood:

@@ -14,7 +14,7 @@ from ...data.micrographs.star import write_star
 from ...data.micrographs.table import names_of
 from ...estep.backends import Backend, get_backend
 from ...estep.expectation import check_box_fits
-from ...estep.volumes.expectation import check_alike, volume_cut, with_views
+from ...estep.volumes.expectation import volume_cut, with_views
 from ...estep.volumes.posterior import Posteriors
 from ...estep.volumes.templates import Search, templates_of
 from ...model.likelihood import WindowLikelihood
@@ -115,7 +115,6 @@ def find_copies(
     """
     check_threshold(threshold)
     source = open_measurement(measurement)
-    check_alike(likelihood)
     check_box_fits(source, search.views)
     model = with_views(likelihood, search.views).bind(source.shape)
     reaches = neighbourhood(model, _SPREAD)

@@ -38,6 +38,7 @@ WAYS: dict[str, tuple[dict[str, Any], bool]] = {
     "every view everywhere": ({"views": 60}, False),
     "local search": ({"views": 450}, True),
     "transfers": ({"views": 450, "micrographs": Micrographs(np.ones(2), transfer=_TRANSFER)}, True),
+    "unlike": ({"views": 450, "noise_std": "auto", "each": True}, True),
     "prior": ({"views": 60, "prior": _White()}, False),
     "noise to be learned": ({"views": 60, "noise_std": "auto", "noise": "auto"}, False),
 }
@@ -69,32 +70,41 @@ def _pixels(made: VolumeSimulation, mask: str) -> np.ndarray:
     return pixels
 
 
-def _model(made: VolumeSimulation, views: int, transfers: bool = False) -> tuple[WindowLikelihood, Search]:
+#: What tells the micrographs apart.
+FACTS: dict[str, Micrographs | None] = {
+    "alike": None,
+    "transfers": Micrographs(np.ones(2), transfer=_TRANSFER),
+    "unlike": Micrographs(np.array([1.0, 1.5]), np.array([1.0, 2.0])),
+    "unlike, with transfers": Micrographs(np.array([1.0, 1.5]), np.array([1.0, 2.0]), _TRANSFER),
+}
+
+
+def _model(made: VolumeSimulation, views: int, facts: str = "alike") -> tuple[WindowLikelihood, Search]:
     every = Projections(_SIDE, views, band=0.42)
-    optics = Micrographs(np.ones(2), transfer=_TRANSFER) if transfers else None
-    model = WindowLikelihood(every, made.noise_std, 10.0, 7, micrographs=optics)
+    model = WindowLikelihood(every, made.noise_std, 10.0, 7, micrographs=FACTS[facts])
     return model, Search(every, every.coarse(60, 0.3) if views > 60 else None)
 
 
 @pytest.mark.parametrize("mask", list(MASKS))
 @pytest.mark.parametrize("strength", [1.0, 0.2], ids=["sharp", "vague"])
-@pytest.mark.parametrize("transfers", [False, True], ids=["alike", "transfers"])
+@pytest.mark.parametrize("facts", list(FACTS))
 @pytest.mark.parametrize("views", [60, 450], ids=["everywhere", "local"])
 def test_an_e_step_is_that_of_the_cpu(
     backend: CudaBackend,
     host: Backend,
     made: VolumeSimulation,
     views: int,
-    transfers: bool,
+    facts: str,
     strength: float,
     mask: str,
 ) -> None:
     """A vague posterior is spread over the corners: their features are made row by row."""
-    source, (model, search) = open_measurement(_pixels(made, mask)), _model(made, views, transfers)
+    source, (model, search) = open_measurement(_pixels(made, mask)), _model(made, views, facts)
     found, expected = (
         volume_e_step(source, strength * made.volume, model, search, engine) for engine in (backend, host)
     )
-    for name in ("right", "log_likelihood", "expected_count", "energy", "sites", "pixels", "local", "total"):
+    names = ("right", "log_likelihood", "expected_count", "energy", "sites", "pixels", "local", "total")
+    for name in (*names, "weighed_pixels", *(() if FACTS[facts] is None else ("ledger",))):
         one, other = (np.asarray(getattr(e, name)) for e in (found, expected))
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9 * np.abs(other).max(), err_msg=name)
     scale = expected.normal.bound
