@@ -41,9 +41,11 @@ from mtdcore.mstep.volumes import VolumeUpdate
 from mtdcore.results.volumes import (
     align_volumes,
     fourier_shell_correlation,
+    halves_of,
     omit_test,
     orientation_information,
     shape_correlation,
+    volume_halves,
 )
 from mtdcore.synthetic.particles import VolumeSimulation, simulate_volume
 from mtdcore.synthetic.volumes import Gaussians, chain
@@ -210,14 +212,16 @@ def row_of(options: argparse.Namespace, which: int, seed: int) -> dict[str, obje
         "oracle_squared_error": known["squared_error"],
     }
     if options.omit:
-        there = align_volumes(made.volume, found.volume).volume
+        source = open_measurement(made.pixels)
+        half = volume_halves(source, found, prior=prior, backend=backend).runs[0]
+        there = align_volumes(made.volume, half.volume).volume
         row["omit"] = [
             {
                 "amplitude": round(one.amplitude, 3),
                 "error": round(one.error, 3),
                 "true": round(float(np.vdot(one.part, there) / np.vdot(one.part, one.part)), 3),
             }
-            for one in omit_test(made.pixels, found, options.omit, backend)
+            for one in omit_test(halves_of(source)[1], half, options.omit, backend)
         ]
     if found.micrographs is not None:
         levels = found.noise_std * found.micrographs.noise_ratio / made.noise_std
@@ -277,7 +281,7 @@ def main() -> None:
         "--omit",
         type=int,
         metavar="N",
-        help="also the omit test of N parts, beside what the truth has of each",
+        help="also the omit test of N parts of the first half's volume in the second, beside what the truth has of each",
     )
     parser.add_argument("--unknown-poses", action="store_true", help="also what they leave")
     parser.add_argument("--jobs", type=int, default=1, help="rows made at once, a process each")

@@ -99,11 +99,11 @@ def test_from_a_volume_to_a_volume(mtd, mtd_json, micrographs, tmp_path):
 
 def test_a_finished_run_is_judged_and_its_parts_left_out(mtd, mtd_json, micrographs, tmp_path):
     run = tmp_path / "run"
-    first = mtd_json("recover", micrographs, "--volume", "-o", run, *SHORT, "--no-halves")
+    first = mtd_json("recover", micrographs, "--volume", "-o", run, *SHORT)
     volume = (run / "volume.mrc").read_bytes()[1024:]
     assert "supported" not in first
     assert "omit_test" not in first
-    judged = mtd_json("trust", run, "--null-runs", 2, "--no-halves", "--omit", 3)
+    judged = mtd_json("trust", run, "--null-runs", 2, "--omit", 3)
     assert judged["supported"] == (judged["verdict"] == "structure supported by the data")
     assert {name: judged[name] for name in ("evidence", "copies")} == {
         name: first[name] for name in ("evidence", "copies")
@@ -115,15 +115,18 @@ def test_a_finished_run_is_judged_and_its_parts_left_out(mtd, mtd_json, microgra
     page = (run / "report.html").read_text()
     assert "Parts left out" in page
     for part in judged["omit_test"]:
-        assert f"{part['amplitude']:.2f} ± {part['error']:.2f}" in page
-    assert page.count("<b>not in the data</b>") == 3 - held
+        told = part["error"] is not None
+        assert (f"{part['amplitude']:.2f} ± {part['error']:.2f}" if told else "not told") in page
+    told = sum(part["error"] is not None for part in judged["omit_test"])
+    assert page.count("<b>not in the data</b>") == told - held
     record = json.loads((run / "run.json").read_text())
     assert record["result"]["omit_test"] == judged["omit_test"]
     assert record["command"].startswith("mtd recover ")
-    shown = mtd("trust", run, "--null-runs", 2, "--no-halves", "--omit", 2).stdout
+    shown = mtd("trust", run, "--null-runs", 2, "--omit", 2).stdout
     assert "parts_in_data" in shown
     assert "amplitude" not in shown.replace("amplitude_std", "")  # for the page, and for machines
-    assert "omit_test" not in mtd_json("trust", run, "--null-runs", 2, "--no-halves", "--omit", "none")
+    assert "omit_test" not in mtd_json("trust", run, "--null-runs", 2, "--no-halves")
+    assert "leave out --no-halves" in mtd("trust", run, "--no-halves", "--omit", 3, code=2).stderr
     assert "--complete is of images" in mtd("trust", run, "--complete", code=2).stderr
     assert "at least 2" in mtd("trust", run, "--omit", 1, code=2).stderr
     for checkpoint in run.glob("checkpoint*"):

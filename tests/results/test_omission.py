@@ -14,7 +14,7 @@ from mtdcore.em.volumes.recovery import VolumeRecovery
 from mtdcore.errors import ParameterError
 from mtdcore.model.volumes.grids import moved, radii
 from mtdcore.model.volumes.so3 import group
-from mtdcore.results.volumes import omission
+from mtdcore.results.volumes import halves_of, omission, volume_halves
 from mtdcore.results.volumes.omission import omit_test, soft_parts
 from mtdcore.synthetic.particles import VolumeSimulation, simulate_volume
 from mtdcore.synthetic.volumes import chain
@@ -52,6 +52,19 @@ def test_what_the_data_hold_comes_back(made: VolumeSimulation, recovered: Volume
     assert all(t.in_data for t in tests)
     assert all(0.9 < t.amplitude < 1.1 and 0.01 < t.error < 0.1 for t in tests)
     np.testing.assert_allclose(sum(t.part for t in tests), recovered.seen, atol=1e-9)
+
+
+def test_the_other_half_tells_what_the_truth_has_of_a_part(
+    made: VolumeSimulation, recovered: VolumeRecovery
+) -> None:
+    """The half that a volume is of gives back what it has fitted of the noise, and what the prior of the M-step made weaker."""
+    source = mtd.open_measurement(made.pixels)
+    half = volume_halves(source, recovered, backend="cpu").runs[0]
+    own, other = (list(omit_test(one, half, 5, "cpu")) for one in halves_of(source))
+    true = [float(np.vdot(t.part, made.volume) / np.vdot(t.part, t.part)) for t in own]
+    off, held_out = (np.mean(np.abs([t.amplitude for t in tests] - np.array(true))) for tests in (own, other))
+    assert held_out < 0.1
+    assert held_out < 0.8 * off
 
 
 def test_of_many_copies_some_are_asked(

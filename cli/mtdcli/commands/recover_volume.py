@@ -117,6 +117,10 @@ def recover(
     from ..volumes import run as job
     from ..volumes.judging import examine
 
+    if isinstance(parameters.omit, int) and not parameters.halves:
+        raise click.UsageError(
+            "--omit asks one half of the data for the parts of the other's volume: leave out --no-halves."
+        )
     folder = RunFolder(output)
     started, clock = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.perf_counter()
     measurement, table, parameters = opened(path, folder, parameters, resume, force)

@@ -32,7 +32,7 @@ _NULL_RUNS = 8
 @option("--halves/--no-halves", "Compare two halves of a supported result.", default=True)
 @option(
     "--omit",
-    "Of a volume: leave each of N equal parts out, and ask the data for it; none: not. Default: 10.",
+    "Of a volume: leave each of N equal parts out of that of one half of the data, and ask the other half for it; none: not. Default: 10.",
     CountOr("none", minimum=2),
     metavar="N|none",
 )
@@ -68,7 +68,8 @@ def command(
 
     folder = RunFolder(run_dir)
     if folder.holds_volume:
-        _judge_volume(ctx, folder, null_runs, halves, omit or 10, complete, device, threads, as_json)
+        parts = omit or (10 if halves else "none")
+        _judge_volume(ctx, folder, null_runs, halves, parts, complete, device, threads, as_json)
         return
     if omit is not None:
         raise click.UsageError("--omit is of volumes: the run of an image has no omit test.")

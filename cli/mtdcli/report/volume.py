@@ -49,7 +49,7 @@ def write_volume_report(
         verdict: what is known for and against the volume; None: it was not judged.
         halves: volumes of two halves of the data; None: there are none.
         chance: the same of null measurements, by kind.
-        omissions: of the omit test, part by part.
+        omissions: of the omit test of the first half, part by part.
     """
     volume, whitened = found.volume, None if found.heard.whitening is None else found.seen
     angles = np.array([[180.0 * i / _TURNS, 90.0, 0.0] for i in range(_TURNS)])
@@ -59,7 +59,7 @@ def write_volume_report(
         "sections": _sections(volume),
         "whitened": None if whitened is None else _sections(whitened),
         "turning": [picture(image, shown) for image in turning],
-        "omitted": [_within(one.part, found.seen) for one in omissions],
+        "omitted": [] if halves is None else [_within(one.part, halves.runs[0].seen) for one in omissions],
         **convergence({name: [getattr(one, name) for one in found.history] for name in _COLUMNS}),
     }
     if halves is not None:
@@ -74,7 +74,7 @@ def write_volume_report(
         verdict=None if verdict is None else _judged(verdict),
         chance=bool(chance),
         result=record["result"],
-        omissions=[(str(one), one.in_data) for one in omissions],
+        omissions=[(str(one), one.in_data, one.told) for one in omissions],
         box=len(volume),
         pictures=pictures,
     )

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from mtdcore.results.nulls import Null
 from mtdcore.results.verdict import Question, Verdict, asked
-from mtdcore.results.volumes.halves import VolumeHalves, volume_halves
+from mtdcore.results.volumes.halves import VolumeHalves, halves_of, volume_halves
 from mtdcore.results.volumes.omission import Omission, omit_test
 from mtdcore.results.volumes.trials import VolumeTrials
 
 from ..run.judging import judgement
 from ..terminal.console import log
-from ..terminal.stopping import patiently
+from ..terminal.stopping import Stop, patiently
 from .run import arguments
 
 if TYPE_CHECKING:
@@ -99,15 +99,30 @@ def examine(
             log("two halves of the data, each from the low-passed volume")
             judged.halves = volume_halves(measurement, found, **shared)
             stop.check()
-        if parameters.omitted and found.found_copies:
-            for part in omit_test(measurement, found, parameters.omitted, backend):
-                judged.omissions.append(part)
-                place = f"part {len(judged.omissions)} of {parameters.omitted}"
-                log(f"omit test, {place}: amplitude {part}")
-                stop.check()
-            missing = [str(i) for i, one in enumerate(judged.omissions, 1) if not one.in_data]
-            if missing:
-                log(
-                    f"warning: the data do not give back part {', '.join(missing)} of the volume: there it is the prior's, or chance"
-                )
+            if parameters.omitted and found.found_copies:
+                _leave_out(halves_of(measurement)[1], judged, parameters.omitted, backend, stop)
     return judged
+
+
+def _leave_out(other: Measurement, judged: Judged, parts: int, backend: Backend, stop: Stop) -> None:
+    """The omit test of the first half's volume, in the other half."""
+    assert judged.halves is not None
+    half = judged.halves.runs[0]
+    if not half.found_copies:
+        log("no omit test: the first half of the data has no volume")
+        return
+    for part in omit_test(other, half, parts, backend):
+        judged.omissions.append(part)
+        log(f"omit test, part {len(judged.omissions)} of {parts}: amplitude {part}")
+        stop.check()
+    numbered = [(str(i), one) for i, one in enumerate(judged.omissions, 1)]
+    untold = [i for i, one in numbered if not one.told]
+    missing = [i for i, one in numbered if one.told and not one.in_data]
+    if missing:
+        log(
+            f"warning: the data do not give back part {', '.join(missing)}: there the volume is the prior's, or noise"
+        )
+    if untold:
+        log(
+            f"warning: whether the data hold part {', '.join(untold)} cannot be told: they tell too little of the poses"
+        )

@@ -98,7 +98,7 @@ class VolumeParameters(Parameters):
     )
     omit: int | Literal["none"] | None = declared(
         "output",
-        "Omit test: leave each of N equal parts out of the volume, and ask the data for it; none: not. Default: 10 with a learned prior, else none.",
+        "Omit test: leave each of N equal parts out of the volume of one half of the data, and ask the other half for it; none: not. Default: 10 with a learned prior, else none.",
         metavar="N|none",
         decides=False,
         kind=CountOr("none", minimum=2),
@@ -114,5 +114,5 @@ class VolumeParameters(Parameters):
     def omitted(self) -> int:
         """Number of parts of the omit test; 0: there is none."""
         if self.omit is None:
-            return _PARTS if self.prior else 0
+            return _PARTS if self.prior and self.halves else 0
         return 0 if self.omit == "none" else self.omit

@@ -17,7 +17,7 @@ from .comparison import (
     shape_correlation,
 )
 from .copies import VolumeCopies, find_copies
-from .halves import VolumeHalves, volume_halves
+from .halves import VolumeHalves, halves_of, volume_halves
 from .omission import Omission, omit_test
 from .trials import judge_volume
 
@@ -33,6 +33,7 @@ __all__ = [
     "cosine",
     "find_copies",
     "fourier_shell_correlation",
+    "halves_of",
     "judge_volume",
     "matched_to",
     "mirror_volume",

@@ -31,12 +31,14 @@ class VolumeHalves:
         second: (L, L, L) float64, aligned to the first.
         whole: their shell correlation, which counts down to :data:`~mtdcore.results.metrics.HALF_SETS_LIMIT`.
         aspherical: that of what is not spherically symmetric, which no two particles share for free.
+        runs: the recovery of each half, in its own frame.
     """
 
     first: np.ndarray
     second: np.ndarray
     whole: RingCorrelation
     aspherical: RingCorrelation
+    runs: tuple[VolumeRecovery, VolumeRecovery]
 
 
 def volume_halves(measurement: Measurement, recovery: VolumeRecovery, **options: Any) -> VolumeHalves:
@@ -52,7 +54,7 @@ def volume_halves(measurement: Measurement, recovery: VolumeRecovery, **options:
         plan, iterations=max(1, round(_SHARE * plan.iterations)), cooling=0.0, imposed=0.0, whole=0.3
     )
     start = low_passed(recovery.volume, plan.first_band)
-    found = [
+    one, other = (
         recover_volume(
             half,
             box_size=plan.box_size,
@@ -64,15 +66,14 @@ def volume_halves(measurement: Measurement, recovery: VolumeRecovery, **options:
             initial=start,
             plan=short,
             **options,
-        ).seen
+        )
         for half in halves_of(measurement)
-    ]
-    both = found[0], align_volumes(found[1], found[0], hands="same").volume
+    )
+    both = one.seen, align_volumes(other.seen, one.seen, hands="same").volume
     first, second = (recovery.heard.unfiltered(half, plan.last_band) for half in both)
     a, b = (half * ball(plan.box_size) for half in both)
-    return VolumeHalves(
-        first, second, fourier_shell_correlation(a, b), fourier_shell_correlation(a, b, "aspherical")
-    )
+    curves = fourier_shell_correlation(a, b), fourier_shell_correlation(a, b, "aspherical")
+    return VolumeHalves(first, second, *curves, (one, other))
 
 
 def halves_of(measurement: Measurement) -> tuple[Measurement, Measurement]:

@@ -6,10 +6,12 @@ So a part D is taken out of the volume V, and the likelihood is asked with which
 
     m(a) = <D, b - N (V - D)> / <D, N D>,    standard error sigma / sqrt(<D, N D>)
 
-without any prior. EM along this one line goes a -> m(a) from 0: the first poses know nothing of the part, and a part that is not in the data
-never comes into any. Where m(0) is clear of nothing, the fixed point follows from two more E-steps, as m is nearly straight; with the slope m' the
-error is ``1 / sqrt(1 - m')`` times larger, by what the poses leave unknown (Louis 1982).
-1: the data hold the part as the volume shows it; 0: they hold nothing of it, and the volume has it from somewhere else.
+without any prior. EM along this one line goes a -> m(a) from 0: the first poses know nothing of the part. Where m(0) is clear of nothing, the
+fixed point follows from two more E-steps, as m is nearly straight; with the slope m' the error is ``1 / sqrt(1 - m')`` times larger, by what the
+poses leave unknown (Louis 1982). A slope near 1 leaves the amplitude untold. 1: the data hold the part as the volume shows it; 0: nothing of it.
+
+What a volume has fitted of the noise comes back from the same noise. So the data that are asked should be others than those that the volume was
+recovered from: the volume of one half is asked of the other half, where only what both hold comes back.
 
 Source: the template with a part left out, of 2-D template matching (Lucas, Himes and Grigorieff, *Baited reconstruction with 2D template
 matching for high-resolution structure determination in vitro and in vivo without template bias*, eLife 2023), without picking.
@@ -42,7 +44,7 @@ _SOFT = 0.03
 #: A part is in the data from this amplitude on, as long as it is so many standard errors from nothing.
 _HALF, _CLEAR = 0.5, 3.0
 
-#: Largest slope of m that is believed: one near 1 would send the fixed point anywhere.
+#: Largest slope of m that tells an amplitude: with one near 1 the fixed point may be anywhere.
 _STEEPEST = 0.9
 
 #: Copies that are asked, of those there are: errors of some hundredths are small enough, and an E-step over all may take long.
@@ -60,7 +62,7 @@ class Omission:
         part: (L, L, L) float64, the density that was left out, as the filtered measurement shows it.
         share: of the positive density of the volume.
         amplitude: with which the data give it back.
-        error: its standard error, from the noise alone.
+        error: its standard error, from the noise alone; infinite where the poses leave it untold.
     """
 
     part: np.ndarray
@@ -70,12 +72,17 @@ class Omission:
 
     @property
     def in_data(self) -> bool:
-        """Whether the data hold the part; otherwise the volume has it from its prior, or by chance."""
+        """Whether the data are known to hold the part; otherwise the volume may have it from its prior, or from noise."""
         return self.amplitude >= max(_HALF, _CLEAR * self.error)
+
+    @property
+    def told(self) -> bool:
+        """Whether the data tell the amplitude."""
+        return math.isfinite(self.error)
 
     def __str__(self) -> str:
         """The amplitude with its error."""
-        return f"{self.amplitude:.2f} ± {self.error:.2f}"
+        return f"{self.amplitude:.2f} ± {self.error:.2f}" if self.told else "not told"
 
 
 def omit_test(
@@ -90,7 +97,8 @@ def omit_test(
     Of many copies the first thousand or so are asked.
 
     Args:
-        measurement: what the volume was recovered from.
+        measurement: the data to ask, of the run's number and shape of micrographs: at best the half that the run has not seen
+            (:attr:`.halves.VolumeHalves.runs`, :func:`.halves.halves_of`), at least what the volume was recovered from.
         recovery: the run.
         parts: number of parts, each with the same share of the positive density; or (n, L, L, L) weights in [0, 1] of parts, such as a
             ligand or a domain. Of a symmetric volume a part is left out of every asymmetric unit.
@@ -151,14 +159,15 @@ def _fixed_point(highest: Callable[[float], tuple[float, float]]) -> tuple[float
     first, error = highest(0.0)
     if not abs(first) > _CLEAR * error:
         return first, error
-    before, answer = 0.0, first
-    at, slope = first, 0.0
+    before, answer, slope = 0.0, first, 0.0
+    at = first
     for _ in range(2):
         found, error = highest(at)
-        slope = min(max((found - answer) / (at - before), 0.0), _STEEPEST) if at != before else slope
+        slope = max((found - answer) / (at - before), 0.0) if at != before else slope
         before, answer = at, found
-        at = min(max(at + (found - at) / (1.0 - slope), -_FURTHEST), _FURTHEST)
-    return at, error / math.sqrt(1.0 - slope)
+        step = (found - at) / (1.0 - min(slope, _STEEPEST))
+        at = min(max(at + step, -_FURTHEST), _FURTHEST)
+    return at, error / math.sqrt(1.0 - slope) if slope < _STEEPEST else math.inf
 
 
 def soft_parts(density: np.ndarray, count: int, symmetry: str = "C1") -> np.ndarray:
