@@ -219,7 +219,9 @@ def row_of(options: argparse.Namespace, which: int, seed: int) -> dict[str, obje
             {
                 "amplitude": round(one.amplitude, 3),
                 "error": round(one.error, 3),
-                "true": round(float(np.vdot(one.part, there) / np.vdot(one.part, one.part)), 3),
+                "true": round(
+                    1.0 + float(np.vdot(one.part, there - half.seen) / np.vdot(one.part, one.part)), 3
+                ),
             }
             for one in omit_test(halves_of(source)[1], half, options.omit, backend)
         ]

@@ -50,7 +50,7 @@ _STEEPEST = 0.9
 #: Copies that are asked, of those there are: errors of some hundredths are small enough, and an E-step over all may take long.
 _COPIES = 1000
 
-#: Amplitudes beyond this are not looked at: a part so bright would take all poses for itself.
+#: Amplitudes beyond this are not looked at, and not told: a part so bright would take all poses for itself.
 _FURTHEST = 1.5
 
 
@@ -167,7 +167,8 @@ def _fixed_point(highest: Callable[[float], tuple[float, float]]) -> tuple[float
         before, answer = at, found
         step = (found - at) / (1.0 - min(slope, _STEEPEST))
         at = min(max(at + step, -_FURTHEST), _FURTHEST)
-    return at, error / math.sqrt(1.0 - slope) if slope < _STEEPEST else math.inf
+    told = slope < _STEEPEST and abs(at) < _FURTHEST
+    return at, error / math.sqrt(1.0 - slope) if told else math.inf
 
 
 def soft_parts(density: np.ndarray, count: int, symmetry: str = "C1") -> np.ndarray:
