@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -14,14 +13,14 @@ from ..errors import ParameterError
 from ..estep.statistics import Statistics
 from ..model.priors import Prior
 from ..model.sampling import sample_from
-from .updates import DenoisingUpdate, Frame, Random
+from .updates import DenoisingUpdate
 
 #: Levels of the reverse diffusion of one draw: with so many it varies by a seventh too little, with twelve by a quarter.
 _LEVELS = 24
 
 
 @dataclass(frozen=True)
-class AnnealedUpdate:
+class AnnealedUpdate(DenoisingUpdate):
     """In the first iterations a draw from the posterior of the target given its aligned average, then :class:`DenoisingUpdate`.
 
     The average ``z = F + sigma^2 grad Q(F) / c`` holds white noise of ``s = sigma / sqrt(c)``, sigma with the temperature of the
@@ -38,13 +37,8 @@ class AnnealedUpdate:
     drawn: float = 0.5
     seed: int = 0
 
-    uses_prior: ClassVar[bool] = True
-    fits_scale: ClassVar[bool] = True
-    gauge: ClassVar[Frame] = "prior"
-    start: ClassVar[Random] = "random"
-    learns_offset: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0.0 <= self.drawn <= 1.0:
             raise ParameterError(f"the share of iterations that draw lies between 0 and 1; got {self.drawn}.")
 
@@ -54,7 +48,7 @@ class AnnealedUpdate:
         """See :class:`mtdcore.mstep.updates.Update`."""
         bound = statistics.normal.bound
         if iteration >= self.drawn * iterations or bound <= 0.0:
-            return DenoisingUpdate()(target, statistics, prior, iteration, iterations)
+            return super().__call__(target, statistics, prior, iteration, iterations)
         variance = statistics.noise_std**2 / bound
         average = on_host(target + variance * statistics.gradient(target), np.float64)
         noise = np.random.default_rng((self.seed, iteration))

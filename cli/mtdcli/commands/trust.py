@@ -65,10 +65,11 @@ def command(
     from ..run.finished import FinishedRun
     from ..run.folder import RunFolder
     from ..run.judging import examine, findings
+    from ..volumes.parameters import PARTS
 
     folder = RunFolder(run_dir)
     if folder.holds_volume:
-        parts = omit or (10 if halves else "none")
+        parts = omit or (PARTS if halves else "none")
         _judge_volume(ctx, folder, null_runs, halves, parts, complete, device, threads, as_json)
         return
     if omit is not None:

@@ -13,7 +13,7 @@ from ..terminal.declared import declared, like
 from ..terminal.options import CountOr, Length
 
 #: Parts of an omit test where no number is given.
-_PARTS = 10
+PARTS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,5 +114,5 @@ class VolumeParameters(Parameters):
     def omitted(self) -> int:
         """Number of parts of the omit test; 0: there is none."""
         if self.omit is None:
-            return _PARTS if self.prior and self.halves else 0
+            return PARTS if self.prior and self.halves else 0
         return 0 if self.omit == "none" else self.omit

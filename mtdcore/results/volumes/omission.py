@@ -62,7 +62,7 @@ class Omission:
         part: (L, L, L) float64, the density that was left out, as the filtered measurement shows it.
         share: of the positive density of the volume.
         amplitude: with which the data give it back.
-        error: its standard error, from the noise alone; infinite where the poses leave it untold.
+        error: its standard error, from the noise alone; infinite where the amplitude is not told: poses leave it open, or it is beyond 1.5.
     """
 
     part: np.ndarray
@@ -119,9 +119,10 @@ def omit_test(
     tiles = source.tile_count(volume_cut(model.bind(source.shape)))
     source = source.split(min(max(1, round(recovery.expected_count / _COPIES)), tiles))[0]
     density = np.maximum(volume, 0.0) * ball(len(volume))
-    chosen = (
-        soft_parts(density, parts, recovery.plan.symmetry) if isinstance(parts, int) else np.asarray(parts)
-    )
+    if isinstance(parts, int | np.integer):
+        chosen = soft_parts(density, int(parts), recovery.plan.symmetry)
+    else:
+        chosen = np.asarray(parts)
     if chosen.shape[1:] != volume.shape:
         raise ParameterError(
             f"the weights of the parts should be of shape (n, {', '.join(map(str, volume.shape))}); got {chosen.shape}."

@@ -111,15 +111,15 @@ class Resident:
 
 def _hollow(tile: Tile) -> Tile:
     """The tile without its pixels: what is asked of them as a whole is all that the host still needs."""
-    shadow = replace(tile, values=np.broadcast_to(np.zeros((), tile.values.dtype), tile.values.shape))
-    vars(shadow).update(level=tile.level, peak=tile.peak, total=tile.total, brightness=tile.brightness)
-    return shadow
+    return _shadow(tile, level=tile.level, peak=tile.peak, total=tile.total)
 
 
 def _below(tile: Tile, offset: float) -> Tile:
     """What is asked of the tile less a constant; its pixels are on the device, and none here."""
-    if not offset:
-        return tile
-    shadow = _hollow(tile)
-    vars(shadow).update(tile.brightness.less(offset))
+    return _shadow(tile, **tile.brightness.less(offset)) if offset else tile
+
+
+def _shadow(tile: Tile, **told: float) -> Tile:
+    shadow = replace(tile, values=np.broadcast_to(np.zeros((), tile.values.dtype), tile.values.shape))
+    vars(shadow).update(told, brightness=tile.brightness)
     return shadow
