@@ -4,16 +4,20 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 # One thread per process: as many processes as cores already share the machine.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
-PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+TESTS  ?=
+# Versions that are taken: all pinned, or torch alone.
+PINS   ?= constraints.txt
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(PINS)
 # Home of the CPU build of torch. Where it cannot be reached pip goes on with the index it is configured for.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo test test-slow coverage lint format types docs wheel-check bench clean
+.PHONY: help demo test test-slow test-newest coverage lint format types docs wheel-check bench clean
 
 help:
 	@echo "make demo         recover a glyph from a noisy measurement and write a report (about a minute)"
 	@echo "make test         the test suite (minutes)"
 	@echo "make test-slow    the long tests too"
+	@echo "make test-newest  the test suite with the newest release of every dependency"
 	@echo "make coverage     the test suite with the coverage of mtdcore (at least 90 %)"
 	@echo "make lint types   ruff and mypy --strict;   make format   applies ruff"
 	@echo "make docs         these pages and those of the Python interface, in build/site"
@@ -24,10 +28,15 @@ demo: $(VENV)/.installed
 	$(BIN)/mtd demo --force
 
 test: $(VENV)/.installed-dev
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow" $(TESTS)
 
 test-slow: $(VENV)/.installed-dev
 	$(PYTEST)
+
+# An environment of its own; torch keeps its version, as the newest brings gigabytes of CUDA.
+test-newest:
+	@mkdir -p build && grep '^torch==' constraints.txt > build/torch.txt
+	$(MAKE) test VENV=.venv-newest PINS=build/torch.txt
 
 coverage: $(VENV)/.installed-dev
 	$(PYTEST) -m "not slow" --cov=mtdcore --cov-report=term:skip-covered --cov-fail-under=90

@@ -14,7 +14,7 @@ import numpy as np
 from .._base.typing import Array, pair, plain
 from ..data import Measurement
 from ..errors import Doubt
-from ..estep.expectation import e_step, tile_cut
+from ..estep.expectation import e_step
 from ..estep.statistics import Statistics
 from ..model.filters.whitening import Whitening
 from ..model.likelihood import Likelihood
@@ -336,17 +336,29 @@ class Iteration:
         self, target: np.ndarray, likelihood: Likelihood, batch: Measurement
     ) -> tuple[np.ndarray, float]:
         """The target where copies at any angle put it, judged by a part of the batch, and the passes that this took."""
-        bound, enough = likelihood.bind(self.source.shape), int(likelihood.copies // self.plan.copies)
-        parts = max(1, min(enough, batch.tile_count(tile_cut(bound, self.plan.backend))))
-        part, passes = batch.split(parts)[0], 1.0
+        part, share, passes = self._enough(target, likelihood, batch)
+        passes += 1.0  # what the frame is judged by
 
         def gain(image: np.ndarray) -> float:
             nonlocal passes
-            passes += 1.0 / parts
+            passes += share
             found = self.statistics(part, image, likelihood)
             return -found.residual_energy(self.plan.backend.asarray(image)) / (2.0 * likelihood.noise_std**2)
 
         return centred(target, gain), passes
+
+    def _enough(
+        self, target: np.ndarray, likelihood: Likelihood, batch: Measurement
+    ) -> tuple[Measurement, float, float]:
+        """A part of the batch with copies enough to centre the target by, its share, and the passes to find it: some parts are empty, or masked."""
+        tiles = batch.tile_count(likelihood.bind(self.source.shape).geometry)
+        count = max(1, min(int(likelihood.copies // self.plan.copies), tiles))
+        if count == 1:
+            return batch, 1.0, 0.0
+        for tried, part in enumerate(batch.split(count), 1):
+            if 2.0 * self.statistics(part, target, likelihood).expected_count >= self.plan.copies:
+                return part, 1.0 / count, tried / count
+        return batch, 1.0, 1.0
 
     def _framed(
         self,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -95,19 +96,22 @@ def centred(target: np.ndarray, gain: Callable[[np.ndarray], float]) -> np.ndarr
     Returns:
         (L, L); the target itself when no shift gains anything.
     """
-    place, best = (0.0, 0.0), gain(target)
+
+    @cache  # steps of one length meet the same places again
+    def gained(place: Shift) -> float:
+        return gain(translate(target, place) if any(place) else target)
+
+    place = (0.0, 0.0)
     row, column = (
         float(round((n - 1) / 2 - mass)) for n, mass in zip(target.shape, centre_of_mass(target), strict=True)
     )
     if (row, column) != (0.0, 0.0):
-        place, best = _better(
-            target, gain, place, best, [(row, column), *_moved((row, column), 1.0, _AROUND)]
-        )
+        place = _better(gained, place, [(row, column), *_moved((row, column), 1.0, _AROUND)])
     for step in _STEPS:
         for _ in range(_MOVES):
             before = place
             near = _moved(place, step, _AROUND if step == 1.0 else _BESIDE)
-            place, best = _better(target, gain, place, best, near)
+            place = _better(gained, place, near)
             if place == before:
                 break
     return target if place == (0.0, 0.0) else translate(target, place)
@@ -117,14 +121,7 @@ def _moved(place: Shift, step: float, moves: list[tuple[int, int]]) -> list[Shif
     return [(place[0] + step * i, place[1] + step * j) for i, j in moves]
 
 
-def _better(
-    target: np.ndarray,
-    gain: Callable[[np.ndarray], float],
-    place: Shift,
-    best: float,
-    shifts: list[Shift],
-) -> tuple[Shift, float]:
-    """The best of some shifts and its gain, or ``place`` and ``best`` if none is better."""
-    gains = [gain(translate(target, shift)) for shift in shifts]
-    top = int(np.argmax(gains))
-    return (shifts[top], gains[top]) if gains[top] > best + _LEAST_GAIN else (place, best)
+def _better(gained: Callable[[Shift], float], place: Shift, shifts: list[Shift]) -> Shift:
+    """The best of some shifts, or ``place`` if none is better."""
+    top = max(shifts, key=gained)
+    return top if gained(top) > gained(place) + _LEAST_GAIN else place

@@ -7,7 +7,7 @@ constant                 value     reason
 =======================  ========  ===================================================================================
 ``SAMPLES``              16        draws from the prior that race: at SNR .03 eight lose one digit in ten (low_snr.py)
 ``QUARTER``              4         the race ends, and the gauge is due, at each quarter of the iterations (ablation.py)
-``COPIES``               50        copies that are enough to find the centre of the target (continuous.py)
+``COPIES``               100       copies that are enough to find the centre of the target (continuous.py)
 ``COARSE_STEP``          4         pixels between neighbouring coarse angles at the edge of the box (angles.py)
 ``FILLED``               .5        share of the field under boxes up to which the offset is learned: each iteration leaves so much
                                    of its error, and boxes that overlap count pixels twice (test_extent.py)
@@ -53,7 +53,7 @@ from ..gauge.seen import Gauge
 from ..online.batches import OnlineEM
 
 QUARTER = 4
-COPIES = 50
+COPIES = 100
 COARSE_STEP = 4
 FILLED = 0.5
 FEW = 6
