@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from .._base.typing import Array, pair, plain
+from .._base.typing import Array
 from ..data import Measurement
 from ..errors import Doubt
 from ..estep.expectation import e_step
@@ -19,15 +19,12 @@ from ..estep.statistics import Statistics
 from ..model.filters.whitening import Whitening
 from ..model.likelihood import Likelihood
 from ..model.likelihood.amplitudes import SETTLED, learned_std
-from ..model.rotations import in_plane
-from ..model.symmetry import invariant
 from ..mstep.noise import heard_noise
-from ..mstep.symmetry import symmetrised
+from .framing import Framing, average
 from .gauge.agreement import rivals, unrivalled
-from .gauge.centre import centred
 from .gauge.extent import spaced
 from .gauge.scale import Scales
-from .gauge.seen import Gauge, Restored, Seen
+from .gauge.seen import Gauge
 from .plan.defaults import FEW, FILLED, KEPT, LISTENING, ROUNDS, Plan
 from .state import Candidate, EMState, IterationRecord, Recovery
 
@@ -36,9 +33,6 @@ _SAME = 0.03
 
 #: Step, as a share of the norm of the target, from which on it is about to rest.
 _SMALL = 0.02
-
-#: M-steps from the target on that are as good as the posterior mean given the same poses.
-_RESTORING = 2
 
 
 def run(
@@ -66,19 +60,6 @@ def run(
 
 def _done(plan: Plan, state: EMState) -> bool:
     return state.at_rest(plan.tolerance) if plan.late else state.converged(plan.tolerance)
-
-
-def average(plan: Plan, target: np.ndarray, statistics: Statistics) -> np.ndarray:
-    """Unregularised aligned average on the host; what nobody saw is that of the target.
-
-    Args:
-        plan: of the run.
-        target: of the E-step, on the host.
-        statistics: of the E-step, in the library of the backend.
-    """
-    start, order = plan.backend.asarray(target), plan.symmetry
-    seen = symmetrised(statistics, order)
-    return plan.backend.to_host(invariant(seen.normal.solve(seen.right, start), order))
 
 
 def settled(state: EMState) -> bool | None:
@@ -214,7 +195,9 @@ class Iteration:
         likelihood, comparable, due = self._numbers(candidate, statistics, image, state)
         carried = running.moved(plan.backend.to_host) if remembered else None
         if gauge is not None and due:
-            framed, extra = self._regauge(gauge, image, likelihood, batch, scales)
+            framed, extra = Framing(plan, self.source, self.statistics)(
+                gauge, image, likelihood, batch, scales
+            )
             passes += extra * share
             if not np.array_equal(framed, image):
                 image, carried = framed, None  # statistics of another frame are of no use
@@ -311,95 +294,3 @@ class Iteration:
         quarter = max(1, self.plan.quarter)
         at_rest = heat == 1.0 and moved < self.plan.tolerance
         return at_rest or (iteration > 0 and iteration % quarter == 0)
-
-    def _regauge(
-        self, gauge: Gauge, target: np.ndarray, likelihood: Likelihood, batch: Measurement, scales: Scales
-    ) -> tuple[np.ndarray, float]:
-        """The targets in the frame of the gauge, and the passes over the batch that this took."""
-        passes, views = 1.0, likelihood.views
-        turns = in_plane(views) or views
-        if views.classes == 1 and not turns.exact and self.plan.symmetry == 1:
-            target, passes = self._centred(target, likelihood, batch)
-        # along an axis of one pixel, or that the box fills, there is nowhere to go
-        sides = zip(views.box_shape, self.source.shape[1:], strict=True)
-        margin = plain(*(min(max(1, n // 5), side - n) if n > 1 else 0 for n, side in sides))
-        statistics = self.statistics(batch, target, replace(likelihood, margin=margin))
-        if views.classes == 1:
-            return self._framed(gauge, target, statistics, scales[0] if scales else 1.0, likelihood), passes
-        units = scales or (1.0,) * views.classes
-        framed = [
-            self._framed(gauge, t, statistics.of_class(c), units[c], likelihood) for c, t in enumerate(target)
-        ]
-        return np.stack(framed), passes
-
-    def _centred(
-        self, target: np.ndarray, likelihood: Likelihood, batch: Measurement
-    ) -> tuple[np.ndarray, float]:
-        """The target where copies at any angle put it, judged by a part of the batch, and the passes that this took."""
-        part, share, passes = self._enough(target, likelihood, batch)
-        passes += 1.0  # what the frame is judged by
-
-        def gain(image: np.ndarray) -> float:
-            nonlocal passes
-            passes += share
-            found = self.statistics(part, image, likelihood)
-            return -found.residual_energy(self.plan.backend.asarray(image)) / (2.0 * likelihood.noise_std**2)
-
-        return centred(target, gain), passes
-
-    def _enough(
-        self, target: np.ndarray, likelihood: Likelihood, batch: Measurement
-    ) -> tuple[Measurement, float, float]:
-        """A part of the batch with copies enough to centre the target by, its share, and the passes to find it: some parts are empty, or masked."""
-        tiles = batch.tile_count(likelihood.bind(self.source.shape).geometry)
-        count = max(1, min(int(likelihood.copies // self.plan.copies), tiles))
-        if count == 1:
-            return batch, 1.0, 0.0
-        for tried, part in enumerate(batch.split(count), 1):
-            if 2.0 * self.statistics(part, target, likelihood).expected_count >= self.plan.copies:
-                return part, 1.0 / count, tried / count
-        return batch, 1.0, 1.0
-
-    def _framed(
-        self,
-        gauge: Gauge,
-        target: np.ndarray,
-        statistics: Statistics,
-        unit: float,
-        likelihood: Likelihood,
-    ) -> np.ndarray:
-        """The target of one class in the frame of the gauge, which is asked in the units of the prior."""
-        copies, margin = statistics.normal.bound * self.plan.symmetry, statistics.margin
-        if copies <= 0.0:
-            return target
-        around = [(m, m) for m in pair(margin)]
-        mean = average(self.plan, np.pad(target, around), statistics.framed())
-        level = statistics.noise_std / math.sqrt(copies)
-        information, restored = self._informed(statistics, unit, likelihood)
-        white = statistics.normal.spread == 1.0
-        seen = Seen(mean / unit, level / unit, information, restored, white)
-        asked = target / unit
-        chosen = gauge.choose(asked, seen)
-        return target if np.array_equal(chosen, asked) else unit * chosen
-
-    def _informed(
-        self, statistics: Statistics, unit: float, likelihood: Likelihood
-    ) -> tuple[np.ndarray, Restored | None]:
-        """The information of the target with its margin, and the posterior mean of one class given that of a frame; in the units of the prior.
-
-        That of patches is not the same wherever the box lies, nor is every M-step a posterior mean.
-        """
-        told = likelihood.localises and self.plan.update.update.fits_scale
-        backend, variance = self.plan.backend, statistics.noise_std**2
-        whole = backend.to_host(statistics.framed().right) * unit / variance
-
-        def restored(information: np.ndarray, image: np.ndarray) -> tuple[np.ndarray, float]:
-            one = replace(statistics, right=backend.asarray(information * variance / unit), frame=None)
-            target = backend.asarray(image * unit)
-            last = self.plan.iterations  # steps of plain EM
-            for _ in range(_RESTORING):
-                target = self.plan.update(target, one, self.plan.prior, last, last, (unit,))
-            nats = (one.energy - one.residual_energy(target)) / (2.0 * variance)
-            return backend.to_host(target) / unit, nats
-
-        return whole, restored if told else None

@@ -16,7 +16,8 @@ import numpy as np
 from ...data import Measurement
 from ...estep.statistics import Statistics
 from ...model.filters.optics import Micrographs
-from ..loop import Iteration, average
+from ..framing import average
+from ..loop import Iteration
 from ..plan.defaults import Plan, begin_plan
 from ..state import Candidate, EMState, Recovery
 from .batches import Arriving, Running
