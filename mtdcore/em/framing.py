@@ -107,7 +107,9 @@ class Framing:
         if count == 1:
             return batch, 1.0, 0.0
         for tried, part in enumerate(batch.split(count), 1):
-            if 2.0 * self.statistics(part, target, likelihood).expected_count >= self.plan.copies:
+            found = self.statistics(part, target, likelihood)
+            seen = min(1.0, found.pixels / found.sites)  # copies are expected under a mask, too
+            if 2.0 * seen * found.expected_count >= self.plan.copies:
                 return part, 1.0 / count, tried / count
         return batch, 1.0, 1.0
 

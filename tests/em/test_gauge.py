@@ -251,3 +251,23 @@ def test_a_fraction_of_a_pixel_is_moved_back_to_the_middle(off):
 def test_what_is_in_the_middle_or_far_from_it_stays(off):
     image = off_middle(*off)
     assert BetweenPixels(Unmoved()).choose(image, Seen.of_average(np.zeros((BOX, BOX)), 0.1)) is image
+
+
+def test_the_target_is_centred_by_copies_that_are_seen():
+    """A first micrograph without valid pixels tells nothing of where the target sits."""
+    truth = np.zeros((12, 12))
+    truth[3:9, 4:7] = truth[3:5, 4:9] = 1.0
+    made = mtd.simulate(truth, side=560, count=230, snr=2.0, rotations=8, seed=1)
+    pixels = np.asarray(made.measurement)
+    found = mtd.recover(
+        np.concatenate([np.full_like(pixels, np.nan), pixels]),
+        box_size=12,
+        rotations=8,
+        diameter=9,
+        noise_std=made.noise_std,
+        initial=translate(truth, (1.0, 1.0)),
+        temperature=1.0,
+        iterations=4,
+        backend="cpu",
+    )
+    assert np.linalg.norm(found.target - truth) < 0.1 * np.linalg.norm(truth)
