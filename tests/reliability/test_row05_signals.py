@@ -71,7 +71,7 @@ def moment_of(code, sign, out, log, unchanged):
         assert "interrupted" in log
         return "preparing"
     assert "continue with: mtd recover" in log, log
-    return "iterating" if "stopping after this iteration" in log else "writing"
+    return "iterating" if "stopping after this step" in log else "writing"
 
 
 @pytest.mark.parametrize("sign", SIGNALS)

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from .console import F
+from .console import F, log
 
 #: Types of options.
 PATH = click.Path(path_type=Path)
@@ -135,7 +135,9 @@ def in_pixels(name: str, length: float | str | None, pixel_size: float | None) -
             f"{name} {length}: the pixel size of the measurement is not known; give the length in pixels, or import the "
             "micrographs with --pixel-size"
         )
-    return float(length[:-1]) / pixel_size
+    pixels = float(length[:-1]) / pixel_size
+    log(f"{name} {length}: {pixels:.4g} pixels of {pixel_size:.4g} angstrom")
+    return pixels
 
 
 class CountOr(NumberOr):

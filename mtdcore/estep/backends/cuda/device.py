@@ -167,7 +167,9 @@ def describe_devices() -> list[DeviceInfo]:
             f"the CUDA backend needs an NVIDIA driver and a device; the driver says: {error}: use the cpu backend."
         ) from error
     if count == 0:
-        raise DeviceError("the CUDA backend needs an NVIDIA device; the driver sees none: use the cpu backend.")
+        raise DeviceError(
+            "the CUDA backend needs an NVIDIA device; the driver sees none: use the cpu backend."
+        )
     return [_describe(cupy, index) for index in range(count)]
 
 
