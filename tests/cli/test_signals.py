@@ -104,8 +104,8 @@ def test_a_simulated_signal_is_evaluated(mtd, mtd_json, tmp_path, made):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (("--box-size", "1x20", "--rotations", "4"), "rotations=1"),
-        (("--box-size", "1x20", "--diameter", "9"), "min_separation"),
+        (("--box-size", "1x20", "--rotations", "4"), "--rotations 1"),
+        (("--box-size", "1x20", "--diameter", "9"), "--min-separation"),
         (("--box-size", "0x20"), "1x187"),
         (("--box-size", "20.5"), "1x187"),
     ],
@@ -113,3 +113,11 @@ def test_a_simulated_signal_is_evaluated(mtd, mtd_json, tmp_path, made):
 def test_what_a_signal_cannot_have_is_one_sentence(mtd, tmp_path, signal, options, text):
     np.save(tmp_path / "s.npy", signal)
     assert text in mtd("recover", tmp_path / "s.npy", "-o", tmp_path / "run", *options, code=2).stderr
+
+
+def test_a_column_of_times_is_told_of_also_where_the_rate_is_given(mtd, tmp_path, signal):
+    np.savetxt(tmp_path / "s.csv", np.c_[np.arange(signal.size) / 250, signal], delimiter=",")
+    log = mtd("import", tmp_path / "s.csv", "-o", tmp_path / "s.zarr", "--sampling-rate", "200").stderr
+    assert "column 1 rises throughout: it is taken for the time and left out" in log
+    assert f"mtd: 1 signal(s) of 1 x {signal.size} samples" in log
+    assert "contrast" not in log
