@@ -111,7 +111,7 @@ class LazyGroup(click.Group):
         try:
             run_and_exit(lambda: super(LazyGroup, self).main(args, *rest, **extra), debug)
         except SystemExit as ending:
-            if args is None and ending.code in (128 + signum for signum in SIGNALS):
+            if args is None and ending.code in {128 + signum for signum in SIGNALS}:
                 # the process ends: another signal must not break into what packages do at exit
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
             raise

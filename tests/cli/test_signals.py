@@ -8,6 +8,7 @@ import pytest
 from scipy.io import wavfile
 
 import mtdcore
+from mtdcli.inputs.sources import read_images
 from mtdcore.data.micrographs.table import MicrographTable
 
 WIDTH, COUNT = 20, 24
@@ -121,3 +122,21 @@ def test_a_column_of_times_is_told_of_also_where_the_rate_is_given(mtd, tmp_path
     assert "column 1 rises throughout: it is taken for the time and left out" in log
     assert f"mtd: 1 signal(s) of 1 x {signal.size} samples" in log
     assert "contrast" not in log
+
+
+def test_tables_as_spreadsheets_write_them_where_the_comma_is_decimal(mtd, tmp_path, signal):
+    for mark, name in ((";", "semicolons"), ("\t", "tabs")):
+        lines = [f"{1000 + i}{mark}{value:.4f}".replace(".", ",") for i, value in enumerate(signal)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines))
+        assert np.allclose(next(iter(read_images(tmp_path / f"{name}.csv")))[0], signal, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("", "it holds no numbers"), ("time,lead", "it holds no numbers"), ("1,2\n3\n", "changed from 2 to 1 at row 2)")],
+)  # fmt: skip
+def test_a_table_that_is_none_is_one_sentence(mtd, tmp_path, text, said):
+    (tmp_path / "s.csv").write_text(text)
+    log = mtd("import", tmp_path / "s.csv", "-o", tmp_path / "s.zarr", code=65).stderr
+    assert said in log
+    assert log.count("\n") == 1

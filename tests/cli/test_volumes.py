@@ -386,3 +386,15 @@ def test_an_interrupted_demo_says_how_to_begin_anew(mtd, monkeypatch, tmp_path):
         f"interrupted after iteration 3; begin anew with: mtd demo --volume --output {tmp_path}/demo" in said
     )
     assert said.endswith("--iterations 4 --force\n")
+
+
+def test_what_is_no_map_and_what_is_no_box_are_one_sentence_each(mtd, micrographs, tmp_path):
+    np.save(tmp_path / "image.npy", np.random.default_rng(0).normal(size=(120, 120)))
+    words = ("recover", micrographs, "--volume", "-o", tmp_path / "run")
+    log = mtd(*words, *SHORT, "--initial", tmp_path / "image.npy", code=65).stderr
+    assert "should hold a finite cube of voxels" in log
+    assert "warning" not in log
+    assert (
+        "--box-size must be a whole number of pixels, 4 at least; got 3"
+        in mtd(*words, "--box-size", 3, code=2).stderr
+    )
