@@ -143,7 +143,7 @@ class TiledMeasurement(Viewable, ABC):
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype, mask: np.ndarray | None = None) -> None:
         if dtype.kind not in "iuf":
             raise InputError(f"a measurement needs integer or real pixels; got dtype {dtype}.")
-        if len(shape) not in (1, 2, 3) or 0 in shape[-2:]:
+        if len(shape) not in (1, 2, 3) or shape == (0,):
             raise InputError(
                 "expected a signal (N,), one micrograph (H, W) or a stack (micrographs, H, W); got an array of shape "
                 f"{shape}."

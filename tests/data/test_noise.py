@@ -69,7 +69,7 @@ def test_units_beyond_float32_are_refused(unit):
         estimate_noise_std(open_measurement(unit * noise(50, 50)))
 
 
-@pytest.mark.parametrize("shape", [(0,), (0, 40), (40, 0), (2, 0, 40)])
-def test_a_measurement_without_pixels_is_refused(shape):
-    with pytest.raises(InputError, match="got an array of shape"):
-        open_measurement(np.zeros(shape))
+@pytest.mark.parametrize("shape", [(0, 40), (40, 0), (2, 0, 40)])
+def test_a_measurement_without_pixels_has_no_noise_level(shape):
+    with pytest.raises(InputError, match="no two neighbouring pixels"):
+        estimate_noise_std(open_measurement(np.zeros(shape)))

@@ -73,7 +73,9 @@ def spelt(message: str) -> str:
             return found[0]
         return " ".join([FLAGS[name]] if value in (None, "True") else [FLAGS[name], value.strip('"')])
 
-    return re.sub(r'(?<![\w/.-])([a-z]\w*)(?:=("\w+"|\w+(?:[.+-]\w+)*))?(?![\w/=(]|\.\w)', option, message)
+    return re.sub(
+        r'(?<![\w/.-])(?<!\w\()([a-z]\w*)(?:=("\w+"|\w+(?:[.+-]\w+)*))?(?![\w/=(]|\.\w)', option, message
+    )
 
 
 def emit(result: Mapping[str, Any], as_json: bool) -> None:
