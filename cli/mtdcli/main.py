@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import signal
 import sys
 import traceback
 import warnings
@@ -13,9 +14,9 @@ from typing import Any, NoReturn
 
 import click
 
-from .terminal.console import error, log
+from .terminal.console import FLAGS, error, log, spelt
 from .terminal.options import with_help
-from .terminal.stopping import Interrupted, listening
+from .terminal.stopping import SIGNALS, Interrupted, listening
 
 #: Command -> (module, help line, example). They stand here so that ``mtd --help`` imports no command.
 COMMANDS = {
@@ -92,7 +93,11 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the module of one command; None for an unknown name."""
-        return load(cmd_name) if cmd_name in COMMANDS else None
+        command = load(cmd_name) if cmd_name in COMMANDS else None
+        options = command.params if command else []
+        FLAGS.clear()
+        FLAGS.update({str(one.name): one.opts[-1] for one in options if isinstance(one, click.Option)})
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The command table of ``--help``, without importing any of them."""
@@ -103,7 +108,13 @@ class LazyGroup(click.Group):
         """Run one command line and exit."""
         extra["standalone_mode"] = False
         debug = "--debug" in (sys.argv[1:] if args is None else args)
-        run_and_exit(lambda: super(LazyGroup, self).main(args, *rest, **extra), debug)
+        try:
+            run_and_exit(lambda: super(LazyGroup, self).main(args, *rest, **extra), debug)
+        except SystemExit as ending:
+            if args is None and ending.code in {128 + signum for signum in SIGNALS}:
+                # the process ends: another signal must not break into what packages do at exit
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
+            raise
 
 
 def run_and_exit(work: Callable[[], object], debug: bool = False) -> NoReturn:
@@ -135,7 +146,8 @@ class _Lines(logging.Handler):
     """Messages of the library as lines of the log."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        log(record.getMessage() if record.levelno < logging.WARNING else f"warning: {record.getMessage()}")
+        message = spelt(record.getMessage())
+        log(message if record.levelno < logging.WARNING else f"warning: {message}")
 
 
 @contextmanager
@@ -154,7 +166,7 @@ def _logging() -> Iterator[None]:
 
 def _log_warning(message: Warning | str, *where: object) -> None:
     """A warning as one line of the log, without the line of code that raised it."""
-    log(f"warning: {' '.join(str(message).split())}")
+    log(f"warning: {spelt(' '.join(str(message).split()))}")
 
 
 def explain(exception: Exception) -> int:
@@ -175,7 +187,7 @@ def explain(exception: Exception) -> int:
     from mtdcore.errors import MtdError
 
     if isinstance(exception, MtdError):
-        error(str(exception))
+        error(spelt(str(exception)))
         return exception.exit_code
     if isinstance(exception, OSError):
         error(f"reading or writing failed: {exception}")

@@ -93,5 +93,5 @@ def _at(path: Path, mask: np.ndarray | None, skip_bad: bool) -> Measurement:
 
         return open_micrographs(path, mask=mask)
     raise InputError(
-        f"{path} is no .npy, MRC, TIFF or STAR file nor the folder of a Zarr array; `mtd import` converts images."
+        f"{path} is no .npy, MRC, TIFF or STAR file nor the folder of a Zarr array; `mtd import` converts images and signals."
     )

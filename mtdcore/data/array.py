@@ -148,7 +148,7 @@ def _map(path: Path) -> np.ndarray:
         raise StorageError(f"{path} could not be opened: {error}.") from error
     except Exception as error:  # the header is parsed as Python text, which fails in many ways
         raise InputError(
-            f"{path} should be a .npy file of numbers; it could not be read: {error}."
+            f"{path} should be a .npy file of numbers; it could not be read: {str(error).partition('. ')[0].rstrip('.')}."
         ) from error
     if not isinstance(loaded, np.ndarray):
         raise InputError(f"{path} should hold one array (.npy); it is an archive of several.")

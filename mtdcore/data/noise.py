@@ -81,10 +81,11 @@ def default_expected_count(shape: tuple[int, int, int], box_pixels: int, density
 
 def sample_tiles(measurement: Measurement) -> Iterator[Tile]:
     """A few tiles spread evenly over the measurement."""
-    side = min(SIDE, *measurement.shape[1:])
+    side = max(1, min(SIDE, *measurement.shape[1:]))
     sides = tuple(SIDE**2 // side if n >= _LONG * side else side for n in measurement.shape[1:])
     geometry = TileGeometry(side=plain(*sides), unit=1, halo=0, reach=0)
-    for part in measurement.split(min(measurement.tile_count(geometry), SQUARES)):
+    tiles = measurement.tile_count(geometry)
+    for part in measurement.split(min(tiles, SQUARES)) if tiles else ():
         yield from islice(part.tiles(geometry), 1)
 
 

@@ -29,6 +29,9 @@ SQUARES, SIDE = 16, 256
 #: Median of |x - y| for independent standard normal x and y.
 _MEDIAN_DIFFERENCE = 0.6744897501960817 * math.sqrt(2.0)
 
+#: Noise levels that leave room for sums of squares in float32.
+_SMALLEST, _LARGEST = 1e-16, 1e15
+
 #: Noise standard deviations from the median beyond which a pixel is far, and below which the range must be empty.
 _FAR, _EMPTY = 16.0, 8.0
 
@@ -68,6 +71,11 @@ def noise_level(pictures: Sequence[np.ndarray]) -> float:
         raise InputError(
             "the noise level cannot be estimated: most neighbouring pixels are equal, so the measurement holds "
             "no noise; give noise_std, or check the file."
+        )
+    if not _SMALLEST < level < _LARGEST:
+        raise InputError(
+            f"pixels should differ by {_SMALLEST:g} to {_LARGEST:g}, whose squares float32 holds; neighbours differ by {level:.3g}: give "
+            "the measurement in other units."
         )
     return level
 

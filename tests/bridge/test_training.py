@@ -71,6 +71,17 @@ def test_a_stopped_training_resumes_to_the_same_bits(tmp_path, images, kind):
     assert [entry.name for entry in tmp_path.iterdir()] == ["prior.safetensors"]
 
 
+def test_a_training_stops_after_any_step_and_goes_on_from_there(tmp_path, images):
+    """A report may be a minute away where a step takes a second."""
+    path, asked = tmp_path / "prior.safetensors", iter([False, False, True])
+    options = {**QUICK, "output": path}
+    early = train_prior(images, **options, pace=Pace(report_every=10, stopping=lambda: next(asked)))
+    assert early.card.training["steps_done"] == 3
+    final = train_prior(images, **options, pace=Pace(report_every=10), resume=True)
+    assert same(weights(final), weights(train_prior(images, **QUICK)))
+    assert [entry["step"] for entry in final.card.metrics["history"]] == [10, 12]
+
+
 def test_the_number_of_steps_may_change_on_resume(tmp_path, images):
     path = tmp_path / "prior.safetensors"
     train_prior(images, **QUICK, output=path, pace=Pace(report_every=1), callback=lambda p: p.step == 5)

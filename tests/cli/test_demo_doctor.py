@@ -99,3 +99,24 @@ def test_doctor_tests_every_card(mtd_json, mtd, monkeypatch):
 def test_doctor_says_why_there_is_no_card(mtd_json, monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     assert "mtdcore[cuda12]" in mtd_json("doctor")["devices"]["cuda"]
+
+
+@pytest.mark.parametrize("device", ["gpu", "foo", "cuda:x", "CUDA", "", "mps"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("recover", "nothing.npy", "-o", "run", "--box-size", "28"),
+        ("recover", "nothing.npy", "-o", "run", "--box-size", "28", "--volume"),
+        ("watch", "nothing", "-o", "run", "--box-size", "28"),
+        ("detect", "run"),
+        ("trust", "run"),
+        ("reproduce", "gaussian"),
+    ],
+)
+def test_what_is_no_device_is_told_which_there_are(mtd, command, device):
+    """Before anything is opened: the files of these command lines do not exist."""
+    said = mtd(*command, "--device", device, code=2).stderr
+    assert f"'{device}' is no device; devices are auto, cpu, cuda, cuda:1" in said
+    assert "backend" not in said
+    shared = command[0] in ("recover", "watch", "trust") and "--volume" not in command
+    assert ("cuda:all" in said) == shared

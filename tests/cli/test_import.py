@@ -1,9 +1,12 @@
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
 
 import mtdcore
+from mtdcli.inputs import stack
 from mtdcore.data.micrographs.listing import find_micrographs
 from mtdcore.data.micrographs.table import MicrographTable
 from mtdcore.data.preparation.ctf import Ctf
@@ -263,3 +266,31 @@ def test_a_folder_is_told_how_to_be_given(mtd, tmp_path):
     (tmp_path / "old.zarr").mkdir()
     result = mtd("import", tmp_path / "old.zarr", "-o", tmp_path / "m.zarr", code=65)
     assert "`mtd recover` takes as it is" in result.stderr
+
+
+def test_recover_tells_how_a_folder_becomes_a_measurement(mtd, tmp_path):
+    folder = tmp_path / "Micrographs"
+    folder.mkdir()
+    (folder / "a.mrc").write_bytes(b"")
+    for word in ([], ["--volume"]):
+        said = mtd("recover", folder, *word, "-o", tmp_path / "run", "--box-size", 8, code=65).stderr
+        assert f"mtd import '{folder}/*.mrc' -o measurement.zarr" in said
+
+
+def test_an_interrupted_import_ends_between_two_micrographs_and_leaves_nothing(mtd, monkeypatch, tmp_path):
+    names = [tmp_path / f"{number}.npy" for number in range(4)]
+    for number, name in enumerate(names):
+        np.save(name, np.random.default_rng(number).normal(size=(40, 40)))
+    written, of = [], stack.Entry.of
+
+    def counted(*args):
+        written.append(args)
+        if len(written) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return of(*args)
+
+    monkeypatch.setattr(stack.Entry, "of", counted)
+    log = mtd("import", *names, "-o", tmp_path / "m.zarr", code=130).stderr
+    assert log.endswith("once more to stop at once\nmtd: error: interrupted\n")
+    assert len(written) == 2
+    assert sorted(tmp_path.iterdir()) == names

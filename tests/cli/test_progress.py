@@ -29,6 +29,18 @@ def test_a_log_gets_a_line_every_few_seconds_and_the_last_one(clock):
     assert lines[1] == "mtd: recover: 10/20 iterations, 1/s, 10 s left, copies 10"
 
 
+def test_lines_become_rarer_and_a_bound_is_called_one(clock):
+    """A job of a day once wrote seventeen thousand lines."""
+    stream = io.StringIO()
+    with Progress("trust", 20_000, stream=stream, most=True) as bar:
+        for done in range(1, 8641):
+            clock[0] += 10.0
+            bar.update(done)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) < 400
+    assert lines[1] == "mtd: trust: 2/20000 steps, 10 s each, at most 55 h 33 min left"
+
+
 def test_the_rate_counts_neither_an_earlier_run_nor_what_is_done_once(clock):
     stream = io.StringIO()
     with Progress("recover", 20, stream=stream) as bar:

@@ -314,3 +314,23 @@ def test_what_speaks_against_a_result_stays_with_it(mtd, tmp_path):
     assert "warning: a box of 12 x 12 pixels is nearly the whole" in log
     (doubt,) = (d for d in json.loads((run / "run.json").read_text())["doubts"] if "nearly the whole" in d)
     assert doubt in (run / "report.html").read_text()
+
+
+def test_a_separation_beyond_the_micrograph_leaves_one_copy_and_a_run_that_can_be_read(
+    mtd, measurement, tmp_path
+):
+    """Such a run was once recorded as one that no command would open."""
+    options = (*QUICK, "--min-separation", 10_000)
+    mtd("recover", measurement, "-o", tmp_path / "run", *options)
+    found = json.loads((tmp_path / "run" / "run.json").read_text())["result"]
+    assert found["expected_count"] < 1.0 + 1e-6
+    mtd("detect", tmp_path / "run")
+
+
+def test_a_length_in_angstrom_is_told_in_pixels(mtd, tmp_path):
+    np.save(tmp_path / "m.npy", np.random.default_rng(0).normal(size=(60, 60)))
+    mtd("import", tmp_path / "m.npy", "-o", tmp_path / "m.zarr", "--pixel-size", 4.2)
+    words = ("recover", tmp_path / "m.zarr", "-o", tmp_path / "run", "--box-size", 28, "--diameter", "120A")
+    said = mtd(*words, code=2).stderr
+    assert "--diameter 120A: 28.57 pixels of 4.2 angstrom" in said
+    assert "from 1 to the box size, 28; got 28.57: give a larger --box-size" in said

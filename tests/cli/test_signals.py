@@ -8,6 +8,7 @@ import pytest
 from scipy.io import wavfile
 
 import mtdcore
+from mtdcli.inputs.sources import read_images
 from mtdcore.data.micrographs.table import MicrographTable
 
 WIDTH, COUNT = 20, 24
@@ -104,8 +105,8 @@ def test_a_simulated_signal_is_evaluated(mtd, mtd_json, tmp_path, made):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (("--box-size", "1x20", "--rotations", "4"), "rotations=1"),
-        (("--box-size", "1x20", "--diameter", "9"), "min_separation"),
+        (("--box-size", "1x20", "--rotations", "4"), "--rotations 1"),
+        (("--box-size", "1x20", "--diameter", "9"), "--min-separation"),
         (("--box-size", "0x20"), "1x187"),
         (("--box-size", "20.5"), "1x187"),
     ],
@@ -113,3 +114,29 @@ def test_a_simulated_signal_is_evaluated(mtd, mtd_json, tmp_path, made):
 def test_what_a_signal_cannot_have_is_one_sentence(mtd, tmp_path, signal, options, text):
     np.save(tmp_path / "s.npy", signal)
     assert text in mtd("recover", tmp_path / "s.npy", "-o", tmp_path / "run", *options, code=2).stderr
+
+
+def test_a_column_of_times_is_told_of_also_where_the_rate_is_given(mtd, tmp_path, signal):
+    np.savetxt(tmp_path / "s.csv", np.c_[np.arange(signal.size) / 250, signal], delimiter=",")
+    log = mtd("import", tmp_path / "s.csv", "-o", tmp_path / "s.zarr", "--sampling-rate", "200").stderr
+    assert "column 1 rises throughout: it is taken for the time and left out" in log
+    assert f"mtd: 1 signal(s) of 1 x {signal.size} samples" in log
+    assert "contrast" not in log
+
+
+def test_tables_as_spreadsheets_write_them_where_the_comma_is_decimal(mtd, tmp_path, signal):
+    for mark, name in ((";", "semicolons"), ("\t", "tabs")):
+        lines = [f"{1000 + i}{mark}{value:.4f}".replace(".", ",") for i, value in enumerate(signal)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines))
+        assert np.allclose(next(iter(read_images(tmp_path / f"{name}.csv")))[0], signal, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("", "it holds no numbers"), ("time,lead", "it holds no numbers"), ("1,2\n3\n", "changed from 2 to 1 at row 2)")],
+)  # fmt: skip
+def test_a_table_that_is_none_is_one_sentence(mtd, tmp_path, text, said):
+    (tmp_path / "s.csv").write_text(text)
+    log = mtd("import", tmp_path / "s.csv", "-o", tmp_path / "s.zarr", code=65).stderr
+    assert said in log
+    assert log.count("\n") == 1

@@ -11,6 +11,8 @@ from scipy.ndimage import gaussian_filter
 
 mrcfile = pytest.importorskip("mrcfile")
 
+from mtdcli.commands import recover_volume  # noqa: E402
+from mtdcli.terminal.stopping import Interrupted  # noqa: E402
 from mtdcore._base.records import seal, unseal  # noqa: E402
 from mtdcore.data import open_measurement  # noqa: E402
 from mtdcore.data.micrographs.star import read_star  # noqa: E402
@@ -372,3 +374,27 @@ def test_the_help_of_volumes_names_numbers_and_ends_with_an_example(mtd, name):
     text = mtd(name, "--volume", "--help").output
     assert "RANGE" not in text
     assert f"Example: mtd {name}" in text
+
+
+def test_an_interrupted_demo_says_how_to_begin_anew(mtd, monkeypatch, tmp_path):
+    def interrupted(*_):
+        raise Interrupted(15, 3)
+
+    monkeypatch.setattr(recover_volume, "recover", interrupted)
+    said = mtd("demo", "--volume", "-o", tmp_path / "demo", "--iterations", 4, code=143).stderr
+    assert (
+        f"interrupted after iteration 3; begin anew with: mtd demo --volume --output {tmp_path}/demo" in said
+    )
+    assert said.endswith("--iterations 4 --force\n")
+
+
+def test_what_is_no_map_and_what_is_no_box_are_one_sentence_each(mtd, micrographs, tmp_path):
+    np.save(tmp_path / "image.npy", np.random.default_rng(0).normal(size=(120, 120)))
+    words = ("recover", micrographs, "--volume", "-o", tmp_path / "run")
+    log = mtd(*words, *SHORT, "--initial", tmp_path / "image.npy", code=65).stderr
+    assert "should hold a finite cube of voxels" in log
+    assert "warning" not in log
+    assert (
+        "--box-size must be a whole number of pixels, 4 at least; got 3"
+        in mtd(*words, "--box-size", 3, code=2).stderr
+    )

@@ -61,3 +61,15 @@ def test_excess_of_nothing():
 def test_default_count_covers_a_tenth():
     assert default_expected_count((3, 100, 200), 100) == pytest.approx(60)
     assert default_expected_count((1, 10, 10), 100) == 1.0
+
+
+@pytest.mark.parametrize("unit", [1e-30, 1e20])
+def test_units_beyond_float32_are_refused(unit):
+    with pytest.raises(InputError, match="give the measurement in other units"):
+        estimate_noise_std(open_measurement(unit * noise(50, 50)))
+
+
+@pytest.mark.parametrize("shape", [(0, 40), (40, 0), (2, 0, 40)])
+def test_a_measurement_without_pixels_has_no_noise_level(shape):
+    with pytest.raises(InputError, match="no two neighbouring pixels"):
+        estimate_noise_std(open_measurement(np.zeros(shape)))

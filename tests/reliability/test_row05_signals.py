@@ -71,7 +71,7 @@ def moment_of(code, sign, out, log, unchanged):
         assert "interrupted" in log
         return "preparing"
     assert "continue with: mtd recover" in log, log
-    return "iterating" if "stopping after this iteration" in log else "writing"
+    return "iterating" if "stopping after this step" in log else "writing"
 
 
 @pytest.mark.parametrize("sign", SIGNALS)
@@ -273,3 +273,20 @@ def interrupted(creating, begun):
         threading.Thread(target=array.__setitem__, args=(Ellipsis, 1)).start()
         assert begun.wait(30)
         raise KeyboardInterrupt
+
+
+def test_a_signal_at_the_very_end_shows_no_traceback(mtd_process, measurement, tmp_path):
+    """Packages tidy up when the interpreter ends; a second Ctrl-C ends that, too, without a word."""
+    slow = "import atexit, time; atexit.register(lambda: (print('ending', flush=True), time.sleep(20)))"
+    process = mtd_process(
+        "recover", measurement, "-o", tmp_path / "run", *QUICK, "--iterations", 100_000, before=slow
+    )
+    for line in process.stderr:
+        if "recover: " in line:
+            break
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "ending\n"
+    process.send_signal(signal.SIGINT)
+    _, log = process.communicate(timeout=15)
+    assert process.returncode == -signal.SIGINT
+    assert "Traceback" not in log

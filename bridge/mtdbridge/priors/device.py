@@ -29,7 +29,12 @@ def torch_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:  # torch asserts when it was built without CUDA
         reason = str(error).splitlines()[0]
-        raise DeviceError(f"the device {name!r} is not usable by torch here: {reason}.") from error
+        if reason.startswith("Expected one of"):  # and all that torch was ever compiled for
+            reason = "it has none of this name"
+        here = ", ".join(["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))])
+        raise DeviceError(
+            f"the device {name!r} is not usable by torch here ({reason}); devices here are {here}."
+        ) from error
     return device
 
 

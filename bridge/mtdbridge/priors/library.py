@@ -39,7 +39,7 @@ def load_prior(source: str | Path, *, device: str = "cpu", box_size: int | None 
         )
     if not path.is_file():
         raise InputError(
-            f"expected one of the shipped priors {', '.join(shipped_priors())}, the path of a .safetensors file"
+            f"expected one of the shipped priors {', '.join(shipped_priors())}, or the path of a .safetensors file"
             f"{_of_plugins()}; got {str(source)!r}."
         )
     network, card = load_weights(path)

@@ -85,10 +85,15 @@ class Trainer:
         while self.step < self._options.steps:
             total, count = total + self._advance(), count + 1
             last = self.step == self._options.steps
-            if not last and self.step % pace.report_every:
+            asked = not last and pace.stopping is not None and pace.stopping()
+            if not (last or asked) and self.step % pace.report_every:
                 continue
             if not math.isfinite(total):
                 raise InputError(f"the loss became {total} before step {self.step}: lower the learning rate.")
+            self.seconds = before + time.monotonic() - started
+            if asked:
+                self.save()
+                return
             now = time.monotonic()
             rate = count * self._options.batch_size / max(now - reported, 1e-9)
             checked = self.validate() if last or self.step % pace.validate_every == 0 else None
@@ -96,7 +101,7 @@ class Trainer:
             self.history.append(
                 {"step": self.step, "loss": progress.loss} | ({"validation": checked} if checked else {})
             )
-            self.seconds = before + time.monotonic() - started
+            self.seconds = before + time.monotonic() - started  # with the validation
             stop = callback is not None and callback(progress) is True
             if stop or last or now - saved > pace.save_seconds:
                 self.save()

@@ -117,8 +117,10 @@ class Pace:
         report_every: steps between calls of the callback.
         validate_every: steps between validations; a multiple of ``report_every``.
         save_seconds: least time between saves.
+        stopping: asked after every step, which may take a second on a slow machine; True stops after a save.
     """
 
     report_every: int = 100
     validate_every: int = 1000
     save_seconds: float = 120.0
+    stopping: Callable[[], bool] | None = None

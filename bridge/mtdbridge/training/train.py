@@ -82,7 +82,7 @@ def train_prior(
     if count < settings.batch_size:
         raise InputError(
             f"expected at least {settings.batch_size + settings.validation} images (one batch of "
-            f"{settings.batch_size} and {settings.validation} for validation); got {len(data)}."
+            f"{settings.batch_size} and {settings.validation} for validation); got {len(data)}: give more, or a smaller batch_size or validation."
         )
     train, held_out = data[:count], data[count:]
     described = dict(network_options or {})

@@ -8,6 +8,7 @@ import click
 
 from ..terminal.console import command_line, emit, force_option, json_option, log
 from ..terminal.options import COUNT, FROM_ZERO, PATH, option
+from ..terminal.stopping import Interrupted
 
 #: Box, copies in each of eight micrographs, signal-to-noise ratio.
 _BOX, _COPIES, _SNR = 16, 38, 1.0
@@ -42,8 +43,13 @@ def command(
     shape = made.pixels.shape
     log(f"{len(made.positions)} copies in {shape[0]} micrographs of {shape[1]} x {shape[2]} pixels")
     parameters = VolumeParameters(box_size=_BOX, seed=seed, iterations=iterations, halves=False)
-    with locked(run):
-        found = recover_volume.recover(measurement, run, False, force, parameters, command_line(ctx))
+    again = command_line(ctx)
+    try:
+        with locked(run):
+            found = recover_volume.recover(measurement, run, False, force, parameters, again)
+    except Interrupted as interruption:
+        log(f"{interruption}; begin anew with: {again} --force")
+        ctx.exit(128 + interruption.signum)
     scores = evaluate_volume.compare(run, None)
     shown = {name: scores[name] for name in ("correlation", "shape", "mirrored")}
     emit({"report": found["report"], "copies": found["copies"], **shown}, as_json)

@@ -9,7 +9,7 @@ import click
 from ..run.lock import locked
 from ..run.output import refuse_output
 from ..terminal.console import emit, force_option, json_option
-from ..terminal.options import PATH, option, run_argument
+from ..terminal.options import PATH, Device, option, run_argument
 
 
 @click.command()
@@ -20,7 +20,7 @@ from ..terminal.options import PATH, option, run_argument
     click.FloatRange(0, 1, min_open=True, max_open=True),
     0.5,
 )
-@option("--device", "auto, cpu or cuda[:i].", default="auto")
+@option("--device", "Where to compute.", Device(), "auto", metavar="auto|cpu|cuda[:i]")
 @option(
     "--relion",
     "Write autopick.star, a table for each micrograph and class_averages.mrcs there (extra: em).",

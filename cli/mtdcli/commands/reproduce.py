@@ -9,7 +9,7 @@ import click
 
 from ..run.lock import locked
 from ..terminal.console import command_line, emit, force_option, json_option
-from ..terminal.options import COUNT, FROM_ZERO, PATH, POSITIVE, option
+from ..terminal.options import COUNT, FROM_ZERO, PATH, POSITIVE, Device, option
 
 
 @click.command()
@@ -43,7 +43,7 @@ from ..terminal.options import COUNT, FROM_ZERO, PATH, POSITIVE, option
 )
 @option("--train-steps", "Steps of the training, where there is one.", COUNT)
 @option("-o --output", "Folder to write. Default: mtd-EXPERIMENT-METHOD.", PATH)
-@option("--device", "Where E-steps run.", default="cpu", metavar="cpu|cuda[:i]")
+@option("--device", "Where E-steps run.", Device(), "cpu", metavar="cpu|cuda[:i]")
 @option("--jobs", "Runs at a time, of one thread each. Default: one per core; one on a GPU.", COUNT)
 @force_option
 @json_option

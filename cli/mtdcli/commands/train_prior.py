@@ -149,10 +149,9 @@ def command(
     given = {name: parameters.pop(name) for name in ("channels", "width")}
     with patiently() as stop, Progress("train", parameters["steps"]) as bar:
 
-        def after(progress: TrainingProgress) -> bool:
+        def after(progress: TrainingProgress) -> None:
             fields = {"loss": f"{progress.loss:.4g}", "images/s": f"{progress.images_per_second:.0f}"}
             bar.update(progress.step, fields)
-            return stop.signum is not None
 
         prior = train_prior(
             images,
@@ -160,7 +159,7 @@ def command(
             network_options={name: value for name, value in given.items() if value is not None},
             augmentation=augmentation,
             resume=resume,
-            pace=Pace(report_every=50),
+            pace=Pace(report_every=50, stopping=lambda: stop.asked),
             callback=after,
             **parameters,
         )

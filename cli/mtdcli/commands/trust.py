@@ -10,7 +10,7 @@ from click.core import ParameterSource
 
 from ..run.lock import locked
 from ..terminal.console import emit, json_option, log
-from ..terminal.options import CountOr, option
+from ..terminal.options import CountOr, Device, option
 from ..terminal.stopping import Interrupted
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _NULL_RUNS = 8
     metavar="N|none",
 )
 @click.option("--complete", is_flag=True, help="Do everything, also what can no longer change the verdict.")
-@option("--device", "auto, cpu or cuda[:i|:all].", default="auto")
+@option("--device", "Where to compute.", Device("cuda:all"), "auto", metavar="auto|cpu|cuda[:i|:all]")
 @option("--threads", "CPU threads. Default: all cores.", click.IntRange(min=1), metavar="N")
 @json_option
 @click.pass_context

@@ -14,7 +14,7 @@ from mtdcore.data.micrographs.table import Entry, MicrographTable, default_name
 from mtdcore.data.preparation.pixels import TIFF
 from mtdcore.data.preparation.prepare import Preparation
 from mtdcore.data.zarr.ome import ome_pixel_size
-from mtdcore.errors import DependencyError, MtdError
+from mtdcore.errors import DependencyError, InputError, MtdError
 
 from ..terminal.console import log
 from ..terminal.progress import Progress
@@ -32,6 +32,7 @@ def open_source(path: Path, skip_bad: bool = False, defects: Literal["mask", "ke
         InputError, StorageError: see :func:`mtdcore.open_measurement`.
     """
     if path.suffix.lower() not in SUFFIXES:
+        refuse_folder_of_micrographs(path)
         return open_measurement(path, skip_bad=skip_bad)
     raw = path.suffix.lower() not in TIFF
     steps = Preparation(defects, invert=raw)
@@ -40,6 +41,16 @@ def open_source(path: Path, skip_bad: bool = False, defects: Literal["mask", "ke
     if not skip_bad:
         return MicrographMeasurement(sized, steps)
     return MicrographMeasurement([one for one in sized if _usable(one, steps)], steps)
+
+
+def refuse_folder_of_micrographs(path: Path) -> None:
+    """Raise InputError for a folder of files that only together, and prepared alike, are a measurement."""
+    inside = {one.suffix for one in path.iterdir()} if path.is_dir() else set()
+    suffix = min((one for one in inside if one.lower() in SUFFIXES), default=None)
+    if suffix is not None:
+        raise InputError(
+            f"{path} is a folder of micrographs; make one measurement of them: mtd import '{path}/*{suffix}' -o measurement.zarr."
+        )
 
 
 def table_of(path: Path, measurement: Measurement) -> MicrographTable | None:

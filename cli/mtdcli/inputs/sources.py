@@ -105,9 +105,16 @@ def _table(path: Path) -> tuple[np.ndarray, int | None]:
     with opened(path) as file:
         text = file.read().decode("utf-8-sig")
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    separator = next((mark for mark in ",;\t" if lines and mark in lines[0]), None)
+    separator = next((mark for mark in ";\t," if lines and mark in lines[0]), None)
+    if separator in (";", "\t") and "." not in "".join(lines[1:]):  # then a comma is a decimal point
+        lines = [line.replace(",", ".") for line in lines]
     heading = int(bool(lines) and not _numbers(lines[0], separator))
-    columns = np.loadtxt(lines[heading:], delimiter=separator, ndmin=2).T
+    if not lines[heading:]:
+        raise ValueError("it holds no numbers")
+    try:
+        columns = np.loadtxt(lines[heading:], delimiter=separator, ndmin=2).T
+    except ValueError as problem:  # with advice for those who call NumPy
+        raise ValueError(str(problem).partition(";")[0].rstrip(".")) from problem
     rising = [i for i, column in enumerate(columns) if column.size >= _RISING and (np.diff(column) > 0).all()]
     return columns, rising[0] if rising and len(columns) > 1 else None
 

@@ -15,6 +15,7 @@ from mtdcore.data.zarr.store import creating
 
 from ..terminal.console import log
 from ..terminal.progress import Progress
+from ..terminal.stopping import patiently
 from .frames import Frames
 
 
@@ -51,6 +52,7 @@ def write_stack(
     entries: list[Entry] = []
     masked, borders, contaminants = 0, [], []
     with (
+        patiently() as stop,  # a signal in the middle of a write would leave Zarr's thread without its work
         creating(
             output,
             shape,
@@ -72,13 +74,17 @@ def write_stack(
             borders.append(prepared.borders)
             contaminants.append(prepared.contaminants)
             bar.update(len(entries))
+            stop.check()
         array.resize((len(entries), height, width))  # without those that turned out unusable on reading
         MicrographTable(tuple(entries)).save(folder)
     scales = [entry.scale for entry in entries]
-    log(
-        f"{len(entries)} micrograph(s) of {height} x {width} pixels; pixel scale {min(scales):.4g} to {max(scales):.4g}; "
-        f"{frames.contrast}"
-    )
+    span = f"{min(scales):.4g} to {max(scales):.4g}"
+    if frames.signals:
+        log(f"{len(entries)} signal(s) of {height} x {width} samples; scale {span}")
+    else:
+        log(
+            f"{len(entries)} micrograph(s) of {height} x {width} pixels; pixel scale {span}; {frames.contrast}"
+        )
     names = [entry.name for entry in entries]
     for what, option, shares in (
         ("constant or smeared borders", "borders", borders),

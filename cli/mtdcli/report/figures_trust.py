@@ -22,7 +22,7 @@ def ring_correlations(
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 2.9), dpi=130, layout="constrained")
+    figure = Figure(figsize=(6.4, 3.4), dpi=130, layout="constrained")
     axes = figure.subplots()
     axes.axhline(HALF_SETS_LIMIT, color=palette.accent, linewidth=1.0, linestyle=":")
     axes.annotate(
@@ -48,6 +48,6 @@ def ring_correlations(
             label=name,
         )
     axes.set(xlim=(0.0, 0.5), ylim=(-0.6, 1.05))
-    axes.legend(frameon=False, fontsize=9, labelcolor=palette.text, loc="lower left")
+    figure.legend(frameon=False, fontsize=9, labelcolor=palette.text, loc="outside upper left")
     style(axes, palette, "cycles per pixel")
     return to_png(figure)

@@ -113,11 +113,11 @@ def images(run: FinishedRun, limits: tuple[float, float]) -> list[dict[str, Any]
         file = folder.null_target(kind)
         if file.exists():
             image = run.image(file)
-            text = f"What the same recovery makes of {name}, on the grey scale of the estimate."
+            text = f"What the same recovery makes of {name}, on the scale of the estimate."
             shown.append(("Null run", text, image if image.ndim == 2 else image[0], limits))
     if folder.posterior_std.exists():
         std = run.image(folder.posterior_std)
-        text = "Of draws from the posterior, given the aligned average; on the grey scale of the estimate."
+        text = "Of draws from the posterior, given the aligned average; on the scale of the estimate."
         shown.append(("Posterior mean", text, run.image(folder.posterior_mean), limits))
         text = f"Of every pixel among those draws, black to white from {std.min():.2g} to {std.max():.2g}. Wrong answers, which the verdict is about, are not in it."
         shown.append(("Posterior standard deviation", text, std, None))

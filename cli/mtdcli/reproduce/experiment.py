@@ -116,11 +116,10 @@ def _prior(experiment: Experiment, folder: RunFolder, settings: Settings) -> tup
     with patiently() as stop:
         bar: Progress | None = None
 
-        def after(progress: TrainingProgress) -> bool:
+        def after(progress: TrainingProgress) -> None:
             nonlocal bar
             bar = bar or Progress("train", progress.steps)
             bar.update(progress.step, {"loss": f"{progress.loss:.4g}"})
-            return stop.signum is not None
 
         found = learned_prior(
             experiment,
@@ -129,6 +128,7 @@ def _prior(experiment: Experiment, folder: RunFolder, settings: Settings) -> tup
             weights=settings.weights,
             steps=settings.train_steps,
             callback=after,
+            stopping=lambda: stop.asked,
         )
         if stop.signum is not None:
             log("stopped; the same command goes on with the training")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 from mtdbridge.priors.library import load_prior
 from mtdbridge.priors.parameterisation import VP_LEVELS
 from mtdbridge.priors.torch_prior import TorchPrior
-from mtdbridge.training.options import Callback
+from mtdbridge.training.options import Callback, Pace
 from mtdbridge.training.train import train_prior
 from mtdcore.errors import ParameterError
 
@@ -40,6 +41,7 @@ def learned_prior(
     weights: str | Path | None = None,
     steps: int | None = None,
     callback: Callback | None = None,
+    stopping: Callable[[], bool] | None = None,
 ) -> tuple[str, TorchPrior]:
     """The learned prior of a method and where its weights are: given, shipped, or trained into ``folder``.
 
@@ -49,7 +51,8 @@ def learned_prior(
         folder: existing folder; a training in it is continued, or only loaded when it is finished.
         weights: name of a shipped prior or a .safetensors file, for boxes of the experiment's size.
         steps: of the training; None: what the table above says.
-        callback: told of the progress of a training, may stop it.
+        callback: told of the progress of a training.
+        stopping: asked after every step of a training; True stops it.
 
     Returns:
         What :func:`mtdbridge.load_prior` takes, and the prior.
@@ -64,7 +67,10 @@ def learned_prior(
     if weights is None and recipe is not None:
         recipe = recipe | ({"steps": steps} if steps else {})
         path = folder / f"{experiment.name}-{recipe['network']}-{recipe['steps']}.safetensors"
-        prior = train_prior(experiment.training, output=path, resume=True, callback=callback, **recipe)
+        pace = Pace(stopping=stopping)
+        prior = train_prior(
+            experiment.training, output=path, resume=True, callback=callback, pace=pace, **recipe
+        )
         return str(path), prior
     prior = load_prior(str(weights), box_size=experiment.box_size)
     if method != "paper" and prior.parameterisation == "score":

@@ -155,7 +155,7 @@ def _repeating(run: FinishedRun, recoveries: int) -> Iterator[tuple[Measurement,
     with (
         computing(parameters, threads_within(parameters, measurement.shape)) as (backend, executor),
         patiently() as stop,
-        Progress("trust", recoveries * parameters.iterations, "iterations") as bar,
+        Progress("trust", recoveries * parameters.iterations, "iterations", most=True) as bar,
     ):
 
         def after(state: mtd.EMState) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 import click
 
 from ..terminal.declared import Options, declared
-from ..terminal.options import FROM_ZERO, Address, Box, Bytes, Length, NumberOr, in_pixels
+from ..terminal.options import FROM_ZERO, Address, Box, Bytes, Device, Length, NumberOr, in_pixels
 
 _FROM_ZERO = click.FloatRange(min=0)
 
@@ -186,7 +186,9 @@ class RunParameters(Parameters):
         decides=False,
     )
     seed: int = declared("search", "Seed of all random numbers.", 0, kind=FROM_ZERO)
-    device: str = declared("compute", "Where to compute.", "auto", metavar="auto|cpu|cuda[:i|:all]")
+    device: str = declared(
+        "compute", "Where to compute.", "auto", metavar="auto|cpu|cuda[:i|:all]", kind=Device("cuda:all")
+    )
     precision: Literal["float32", "float64"] = declared(
         "compute", "Precision of the correlations; sums are float64.", "float32"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shlex
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,10 @@ _SHOWN = 8
 _FOR_MACHINES = ("likelihood", "omit_test")
 
 
+#: Options of the command that runs, by the names that the library has for them.
+FLAGS: dict[str, str] = {}
+
+
 def log(message: str) -> None:
     """One line of the log, on stderr."""
     click.echo(printable(f"mtd: {message}"), err=True)
@@ -36,7 +41,7 @@ def noting_doubts() -> Iterator[list[str]]:
 
     def note(message: Warning | str, category: type[Warning], *where: Any) -> None:
         if issubclass(category, Doubt):
-            found.append(" ".join(str(message).split()))
+            found.append(spelt(" ".join(str(message).split())))
         show_it(message, category, *where)
 
     warnings.showwarning = note  # type: ignore[assignment]
@@ -54,6 +59,23 @@ def error(message: str) -> None:
 def printable(text: str) -> str:
     """Text that every stream takes: names of files may hold bytes that are no UTF-8."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def spelt(message: str) -> str:
+    """A message of the library with its arguments as options: ``give min_separation=28`` becomes ``give --min-separation 28``.
+
+    Names of one word are words where no value follows.
+    """
+
+    def option(found: re.Match[str]) -> str:
+        name, value = found[1], found[2]
+        if name not in FLAGS or (value is None and "_" not in name):
+            return found[0]
+        return " ".join([FLAGS[name]] if value in (None, "True") else [FLAGS[name], value.strip('"')])
+
+    return re.sub(
+        r'(?<![\w/.-])(?<!\w\()([a-z]\w*)(?:=("\w+"|\w+(?:[.+-]\w+)*))?(?![\w/=(]|\.\w)', option, message
+    )
 
 
 def emit(result: Mapping[str, Any], as_json: bool) -> None:
@@ -103,7 +125,7 @@ def show(value: Any) -> str:
         return f"{value:.5g}"
     if isinstance(value, (list, tuple)):
         shown = ", ".join(show(item) for item in value[:_SHOWN])
-        return shown if len(value) <= _SHOWN else f"{shown}, ... ({len(value)} in all)"
+        return shown if 0 < len(value) <= _SHOWN else f"{shown}, ... ({len(value)} in all)" if value else "-"
     return "-" if value is None else str(value)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from .console import F
+from .console import F, log
 
 #: Types of options.
 PATH = click.Path(path_type=Path)
@@ -135,7 +135,9 @@ def in_pixels(name: str, length: float | str | None, pixel_size: float | None) -
             f"{name} {length}: the pixel size of the measurement is not known; give the length in pixels, or import the "
             "micrographs with --pixel-size"
         )
-    return float(length[:-1]) / pixel_size
+    pixels = float(length[:-1]) / pixel_size
+    log(f"{name} {length}: {pixels:.4g} pixels of {pixel_size:.4g} angstrom")
+    return pixels
 
 
 class CountOr(NumberOr):
@@ -213,6 +215,35 @@ class Box(Shape):
         if not (len(sides) == 2 and all(isinstance(n, int) and n > 0 for n in sides)):
             self.fail(f"{value!r} is no box in pixels such as 28 or 1x187", param, ctx)
         return sides[0] if sides[0] == sides[1] else (sides[0], sides[1])
+
+
+class Device(click.ParamType[str]):
+    """Where to compute: a processor or a card, an array library (``torch:xpu``), or a backend of a plug-in.
+
+    Args:
+        more: devices that this command takes besides ``auto``, ``cpu``, ``cuda`` and ``cuda:1``.
+    """
+
+    name = "device"
+
+    def __init__(self, *more: str) -> None:
+        self.more = more
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The device as it is; that of a record, which has no ``param``, may be of a plug-in of another machine."""
+        name = str(value)
+        if param is None or name in self.more or re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+            return name
+        from mtdcore._base.plugins import plugin_names
+
+        if name.partition(":")[0] in ("array", "reference", "torch", *plugin_names("mtdcore.backends")):
+            return name
+        devices = ", ".join(["auto", "cpu", "cuda", "cuda:1", *self.more])
+        self.fail(
+            f"{value!r} is no device; devices are {devices}, and `mtd doctor` says which this machine has",
+            param,
+            ctx,
+        )
 
 
 class GroupedOption(click.Option):

@@ -9,8 +9,11 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Self, TextIO
 
-#: Seconds between two updates of the live bar, and between two lines of a log.
-_BAR_PERIOD, _LINE_PERIOD = 0.1, 5.0
+#: Seconds between two updates of the live bar, and least and most between two lines of a log.
+_BAR_PERIOD, _LINE_PERIOD, _LONGEST_PERIOD = 0.1, 5.0, 300.0
+
+#: Share of the time so far that passes before the next line: a day of work is a hundred lines, not ten thousand.
+_SHARE = 0.1
 
 
 class Progress:
@@ -24,10 +27,19 @@ class Progress:
         total: number of steps.
         unit: name of one step.
         stream: default stderr. A live bar is drawn only when it is a terminal.
+        most: whether the work may end before ``total``, so that the time is the longest that remains.
     """
 
-    def __init__(self, label: str, total: int, unit: str = "steps", stream: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        label: str,
+        total: int,
+        unit: str = "steps",
+        stream: TextIO | None = None,
+        most: bool = False,
+    ) -> None:
         self._label, self._total, self._unit = label, max(total, 1), unit
+        self._left = "at most {} left" if most else "{} left"
         self._stream = sys.stderr if stream is None else stream
         self._live = self._stream.isatty()
         self._done = 0
@@ -40,7 +52,8 @@ class Progress:
         self._done = done
         now = time.monotonic()
         self._first = self._first or (now, done)
-        period = _BAR_PERIOD if self._live else _LINE_PERIOD
+        longer = min(_LONGEST_PERIOD, _SHARE * (now - self._first[0]))
+        period = _BAR_PERIOD if self._live else max(_LINE_PERIOD, longer)
         if now - self._last >= period or done >= self._total:
             self._last = now
             began, before = self._first
@@ -52,7 +65,7 @@ class Progress:
             rate = made / elapsed
             parts.append(f"{rate:.3g}/s" if rate >= 1 else f"{1 / rate:.3g} s each")
             if self._done < self._total:
-                parts.append(f"{duration((self._total - self._done) / rate)} left")
+                parts.append(self._left.format(duration((self._total - self._done) / rate)))
         parts += [f"{name} {value}" for name, value in fields.items()]
         return ", ".join(parts)
 

@@ -134,7 +134,7 @@ def _ask(signum: int, frame: FrameType | None) -> None:
     if not _listener.patience:
         raise Interrupted(signum, _listener.iteration)
     with suppress(RuntimeError):  # the signal came while a line was being written
-        log("stopping after this iteration, with a checkpoint; once more to stop at once")
+        log("stopping after this step; once more to stop at once")
 
 
 def _lose_patience(signum: int, frame: FrameType | None) -> None:

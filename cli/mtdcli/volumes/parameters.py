@@ -10,7 +10,7 @@ import click
 
 from ..run.parameters import Parameters, RunParameters
 from ..terminal.declared import declared, like
-from ..terminal.options import CountOr, Length
+from ..terminal.options import CountOr, Device, Length
 
 #: Parts of an omit test where no number is given.
 PARTS = 10
@@ -106,7 +106,7 @@ class VolumeParameters(Parameters):
     skip_bad: bool = like(RunParameters, "skip_bad")
     defects: Literal["mask", "keep"] = like(RunParameters, "defects")
     #: What its name comes to counts: the backend stands in the identity of a run.
-    device: str = like(RunParameters, "device", metavar="auto|cpu|cuda[:i]", decides=False)
+    device: str = like(RunParameters, "device", metavar="auto|cpu|cuda[:i]", decides=False, kind=Device())
     stop_file: Path | None = like(RunParameters, "stop_file")  # noqa: RUF009
     checkpoint_every: float = like(RunParameters, "checkpoint_every")
 

@@ -114,8 +114,9 @@ def check_diameter(diameter: object, box: tuple[int, int]) -> None:
             'min_separation instead, a number or "auto".'
         )
     if not (isinstance(diameter, Real) and 1.0 <= float(diameter) <= min(box)):
+        got = f"{float(diameter):.4g}" if isinstance(diameter, Real) else repr(diameter)
         raise ParameterError(
-            f"diameter must be a number of pixels from 1 to the box size, {min(box)}; got {diameter!r}: give a larger box_size, or "
+            f"diameter must be a number of pixels from 1 to the box size, {min(box)}; got {got}: give a larger box_size, or "
             "the diameter in pixels of the measurement."
         )
 

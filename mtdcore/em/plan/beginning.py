@@ -138,6 +138,8 @@ def begin_likelihood(
     if isinstance(min_separation, str):
         # half the box at first; the extent of the target decides later
         min_separation = (max(views.box_shape) + 1) // 2 if min_separation == "auto" else min_separation
+    if min_separation is not None:  # a micrograph holds at most one copy from its longer side on
+        min_separation = min(min_separation, max(source.shape[1:]))
     sigma, optics = first_levels(source, noise_std, micrographs)
     begin = _LIKELIHOODS[likelihood].begin
     model = begin(views, sigma, source.shape, expected_count, min_separation, optics)

@@ -31,8 +31,8 @@ def check_volume_arguments(
     callback: object,
 ) -> None:
     """Raise ParameterError for the first argument that it cannot have; arguments as in :func:`mtdcore.recover_volume`."""
-    if not (is_whole(box_size) and box_size > 1):  # type: ignore[operator]
-        raise ParameterError(f"box_size must be a whole number of pixels, 2 at least; got {box_size!r}.")
+    if not (is_whole(box_size) and box_size > 3):  # type: ignore[operator]
+        raise ParameterError(f"box_size must be a whole number of pixels, 4 at least; got {box_size!r}.")
     if noise_std != "auto" and not _positive(noise_std):
         raise ParameterError(f'noise_std must be "auto" or a positive number; got {noise_std!r}.')
     if not (isinstance(noise, Heard) or noise in ("auto", "white")):

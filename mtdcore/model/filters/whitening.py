@@ -140,8 +140,8 @@ class Whitening:
             else ""
         )
         return (
-            f"the noise is not white: its spectrum was learned with the target (amplitudes {low:.2g} to {high:.2g} times the median at nine "
-            f"frequencies of ten, {self.amplitude.max():.2g} at most){slow}"
+            f"the noise is not white: its spectrum was learned with the target (amplitudes {low:.3g} to {high:.3g} times the median at nine "
+            f"frequencies of ten, {self.amplitude.max():.3g} at most){slow}"
         )
 
     def _kernel(self, factors: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import BinaryIO
 
@@ -48,7 +49,7 @@ def read_map(path: str | Path) -> tuple[np.ndarray, float | None]:
     mrcfile = optional("mrcfile")
     check_mrc_header(Path(path))
     try:
-        with mrcfile.mmap(path, mode="r", permissive=True) as mrc:
+        with warnings.catch_warnings(action="ignore"), mrcfile.mmap(path, mode="r", permissive=True) as mrc:
             volume = np.array(mrc.data, np.float64)
             voxel_size = float(mrc.voxel_size.x)
             order = tuple(int(mrc.header[name]) for name in ("mapc", "mapr", "maps"))

@@ -146,7 +146,7 @@ def import_cupy() -> Array:
     except ImportError as error:
         raise DependencyError(
             "the CUDA backend needs CuPy, which could not be imported "
-            f"({error}): pip install 'mtdcore[cuda12]' or 'mtdcore[cuda13]', to match your driver."
+            f"({error}): pip install 'mtdcore[cuda12]' or 'mtdcore[cuda13]', to match your driver, or use the cpu backend."
         ) from error
     return cupy
 
@@ -164,10 +164,12 @@ def describe_devices() -> list[DeviceInfo]:
         count = runtime.getDeviceCount()
     except runtime.CUDARuntimeError as error:
         raise DeviceError(
-            f"the CUDA backend needs an NVIDIA driver and a device; the driver says: {error}."
+            f"the CUDA backend needs an NVIDIA driver and a device; the driver says: {error}: use the cpu backend."
         ) from error
     if count == 0:
-        raise DeviceError("the CUDA backend needs an NVIDIA device; the driver sees none.")
+        raise DeviceError(
+            "the CUDA backend needs an NVIDIA device; the driver sees none: use the cpu backend."
+        )
     return [_describe(cupy, index) for index in range(count)]
 
 
