@@ -107,7 +107,7 @@ def _spread(draws: VolumeDraws) -> dict[str, float]:
     return {
         "count": len(draws.images),
         "effective": draws.effective,
-        "clear": draws.clear,
+        "sure": draws.clear,
         "most": most,
         "share": most / max(float(draws.mean.max()), 1e-300),
     }
