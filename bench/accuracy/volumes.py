@@ -5,6 +5,7 @@
     python bench/accuracy/volumes.py path/to/proteins.npz --box 24 --snr 0.1 --copies 1000 --objects 0 1
     python bench/accuracy/volumes.py chain --box 16 --snr 1 --copies 304 --seeds 0 1 --noise-ratio 2 --learn-noise [--each]
     python bench/accuracy/volumes.py path/to/proteins.npz --box 32 --snr 0.3 --copies 304 --prior proteins-3d --device cuda --objects 0 1 2 3 --jobs 4
+    python bench/accuracy/volumes.py path/to/proteins.npz --split 1 --box 16 --snr 0.6 --copies 304 --objects 0 1 3 --draws 50
 
 A row is printed as soon as it is done. On a GPU several at once (``--jobs``) share the device while each keeps a core with templates and M-steps.
 
