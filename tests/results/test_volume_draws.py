@@ -169,7 +169,7 @@ def test_a_learned_prior_that_knows_makes_it_surer(
     """And the same seed the same draws."""
     prior, done = GaussianPrior(made.volume, 0.05 * made.volume.max()), []
     sure, again = (
-        posterior_volumes(made.pixels, recovered, 4, prior=prior, backend="cpu", after=done.append)
+        posterior_volumes(made.pixels, recovered, 4, prior=prior, backend="cpu", callback=done.append)
         for _ in range(2)
     )
     np.testing.assert_array_equal(sure.images, again.images)

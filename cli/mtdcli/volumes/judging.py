@@ -126,7 +126,7 @@ def _draw(
         return
     log(f"{count} draws from the posterior of the volume")
     shared = {name: given[name] for name in ("diameter", "prior", "seed", "backend") if name in given}
-    judged.draws = posterior_volumes(measurement, found, count, after=lambda _: stop.check(), **shared)
+    judged.draws = posterior_volumes(measurement, found, count, callback=lambda _: stop.check(), **shared)
 
 
 def _leave_out(other: Measurement, judged: Judged, parts: int, backend: Backend, stop: Stop) -> None:

@@ -75,7 +75,7 @@ def posterior_volumes(
     seed: int = 0,
     backend: str | Backend = "auto",
     executor: Executor | None = None,
-    after: Callable[[int], None] | None = None,
+    callback: Callable[[int], None] | None = None,
 ) -> VolumeDraws:
     """Draw volumes from the posterior, by a chain that starts at the recovered one: an E-step over the whole measurement for each of its steps.
 
@@ -93,7 +93,7 @@ def posterior_volumes(
         seed: of the noise.
         backend: of the E-steps, see :func:`mtdcore.recover_volume`.
         executor: runs parts of an E-step elsewhere.
-        after: called with the number of steps done.
+        callback: called after every step with the number of steps done.
 
     Returns:
         (count, L, L, L), up to the band of the run.
@@ -142,8 +142,8 @@ def posterior_volumes(
         if done > _BEFORE and (done - _BEFORE) % _EVERY == 0:
             seen = low_passed(volume, band) * support
             drawn.append(recovery.heard.unfiltered(seen, band))
-        if after is not None:
-            after(done)
+        if callback is not None:
+            callback(done)
     return VolumeDraws(np.array(drawn), support)
 
 
