@@ -5,6 +5,7 @@
     python bench/accuracy/volumes.py path/to/proteins.npz --box 24 --snr 0.1 --copies 1000 --objects 0 1
     python bench/accuracy/volumes.py chain --box 16 --snr 1 --copies 304 --seeds 0 1 --noise-ratio 2 --learn-noise [--each]
     python bench/accuracy/volumes.py path/to/proteins.npz --box 32 --snr 0.3 --copies 304 --prior proteins-3d --device cuda --objects 0 1 2 3 --jobs 4
+    python bench/accuracy/volumes.py path/to/proteins.npz --split 1 --box 16 --snr 0.6 --copies 304 --objects 0 1 3 --draws 50
 
 A row is printed as soon as it is done. On a GPU several at once (``--jobs``) share the device while each keeps a core with templates and M-steps.
 
@@ -35,15 +36,17 @@ from mtdcore.estep.volumes.statistics import VolumeStatistics
 from mtdcore.estep.volumes.templates import Search
 from mtdcore.model.likelihood import WindowLikelihood
 from mtdcore.model.shifts import moved
-from mtdcore.model.volumes.grids import ball, filtered, radii, shell_mean
+from mtdcore.model.volumes.grids import ball, filtered, low_passed, radii, shell_mean
 from mtdcore.model.volumes.projections import Projections
 from mtdcore.mstep.volumes import VolumeUpdate
 from mtdcore.results.volumes import (
+    VolumeDraws,
     align_volumes,
     fourier_shell_correlation,
     halves_of,
     omit_test,
     orientation_information,
+    posterior_volumes,
     shape_correlation,
     volume_halves,
 )
@@ -151,6 +154,27 @@ def scores(volume: np.ndarray, truth: np.ndarray) -> dict[str, object]:
     }
 
 
+def intervals(drawn: VolumeDraws, truth: np.ndarray, band: float) -> dict[str, float]:
+    """Share of the voxels whose truth lies in the 90 % intervals of draws: in the ball, and where it is above a fifth of its largest.
+
+    The truth is brought to the mean of the draws, and has their band. Beside it: error of that mean, and mean standard deviation, both as root
+    mean squares over the ball, in units of the largest density.
+    """
+    mean, inside = drawn.mean, drawn.support > 0.5
+    there = low_passed(align_volumes(truth, mean).volume, band) * drawn.support
+    low, high = drawn.interval(0.9)
+    within, top = (low <= there) & (there <= high), float(there.max())
+    return {
+        "inside": round(float(within[inside].mean()), 3),
+        "dense": round(float(within[inside & (there > 0.2 * top)].mean()), 3),
+        "error": round(float(np.sqrt(np.mean((mean - there)[inside] ** 2))) / top, 4),
+        "spread": round(float(np.sqrt(np.mean(drawn.std[inside] ** 2))) / top, 4),
+        "shape": round(shape_correlation(mean, there), 3),
+        "effective": round(drawn.effective, 1),
+        "clear": round(drawn.clear, 3),
+    }
+
+
 def row_of(options: argparse.Namespace, which: int, seed: int) -> dict[str, object]:
     """What one recovery came to, beside its oracle."""
     side, prior, backend = options.box, None, get_backend(options.device)
@@ -211,6 +235,15 @@ def row_of(options: argparse.Namespace, which: int, seed: int) -> dict[str, obje
         "oracle": (known := scores(known_poses(made, side, last_band(side), noise), made.volume))["shape"],
         "oracle_squared_error": known["squared_error"],
     }
+    for poses in ("open", "held") if options.draws else ():
+        start = time.perf_counter()
+        drawn = posterior_volumes(
+            made.pixels, found, options.draws, prior=prior, poses=poses, seed=seed, backend=backend
+        )
+        row[f"draws_{poses}"] = {
+            **intervals(drawn, made.volume, found.plan.last_band),
+            "seconds": round(time.perf_counter() - start, 1),
+        }
     if options.omit:
         source = open_measurement(made.pixels)
         half = volume_halves(source, found, prior=prior, backend=backend).runs[0]
@@ -284,6 +317,12 @@ def main() -> None:
         type=int,
         metavar="N",
         help="also the omit test of N parts of the first half's volume in the second, beside what the truth has of each",
+    )
+    parser.add_argument(
+        "--draws",
+        type=int,
+        metavar="N",
+        help="also N draws from the posterior, with the poses open and with those of the run, beside the truth",
     )
     parser.add_argument("--unknown-poses", action="store_true", help="also what they leave")
     parser.add_argument("--jobs", type=int, default=1, help="rows made at once, a process each")

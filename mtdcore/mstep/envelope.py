@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from ..model.volumes.grids import shell_mean
+from ..model.volumes.grids import shell_mean, shell_sizes
 from ..model.volumes.toeplitz import Toeplitz
 
 #: Least envelope inside the support: density may still appear where there is none yet.
@@ -98,6 +98,23 @@ class EnvelopePrior:
         share = np.mean(self.envelope > 0)  # u was measured there alone, and is 0 elsewhere
         power = _spectrum(factor, weights) / seen / share * ((1.0 + ratio) / ratio) ** 2 - noise
         return replace(self, power=_continued(np.maximum(power, _FLOOR * noise), self.top))
+
+    def drawn(self, factor: np.ndarray, rng: np.random.Generator, order: int = 1) -> EnvelopePrior:
+        """The prior with powers drawn given u: of a shell that holds n free numbers ``sum |u|^2 / chi^2_(n - 2)``, any power being as likely before.
+
+        Shell 0 is one number, and goes with shell 1.
+
+        Args:
+            factor: (L, L, L) u, a draw itself.
+            rng: of the powers.
+            order: number of rotations that leave u as it is, so that it holds as many times fewer free numbers.
+        """
+        counts = shell_sizes(len(factor)).astype(np.float64)
+        sums = _spectrum(factor) * counts
+        counts[1], sums[1] = counts[0] + counts[1], sums[0] + sums[1]
+        power = sums / rng.chisquare(np.maximum(counts / order - 2.0, 1.0))
+        power[0] = power[1]
+        return replace(self, power=_continued(power, self.top))
 
     @property
     def mean_square(self) -> float:

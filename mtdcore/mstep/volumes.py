@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .._base.numerics.conjugate_gradients import conjugate_gradients
+from .._base.numerics.conjugate_gradients import Linear, conjugate_gradients
+from .._base.numerics.gaussian_draws import gaussian_draw
 from ..model.priors import Prior, ScaledPrior, denoise, has_own_units, spread_of
 from ..model.volumes.grids import ball, filtered, shell_sizes, shells
 from ..model.volumes.toeplitz import Toeplitz
@@ -80,6 +81,49 @@ class VolumeUpdate:
         return found, spectrum
 
 
+@dataclass(frozen=True, eq=False)
+class NormalEquations:
+    """The left side A of an M-step, data and prior: what it solves for has the posterior ``N(A^-1 b, sigma^2 A^-1)``.
+
+    Attributes:
+        operator: A, symmetric and positive definite.
+        nearly: (L, L, L // 2 + 1) eigenvalues of a periodic convolution that is near ``A^-1``.
+    """
+
+    operator: Linear
+    nearly: np.ndarray
+
+    @classmethod
+    def of(cls, normal: Toeplitz, noise_std: float, prior: EnvelopePrior) -> NormalEquations:
+        """Of u: ``A = e N e + sigma^2 / P``, with ``nearly`` its inverse where the envelope is flat."""
+        envelope, power = prior.envelope, prior.power.copy()
+        # Beyond the band nothing was seen: a tiny power keeps the solution there at 0, and the steps few.
+        power[prior.top + 1 :] = 1e-4 * power[prior.top]
+        inverse = (noise_std**2 / power)[shells(normal.side)]
+        return cls(
+            lambda u: envelope * normal(envelope * u) + filtered(u, inverse),
+            1.0 / (normal.weights * prior.mean_square + inverse),
+        )
+
+    @classmethod
+    def tied(cls, normal: Toeplitz, tie: float) -> NormalEquations:
+        """Of a volume that is tied to another one: ``A = N + tie``."""
+        return cls(lambda v: normal(v) + tie * v, 1.0 / (normal.weights + tie))
+
+    def solve(self, right: np.ndarray, start: np.ndarray, steps: int, tolerance: float) -> np.ndarray:
+        """``A^-1`` of a right side, from a first guess; see :func:`conjugate_gradients`."""
+        solved: np.ndarray = conjugate_gradients(
+            self.operator, right, start, lambda v: filtered(v, self.nearly), steps, tolerance
+        )
+        return solved
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """(L, L, L) from ``N(0, A^-1)``."""
+        gains = np.sqrt(self.nearly)
+        white = rng.standard_normal((len(gains),) * 3)
+        return gaussian_draw(self.operator, lambda v: filtered(v, gains), white)
+
+
 def solve(
     right: np.ndarray,
     normal: Toeplitz,
@@ -90,8 +134,6 @@ def solve(
     tolerance: float = 1e-3,
 ) -> np.ndarray:
     """The posterior mean u of ``V = e u``: ``(e N e + sigma^2 / P) u = e b``.
-
-    Preconditioned by ``1 / (N(k) <e^2> + sigma^2 / P(k))``, the inverse where the envelope is flat.
 
     Args:
         right: (L, L, L) b.
@@ -105,21 +147,8 @@ def solve(
     Returns:
         (L, L, L) float64.
     """
-    envelope, side = prior.envelope, len(right)
-    # Beyond the band nothing was seen: a tiny power keeps the solution there at 0, and the steps few.
-    power = prior.power.copy()
-    power[prior.top + 1 :] = 1e-4 * power[prior.top]
-    inverse = (noise_std**2 / power)[shells(side)]
-    nearly = 1.0 / (normal.weights * prior.mean_square + inverse)
-    solved: np.ndarray = conjugate_gradients(
-        lambda u: envelope * normal(envelope * u) + filtered(u, inverse),
-        envelope * right,
-        start,
-        lambda u: filtered(u, nearly),
-        steps,
-        tolerance,
-    )
-    return solved
+    equations = NormalEquations.of(normal, noise_std, prior)
+    return equations.solve(prior.envelope * right, start, steps, tolerance)
 
 
 def half_quadratic(
@@ -152,16 +181,7 @@ def half_quadratic(
         axis=0
     )
     tie = (noise_std / level) ** 2
-    nearly = 1.0 / (normal.weights + tie)
-    solved: np.ndarray = conjugate_gradients(
-        lambda v: normal(v) + tie * v,
-        right + tie * clean,
-        clean,
-        lambda v: filtered(v, nearly),
-        steps,
-        tolerance,
-    )
-    return solved
+    return NormalEquations.tied(normal, tie).solve(right + tie * clean, clean, steps, tolerance)
 
 
 def in_units_of(prior: Prior, volume: np.ndarray) -> Prior:

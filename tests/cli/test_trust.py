@@ -34,6 +34,7 @@ def test_a_report_says_what_is_missing_for_a_verdict(mtd, run_dir):
     assert "No verdict yet" in page(run_dir)
     assert f"<code>mtd trust {run_dir}</code>" in page(run_dir)
     assert "How sure it is" not in page(run_dir)
+    assert "--draws is of volumes" in mtd("trust", run_dir, "--draws", 4, code=2).stderr
 
 
 @pytest.mark.charts

@@ -17,7 +17,7 @@ from mtdcore._base.records import seal, unseal  # noqa: E402
 from mtdcore.data import open_measurement  # noqa: E402
 from mtdcore.data.micrographs.star import read_star  # noqa: E402
 from mtdcore.em.checkpoint import fingerprint  # noqa: E402
-from mtdcore.model.volumes.grids import shell_mean  # noqa: E402
+from mtdcore.model.volumes.grids import ball, shell_mean  # noqa: E402
 from mtdcore.model.volumes.maps import read_map, write_map  # noqa: E402
 from mtdcore.results.metrics import RingCorrelation  # noqa: E402
 from mtdcore.synthetic.particles import simulate_volume  # noqa: E402
@@ -136,6 +136,40 @@ def test_a_finished_run_is_judged_and_its_parts_left_out(mtd, mtd_json, microgra
     assert "checkpoint" in mtd("trust", run, code=74).stderr
     (run / "run.json").write_text(json.dumps({**record, "parameters": {"box": 3}}))
     assert "should be as `mtd recover` wrote it" in mtd("trust", run, code=65).stderr
+
+
+def test_a_run_says_how_sure_each_voxel_is(mtd, mtd_json, micrographs, tmp_path):
+    run, words = tmp_path / "run", ("recover", micrographs, "--volume", *SHORT, "--no-halves")
+    plain = mtd_json(*words, "-o", run)
+    assert not (run / "volume_std.mrc").exists()
+    assert "How sure each voxel is" not in (run / "report.html").read_text()
+    volume = (run / "volume.mrc").read_bytes()[1024:]
+    drawn = mtd_json("trust", run, "--null-runs", 2, "--no-halves", "--draws", 3)
+    assert (run / "volume.mrc").read_bytes()[1024:] == volume
+    assert drawn["copies"] == plain["copies"]
+    assert 0 < drawn["voxels_clear_of_zero"] < 1
+    assert 0 < drawn["effective_draws"] <= 3
+    std, size = read_map(run / "volume_std.mrc")
+    assert std.shape == (10, 10, 10)
+    assert size == read_map(run / "volume.mrc")[1]
+    assert np.all(std[ball(10) > 0.5] > 0)
+    assert np.all(std[ball(10) == 0] == 0)
+    page = (run / "report.html").read_text()
+    assert "How sure each voxel is" in page
+    assert page.count("of the standard deviation") == 3
+    clear, most = drawn["voxels_clear_of_zero"], std.max()
+    assert f"In {100 * clear:.0f} % of the voxels" in " ".join(page.split())
+    assert f"White is {most:.3g}," in page
+    assert "give more --draws" in page
+    # at once, the same
+    again = mtd_json(*words, "-o", tmp_path / "once", "--draws", 3)
+    assert again["voxels_clear_of_zero"] == clear
+    assert (tmp_path / "once/volume_std.mrc").read_bytes()[1024:] == (run / "volume_std.mrc").read_bytes()[
+        1024:
+    ]
+    mtd(*words, "-o", run, "--force")
+    assert not (run / "volume_std.mrc").exists()
+    assert "x>=2" in mtd("trust", run, "--draws", 1, code=2).stderr
 
 
 def test_a_stopped_run_goes_on_with_the_same_bits(mtd, micrographs, tmp_path):
@@ -295,15 +329,17 @@ def test_the_demo_makes_a_page(mtd_json, tmp_path):
     assert result["copies"] > 0
 
 
-def test_nothing_found_is_said_first(mtd_json, tmp_path):
+def test_nothing_found_is_said_first(mtd, mtd_json, tmp_path):
     np.save(tmp_path / "noise.npy", np.random.default_rng(0).standard_normal((80, 80)).astype(np.float32))
     quick = ("--box-size", 10, "--iterations", 5, "--views", 60, "--no-halves")
     found = mtd_json("recover", tmp_path / "noise.npy", "--volume", "-o", tmp_path / "run", *quick)
     assert next(iter(found)) == "nothing_found"
     assert "no estimate" in found["nothing_found"]
     assert "nothing_found" in json.loads((tmp_path / "run/run.json").read_text())["result"]
-    again = ("-o", tmp_path / "run", *quick, "--force", "--strict")
-    mtd_json("recover", tmp_path / "noise.npy", "--volume", *again, code=1)
+    again = ("-o", tmp_path / "run", *quick, "--force", "--strict", "--draws", 4)
+    said = mtd("recover", tmp_path / "noise.npy", "--volume", *again, code=1).stderr
+    assert "no draws from the posterior: no copies were found" in said
+    assert not (tmp_path / "run/volume_std.mrc").exists()
 
 
 def test_a_volume_whose_copies_do_not_tell_how_they_lie_is_told_of(mtd, micrographs, tmp_path):

@@ -51,7 +51,7 @@ def command(
 
     RUN_DIR receives volume.mrc, half1.mrc and half2.mrc, particles.star (places and Euler angles for RELION), run.json, history.csv and
     report.html; where the noise is not white, also volume_whitened.mrc: the volume as the run saw it, sharper where micrographs had been
-    smoothed or denoised. Projections do not fix the hand: the mirror image explains the micrographs as well. An interrupted run saves a
+    smoothed or denoised; with --draws, volume_std.mrc: how sure each voxel is. Projections do not fix the hand: the mirror image explains the micrographs as well. An interrupted run saves a
     checkpoint; --resume goes on from it.
     """
     again, parameters = command_line(ctx), VolumeParameters(**options)
@@ -162,6 +162,8 @@ def recover(
     if judged.halves is not None:
         write_map(folder.half1, judged.halves.first, pixel_size)
         write_map(folder.half2, judged.halves.second, pixel_size)
+    if judged.draws is not None:
+        write_map(folder.volume_std, judged.draws.std, pixel_size)
     record = {
         "format": 1,
         "kind": "volume",
@@ -175,6 +177,13 @@ def recover(
     }
     folder.write_record(record)
     write_volume_report(
-        folder.page, found, record, judged.verdict, judged.halves, judged.chance, judged.omissions
+        folder.page,
+        found,
+        record,
+        judged.verdict,
+        judged.halves,
+        judged.chance,
+        judged.omissions,
+        judged.draws,
     )
     return {**none, "run": str(folder.path), "report": str(folder.page), **result}

@@ -36,6 +36,12 @@ _NULL_RUNS = 8
     CountOr("none", minimum=2),
     metavar="N|none",
 )
+@option(
+    "--draws",
+    "Of a volume: draw N volumes from its posterior, poses left open, for the standard deviation of every voxel. Default: none.",
+    click.IntRange(min=2),
+    metavar="N",
+)
 @click.option("--complete", is_flag=True, help="Do everything, also what can no longer change the verdict.")
 @option("--device", "Where to compute.", Device("cuda:all"), "auto", metavar="auto|cpu|cuda[:i|:all]")
 @option("--threads", "CPU threads. Default: all cores.", click.IntRange(min=1), metavar="N")
@@ -48,6 +54,7 @@ def command(
     null_runs: int,
     halves: bool,
     omit: int | str | None,
+    draws: int | None,
     complete: bool,
     device: str,
     threads: int | None,
@@ -70,10 +77,12 @@ def command(
     folder = RunFolder(run_dir)
     if folder.holds_volume:
         parts = omit or (PARTS if halves else "none")
-        _judge_volume(ctx, folder, null_runs, halves, parts, complete, device, threads, as_json)
+        _judge_volume(ctx, folder, null_runs, halves, parts, draws, complete, device, threads, as_json)
         return
     if omit is not None:
         raise click.UsageError("--omit is of volumes: the run of an image has no omit test.")
+    if draws is not None:
+        raise click.UsageError("--draws is of volumes: the verdict of an image has its draws already.")
     run = FinishedRun.at(folder)
     parameters = replace(run.parameters, device=device, threads=threads)
     with locked(run_dir):
@@ -94,6 +103,7 @@ def _judge_volume(
     null_runs: int,
     halves: bool,
     omit: int | str,
+    draws: int | None,
     complete: bool,
     device: str,
     threads: int | None,
@@ -104,7 +114,7 @@ def _judge_volume(
     for name, given in (("--complete", complete), ("--threads", threads is not None)):
         if given:
             raise click.UsageError(f"{name} is of images: the verdict of a volume has no such choice.")
-    asked = {"trust": null_runs, "halves": halves, "omit": omit}
+    asked = {"trust": null_runs, "halves": halves, "omit": omit, "draws": draws}
     if ctx.get_parameter_source("device") is ParameterSource.COMMANDLINE:
         asked["device"] = device
     emit(judge_again(ctx, folder, **asked), as_json)

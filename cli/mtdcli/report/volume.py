@@ -21,6 +21,7 @@ from .trust import NULLS, answers
 
 if TYPE_CHECKING:
     from mtdcore.em.volumes.recovery import VolumeRecovery
+    from mtdcore.results.volumes.draws import VolumeDraws
     from mtdcore.results.volumes.halves import VolumeHalves
     from mtdcore.results.volumes.omission import Omission
 
@@ -39,6 +40,7 @@ def write_volume_report(
     halves: VolumeHalves | None = None,
     chance: Mapping[Null, VolumeHalves] | None = None,
     omissions: Sequence[Omission] = (),
+    draws: VolumeDraws | None = None,
 ) -> None:
     """Write ``report.html`` of a run of ``mtd recover --volume``.
 
@@ -50,6 +52,7 @@ def write_volume_report(
         halves: volumes of two halves of the data; None: there are none.
         chance: the same of null measurements, by kind.
         omissions: of the omit test of the first half, part by part.
+        draws: from the posterior; None: there are none.
     """
     volume, whitened = found.volume, None if found.heard.whitening is None else found.seen
     angles = np.array([[180.0 * i / _TURNS, 90.0, 0.0] for i in range(_TURNS)])
@@ -58,6 +61,7 @@ def write_volume_report(
     pictures: dict[str, Any] = {
         "sections": _sections(volume),
         "whitened": None if whitened is None else _sections(whitened),
+        "std": [] if draws is None else _sections(draws.std),
         "turning": [picture(image, shown) for image in turning],
         "omitted": [] if halves is None else [_within(one.part, halves.runs[0].seen) for one in omissions],
         **convergence({name: [getattr(one, name) for one in found.history] for name in _COLUMNS}),
@@ -76,6 +80,7 @@ def write_volume_report(
         result=record["result"],
         omissions=[(str(one), one.in_data, one.told) for one in omissions],
         box=len(volume),
+        draws=None if draws is None else _spread(draws),
         pictures=pictures,
     )
 
@@ -93,6 +98,18 @@ def _judged(verdict: Verdict) -> dict[str, Any]:
         "kind": "yes" if verdict.supported else "no",
         "title": said[0].upper() + said[1:],
         "answers": answers(verdict),
+    }
+
+
+def _spread(draws: VolumeDraws) -> dict[str, float]:
+    """How sure the voxels are, in numbers."""
+    most = float(draws.std.max())
+    return {
+        "count": len(draws.images),
+        "effective": draws.effective,
+        "sure": draws.clear,
+        "most": most,
+        "share": most / max(float(draws.mean.max()), 1e-300),
     }
 
 

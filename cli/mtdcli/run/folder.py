@@ -55,6 +55,7 @@ class RunFolder:
         whitened: ``volume_whitened.mrc``, the volume as the filter of the noise shows it; none where the noise is white.
         half1: ``half1.mrc``, the volume of one half of the data.
         half2: ``half2.mrc``, that of the other.
+        volume_std: ``volume_std.mrc``, standard deviation of every voxel among draws from the posterior.
         poses: ``particles.star``, copies with RELION's angles.
     """
 
@@ -81,6 +82,7 @@ class RunFolder:
         self.whitened = path / "volume_whitened.mrc"
         self.half1 = path / "half1.mrc"
         self.half2 = path / "half2.mrc"
+        self.volume_std = path / "volume_std.mrc"
         self.poses = path / "particles.star"
 
     def null_target(self, kind: str) -> Path:
@@ -113,7 +115,7 @@ class RunFolder:
         self.clear_judgement()
         checkpoints = (self.checkpoint, previous_checkpoint(self.checkpoint))
         results = (self.record, self.estimate, self.average, self.history, self.page)
-        volumes = (self.volume, self.whitened, self.half1, self.half2, self.poses)
+        volumes = (self.volume, self.whitened, self.half1, self.half2, self.volume_std, self.poses)
         for file in (
             *results,
             *volumes,

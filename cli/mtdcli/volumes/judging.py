@@ -1,4 +1,4 @@
-"""Evidence for and against a recovered volume: its verdict, how two halves of the data agree, and which of its parts the data hold."""
+"""Evidence for and against a recovered volume: its verdict, how two halves of the data agree, which of its parts the data hold, how sure each voxel is."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtdcore.results.nulls import Null
 from mtdcore.results.verdict import Question, Verdict, asked
+from mtdcore.results.volumes.draws import VolumeDraws, posterior_volumes
 from mtdcore.results.volumes.halves import VolumeHalves, halves_of, volume_halves
 from mtdcore.results.volumes.omission import Omission, omit_test
 from mtdcore.results.volumes.trials import VolumeTrials
@@ -42,12 +43,14 @@ class Judged:
         halves: volumes of two halves of the data; None: the same.
         chance: the same of null measurements, by kind.
         omissions: of the omit test, part by part; empty: it was not made.
+        draws: from the posterior; None: there are none.
     """
 
     verdict: Verdict | None = None
     halves: VolumeHalves | None = None
     chance: dict[Null, VolumeHalves] = field(default_factory=dict)
     omissions: list[Omission] = field(default_factory=list)
+    draws: VolumeDraws | None = None
 
     @property
     def numbers(self) -> dict[str, Any]:
@@ -63,6 +66,9 @@ class Judged:
             found["parts_in_data"] = f"{held} of {len(self.omissions)}"
             names = "share", "amplitude", "error", "in_data"
             found["omit_test"] = [{name: getattr(one, name) for name in names} for one in self.omissions]
+        if self.draws is not None:
+            found["voxels_clear_of_zero"] = self.draws.clear
+            found["effective_draws"] = self.draws.effective
         return found
 
 
@@ -101,7 +107,26 @@ def examine(
             stop.check()
             if parameters.omitted and found.found_copies:
                 _leave_out(halves_of(measurement)[1], judged, parameters.omitted, backend, stop)
+        if parameters.draws is not None:
+            _draw(measurement, found, judged, parameters.draws, given, stop)
     return judged
+
+
+def _draw(
+    measurement: Measurement,
+    found: VolumeRecovery,
+    judged: Judged,
+    count: int,
+    given: dict[str, Any],
+    stop: Stop,
+) -> None:
+    """Draws from the posterior of the volume."""
+    if not found.found_copies:
+        log("no draws from the posterior: no copies were found, so that there is nothing to be sure of")
+        return
+    log(f"{count} draws from the posterior of the volume")
+    shared = {name: given[name] for name in ("diameter", "prior", "seed", "backend") if name in given}
+    judged.draws = posterior_volumes(measurement, found, count, callback=lambda _: stop.check(), **shared)
 
 
 def _leave_out(other: Measurement, judged: Judged, parts: int, backend: Backend, stop: Stop) -> None:

@@ -103,6 +103,13 @@ class VolumeParameters(Parameters):
         decides=False,
         kind=CountOr("none", minimum=2),
     )
+    draws: int | None = declared(
+        "output",
+        "Draw N volumes from the posterior, poses left open: standard deviation of every voxel. Default: none.",
+        metavar="N",
+        decides=False,
+        kind=click.IntRange(min=2),
+    )
     skip_bad: bool = like(RunParameters, "skip_bad")
     defects: Literal["mask", "keep"] = like(RunParameters, "defects")
     #: What its name comes to counts: the backend stands in the identity of a run.

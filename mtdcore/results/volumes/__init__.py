@@ -1,4 +1,4 @@
-"""What belongs to a recovered volume: comparisons, maps on disk, copies with their angles, gold-standard halves, the verdict, the omit test."""
+"""What belongs to a recovered volume: comparisons, maps on disk, copies with their angles, gold-standard halves, the verdict, the omit test, draws from the posterior."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from .comparison import (
     shape_correlation,
 )
 from .copies import VolumeCopies, find_copies
+from .draws import VolumeDraws, posterior_volumes
 from .halves import VolumeHalves, halves_of, volume_halves
 from .omission import Omission, omit_test
 from .trials import judge_volume
@@ -27,6 +28,7 @@ __all__ = [
     "Search",
     "VolumeAlignment",
     "VolumeCopies",
+    "VolumeDraws",
     "VolumeHalves",
     "align_volumes",
     "aspherical",
@@ -39,6 +41,7 @@ __all__ = [
     "mirror_volume",
     "omit_test",
     "orientation_information",
+    "posterior_volumes",
     "read_map",
     "shape_correlation",
     "volume_halves",

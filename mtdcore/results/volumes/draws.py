@@ -1,0 +1,154 @@
+"""How sure each voxel of a volume is: draws from its posterior, with the poses left open (docs/model.md 14)."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ...data import MeasurementLike, open_measurement
+from ...em.volumes.recovery import VolumeRecovery
+from ...errors import InputError, ParameterError
+from ...estep.backends import Backend, get_backend
+from ...estep.backends.placed import placed
+from ...estep.volumes.expectation import volume_e_step, with_views
+from ...estep.volumes.statistics import VolumeStatistics
+from ...model.priors import Prior
+from ...model.volumes.grids import ball, low_passed
+from ...mstep.volumes import NormalEquations, VolumeUpdate, in_units_of, noise_level
+from ..uncertainty import PosteriorSamples
+from .langevin import Density, Enveloped, Smoothed, walk
+
+#: Steps before the first draw, and from one draw to the next.
+_BEFORE, _EVERY = 20, 2
+
+#: Least share of the information that poses are taken to leave.
+_LEAST_SHARE = 0.02
+
+
+@dataclass(frozen=True, eq=False)
+class VolumeDraws(PosteriorSamples):
+    """Draws from the posterior of a volume, in the frame of the recovered one.
+
+    Attributes:
+        images: (N, L, L, L) float64, one after another of a chain.
+        support: (L, L, L) where density may be.
+    """
+
+    support: np.ndarray
+
+    @property
+    def effective(self) -> float:
+        """Independent draws that these are worth: N / (1 + 2 sum of the autocorrelations), each the mean over the voxels by their variance.
+
+        The sum ends where they are first 0 (Geyer, *Practical Markov chain Monte Carlo*, 1992).
+        """
+        away = (self.images - self.mean).reshape(len(self.images), -1)
+        number, total = len(away), 0.0
+        whole = float(np.vdot(away, away)) / number
+        for lag in range(1, number if whole > 0.0 else 1):
+            alike = float(np.vdot(away[lag:], away[:-lag])) / (number - lag) / whole
+            if alike <= 0.0:
+                break
+            total += alike
+        return number / (1.0 + 2.0 * total)
+
+    @property
+    def clear(self) -> float:
+        """Share of the voxels of the support whose density is more than two standard deviations from zero."""
+        return float(np.mean((np.abs(self.mean) > 2.0 * self.std)[self.support > 0.5]))
+
+
+def posterior_volumes(
+    measurement: MeasurementLike,
+    recovery: VolumeRecovery,
+    count: int = 40,
+    *,
+    prior: Prior | None = None,
+    diameter: float | None = None,
+    poses: Literal["open", "held"] = "open",
+    seed: int = 0,
+    backend: str | Backend = "auto",
+    executor: Executor | None = None,
+    callback: Callable[[int], None] | None = None,
+) -> VolumeDraws:
+    """Draw volumes from the posterior, by a chain that starts at the recovered one: an E-step over the whole measurement for each of its steps.
+
+    Noise level, number of copies, amplitudes and offset are those of the recovery. Turns, shifts and the hand are not in the spread, nor is a
+    volume that is wrong altogether.
+
+    Args:
+        measurement: what the volume was recovered from.
+        recovery: the run.
+        count: number of draws, at least 2; two steps of the chain each, after the first twenty.
+        prior: learned prior that the run had, smoothed here by the noise that the data leave in a voxel with their poses unknown; None: the
+            Gaussian that the data give, its powers drawn as well.
+        diameter: of the particle in pixels, as in :func:`mtdcore.recover_volume`.
+        poses: "held": as the recovered volume left them, which is too sure wherever they are in doubt.
+        seed: of the noise.
+        backend: of the E-steps, see :func:`mtdcore.recover_volume`.
+        executor: runs parts of an E-step elsewhere.
+        callback: called after every step with the number of steps done.
+
+    Returns:
+        (count, L, L, L), up to the band of the run.
+
+    Raises:
+        ParameterError: fewer than two draws.
+        InputError: the run found no copies.
+    """
+    if count < 2:
+        raise ParameterError(f"a spread needs at least 2 draws; got {count}.")
+    if not recovery.found_copies:
+        raise InputError(
+            f"draws need copies; the run expects {recovery.expected_count:.3g} with {recovery.evidence:.3g} nats of evidence: there is nothing to be sure of."
+        )
+    plan, engine, rng = recovery.plan, get_backend(backend), np.random.default_rng(seed)
+    source, model = recovery.read(open_measurement(measurement)), recovery.likelihood
+    views = plan.search(plan.iterations).views
+    steps = itertools.count(plan.iterations + 1)
+
+    def e_step(volume: np.ndarray, fresh: bool = True) -> VolumeStatistics:
+        # views of its own for every step: those of one set would be a pull of their own
+        search = plan.search(next(steps) if fresh else plan.iterations)
+        return volume_e_step(
+            source, volume, with_views(model, search.views), search, engine, executor
+        ).normalised()
+
+    def held(volume: np.ndarray) -> VolumeStatistics:
+        return recovery.statistics
+
+    found, sigma, band = recovery.statistics, recovery.noise_std, plan.last_band
+    begun = VolumeUpdate()(
+        recovery.seen, found.right, found.normal, sigma, band, recovery.state.best.spectrum, None, diameter
+    )
+    density: Density = Enveloped(begun[1], sigma, len(views.partners))
+    if prior is not None:
+        level = noise_level(found.normal, sigma, band)
+        if poses == "open":
+            step = sigma * NormalEquations.tied(found.normal, (sigma / level) ** 2).draw(rng)
+            step = views.symmetrised(step)
+            near = e_step(recovery.seen + step, fresh=False)
+            level /= math.sqrt(_share(found, near, recovery.seen, step))
+        density = Smoothed(in_units_of(placed(prior, engine), begun[0]), sigma, level)
+    chain = walk(e_step if poses == "open" else held, density, recovery.seen, rng, views.symmetrised)
+    support, drawn = ball(plan.box_size, diameter), []
+    for done, volume in enumerate(itertools.islice(chain, _BEFORE + _EVERY * count), 1):
+        if done > _BEFORE and (done - _BEFORE) % _EVERY == 0:
+            seen = low_passed(volume, band) * support
+            drawn.append(recovery.heard.unfiltered(seen, band))
+        if callback is not None:
+            callback(done)
+    return VolumeDraws(np.array(drawn), support)
+
+
+def _share(here: VolumeStatistics, there: VolumeStatistics, volume: np.ndarray, step: np.ndarray) -> float:
+    """Share of the information that unknown poses leave: the response of the gradient ``b - N V`` to a step, over that with known poses (Louis 1982)."""
+    turn = here.right - here.normal(volume) - there.right + there.normal(volume + step)
+    share = float(np.vdot(step, turn)) / float(np.vdot(step, here.normal(step)))
+    return min(max(share, _LEAST_SHARE), 1.0)
