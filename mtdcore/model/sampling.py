@@ -13,6 +13,9 @@ from .priors import Prior, denoise, spread_of
 #: Lowest level of a chain in spreads of the prior, where the denoiser's answer is taken as it is.
 _LAST_LEVEL = 0.02
 
+#: The same of a corrected chain, in units of its first level, where that is lower: what is left of the noise is not drawn.
+_LAST_SHARE = 0.05
+
 #: First level of a chain in the same units: for images, and for volumes relative to the norm of one of root mean square 1.
 _IMAGE_LEVEL, _VOLUME_LEVEL = 10.0, 1.5
 
@@ -51,12 +54,19 @@ def sample_prior(
 
 
 def sample_from(
-    prior: Prior, images: np.ndarray, level: float, *, steps: int, noise: np.random.Generator
+    prior: Prior,
+    images: np.ndarray,
+    level: float,
+    *,
+    steps: int,
+    noise: np.random.Generator,
+    corrected: bool = False,
 ) -> np.ndarray:
     """Draws from the posterior of clean images given images with white noise of standard deviation ``level``.
 
     Each step draws from q(x_next | x, x_0) of the variance-exploding diffusion with x_0 the posterior mean
-    (Ho, Jain and Abbeel 2020, eq. 7, in terms of additive noise).
+    (Ho, Jain and Abbeel 2020, eq. 7, in terms of additive noise). That is an Euler step in the precision 1 / s^2: draws of n levels spread
+    too little by about 3 / n (130 of them: 2 to 3 %). Heun's method averages the posterior means at both ends of the step, and errs by the square.
 
     Args:
         prior: the prior.
@@ -64,14 +74,18 @@ def sample_from(
         level: their noise level.
         steps: levels, spaced geometrically down to 0.02 spreads of the prior.
         noise: source of randomness.
+        corrected: Heun's method: two evaluations of the prior for each step, and down to a twentieth of the first level at least.
 
     Returns:
         The same shape, float64.
     """
-    levels = np.geomspace(level, min(_LAST_LEVEL * spread_of(prior), level / 2), steps)
+    last = min(_LAST_LEVEL * spread_of(prior), level * (_LAST_SHARE if corrected else 0.5))
+    levels = np.geomspace(level, last, steps)
     for now, following in pairwise(levels):
         keep = (following / now) ** 2
         spread = following * math.sqrt(1.0 - keep)
         mean = denoise(prior, images, float(now))
         images = mean + keep * (images - mean) + spread * noise.standard_normal(images.shape)
+        if corrected:
+            images = images + 0.5 * (1.0 - keep) * (denoise(prior, images, float(following)) - mean)
     return np.asarray(denoise(prior, images, float(levels[-1])))

@@ -29,7 +29,7 @@ from .memory import threads_within
 from .record import NullRecord, TrustRecord
 
 #: Draws from the posterior of the target, and noise levels of each.
-_DRAWS, _STEPS = 32, 64
+_DRAWS, _STEPS = 32, 32
 
 
 def examine(run: FinishedRun, null_runs: int, halves: bool = True, complete: bool = False) -> None:
