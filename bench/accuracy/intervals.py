@@ -43,25 +43,22 @@ def digits(path: str, count: int) -> list[tuple[np.ndarray, mtd.Prior]]:
 
 
 def held(target: np.ndarray, prior: mtd.Prior, snr: float, seed: int, chains: int) -> np.ndarray:
-    """(3, 2) of each of :data:`WAYS` the share of all pixels inside their interval, and of those within a pixel of a bright one; nan: not tried."""
+    """(3, 4) of each of :data:`WAYS` the percentage of all pixels inside their interval, of those within a pixel of a bright one, R-hat, and the number of
+    independent draws that the draws are worth; nan: not tried."""
     side = len(target)
     made = mtd.simulate(target, side=11 * side, density=0.1, snr=snr, seed=seed)
     options = dict(box_size=side, noise_std=made.noise_std, prior=prior)
     found = mtd.recover(made.measurement, initial=_start(prior), **options)
     known = found.in_units(prior)
-    plain = posterior_samples(found.aligned_average, average_level(found), known, DRAWS[side], seed)
-    unbiased = posterior_samples(*unbiased_average(made.measurement, found), known, DRAWS[side], seed)
-    ways = [plain, unbiased]
+    averages = (found.aligned_average, average_level(found)), unbiased_average(made.measurement, found)
+    ways = [posterior_samples(*average, known, DRAWS[side], seed) for average in averages]
     if chains:
         each = DRAWS[side] // (2 * chains)
-        walk = posterior_chains(made.measurement, found, chains, each, thin=3, seed=seed, **options)
-        print(
-            f"  {seed}: R-hat {walk.r_hat.mean():.2f}, {walk.effective_size.mean():.0f} of {len(walk.images)}"
-        )
-        ways.append(walk)
-    shares = np.full((len(WAYS), 2), np.nan)
-    shares[: len(ways)] = [_inside(draws, target) for draws in ways]
-    return shares
+        ways.append(posterior_chains(made.measurement, found, chains, each, thin=3, seed=seed, **options))
+    numbers = np.full((len(WAYS), 4), np.nan)
+    for row, draws in zip(numbers, ways, strict=False):
+        row[:] = *_inside(draws, target), draws.r_hat.mean(), draws.effective_size.mean()
+    return numbers
 
 
 def _inside(draws: PosteriorSamples, target: np.ndarray) -> tuple[float, float]:
@@ -71,7 +68,7 @@ def _inside(draws: PosteriorSamples, target: np.ndarray) -> tuple[float, float]:
     low, high = inside.interval(PROBABILITY)
     hit = (low <= target) & (target <= high)
     near = ndimage.maximum_filter(target, 3) > 0.1
-    return float(hit.mean()), float(hit[near].mean())
+    return 100 * float(hit.mean()), 100 * float(hit[near].mean())
 
 
 def _start(prior: mtd.Prior) -> np.ndarray | None:
@@ -93,13 +90,12 @@ def main() -> None:
     else:
         problems = digits(options.images, options.targets or 4)
     for snr in options.snr:
-        shares = 100 * np.array(
-            [held(*problem, snr, seed, options.chains) for seed, problem in enumerate(problems)]
-        )
-        mean, error = shares.mean(axis=0), shares.std(axis=0, ddof=1) / np.sqrt(len(shares))
-        for way, (every, bright), (about, near) in zip(WAYS, mean, error, strict=True):
+        each = np.array([held(*problem, snr, seed, options.chains) for seed, problem in enumerate(problems)])
+        mean, error = each.mean(axis=0), each.std(axis=0, ddof=1) / np.sqrt(len(each))
+        for way, (every, bright, r_hat, size), (about, near, *_) in zip(WAYS, mean, error, strict=True):
             print(
-                f"SNR {snr:g}, draws from {way}: {every:.1f} +- {about:.1f} % of the pixels, {bright:.1f} +- {near:.1f} % of those near bright ones",
+                f"SNR {snr:g}, draws from {way}: {every:.1f} +- {about:.1f} % of the pixels, {bright:.1f} +- {near:.1f} % of those near bright ones; "
+                f"R-hat {r_hat:.3f}, worth {size:.0f} draws",
                 flush=True,
             )
 

@@ -62,7 +62,7 @@ def effective_size(draws: np.ndarray) -> np.ndarray:
 
 def _halves(draws: np.ndarray) -> np.ndarray:
     """(2 C, N // 2, ...) first and second half of each chain; of an odd number of draws the middle one is left out."""
-    chains, length = draws.shape[:2]
+    length = draws.shape[1]
     if length < 4:
         raise ParameterError(f"convergence shows in at least 4 draws of a chain; got {length}.")
     half = length // 2
