@@ -10,9 +10,12 @@ import numpy as np
 
 from ..errors import ParameterError
 
+#: R-hat up to which chains count as met, in the mean over the pixels. (Vehtari et al. ask 1.01 of each number, and 400 independent draws.)
+MET = 1.05
+
 
 def split_r_hat(draws: np.ndarray) -> np.ndarray:
-    """Split R-hat of each number: the spread of all draws over that within half a chain; 1 where chains have met, above 1.05 they have not.
+    """Split R-hat of each number: the spread of all draws over that within half a chain; 1 where chains have met, see :data:`MET`.
 
     Args:
         draws: (C, N, ...) draws of C chains, at least 4 of each.
