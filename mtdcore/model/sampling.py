@@ -13,9 +13,6 @@ from .priors import Prior, denoise, spread_of
 #: Lowest level of a chain in spreads of the prior, where the denoiser's answer is taken as it is.
 _LAST_LEVEL = 0.02
 
-#: The same of a corrected chain, in units of its first level, where that is lower: what is left of the noise is not drawn.
-_LAST_SHARE = 0.05
-
 #: First level of a chain in the same units: for images, and for volumes relative to the norm of one of root mean square 1.
 _IMAGE_LEVEL, _VOLUME_LEVEL = 10.0, 1.5
 
@@ -66,7 +63,9 @@ def sample_from(
 
     Each step draws from q(x_next | x, x_0) of the variance-exploding diffusion with x_0 the posterior mean
     (Ho, Jain and Abbeel 2020, eq. 7, in terms of additive noise). That is an Euler step in the precision 1 / s^2: draws of n levels spread
-    too little by about 3 / n (130 of them: 2 to 3 %). Heun's method averages the posterior means at both ends of the step, and errs by the square.
+    too little by about 3 / n (130 of them: 2 to 3 %). Heun's method averages the posterior means at both ends of the step, and errs by the square. The
+    answer is the posterior mean at the last level, without the spread ``s^2 J`` that is left there (J the Jacobian of the denoiser); with as much noise added
+    before it has ``s^2 J^2``, nearly the same, since directions are either known or not at a low level. Lower levels are no way: networks do not know them.
 
     Args:
         prior: the prior.
@@ -74,13 +73,12 @@ def sample_from(
         level: their noise level.
         steps: levels, spaced geometrically down to 0.02 spreads of the prior.
         noise: source of randomness.
-        corrected: Heun's method: two evaluations of the prior for each step, and down to a twentieth of the first level at least.
+        corrected: Heun's method, two evaluations of the prior for each step, and noise before the last answer.
 
     Returns:
         The same shape, float64.
     """
-    last = min(_LAST_LEVEL * spread_of(prior), level * (_LAST_SHARE if corrected else 0.5))
-    levels = np.geomspace(level, last, steps)
+    levels = np.geomspace(level, min(_LAST_LEVEL * spread_of(prior), level / 2), steps)
     for now, following in pairwise(levels):
         keep = (following / now) ** 2
         spread = following * math.sqrt(1.0 - keep)
@@ -88,4 +86,6 @@ def sample_from(
         images = mean + keep * (images - mean) + spread * noise.standard_normal(images.shape)
         if corrected:
             images = images + 0.5 * (1.0 - keep) * (denoise(prior, images, float(following)) - mean)
+    if corrected:
+        images = images + levels[-1] * noise.standard_normal(images.shape)
     return np.asarray(denoise(prior, images, float(levels[-1])))
