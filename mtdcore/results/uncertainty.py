@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .._base.numerics.convergence import effective_size, split_r_hat
 from .._base.typing import Array
 from ..data import MeasurementLike, open_measurement
 from ..em.state import Recovery
@@ -22,7 +23,6 @@ from ..estep.posteriors import posteriors
 from ..model.priors import Prior, denoise
 from ..model.sampling import sample_from
 from ..model.symmetry import order_of
-from .convergence import effective_size, split_r_hat
 
 #: Half the step of the difference quotient, in units of the noise level: small beside the noise, large beside rounding.
 _STEP = 0.05
@@ -52,12 +52,12 @@ class PosteriorSamples:
 
     @property
     def r_hat(self) -> np.ndarray:
-        """(L, L) split R-hat of every pixel: above 1.05 or so the chains have not met, and are to be longer (:mod:`.convergence`)."""
+        """(L, L) split R-hat of every pixel: above 1.05 or so the chains have not met, and are to be longer (:mod:`mtdcore._base.numerics.convergence`)."""
         return split_r_hat(self._by_chain)
 
     @property
     def effective_size(self) -> np.ndarray:
-        """(L, L) number of independent draws that these are worth for the mean of a pixel (:mod:`.convergence`)."""
+        """(L, L) number of independent draws that these are worth for the mean of a pixel (:mod:`mtdcore._base.numerics.convergence`)."""
         return effective_size(self._by_chain)
 
     @property

@@ -79,7 +79,9 @@ def test_trust_json_holds_the_verdict_and_its_numbers(mtd_json, run_dir):
     trust = json.loads((run_dir / "trust.json").read_text())
     del found["report"]
     assert trust["found"] == found
-    assert set(trust) == {"white", "phases", "halves", "held_out", "settled", "rival", "seconds", "found"}
+    numbers = {"white", "phases", "halves", "held_out", "settled", "rival", "chains", "seconds", "found"}
+    assert set(trust) == numbers
+    assert trust["chains"] is None
     assert trust["white"]["evidence"] == found["null_evidence"]["white"]
     assert len(trust["held_out"]) == 2
     assert trust["settled"] is True

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from mtdcore._base.numerics.convergence import MET
 from mtdcore.drawing.images import value_range
-from mtdcore.results.convergence import MET
 from mtdcore.results.halves import pooled_evidence
 from mtdcore.results.metrics import RingCorrelation
 from mtdcore.results.nulls import Null

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..errors import ParameterError
+from ...errors import ParameterError
 
 #: R-hat up to which chains count as met, in the mean over the pixels. (Vehtari et al. ask 1.01 of each number, and 400 independent draws.)
 MET = 1.05

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from mtdcore._base.numerics.convergence import effective_size, split_r_hat
 from mtdcore.errors import ParameterError
-from mtdcore.results.convergence import effective_size, split_r_hat
 
 
 def autoregressive(correlation, chains=4, length=2000, pixels=30, seed=0):
