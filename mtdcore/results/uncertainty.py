@@ -68,7 +68,7 @@ class PosteriorSamples:
         """(L, L) lower and upper bounds that hold each pixel with this posterior probability, equal tails.
 
         Those between which a further draw would lie (Weibull's quantiles: of n draws the k-th stands for ``k / (n + 1)``). Others are too
-        narrow: of 100 draws they hold 88.2 % and not 90 %.
+        narrow: of 100 draws they hold 88 % and not 90 %.
 
         Raises:
             ParameterError: a probability outside (0, 1).
@@ -166,7 +166,7 @@ def posterior_samples(
         count: number of draws, at least 2.
         seed: of the draws.
         steps: levels of the reverse diffusion, two evaluations of the prior each; with few the draws spread too little,
-            by half a per cent with 64 and by 1.3 % with 32.
+            by half a per cent at most with 64 and by up to 2 % with 32.
         batch: images that the prior is asked about at once.
 
     Raises:
