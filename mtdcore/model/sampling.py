@@ -51,12 +51,21 @@ def sample_prior(
 
 
 def sample_from(
-    prior: Prior, images: np.ndarray, level: float, *, steps: int, noise: np.random.Generator
+    prior: Prior,
+    images: np.ndarray,
+    level: float,
+    *,
+    steps: int,
+    noise: np.random.Generator,
+    corrected: bool = False,
 ) -> np.ndarray:
     """Draws from the posterior of clean images given images with white noise of standard deviation ``level``.
 
     Each step draws from q(x_next | x, x_0) of the variance-exploding diffusion with x_0 the posterior mean
-    (Ho, Jain and Abbeel 2020, eq. 7, in terms of additive noise).
+    (Ho, Jain and Abbeel 2020, eq. 7, in terms of additive noise). That is an Euler step in the precision 1 / s^2: draws of n levels spread
+    too little by about 3 / n (130 of them: 2 to 3 %). Heun's method averages the posterior means at both ends of the step, and errs by the square. The
+    answer is the posterior mean at the last level, without the spread ``s^2 J`` that is left there (J the Jacobian of the denoiser); with as much noise added
+    before it has ``s^2 J^2``, nearly the same, since directions are either known or not at a low level. Lower levels are no way: networks do not know them.
 
     Args:
         prior: the prior.
@@ -64,6 +73,7 @@ def sample_from(
         level: their noise level.
         steps: levels, spaced geometrically down to 0.02 spreads of the prior.
         noise: source of randomness.
+        corrected: Heun's method, two evaluations of the prior for each step, and noise before the last answer.
 
     Returns:
         The same shape, float64.
@@ -74,4 +84,8 @@ def sample_from(
         spread = following * math.sqrt(1.0 - keep)
         mean = denoise(prior, images, float(now))
         images = mean + keep * (images - mean) + spread * noise.standard_normal(images.shape)
+        if corrected:
+            images = images + 0.5 * (1.0 - keep) * (denoise(prior, images, float(following)) - mean)
+    if corrected:
+        images = images + levels[-1] * noise.standard_normal(images.shape)
     return np.asarray(denoise(prior, images, float(levels[-1])))

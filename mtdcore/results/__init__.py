@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..drawing.live import Live
+from .chains import posterior_chains
 from .detections import Detections, detect
 from .halves import half_recoveries, half_set_correlation, held_out_evidence
 from .matching import match
@@ -31,6 +32,7 @@ __all__ = [
     "match",
     "null_measurement",
     "null_runs",
+    "posterior_chains",
     "posterior_maps",
     "posterior_samples",
     "relative_error",

@@ -2,8 +2,8 @@
 
 Both look at the posterior-aligned average y, whose noise is white with standard deviation ``s = sigma / sqrt(p)`` in
 the window model (docs/model.md 8): a denoising problem at one known level. What the average itself leaves uncertain
-(noise level, number of copies, their poses) is not in it, so intervals are a little too narrow where poses are in doubt;
-:func:`unbiased_average` accounts for the poses.
+(noise level, number of copies, their poses) is not in it, so intervals are too narrow where poses are in doubt;
+:func:`unbiased_average` accounts for the poses in the mean over all pixels, :func:`.chains.posterior_chains` for poses and numbers.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .._base.numerics.convergence import effective_size, split_r_hat
 from .._base.typing import Array
 from ..data import MeasurementLike, open_measurement
 from ..em.state import Recovery
@@ -32,10 +33,12 @@ class PosteriorSamples:
     """Draws from the posterior of the target.
 
     Attributes:
-        images: (N, L, L) float64.
+        images: (N, L, L) float64, one chain after the other.
+        chains: number of chains that they are from; those of one :func:`posterior_samples` are independent.
     """
 
     images: np.ndarray
+    chains: int = 1
 
     @property
     def mean(self) -> np.ndarray:
@@ -47,8 +50,25 @@ class PosteriorSamples:
         """(L, L) posterior standard deviation of every pixel."""
         return np.asarray(self.images.std(axis=0, ddof=1))
 
+    @property
+    def r_hat(self) -> np.ndarray:
+        """(L, L) split R-hat of every pixel: above 1.05 or so the chains have not met, and are to be longer (:mod:`mtdcore._base.numerics.convergence`)."""
+        return split_r_hat(self._by_chain)
+
+    @property
+    def effective_size(self) -> np.ndarray:
+        """(L, L) number of independent draws that these are worth for the mean of a pixel (:mod:`mtdcore._base.numerics.convergence`)."""
+        return effective_size(self._by_chain)
+
+    @property
+    def _by_chain(self) -> np.ndarray:
+        return np.reshape(self.images, (self.chains, -1, *self.images.shape[1:]))
+
     def interval(self, probability: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
         """(L, L) lower and upper bounds that hold each pixel with this posterior probability, equal tails.
+
+        Those between which a further draw would lie (Weibull's quantiles: of n draws the k-th stands for ``k / (n + 1)``). Others are too
+        narrow: of 100 draws they hold 88 % and not 90 %.
 
         Raises:
             ParameterError: a probability outside (0, 1).
@@ -56,7 +76,7 @@ class PosteriorSamples:
         if not 0.0 < probability < 1.0:
             raise ParameterError(f"the probability should lie strictly between 0 and 1; got {probability}.")
         tail = (1.0 - probability) / 2.0
-        low, high = np.quantile(self.images, [tail, 1.0 - tail], axis=0)
+        low, high = np.quantile(self.images, [tail, 1.0 - tail], axis=0, method="weibull")
         return low, high
 
     def coverage(self, truth: np.ndarray, probability: float = 0.9) -> float:
@@ -134,7 +154,7 @@ def posterior_samples(
     count: int = 100,
     seed: int = 0,
     *,
-    steps: int = 128,
+    steps: int = 64,
     batch: int = 64,
 ) -> PosteriorSamples:
     """Draw targets from the posterior given the aligned average: reverse diffusion from its own noise level.
@@ -145,8 +165,8 @@ def posterior_samples(
         prior: the prior it was recovered with, in NumPy.
         count: number of draws, at least 2.
         seed: of the draws.
-        steps: levels of the reverse diffusion, one evaluation of the prior each; with few the draws spread too little,
-            by 2 % with 128 and 6 % with 48.
+        steps: levels of the reverse diffusion, two evaluations of the prior each; with few the draws spread too little,
+            by half a per cent at most with 64 and by up to 2 % with 32.
         batch: images that the prior is asked about at once.
 
     Raises:
@@ -159,7 +179,7 @@ def posterior_samples(
         )
     noise = np.random.default_rng(seed)
     draws = [
-        sample_from(prior, _repeated(average, size), level, steps=steps, noise=noise)
+        sample_from(prior, _repeated(average, size), level, steps=steps, noise=noise, corrected=True)
         for size in _batches(count, batch)
     ]
     return PosteriorSamples(np.concatenate(draws))

@@ -80,7 +80,9 @@ def test_trust_json_holds_the_verdict_and_its_numbers(mtd_json, run_dir):
     trust = json.loads((run_dir / "trust.json").read_text())
     del found["report"]
     assert trust["found"] == found
-    assert set(trust) == {"white", "phases", "halves", "held_out", "settled", "rival", "seconds", "found"}
+    numbers = {"white", "phases", "halves", "held_out", "settled", "rival", "chains", "seconds", "found"}
+    assert set(trust) == numbers
+    assert trust["chains"] is None
     assert trust["white"]["evidence"] == found["null_evidence"]["white"]
     assert len(trust["held_out"]) == 2
     assert trust["settled"] is True
@@ -163,6 +165,28 @@ def test_all_is_done_where_that_is_asked_for(mtd_json, run_dir):
         "settled": True,
     }
     assert len(found["null_evidence"]["phases"]) == 2
+
+
+def test_posterior_images_are_of_chains_where_these_are_asked_for(mtd, mtd_json, measurement, run_dir):
+    """Of a result that is known to be supported; again with other chains, where there are images already."""
+    nulls = NullRecord([1.0, 2.0, 3.0, 4.0]), NullRecord([1.0, 2.0, 3.0, 4.0])
+    RunFolder(run_dir).write_trust(TrustRecord(*nulls, held_out=(500.0, 500.0), settled=True, seconds=1.0))
+    for chains in (1, 2):
+        found = mtd_json("trust", run_dir, "--null-runs", 2, "--no-halves", "--chains", chains)
+        assert found["supported"]
+        assert found["chains"]["chains"] == chains
+        assert found["chains"]["draws"] == 25 * chains
+        assert 10 < found["chains"]["effective_size"] < 60 * chains
+        assert f"{25 * chains} of {chains} chains that have met (R-hat 1.0" in page(run_dir)
+    run = FinishedRun.at(RunFolder(run_dir))
+    # certain poses, no prior: the noise of the aligned average, about the estimate
+    level = run.record.result.noise_std / np.sqrt(run.record.result.expected_count)
+    mean, std = (np.load(run_dir / f"posterior_{name}.npy") for name in ("mean", "std"))
+    assert std.mean() == pytest.approx(level, rel=0.15)
+    assert np.abs(mean - run.estimate).mean() < level
+    assert "x>=1" in mtd("trust", run_dir, "--chains", 0, code=2).stderr
+    mtd("recover", measurement, "-o", run_dir, *QUICK, "--classes", 2, "--iterations", 3, "--force")
+    assert "one target: this run has several" in mtd("trust", run_dir, "--chains", 2, code=2).stderr
 
 
 def test_a_null_run_is_the_recovery_repeated_on_noise(mtd_json, run_dir):

@@ -129,6 +129,7 @@ def test_a_finished_run_is_judged_and_its_parts_left_out(mtd, mtd_json, microgra
     assert "amplitude" not in shown.replace("amplitude_std", "")  # for the page, and for machines
     assert "omit_test" not in mtd_json("trust", run, "--null-runs", 2, "--no-halves")
     assert "leave out --no-halves" in mtd("trust", run, "--no-halves", "--omit", 3, code=2).stderr
+    assert "--chains is of images" in mtd("trust", run, "--chains", 2, code=2).stderr
     assert "--complete is of images" in mtd("trust", run, "--complete", code=2).stderr
     assert "at least 2" in mtd("trust", run, "--omit", 1, code=2).stderr
     for checkpoint in run.glob("checkpoint*"):

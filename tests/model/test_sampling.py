@@ -19,6 +19,18 @@ def test_two_levels_give_the_posterior_mean_up_to_the_last_of_them():
     assert np.std(found - denoise(PRIOR, noisy, level)) == pytest.approx(last, rel=0.1)
 
 
+@pytest.mark.parametrize("level", [0.1, 0.5, 3.0])
+def test_corrected_draws_have_the_spread_of_the_posterior_with_half_the_levels(level):
+    rng, exact = np.random.default_rng(0), level / np.sqrt(1 + (level / PRIOR.std) ** 2)
+    noisy = np.full((40, 40, 40), 2.3)
+    plain, corrected = (
+        sample_from(PRIOR, noisy, level, steps=steps, noise=rng, corrected=steps == 32) for steps in (64, 32)
+    )
+    assert plain.std() < 0.975 * exact
+    assert corrected.std() == pytest.approx(exact, rel=0.02)
+    assert corrected.mean() == pytest.approx(denoise(PRIOR, noisy, level).mean(), abs=0.02 * exact)
+
+
 def test_draws_from_a_gaussian_prior_have_its_mean_and_spread():
     found = sample_prior(PRIOR, 64, 8, seed=1, steps=300)  # few steps draw from a narrower one
     assert found.mean() == pytest.approx(2.0, abs=0.05)

@@ -139,11 +139,17 @@ def test_the_same_seed_draws_the_same_whatever_the_batch_of_the_prior(found):
 
 
 def test_interval_and_coverage_of_known_draws():
-    images = np.linspace(0.0, 100.0, 1001)[:, None, None] * np.ones((1, 2, 2))
+    images = np.linspace(0.1, 99.9, 999)[:, None, None] * np.ones((1, 2, 2))
     low, high = PosteriorSamples(images).interval(0.9)
     assert low == pytest.approx(np.full((2, 2), 5.0))
     assert high == pytest.approx(np.full((2, 2), 95.0))
     assert PosteriorSamples(images).coverage(np.array([[4.0, 6.0], [50.0, 96.0]])) == 0.5
+
+
+@pytest.mark.parametrize("count", [19, 100])
+def test_a_further_draw_lies_in_the_interval_as_often_as_it_says_however_few_there_are(count):
+    draws = np.random.default_rng(0).normal(size=(count + 1, 200, 200))
+    assert PosteriorSamples(draws[1:]).coverage(draws[0], 0.9) == pytest.approx(0.9, abs=0.006)
 
 
 @pytest.mark.parametrize("std", [0.1, 1.0, 5.0])

@@ -92,13 +92,13 @@ def test_the_frame_holds_turns_and_shifts() -> None:
 def test_independent_draws_count_once_and_alike_ones_less() -> None:
     rng, support = np.random.default_rng(2), np.ones((4, 4, 4))
     white = rng.standard_normal((400, 4, 4, 4))
-    assert VolumeDraws(white, support).effective == pytest.approx(400, rel=0.1)
+    assert VolumeDraws(white, support=support).effective == pytest.approx(400, rel=0.1)
     slow = [white[0]]
     for one in white[1:]:
         slow.append(0.8 * slow[-1] + 0.6 * one)
-    assert VolumeDraws(np.array(slow), support).effective == pytest.approx(400 / 9, rel=0.4)
+    assert VolumeDraws(np.array(slow), support=support).effective == pytest.approx(400 / 9, rel=0.4)
     half = np.where(np.arange(4) < 2, 100.0, 0.0)
-    assert VolumeDraws(white + half, support).clear == pytest.approx(0.5)
+    assert VolumeDraws(white + half, support=support).clear == pytest.approx(0.5)
 
 
 @pytest.fixture(scope="module")

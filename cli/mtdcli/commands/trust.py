@@ -42,6 +42,12 @@ _NULL_RUNS = 8
     click.IntRange(min=2),
     metavar="N",
 )
+@option(
+    "--chains",
+    "Of an image: posterior mean and deviation by N chains of 134 iterations instead of from the average, so that doubtful poses widen them.",
+    click.IntRange(min=1),
+    metavar="N",
+)
 @click.option("--complete", is_flag=True, help="Do everything, also what can no longer change the verdict.")
 @option("--device", "Where to compute.", Device("cuda:all"), "auto", metavar="auto|cpu|cuda[:i|:all]")
 @option("--threads", "CPU threads. Default: all cores.", click.IntRange(min=1), metavar="N")
@@ -55,6 +61,7 @@ def command(
     halves: bool,
     omit: int | str | None,
     draws: int | None,
+    chains: int | None,
     complete: bool,
     device: str,
     threads: int | None,
@@ -76,20 +83,23 @@ def command(
 
     folder = RunFolder(run_dir)
     if folder.holds_volume:
+        if chains is not None:
+            raise click.UsageError("--chains is of images; draws of a volume are --draws N.")
         parts = omit or (PARTS if halves else "none")
         _judge_volume(ctx, folder, null_runs, halves, parts, draws, complete, device, threads, as_json)
         return
     if omit is not None:
         raise click.UsageError("--omit is of volumes: the run of an image has no omit test.")
     if draws is not None:
-        raise click.UsageError("--draws is of volumes: the verdict of an image has its draws already.")
+        raise click.UsageError("--draws is of volumes; draws of an image are there already, or --chains N.")
     run = FinishedRun.at(folder)
+    if chains is not None and run.parameters.classes > 1:
+        raise click.UsageError("--chains is of one target: this run has several classes.")
     parameters = replace(run.parameters, device=device, threads=threads)
     with locked(run_dir):
         try:
-            examine(
-                replace(run, record=replace(run.record, parameters=parameters)), null_runs, halves, complete
-            )
+            again = replace(run, record=replace(run.record, parameters=parameters))
+            examine(again, null_runs, halves, complete, chains or 0)
         except Interrupted as interruption:
             log("interrupted; what is done is kept, the same command goes on from there")
             ctx.exit(128 + interruption.signum)

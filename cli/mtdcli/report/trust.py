@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mtdcore._base.numerics.convergence import MET
 from mtdcore.drawing.images import value_range
 from mtdcore.results.halves import pooled_evidence
 from mtdcore.results.metrics import RingCorrelation
@@ -16,6 +17,7 @@ from mtdcore.results.verdict import HELD_OUT, Check, Verdict
 from ..run.finished import FinishedRun
 from ..run.folder import RunFolder
 from ..run.judging import powerless
+from ..run.record import ChainsRecord
 from ..terminal.progress import duration
 from .figures_signal import shown_as
 
@@ -117,7 +119,7 @@ def images(run: FinishedRun, limits: tuple[float, float]) -> list[dict[str, Any]
             shown.append(("Null run", text, image if image.ndim == 2 else image[0], limits))
     if folder.posterior_std.exists():
         std = run.image(folder.posterior_std)
-        text = "Of draws from the posterior, given the aligned average; on the scale of the estimate."
+        text = f"Of draws from the posterior, {_drawn(folder.read_trust().chains)}; on the scale of the estimate."
         shown.append(("Posterior mean", text, run.image(folder.posterior_mean), limits))
         text = f"Of every pixel among those draws, black to white from {std.min():.2g} to {std.max():.2g}. Wrong answers, which the verdict is about, are not in it."
         shown.append(("Posterior standard deviation", text, std, None))
@@ -125,3 +127,11 @@ def images(run: FinishedRun, limits: tuple[float, float]) -> list[dict[str, Any]
         {"title": title, "text": text, **shown_as(image, range_ or value_range(image))}
         for title, text, image, range_ in shown
     ]
+
+
+def _drawn(chains: ChainsRecord | None) -> str:
+    """What the draws are given, or from."""
+    if chains is None:
+        return "given the aligned average"
+    met = "have met" if chains.r_hat < MET else "have not met: longer ones are needed"
+    return f"{chains.draws} of {chains.chains} chains that {met} (R-hat {chains.r_hat:.2f}), worth {chains.effective_size:.0f} independent ones"

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any, get_args
 
 import mtdcore as mtd
+from mtdcore._base.records import to_record
 from mtdcore.data import Measurement
 from mtdcore.data.micrographs.table import MicrographTable
 from mtdcore.em.checkpoint import fingerprint
 from mtdcore.em.checks.doubts import undoubted
 from mtdcore.em.gauge.scale import in_units
 from mtdcore.errors import InputError
+from mtdcore.results.chains import posterior_chains
 from mtdcore.results.halves import at_target, half_recoveries, half_set_correlation, pooled_evidence
 from mtdcore.results.nulls import Null, null_like
 from mtdcore.results.uncertainty import average_level, posterior_samples, unbiased_average
@@ -26,13 +28,15 @@ from ..terminal.stopping import patiently
 from .arguments import arguments, computing, optics
 from .finished import FinishedRun
 from .memory import threads_within
-from .record import NullRecord, TrustRecord
+from .record import ChainsRecord, NullRecord, TrustRecord
 
 #: Draws from the posterior of the target, and noise levels of each.
-_DRAWS, _STEPS = 32, 64
+_DRAWS, _STEPS = 32, 32
 
 
-def examine(run: FinishedRun, null_runs: int, halves: bool = True, complete: bool = False) -> None:
+def examine(
+    run: FinishedRun, null_runs: int, halves: bool = True, complete: bool = False, chains: int = 0
+) -> None:
     """Add what is missing to ``trust.json`` of a finished run, one recovery after the other.
 
     Args:
@@ -40,6 +44,7 @@ def examine(run: FinishedRun, null_runs: int, halves: bool = True, complete: boo
         null_runs: largest number of null runs of each kind.
         halves: whether to compare two halves of the data, and of the first null measurement, where the result is supported.
         complete: do everything, also what can no longer change the verdict.
+        chains: number of chains that the posterior draws of a supported result are from; 0: they are of the aligned average.
 
     Raises:
         Interrupted: a signal came; the recoveries that were complete are in the file.
@@ -54,7 +59,7 @@ def examine(run: FinishedRun, null_runs: int, halves: bool = True, complete: boo
         trust.found = findings(run, trust)
         folder.write_trust(trust)
 
-    with _repeating(run, 2 * null_runs + 9) as (measurement, options):
+    with _repeating(run, 2 * null_runs + 9 + chains) as (measurement, options):
         claim = Claim(run.estimate, run.likelihood, result.evidence_nats, result.settled)
         trials = ImageTrials.of(measurement, claim, options)
         for told, question, found in asked(verdict, trials, null_runs, complete):
@@ -66,8 +71,8 @@ def examine(run: FinishedRun, null_runs: int, halves: bool = True, complete: boo
         if verdict.supported or complete:
             if halves:
                 _compare_halves(run, measurement, options, trust, keep)
-            if not folder.posterior_std.exists() and run.parameters.classes == 1:
-                _draw(run, measurement, options)
+            if run.parameters.classes == 1 and (chains or not folder.posterior_std.exists()):
+                _draw(run, measurement, options, trust, chains)
     keep()
     unit = max(run.record.seconds, 1e-3)
     log(f"the verdict took {duration(trust.seconds)}, {trust.seconds / unit:.1f} times the recovery")
@@ -89,6 +94,8 @@ def findings(run: FinishedRun, trust: TrustRecord | None = None) -> dict[str, An
         result["null_half_set_resolution_pixels"] = chance
     if found.data_share is not None:
         result["data_share"] = found.data_share
+    if trust.chains is not None:
+        result["chains"] = to_record(trust.chains)
     return result | {
         "verdict_seconds": trust.seconds,
         "verdict_in_recoveries": trust.seconds / max(run.record.seconds, 1e-3),
@@ -172,18 +179,26 @@ def _repeating(run: FinishedRun, recoveries: int) -> Iterator[tuple[Measurement,
         )
 
 
-def _draw(run: FinishedRun, measurement: Measurement, options: dict[str, Any]) -> None:
-    """Posterior mean and standard deviation of the target, as images; without a prior they say nothing new."""
+def _draw(
+    run: FinishedRun, measurement: Measurement, options: dict[str, Any], trust: TrustRecord, chains: int
+) -> None:
+    """Posterior mean and standard deviation of the target, as images; without a prior those of an average say nothing new."""
     prior, likelihood, folder = options["prior"], run.likelihood, run.folder
-    if prior is None or not run.record.result.expected_count > 0:
+    if (prior is None and not chains) or not run.record.result.expected_count > 0:
         return
     log("drawing from the posterior of the target")
     found = at_target(measurement, run.estimate, likelihood, **options)
-    if run.parameters.likelihood == "window" and likelihood.micrographs is None:
-        average, level = unbiased_average(measurement, found, options["backend"])
+    if chains:
+        drawn = posterior_chains(measurement, found, chains, **options)
+        met = float(drawn.r_hat.mean()), float(drawn.effective_size.mean())
+        trust.chains = ChainsRecord(chains, len(drawn.images), *met)
     else:
-        average, level = found.aligned_average, average_level(found)
-    known = in_units(prior, run.record.result.prior_scales)
-    drawn = posterior_samples(average, level, known, _DRAWS, steps=_STEPS)
+        if run.parameters.likelihood == "window" and likelihood.micrographs is None:
+            average, level = unbiased_average(measurement, found, options["backend"])
+        else:
+            average, level = found.aligned_average, average_level(found)
+        known = in_units(prior, run.record.result.prior_scales)
+        drawn = posterior_samples(average, level, known, _DRAWS, steps=_STEPS)
+        trust.chains = None
     folder.write_image(folder.posterior_mean, drawn.mean)
     folder.write_image(folder.posterior_std, drawn.std)

@@ -108,6 +108,23 @@ class NullRecord:
     halves: RingCorrelation | None = None
 
 
+@dataclass(frozen=True)
+class ChainsRecord:
+    """The chains that the posterior images are from.
+
+    Attributes:
+        chains: number of them.
+        draws: number of draws, those of all chains together.
+        r_hat: split R-hat, mean over the pixels.
+        effective_size: number of independent draws that they are worth, mean over the pixels.
+    """
+
+    chains: int
+    draws: int
+    r_hat: float
+    effective_size: float
+
+
 @dataclass
 class TrustRecord:
     """What ``mtd trust`` has computed so far.
@@ -119,6 +136,7 @@ class TrustRecord:
         held_out: nats that each half's target gives to the other half; None: not computed.
         settled: whether a second start ends at the same image, or at less evidence; None: not tried.
         rival: evidence of that start.
+        chains: what the posterior images are from; None: from draws of the aligned average, or there are none.
         seconds: wall time of all of it.
         found: verdict and numbers, for readers of the file.
     """
@@ -129,6 +147,7 @@ class TrustRecord:
     held_out: tuple[float, float] | None = None
     settled: bool | None = None
     rival: float | None = None
+    chains: ChainsRecord | None = None
     seconds: float = 0.0
     found: dict[str, Any] = field(default_factory=dict)
 

@@ -31,7 +31,7 @@ _BEFORE, _EVERY = 20, 2
 _LEAST_SHARE = 0.02
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class VolumeDraws(PosteriorSamples):
     """Draws from the posterior of a volume, in the frame of the recovered one.
 
@@ -144,7 +144,7 @@ def posterior_volumes(
             drawn.append(recovery.heard.unfiltered(seen, band))
         if callback is not None:
             callback(done)
-    return VolumeDraws(np.array(drawn), support)
+    return VolumeDraws(np.array(drawn), support=support)
 
 
 def _share(here: VolumeStatistics, there: VolumeStatistics, volume: np.ndarray, step: np.ndarray) -> float:
