@@ -151,6 +151,10 @@ def test_a_run_says_how_sure_each_voxel_is(mtd, mtd_json, micrographs, tmp_path)
     assert 0 < drawn["voxels_clear_of_zero"] < 1
     assert 0 < drawn["effective_draws"] <= 3
     std, size = read_map(run / "volume_std.mrc")
+    mean, _ = read_map(run / "volume_mean.mrc")
+    assert np.mean(np.abs(mean) > 2 * std, where=ball(10) > 0.5) == pytest.approx(
+        drawn["voxels_clear_of_zero"]
+    )
     assert std.shape == (10, 10, 10)
     assert size == read_map(run / "volume.mrc")[1]
     assert np.all(std[ball(10) > 0.5] > 0)
@@ -169,6 +173,7 @@ def test_a_run_says_how_sure_each_voxel_is(mtd, mtd_json, micrographs, tmp_path)
         1024:
     ]
     mtd(*words, "-o", run, "--force")
+    assert not (run / "volume_mean.mrc").exists()
     assert not (run / "volume_std.mrc").exists()
     assert "x>=2" in mtd("trust", run, "--draws", 1, code=2).stderr
 

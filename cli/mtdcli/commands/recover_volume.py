@@ -51,8 +51,8 @@ def command(
 
     RUN_DIR receives volume.mrc, half1.mrc and half2.mrc, particles.star (places and Euler angles for RELION), run.json, history.csv and
     report.html; where the noise is not white, also volume_whitened.mrc: the volume as the run saw it, sharper where micrographs had been
-    smoothed or denoised; with --draws, volume_std.mrc: how sure each voxel is. Projections do not fix the hand: the mirror image explains the micrographs as well. An interrupted run saves a
-    checkpoint; --resume goes on from it.
+    smoothed or denoised; with --draws, volume_mean.mrc and volume_std.mrc: the mean of draws from the posterior, and how sure each voxel is.
+    Projections do not fix the hand: the mirror image explains the micrographs as well. An interrupted run saves a checkpoint; --resume goes on from it.
     """
     again, parameters = command_line(ctx), VolumeParameters(**options)
     refuse_as_run_folder(output, measurement)
@@ -163,6 +163,7 @@ def recover(
         write_map(folder.half1, judged.halves.first, pixel_size)
         write_map(folder.half2, judged.halves.second, pixel_size)
     if judged.draws is not None:
+        write_map(folder.volume_mean, judged.draws.mean, pixel_size)
         write_map(folder.volume_std, judged.draws.std, pixel_size)
     record = {
         "format": 1,

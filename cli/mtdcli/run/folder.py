@@ -55,7 +55,8 @@ class RunFolder:
         whitened: ``volume_whitened.mrc``, the volume as the filter of the noise shows it; none where the noise is white.
         half1: ``half1.mrc``, the volume of one half of the data.
         half2: ``half2.mrc``, that of the other.
-        volume_std: ``volume_std.mrc``, standard deviation of every voxel among draws from the posterior.
+        volume_mean: ``volume_mean.mrc``, the mean of draws from the posterior.
+        volume_std: ``volume_std.mrc``, standard deviation of every voxel among them.
         poses: ``particles.star``, copies with RELION's angles.
     """
 
@@ -82,6 +83,7 @@ class RunFolder:
         self.whitened = path / "volume_whitened.mrc"
         self.half1 = path / "half1.mrc"
         self.half2 = path / "half2.mrc"
+        self.volume_mean = path / "volume_mean.mrc"
         self.volume_std = path / "volume_std.mrc"
         self.poses = path / "particles.star"
 
@@ -115,7 +117,8 @@ class RunFolder:
         self.clear_judgement()
         checkpoints = (self.checkpoint, previous_checkpoint(self.checkpoint))
         results = (self.record, self.estimate, self.average, self.history, self.page)
-        volumes = (self.volume, self.whitened, self.half1, self.half2, self.volume_std, self.poses)
+        halves, drawn = (self.half1, self.half2), (self.volume_mean, self.volume_std)
+        volumes = (self.volume, self.whitened, *halves, *drawn, self.poses)
         for file in (
             *results,
             *volumes,
