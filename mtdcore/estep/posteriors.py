@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import cast
 
 import numpy as np
-from scipy.special import logsumexp
 
 from .._base.typing import Array
 from ..data import Measurement
@@ -83,15 +82,17 @@ class Posterior:
             near = (row - down + 1, 2 * down - 1), (column - across + 1, 2 * across - 1)
             excluded[tuple(_overlap(*one, n) for one, n in zip(near, excluded.shape, strict=True))] = True
         beside = replace(tile, values=left)
-        each = np.stack(
-            [
-                self._backend.log_odds(beside, templates[t : t + 1, ...], alone, slice(t, t + 1))
-                for t in range(len(shown))
-            ]
-        )
+        each: np.ndarray | None = None
+        for t in range(len(shown)):  # filled, and turned in place: with many views nothing is as large
+            odds = self._backend.log_odds(beside, templates[t : t + 1, ...], alone, slice(t, t + 1))
+            each = np.empty((len(shown), *odds.shape), odds.dtype) if each is None else each
+            each[t] = odds
+        assert each is not None
         each[:, excluded] = _NEVER
-        together = log_norm(logsumexp(each, axis=0), beside, alone)
-        return np.asarray(np.exp(each[(slice(None), *tile.owned)] - together))
+        together = log_norm(np.logaddexp.reduce(each, axis=0), beside, alone)
+        owned = each[(slice(None), *tile.owned)]
+        owned -= together
+        return np.asarray(np.exp(owned, out=owned))
 
     def seen(self, micrograph: int) -> tuple[Likelihood, Array]:
         """The likelihood of one micrograph, and (T, h, w) templates of the backend's library as it shows them."""

@@ -13,8 +13,8 @@ from .parameters import RunParameters
 
 _MIB = 2**20
 
-#: Interpreter, libraries, chunks and tiles read ahead (measured: about 200 MiB; a torch prior is not counted).
-_BASE = 300 * _MIB
+#: Interpreter, libraries, chunks and tiles read ahead, copies and report (measured: up to 310 MiB; a torch prior is not counted).
+_BASE = 360 * _MIB
 
 #: Window likelihood: numbers per pixel of a tile that threads share, bytes of all spectra of templates, and numbers per thread.
 _PER_PIXEL, _SPECTRA, _OWN = 16, 256 * _MIB, 2 * _MIB

@@ -31,7 +31,7 @@ from .places import Places
 from .table import Detections
 
 #: Side of the tiles in pixels read, and posterior weights held at a time; both at most.
-_TILE, _WEIGHTS = 1024, 1 << 25
+_TILE, _WEIGHTS = 512, 1 << 23
 #: From this power on, of white noise of the same level, what the copies leave counts as noise of another spectrum. In white noise the copies that are
 #: not explained make up to 1.2.
 _COLOURED = 1.5
