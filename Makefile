@@ -36,7 +36,7 @@ test-slow: $(VENV)/.installed-dev
 # An environment of its own; torch keeps its version, as the newest brings gigabytes of CUDA.
 test-newest:
 	@mkdir -p build && grep '^torch==' constraints.txt > build/torch.txt
-	$(MAKE) test VENV=.venv-newest PINS=build/torch.txt
+	$(MAKE) test VENV=build/newest PINS=build/torch.txt
 
 coverage: $(VENV)/.installed-dev
 	$(PYTEST) -m "not slow" --cov=mtdcore --cov-report=term:skip-covered --cov-fail-under=90

@@ -6,6 +6,7 @@ They do not depend on which views were scored: iterations, batches and workers m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -260,6 +261,17 @@ class Statistics(Sealed):
             target: float array of the shape of ``right``, of its library.
         """
         return (self.right - self.normal(target)) / self.noise_std**2
+
+    def aligned(self, target: Array) -> tuple[Array, float]:
+        """The average z that a denoising step starts from, and its noise level: ``F + sigma^2 grad Q(F) / c`` and ``sigma / sqrt(c)`` (docs/model.md 8).
+
+        c > 0 is the bound of the normal operator: the copies, where the coverage is uniform.
+
+        Args:
+            target: F, at which the statistics were computed.
+        """
+        variance = self.noise_std**2 / self.normal.bound
+        return target + variance * self.gradient(target), math.sqrt(variance)
 
     def residual_energy(self, target: Array) -> float:
         """Expected squared residual of the measurement given the target, summed over the valid pixels."""

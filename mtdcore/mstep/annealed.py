@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,11 +45,10 @@ class AnnealedUpdate(DenoisingUpdate):
         self, target: Array, statistics: Statistics, prior: Prior, iteration: int, iterations: int
     ) -> Array:
         """See :class:`mtdcore.mstep.updates.Update`."""
-        bound = statistics.normal.bound
-        if iteration >= self.drawn * iterations or bound <= 0.0:
+        if iteration >= self.drawn * iterations or statistics.normal.bound <= 0.0:
             return super().__call__(target, statistics, prior, iteration, iterations)
-        variance = statistics.noise_std**2 / bound
-        average = on_host(target + variance * statistics.gradient(target), np.float64)
+        average, level = statistics.aligned(target)
         noise = np.random.default_rng((self.seed, iteration))
-        (draw,) = sample_from(prior, average[None, ...], math.sqrt(variance), steps=_LEVELS, noise=noise)
+        seen = on_host(average, np.float64)[None, ...]
+        (draw,) = sample_from(prior, seen, level, steps=_LEVELS, noise=noise)
         return like(draw, target, target.dtype)

@@ -56,12 +56,10 @@ class LangevinUpdate:
         self, target: Array, statistics: Statistics, prior: Prior, iteration: int, iterations: int
     ) -> Array:
         """See :class:`mtdcore.mstep.updates.Update`."""
-        bound = statistics.normal.bound
-        if bound <= 0.0:
+        if statistics.normal.bound <= 0.0:
             return target
-        variance = statistics.noise_std**2 / bound
-        level = math.sqrt(variance)
-        average = on_host(target + variance * statistics.gradient(target), np.float64)[None, ...]
+        seen, level = statistics.aligned(target)
+        average = on_host(seen, np.float64)[None, ...]
         mean = denoise(prior, average, level)
         count = 1 if self._before is not None else 2
         draws = sample_from(

@@ -50,12 +50,10 @@ def observed_scale(prior: Prior, target: Array, statistics: Statistics, scale: f
         statistics: of that class; same array library.
         scale: before; kept where nothing was seen.
     """
-    bound = statistics.normal.bound
-    if bound <= 0.0:
+    if statistics.normal.bound <= 0.0:
         return scale
-    variance = statistics.noise_std**2 / bound
-    average = target + variance * statistics.gradient(target)
-    return fitted_scale(prior, average, math.sqrt(variance), scale, _REACH, _PRECISION_OF_A_STEP)
+    average, level = statistics.aligned(target)
+    return fitted_scale(prior, average, level, scale, _REACH, _PRECISION_OF_A_STEP)
 
 
 def scale_slope(prior: Prior, image: Array, level: float, scale: float) -> float:
