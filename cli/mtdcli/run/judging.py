@@ -73,6 +73,10 @@ def examine(
                 _compare_halves(run, measurement, options, trust, keep)
             if run.parameters.classes == 1 and (chains or not folder.posterior_std.exists()):
                 _draw(run, measurement, options, trust, chains)
+        elif chains:
+            log(
+                "no chains: the result is not supported, so that there is nothing to be sure of; --complete draws them all the same"
+            )
     keep()
     unit = max(run.record.seconds, 1e-3)
     log(f"the verdict took {duration(trust.seconds)}, {trust.seconds / unit:.1f} times the recovery")
