@@ -141,6 +141,7 @@ def main() -> None:
         "--sevens", type=int, nargs="+", help="seeds: seven of the ten micrographs, drawn at random, for each"
     )
     parser.add_argument("--noise", choices=("auto", "white", "spectrum"), default="auto")
+    parser.add_argument("--recover", default="", help="more options of mtd recover")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     archives = [options.archive]
@@ -155,7 +156,7 @@ def main() -> None:
         mtd("import", archive, "--key", f"{kind}/*", *IMPORT, whiten, "-o", imported, "--force")
         more = ["--noise", options.noise, "--threads", options.threads]
         more += BLOBS if options.diameter is None else ["--diameter", options.diameter]
-        mtd("recover", imported, "-o", run, *RECOVER, *more, "--force")
+        mtd("recover", imported, "-o", run, *RECOVER, *more, *options.recover.split(), "--force")
         if options.null_runs:
             mtd("trust", run, "--null-runs", options.null_runs, "--threads", options.threads)
         score(name, imported, run, marked)
