@@ -53,6 +53,28 @@ def mtd_process():
 
 
 @pytest.fixture(scope="session")
+def peak_memory():
+    """Runs a script in a process of its own: its largest resident memory, bytes.
+
+    That is the kernel's VmHWM. ``ru_maxrss`` begins with the memory of the process that started it.
+    """
+    if not os.path.exists("/proc/self/status"):
+        pytest.skip("the peak of a process is read from /proc")
+    counted = """
+import atexit, sys
+atexit.register(lambda: print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0], file=sys.stderr))
+"""
+
+    def run(script, *args, env=None):
+        command = [sys.executable, "-c", counted + script, *map(str, args)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False, env=env)
+        assert done.returncode == 0, done.stderr
+        return int(done.stderr.splitlines()[-1]) * 1024
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def random_statistics():
     """Makes statistics of random numbers: of a square target of some side, in some array library."""
 

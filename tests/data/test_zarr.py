@@ -222,15 +222,14 @@ def test_importing_the_engine_does_not_import_zarr():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_memory_does_not_grow_with_the_measurement(tmp_path):
+def test_memory_does_not_grow_with_the_measurement(peak_memory, tmp_path):
     script = """
-import resource, sys
+import sys
 from mtdcore.model.likelihood import WindowLikelihood
 from mtdcore.model.rotations import Rotations
 from mtdcore.data import open_measurement
 for tile in open_measurement(sys.argv[1]).tiles(WindowLikelihood(Rotations(4, 28), 1.0, 10).geometry):
     pass
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
     def peak(height):
@@ -240,12 +239,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
             config={"write_empty_chunks": True},
         )  # fmt: skip
         stored[:] = 1
-        command = [sys.executable, "-c", script, str(path)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        return (
-            int(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
-            / 1024
-        )
+        return peak_memory(script, path, env=os.environ | {"OMP_NUM_THREADS": "1"}) / 2**20
 
     assert peak(4096) - peak(1536) < 12  # 64 and 24 MiB of pixels
 

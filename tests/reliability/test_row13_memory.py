@@ -1,8 +1,6 @@
 """Memory does not follow the size of a measurement, and ``--max-memory`` is kept (row 13)."""
 
 import multiprocessing
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -61,10 +59,11 @@ def measurements(tmp_path_factory):
 @pytest.mark.parametrize("work", [e_step, recovery], ids=["e_step", "recovery"])
 @pytest.mark.parametrize("model", LIKELIHOODS)
 def test_ten_and_a_hundred_times_the_data_take_one_megabyte_more(measurements, model, work):
-    """After a warm-up that compiles every kernel and fills the pools of the allocator."""
+    """After a warm-up that compiles every kernel and fills the pools of the allocator; the smaller of two, as two threads are not always at the same place."""
     once, ten, hundred = measurements
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        *_, first, second, third = pool.apply(peaks, (work, model, [ten] * 3 + [once, ten, hundred]))
+        found = pool.apply(peaks, (work, model, [ten] * 3 + [once, ten, hundred] * 2))
+    first, second, third = (min(pair) for pair in zip(found[3:6], found[6:], strict=True))
     print(f"{work.__name__} {model}: {first:.1f}, {second:.1f}, {third:.1f} MB")
     assert second <= first + 1.0
     assert third <= second + 1.0
@@ -101,24 +100,6 @@ def test_larger_micrographs_in_large_chunks(tmp_path):
     assert third <= first + 40
 
 
-PEAK = """
-import resource, sys
-from mtdcli.main import main
-try:
-    main(sys.argv[1:])
-finally:
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, file=sys.stderr)
-"""
-
-
-def peak(*args):
-    """Largest resident memory of a command, bytes."""
-    command = [sys.executable, "-c", PEAK, *map(str, args)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
-    assert done.returncode == 0, done.stderr
-    return int(done.stderr.splitlines()[-1])
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
@@ -130,13 +111,14 @@ def peak(*args):
     ],
     ids=lambda words: " ".join(map(str, words)),
 )
-def test_max_memory_is_kept(mtd, tmp_path, options):
+def test_max_memory_is_kept(mtd, peak_memory, tmp_path, options):
     """The least that is accepted is enough, from the start of the process to its report."""
     path, target = tmp_path / "m.zarr", mtd_api.datasets.glyphs(1, 28)[0]
     mtd_api.simulate(target, side=2048, density=0.05, snr=1.0, rotations=4, seed=0, path=path)
     command = ["recover", path, "-o", tmp_path / "run", *options, "--iterations", 1, "--device", "cpu"]
     error = mtd(*command, "--max-memory", "64M", code=2).stderr
     least = int(error.split("at least ")[1].split("M")[0])
-    found = peak(*command, "--threads", 2, "--max-memory", f"{least}M") / 2**20
+    script = "from mtdcli.main import main; main()"
+    found = peak_memory(script, *command, "--threads", 2, "--max-memory", f"{least}M") / 2**20
     print(f"{options}: {found:.0f} of {least} MiB")
     assert found <= least

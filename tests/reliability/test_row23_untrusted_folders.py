@@ -56,18 +56,20 @@ def gz_bomb(path):
 
 
 READ = """
-import resource, sys, warnings
+import sys, warnings
 from pathlib import Path
 import numpy
 {imports}
 from mtdcore.em.checkpoint import load_checkpoint
 from mtdcore.errors import CheckpointError, InputError
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak():
+    return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
+before = peak()
 try:
     {read}
 except InputError as problem:
     print("refused:", problem)
-print("grew by", (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+print("grew by", (peak() - before) // 1024)
 """
 
 BOMBS = {
