@@ -190,7 +190,7 @@ class Iteration:
         earlier = candidate.running and candidate.running.moved(plan.backend.asarray)
         running = plan.online.mix(earlier, found, share)
         remembered = plan.online.remembers(share)
-        image, scales = self._updated(candidate, running.weighed, iteration)
+        image, scales = self._updated(candidate, running.weighed, iteration, heat > 1.0)
         statistics = running.statistics
         likelihood, comparable, due = self._numbers(candidate, statistics, image, state)
         carried = running.moved(plan.backend.to_host) if remembered else None
@@ -216,15 +216,19 @@ class Iteration:
         return Candidate(image, likelihood, statistics.log_likelihood, carried, scales), record
 
     def _updated(
-        self, candidate: Candidate, weighed: Statistics, iteration: int
+        self, candidate: Candidate, weighed: Statistics, iteration: int, hot: bool
     ) -> tuple[np.ndarray, Scales]:
         """The M-step of the target, on the host, and the units of the prior that it was made in."""
-        plan, scales = self.plan, candidate.scales
+        plan, scales, early = self.plan, candidate.scales, hot or self._early(iteration)
         shown = plan.backend.asarray(candidate.target)
         if plan.units is not None and scales is not None:
-            scales = plan.units.fitted(shown, weighed, plan.prior, scales, self._early(iteration))
-        moved = plan.update(shown, weighed, plan.prior, iteration, plan.iterations, scales)
-        return plan.backend.to_host(moved), scales
+            scales = plan.units.fitted(shown, weighed, plan.prior, scales, early)
+        moved = plan.backend.to_host(
+            plan.update(shown, weighed, plan.prior, iteration, plan.iterations, scales)
+        )
+        if plan.units is not None and early:
+            moved = plan.units.visible(moved, weighed.noise_std)
+        return moved, scales
 
     def _numbers(
         self, candidate: Candidate, statistics: Statistics, image: np.ndarray, state: EMState

@@ -187,3 +187,37 @@ def test_a_recorded_network_answers_with_the_same_bits(name):
             batch = torch.full((4,), level, device="cuda")
             assert torch.equal(replayed(images, batch), prior.network(images, batch))
     assert [type(replay).__name__ for replay in replayed._replays.values()] == ["_Graph"]
+
+
+class Wild(nn.Module):
+    """What a network may make of images unlike those it was trained on: a thousand times as much."""
+
+    def forward(self, images, level):
+        return 1000.0 * images
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 5), (2, 5, 5, 5)])
+def test_no_answer_is_further_from_an_image_than_noise_may_be(shape):
+    prior = TorchPrior(Wild(), "denoiser", 5, levels=LEVELS, dimension=len(shape) - 1)
+    images = np.random.default_rng(0).normal(size=shape)
+    images[0] *= 1e-6
+    for level in (0.2, 0.01):  # the latter below what the network knows
+        moved = np.linalg.norm((denoise(prior, images, level) - images).reshape(shape[0], -1), axis=1)
+        farthest = level * (np.sqrt(np.prod(shape[1:])) + 3.0)
+        assert (moved <= (1 + 1e-6) * farthest).all()
+    free = denoise(prior, images, 0.2)[0]
+    np.testing.assert_allclose(
+        free, 1000.0 * images[0], rtol=1e-4
+    )  # of the batch only those that go too far are held
+    assert np.abs(prior.score(images, 0.0)).max() > 1e4  # no noise says nothing of how far
+
+
+def test_what_noise_may_be_is_left_alone():
+    """The exact denoiser of a density, asked of its own noisy images, at any level."""
+    prior = TorchPrior(Shrink(), "denoiser", 16, levels=LEVELS)
+    for level in (0.05, 1.0, 4.0, 20.0):
+        rng = np.random.default_rng(1)
+        images = rng.normal(size=(200, 16, 16)) + level * rng.normal(size=(200, 16, 16))
+        expected = images / (1.0 + level**2)
+        near = np.abs(denoise(prior, images, level) - expected).max(axis=(1, 2)) < 1e-3 * level
+        assert near.mean() > 0.985

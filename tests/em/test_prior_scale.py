@@ -186,3 +186,29 @@ def test_a_prior_that_knows_nothing_of_the_target_cannot_lead_the_scale_away(mad
     for _ in range(12):
         scales = units.fitted(TARGET, statistics, prior, scales, early=False)
     assert scales[0] == pytest.approx(own / 1.5 if strength > 1 else own * 1.5)
+
+
+def test_a_hot_start_does_not_fade(made):
+    """A denoiser may take a faint image for noise: of nothing comes nothing, at any temperature that follows."""
+
+    class Blind(Own):
+        def score(self, images, noise_std):
+            norms = np.linalg.norm(images, axis=(1, 2), keepdims=True)
+            seen = norms > 0.3 * noise_std * SIDE
+            return np.where(seen, super().score(images, noise_std), -images / noise_std**2)
+
+    found = run(made, 1.0, Blind(bars(), 0.2), temperature=40.0, iterations=30)
+    assert found.evidence > 100.0
+    assert relative_error(found.target, TARGET) < 0.3
+
+
+def test_what_is_too_faint_is_made_visible():
+    units = OwnUnits(4.0, 4.0, 4.0)
+    least = 5.0 / 3.0 * 0.3
+    faint, strong = 1e-3 * bars(), 2.0 * bars()
+    assert np.linalg.norm(units.visible(faint, 0.3)) == pytest.approx(least)
+    assert np.array_equal(units.visible(strong, 0.3), strong)
+    both = units.visible(np.stack([faint, strong]), 0.3)
+    assert np.linalg.norm(both[0]) == pytest.approx(least)
+    assert np.array_equal(both[1], strong)
+    assert not units.visible(0.0 * faint, 0.3).any()

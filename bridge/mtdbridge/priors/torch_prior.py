@@ -16,6 +16,9 @@ from .dlpack import from_torch, normalise, shared_stream, to_torch, with_room
 from .parameterisation import LevelRange, Parameterisation, check_parameterisation, smoothed_score
 from .weights import ModelCard
 
+#: Standard deviations by which the norm of white noise exceeds its root mean square once in a hundred times at most.
+_SURPRISE = 3.0
+
 
 class TorchPrior:
     """Implements :class:`mtdcore.model.priors.Prior` with any network.
@@ -108,7 +111,8 @@ class TorchPrior:
             noise_std: level s >= 0, in the units of the images.
 
         Returns:
-            The same shape, library, dtype and device.
+            The same shape, library, dtype and device; at levels above 0 of a norm of at most ``(sqrt(n) + 3) / s`` for n pixels:
+            what a network makes of images that it knows nothing of cannot run away.
 
         Raises:
             ParameterError: the level is negative, not finite, or unknown to the network.
@@ -136,7 +140,8 @@ class TorchPrior:
 
     def _smoothed(self, images: Tensor, noise_std: float) -> Tensor:
         inputs = self._follow(images)
-        return smoothed_score(self._replayed, self.parameterisation, inputs, noise_std, self.levels)
+        score = smoothed_score(self._replayed, self.parameterisation, inputs, noise_std, self.levels)
+        return _believable(score, max(noise_std, self.levels[0])) if noise_std > 0 else score
 
     def _follow(self, images: Tensor) -> Tensor:
         """``images`` in the dtype of the network, which is moved to their device if need be."""
@@ -146,3 +151,16 @@ class TorchPrior:
         if parameter.device != images.device:
             self.network.to(images.device)
         return images.to(parameter.dtype)
+
+
+def _believable(score: Tensor, level: float) -> Tensor:
+    """The score of each image, no longer than noise of the level makes it: ``||s score|| <= sqrt(n) + 3`` of n pixels.
+
+    ``-s score`` is what the network takes for the noise of an image, divided by its level s. The norm of n standard normal numbers is larger
+    once in a hundred at most, and that of their posterior mean, which this is for images like those of the training, smaller still. Of images
+    unlike them a network makes anything, and more from call to call: there its answer is kept within what noise may be (the discrepancy
+    principle, Morozov 1966).
+    """
+    longest = (math.sqrt(math.prod(score.shape[1:])) + _SURPRISE) / level
+    norms = torch.linalg.vector_norm(score.flatten(1), dim=1).clamp(min=longest)
+    return score * (longest / norms).reshape(-1, *[1] * (score.ndim - 1))

@@ -68,6 +68,13 @@ class OwnUnits:
         least = _LEAST_SHARE * self.first(noise_std)
         return tuple(max(least, float(np.linalg.norm(target)) / self.norm) for target in stack)
 
+    def visible(self, target: np.ndarray, noise_std: float) -> np.ndarray:
+        """A target, (L, L) or (C, L, L), as strong as the least scale of a start has it: a fainter one is lost in the noise, and stays so."""
+        norms = np.linalg.norm(np.reshape(target, (-1, *target.shape[-2:])), axis=(1, 2))
+        least = _LEAST_SHARE * math.sqrt(_FIRST_ENERGY) * noise_std
+        gains = np.divide(least, norms, out=np.ones_like(norms), where=(norms > 0.0) & (norms < least))
+        return target * (gains[:, None, None] if target.ndim == 3 else gains[0])
+
     def fitted(
         self, target: Array, statistics: Statistics, prior: Prior, scales: Sequence[float], early: bool
     ) -> tuple[float, ...]:
