@@ -27,7 +27,7 @@ Scales: TypeAlias = tuple[float, ...] | None
 #: little enough for stronger ones to pull it up.
 _FIRST_ENERGY = 25.0
 
-#: While the target is still meaningless its scale stays above this share of the first one: a blank target stays blank.
+#: While the target is still meaningless its scale stays above this share of the first one, and its norm of that start's: a blank target stays blank.
 _LEAST_SHARE = 1 / 3
 
 #: How far the norm of a target may leave the range of the prior's images, either way, in the prior's units. Of images it
