@@ -162,5 +162,6 @@ def _believable(score: Tensor, level: float) -> Tensor:
     principle, Morozov 1966).
     """
     longest = (math.sqrt(math.prod(score.shape[1:])) + _SURPRISE) / level
-    norms = torch.linalg.vector_norm(score.flatten(1), dim=1).clamp(min=longest)
-    return score * (longest / norms).reshape(-1, *[1] * (score.ndim - 1))
+    norms: Tensor = torch.linalg.vector_norm(score.flatten(1), dim=1).clamp(min=longest)
+    held: Tensor = score * (longest / norms).reshape(-1, *[1] * (score.ndim - 1))
+    return held

@@ -73,7 +73,7 @@ class OwnUnits:
         norms = np.linalg.norm(np.reshape(target, (-1, *target.shape[-2:])), axis=(1, 2))
         least = _LEAST_SHARE * math.sqrt(_FIRST_ENERGY) * noise_std
         gains = np.divide(least, norms, out=np.ones_like(norms), where=(norms > 0.0) & (norms < least))
-        return target * (gains[:, None, None] if target.ndim == 3 else gains[0])
+        return np.asarray(target * (gains[:, None, None] if target.ndim == 3 else gains[0]))
 
     def fitted(
         self, target: Array, statistics: Statistics, prior: Prior, scales: Sequence[float], early: bool
