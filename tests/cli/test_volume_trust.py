@@ -208,15 +208,20 @@ def test_a_new_run_has_nothing_of_the_old_judgement(mtd, run_dir):
 
 
 def test_a_recovery_with_its_judgement_goes_on_with_resume(mtd, run_dir, stop, iterations):
-    """The same is kept where ``mtd recover --volume --trust`` was interrupted in its judgement."""
+    """The same is kept where ``mtd recover --volume --trust`` was interrupted in its judgement; the volume has its report by then."""
     words = ["recover", run_dir.with_name("m.zarr"), "--volume", "-o", run_dir.with_name("both")]
     words += ["--box-size", 10, "--iterations", ITERATIONS, "--views", 60, "--parts", 2, "--no-halves"]
     words += ["--stop-file", stop, "--trust", 2]
     iterations.then = lambda done: done == ITERATIONS + 1 and stop.touch()
     assert "--resume" in mtd(*words, code=143).stderr
+    both = run_dir.with_name("both")
+    assert "supported" not in json.loads((both / "run.json").read_text())["result"]
+    assert "random phases" not in (both / "report.html").read_text()
     stop.unlink()
     mtd(*words, "--resume")
+    assert "supported" in json.loads((both / "run.json").read_text())["result"]
+    assert "random phases" in (both / "report.html").read_text()
     count = len(iterations)
     mtd("trust", run_dir, "--null-runs", 2, "--no-halves")
     assert len(iterations) == 2 * count
-    assert known(run_dir.with_name("both")) == known(run_dir)
+    assert known(both) == known(run_dir)

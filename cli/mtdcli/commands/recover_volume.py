@@ -114,7 +114,7 @@ def recover(
     from ..run.loop import spent, state_to_resume
     from ..terminal.installation import machine, versions
     from ..volumes import run as job
-    from ..volumes.judging import examine
+    from ..volumes.judging import Judged, examine
 
     if isinstance(parameters.omit, int) and not parameters.halves:
         raise click.UsageError(
@@ -156,19 +156,24 @@ def recover(
         "offset": found.likelihood.offset,
         "orientation_information": told,
     }
+
+    def tell(judged: Judged) -> None:
+        record = {
+            "format": 1,
+            "kind": "volume",
+            **asdict(Made(again, started, spent(state) + time.perf_counter() - clock, backend.name)),
+            "measurement": read,
+            "parameters": parameters,
+            "pixel_size": pixel_size,
+            "result": {**none, **result, **judged.numbers},
+            "versions": versions(),
+            "machine": machine(),
+        }
+        folder.write_record(record)
+        write_volume_report(folder.page, found, record, judged)
+
+    if parameters.judged and not folder.record.exists():  # the volume is there, its judgement may take longer
+        tell(Judged())
     judged = examine(folder, measurement, found, parameters, backend, micrographs, owner, pixel_size)
-    result |= judged.numbers
-    record = {
-        "format": 1,
-        "kind": "volume",
-        **asdict(Made(again, started, spent(state) + time.perf_counter() - clock, backend.name)),
-        "measurement": read,
-        "parameters": parameters,
-        "pixel_size": pixel_size,
-        "result": {**none, **result},
-        "versions": versions(),
-        "machine": machine(),
-    }
-    folder.write_record(record)
-    write_volume_report(folder.page, found, record, judged)
-    return {**none, "run": str(folder.path), "report": str(folder.page), **result}
+    tell(judged)
+    return {**none, "run": str(folder.path), "report": str(folder.page), **result, **judged.numbers}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mtdcore.drawing.charts import DARK, LIGHT, Palette, convergence
-from mtdcore.drawing.images import picture, sections
+from mtdcore.drawing.images import picture, section_pictures
 from mtdcore.model.volumes import so3
 from mtdcore.model.volumes.projections import Projections
 from mtdcore.results.nulls import Null
@@ -49,12 +49,12 @@ def write_volume_report(page: Path, found: VolumeRecovery, record: Mapping[str, 
     turning = Projections(len(volume), so3.from_euler(angles)).apply(volume)
     shown = (0.0, float(turning.max()))
     pictures: dict[str, Any] = {
-        "sections": _sections(volume),
-        "whitened": None if whitened is None else _sections(whitened),
-        "std": [] if spread is None else _sections(spread.std),
+        "sections": section_pictures(volume),
+        "whitened": None if whitened is None else section_pictures(whitened),
+        "std": [] if spread is None else section_pictures(spread.std),
         "turning": [picture(image, shown) for image in turning],
         "omitted": [] if halves is None else [_within(one.part, halves.runs[0].seen) for one in omissions],
-        **convergence({name: [getattr(one, name) for one in found.history] for name in _COLUMNS}),
+        "curves": convergence({name: [getattr(one, name) for one in found.history] for name in _COLUMNS}),
     }
     if halves is not None:
         pictures["fsc"] = {
@@ -95,12 +95,6 @@ def _spread(spread: Spread) -> dict[str, float]:
     """How sure the voxels are, in numbers."""
     most, share = float(spread.std.max()), float(spread.std.max()) / max(float(spread.mean.max()), 1e-300)
     return {**asdict(spread.draws), "most": most, "share": share}
-
-
-def _sections(volume: np.ndarray) -> list[bytes]:
-    """Central sections, black where there is no density."""
-    limits = (0.0, float(volume.max()))
-    return [picture(section, limits) for section in sections(volume)]
 
 
 def _within(part: np.ndarray, volume: np.ndarray) -> bytes:
