@@ -27,7 +27,7 @@ CLAIM = ".claim"
 
 #: Everything that mtd puts into a measurement, relative to its folder; ``0`` is the level of an OME-Zarr image.
 _OWN = re.compile(
-    rf"(0/)?(zarr\.json|digests\.npz|c(/\d+)*)|0|micrographs\.json|truth\.npz|{re.escape(CLAIM)}"
+    rf"(0/)?(zarr\.json|digests\.npz|c(/\d+)*)|0|micrographs\.json|(volume_)?truth\.npz|{re.escape(CLAIM)}"
 )
 
 #: How often a folder is removed until it is gone, with longer and longer waits: two seconds in all.

@@ -41,33 +41,40 @@ _QUANTITIES = {
 _CHANNELS = 24
 
 
-def convergence(history: Mapping[str, Sequence[float]]) -> dict[str, bytes]:
-    """:func:`curves` for light and for dark pages, named as the templates name them."""
-    return {"curves": curves(history, LIGHT), "curves_dark": curves(history, DARK)}
-
-
-def curves(history: Mapping[str, Sequence[float]], palette: Palette) -> bytes:
-    """Convergence: one small chart per quantity over the iterations.
+def convergence(history: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
+    """A small chart per quantity over the iterations: its "title", and pictures for "light" and "dark" pages.
 
     Args:
         history: column name -> one value per iteration, with the columns of ``history.csv``.
-        palette: colours.
     """
+    return [
+        {"title": title, "light": _chart(history, name, LIGHT), "dark": _chart(history, name, DARK)}
+        for name, (title, _) in _QUANTITIES.items()
+        if name in history
+    ]
+
+
+def _chart(history: Mapping[str, Sequence[float]], name: str, palette: Palette) -> bytes:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10.4, 2.5), dpi=130, layout="constrained")
-    names = [name for name in _QUANTITIES if name in history]
-    for axes, name in zip(figure.subplots(1, len(names)), names, strict=True):
-        draw_quantity(axes, history, name, palette)
+    figure = Figure(figsize=(2.6, 2.3), dpi=160, layout="constrained")
+    draw_quantity(figure.subplots(), history, name, palette)
     return to_png(figure)
 
 
 def draw_quantity(axes: Axes, history: Mapping[str, Sequence[float]], name: str, palette: Palette) -> None:
-    """One column of a history over the iterations; arguments as of :func:`curves`."""
+    """One column of a history over the iterations.
+
+    Args:
+        axes: to draw into.
+        history: as of :func:`convergence`.
+        name: of the column.
+        palette: colours.
+    """
     title, logarithmic = _QUANTITIES[name]
     values = np.asarray(history[name], dtype=np.float64)
     iterations = np.asarray(history.get("iteration", range(1, values.size + 1)))
-    axes.plot(iterations, values, color=palette.line, linewidth=1.8)
+    axes.plot(iterations, values, color=palette.line, linewidth=1.8, marker="o" if values.size == 1 else "")
     if logarithmic and np.any(values > 0):
         axes.set_yscale("log")
     axes.set_title(title, fontsize=10, color=palette.text, loc="left")

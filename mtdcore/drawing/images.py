@@ -41,6 +41,11 @@ def sections(volume: np.ndarray) -> list[np.ndarray]:
     return [volume[middle], volume[:, middle], volume[:, :, middle]]
 
 
+def section_pictures(volume: np.ndarray) -> list[bytes]:
+    """Pictures of :func:`sections`: black where there is no density, white where there is most in the volume."""
+    return [picture(section, (0.0, float(volume.max()))) for section in sections(volume)]
+
+
 def data_uri(png: bytes) -> str:
     """PNG bytes as the ``src`` of an image."""
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
 
 from .._base.typing import Array
 from ..data import Measurement
-from ..data.tiles import Tile
+from ..data.tiles import Region, Tile
 from ..model.likelihood import Likelihood, WindowLikelihood
 from ..model.poses import on_whole_pixels
 from .backends import Backend
@@ -21,6 +21,21 @@ from .local import Search
 
 #: Log-odds of a copy where there can be none.
 _NEVER = -1e9
+
+
+@dataclass(frozen=True, eq=False)
+class Chances:
+    """How likely copies are at the corners that a tile owns.
+
+    Attributes:
+        tile: without what known copies show.
+        log_odds: (rows, columns) float64, of a copy in any pose before corners compete.
+        mass: (rows, columns) float64, posterior probability.
+    """
+
+    tile: Tile
+    log_odds: np.ndarray
+    mass: np.ndarray
 
 
 class Posterior:
@@ -59,40 +74,69 @@ class Posterior:
         first = self(tile, 1)
         return first, first if alone.amplitudes is None else self(tile, 2)
 
-    def beside(self, tile: Tile, copies: np.ndarray, amplitudes: np.ndarray) -> np.ndarray:
-        """Weights beside copies that are known: what these show is taken off, and no other is closer than the minimum separation (window model).
+    def chances(
+        self, tile: Tile, copies: np.ndarray | None = None, amplitudes: np.ndarray | None = None
+    ) -> Chances:
+        """How likely a copy in any pose is at each corner, beside copies that are known (window model).
+
+        What those show is taken off, and no other is closer to them than the minimum separation.
 
         Args:
             tile: as for :meth:`__call__`.
-            copies: (N, 3) int64 rows (row, column, template) of corners in this micrograph.
+            copies: (N, 3) int64 rows (row, column, template) of corners in this micrograph; None: none is known.
             amplitudes: (N,) float64 of them.
         """
         seen, templates = self.seen(tile.micrograph)
         alone = cast(WindowLikelihood, seen)
-        shown = self._backend.to_host(templates)
-        left, (top, start) = np.array(tile.values), (read.start for read in tile.region.read)
-        (height, width), (down, across) = shown.shape[1:], alone.separations
-        excluded = np.zeros((left.shape[0] - height + 1, left.shape[1] - width + 1), bool)
-        for (row, column, template), amplitude in zip(
-            (copies - [top, start, 0]).tolist(), amplitudes.tolist(), strict=True
-        ):
-            rows, columns = _overlap(row, height, left.shape[0]), _overlap(column, width, left.shape[1])
-            own = tuple(slice(s.start - at, s.stop - at) for s, at in ((rows, row), (columns, column)))
-            left[rows, columns] -= amplitude * shown[template][own]
-            near = (row - down + 1, 2 * down - 1), (column - across + 1, 2 * across - 1)
-            excluded[tuple(_overlap(*one, n) for one, n in zip(near, excluded.shape, strict=True))] = True
-        beside = replace(tile, values=left)
-        each: np.ndarray | None = None
-        for t in range(len(shown)):  # filled, and turned in place: with many views nothing is as large
-            odds = self._backend.log_odds(beside, templates[t : t + 1, ...], alone, slice(t, t + 1))
-            each = np.empty((len(shown), *odds.shape), odds.dtype) if each is None else each
-            each[t] = odds
-        assert each is not None
-        each[:, excluded] = _NEVER
-        together = log_norm(np.logaddexp.reduce(each, axis=0), beside, alone)
-        owned = each[(slice(None), *tile.owned)]
-        owned -= together
-        return np.asarray(np.exp(owned, out=owned))
+        excluded = None
+        if copies is not None and amplitudes is not None and len(copies):
+            shown = self._backend.to_host(templates)
+            left, (top, start) = np.array(tile.values), (read.start for read in tile.region.read)
+            (height, width), (down, across) = shown.shape[1:], alone.separations
+            excluded = np.zeros((left.shape[0] - height + 1, left.shape[1] - width + 1), bool)
+            for (row, column, template), amplitude in zip(
+                (copies - [top, start, 0]).tolist(), amplitudes.tolist(), strict=True
+            ):
+                rows, columns = _overlap(row, height, left.shape[0]), _overlap(column, width, left.shape[1])
+                own = tuple(slice(s.start - at, s.stop - at) for s, at in ((rows, row), (columns, column)))
+                left[rows, columns] -= amplitude * shown[template][own]
+                near = (row - down + 1, 2 * down - 1), (column - across + 1, 2 * across - 1)
+                excluded[tuple(_overlap(*one, n) for one, n in zip(near, excluded.shape, strict=True))] = True
+            tile = replace(tile, values=left)
+        odds = self._backend.log_odds(tile, templates, alone)
+        if excluded is not None:
+            odds[excluded] = _NEVER
+        owned = np.asarray(odds[tile.owned], np.float64)
+        return Chances(tile, owned, np.exp(owned - log_norm(odds, tile, alone)))
+
+    def poses(self, chances: Chances, near: tuple[slice, slice]) -> np.ndarray:
+        """(T,) posterior of each template, summed over some of the corners of :meth:`chances`.
+
+        Args:
+            chances: of a tile.
+            near: the corners among those that the tile owns.
+        """
+        tile, mass = chances.tile, chances.mass[near]
+        rows, columns = (
+            slice(own.start + cut.start, own.start + cut.stop + reach)
+            for own, cut, reach in zip(tile.owned, near, tile.geometry.reaches, strict=True)
+        )
+        # as a micrograph of its own, in which the shares of the templates at a corner are the same
+        values, sides = tile.values[rows, columns], mass.shape
+        valid = None if tile.valid is None else tile.valid[rows, columns]
+        owned, read = (tuple(slice(0, n) for n in shape) for shape in (sides, values.shape))
+        small = replace(
+            tile,
+            values=values,
+            valid=valid,
+            region=Region(owned, read),  # type: ignore[arg-type]
+            micrograph_shape=values.shape,
+            geometry=replace(tile.geometry, side=max(sides), halo=0, shares=1),
+        )
+        weights = np.asarray(self(small), np.float64)
+        together = weights.sum(axis=0)
+        share = np.divide(mass, together, out=np.zeros_like(mass), where=together > 0.0)
+        return np.asarray(np.tensordot(weights, share, axes=2))
 
     def seen(self, micrograph: int) -> tuple[Likelihood, Array]:
         """The likelihood of one micrograph, and (T, h, w) templates of the backend's library as it shows them."""

@@ -26,6 +26,9 @@ _BOXES, _LARGEST, SMALLEST = 4, 256, 16
 #: Tiles that are looked at, spread evenly over the measurement: they hold a thousand pieces and more.
 _TILES = 24
 
+#: Tiles of a micrograph that tell how much noise a target meets, to a per cent where it is the same all over; half more is what matters.
+_GLANCE = 4
+
 #: Sides of a piece that a tile is wide, where its posterior does not need too much memory.
 _PIECES = 4
 
@@ -76,6 +79,7 @@ def residual_spectrum(
     backend: Backend,
     side: int,
     copies: float | None = None,
+    tiles: int = _TILES,
 ) -> Residual | None:
     """The spectrum of what the copies of a target leave; levels of micrographs of their own are divided out.
 
@@ -86,6 +90,7 @@ def residual_spectrum(
         backend: scores the tiles.
         side: P of a piece in pixels, even, no less than the box and no more than a micrograph.
         copies: expected in the measurement (patch model, whose residual is that of windows).
+        tiles: that are looked at, at most 24.
 
     Returns:
         None where no piece has enough valid pixels.
@@ -98,7 +103,7 @@ def residual_spectrum(
     geometry = bound.geometry.enlarged(wide + 2 * halo + reach)
     posterior = None if target is None else Posterior(target, bound, backend)
     sums = _Sums.empty(side)
-    parts = max(1, min(measurement.tile_count(geometry), _TILES))
+    parts = max(1, min(measurement.tile_count(geometry), tiles, _TILES))
     for white, raw in zip(
         bound.whitened(measurement).split(parts), plain.whitened(measurement).split(parts), strict=True
     ):
@@ -129,8 +134,11 @@ def noise_in_sight(
         backend: scores the tiles.
     """
     side = spectrum_side(likelihood.views.box_shape, measurement.shape)
-    left = None if side is None else residual_spectrum(measurement, target, likelihood, backend, side)
-    if side is None or left is None:
+    if side is None:
+        return 1.0
+    tiles = _GLANCE * measurement.shape[0]
+    left = residual_spectrum(measurement, target, likelihood, backend, side, tiles=tiles)
+    if left is None:
         return 1.0
     templates = np.asarray(likelihood.views.apply(target))
     some = templates[:: max(1, len(templates) // _SOME)]
@@ -277,7 +285,7 @@ def _image(weights: np.ndarray, templates: np.ndarray) -> np.ndarray:
         return image
     wide = tuple(fft.next_fast_len(n, real=True) for n in shape)
     spectrum = np.zeros((wide[0], wide[1] // 2 + 1), np.complex128)
-    for weight, template in zip(weights, templates, strict=True):
+    for weight, template in zip(weights, templates.astype(weights.dtype), strict=True):
         spectrum += fft.rfft2(weight, wide) * fft.rfft2(template, wide)
     return np.asarray(fft.irfft2(spectrum, wide)[: shape[0], : shape[1]])
 

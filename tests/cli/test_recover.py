@@ -43,7 +43,7 @@ def test_a_run_folder_holds_everything(mtd_json, measurement, run_dir):
     assert errors["E_s"] < 0.3
 
     page = (run_dir / "report.html").read_text()
-    assert len(re.findall(r'src(?:set)?="data:image/png;base64,', page)) == 7
+    assert len(re.findall(r'src(?:set)?="data:image/png;base64,', page)) == 13
     assert not re.search(r'(src|href)="(?!data:)', page)  # nothing is loaded from elsewhere
     assert f"E_s = {errors['E_s']:.3f}" in page
 

@@ -65,7 +65,10 @@ def test_a_run_of_volumes_is_shown(mtd, tmp_path):
     mtd("recover", tmp_path / "m.zarr", "--volume", "-o", run, *short, "--stop-file", stop, code=143)
     page = Live(RunFolder(run)).page.decode()
     assert "of 5 iterations" in page
-    assert page.count('class="pixels"') == 3
+    assert re.findall(r'class="pixels".*?<figcaption>(.*?)</figcaption>', page) == [
+        f"across {axis}; the only start left" for axis in "zyx"
+    ]
+    assert page.count(" over the iterations") == 4
 
 
 def test_recover_says_where_its_page_is_and_ends_with_the_same_bits(mtd, measurement, tmp_path):

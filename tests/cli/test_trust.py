@@ -54,7 +54,7 @@ def test_copies_in_strong_signal_are_supported(mtd_json, run_dir):
     assert found["verdict_in_recoveries"] > 0
     assert "Structure supported by the data" in page(run_dir)
     assert "No verdict yet" not in page(run_dir)
-    assert len(re.findall(r'src(?:set)?="data:image/png;base64,', page(run_dir))) == 11
+    assert len(re.findall(r'src(?:set)?="data:image/png;base64,', page(run_dir))) == 17
     trust = json.loads((run_dir / "trust.json").read_text())
     data, noise = (np.mean(place["halves"]["correlation"]) for place in (trust, trust["white"]))
     assert data > 0.8

@@ -1,21 +1,25 @@
 """Copies read off the posterior, written down in the conventions of the field, and compared with the truth."""
 
 import csv
+import importlib
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import ndimage
+from scipy.signal import convolve2d
 
 from mtdcore import Micrographs, PatchLikelihood, WindowLikelihood, open_measurement, simulate
 from mtdcore.data.preparation.fourier import filter_radially
 from mtdcore.errors import InputError, ParameterError
 from mtdcore.estep.backends.cpu.backend import CpuBackend
+from mtdcore.estep.posteriors import Posterior
 from mtdcore.estep.residual import noise_in_sight
 from mtdcore.model.filters.whitening import Whitening
 from mtdcore.model.rotations import Rotations
 from mtdcore.model.views import Classes
 from mtdcore.results.detections import Detections, detect
+from mtdcore.results.detections.hidden import Hidden
 from mtdcore.results.matching import match
 from mtdcore.results.metrics import align
 from mtdcore.testing import SmallTileWindowLikelihood
@@ -303,15 +307,19 @@ def test_each_micrograph_is_searched_through_its_own_transfer_and_noise():
     assert recalls[1] > 0.9
 
 
-class Posterior(CpuBackend):
-    """A posterior that is given: mass of each corner of one micrograph."""
+class Given(CpuBackend):
+    """A posterior that is given: mass of each corner of one micrograph, in competition with those nearer than the separation."""
 
-    def __init__(self, mass):
+    def __init__(self, mass, separation):
         super().__init__("float64", threads=1)
-        self.mass = mass
+        self.odds, near = mass, np.ones((2 * separation - 1,) * 2)
+        for _ in range(400):
+            self.odds = mass * (1.0 + convolve2d(self.odds, near, "same"))
 
-    def posterior(self, tile, templates, likelihood):
-        return self.mass[None][(slice(None), *tile.region.owned)]
+    def log_odds(self, tile, templates, likelihood, part=slice(None)):
+        rows, columns = (slice(read.start, read.stop - L + 1) for read in tile.region.read)
+        with np.errstate(divide="ignore"):
+            return np.log(self.odds[rows, columns])
 
 
 @pytest.mark.parametrize("reach", [None, 1, 50])
@@ -322,9 +330,36 @@ def test_two_copies_at_the_minimum_separation_share_no_mass(separation, reach):
     mass[20:30, 20:40] = 0.001
     mass[25, 25] = mass[25, 25 + separation] = 0.6
     likelihood = WindowLikelihood(Rotations(1, L), 1.0, 2.0, min_separation=separation)
-    found = detect(np.zeros((60, 60)), target(), likelihood, Posterior(mass), 0.5, reach)
+    found = detect(np.zeros((60, 60)), target(), likelihood, Given(mass, separation), 0.5, reach)
     assert sorted(found.column) == [25, 25 + separation]
     widest = (separation - 1) // 2
     used = min(widest, 1 if reach is None else reach)
     assert found.probability == pytest.approx(0.6 + 0.001 * ((2 * used + 1) ** 2 - 1), rel=1e-12)
     assert found.probability.sum() <= mass.sum()
+
+
+@pytest.mark.parametrize("separation", [None, 5])
+def test_tiles_without_a_hidden_copy_are_not_looked_at_again(exact, monkeypatch, separation):
+    """Known copies leave the rest as it was where they cannot overlap: one pass is enough then, and finds what several do."""
+    made = simulate(target(), shape=(150, 150), count=20, snr=3.0, separation=1, dtype="float64", seed=4)
+    likelihood = SmallTileWindowLikelihood(Rotations(4, L), made.noise_std, 20.0, min_separation=separation)
+    looked, chances = [], Posterior.chances
+
+    def counted(self, tile, *rest):
+        looked.append(tile.region.owned)
+        return chances(self, tile, *rest)
+
+    monkeypatch.setattr(Posterior, "chances", counted)
+    monkeypatch.setattr(importlib.import_module("mtdcore.results.detections.detect"), "_TILE", 60)
+    monkeypatch.setattr("mtdcore.results.detections.hidden._BLOCK", 1)
+    found = detect(made.measurement, made.target, likelihood, exact)
+    assert len(found) == 20
+    once = len(set(map(str, looked)))
+    assert once > 4
+    assert (len(looked) == once) == (separation is None)
+    looked.clear()
+    monkeypatch.setattr(Hidden, "may_be_in", lambda *_: True)
+    again = detect(made.measurement, made.target, likelihood, exact)
+    assert len(looked) == 2 * once
+    for name in ("row", "column", "rotation", "probability"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(again, name))

@@ -176,7 +176,7 @@ def test_halves_agree_where_there_is_signal(specimen):
     assert np.abs(halves.first - halves.second).max() > 0
 
 
-def test_halves_are_compared_as_the_filtered_measurement_shows_them(monkeypatch):
+def test_halves_are_compared_as_the_filtered_measurement_shows_them():
     """Without the filter, what the first shells shared was carried by the edge of the ball into shells in which nothing agreed."""
     rng = np.random.default_rng(6)
     gains = np.where(np.arange(11) <= 2, 1.0, 0.0)
@@ -196,8 +196,9 @@ def test_halves_are_compared_as_the_filtered_measurement_shows_them(monkeypatch)
         micrographs=None,
     )
     found = iter(SimpleNamespace(seen=one, volume=heard.unfiltered(one, 0.5)) for one in seen)
-    monkeypatch.setattr("mtdcore.results.volumes.halves.recover_volume", lambda *_, **__: next(found))
-    halves = volume_halves(open_measurement(rng.standard_normal((2, 40, 40))), run)
+    halves = volume_halves(
+        open_measurement(rng.standard_normal((2, 40, 40))), run, lambda *_, **__: next(found)
+    )
     support = ball(SIDE)
     leaked = fourier_shell_correlation(halves.first * support, halves.second * support)
     np.testing.assert_allclose(halves.first, heard.unfiltered(seen[0], 0.5))

@@ -53,6 +53,7 @@ def test_copies_between_pixels_and_of_different_strength(tmp_path):
     assert many.amplitudes.mean() == pytest.approx(1.0, abs=0.06)
     assert many.amplitudes.std() == pytest.approx(0.3, rel=0.15)
     made.save(tmp_path / "m.zarr")
+    made.save(tmp_path / "m.zarr", overwrite=True)  # our own may be replaced
     truth = open_volume_truth(tmp_path / "m.zarr")
     np.testing.assert_array_equal(truth.positions, made.positions)
     np.testing.assert_array_equal(truth.amplitudes, made.amplitudes)

@@ -64,7 +64,7 @@ def command(
 
 
 def judge_again(ctx: click.Context, folder: RunFolder, **asked: Any) -> dict[str, Any]:
-    """Judge a finished run: its results are written again, with the verdict beside them.
+    """Judge a finished run, or go on with it: its results are written again, with the verdict beside them.
 
     Args:
         ctx: of the command.
@@ -86,7 +86,7 @@ def judge_again(ctx: click.Context, folder: RunFolder, **asked: Any) -> dict[str
         try:
             return recover(path, folder.path, True, False, parameters, again)
         except Interrupted as interruption:
-            log("interrupted; the volume is as it was, the same command judges it anew")
+            log("interrupted; what is done is kept, the same command goes on from there")
             ctx.exit(128 + interruption.signum)
 
 
@@ -105,7 +105,6 @@ def recover(
     """
     import mtdcore as mtd
     from mtdcore.em.volumes.state import load_volume_checkpoint
-    from mtdcore.model.volumes.maps import write_map
     from mtdcore.results.volumes import LEAST_ORIENTATION, orientation_information
 
     from ..report.volume import write_volume_report
@@ -115,7 +114,7 @@ def recover(
     from ..run.loop import spent, state_to_resume
     from ..terminal.installation import machine, versions
     from ..volumes import run as job
-    from ..volumes.judging import examine
+    from ..volumes.judging import Judged, examine
 
     if isinstance(parameters.omit, int) and not parameters.halves:
         raise click.UsageError(
@@ -157,34 +156,24 @@ def recover(
         "offset": found.likelihood.offset,
         "orientation_information": told,
     }
-    judged = examine(measurement, found, parameters, backend, micrographs)
-    result |= judged.numbers
-    if judged.halves is not None:
-        write_map(folder.half1, judged.halves.first, pixel_size)
-        write_map(folder.half2, judged.halves.second, pixel_size)
-    if judged.draws is not None:
-        write_map(folder.volume_mean, judged.draws.mean, pixel_size)
-        write_map(folder.volume_std, judged.draws.std, pixel_size)
-    record = {
-        "format": 1,
-        "kind": "volume",
-        **asdict(Made(again, started, spent(state) + time.perf_counter() - clock, backend.name)),
-        "measurement": read,
-        "parameters": parameters,
-        "pixel_size": pixel_size,
-        "result": {**none, **result},
-        "versions": versions(),
-        "machine": machine(),
-    }
-    folder.write_record(record)
-    write_volume_report(
-        folder.page,
-        found,
-        record,
-        judged.verdict,
-        judged.halves,
-        judged.chance,
-        judged.omissions,
-        judged.draws,
-    )
-    return {**none, "run": str(folder.path), "report": str(folder.page), **result}
+
+    def tell(judged: Judged) -> None:
+        record = {
+            "format": 1,
+            "kind": "volume",
+            **asdict(Made(again, started, spent(state) + time.perf_counter() - clock, backend.name)),
+            "measurement": read,
+            "parameters": parameters,
+            "pixel_size": pixel_size,
+            "result": {**none, **result, **judged.numbers},
+            "versions": versions(),
+            "machine": machine(),
+        }
+        folder.write_record(record)
+        write_volume_report(folder.page, found, record, judged)
+
+    if parameters.judged and not folder.record.exists():  # the volume is there, its judgement may take longer
+        tell(Judged())
+    judged = examine(folder, measurement, found, parameters, backend, micrographs, owner, pixel_size)
+    tell(judged)
+    return {**none, "run": str(folder.path), "report": str(folder.page), **result, **judged.numbers}

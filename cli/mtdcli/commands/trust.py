@@ -71,7 +71,7 @@ def command(
 
     The recovery is repeated on white noise, on the data with random phases, on two halves that then judge each other, and from another
     start. It stops as soon as nothing can change the verdict: at most 2 N + 9 recoveries, 17 for clear signals, 0 to 4 for most noise.
-    Finished repetitions of an image are kept: after an interruption the same command goes on.
+    Finished repetitions are kept: after an interruption the same command goes on.
     """
     from dataclasses import replace
 

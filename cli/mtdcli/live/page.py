@@ -11,7 +11,7 @@ import numpy as np
 
 from mtdcore._base.records import Damaged, unseal
 from mtdcore.drawing.charts import convergence
-from mtdcore.drawing.images import sections, value_range
+from mtdcore.drawing.images import section_pictures, value_range
 
 from ..report.figures_signal import shown_as
 from ..report.page import render
@@ -60,13 +60,13 @@ class Live:
         if self.folder.record.exists() and self.folder.page.exists():
             return self.folder.page.read_bytes()
         found = self.checkpoint
-        context: dict[str, Any] = {"facts": [], "images": [], "pictures": {}}
+        context: dict[str, Any] = {"facts": [], "images": [], "curves": []}
         if found is not None:
             header, arrays = found
             context = {
                 "facts": _facts(header["history"], header["identity"].get("iterations")),
                 "images": _images(arrays, header["candidates"]),
-                "pictures": _curves(header["history"]),
+                "curves": _curves(header["history"]),
             }
         name = self.folder.path.resolve().name
         return render("live.html.j2", title=f"{name}, as it goes", every=EVERY, script=SCRIPT, **context)
@@ -100,17 +100,24 @@ def _images(
     order = sorted(range(len(nats)), key=lambda i: -nats[i])
     shown: list[dict[str, object]] = []
     for rank, i in enumerate(order):
-        text = "most evidence" if rank == 0 else f"another start, {nats[order[0]] - nats[i]:,.0f} nats less"
+        less = f"{nats[order[0]] - nats[i]:,.0f}"
+        text = "most evidence" if len(order) > 1 else "the only start left"
+        if rank:
+            text = "another start, " + ("as much" if less == "0" else f"{less} nats less")
         if f"volume.{i}" in arrays:
-            images = sections(arrays[f"volume.{i}"])
+            pictures = section_pictures(arrays[f"volume.{i}"])
+            shown += [
+                {"text": f"across {axis}; {text}", "data": one, "dark": None}
+                for axis, one in zip("zyx", pictures, strict=True)
+            ]
         else:
             target = arrays["targets"][i]
             images = [*target.reshape(-1, *target.shape[-2:])]
-        shown += [{"text": text, **shown_as(image, value_range(image))} for image in images]
+            shown += [{"text": text, **shown_as(image, value_range(image))} for image in images]
     return shown
 
 
-def _curves(history: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
+def _curves(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Convergence so far."""
     columns = {name: [float(record[name]) for record in history] for name in (history[0] if history else ())}
     return convergence(columns)

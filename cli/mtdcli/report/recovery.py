@@ -119,9 +119,9 @@ def _images(run: FinishedRun, truth: np.ndarray | None, limits: tuple[float, flo
     return [{"title": t, "text": text, **shown_as(image, limits)} for t, image, text in shown]
 
 
-def _convergence(folder: RunFolder) -> dict[str, bytes]:
+def _convergence(folder: RunFolder) -> dict[str, Any]:
     history = folder.read_history()
-    return convergence(history) if history["iteration"] else {}
+    return {"curves": convergence(history)} if history["iteration"] else {}
 
 
 def _table(record: RunRecord) -> list[tuple[str, str]]:

@@ -30,8 +30,8 @@ NULLS: dict[Null, str] = {
 
 def verdict(run: FinishedRun) -> dict[str, Any]:
     """Title, text, answers, command still to be run (or none) and kind ("yes", "no", "open") of the verdict."""
-    trust, evidence = run.folder.read_trust(), run.record.result.evidence_nats
-    found = trust.verdict(run.record.result)
+    trust, result = run.folder.read_trust(), run.record.result
+    evidence, found = result.evidence_nats, trust.verdict(result.evidence_nats, result.settled)
     text = f"Evidence against the data being noise alone: {evidence:,.1f} nats."
     command = shlex.join(["mtd", "trust", str(run.folder.path)])
     if not trust.seconds or found.supported is None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mtdcore.drawing.charts import DARK, LIGHT, Palette, convergence
-from mtdcore.drawing.images import picture, sections
+from mtdcore.drawing.images import picture, section_pictures
 from mtdcore.model.volumes import so3
 from mtdcore.model.volumes.projections import Projections
 from mtdcore.results.nulls import Null
@@ -21,9 +22,10 @@ from .trust import NULLS, answers
 
 if TYPE_CHECKING:
     from mtdcore.em.volumes.recovery import VolumeRecovery
-    from mtdcore.results.volumes.draws import VolumeDraws
+    from mtdcore.results.metrics import RingCorrelation
     from mtdcore.results.volumes.halves import VolumeHalves
-    from mtdcore.results.volumes.omission import Omission
+
+    from ..volumes.judging import Judged, Spread
 
 #: Projections of the turning view.
 _TURNS = 6
@@ -32,55 +34,43 @@ _TURNS = 6
 _DIM, _BRIGHT = 0.3, 0.7
 
 
-def write_volume_report(
-    page: Path,
-    found: VolumeRecovery,
-    record: Mapping[str, Any],
-    verdict: Verdict | None = None,
-    halves: VolumeHalves | None = None,
-    chance: Mapping[Null, VolumeHalves] | None = None,
-    omissions: Sequence[Omission] = (),
-    draws: VolumeDraws | None = None,
-) -> None:
+def write_volume_report(page: Path, found: VolumeRecovery, record: Mapping[str, Any], judged: Judged) -> None:
     """Write ``report.html`` of a run of ``mtd recover --volume``.
 
     Args:
         page: the file, replaced.
         found: the recovery.
         record: content of ``run.json``.
-        verdict: what is known for and against the volume; None: it was not judged.
-        halves: volumes of two halves of the data; None: there are none.
-        chance: the same of null measurements, by kind.
-        omissions: of the omit test of the first half, part by part.
-        draws: from the posterior; None: there are none.
+        judged: what is known for and against the volume.
     """
+    halves, spread, omissions = judged.halves, judged.spread, judged.omissions
     volume, whitened = found.volume, None if found.heard.whitening is None else found.seen
     angles = np.array([[180.0 * i / _TURNS, 90.0, 0.0] for i in range(_TURNS)])
     turning = Projections(len(volume), so3.from_euler(angles)).apply(volume)
     shown = (0.0, float(turning.max()))
     pictures: dict[str, Any] = {
-        "sections": _sections(volume),
-        "whitened": None if whitened is None else _sections(whitened),
-        "std": [] if draws is None else _sections(draws.std),
+        "sections": section_pictures(volume),
+        "whitened": None if whitened is None else section_pictures(whitened),
+        "std": [] if spread is None else section_pictures(spread.std),
         "turning": [picture(image, shown) for image in turning],
         "omitted": [] if halves is None else [_within(one.part, halves.runs[0].seen) for one in omissions],
-        **convergence({name: [getattr(one, name) for one in found.history] for name in _COLUMNS}),
+        "curves": convergence({name: [getattr(one, name) for one in found.history] for name in _COLUMNS}),
     }
     if halves is not None:
         pictures["fsc"] = {
-            name: _shells(halves, chance or {}, palette) for name, palette in _PALETTES.items()
+            name: _shells(halves, judged.chance, palette) for name, palette in _PALETTES.items()
         }
     write_page(
         page,
         "volume.html.j2",
         title="A volume straight from its micrographs",
         record=record,
-        verdict=None if verdict is None else _judged(verdict),
-        chance=bool(chance),
+        verdict=None if judged.verdict is None else _judged(judged.verdict),
+        chance=bool(judged.chance),
         result=record["result"],
         omissions=[(str(one), one.in_data, one.told) for one in omissions],
         box=len(volume),
-        draws=None if draws is None else _spread(draws),
+        draws=None if spread is None else _spread(spread),
         pictures=pictures,
     )
 
@@ -101,22 +91,10 @@ def _judged(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _spread(draws: VolumeDraws) -> dict[str, float]:
+def _spread(spread: Spread) -> dict[str, float]:
     """How sure the voxels are, in numbers."""
-    most = float(draws.std.max())
-    return {
-        "count": len(draws.images),
-        "effective": draws.effective,
-        "sure": draws.clear,
-        "most": most,
-        "share": most / max(float(draws.mean.max()), 1e-300),
-    }
-
-
-def _sections(volume: np.ndarray) -> list[bytes]:
-    """Central sections, black where there is no density."""
-    limits = (0.0, float(volume.max()))
-    return [picture(section, limits) for section in sections(volume)]
+    most, share = float(spread.std.max()), float(spread.std.max()) / max(float(spread.mean.max()), 1e-300)
+    return {**asdict(spread.draws), "most": most, "share": share}
 
 
 def _within(part: np.ndarray, volume: np.ndarray) -> bytes:
@@ -126,8 +104,8 @@ def _within(part: np.ndarray, volume: np.ndarray) -> bytes:
     return picture(_DIM * whole + (1.0 - _DIM) * part.sum(axis=along), (0.0, _BRIGHT * float(whole.max())))
 
 
-def _shells(halves: VolumeHalves, chance: Mapping[Null, VolumeHalves], palette: Palette) -> bytes:
+def _shells(halves: VolumeHalves, chance: Mapping[Null, RingCorrelation], palette: Palette) -> bytes:
     """Shell correlation of the halves, beside that of halves of noise."""
     curves = [("whole", halves.whole), ("without spherical means", halves.aspherical)]
-    null = [(f"halves of {NULLS[kind]}", one.whole) for kind, one in chance.items()]
+    null = [(f"halves of {NULLS[kind]}", curve) for kind, curve in chance.items()]
     return ring_correlations(curves, null, palette)

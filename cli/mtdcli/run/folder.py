@@ -6,10 +6,10 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,7 +23,9 @@ from mtdcore.em.checkpoint import previous_checkpoint
 from mtdcore.errors import InputError, StorageError
 
 from ..terminal.console import to_json
-from .record import RunRecord, TrustRecord
+from .record import RunRecord, TrustRecord, VolumeTrustRecord
+
+T = TypeVar("T", TrustRecord, VolumeTrustRecord)
 
 #: Bytes that a file of a run may have.
 _MOST = 1 << 30
@@ -42,7 +44,7 @@ class RunFolder:
         page: ``report.html``.
         picks: ``detections.csv``, one row per copy that ``mtd detect`` found.
         picks_star: ``detections.star``, the same for RELION.
-        trust: ``trust.json``, what ``mtd trust`` found.
+        trust: ``trust.json``, what ``mtd trust`` has found so far.
         posterior_mean: ``posterior_mean.npy``, (L, L) float64, mean of draws from the posterior of the target.
         posterior_std: ``posterior_std.npy``, (L, L) float64, their standard deviation.
         picks_json: ``detections.json``, the same for other programs.
@@ -87,6 +89,10 @@ class RunFolder:
         self.volume_std = path / "volume_std.mrc"
         self.poses = path / "particles.star"
 
+    def repetition(self, name: str) -> Path:
+        """Checkpoint of a recovery that a volume is judged by."""
+        return self.path / f"repeated_{name}.safetensors"
+
     def null_target(self, kind: str) -> Path:
         """The target of the first null run of this kind, an image like ``estimate``."""
         return self.path / f"null_{kind}.npy"
@@ -99,7 +105,16 @@ class RunFolder:
 
     def clear_judgement(self) -> None:
         """Remove what `mtd trust` found of an earlier result."""
-        for file in (self.trust, self.posterior_mean, self.posterior_std, *self.path.glob("null_*.npy")):
+        nulls = self.path.glob("null_*.npy")
+        for file in (self.trust, self.posterior_mean, self.posterior_std, *nulls):
+            file.unlink(missing_ok=True)
+        self.clear_repetitions()
+
+    def clear_repetitions(self, needed: Collection[str] = ()) -> None:
+        """Remove the checkpoints of the recoveries that a volume was judged by, except for those of these names."""
+        kept = {self.repetition(name) for name in needed}
+        kept |= {previous_checkpoint(file) for file in kept}
+        for file in set(self.path.glob(self.repetition("*").name)) - kept:
             file.unlink(missing_ok=True)
 
     def clear_watch(self) -> None:
@@ -144,11 +159,18 @@ class RunFolder:
         return self.record.exists() and self.read_record().get("kind") == "volume"
 
     def read_trust(self) -> TrustRecord:
-        """``trust.json``; empty before ``mtd trust``."""
+        """``trust.json`` of an image; empty before ``mtd trust``."""
+        return self._read_trust(TrustRecord)
+
+    def read_volume_trust(self) -> VolumeTrustRecord:
+        """``trust.json`` of a volume; empty before it is judged."""
+        return self._read_trust(VolumeTrustRecord)
+
+    def _read_trust(self, kind: type[T]) -> T:
         if not self.trust.exists():
-            return TrustRecord()
+            return kind()
         try:
-            return from_record(TrustRecord, _read_json(self.trust))
+            return from_record(kind, _read_json(self.trust))
         except ValueError as problem:
             raise InputError(
                 f"{self.trust} should be as `mtd trust` wrote it: {problem}; remove it, and judge the run again."

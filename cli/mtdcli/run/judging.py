@@ -51,7 +51,7 @@ def examine(
         InputError: the measurement is gone, or another one.
     """
     folder, trust, result = run.folder, run.folder.read_trust(), run.record.result
-    verdict = trust.verdict(result)
+    verdict = trust.verdict(result.evidence_nats, result.settled)
     began, before = time.perf_counter(), trust.seconds
 
     def keep() -> None:
@@ -85,7 +85,8 @@ def examine(
 def findings(run: FinishedRun, trust: TrustRecord | None = None) -> dict[str, Any]:
     """The verdict and the numbers behind it, as far as they have been computed."""
     trust = run.folder.read_trust() if trust is None else trust
-    found, verdict = run.record.result, trust.verdict(run.record.result)
+    found = run.record.result
+    verdict = trust.verdict(found.evidence_nats, found.settled)
     result: dict[str, Any] = {"evidence_nats": found.evidence_nats}
     if not trust.seconds:
         return result

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 from ..terminal.console import log
 from ..terminal.progress import Progress
-from ..terminal.stopping import Interrupted, hold_off, patiently
+from ..terminal.stopping import Interrupted, Stop, hold_off, patiently
 from .folder import RunFolder
 from .parameters import Parameters
 
@@ -64,7 +64,7 @@ def iterate(
     save: Callable[[S], None],
     shown: Callable[[Any], Mapping[str, str]],
 ) -> R:
-    """Start, or go on from a state.
+    """Start, or go on from a state, with progress.
 
     Args:
         folder: locked run folder.
@@ -77,36 +77,67 @@ def iterate(
     Raises:
         Interrupted: a signal came; a checkpoint is in the folder.
     """
-    saved = time.monotonic()
-    unsaved: S | None = None
     done = 0 if state is None else state.iteration
     with (
         patiently(parameters.stop_file, done) as stop,
         Progress("recover", parameters.iterations, "iterations") as bar,
     ):
 
-        def after(current: S) -> None:
-            nonlocal saved, unsaved
-            unsaved, last = current, current.history[-1]
+        def told(current: S) -> None:
+            last = current.history[-1]
             stop.iteration = last.iteration
             if last.iteration == 1:  # every parameter has proved usable: what --force replaces may go
                 folder.clear()
             bar.update(last.iteration, shown(last))
-            stop.check()
-            if time.monotonic() - saved >= parameters.checkpoint_every:
-                save(current)
-                saved, unsaved = time.monotonic(), None
 
-        try:
+        def recovered(after: Callable[[S], None]) -> R:
             recovery = recover(after)
             if not recovery.history:  # no iteration has done it
                 folder.clear()
-            save(recovery.state)  # so that --resume of a finished run finds nothing to do
-            unsaved = None
-            stop.check()
-        except Interrupted:
-            hold_off()
-            if unsaved is not None:
-                save(unsaved)
-            raise
-        return recovery
+            return recovery
+
+        return saving(recovered, save, stop, parameters.checkpoint_every, told)
+
+
+def saving(
+    recover: Callable[[Callable[[S], None]], R],
+    save: Callable[[S], None],
+    stop: Stop,
+    every: float,
+    told: Callable[[S], None],
+) -> R:
+    """Run iterations; their state is saved every so often, at the end, and when they are asked to stop.
+
+    Args:
+        recover: runs the iterations, and calls what it is given after each.
+        save: writes a checkpoint.
+        stop: says when to stop.
+        every: seconds from one checkpoint to the next.
+        told: called after each iteration.
+
+    Raises:
+        Interrupted: asked to stop; the last iteration is saved.
+    """
+    saved = time.monotonic()
+    unsaved: S | None = None
+
+    def after(current: S) -> None:
+        nonlocal saved, unsaved
+        unsaved = current
+        told(current)
+        stop.check()
+        if time.monotonic() - saved >= every:
+            save(current)
+            saved, unsaved = time.monotonic(), None
+
+    try:
+        recovery = recover(after)
+        save(recovery.state)  # so that who goes on from there finds nothing to do
+        unsaved = None
+        stop.check()
+    except Interrupted:
+        hold_off()
+        if unsaved is not None:
+            save(unsaved)
+        raise
+    return recovery

@@ -156,14 +156,57 @@ class TrustRecord:
         found: NullRecord = getattr(self, kind)
         return found
 
-    def verdict(self, result: ResultRecord) -> Verdict:
-        """What is known about a result."""
-        settled = self.settled if result.settled is None else result.settled
+    def verdict(self, evidence: float, settled: bool | None = None) -> Verdict:
+        """What is known about a result of so many nats; ``settled``: whether its own starts agree, None: there was one, or no telling."""
+        settled = self.settled if settled is None else settled
         white, phases = (tuple(place.evidence) for place in (self.white, self.phases))
-        return Verdict(result.evidence_nats, white, phases, self.held_out, settled, self.rival)
+        return Verdict(evidence, white, phases, self.held_out, settled, self.rival)
 
     def learn(self, verdict: Verdict) -> None:
         """Take over what is known by now."""
         self.white.evidence, self.phases.evidence = list(verdict.white), list(verdict.phases)
         self.held_out, self.rival = verdict.held_out, verdict.rival
         self.settled = None if verdict.rival is None else verdict.settled
+
+
+@dataclass(frozen=True)
+class PartRecord:
+    """A part of a volume that was left out, see :class:`mtdcore.results.volumes.Omission`.
+
+    Attributes:
+        amplitude: with which the data give it back.
+        error: its standard error; None: the amplitude is not told.
+    """
+
+    amplitude: float
+    error: float | None
+
+
+@dataclass(frozen=True)
+class DrawsRecord:
+    """Draws from the posterior of a volume.
+
+    Attributes:
+        count: number of them.
+        effective: number of independent draws that they are worth.
+        clear: share of the voxels of the support whose density is more than two standard deviations from zero.
+    """
+
+    count: int
+    effective: float
+    clear: float
+
+
+@dataclass
+class VolumeTrustRecord(TrustRecord):
+    """What is known for and against a volume so far.
+
+    Attributes:
+        parts: number of parts of the omit test.
+        omitted: those of them that have been asked for, from the first one on.
+        draws: from the posterior; None: there are none.
+    """
+
+    parts: int = 0
+    omitted: list[PartRecord] = field(default_factory=list)
+    draws: DrawsRecord | None = None

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, get_args
 
+import numpy as np
+
+from mtdcore.errors import InputError, StorageError
+from mtdcore.model.volumes.maps import read_map, write_map
+from mtdcore.results.metrics import RingCorrelation
 from mtdcore.results.nulls import Null
 from mtdcore.results.verdict import Question, Verdict, asked
-from mtdcore.results.volumes.draws import VolumeDraws, posterior_volumes
+from mtdcore.results.volumes.draws import posterior_volumes
 from mtdcore.results.volumes.halves import VolumeHalves, halves_of, volume_halves
 from mtdcore.results.volumes.omission import Omission, omit_test
 from mtdcore.results.volumes.trials import VolumeTrials
 
+from ..run.folder import RunFolder
 from ..run.judging import judgement
+from ..run.record import DrawsRecord, PartRecord
 from ..terminal.console import log
 from ..terminal.stopping import Stop, patiently
+from .repeating import Repetitions
 from .run import arguments
 
 if TYPE_CHECKING:
@@ -33,24 +44,41 @@ _ANSWERED: dict[Question, str] = {
     "other_start": "judged: another start",
 }
 
+_KINDS: tuple[Null, ...] = get_args(Null)
+
+
+@dataclass(frozen=True, eq=False)
+class Spread:
+    """How sure each voxel is.
+
+    Attributes:
+        draws: that it is from.
+        mean: (L, L, L) of ``volume_mean.mrc``.
+        std: (L, L, L) of ``volume_std.mrc``.
+    """
+
+    draws: DrawsRecord
+    mean: np.ndarray
+    std: np.ndarray
+
 
 @dataclass
 class Judged:
-    """What is known for and against a volume.
+    """What is known for and against a volume, as far as it is asked for.
 
     Attributes:
         verdict: None: it was not asked for.
         halves: volumes of two halves of the data; None: the same.
-        chance: the same of null measurements, by kind.
+        chance: how halves of null measurements agree, by kind.
         omissions: of the omit test, part by part; empty: it was not made.
-        draws: from the posterior; None: there are none.
+        spread: of draws from the posterior; None: there are none.
     """
 
     verdict: Verdict | None = None
     halves: VolumeHalves | None = None
-    chance: dict[Null, VolumeHalves] = field(default_factory=dict)
+    chance: dict[Null, RingCorrelation] = field(default_factory=dict)
     omissions: list[Omission] = field(default_factory=list)
-    draws: VolumeDraws | None = None
+    spread: Spread | None = None
 
     @property
     def numbers(self) -> dict[str, Any]:
@@ -59,88 +87,178 @@ class Judged:
         if self.halves is not None and self.chance:
             found["half_set_resolution_pixels"] = self.halves.whole.resolution()
             found["null_half_set_resolution_pixels"] = {
-                kind: one.whole.resolution() for kind, one in self.chance.items()
+                kind: curve.resolution() for kind, curve in self.chance.items()
             }
         if self.omissions:
             held = sum(one.in_data for one in self.omissions)
             found["parts_in_data"] = f"{held} of {len(self.omissions)}"
             names = "share", "amplitude", "error", "in_data"
             found["omit_test"] = [{name: getattr(one, name) for name in names} for one in self.omissions]
-        if self.draws is not None:
-            found["voxels_clear_of_zero"] = self.draws.clear
-            found["effective_draws"] = self.draws.effective
+        if self.spread is not None:
+            found["voxels_clear_of_zero"] = self.spread.draws.clear
+            found["effective_draws"] = self.spread.draws.effective
         return found
 
 
+@dataclass
+class Examination:
+    """What is known of a run so far, kept in its folder, and what it takes to learn more.
+
+    Attributes:
+        folder: locked run folder, with the results in it.
+        measurement: what the volume was recovered from.
+        found: the recovery.
+        parameters: of the run, and what is asked of the volume.
+        given: keyword arguments of the recovery.
+        owner: the identity of the run.
+        pixel_size: angstrom; None: unknown.
+    """
+
+    folder: RunFolder
+    measurement: Measurement
+    found: VolumeRecovery
+    parameters: VolumeParameters
+    given: Mapping[str, Any]
+    owner: Mapping[str, Any]
+    pixel_size: float | None
+
+    def __post_init__(self) -> None:
+        self.trust, self.judged = self.folder.read_volume_trust(), Judged()
+        self._began = time.perf_counter() - self.trust.seconds
+        if self.trust.seconds:
+            log(f"going on with what {self.folder.trust} holds")
+
+    def made(self) -> Judged:
+        """Whatever the parameters ask for; what is kept is not made again.
+
+        Raises:
+            Interrupted: a signal came; what is done is kept.
+        """
+        one = self.parameters
+        with patiently(one.stop_file, self.found.state.iteration) as stop:
+            repeat = Repetitions(self.folder, self.owner, one.checkpoint_every, stop)
+            trials = VolumeTrials.of(self.measurement, self.found, self.given, repeat)
+            if one.trust is not None:
+                self._judge(trials, one.trust, stop)
+            if one.halves:
+                self._compare_halves(trials, repeat, stop)
+            if one.draws is not None:
+                self._draw(one.draws, stop)
+        if self.trust.seconds:
+            self._keep()
+        return self.judged
+
+    def _keep(self) -> None:
+        """Write what is known by now; of the recoveries that told it stay those that are asked further."""
+        self.trust.seconds, self.trust.found = time.perf_counter() - self._began, self.judged.numbers
+        self.folder.write_trust(self.trust)
+        nulls = [f"{kind}_0" for kind in _KINDS if self.trust.null(kind).halves is None]
+        self.folder.clear_repetitions(["half_1", "half_2", *nulls])
+
+    def _judge(self, trials: VolumeTrials, null_runs: int, stop: Stop) -> None:
+        verdict = self.judged.verdict = self.trust.verdict(self.found.evidence)
+        for told, question, _ in asked(verdict, trials, null_runs):
+            self.judged.verdict = told
+            self.trust.learn(told)
+            self._keep()
+            log(_ANSWERED[question])
+            stop.check()
+
+    def _compare_halves(self, trials: VolumeTrials, repeat: Repetitions, stop: Stop) -> None:
+        """Half maps and how they agree, those of null measurements first; then the omit test."""
+        shared = self._shared("diameter", "min_separation", "prior", "backend")
+        for kind in _KINDS if self.judged.verdict is not None else ():
+            null = self.trust.null(kind)
+            if null.halves is None and null.evidence:
+                noise, of_noise = trials.null_measurement(kind, 0), replace(repeat, before=f"{kind}_")
+                null.halves = volume_halves(noise, trials.null(kind, 0), of_noise, **shared).whole
+                self._keep()
+                stop.check()
+            if null.halves is not None:
+                self.judged.chance[kind] = null.halves
+        log("two halves of the data, each from the low-passed volume")
+        halves = self.judged.halves = volume_halves(self.measurement, self.found, repeat, **shared)
+        write_map(self.folder.half1, halves.first, self.pixel_size)
+        write_map(self.folder.half2, halves.second, self.pixel_size)
+        self.trust.halves = halves.whole
+        self._keep()
+        stop.check()
+        if self.parameters.omitted and self.found.found_copies:
+            self._leave_out(halves.runs[0], self.parameters.omitted, stop)
+
+    def _leave_out(self, half: VolumeRecovery, parts: int, stop: Stop) -> None:
+        """The omit test of the first half's volume, in the other half."""
+        if not half.found_copies:
+            log("no omit test: the first half of the data has no volume")
+            return
+        if self.trust.omitted and self.trust.parts != parts:
+            log(f"{self.folder.trust} holds an omit test of {self.trust.parts} parts, not {parts}: a new one")
+            self.trust.omitted = []
+        self.trust.parts, omissions = parts, self.judged.omissions
+        kept = [(one.amplitude, math.inf if one.error is None else one.error) for one in self.trust.omitted]
+        other = halves_of(self.measurement)[1]
+        for part in omit_test(other, half, parts, self.given["backend"], known=kept):
+            omissions.append(part)
+            if len(omissions) <= len(kept):
+                continue
+            self.trust.omitted.append(PartRecord(part.amplitude, part.error if part.told else None))
+            self._keep()
+            log(f"omit test, part {len(omissions)} of {parts}: amplitude {part}")
+            stop.check()
+        _warn_of(omissions)
+
+    def _draw(self, count: int, stop: Stop) -> None:
+        """Draws from the posterior of the volume."""
+        if not self.found.found_copies:
+            log("no draws from the posterior: no copies were found, so that there is nothing to be sure of")
+            return
+        kept = self.trust.draws
+        if kept is not None and kept.count != count:
+            log(f"{self.folder.trust} holds {kept.count} draws, not {count}: they are drawn anew")
+        elif kept is not None:
+            try:
+                self.judged.spread = self._spread(kept)
+            except (InputError, StorageError) as problem:
+                log(f"warning: the draws are made anew: {problem}")
+        if self.judged.spread is None:
+            log(f"{count} draws from the posterior of the volume")
+            shared = self._shared("diameter", "prior", "seed", "backend")
+            drawn = posterior_volumes(
+                self.measurement, self.found, count, callback=lambda _: stop.check(), **shared
+            )
+            write_map(self.folder.volume_mean, drawn.mean, self.pixel_size)
+            write_map(self.folder.volume_std, drawn.std, self.pixel_size)
+            self.trust.draws = DrawsRecord(count, drawn.effective, drawn.clear)
+            self.judged.spread = self._spread(self.trust.draws)
+            self._keep()
+
+    def _spread(self, draws: DrawsRecord) -> Spread:
+        mean, std = (read_map(path)[0] for path in (self.folder.volume_mean, self.folder.volume_std))
+        return Spread(draws, mean, std)
+
+    def _shared(self, *names: str) -> dict[str, Any]:
+        """Those of the arguments of the recovery that were given."""
+        return {name: self.given[name] for name in names if name in self.given}
+
+
 def examine(
+    folder: RunFolder,
     measurement: Measurement,
     found: VolumeRecovery,
     parameters: VolumeParameters,
     backend: Backend,
     micrographs: mtd.Micrographs | None,
+    owner: Mapping[str, Any],
+    pixel_size: float | None,
 ) -> Judged:
-    """Whatever of it the parameters ask for; micrographs as the run was told of them.
-
-    Raises:
-        Interrupted: a signal came.
-    """
-    given, judged = arguments(parameters, backend, micrographs), Judged()
-    trials = VolumeTrials.of(measurement, found, given)
-    nulls: dict[Null, VolumeRecovery] = {}
-    with patiently(parameters.stop_file, found.state.iteration) as stop:
-        if parameters.trust is not None:
-            judged.verdict = Verdict(found.evidence)
-            for told, question, one in asked(judged.verdict, trials, parameters.trust):
-                judged.verdict = told
-                if question in ("white", "phases") and one is not None:
-                    nulls.setdefault(question, one)
-                log(_ANSWERED[question])
-                stop.check()
-        if parameters.halves:
-            names = ("diameter", "min_separation", "prior", "backend")
-            shared = {name: given[name] for name in names if name in given}
-            for kind, null in nulls.items():
-                judged.chance[kind] = volume_halves(trials.null_measurement(kind, 0), null, **shared)
-                stop.check()
-            log("two halves of the data, each from the low-passed volume")
-            judged.halves = volume_halves(measurement, found, **shared)
-            stop.check()
-            if parameters.omitted and found.found_copies:
-                _leave_out(halves_of(measurement)[1], judged, parameters.omitted, backend, stop)
-        if parameters.draws is not None:
-            _draw(measurement, found, judged, parameters.draws, given, stop)
-    return judged
+    """See :class:`Examination`; micrographs as the run was told of them."""
+    given = arguments(parameters, backend, micrographs)
+    return Examination(folder, measurement, found, parameters, given, owner, pixel_size).made()
 
 
-def _draw(
-    measurement: Measurement,
-    found: VolumeRecovery,
-    judged: Judged,
-    count: int,
-    given: dict[str, Any],
-    stop: Stop,
-) -> None:
-    """Draws from the posterior of the volume."""
-    if not found.found_copies:
-        log("no draws from the posterior: no copies were found, so that there is nothing to be sure of")
-        return
-    log(f"{count} draws from the posterior of the volume")
-    shared = {name: given[name] for name in ("diameter", "prior", "seed", "backend") if name in given}
-    judged.draws = posterior_volumes(measurement, found, count, callback=lambda _: stop.check(), **shared)
-
-
-def _leave_out(other: Measurement, judged: Judged, parts: int, backend: Backend, stop: Stop) -> None:
-    """The omit test of the first half's volume, in the other half."""
-    assert judged.halves is not None
-    half = judged.halves.runs[0]
-    if not half.found_copies:
-        log("no omit test: the first half of the data has no volume")
-        return
-    for part in omit_test(other, half, parts, backend):
-        judged.omissions.append(part)
-        log(f"omit test, part {len(judged.omissions)} of {parts}: amplitude {part}")
-        stop.check()
-    numbered = [(str(i), one) for i, one in enumerate(judged.omissions, 1)]
+def _warn_of(omissions: list[Omission]) -> None:
+    """Say which parts did not come back."""
+    numbered = [(str(i), one) for i, one in enumerate(omissions, 1)]
     untold = [i for i, one in numbered if not one.told]
     missing = [i for i, one in numbered if one.told and not one.in_data]
     if missing:

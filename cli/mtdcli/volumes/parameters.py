@@ -118,6 +118,11 @@ class VolumeParameters(Parameters):
     checkpoint_every: float = like(RunParameters, "checkpoint_every")
 
     @property
+    def judged(self) -> bool:
+        """Whether more is asked for than the volume."""
+        return self.halves or self.trust is not None or self.draws is not None
+
+    @property
     def omitted(self) -> int:
         """Number of parts of the omit test; 0: there is none."""
         if self.omit is None:

@@ -22,16 +22,18 @@ from ...data.tiles import Tile
 from ...errors import ParameterError
 from ...estep.backends import Backend, get_backend
 from ...estep.expectation import check_box_fits
-from ...estep.posteriors import Posterior
+from ...estep.posteriors import Chances, Posterior
 from ...estep.residual import noise_in_sight
 from ...model.likelihood import Likelihood
 from ...model.poses import Poses, may_be_mirrored
+from .hidden import Hidden
 from .peaks import apart, check_threshold, grown, halo, neighbourhood, peaks
 from .places import Places
 from .table import Detections
 
-#: Side of the tiles in pixels read, and posterior weights held at a time; both at most.
-_TILE, _WEIGHTS = 512, 1 << 23
+#: Largest side of the tiles in pixels read.
+_TILE = 1024
+
 #: From this power on, of white noise of the same level, what the copies leave counts as noise of another spectrum. In white noise the copies that are
 #: not explained make up to 1.2.
 _COLOURED = 1.5
@@ -82,20 +84,22 @@ def detect(
     # the halo is of the tiles: what scores them needs no margin, which would leave less of each transform
     posterior, poses = Posterior(target, replace(wide, margin=0), engine), every.where(every.whole)
     around = max(2 * near + far for near, far in zip(wide.geometry.halos, wide.geometry.reaches, strict=True))
-    cut = wide.geometry.enlarged(min(_TILE, math.isqrt(_WEIGHTS // views.count) + around))
+    cut = wide.geometry.enlarged(max(_TILE, around + 1))
     between = len(every.whole) < views.count  # are there templates between pixels?
     known, refined = np.empty((0, 8)), None
+    hidden = Hidden(wide, threshold, reaches)
     while True:
         found = [known]
-        for tile in wide.whitened(source).tiles(cut):
-            own, core = grown(tile, reaches)
+        for number, tile in enumerate(wide.whitened(source).tiles(cut)):
             here = known[known[:, 0] == tile.micrograph]
             copies = here[:, 1:4].astype(np.int64)
+            if not hidden.may_be_in(number, copies[:, :2]):
+                continue
+            own, core = grown(tile, reaches)
             copies[:, 2] = every.whole[copies[:, 2]]
-            weights = posterior.beside(own, copies, here[:, 7]) if len(known) else posterior(own)
-            if between:
-                weights = weights.reshape(len(every.whole), -1, *weights.shape[1:]).sum(axis=1)
-            peaks = list(_peaks(weights, core, own, threshold, reaches))
+            chances = posterior.chances(own, copies, here[:, 7])
+            hidden.keep(number, chances)
+            peaks = list(_peaks(posterior, chances, core, threshold, reaches, len(every.whole)))
             if peaks and (between or wide.amplitudes is not None or tile.valid is not None):
                 alone, templates = posterior.seen(tile.micrograph)
                 if refined is None or wide.micrographs is not None:
@@ -177,24 +181,28 @@ def _placed(
 
 
 def _peaks(
-    weights: np.ndarray,
+    posterior: Posterior,
+    chances: Chances,
     core: tuple[slice, slice],
-    tile: Tile,
     threshold: float,
     reaches: tuple[int, int],
+    whole: int,
 ) -> Iterator[np.ndarray]:
     """(micrograph, row, column, template, probability, 0, 0, 1) of the peaks in the core.
 
     Args:
-        weights: (C K, rows, columns) posterior on the sites that ``tile`` owns.
+        posterior: of the measurement.
+        chances: at the sites that a tile owns.
         core: see :func:`peaks`, as the next two.
-        tile: the tile.
         threshold: smallest probability.
         reaches: of the neighbourhood.
+        whole: number of templates that are not between pixels.
     """
-    mass, (down, across) = weights.sum(axis=0, dtype=np.float64), reaches
+    tile, (down, across) = chances.tile, reaches
     top, left = (s.start for s in tile.region.owned)
-    for i, j, probability in peaks(mass, core, threshold, reaches):
-        near = np.s_[:, max(0, i - down) : i + down + 1, max(0, j - across) : j + across + 1]
-        template = int(np.argmax(weights[near].sum(axis=(1, 2), dtype=np.float64)))
+    high, wide = chances.mass.shape
+    for i, j, probability in peaks(chances.mass, core, threshold, reaches):
+        rows = slice(max(0, i - down), min(high, i + down + 1))
+        columns = slice(max(0, j - across), min(wide, j + across + 1))
+        template = int(np.argmax(posterior.poses(chances, (rows, columns)).reshape(whole, -1).sum(axis=1)))
         yield np.array([tile.micrograph, top + i, left + j, template, probability, 0.0, 0.0, 1.0])

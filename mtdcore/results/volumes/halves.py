@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from ...data import Measurement
-from ...em.volumes.recover import recover_volume
 from ...em.volumes.recovery import VolumeRecovery
 from ...model.volumes.grids import ball, low_passed
 from ..halves import HalfMeasurement
 from ..metrics import RingCorrelation
 from .comparison import align_volumes, fourier_shell_correlation
+from .trials import Repeat, repeated
 
 #: Iterations of a half, as a share of those of the run: band and views grow anew, the temperature is 1.
 _SHARE = 0.4
@@ -41,13 +41,16 @@ class VolumeHalves:
     runs: tuple[VolumeRecovery, VolumeRecovery]
 
 
-def volume_halves(measurement: Measurement, recovery: VolumeRecovery, **options: Any) -> VolumeHalves:
+def volume_halves(
+    measurement: Measurement, recovery: VolumeRecovery, repeat: Repeat = repeated, **options: Any
+) -> VolumeHalves:
     """Search each half anew, from the recovered volume low-passed to the first band of the run.
 
     Args:
         measurement: what the volume was recovered from.
         recovery: the run.
-        options: further arguments of :func:`recover_volume`: diameter, min_separation, prior, backend, executor.
+        repeat: makes "half_1" and "half_2".
+        options: further arguments of :func:`mtdcore.em.volumes.recover.recover_volume`: diameter, min_separation, prior, backend, executor.
     """
     plan = recovery.plan
     short = replace(
@@ -55,7 +58,8 @@ def volume_halves(measurement: Measurement, recovery: VolumeRecovery, **options:
     )
     start = low_passed(recovery.volume, plan.first_band)
     one, other = (
-        recover_volume(
+        repeat(
+            f"half_{number}",
             half,
             box_size=plan.box_size,
             noise_std=recovery.noise_std,
@@ -67,7 +71,7 @@ def volume_halves(measurement: Measurement, recovery: VolumeRecovery, **options:
             plan=short,
             **options,
         )
-        for half in halves_of(measurement)
+        for number, half in enumerate(halves_of(measurement), 1)
     )
     both = one.seen, align_volumes(other.seen, one.seen, hands="same").volume
     first, second = (recovery.heard.unfiltered(half, plan.last_band) for half in both)

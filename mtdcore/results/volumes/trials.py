@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from ...data import Measurement, MeasurementLike, open_measurement
 from ...em.gauge.agreement import ABOUT, ALIKE
@@ -38,6 +38,22 @@ def judge_volume(
     return told(Verdict(recovery.evidence), trials, runs, complete)
 
 
+class Repeat(Protocol):
+    """Makes one of the recoveries that a volume is judged by."""
+
+    def __call__(self, name: str, measurement: Measurement, /, **options: Any) -> VolumeRecovery:
+        """The recovery of this name, with these keyword arguments of :func:`mtdcore.em.volumes.recover.recover_volume`.
+
+        The name is that of a file, and tells it from the others: "white_0", "held_out_1", "other_start", "half_2".
+        """
+        ...
+
+
+def repeated(name: str, measurement: Measurement, /, **options: Any) -> VolumeRecovery:
+    """The :class:`Repeat` that keeps nothing."""
+    return recover_volume(measurement, **options)
+
+
 @dataclass(frozen=True)
 class VolumeTrials:
     """Trials of a recovered volume; see :class:`mtdcore.results.verdict.Trials`.
@@ -46,23 +62,30 @@ class VolumeTrials:
         source: what was recovered from.
         claim: the result.
         options: keyword arguments of :func:`mtdcore.em.volumes.recover.recover_volume` but ``seed``, ``state`` and ``callback``.
+        repeat: makes what is tried.
     """
 
     source: Measurement
     claim: VolumeRecovery
     options: Mapping[str, Any]
+    repeat: Repeat = repeated
 
     @classmethod
     def of(
-        cls, measurement: MeasurementLike, claim: VolumeRecovery, options: Mapping[str, Any]
+        cls,
+        measurement: MeasurementLike,
+        claim: VolumeRecovery,
+        options: Mapping[str, Any],
+        repeat: Repeat = repeated,
     ) -> VolumeTrials:
         """Those of a run with all its keyword arguments; its callback is told of that run alone."""
         own = {name: value for name, value in options.items() if name not in ("seed", "state", "callback")}
-        return cls(open_measurement(measurement), claim, own)
+        return cls(open_measurement(measurement), claim, own, repeat)
 
     def null(self, kind: Null, run: int) -> VolumeRecovery:
         """From noise of the kind."""
-        return recover_volume(self.null_measurement(kind, run), **self.options, seed=run)
+        noise = self.null_measurement(kind, run)
+        return self.repeat(f"{kind}_{run}", noise, **self.options, seed=run)
 
     def null_measurement(self, kind: Null, run: int) -> Measurement:
         """What :meth:`null` recovers from."""
@@ -71,11 +94,12 @@ class VolumeTrials:
     def held_out(self) -> tuple[float, float]:
         """Each half is recovered from rough blobs of its own, and judged on the other with the numbers that it has learned."""
         first, second = HalfMeasurement(self.source, False), HalfMeasurement(self.source, True)
-        return self._judged(first, second), self._judged(second, first)
+        return self._judged("held_out_1", first, second), self._judged("held_out_2", second, first)
 
     def other_start(self) -> tuple[bool, VolumeRecovery]:
         """From other rough blobs. The same is what has the same shape: every particle is a blob, so that plain correlation says little."""
-        found = recover_volume(self.source, **self._own_starts, seed=self.claim.plan.seed + 1)
+        seed = self.claim.plan.seed + 1
+        found = self.repeat("other_start", self.source, **self._own_starts, seed=seed)
         if found.evidence <= ABOUT * self.claim.evidence:
             return True, found
         diameter = self.options.get("diameter")
@@ -87,8 +111,8 @@ class VolumeTrials:
         """The options with rough blobs to start from: a volume that was given may have been made from all of the data."""
         return {**self.options, "initial": None}
 
-    def _judged(self, seen: Measurement, other: Measurement) -> float:
-        found = recover_volume(seen, **self._own_starts, seed=self.claim.plan.seed)
+    def _judged(self, name: str, seen: Measurement, other: Measurement) -> float:
+        found = self.repeat(name, seen, **self._own_starts, seed=self.claim.plan.seed)
         search = found.plan.search(found.plan.iterations)
         engine = self.options.get("backend", "auto")
         return volume_e_step(found.read(other), found.seen, found.likelihood, search, engine).log_likelihood

@@ -1,0 +1,62 @@
+"""The recoveries that a volume is judged by: interruptible, each with a checkpoint of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mtdcore.em.volumes.recover import recover_volume
+from mtdcore.em.volumes.state import VolumeState, load_volume_checkpoint, save_volume_checkpoint
+from mtdcore.errors import CheckpointError
+
+from ..run.folder import RunFolder
+from ..run.loop import saving
+from ..terminal.console import log
+from ..terminal.stopping import Stop
+
+if TYPE_CHECKING:
+    from mtdcore.data import Measurement
+    from mtdcore.em.volumes.recovery import VolumeRecovery
+
+
+@dataclass(frozen=True)
+class Repetitions:
+    """A :class:`mtdcore.results.volumes.trials.Repeat` that goes on where it was interrupted, with the same bits.
+
+    Attributes:
+        folder: of the run, locked.
+        owner: the identity of the run.
+        every: seconds from one checkpoint to the next.
+        stop: says when to stop.
+        before: what the names begin with.
+    """
+
+    folder: RunFolder
+    owner: Mapping[str, Any]
+    every: float
+    stop: Stop
+    before: str = ""
+
+    def __call__(self, name: str, measurement: Measurement, /, **options: Any) -> VolumeRecovery:
+        """The recovery of this name; what was finished before takes its last E-step alone.
+
+        Raises:
+            Interrupted: a signal came; a checkpoint is in the folder.
+        """
+        name = self.before + name
+        path, owner = self.folder.repetition(name), {**self.owner, "repetition": name}
+        state = None
+        if path.exists():
+            try:
+                state = load_volume_checkpoint(path, owner)
+            except CheckpointError:
+                log(f"warning: {path} is damaged, or of other parameters: this recovery is made anew")
+
+        def recovered(after: Callable[[VolumeState], None]) -> VolumeRecovery:
+            return recover_volume(measurement, **options, callback=after, state=state)
+
+        def save(current: VolumeState) -> None:
+            save_volume_checkpoint(path, current, owner)
+
+        return saving(recovered, save, self.stop, self.every, lambda _: None)
