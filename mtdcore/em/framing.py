@@ -69,7 +69,7 @@ class Framing:
         """
         passes, views = 1.0, likelihood.views
         turns = in_plane(views) or views
-        if views.classes == 1 and not turns.exact and self.plan.symmetry == 1:
+        if self.plan.centring and views.classes == 1 and not turns.exact and self.plan.symmetry == 1:
             target, passes = self._centred(target, likelihood, batch)
         # along an axis of one pixel, or that the box fills, there is nowhere to go
         sides = zip(views.box_shape, self.source.shape[1:], strict=True)
