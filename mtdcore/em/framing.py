@@ -87,7 +87,7 @@ class Framing:
         self, target: np.ndarray, likelihood: Likelihood, batch: Measurement
     ) -> tuple[np.ndarray, float]:
         """The target where copies at any angle put it, judged by a part of the batch, and the passes that this took."""
-        part, share, passes = self._enough(target, likelihood, batch)
+        part, share, passes = self.enough(target, likelihood, batch)
         passes += 1.0  # what the frame is judged by
 
         def gain(image: np.ndarray) -> float:
@@ -98,7 +98,7 @@ class Framing:
 
         return centred(target, gain), passes
 
-    def _enough(
+    def enough(
         self, target: np.ndarray, likelihood: Likelihood, batch: Measurement
     ) -> tuple[Measurement, float, float]:
         """A part of the batch with copies enough to centre the target by, its share, and the passes to find it: some parts are empty, or masked."""
