@@ -27,7 +27,7 @@ from .online.batches import Running
 from .state import Candidate, EMState, IterationRecord
 from .temperature import Temperature
 
-_FORMAT = 8
+_FORMAT = 9
 
 #: The cut in which a measurement is read for its fingerprint.
 _PIECES = TileGeometry(side=1024, unit=1, halo=0, reach=0)
@@ -112,7 +112,8 @@ def state_record(state: EMState) -> tuple[dict[str, Any], dict[str, np.ndarray]]
     arrays = {"targets": np.stack([candidate.target for candidate in state.candidates])}
     for i, candidate in enumerate(state.candidates):
         record = {"likelihood": likelihood_record(candidate.likelihood), "objective": candidate.objective}
-        candidates.append(record | {"running": None, "scales": candidate.scales})
+        record |= {"scales": candidate.scales, "framed": candidate.framed}
+        candidates.append(record | {"running": None})
         if (running := candidate.running) is not None:
             plain, sums = running.statistics.record()
             candidates[i]["running"] = {"mixed": running.mixed, "worth": running.worth, "statistics": plain}
@@ -131,6 +132,7 @@ def state_of(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> EMS
                 record["objective"],
                 _running(record["running"], _of(i, arrays)),
                 None if record["scales"] is None else tuple(record["scales"]),
+                record["framed"],
             )
             for i, (target, record) in enumerate(zip(arrays["targets"], header["candidates"], strict=True))
         ),

@@ -69,7 +69,7 @@ class Framing:
         """
         passes, views = 1.0, likelihood.views
         turns = in_plane(views) or views
-        if views.classes == 1 and not turns.exact and self.plan.symmetry == 1:
+        if self.plan.centring and views.classes == 1 and not turns.exact and self.plan.symmetry == 1:
             target, passes = self._centred(target, likelihood, batch)
         # along an axis of one pixel, or that the box fills, there is nowhere to go
         sides = zip(views.box_shape, self.source.shape[1:], strict=True)
@@ -87,7 +87,7 @@ class Framing:
         self, target: np.ndarray, likelihood: Likelihood, batch: Measurement
     ) -> tuple[np.ndarray, float]:
         """The target where copies at any angle put it, judged by a part of the batch, and the passes that this took."""
-        part, share, passes = self._enough(target, likelihood, batch)
+        part, share, passes = self.enough(target, likelihood, batch)
         passes += 1.0  # what the frame is judged by
 
         def gain(image: np.ndarray) -> float:
@@ -98,7 +98,7 @@ class Framing:
 
         return centred(target, gain), passes
 
-    def _enough(
+    def enough(
         self, target: np.ndarray, likelihood: Likelihood, batch: Measurement
     ) -> tuple[Measurement, float, float]:
         """A part of the batch with copies enough to centre the target by, its share, and the passes to find it: some parts are empty, or masked."""

@@ -194,11 +194,14 @@ class Iteration:
         statistics = running.statistics
         likelihood, comparable, due = self._numbers(candidate, statistics, image, state)
         carried = running.moved(plan.backend.to_host) if remembered else None
-        if gauge is not None and due:
+        rests = self._rests(heat, float(np.linalg.norm(image - target)) / likelihood.noise_std)
+        kept = candidate.framed and rests
+        if gauge is not None and due and not kept:
             framed, extra = Framing(plan, self.source, self.statistics)(
                 gauge, image, likelihood, batch, scales
             )
             passes += extra * share
+            kept = rests and np.array_equal(framed, image)
             if not np.array_equal(framed, image):
                 image, carried = framed, None  # statistics of another frame are of no use
         # a part of the pixels, or another likelihood, says nothing of being at rest
@@ -213,7 +216,7 @@ class Iteration:
             seconds=time.perf_counter() - began,
             passes=passes,
         )
-        return Candidate(image, likelihood, statistics.log_likelihood, carried, scales), record
+        return Candidate(image, likelihood, statistics.log_likelihood, carried, scales, kept), record
 
     def _updated(
         self, candidate: Candidate, weighed: Statistics, iteration: int, hot: bool
@@ -241,7 +244,7 @@ class Iteration:
         plan, iteration, heat = self.plan, state.iteration, state.schedule.at(state.iteration)
         likelihood, shown = candidate.likelihood, plan.backend.asarray(image)
         length = float(np.linalg.norm(image - candidate.target))
-        rests = heat == 1.0 and length < plan.tolerance * likelihood.noise_std
+        rests = self._rests(heat, length / likelihood.noise_std)
         shift = self._offset_step(iteration, rests, statistics, shown, likelihood)
 
         def residual() -> float:
@@ -296,5 +299,8 @@ class Iteration:
     def _is_due(self, iteration: int, heat: float, moved: float) -> bool:
         """At each quarter of the iterations, and whenever the target has stopped moving, by ``moved`` noise levels."""
         quarter = max(1, self.plan.quarter)
-        at_rest = heat == 1.0 and moved < self.plan.tolerance
-        return at_rest or (iteration > 0 and iteration % quarter == 0)
+        return self._rests(heat, moved) or (iteration > 0 and iteration % quarter == 0)
+
+    def _rests(self, heat: float, moved: float) -> bool:
+        """Whether a target that moved by so many noise levels is at rest."""
+        return heat == 1.0 and moved < self.plan.tolerance

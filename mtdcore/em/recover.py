@@ -33,8 +33,9 @@ from .checks.arguments import (
     check_subpixel,
 )
 from .checks.doubts import doubt
+from .framing import Framing
 from .gauge.seen import Gauge
-from .loop import run
+from .loop import Iteration, run
 from .online.batches import OnlineEM
 from .plan.beginning import Box, begin_likelihood, begin_noise, begin_offset, begin_state, box_shape, views_of
 from .plan.defaults import begin_plan, default_update
@@ -240,5 +241,6 @@ def recover(
         executor=executor,
     )
     recovery = run(plan, source, state, callback)
-    doubt(recovery, source, noise_std != "auto", diameter)
+    framing = Framing(plan, source, Iteration(plan, source).statistics)
+    doubt(recovery, source, noise_std != "auto", diameter, framing)
     return recovery

@@ -65,6 +65,7 @@ class Candidate:
         objective: nats of the last E-step, at the target before its last update; -inf before the first.
         running: what mini-batch EM remembers of earlier parts; None: nothing.
         scales: units of the measurement in one unit of the prior, for each class; None: the prior has the same units.
+        framed: whether the gauge has left the target where it came to rest; as long as it rests it is not asked again.
     """
 
     target: np.ndarray
@@ -72,6 +73,7 @@ class Candidate:
     objective: float = -math.inf
     running: Running | None = None
     scales: Scales = None
+    framed: bool = False
 
 
 @dataclass(frozen=True, repr=False)

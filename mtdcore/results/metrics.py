@@ -124,6 +124,42 @@ def align(
     return best
 
 
+def free_correlation(
+    estimate: np.ndarray, truth: np.ndarray, rotations: int | None = None, max_shift: Lengths = 0
+) -> tuple[float, float]:
+    """The largest correlation of an estimate with a truth in any units, over the rotations and shifts of :func:`relative_error`.
+
+    Args:
+        estimate: (L, L) real image, or (h, w), 0 where there is nothing.
+        truth: of the same shape, not the same everywhere; neither its units nor its offset matter.
+        rotations: as :func:`relative_error` takes it.
+        max_shift: likewise.
+
+    Returns:
+        Pearson's r, and the units of the estimate in one of the truth there: the slope of its regression on the truth.
+
+    Raises:
+        ParameterError: the shapes differ, or the truth is the same everywhere.
+    """
+    estimate, truth = _pair(estimate, truth)
+    centred = truth - truth.mean()
+    norm = float(np.linalg.norm(centred))
+    if norm <= 1e-12 * float(np.linalg.norm(truth)):
+        raise ParameterError("a correlation needs a truth that is not the same everywhere.")
+    down, across = pair(max_shift)
+    count = usual_rotations(truth.shape) if rotations is None else rotations
+    best, scale = -math.inf, math.nan
+    for image in rotate(estimate, Rotations(count, plain(*truth.shape)).angles):
+        frames = sliding_window_view(np.pad(image, [(down, down), (across, across)]), truth.shape)
+        shared = np.einsum("ijkl,kl->ij", frames, centred, optimize=True)
+        spread = np.std(frames, axis=(2, 3)) * math.sqrt(truth.size)
+        found = np.divide(shared, spread * norm, out=np.zeros_like(shared), where=spread > 0.0)
+        at = np.unravel_index(np.argmax(found), found.shape)
+        if found[at] > best:
+            best, scale = float(found[at]), float(shared[at]) / norm**2
+    return best, scale
+
+
 def _between(turned: np.ndarray, truth: np.ndarray, best: Alignment) -> Alignment:
     """The alignment with the shift of an (h, w) turned estimate refined by a pattern search (Hooke and Jeeves 1961)."""
     step, around = _FRACTION, np.array([(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if i or j])

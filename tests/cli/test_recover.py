@@ -59,10 +59,30 @@ def test_evaluate_takes_a_truth_of_its_own(mtd, mtd_json, measurement, run_dir, 
     shutil.copy(run_dir / "estimate.npy", tmp_path / "truth.npy")
     found = mtd_json("evaluate", run_dir, "--truth", tmp_path / "truth.npy")["estimate"]
     assert found["E"] == pytest.approx(0, abs=1e-12)
-    np.save(tmp_path / "truth.npy", np.ones((5, 5)))
-    mtd("evaluate", run_dir, "--truth", tmp_path / "truth.npy", code=65)
+    np.save(tmp_path / "truth.npy", np.ones((13, 12)))
+    assert "cut its margin off" in mtd("evaluate", run_dir, "--truth", tmp_path / "truth.npy", code=65).stderr
     shutil.rmtree(measurement)
     assert "--truth" in mtd("evaluate", run_dir, code=65).stderr
+
+
+def test_evaluate_tells_other_units_and_mirror_images_from_a_wrong_image(
+    mtd, mtd_json, measurement, run_dir, tmp_path
+):
+    mtd("recover", measurement, "-o", run_dir, *QUICK)
+    estimate, file = np.load(run_dir / "estimate.npy"), tmp_path / "truth.npy"
+    np.save(file, 50 * estimate + 118)
+    found = mtd_json("evaluate", run_dir, "--truth", file)
+    assert found["estimate"]["E_s"] > 0.9
+    assert found["correlation"] == pytest.approx(1)
+    assert found["scale"] == pytest.approx(1 / 50)
+    assert "one is 0.02 in the estimate" in mtd("evaluate", run_dir, "--truth", file).stderr
+    np.save(file, estimate[::-1])
+    told = mtd("evaluate", run_dir, "--truth", file).stderr
+    assert "the mirror image of the estimate fits better: correlation 1.000" in told
+    assert "units" not in told
+    np.save(file, estimate[1:-2, 2:-1])
+    told = mtd("evaluate", run_dir, "--truth", file)
+    assert told.stderr == ""
 
 
 def test_a_report_can_be_written_again_without_the_measurement(mtd, measurement, run_dir):
@@ -204,9 +224,10 @@ def test_options_reach_the_engine(mtd, measurement, run_dir, tmp_path):
 
 
 def test_batches_save_passes(mtd, run_dir, tmp_path):
+    """The axis of a symmetry fixes the frame, which would take passes of its own."""
     np.save(tmp_path / "m.npy", np.random.default_rng(0).normal(size=(530, 530)))
     options = ("--likelihood", "patch", "--box-size", 12, "--iterations", 5, "--tolerance", 0, "--batches", 4)
-    mtd("recover", tmp_path / "m.npy", "-o", run_dir, *options, "--starts", 1, "--rotations", 3)
+    mtd("recover", tmp_path / "m.npy", "-o", run_dir, *options, "--starts", 1, "--symmetry", "C3")
     rows = csv.DictReader((run_dir / "history.csv").open())
     assert [float(row["passes"]) for row in rows] == pytest.approx([0.25, 0.25, 0.25, 1.0, 1.0], rel=0.2)
 

@@ -65,6 +65,17 @@ def test_a_signal_is_not_advised_to_learn_a_spectrum_that_it_has_not():
     assert "--background-width" in text
 
 
+@pytest.mark.parametrize(
+    ("angles", "asked", "doubted"), [(4, 4, False), (4, 1, True), ("continuous", 4, True), (8, 8, False)]
+)
+def test_more_angles_than_were_looked_for_are_said(angles, asked, doubted):
+    """And never where the angles are right."""
+    made = simulate(GLYPH, side=132, density=0.1, snr=1.0, rotations=angles, seed=5)
+    _, text = said(made.measurement, rotations=asked)
+    assert ("copies lie at more than" in text) == doubted
+    assert not doubted or "give rotations=20" in text
+
+
 def test_no_copies_are_said(made):
     found, text = said(made.measurement, noise_std=5 * made.noise_std)
     assert not found.found_copies

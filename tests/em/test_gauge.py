@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import mtdcore as mtd
+from mtdcore.em.checks.doubts import undoubted
 from mtdcore.em.gauge.centre import BetweenPixels, CentreGauge, centred
 from mtdcore.em.gauge.energy import EnergyGauge
 from mtdcore.em.gauge.frames import centre_of_mass
@@ -165,6 +166,63 @@ def test_the_frame_that_holds_most_energy_is_chosen(shift, sign):
     straight = EnergyGauge().choose(wide[6:-6, 6:-6].copy(), Seen.of_average(wide, level))
     assert np.array_equal(framed, straight)
     assert np.allclose(centre_of_mass(np.abs(framed)), centre_of_mass(np.abs(again)), atol=1.5)
+
+
+def tadpole(side):
+    """A heavy head and a thin tail: what is bright is far from the middle of what there is. As long as its box is wide, centred."""
+    image = np.zeros((side, side))
+    rows, columns = np.mgrid[:side, :side] - (side - 1) / 2
+    image[np.hypot(rows, columns + side / 2 - 3.5) < 3] = 1.0
+    image[side // 2 - 1 : side // 2 + 1, 5 : side - 1] = 1.0
+    image[side // 2 - 4 : side // 2, side - 3 : side - 1] = 1.0
+    return image
+
+
+@pytest.mark.parametrize("shift", [(4, 0), (-5, 3), (0, 4)])
+def test_where_copies_turn_the_frame_counts_by_what_its_disc_holds(shift):
+    """Its corners turn out of the box: what is seen there is not taken over."""
+    truth = np.pad(tadpole(18), 1)
+    wide = np.pad(truth + 0.05 * ~disc(20), 6)
+    seen = np.roll(wide, shift, axis=(0, 1))
+    gauge, level = EnergyGauge(turning=True), 0.1
+    framed = gauge.choose(seen[6:-6, 6:-6] * disc(20), Seen.of_average(seen, level))
+    straight = gauge.choose(wide[6:-6, 6:-6] * disc(20), Seen.of_average(wide, level))
+    assert np.array_equal(framed, straight)
+    assert not framed[~disc(20)].any()
+    assert (truth * disc(20)).sum() == truth.sum()  # it fits
+    assert framed.sum() > 0.98 * truth.sum()
+
+
+def test_without_a_prior_copies_at_any_angle_are_recovered_whole():
+    """From a start at the rim of the disc, which cuts it; EM alone stays there. Where no copy shows anything there is nothing."""
+    truth = np.pad(tadpole(18), 2)
+    made = mtd.simulate(
+        truth, shape=(200, 200), count=16, snr=2.0, rotations="continuous", separation=1.0, seed=1
+    )
+    options = {"box_size": 22, "rotations": 24, "noise_std": made.noise_std, "coarse_rotations": 12}
+    options |= {"initial": np.roll(truth, 6, axis=1), "temperature": 1.0, "iterations": 24}
+    cut, whole = (mtd.recover(made.measurement, gauge=gauge, **options) for gauge in (None, "auto"))
+    errors = [align(found.target, truth, rotations=360, max_shift=7).error for found in (cut, whole)]
+    assert errors[1] < 0.3 < 0.4 < errors[0], errors
+    assert not cut.target[~disc(22)].any()
+    assert not whole.target[~disc(22)].any()
+    assert whole.passes < 40
+
+
+def test_a_target_that_rests_is_framed_once():
+    """While another start is still on its way."""
+    gauge, truth = Asked(), np.pad(tadpole(18), 1)
+    made = mtd.simulate(truth, shape=(120, 120), count=6, snr=0.3, rotations=4, seed=1)
+    starts = np.stack([truth, 0.1 * np.random.default_rng(1).uniform(size=truth.shape)])
+    options = {"temperature": 1.0, "iterations": 40, "tolerance": 1e-3, "offset": 0.0, "noise": "white"}
+    with undoubted():
+        state = mtd.recover(
+            made.measurement, box_size=20, rotations=4, noise_std=made.noise_std, initial=starts, gauge=gauge,
+            callback=gauge.states.append, **options,
+        ).state  # fmt: skip
+    first, second = gauge.when
+    assert first + 2 < second < 10
+    assert [candidate.framed for candidate in state.candidates] == [True, True]
 
 
 def test_noise_alone_moves_no_frame_by_what_it_holds():

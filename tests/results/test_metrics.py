@@ -11,6 +11,7 @@ from mtdcore.results.metrics import (
     align,
     correlation,
     fourier_ring_correlation,
+    free_correlation,
     relative_error,
 )
 
@@ -122,3 +123,20 @@ def test_two_halves_and_all_data_beside_the_truth_have_one_resolution():
     halves = RingCorrelation(frequency, signal_to_noise / (signal_to_noise + 1))
     whole = RingCorrelation(frequency, np.sqrt(signal_to_noise / (signal_to_noise + 1 / 2)))
     assert halves.resolution() == pytest.approx(whole.resolution(TRUTH_LIMIT), rel=1e-4)
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_free_correlation_knows_neither_units_nor_frame(rng, turns):
+    truth = np.pad(rng.normal(size=(8, 8)), 4)
+    seen = np.rot90(shifted(0.02 * truth, 2, -3), turns)
+    found, scale = free_correlation(seen, 5.0 * truth - 30.0, max_shift=3)
+    assert found == pytest.approx(1)
+    assert scale == pytest.approx(0.02 / 5.0)
+    assert free_correlation(seen, truth)[0] < 0.6
+    assert free_correlation(-seen, truth, max_shift=3)[0] < 0.6
+
+
+def test_free_correlation_needs_an_image(rng):
+    assert free_correlation(np.zeros((6, 6)), rng.normal(size=(6, 6)))[0] == 0.0
+    with pytest.raises(ParameterError, match="the same everywhere"):
+        free_correlation(np.zeros((6, 6)), np.full((6, 6), 3.0))

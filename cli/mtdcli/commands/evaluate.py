@@ -39,7 +39,8 @@ def command(
     An image as truth gives two errors: the relative error E at the best rotation, and E_s at the best rotation and small
     shift, because the data hardly fix the place of the image in its box. Of several classes the nearest one counts. A
     simulation also gives precision and recall of the detected copies. Where copies lie between pixels, E_f also forgives
-    fractions of a pixel, and the places of the detected copies have a root mean square error.
+    fractions of a pixel, and the places of the detected copies have a root mean square error. An image in a file may be
+    smaller than the box, and in other units: correlation and scale say how far it is the same.
 
     Picks as truth (.star) give precision and recall of the copies in the micrographs that hold picks.
     """
@@ -55,7 +56,7 @@ def command(
         )
     from mtdcore.errors import InputError
 
-    from ..inputs.truth import errors, simulation_at, true_target
+    from ..inputs.truth import agreement, errors, simulation_at, true_target
     from ..run.copies import accuracy, find_copies
     from ..run.finished import FinishedRun
 
@@ -75,6 +76,7 @@ def command(
         **({"class": nearest} if len(found) > 1 else {}),
         "estimate": found[nearest],
         "aligned_average": errors(average, true, *same),
+        **({} if truth is None else agreement(estimate, true, one.turns, one.mirror)),
     }
     simulation = simulation_at(run.measurement)
     if simulation is not None:

@@ -11,13 +11,20 @@ from mtdcore import relative_error
 from mtdcore._base.typing import Lengths, pair, plain
 from mtdcore.em.gauge.prior import ANY_ANGLE
 from mtdcore.errors import InputError, MtdError
-from mtdcore.results.metrics import forgiven_shift
+from mtdcore.results.metrics import forgiven_shift, free_correlation
 from mtdcore.synthetic.simulate import open_simulation
 
+from ..terminal.console import log
 from .sources import read_image
 
 if TYPE_CHECKING:
     from mtdcore.synthetic.simulate import Simulation
+
+#: Factor by which the units of estimate and truth differ before this is said, and the least correlation that tells it.
+_UNITS, _ALIKE = 1.25, 0.5
+
+#: Part of the variance left unexplained below which a mirror image is the better one.
+_MIRRORED = 0.5
 
 
 def simulation_at(path: Path) -> Simulation | None:
@@ -31,19 +38,23 @@ def simulation_at(path: Path) -> Simulation | None:
 def true_target(measurement: Path, file: Path | None, box_size: Lengths) -> np.ndarray | None:
     """The true image, float64 of the shape of the box: from a file if given, else from the measurement; None if unknown, or of another box.
 
+    A smaller image in the file is put in the middle of the box, with zeros around it.
+
     Raises:
-        InputError: the image in the file has another size than the box.
+        InputError: the image in the file is larger than the box.
     """
     box = pair(box_size)
     if file is None:
         simulation = simulation_at(measurement)
         return None if simulation is None or simulation.target.shape != box else simulation.target
     truth = read_image(file)
-    if truth.shape != box:
+    more = [n - m for n, m in zip(box, truth.shape, strict=True)]
+    if min(more) < 0:
         raise InputError(
-            f"the truth should have the size of the box, {box[0]} x {box[1]}; it is {truth.shape[0]} x {truth.shape[1]}."
+            f"the truth should have the size of the box, {box[0]} x {box[1]}, or less; it is {truth.shape[0]} x {truth.shape[1]}: "
+            "cut its margin off."
         )
-    return truth
+    return np.pad(truth, [(n // 2, n - n // 2) for n in more])
 
 
 def errors(
@@ -67,3 +78,34 @@ def errors(
         **({"E_f": relative_error(estimate, truth, rotations, shift, mirror, True)} if subpixel else {}),
         "max_shift": max(pair(shift)),
     }
+
+
+def agreement(
+    estimate: np.ndarray, truth: np.ndarray, rotations: int, mirror: bool = False
+) -> dict[str, float]:
+    """How alike an estimate and a truth in units of its own are, and a line of the log where something else than the image makes E large.
+
+    Args:
+        estimate: of the shape of the box.
+        truth: likewise, from a file.
+        rotations: number K of those of the run; other angles than right ones leave the target at any.
+        mirror: whether mirror images count as the same.
+
+    Returns:
+        "correlation", and "scale": units of the estimate in one of the truth.
+    """
+    shift = forgiven_shift(plain(*truth.shape))
+    angles = rotations if 4 % rotations == 0 else 360
+    found, other = (free_correlation(image, truth, angles, shift) for image in (estimate, estimate[:, ::-1]))
+    found = max(found, other) if mirror else found
+    if other[0] > _ALIKE and 1.0 - other[0] ** 2 < _MIRRORED * (1.0 - found[0] ** 2):
+        log(
+            f"the mirror image of the estimate fits better: correlation {other[0]:.3f}, not {found[0]:.3f}; rows in reverse order make one "
+            "(TIFF files are read from the last row to the first), and so may the truth"
+        )
+    elif found[0] > _ALIKE and abs(np.log(found[1])) > np.log(_UNITS):
+        log(
+            f"the truth has units of its own, of which one is {found[1]:.3g} in the estimate (mtd import scales the noise to 1): "
+            "E and E_s count that as an error, the correlation does not"
+        )
+    return {"correlation": found[0], "scale": found[1]}

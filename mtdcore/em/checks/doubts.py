@@ -11,8 +11,10 @@ from ...data import Measurement
 from ...data.noise import estimate_noise_std
 from ...errors import Doubt, InputError
 from ...estep.residual import spectrum_side
+from ..framing import Framing
 from ..gauge.extent import closest_separation
 from ..state import Recovery
+from .angles import more_angles
 
 #: By how much a given noise level may differ from what fits. At a few per cent too much no copy is worth its cost.
 _GIVEN = 0.03
@@ -36,7 +38,9 @@ _PACKED = 0.25
 _CLOSER = 0.75
 
 
-def doubt(recovery: Recovery, source: Measurement, noise_given: bool, diameter: float | None = None) -> None:
+def doubt(
+    recovery: Recovery, source: Measurement, noise_given: bool, diameter: float | None, framing: Framing
+) -> None:
     """Warn (:class:`Doubt`) of everything that makes a result doubtful.
 
     Args:
@@ -44,6 +48,7 @@ def doubt(recovery: Recovery, source: Measurement, noise_given: bool, diameter: 
         source: what it was recovered from.
         noise_given: whether the noise level was given rather than learned.
         diameter: of the target, where it was given.
+        framing: of the run.
     """
     square = len(set(recovery.likelihood.views.box_shape)) == 1
     unsaid = square and diameter is None
@@ -51,6 +56,7 @@ def doubt(recovery: Recovery, source: Measurement, noise_given: bool, diameter: 
         _no_copies(recovery, unsaid, diameter is not None),
         _noise(recovery, source, noise_given),
         _rivals(recovery, unsaid),
+        more_angles(recovery, source, framing),
         *_geometry(recovery, source),
     ):
         if found is not None:

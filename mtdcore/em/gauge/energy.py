@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from ...model.rotations import disc
 from .frames import crop
 from .seen import Seen
 
@@ -20,7 +21,13 @@ _LEAST_GAIN = 0.1
 
 @dataclass(frozen=True)
 class EnergyGauge:
-    """The frame with most energy, that in the middle counting more; nothing is turned. A :class:`mtdcore.em.gauge.seen.Gauge`."""
+    """The frame with most energy, that in the middle counting more; nothing is turned. A :class:`mtdcore.em.gauge.seen.Gauge`.
+
+    Attributes:
+        turning: copies lie at any angle, so that a target is what the inscribed disc of its box holds, and nothing else.
+    """
+
+    turning: bool = False
 
     def choose(self, target: np.ndarray, seen: Seen) -> np.ndarray:
         """The (L, L) target, moved by whole pixels; what moves into the box is the aligned average there.
@@ -35,12 +42,22 @@ class EnergyGauge:
         """
         average, level = seen.average, seen.level
         nats = 0.5 * (np.square(average / level) - 1.0)
-        down, across = (1.0 - 0.25 * np.square(np.linspace(-1.0, 1.0, n)) for n in target.shape)
-        held = np.einsum("ijkl,k,l->ij", sliding_window_view(nats, target.shape), down, across, optimize=True)
+        held = np.einsum(
+            "ijkl,kl->ij", sliding_window_view(nats, target.shape), self._weights(target.shape), optimize=True
+        )
         row, column = np.unravel_index(np.argmax(held), held.shape)
         above, beside = ((n - m) // 2 for n, m in zip(average.shape, target.shape, strict=True))
         if held[row, column] < held[above, beside] + _LEAST_GAIN:
             return target
-        frame = np.array(average)
-        crop(frame, target.shape)[...] = target
-        return crop(frame, target.shape, (int(row) - above, int(column) - beside)).copy()
+        frame, shown = np.array(average), self._shown(target.shape)
+        np.copyto(crop(frame, target.shape), target, where=shown)
+        return np.asarray(crop(frame, target.shape, (int(row) - above, int(column) - beside)) * shown)
+
+    def _weights(self, shape: tuple[int, ...]) -> np.ndarray:
+        down, across = (0.25 * np.square(np.linspace(-1.0, 1.0, n)) for n in shape)
+        whole = 1.0 - down[:, None] - across if self.turning else np.outer(1.0 - down, 1.0 - across)
+        return np.asarray(whole * self._shown(shape))
+
+    def _shown(self, shape: tuple[int, ...]) -> np.ndarray:
+        """(h, w) bool: the pixels of a target that copies show."""
+        return disc(shape[0]) if self.turning else np.ones(shape, bool)

@@ -255,6 +255,14 @@ def begin_state(
     if diameter is not None:
         one = likelihood.views.target_shape[likelihood.classes > 1 :]
         targets = [target * soft_disc(one, diameter) for target in targets]
+    targets = [_seen(target, likelihood.views) for target in targets] if is_flat(prior) else targets
     order = order_of(likelihood.views)
     targets = [np.asarray(invariant(target, order)) for target in targets] if order > 1 else targets
     return EMState.begin(targets, likelihood, schedule, units)
+
+
+def _seen(target: np.ndarray, views: Views) -> np.ndarray:
+    """The target without the pixels that no view shows, the corners of a box whose copies lie at any angle: nothing would ever change them."""
+    turns = in_plane(views)
+    mask = None if turns is None else turns.mask(target)
+    return target if mask is None else target * mask

@@ -84,6 +84,8 @@ class Plan:
         copies: number of copies that are enough to find the centre of the target.
         late: whether a race is decided by late evidence.
         noise: how the noise is modelled.
+        centring: whether a target whose copies lie at any angle also goes where the likelihood puts it, to a fraction of a pixel, before
+            the gauge is asked.
         symmetry: order n of the symmetry of the target.
     """
 
@@ -104,6 +106,7 @@ class Plan:
     units: OwnUnits | None = None
     late: bool = False
     noise: Noise = "white"
+    centring: bool = True
     symmetry: int = 1
 
     @property
@@ -164,6 +167,7 @@ def begin_plan(
         units=own_units(prior, prior_scale, update, likelihood),
         late=is_flat(prior),
         noise=noise_of(noise, update, likelihood),
+        centring=not isinstance(gauge, EnergyGauge),
         symmetry=order,
     )
 
@@ -192,15 +196,15 @@ def default_update(prior: Prior, likelihood: Likelihood, diameter: float | None 
 def default_gauge(prior: Prior, update: Update, views: Views, diameter: float | None = None) -> Gauge | None:
     """As the update says; None: left as it is.
 
-    Energy decides at right angles alone. Copies at other angles turn about the middle of the box, which fixes the frame, unless a
-    known diameter cuts the target: then the object is kept in the middle of its disc. (At its rim a neighbour finds a place opposite.)
-    The axis of a symmetry fixes the frame, too: the prior then turns the target and no more.
+    Energy decides what the box holds, or, where copies lie at any angle, its inscribed disc; an object of known diameter is kept in the middle of
+    its disc. (At its rim a neighbour finds a place opposite.) The axis of a symmetry fixes the frame: the prior then turns the target and no more.
     """
     rotations, placed = in_plane(views), order_of(views) > 1
     if update.gauge == "centre" or (update.gauge == "energy" and diameter is not None):
         return None if placed else CentreGauge()
-    if update.gauge == "energy" and rotations is not None and rotations.exact and not placed:
-        return BetweenPixels(EnergyGauge()) if on_whole_pixels(views) != views else EnergyGauge()
+    if update.gauge == "energy" and rotations is not None and not placed:
+        fullest = EnergyGauge(turning=not rotations.exact)
+        return BetweenPixels(fullest) if rotations.exact and on_whole_pixels(views) != views else fullest
     if update.gauge == "prior" and not is_flat(prior) and rotations is not None:
         between = rotations.exact and on_whole_pixels(views) != views
         gauge = PriorGauge.of(prior, rotations.around, rotations.box_size, may_be_mirrored(views), between)
