@@ -61,7 +61,7 @@ class RunParameters(Parameters):
     )
     rotations: int | None = declared(
         "target",
-        "Equally spaced rotations of a copy; in a box that is no square 1, or 2. Default: 4, or 1 in a box that is no square.",
+        "Equally spaced rotations of a copy: of one at any angle about 1.6 times the box; in a box that is no square 1, or 2. Default: 4, or 1 in a box that is no square.",
         metavar="K",
     )
     coarse_rotations: int | Literal["auto"] = declared(
