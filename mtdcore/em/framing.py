@@ -17,6 +17,7 @@ from ..model.rotations import in_plane
 from ..model.symmetry import invariant
 from ..mstep.symmetry import symmetrised
 from .gauge.centre import centred
+from .gauge.energy import EnergyGauge
 from .gauge.scale import Scales
 from .gauge.seen import Gauge, Restored, Seen
 from .plan.defaults import Plan
@@ -69,7 +70,8 @@ class Framing:
         """
         passes, views = 1.0, likelihood.views
         turns = in_plane(views) or views
-        if self.plan.centring and views.classes == 1 and not turns.exact and self.plan.symmetry == 1:
+        free = views.classes == 1 and not turns.exact and self.plan.symmetry == 1
+        if free and not isinstance(gauge, EnergyGauge):  # that one weighs every frame of whole pixels itself
             target, passes = self._centred(target, likelihood, batch)
         # along an axis of one pixel, or that the box fills, there is nowhere to go
         sides = zip(views.box_shape, self.source.shape[1:], strict=True)

@@ -201,8 +201,9 @@ class Iteration:
                 gauge, image, likelihood, batch, scales
             )
             passes += extra * share
-            kept = rests and np.array_equal(framed, image)
-            if not np.array_equal(framed, image):
+            left = np.array_equal(framed, image)
+            kept = rests and left
+            if not left:
                 image, carried = framed, None  # statistics of another frame are of no use
         # a part of the pixels, or another likelihood, says nothing of being at rest
         least = 0.0 if comparable and not remembered else plan.tolerance * likelihood.noise_std

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
@@ -239,6 +238,8 @@ def begin_state(
         height, width = likelihood.views.box_shape
         some = diameter is not None or (height != width and update.start == "random")
         kind = "samples" if not is_flat(prior) else "several" if some else update.start
+    units = own_units(prior, prior_scale, update, likelihood)
+    scales = None if units is None else (units.first(likelihood.noise_std),)
     nats = START_NATS
     if temperature is None:
         drawn = isinstance(kind, str) and kind == "samples"
@@ -246,9 +247,6 @@ def begin_state(
         temperature = "auto" if cooled and likelihood.tempered else 1.0
         nats = SAMPLE_NATS if drawn else START_NATS
     schedule = Temperature.begin(temperature, iterations, likelihood, source, nats)
-    units = own_units(prior, prior_scale, update, likelihood)
-    # as faint in the noise of the first temperature
-    scales = None if units is None else (units.first(likelihood.noise_std * math.sqrt(schedule.at(0))),)
     targets: Sequence[np.ndarray] = choose_starts(
         kind, starts, in_units(prior, scales), likelihood, seed, schedule.at(0), diameter
     )

@@ -84,8 +84,6 @@ class Plan:
         copies: number of copies that are enough to find the centre of the target.
         late: whether a race is decided by late evidence.
         noise: how the noise is modelled.
-        centring: whether a target whose copies lie at any angle also goes where the likelihood puts it, to a fraction of a pixel, before
-            the gauge is asked.
         symmetry: order n of the symmetry of the target.
     """
 
@@ -106,7 +104,6 @@ class Plan:
     units: OwnUnits | None = None
     late: bool = False
     noise: Noise = "white"
-    centring: bool = True
     symmetry: int = 1
 
     @property
@@ -167,7 +164,6 @@ def begin_plan(
         units=own_units(prior, prior_scale, update, likelihood),
         late=is_flat(prior),
         noise=noise_of(noise, update, likelihood),
-        centring=not isinstance(gauge, EnergyGauge),
         symmetry=order,
     )
 
