@@ -224,7 +224,7 @@ def row_of(options: argparse.Namespace, which: int, seed: int) -> dict[str, obje
         "backend": backend,
     }
     began, used = time.perf_counter(), time.process_time()
-    found = recover_volume(made.pixels, iterations=options.iterations, **given)
+    found = recover_volume(made.pixels, iterations=options.iterations, subpixel=options.half_pixels, **given)
     row |= {
         "seconds": round(time.perf_counter() - began, 1),
         "cpu_seconds": round(time.process_time() - used, 1),
@@ -275,6 +275,7 @@ def row_of(options: argparse.Namespace, which: int, seed: int) -> dict[str, obje
             first_views=1200,
             cooling=0.0,
             whole=0.3,
+            subpixel=options.half_pixels,
         )
         best = recover_volume(made.pixels, plan=late, initial=made.volume, **given)
         row |= {
@@ -310,6 +311,7 @@ def main() -> None:
     parser.add_argument("--each", action="store_true", help="recover with each")
     parser.add_argument("--subpixel", action="store_true", help="copies lie between pixels")
     parser.add_argument("--amplitude-std", type=float, default=0.0, help="spread of their amplitudes")
+    parser.add_argument("--half-pixels", action="store_true", help="recover with subpixel")
     parser.add_argument("--learn-amplitudes", action="store_true", help="recover with amplitude_std auto")
     parser.add_argument("--from-truth", action="store_true", help="also EM started from the truth")
     parser.add_argument(
