@@ -32,6 +32,9 @@ from .templates import PROFILE, WHOLE, Templates, Transfer
 #: A tile is searched locally when places are at most this share of its corners, and hold all but this share of its copies.
 _LARGEST_SHARE, _NEGLECTED = 0.10, 0.01
 
+#: Corners whose probability, as its logarithm, would stay below this whatever is between pixels are scored on whole ones.
+_HARDLY = math.log(1e-3)
+
 #: All corners of a tile.
 _EVERY = slice(None), slice(None)
 
@@ -53,6 +56,7 @@ class Shown:
         likelihood: of the micrograph, bound.
         scores: of the views, and of the coarse ones if there are any.
         offsets: of the views at a place.
+        lost: nats that whole pixels may cost a copy between them.
         transfer: what the micrograph lets through; None: everything.
         weight: of what it says of the volume, ``sigma^2 / sigma_m^2``; None: micrographs are alike.
     """
@@ -60,6 +64,7 @@ class Shown:
     likelihood: WindowLikelihood
     scores: list[Scores]
     offsets: tuple[tuple[float, float], ...]
+    lost: float
     transfer: Transfer | None = None
     weight: float | None = None
 
@@ -104,7 +109,8 @@ class Posteriors:
             for one, transfer in zip(self._templates, through, strict=True)
         ]
         weight = None if optics is None else float(optics.weights[micrograph])
-        return Shown(alone, scores, self._templates[0].offsets, through[0], weight)
+        fine, factors = self._templates[0], 1.0 if through[0] is None else through[0].factors
+        return Shown(alone, scores, fine.offsets, fine.lost(alone, factors), through[0], weight)
 
 
 class TilePosterior:
@@ -130,8 +136,12 @@ class TilePosterior:
             log_odds = self._everywhere(Features(values, bases[1], arrays), scores[1])
             places = find_places(log_odds, likelihood, _EVERY, _LARGEST_SHARE, _NEGLECTED)
             if places is not None:
-                self._offsets = shown.offsets
-                log_odds = self._rescored(log_odds, on_host(places) & self._may)
+                chosen = on_host(places) & self._may
+                log_odds = self._rescored(log_odds, chosen, WHOLE)
+                if len(shown.offsets) > 1:
+                    self._offsets = shown.offsets
+                    likely = log_odds - log_partition(log_odds, likelihood) > _HARDLY - shown.lost
+                    log_odds = self._rescored(log_odds, chosen & on_host(likely), shown.offsets)
         self.local = places is not None
         if log_odds is None or places is None:
             log_odds = self._everywhere(self.features, self.scores)
@@ -231,21 +241,23 @@ class TilePosterior:
         found = xp.concat([scores.log_odds(block) for _, block in features.blocks()])
         return self._where_whole(xp.reshape(xp.astype(found, xp.float64), features.shape))
 
-    def _rescored(self, log_odds: Array, chosen: np.ndarray) -> Array:
-        """Log-odds, at the (P, Q) corners chosen those of all views."""
+    def _rescored(
+        self, log_odds: Array, chosen: np.ndarray, offsets: tuple[tuple[float, float], ...]
+    ) -> Array:
+        """Log-odds, at the (P, Q) corners chosen those of all views at the offsets."""
         xp, corners = self._xp, np.flatnonzero(chosen)
         if not len(corners):
             return log_odds
-        chunks = [self._anywhere(self.features.at(chunk)) for chunk in self._chunks(corners)]
+        chunks = [self._anywhere(self.features.at(chunk), offsets) for chunk in self._chunks(corners)]
         there = self._arrays.moved(chosen, "bool")
         rank = xp.cumulative_sum(xp.astype(self._flat(there), xp.int64))
         found = xp.astype(xp.concat([xp.zeros_like(chunks[0][:1]), *chunks]), xp.float64)
         return xp.where(there, xp.reshape(xp.take(found, rank), log_odds.shape), log_odds)
 
-    def _anywhere(self, features: Array) -> Array:
+    def _anywhere(self, features: Array, offsets: tuple[tuple[float, float], ...]) -> Array:
         """(n,) log-odds of corners with these features: the mean of the odds at the offsets."""
         xp = self._xp
-        each = xp.stack([self.scores.log_odds(self.features.moved(features, o)) for o in self._offsets])
+        each = xp.stack([self.scores.log_odds(self.features.moved(features, o)) for o in offsets])
         peak = xp.max(each, axis=0)
         return peak + xp.log(xp.mean(xp.exp(each - peak), axis=0))
 

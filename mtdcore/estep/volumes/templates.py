@@ -65,6 +65,14 @@ class Templates:
             self.coefficients * factors, likelihood.noise_std, log_prior, arrays, likelihood.amplitudes
         )
 
+    def lost(self, likelihood: WindowLikelihood, factors: np.ndarray | float) -> float:
+        """Nats, ``||F - S F||^2 / 2 sigma^2`` at most, S the farthest of the offsets: what scoring a copy there at its corner may cost it."""
+        if len(self.offsets) == 1:
+            return 0.0
+        shown, (own, its, other) = self.coefficients * factors, self.basis.between(max(self.offsets))
+        apart = np.square((1.0 - own) * shown - its * shown[:, other]).sum(axis=1)
+        return float(apart.max()) / (2.0 * likelihood.noise_std**2)
+
 
 def templates_of(volume: np.ndarray, search: Search) -> list[Templates]:
     """The templates of a search, the fine ones first."""
