@@ -27,7 +27,7 @@ COPIES = (64, 160, 400, 1000)
 
 def row(archive: Path, which: int, snr: float, copies: int) -> dict[str, object]:
     """One cold start beside the oracle."""
-    thing = volumes.protein(archive, which, BOX, 2)
+    thing = volumes.protein(archive, str(which), BOX, 2)
     made = simulate_volume(thing, box_size=BOX, count=copies // 8, micrographs=8, snr=snr, seed=0)
     found = recover_volume(made.pixels, box_size=BOX, noise_std=made.noise_std, backend="cpu")
     oracle = volumes.known_poses(made, BOX, last_band(BOX))

@@ -5,6 +5,7 @@
     python bench/accuracy/volumes.py path/to/proteins.npz --box 24 --snr 0.1 --copies 1000 --objects 0 1
     python bench/accuracy/volumes.py chain --box 16 --snr 1 --copies 304 --seeds 0 1 --noise-ratio 2 --learn-noise [--each]
     python bench/accuracy/volumes.py path/to/proteins.npz --box 32 --snr 0.3 --copies 304 --prior proteins-3d --device cuda --objects 0 1 2 3 --jobs 4
+    python bench/accuracy/volumes.py path/to/proteins.npz --box 24 --snr 0.1 --copies 600 --objects 3hsy --seeds 0 1
     python bench/accuracy/volumes.py path/to/proteins.npz --split 1 --box 16 --snr 0.6 --copies 304 --objects 0 1 3 --draws 50
 
 A row is printed as soon as it is done. On a GPU several at once (``--jobs``) share the device while each keeps a core with templates and M-steps.
@@ -54,12 +55,13 @@ from mtdcore.synthetic.particles import VolumeSimulation, simulate_volume
 from mtdcore.synthetic.volumes import Gaussians, chain
 
 
-def protein(archive: Path, index: int, side: int, split: int) -> Gaussians:
-    """The index-th protein of a part, 0.4 boxes in radius, Gaussians of 0.055 boxes."""
+def protein(archive: Path, which: str, side: int, split: int) -> Gaussians:
+    """The so-many-th protein of a part, or the one of this name, 0.4 boxes in radius, Gaussians of 0.055 boxes."""
     with np.load(archive, allow_pickle=False) as data:
         size = data["n_residues"]
         fits = (data["split"] == split) & (size >= 250) & (size <= 400) & ~data["trace"]
-        i = int(np.flatnonzero(fits)[index])
+        chosen = np.flatnonzero(fits)[int(which)] if which.isdigit() else list(data["name"]).index(which)
+        i = int(chosen)
         cut = slice(int(data["offset"][i]), int(data["offset"][i + 1]))
         places, weights = data["xyz"][cut].astype(float), data["weight"][cut].astype(float)
     places = places - weights @ places / weights.sum()
@@ -175,7 +177,7 @@ def intervals(drawn: VolumeDraws, truth: np.ndarray, band: float) -> dict[str, f
     }
 
 
-def row_of(options: argparse.Namespace, which: int, seed: int) -> dict[str, object]:
+def row_of(options: argparse.Namespace, which: str, seed: int) -> dict[str, object]:
     """What one recovery came to, beside its oracle."""
     side, prior, backend = options.box, None, get_backend(options.device)
     if options.prior is not None:
@@ -184,7 +186,7 @@ def row_of(options: argparse.Namespace, which: int, seed: int) -> dict[str, obje
         prior = mtdbridge.load_prior(options.prior, box_size=side)
     thing: np.ndarray | Gaussians
     if options.what == "chain":
-        thing = chain(side, which)
+        thing = chain(side, int(which))
     elif options.what == "phantom":
         thing = phantom(side)
     else:
@@ -224,7 +226,7 @@ def row_of(options: argparse.Namespace, which: int, seed: int) -> dict[str, obje
         "backend": backend,
     }
     began, used = time.perf_counter(), time.process_time()
-    found = recover_volume(made.pixels, iterations=options.iterations, **given)
+    found = recover_volume(made.pixels, iterations=options.iterations, subpixel=options.half_pixels, **given)
     row |= {
         "seconds": round(time.perf_counter() - began, 1),
         "cpu_seconds": round(time.process_time() - used, 1),
@@ -275,6 +277,7 @@ def row_of(options: argparse.Namespace, which: int, seed: int) -> dict[str, obje
             first_views=1200,
             cooling=0.0,
             whole=0.3,
+            subpixel=options.half_pixels,
         )
         best = recover_volume(made.pixels, plan=late, initial=made.volume, **given)
         row |= {
@@ -299,7 +302,12 @@ def main() -> None:
     parser.add_argument("--box", type=int, default=16)
     parser.add_argument("--snr", type=float, default=1.0)
     parser.add_argument("--copies", type=int, default=300)
-    parser.add_argument("--objects", type=int, nargs="+", default=[0])
+    parser.add_argument(
+        "--objects",
+        nargs="+",
+        default=["0"],
+        help="numbers of chains or of proteins of the part, or names of proteins",
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--split", type=int, default=2, help="part of the archive: 1 validation, 2 test")
     parser.add_argument("--prior", help="learned prior over volumes, as of mtd recover --volume --prior")
@@ -310,6 +318,7 @@ def main() -> None:
     parser.add_argument("--each", action="store_true", help="recover with each")
     parser.add_argument("--subpixel", action="store_true", help="copies lie between pixels")
     parser.add_argument("--amplitude-std", type=float, default=0.0, help="spread of their amplitudes")
+    parser.add_argument("--half-pixels", action="store_true", help="recover with subpixel")
     parser.add_argument("--learn-amplitudes", action="store_true", help="recover with amplitude_std auto")
     parser.add_argument("--from-truth", action="store_true", help="also EM started from the truth")
     parser.add_argument(

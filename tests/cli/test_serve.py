@@ -6,11 +6,13 @@ import re
 import urllib.error
 import urllib.request
 
+import numpy as np
 import pytest
 
 from mtdcli.live.page import Live
 from mtdcli.live.server import serving
 from mtdcli.run.folder import RunFolder
+from mtdcore.model.volumes.maps import read_map
 
 QUICK = ("--box-size", 12, "--rotations", 1, "--tolerance", 0, "--device", "cpu", "--iterations", 6)
 
@@ -76,6 +78,17 @@ def test_recover_says_where_its_page_is_and_ends_with_the_same_bits(mtd, measure
     assert re.search(r"shown at http://127\.0\.0\.1:\d+/", shown)
     mtd("recover", measurement, "-o", tmp_path / "b", *QUICK)
     assert (tmp_path / "a/estimate.npy").read_bytes() == (tmp_path / "b/estimate.npy").read_bytes()
+
+
+def test_recover_of_a_volume_says_where_its_page_is_and_ends_with_the_same_bits(mtd, tmp_path):
+    made = ("-o", tmp_path / "m.zarr", "--box-size", 10, "--count", 8, "--snr", 3)
+    mtd("simulate", "--volume", "protein", *made)
+    short = ("--box-size", 10, "--iterations", 3, "--views", 60, "--parts", 2, "--no-halves")
+    for name, more in (("a", ["--watch-page"]), ("b", [])):
+        told = mtd("recover", tmp_path / "m.zarr", "--volume", "-o", tmp_path / name, *short, *more).stderr
+        assert bool(re.search(r"shown at http://127\.0\.0\.1:\d+/", told)) == bool(more)
+    watched, alone = (read_map(tmp_path / name / "volume.mrc")[0] for name in "ab")
+    np.testing.assert_array_equal(watched, alone)
 
 
 def test_a_port_in_use_is_one_clear_line(mtd, tmp_path):

@@ -268,7 +268,9 @@ def test_copies_of_different_strength_are_told_from_one_another():
     search = Search(Projections(10, 400, band=0.4))
     found = find_copies(made.measurement, told.volume, told.likelihood, search)
     places = {tuple(p): a for p, a in zip(made.positions.tolist(), made.amplitudes, strict=True)}
-    corners = zip(found.micrograph.tolist(), found.row.tolist(), found.column.tolist(), strict=True)
+    corners = zip(
+        *(np.rint(one).tolist() for one in (found.micrograph, found.row, found.column)), strict=True
+    )
     pairs = [(a, places[c]) for c, a in zip(corners, found.amplitude, strict=True) if c in places]
     assert len(pairs) > 50
     assert np.corrcoef(np.transpose(pairs))[0, 1] > 0.9

@@ -12,9 +12,12 @@ from mtdcore.estep.backends import get_backend
 from mtdcore.estep.backends.array.backend import ArrayBackend
 from mtdcore.estep.volumes import expectation
 from mtdcore.estep.volumes.expectation import volume_cut, volume_e_step, with_views
-from mtdcore.estep.volumes.templates import Search
+from mtdcore.estep.volumes.posterior import Posteriors
+from mtdcore.estep.volumes.residual import left_over
+from mtdcore.estep.volumes.templates import HALVES, Search, Templates
 from mtdcore.model.filters.optics import Micrographs
 from mtdcore.model.likelihood import WindowLikelihood
+from mtdcore.model.shifts import moved
 from mtdcore.model.volumes import so3
 from mtdcore.model.volumes.projections import Projections
 from mtdcore.synthetic.placement import random_corners
@@ -212,6 +215,49 @@ def test_local_search_changes_next_to_nothing():
     # A volume like no copy: the coarse posterior is not sharp, and every view is scored everywhere.
     blank = volume_e_step(source, 0.02 * volume, likelihood(views), Search(views, coarse))
     assert blank.local == 0
+
+
+def test_places_between_pixels_are_the_views_at_each_offset():
+    """Against the same E-step over the templates at every half pixel, four times as many views, which are scored at every corner."""
+    views, volume = Projections(SIDE, 200, band=0.42), chain(SIDE).volume(SIDE)
+    exact, source = get_backend("cpu", precision="float64"), open_measurement(micrographs(side=60))
+    search = Search(views, views.coarse(60, 0.3), subpixel=True)
+    found = volume_e_step(source, volume, likelihood(views), search, exact)
+    assert found.local == found.sites
+    fine = Templates.of(views, volume)
+    turns = [fine.basis.between(offset) for offset in HALVES]
+    each = [own * fine.coefficients + its * fine.coefficients[:, other] for own, its, other in turns]
+    bound = likelihood(views).bind(source.shape)
+    every = Posteriors(bound, [Templates(fine.basis, np.concatenate(each))], exact)
+    wanted = every.nothing()
+    for tile in source.tiles(volume_cut(bound)):
+        wanted = wanted + every(tile).sums()
+    back = []
+    for (down, right), wide in zip(HALVES, np.split(wanted.wide, len(HALVES)), strict=True):
+        own, its, other = fine.basis.between((-down, -right))
+        back.append(own * wide + its * wide[:, other])
+    right = views.adjoint(fine.basis.images(sum(back)))
+    assert np.linalg.norm(found.right - right) < 0.02 * np.linalg.norm(right)
+    copies = views.normal(sum(np.split(wanted.copies, len(HALVES))))
+    np.testing.assert_allclose(found.normal.spectrum, copies.spectrum, atol=0.02 * copies.bound)
+    # beside a place, corners are worth what the coarse views say
+    assert found.log_likelihood == pytest.approx(wanted.numbers[0], rel=0.03)
+    assert found.expected_count == pytest.approx(wanted.numbers[2], rel=0.01)
+
+
+def test_copies_between_pixels_are_explained_where_they_lie():
+    views, volume = Projections(SIDE, 200, band=0.42), chain(SIDE).volume(SIDE)
+    image = moved(views.apply(volume)[:1], np.array([[0.5, 0.5]]))[0]
+    pixels = 0.05 * np.random.default_rng(0).standard_normal((1, 40, 40))
+    pixels[0, 12 : 12 + SIDE, 17 : 17 + SIDE] += image
+    left = {}
+    for subpixel in (False, True):
+        search, model = Search(views, views.coarse(60, 0.3), subpixel), likelihood(views)
+        model = replace(model, noise_std=0.05, expected_count=1.0)
+        rest = left_over(open_measurement(pixels), volume, model, search, 4, get_backend("cpu"))
+        left[subpixel] = sum(float(np.square(one[valid]).sum()) for one, valid in rest)
+    noise = 0.05**2 * 40 * 40
+    assert left[True] < 1.2 * noise < 0.8 * left[False]
 
 
 def test_copies_under_a_mask_are_left_out():

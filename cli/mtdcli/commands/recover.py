@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from ..run.output import refuse_as_run_folder
 from ..run.parameters import RunParameters
 from ..terminal.console import command_line, emit, force_option, json_option, log
 from ..terminal.declared import options_of
-from ..terminal.options import GroupedCommand, measurement_argument, option, run_output
+from ..terminal.options import GroupedCommand, measurement_argument, option, run_output, watch_page_option
 from ..terminal.stopping import Interrupted, continued, listening
 from ..terminal.volumes import WithVolume
 
@@ -38,7 +37,7 @@ class _Recover(WithVolume, GroupedCommand):
     "Continue an interrupted run; the result has the same bits as without the interruption.",
     is_flag=True,
 )
-@option("--watch-page", "Show the run in a browser as it goes (see `mtd serve`).", is_flag=True)
+@watch_page_option
 @option(
     "--strict",
     "Exit with code 1 when fewer than one copy is found, or --trust does not support the result; the results are written.",
@@ -79,11 +78,9 @@ def command(
 
             folder = RunFolder(output)
             if watch_page:
-                from ..live.page import EVERY
-                from ..live.server import serving
+                from ..live.server import shown
 
-                parameters = replace(parameters, checkpoint_every=min(EVERY, parameters.checkpoint_every))
-                log(f"the run is shown at {page.enter_context(serving(folder))}")
+                parameters = page.enter_context(shown(folder, parameters))
             run, summary, found = recover(measurement, folder, parameters, again, resume=resume, force=force)
             write_report(run)
         none = {} if found else {"nothing_found": "no copies; estimate.npy is no estimate of anything"}

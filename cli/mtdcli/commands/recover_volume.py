@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from ..run.lock import locked
 from ..run.output import refuse_as_run_folder
 from ..terminal.console import command_line, emit, force_option, json_option, log
 from ..terminal.declared import options_of
-from ..terminal.options import GroupedCommand, measurement_argument, option, run_output
+from ..terminal.options import GroupedCommand, measurement_argument, option, run_output, watch_page_option
 from ..terminal.stopping import Interrupted, continued, listening
 from ..volumes.parameters import VolumeParameters
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 @run_output
 @options_of(VolumeParameters)
 @option("--resume", "Continue an interrupted run, with the same bits.", is_flag=True)
+@watch_page_option
 @option(
     "--strict",
     "Exit with code 1 when nothing is found, or --trust does not support the result; the results are written.",
@@ -42,6 +44,7 @@ def command(
     measurement: Path,
     output: Path,
     resume: bool,
+    watch_page: bool,
     strict: bool,
     force: bool,
     as_json: bool,
@@ -56,7 +59,12 @@ def command(
     """
     again, parameters = command_line(ctx), VolumeParameters(**options)
     refuse_as_run_folder(output, measurement)
-    with listening(), locked(output), continued(ctx, again, force):
+    with listening(), locked(output), ExitStack() as page, continued(ctx, again, force):
+        if watch_page:
+            from ..live.server import shown
+            from ..run.folder import RunFolder
+
+            parameters = page.enter_context(shown(RunFolder(output), parameters))
         result = recover(measurement, output, resume, force, parameters, again)
     emit(result, as_json)
     if strict and ("nothing_found" in result or not result.get("supported", True)):

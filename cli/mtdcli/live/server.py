@@ -7,10 +7,16 @@ import hashlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, TypeVar
 
 from ..run.folder import RunFolder
-from .page import SCRIPT, Live
+from ..run.parameters import Parameters
+from ..terminal.console import log
+from .page import EVERY, SCRIPT, Live
+
+P = TypeVar("P", bound=Parameters)
 
 #: Nothing is fetched from elsewhere, and no script runs but the one that looks again.
 _POLICY = (
@@ -42,6 +48,23 @@ def serving(folder: RunFolder, port: int = 0) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextmanager
+def shown(folder: RunFolder, parameters: P) -> Iterator[P]:
+    """Serve the page of a run while it goes on, and say where.
+
+    Args:
+        folder: of the run.
+        parameters: how it runs.
+
+    Yields:
+        The parameters, with checkpoints as often as the page looks for them.
+    """
+    with serving(folder) as address:
+        log(f"the run is shown at {address}")
+        often: dict[str, Any] = {"checkpoint_every": min(EVERY, parameters.checkpoint_every)}
+        yield replace(parameters, **often)
 
 
 def _handler(folder: RunFolder) -> type[BaseHTTPRequestHandler]:

@@ -58,6 +58,13 @@ def run_argument(function: F) -> F:
     return click.argument("run_dir", type=PATH)(function)
 
 
+def watch_page_option(function: F) -> F:
+    """``--watch-page``."""
+    return option("--watch-page", "Show the run in a browser as it goes (see `mtd serve`).", is_flag=True)(
+        function
+    )
+
+
 def run_output(function: F) -> F:
     """``-o RUN_DIR``."""
     return option("-o --output", "Folder for the results.", PATH, required=True, metavar="RUN_DIR")(function)

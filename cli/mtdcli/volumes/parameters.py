@@ -77,6 +77,9 @@ class VolumeParameters(Parameters):
         metavar="F",
         kind=click.FloatRange(0, 0.5, min_open=True),
     )
+    subpixel: bool = declared(
+        "search", "Half pixels are scored where a copy is found: copies lie between pixels.", False
+    )
     parts: int | None = declared(
         "search",
         "An iteration reads one of so many parts, the last ones everything. Default: 8, or the number of tiles.",

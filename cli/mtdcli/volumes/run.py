@@ -34,7 +34,9 @@ def arguments(
 ) -> dict[str, Any]:
     """Arguments of :func:`recover_volume` from the options, where to compute, and what tells the micrographs apart."""
     same = ("box_size", "symmetry", "diameter", "min_separation", "expected_count", "starts", "iterations")
-    given = {name: getattr(parameters, name) for name in (*same, "views", "band", "parts", "seed")}
+    given = {
+        name: getattr(parameters, name) for name in (*same, "views", "band", "subpixel", "parts", "seed")
+    }
     given |= {name: getattr(parameters, name) for name in ("noise_std", "noise", "amplitude_std")}
     given |= {"micrographs": micrographs, "each": parameters.micrographs == "each", "backend": backend}
     if parameters.prior is not None:
@@ -82,7 +84,7 @@ def copies(
     box, plan = parameters.box_size, found.plan
     views = Projections(box, _POSES // len(so3.group(plan.symmetry)), plan.symmetry, plan.last_band)
     coarse = views.coarse(max(40, plan.coarse_views), min(plan.coarse_band, plan.last_band))
-    search = Search(views, coarse)
+    search = Search(views, coarse, plan.subpixel)
     return find_copies(found.read(measurement), found.seen, found.likelihood, search, backend=backend)
 
 

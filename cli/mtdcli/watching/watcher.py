@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ from ..run.parameters import RunParameters
 from ..run.record import MeasurementRecord
 from ..terminal.console import log
 from ..terminal.stopping import Interrupted, Stop, hold_off, patiently
+from .ahead import Ahead, with_next
 from .arrivals import Arrivals, Key, Stamp
 from .ledger import Counted, Ledger, Store, as_detections, order_lines
 
@@ -84,6 +85,8 @@ class Watch:
     tell: Callable[[dict[str, Any]], None]
     _ledger: Ledger | None = None
     _stream: Stream | None = None
+    _ahead: Ahead = field(default_factory=Ahead)
+    _after: Micrograph | None = None
     _stack: ExitStack = field(default_factory=ExitStack)
     _started: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%S%z"))
     _clock: float = field(default_factory=time.perf_counter)
@@ -96,7 +99,7 @@ class Watch:
             CheckpointError: the run in the folder has other options, or is damaged.
         """
         self._store = Store(self.folder)
-        with self._stack, patiently(self.parameters.stop_file) as stop:
+        with self._stack, closing(self._ahead), patiently(self.parameters.stop_file) as stop:
             found = self._store.load()
             if found is not None:
                 saved, self._ledger = found
@@ -133,8 +136,9 @@ class Watch:
         stamps = {} if ledger is None else ledger.stamps
         names = () if ledger is None else frozenset(ledger.table.names)
         like = None if ledger is None else ledger.counted[0].micrograph
-        for micrograph, stamp in self.arrivals.ready(stamps, names, like):
+        for (micrograph, stamp), after in with_next(self.arrivals.ready(stamps, names, like)):
             stop.check()
+            self._after = None if after is None else after[0]
             if not self.arrivals.left_out(micrograph, stamp) and self._count(micrograph, stamp):
                 came = True
                 stop.iteration = self.count
@@ -150,7 +154,7 @@ class Watch:
         began = time.perf_counter()
         steps = self._ledger.steps if self._ledger else self.preparation(micrograph.path)
         try:
-            prepared = steps.read(micrograph)
+            prepared = self._ahead.take(steps, micrograph)
         except DependencyError:
             raise
         except MtdError as problem:
@@ -158,6 +162,8 @@ class Watch:
             return False
         if Stamp.of(micrograph.path) != stamp:
             return False  # it grew meanwhile
+        if self._after is not None and self.parameters.max_memory is None:
+            self._ahead.begin(steps, self._after)
         one = open_measurement(prepared.pixels)
         digest = micrograph_digest(one).hex()
         ledger = self._ledger or self._begin(steps, micrograph, prepared)

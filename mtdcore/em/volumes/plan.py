@@ -41,6 +41,7 @@ class VolumePlan:
         race: share after which the best of several starts goes on alone: early evidence misleads.
         nats: of a copy at the first temperature.
         seed: of everything random.
+        subpixel: whether copies are looked for between pixels, too.
     """
 
     box_size: int
@@ -59,6 +60,7 @@ class VolumePlan:
     race: float = 0.5
     nats: float = 30.0
     seed: int = 0
+    subpixel: bool = False
 
     def __post_init__(self) -> None:
         so3.group(self.symmetry)  # refused here, not when it is imposed
@@ -82,6 +84,7 @@ class VolumePlan:
         iterations: int = 120,
         views: int = 1200,
         band: float | None = None,
+        subpixel: bool = False,
     ) -> VolumePlan:
         """The plan of a box, with so many views and this frequency limit in the end; None: what suits the box."""
         return cls(
@@ -92,6 +95,7 @@ class VolumePlan:
             last_band=last_band(box_size) if band is None else band,
             first_views=min(cls.first_views, views),
             last_views=views,
+            subpixel=subpixel,
         )
 
     def progress(self, iteration: int) -> float:
@@ -119,8 +123,9 @@ class VolumePlan:
         seed = self.drawn(iteration)
         every = Projections(self.box_size, views, symmetry, band).turned(seed)
         if views <= 2 * coarse:
-            return Search(every)
-        return Search(every, every.coarse(coarse, min(band, self.coarse_band)).turned(seed + 1))
+            return Search(every, every if self.subpixel else None, self.subpixel)
+        around = every.coarse(coarse, min(band, self.coarse_band)).turned(seed + 1)
+        return Search(every, around, self.subpixel)
 
     def heat(self, iteration: int, start: float) -> float:
         """Temperature: from ``start`` geometrically to 1."""

@@ -55,6 +55,7 @@ def recover_volume(
     iterations: int = 120,
     views: int = 1200,
     band: float | None = None,
+    subpixel: bool = False,
     parts: int | None = None,
     seed: int | None = None,
     backend: str | Backend = "auto",
@@ -87,12 +88,13 @@ def recover_volume(
         iterations: number of iterations.
         views: number of views in the end.
         band: frequency limit in the end, cycles per pixel; None: what suits the box.
+        subpixel: whether half pixels are scored where copies are found: they lie between pixels.
         parts: an iteration reads one of so many parts, the last ones everything; None: eight, or as many as there are tiles.
         seed: of starts, views and parts; None: 0, or that of the plan.
         backend: a backend or its name (:func:`mtdcore.get_backend`); "auto": the first CUDA device, or the CPU. Its array library makes the
             E-steps, on its device and in its precision, and the prior is asked there; templates and the rest of an M-step are the host's.
         executor: runs parts of an E-step elsewhere, with the same bits.
-        plan: what each iteration does, instead of ``symmetry``, ``iterations``, ``views`` and ``band``.
+        plan: what each iteration does, instead of ``symmetry``, ``iterations``, ``views``, ``band`` and ``subpixel``.
         callback: called after every iteration; returning True stops the run.
         state: a state that a callback received: the run goes on from there with the same bits.
 
@@ -114,7 +116,8 @@ def recover_volume(
         starts=starts,
         callback=callback,
     )
-    plan = planned(plan, box_size, seed, symmetry=symmetry, iterations=iterations, views=views, band=band)
+    asked = {"symmetry": symmetry, "iterations": iterations, "views": views, "band": band}
+    plan = planned(plan, box_size, seed, **asked, subpixel=bool(subpixel))
     source, engine = open_measurement(measurement, mask), get_backend(backend)
     check_box_fits(source, Projections(box_size, 1))
     separation = default_separation(box_size, diameter) if min_separation is None else min_separation

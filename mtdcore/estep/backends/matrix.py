@@ -93,10 +93,37 @@ class Basis:
             found += waves + [length for length in waves if length > 0.0]  # the constant has no sine
         return np.array(found)
 
+    @cached_property
+    def _waves(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(r, 2) frequencies (along rows, along columns) in periods per box, (r,) index of the other wave of each, (r,) its sign: + of a cosine."""
+        waves: list[tuple[int, int]] = []
+        other: list[int] = []
+        sign: list[float] = []
+        for column, rows in self._frequencies:
+            first, paired = len(waves), [row for row in rows if row or column]
+            alone = len(rows) - len(paired)  # the constant has no sine
+            cosines = np.arange(first + alone, first + len(rows))
+            waves += [(row, column) for row in (*rows, *paired)]
+            other += [*range(first, first + alone), *(cosines + len(paired)), *cosines]
+            sign += [1.0] * len(rows) + [-1.0] * len(paired)
+        return np.array(waves, np.float64), np.array(other), np.array(sign)
+
     @property
     def size(self) -> int:
         """Number r of functions."""
         return len(self.functions)
+
+    def between(self, offset: tuple[float, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The functions moved down and to the right by an offset in pixels, the box taken as periodic, as sums of two of them each.
+
+        ``cos k(x - o) = cos ko cos kx + sin ko sin kx`` and ``sin k(x - o) = cos ko sin kx - sin ko cos kx``.
+
+        Returns:
+            (r,) factor of the function itself, (r,) factor of the other, (r,) which that is.
+        """
+        waves, other, sign = self._waves
+        turn = 2.0 * np.pi / self.box_size * (waves @ np.asarray(offset))
+        return np.cos(turn), sign * np.sin(turn), other
 
     def coefficients(self, templates: np.ndarray) -> np.ndarray:
         """(T, L, L) images of the band -> (T, r)."""
@@ -194,6 +221,14 @@ class Features:
         cut = xp.take(xp.reshape(self._values, (-1,)), places)
         return self._functions @ xp.reshape(cut, (side * side, len(windows)))
 
+    def moved(self, features: Array, offset: tuple[float, float]) -> Array:
+        """(r, n) features of windows in the functions moved by an offset, see :meth:`Basis.between`: of copies that lie between pixels."""
+        if offset == (0.0, 0.0):
+            return features
+        arrays, (own, its, other) = self.arrays, self.basis.between(offset)
+        own, its = (arrays.moved(factor[:, None], arrays.precision) for factor in (own, its))
+        return own * features + its * self.xp.take(features, arrays.moved(other, "int64"), axis=0)
+
     @cached_property
     def _functions(self) -> Array:
         """(r, L L) of the basis."""
@@ -249,16 +284,22 @@ class Scores:
             found.append(peak + xp.log(xp.sum(xp.exp(scores - peak), axis=0)))
         return xp.concat(found)
 
-    def best(self, features: Array) -> tuple[np.ndarray, np.ndarray]:
-        """(n,) int64 and float64 on the host: the template of the highest score at each window, and its posterior mean amplitude."""
-        xp, found, means = self.xp, [], []
+    def best(self, features: Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(n,) int64, float64, float64 on the host: the template of the highest score at each window, that score, its posterior mean amplitude."""
+        xp, found, highest, means = self.xp, [], [], []
         for _, seen in self._seen(features):
             gains = self._filters @ seen
             scores = self._ratios(gains) + self._bias
             found.append(on_host(xp.argmax(scores, axis=0), np.int64))
+            highest.append(on_host(xp.max(scores, axis=0), np.float64))
             mean = on_host(self._moment(1, gains))
             means.append(np.take_along_axis(np.broadcast_to(mean, gains.shape), found[-1][None], axis=0)[0])
-        return np.concatenate(found), np.concatenate(means).astype(np.float64)
+        return np.concatenate(found), np.concatenate(highest), np.concatenate(means).astype(np.float64)
+
+    def matched(self, features: Array, templates: np.ndarray) -> np.ndarray:
+        """(n,) float64 on the host: ``<F, y> / sigma^2`` of a template each, given by (n,) host indices."""
+        filters = self.xp.take(self._filters, self._arrays.moved(templates, "int64"), axis=0)
+        return on_host(self.xp.sum(self.xp.matrix_transpose(filters) * features, axis=0), np.float64)
 
     def nothing(self) -> tuple[Array, Array]:
         """The sums of no window, see :meth:`project`."""

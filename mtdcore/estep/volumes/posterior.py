@@ -1,7 +1,8 @@
 """The posterior of a tile: where copies may be, how the corners compete, and the sums over those that matter.
 
 A few coarse, band-limited views find the *places*; all views are scored there (docs/model.md 14, and
-:mod:`mtdcore.estep.local` for in-plane rotations). Where the posterior is not sharp, all views are scored at every corner.
+:mod:`mtdcore.estep.local` for in-plane rotations), between pixels too if copies may lie there. Where the posterior is not sharp, all views
+are scored at every corner, on whole pixels.
 
 Everything of a tile stays where the backend computes, from its pixels to its sums; the host learns which corners matter.
 """
@@ -26,10 +27,13 @@ from ..backends.matrix import Basis, Features, Portions, Scores
 from ..ledger import entry
 from ..local import find_places
 from .statistics import NUMBERS, BasisSums
-from .templates import PROFILE, Templates, Transfer
+from .templates import PROFILE, WHOLE, Templates, Transfer
 
 #: A tile is searched locally when places are at most this share of its corners, and hold all but this share of its copies.
 _LARGEST_SHARE, _NEGLECTED = 0.10, 0.01
+
+#: Corners whose probability, as its logarithm, would stay below this whatever is between pixels are scored on whole ones.
+_HARDLY = math.log(1e-3)
 
 #: All corners of a tile.
 _EVERY = slice(None), slice(None)
@@ -51,12 +55,16 @@ class Shown:
     Attributes:
         likelihood: of the micrograph, bound.
         scores: of the views, and of the coarse ones if there are any.
+        offsets: of the views at a place.
+        lost: nats that whole pixels may cost a copy between them.
         transfer: what the micrograph lets through; None: everything.
         weight: of what it says of the volume, ``sigma^2 / sigma_m^2``; None: micrographs are alike.
     """
 
     likelihood: WindowLikelihood
     scores: list[Scores]
+    offsets: tuple[tuple[float, float], ...]
+    lost: float
     transfer: Transfer | None = None
     weight: float | None = None
 
@@ -101,7 +109,8 @@ class Posteriors:
             for one, transfer in zip(self._templates, through, strict=True)
         ]
         weight = None if optics is None else float(optics.weights[micrograph])
-        return Shown(alone, scores, through[0], weight)
+        fine, factors = self._templates[0], 1.0 if through[0] is None else through[0].factors
+        return Shown(alone, scores, fine.offsets, fine.lost(alone, factors), through[0], weight)
 
 
 class TilePosterior:
@@ -121,12 +130,18 @@ class TilePosterior:
         xp, values = self._xp, np.asarray(tile.values)
         self.features = Features(values, bases[0], arrays)
         self._may = _whole_windows(tile, bases[0].box_size)
+        self._offsets: tuple[tuple[float, float], ...] = WHOLE
         places, log_odds = None, None
         if len(scores) > 1:
             log_odds = self._everywhere(Features(values, bases[1], arrays), scores[1])
             places = find_places(log_odds, likelihood, _EVERY, _LARGEST_SHARE, _NEGLECTED)
             if places is not None:
-                log_odds = self._rescored(log_odds, on_host(places) & self._may)
+                chosen = on_host(places) & self._may
+                log_odds = self._rescored(log_odds, chosen, WHOLE)
+                if len(shown.offsets) > 1:
+                    self._offsets = shown.offsets
+                    likely = log_odds - log_partition(log_odds, likelihood) > _HARDLY - shown.lost
+                    log_odds = self._rescored(log_odds, chosen & on_host(likely), shown.offsets)
         self.local = places is not None
         if log_odds is None or places is None:
             log_odds = self._everywhere(self.features, self.scores)
@@ -146,8 +161,26 @@ class TilePosterior:
         weak = max(int(xp.count_nonzero(below)), int(xp.count_nonzero(mass == 0.0)))
         return on_host(xp.sort(order[weak:])) if weak < math.prod(mass.shape) else np.empty(0, np.int64)
 
-    def blocks(self, corners: np.ndarray) -> Iterator[tuple[np.ndarray, Array]]:
-        """(corners, their features) of the corners, some at a time."""
+    def blocks(self, corners: np.ndarray) -> Iterator[tuple[np.ndarray, tuple[float, float], Array]]:
+        """(corners, an offset, their features there) of the corners, some at a time, at one offset after the other."""
+        for chosen, features in self._whole(corners):
+            for offset in self._offsets:
+                yield chosen, offset, self.features.moved(features, offset)
+
+    def best(self, corners: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of (n,) corners the most probable template, (n,); its place, (n, 2) pixels down and to the right of them; its mean amplitude, (n,)."""
+        features = self.features.at(corners)
+        each = [self.scores.best(self.features.moved(features, offset)) for offset in self._offsets]
+        views, scores, amplitudes = (np.stack(one) for one in zip(*each, strict=True))
+        chosen = scores.argmax(axis=0), np.arange(len(corners))
+        return views[chosen], np.array(self._offsets)[chosen[0]], amplitudes[chosen]
+
+    def matched(self, corners: np.ndarray, views: np.ndarray, offset: tuple[float, float]) -> np.ndarray:
+        """(n,) float64 ``<F, y> / sigma^2`` of (n,) templates at this offset from (n,) corners."""
+        return self.scores.matched(self.features.moved(self.features.at(corners), offset), views)
+
+    def _whole(self, corners: np.ndarray) -> Iterator[tuple[np.ndarray, Array]]:
+        """(corners, their features on whole pixels) of the corners, some at a time."""
         if self.local or len(corners) <= _FEW * math.prod(self.mass.shape):
             yield from ((chunk, self.features.at(chunk)) for chunk in self._chunks(corners))
             return
@@ -161,9 +194,9 @@ class TilePosterior:
         """(h, w) float64: what the copies at the owned corners are expected to show of the tile."""
         found, columns = np.zeros(np.shape(self.tile.values)), self.log_odds.shape[1]
         side = self.features.basis.box_size
-        for corners, features in self.blocks(self.kept()):
-            shown = on_host(self.scores.expected(features, self._norm(corners)))
-            images = self.features.basis.images(shown.T)
+        for corners, (down, right), features in self.blocks(self.kept()):
+            shown = self.features.moved(self.scores.expected(features, self._norm(corners)), (-down, -right))
+            images = self.features.basis.images(on_host(shown).T)
             for (row, column), image in zip(zip(*divmod(corners, columns), strict=True), images, strict=True):
                 found[row : row + side, column : column + side] += image
         return found
@@ -171,7 +204,7 @@ class TilePosterior:
     def sums(self) -> BasisSums:
         """Sums over the corners that matter."""
         wide_there, copies_there = self.scores.nothing()
-        for corners, features in self.blocks(self.kept()):
+        for corners, _, features in self.blocks(self.kept()):
             more, here = self.scores.project(features, self._norm(corners))
             wide_there, copies_there = wide_there + more, copies_there + here
         wide, (count, strength, copies) = on_host(wide_there), on_host(copies_there)
@@ -208,16 +241,25 @@ class TilePosterior:
         found = xp.concat([scores.log_odds(block) for _, block in features.blocks()])
         return self._where_whole(xp.reshape(xp.astype(found, xp.float64), features.shape))
 
-    def _rescored(self, log_odds: Array, chosen: np.ndarray) -> Array:
-        """Log-odds, at the (P, Q) corners chosen those of all views."""
+    def _rescored(
+        self, log_odds: Array, chosen: np.ndarray, offsets: tuple[tuple[float, float], ...]
+    ) -> Array:
+        """Log-odds, at the (P, Q) corners chosen those of all views at the offsets."""
         xp, corners = self._xp, np.flatnonzero(chosen)
         if not len(corners):
             return log_odds
-        chunks = [self.scores.log_odds(self.features.at(chunk)) for chunk in self._chunks(corners)]
+        chunks = [self._anywhere(self.features.at(chunk), offsets) for chunk in self._chunks(corners)]
         there = self._arrays.moved(chosen, "bool")
         rank = xp.cumulative_sum(xp.astype(self._flat(there), xp.int64))
         found = xp.astype(xp.concat([xp.zeros_like(chunks[0][:1]), *chunks]), xp.float64)
         return xp.where(there, xp.reshape(xp.take(found, rank), log_odds.shape), log_odds)
+
+    def _anywhere(self, features: Array, offsets: tuple[tuple[float, float], ...]) -> Array:
+        """(n,) log-odds of corners with these features: the mean of the odds at the offsets."""
+        xp = self._xp
+        each = xp.stack([self.scores.log_odds(self.features.moved(features, o)) for o in offsets])
+        peak = xp.max(each, axis=0)
+        return peak + xp.log(xp.mean(xp.exp(each - peak), axis=0))
 
     def _where_whole(self, log_odds: Array) -> Array:
         """Log-odds where windows are whole; elsewhere no copy can be."""
@@ -227,8 +269,9 @@ class TilePosterior:
         return self._xp.where(self._arrays.moved(self._may, "bool"), log_odds, never)
 
     def _norm(self, corners: np.ndarray) -> Array:
-        """(n,) log(1 + S) at corners, given by host indices."""
-        return self._xp.take(self._flat(self.log_norm), self._arrays.moved(corners, "int64"))
+        """(n,) log(1 + S) at corners, given by host indices, times the number of offsets that share its prior odds."""
+        found = self._xp.take(self._flat(self.log_norm), self._arrays.moved(corners, "int64"))
+        return found + math.log(len(self._offsets))
 
     def _flat(self, image: Array) -> Array:
         return self._xp.reshape(image, (-1,))

@@ -12,6 +12,10 @@ from ...model.volumes.projections import Projections
 from ..backends.array.backend import ArrayBackend
 from ..backends.matrix import Basis, Scores
 
+#: Places that are scored at a corner, in pixels down and to the right of it: on whole pixels, and between them.
+WHOLE = ((0.0, 0.0),)
+HALVES = ((0.0, 0.0), (0.0, 0.5), (0.5, 0.0), (0.5, 0.5))
+
 #: Frequencies that the squares of a transfer are kept at: between two of them, oscillating CTFs are nearly straight.
 PROFILE = 257
 
@@ -23,10 +27,12 @@ class Search:
     Attributes:
         views: all that are scored.
         coarse: fewer, that find the places; None: all are scored everywhere.
+        subpixel: whether places between pixels are scored where copies are found.
     """
 
     views: Projections
     coarse: Projections | None = None
+    subpixel: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,16 +42,19 @@ class Templates:
     Attributes:
         basis: that they lie in.
         coefficients: (T, r) float64.
+        offsets: where copies may lie at a corner that is a place of one, (down, right) in pixels.
     """
 
     basis: Basis
     coefficients: np.ndarray
+    offsets: tuple[tuple[float, float], ...] = WHOLE
 
     @classmethod
-    def of(cls, views: Projections, volume: np.ndarray) -> Templates:
+    def of(cls, views: Projections, volume: np.ndarray, subpixel: bool = False) -> Templates:
         """Projections of a volume."""
         basis = Basis(views.box_size, views.band)
-        return cls(basis, basis.coefficients(np.asarray(views.apply(volume))))
+        coefficients = basis.coefficients(np.asarray(views.apply(volume)))
+        return cls(basis, coefficients, HALVES if subpixel else WHOLE)
 
     def scores(
         self, likelihood: WindowLikelihood, factors: np.ndarray | float, arrays: ArrayBackend
@@ -56,10 +65,19 @@ class Templates:
             self.coefficients * factors, likelihood.noise_std, log_prior, arrays, likelihood.amplitudes
         )
 
+    def lost(self, likelihood: WindowLikelihood, factors: np.ndarray | float) -> float:
+        """Nats, ``||F - S F||^2 / 2 sigma^2`` at most, S the farthest of the offsets: what scoring a copy there at its corner may cost it."""
+        if len(self.offsets) == 1:
+            return 0.0
+        shown, (own, its, other) = self.coefficients * factors, self.basis.between(max(self.offsets))
+        apart = np.square((1.0 - own) * shown - its * shown[:, other]).sum(axis=1)
+        return float(apart.max()) / (2.0 * likelihood.noise_std**2)
+
 
 def templates_of(volume: np.ndarray, search: Search) -> list[Templates]:
     """The templates of a search, the fine ones first."""
-    return [Templates.of(views, volume) for views in (search.views, search.coarse) if views is not None]
+    fine = Templates.of(search.views, volume, search.subpixel)
+    return [fine] if search.coarse is None else [fine, Templates.of(search.coarse, volume)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,7 +48,7 @@ class Places:
         gain = gain - self._away * np.abs(gain).max()
         best = np.unravel_index(int(np.argmax(gain)), gain.shape)
         i, j = (int(np.clip(at, 1, len(_STEPS) - 2)) for at in best)
-        down, right = _top(gain[i - 1 : i + 2, j - 1 : j + 2])
+        down, right = top(gain[i - 1 : i + 2, j - 1 : j + 2])
         return float(_STEPS[i] + _STEP * down), float(_STEPS[j] + _STEP * right)
 
     def in_sight(self, valid: np.ndarray, index: int) -> bool:
@@ -84,7 +84,7 @@ class Places:
         return self._shifted[index]
 
 
-def _top(values: np.ndarray) -> tuple[float, float]:
+def top(values: np.ndarray) -> tuple[float, float]:
     """The top of a quadratic through (3, 3) values, in steps from the middle, at most one; the middle where there is no top."""
     slope = 0.5 * np.array([values[2, 1] - values[0, 1], values[1, 2] - values[1, 0]])
     mixed = 0.25 * (values[2, 2] - values[2, 0] - values[0, 2] + values[0, 0])

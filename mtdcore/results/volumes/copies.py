@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,15 @@ from ...data.micrographs.table import names_of
 from ...estep.backends import Backend, get_backend
 from ...estep.expectation import check_box_fits
 from ...estep.volumes.expectation import volume_cut, with_views
-from ...estep.volumes.posterior import Posteriors
+from ...estep.volumes.posterior import Posteriors, TilePosterior
 from ...estep.volumes.templates import Search, templates_of
 from ...model.likelihood import WindowLikelihood
 from ...model.volumes import so3
 from ..detections.peaks import apart, check_threshold, grown, halo, neighbourhood, peaks
+from ..detections.places import top
+
+#: Distance of two places through which the quadratic goes that tells where a copy lies between them, pixels.
+_STEP = 0.5
 
 #: A copy's posterior spreads over so many pixels either way; over fewer where another copy may be closer.
 _SPREAD = 2
@@ -31,8 +36,8 @@ class VolumeCopies:
 
     Attributes:
         micrograph: (N,) int64 index of the micrograph.
-        row: (N,) int64 row of the top-left corner of the box.
-        column: (N,) int64 column of the same corner.
+        row: (N,) float64 row of the top-left corner of the box, at the top of the quadratic through the log-likelihood ratio at half pixels.
+        column: (N,) float64 column of the same corner.
         probability: (N,) float64 posterior probability that a copy is there, within two pixels.
         rotations: (N, 3, 3) float64, the most probable view at the corner.
         amplitude: (N,) float64 posterior mean of how many times the copy shows the volume; 1 where all are alike.
@@ -79,8 +84,8 @@ class VolumeCopies:
         rot, tilt, psi = self.angles.T
         columns: dict[str, Sequence[object]] = {
             "rlnMicrographName": names_of(self.micrograph, micrographs),
-            "rlnCoordinateX": [f"{binning * (x + self.box_size // 2):.1f}" for x in self.column],
-            "rlnCoordinateY": [f"{binning * (y + self.box_size // 2):.1f}" for y in self.row],
+            "rlnCoordinateX": [f"{binning * (x + self.box_size // 2):.6f}" for x in self.column],
+            "rlnCoordinateY": [f"{binning * (y + self.box_size // 2):.6f}" for y in self.row],
             "rlnAngleRot": [f"{a:.3f}" for a in rot],
             "rlnAngleTilt": [f"{a:.3f}" for a in tilt],
             "rlnAnglePsi": [f"{a:.3f}" for a in psi],
@@ -119,7 +124,7 @@ def find_copies(
     model = with_views(likelihood, search.views).bind(source.shape)
     reaches = neighbourhood(model, _SPREAD)
     engine, cut = get_backend(backend), volume_cut(replace(model, margin=halo(model, reaches)))
-    found = [np.empty((0, 6))]
+    found = [np.empty((0, 8))]
     with engine.active():
         seen = Posteriors(model, templates_of(volume, search), engine)
         for tile in source.tiles(cut):
@@ -131,20 +136,47 @@ def find_copies(
                 continue
             corners = here[:, :2].astype(np.int64)
             rows, columns = (corners + [s.start for s in own.owned]).T
-            views, amplitudes = posterior.scores.best(posterior.features.at(rows * mass.shape[1] + columns))
-            corners += [s.start for s in own.region.owned]
+            inside = rows * mass.shape[1] + columns
+            views, offsets, amplitudes = posterior.best(inside)
+            places = corners + _between(posterior, inside, views, offsets)
+            shift = np.array([s.start for s in own.region.owned])
             of = np.full(len(here), tile.micrograph)
-            found.append(np.column_stack([of, corners, views, here[:, 2], amplitudes]))
+            found.append(
+                np.column_stack([of, corners + shift, views, here[:, 2], amplitudes, places + shift])
+            )
     table = np.vstack(found)
     table = table[np.lexsort((table[:, 2], table[:, 1], table[:, 0], -table[:, 4]))]
     table = table[apart(table[:, :3].astype(np.int64), model.separations)]
-    micrograph, row, column, view = table[:, :4].astype(np.int64).T
+    micrograph, view = table[:, [0, 3]].astype(np.int64).T
     return VolumeCopies(
         micrograph,
-        row,
-        column,
+        table[:, 6],
+        table[:, 7],
         np.minimum(table[:, 4], 1.0),
         search.views.rotations[view],
         table[:, 5],
         model.box_size,
     )
+
+
+def _between(
+    posterior: TilePosterior, corners: np.ndarray, views: np.ndarray, offsets: np.ndarray
+) -> np.ndarray:
+    """(n, 2) float64 pixels down and to the right of corners to the tops of the log-likelihood ratio of their views.
+
+    Args:
+        posterior: of the tile.
+        corners: (n,) host indices of its corners, row-major.
+        views: (n,) of each.
+        offsets: (n, 2) their most probable places among those that were scored.
+    """
+    found = np.zeros((len(corners), 2))
+    for offset in np.unique(offsets, axis=0):
+        here = np.flatnonzero((offsets == offset).all(axis=1))
+        near = [
+            posterior.matched(corners[here], views[here], (float(offset[0] + down), float(offset[1] + right)))
+            for down, right in product((-_STEP, 0.0, _STEP), repeat=2)
+        ]
+        tops = [top(values) for values in np.stack(near, axis=1).reshape(-1, 3, 3)]
+        found[here] = offset + _STEP * np.array(tops)
+    return found
