@@ -296,15 +296,16 @@ def test_other_boxes_are_refused():
         volume_e_step(open_measurement(micrographs()), np.zeros((8, 8, 8)), likelihood(views), Search(views))
 
 
+@pytest.mark.parametrize("subpixel", [False, True])
 @pytest.mark.parametrize("apart", [False, True])
 @pytest.mark.parametrize("library", ["array_api_strict", "torch"])
-def test_another_array_library_scores_the_same(library, apart):
+def test_another_array_library_scores_the_same(library, apart, subpixel):
     arrays = ArrayBackend(pytest.importorskip(library))
     views, volume = Projections(SIDE, 40, band=0.42), chain(SIDE).volume(SIDE)
     source, model = open_measurement(micrographs(side=40)), likelihood(views)
     if apart:
         model = replace(model, micrographs=Micrographs(RATIOS, np.array([1.0, 3.0]), TRANSFER))
-    search = Search(views, views.coarse(30, 0.3))
+    search = Search(views, views.coarse(30, 0.3), subpixel)
     here = volume_e_step(source, volume, model, search)
     there = volume_e_step(source, volume, model, search, arrays)
     if apart:
