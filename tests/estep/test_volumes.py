@@ -309,6 +309,9 @@ def test_another_array_library_scores_the_same(library, apart, subpixel):
     here = volume_e_step(source, volume, model, search)
     there = volume_e_step(source, volume, model, search, arrays)
     if apart:
-        np.testing.assert_allclose(there.ledger, here.ledger, rtol=1e-4)
-    np.testing.assert_allclose(there.right, here.right, atol=1e-3 * np.abs(here.right).max())
+        # a copy is worth 1500 nats here, and between pixels the libraries round in another order: .3 % of a weight in float32
+        np.testing.assert_allclose(there.ledger, here.ledger, rtol=3e-3 if subpixel else 1e-4)
+    np.testing.assert_allclose(
+        there.right, here.right, atol=(3e-3 if subpixel else 1e-3) * np.abs(here.right).max()
+    )
     assert there.log_likelihood == pytest.approx(here.log_likelihood, rel=1e-5)
