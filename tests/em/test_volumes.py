@@ -394,12 +394,31 @@ def test_a_start_has_the_energy_asked_for():
         {"callback": 3},
         {"micrographs": "each"},
         {"each": "auto"},
+        {"subpixel": "auto"},
         {"micrographs": mtd.Micrographs(np.ones(3))},
     ],
 )
 def test_bad_arguments_are_refused(small, bad):
     with pytest.raises(ParameterError):
         recover_volume(small, box_size=10, iterations=1, **bad)
+
+
+def test_copies_between_pixels_are_worth_more_where_they_are_looked_for():
+    """From the truth, copies anywhere: half pixels explain what whole ones cannot, and the volume is nearer."""
+    made = mtd.simulate_volume(
+        chain(10), box_size=10, count=40, micrographs=2, snr=6.0, subpixel=True, seed=5
+    )
+    shared = {"iterations": 8, "last_band": 0.42, "first_band": 0.42, "first_views": 400, "last_views": 400}
+    told = {}
+    for subpixel in (False, True):
+        plan = VolumePlan(10, **shared, coarse_views=60, cooling=0.0, subpixel=subpixel)
+        told[subpixel] = recover_volume(
+            made.measurement, box_size=10, noise_std=made.noise_std, plan=plan, initial=made.volume
+        )
+    assert told[True].evidence > told[False].evidence + 100
+    truth = np.linalg.norm(made.volume)
+    errors = [np.linalg.norm(told[one].volume - made.volume) / truth for one in (False, True)]
+    assert errors[1] < 0.9 * errors[0]
 
 
 def test_a_box_that_does_not_fit_is_refused(small):

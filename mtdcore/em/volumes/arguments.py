@@ -27,6 +27,7 @@ def check_volume_arguments(
     prior: Prior | None,
     micrographs: object,
     each: object,
+    subpixel: object,
     starts: object,
     callback: object,
 ) -> None:
@@ -49,8 +50,9 @@ def check_volume_arguments(
     check_amplitude_std(amplitude_std, "window")
     if not (micrographs is None or hasattr(micrographs, "noise_ratio")):
         raise ParameterError(f"micrographs must be a Micrographs object or None; got {micrographs!r}.")
-    if not isinstance(each, bool):
-        raise ParameterError(f"each must be true or false; got {each!r}.")
+    for name, value in {"each": each, "subpixel": subpixel}.items():
+        if not isinstance(value, bool):
+            raise ParameterError(f"{name} must be true or false; got {value!r}.")
     if prior is not None and not callable(getattr(prior, "score", None)):
         raise ParameterError(
             f"prior must be an object with a method score(volumes, noise_std), or None; got {prior!r}: a name stands for a file, "

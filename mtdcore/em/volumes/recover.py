@@ -113,11 +113,12 @@ def recover_volume(
         prior=prior,
         micrographs=micrographs,
         each=each,
+        subpixel=subpixel,
         starts=starts,
         callback=callback,
     )
     asked = {"symmetry": symmetry, "iterations": iterations, "views": views, "band": band}
-    plan = planned(plan, box_size, seed, **asked, subpixel=bool(subpixel))
+    plan = planned(plan, box_size, seed, **asked, subpixel=subpixel)
     source, engine = open_measurement(measurement, mask), get_backend(backend)
     check_box_fits(source, Projections(box_size, 1))
     separation = default_separation(box_size, diameter) if min_separation is None else min_separation
