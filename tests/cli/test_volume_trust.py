@@ -111,6 +111,35 @@ def test_an_interrupted_judgement_goes_on_with_the_same_bits(mtd, run_dir, stop,
     assert maps(run_dir) == maps(whole)
 
 
+def test_an_interrupted_chain_of_draws_goes_on_with_the_same_bits(mtd, run_dir, stop, monkeypatch):
+    """Halves are compared before it, and keep its checkpoint; every step is made once."""
+    words = ("--null-runs", 2, "--draws", 2)
+    whole, steps, drawn = run_dir.with_name("whole"), [], repeating.posterior_volumes
+    shutil.copytree(run_dir, whole)
+    mtd("trust", whole, *words)
+    assert not list(whole.glob("repeated_draws*"))
+
+    def counted(*arguments, callback, **options):
+        def after(state):
+            steps.append(state.iteration)
+            if len(steps) in (5, 23):
+                stop.touch()
+            callback(state)
+
+        return drawn(*arguments, callback=after, **options)
+
+    monkeypatch.setattr(repeating, "posterior_volumes", counted)
+    for _ in range(2):
+        mtd("trust", run_dir, *words, code=143)
+        stop.unlink()
+    assert list(run_dir.glob("repeated_draws*"))
+    mtd("trust", run_dir, *words)
+    assert steps == [*range(1, 25)]
+    assert known(run_dir) == known(whole)
+    assert maps(run_dir) == maps(whole)
+    assert not list(run_dir.glob("repeated_draws*"))
+
+
 def test_what_was_killed_goes_on_from_its_last_checkpoint(mtd, run_dir, iterations):
     whole = run_dir.with_name("whole")
     shutil.copytree(run_dir, whole)
@@ -139,7 +168,7 @@ def test_what_is_known_is_not_made_again(mtd, mtd_json, run_dir, iterations, mon
         raise AssertionError("drawn anew")
 
     with monkeypatch.context() as patched:
-        patched.setattr(judging, "posterior_volumes", drawn_anew)
+        patched.setattr(repeating, "posterior_volumes", drawn_anew)
         assert mtd_json("trust", run_dir, *EVERYTHING) == first
     assert known(run_dir) == kept
     assert len(iterations) == whole

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,13 +13,14 @@ import pytest
 import mtdcore as mtd
 from mtdcore.em.volumes.plan import VolumePlan
 from mtdcore.em.volumes.recovery import VolumeRecovery
-from mtdcore.errors import InputError, ParameterError
+from mtdcore.errors import CheckpointError, InputError, ParameterError
 from mtdcore.model.priors import GaussianPrior
 from mtdcore.model.volumes.grids import ball, filtered, low_passed, moved, shells
 from mtdcore.model.volumes.projections import Projections
 from mtdcore.model.volumes.so3 import from_euler
 from mtdcore.mstep.envelope import EnvelopePrior
 from mtdcore.results.volumes import VolumeDraws, langevin, posterior_volumes
+from mtdcore.results.volumes.draws import DrawsState, load_draws, save_draws
 from mtdcore.results.volumes.langevin import Smoothed, frame_of, walk
 from mtdcore.synthetic.particles import VolumeSimulation, simulate_volume
 from mtdcore.synthetic.volumes import chain
@@ -47,7 +49,7 @@ def test_the_chain_spreads_as_the_data_do_with_poses_and_all(
     middle = covariance @ (data @ told.ravel() + mean.ravel() / width)
     density = Smoothed(GaussianPrior(mean, spread), sigma, level)
     steps = walk(e_step, density, middle.reshape(told.shape), rng)  # type: ignore[arg-type]
-    found = np.array([volume.ravel() for volume in islice(steps, 700)][60:])
+    found = np.array([volume.ravel() for volume, _ in islice(steps, 700)][60:])
     values, vectors = np.linalg.eigh(covariance)
     along = (found - middle) @ vectors
     assert np.sqrt(np.mean(along.mean(axis=0) ** 2 / values)) < 0.2
@@ -169,7 +171,9 @@ def test_a_learned_prior_that_knows_makes_it_surer(
     """And the same seed the same draws."""
     prior, done = GaussianPrior(made.volume, 0.05 * made.volume.max()), []
     sure, again = (
-        posterior_volumes(made.pixels, recovered, 4, prior=prior, backend="cpu", callback=done.append)
+        posterior_volumes(
+            made.pixels, recovered, 4, prior=prior, backend="cpu", callback=lambda s: done.append(s.iteration)
+        )
         for _ in range(2)
     )
     np.testing.assert_array_equal(sure.images, again.images)
@@ -179,6 +183,28 @@ def test_a_learned_prior_that_knows_makes_it_surer(
     )
     inside = drawn.support > 0.5
     assert np.mean(sure.std[inside]) < 0.8 * np.mean(vague.std[inside])
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_a_chain_goes_on_from_any_step_with_the_same_bits(
+    made: VolumeSimulation, recovered: VolumeRecovery, learned: bool, tmp_path: Path
+) -> None:
+    prior = GaussianPrior(made.volume, 0.05 * made.volume.max()) if learned else None
+    states: list[DrawsState] = []
+    shared = {"prior": prior, "backend": "cpu"}
+    whole = posterior_volumes(made.pixels, recovered, 3, callback=states.append, **shared)
+    assert [len(state.images) for state in states[19::2]] == [0, 1, 2, 3]
+    for at in (2, 22, 25):
+        save_draws(tmp_path / "c.safetensors", states[at], {"seed": 0})
+        left = load_draws(tmp_path / "c.safetensors", {"seed": 0})
+        rest = posterior_volumes(made.pixels, recovered, 3, state=left, **shared)
+        np.testing.assert_array_equal(rest.images, whole.images)
+        assert rest.state is not None
+        assert rest.state.iteration == 26
+    with pytest.raises(CheckpointError, match="seed"):
+        load_draws(tmp_path / "c.safetensors", {"seed": 1})
+    fewer = posterior_volumes(made.pixels, recovered, 2, state=whole.state, **shared)
+    np.testing.assert_array_equal(fewer.images, whole.images[:2])
 
 
 def test_a_symmetric_volume_has_symmetric_draws(made: VolumeSimulation) -> None:

@@ -21,16 +21,20 @@ class _State(Protocol):
     def history(self) -> Sequence[Any]: ...
 
 
-class _Recovery(Protocol):
+class _Finished(Protocol):
     @property
     def state(self) -> Any: ...
 
+
+class _Recovery(_Finished, Protocol):
     @property
     def history(self) -> Sequence[Any]: ...
 
 
 S = TypeVar("S", bound=_State)
 R = TypeVar("R", bound=_Recovery)
+T = TypeVar("T")
+F = TypeVar("F", bound=_Finished)
 
 
 def state_to_resume(folder: RunFolder, resume: bool, load: Callable[[], S]) -> S | None:
@@ -100,12 +104,12 @@ def iterate(
 
 
 def saving(
-    recover: Callable[[Callable[[S], None]], R],
-    save: Callable[[S], None],
+    recover: Callable[[Callable[[T], None]], F],
+    save: Callable[[T], None],
     stop: Stop,
     every: float,
-    told: Callable[[S], None],
-) -> R:
+    told: Callable[[T], None],
+) -> F:
     """Run iterations; their state is saved every so often, at the end, and when they are asked to stop.
 
     Args:
@@ -119,9 +123,9 @@ def saving(
         Interrupted: asked to stop; the last iteration is saved.
     """
     saved = time.monotonic()
-    unsaved: S | None = None
+    unsaved: T | None = None
 
-    def after(current: S) -> None:
+    def after(current: T) -> None:
         nonlocal saved, unsaved
         unsaved = current
         told(current)

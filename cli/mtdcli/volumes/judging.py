@@ -15,7 +15,6 @@ from mtdcore.model.volumes.maps import read_map, write_map
 from mtdcore.results.metrics import RingCorrelation
 from mtdcore.results.nulls import Null
 from mtdcore.results.verdict import Question, Verdict, asked
-from mtdcore.results.volumes.draws import posterior_volumes
 from mtdcore.results.volumes.halves import VolumeHalves, halves_of, volume_halves
 from mtdcore.results.volumes.omission import Omission, omit_test
 from mtdcore.results.volumes.trials import VolumeTrials
@@ -143,17 +142,18 @@ class Examination:
             if one.halves:
                 self._compare_halves(trials, repeat, stop)
             if one.draws is not None:
-                self._draw(one.draws, stop)
+                self._draw(one.draws, repeat)
         if self.trust.seconds:
             self._keep()
         return self.judged
 
     def _keep(self) -> None:
-        """Write what is known by now; of the recoveries that told it stay those that are asked further."""
+        """Write what is known by now; of the recoveries that told it stay those that are asked further, and a chain that goes on."""
         self.trust.seconds, self.trust.found = time.perf_counter() - self._began, self.judged.numbers
         self.folder.write_trust(self.trust)
         nulls = [f"{kind}_0" for kind in _KINDS if self.trust.null(kind).halves is None]
-        self.folder.clear_repetitions(["half_1", "half_2", *nulls])
+        chain = ["draws"] if self.parameters.draws is not None and self.judged.spread is None else []
+        self.folder.clear_repetitions(["half_1", "half_2", *nulls, *chain])
 
     def _judge(self, trials: VolumeTrials, null_runs: int, stop: Stop) -> None:
         verdict = self.judged.verdict = self.trust.verdict(self.found.evidence)
@@ -207,7 +207,7 @@ class Examination:
             stop.check()
         _warn_of(omissions)
 
-    def _draw(self, count: int, stop: Stop) -> None:
+    def _draw(self, count: int, repeat: Repetitions) -> None:
         """Draws from the posterior of the volume."""
         if not self.found.found_copies:
             log("no draws from the posterior: no copies were found, so that there is nothing to be sure of")
@@ -223,9 +223,7 @@ class Examination:
         if self.judged.spread is None:
             log(f"{count} draws from the posterior of the volume")
             shared = self._shared("diameter", "prior", "seed", "backend")
-            drawn = posterior_volumes(
-                self.measurement, self.found, count, callback=lambda _: stop.check(), **shared
-            )
+            drawn = repeat.draws(self.measurement, self.found, count, **shared)
             write_map(self.folder.volume_mean, drawn.mean, self.pixel_size)
             write_map(self.folder.volume_std, drawn.std, self.pixel_size)
             self.trust.draws = DrawsRecord(count, drawn.effective, drawn.clear)

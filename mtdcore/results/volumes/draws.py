@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
 from ...data import MeasurementLike, open_measurement
+from ...em.checkpoint import compare, read_kept, write_kept
 from ...em.volumes.recovery import VolumeRecovery
-from ...errors import InputError, ParameterError
+from ...errors import CheckpointError, InputError, ParameterError
 from ...estep.backends import Backend, get_backend
 from ...estep.backends.placed import placed
 from ...estep.volumes.expectation import volume_e_step, with_views
@@ -22,13 +24,33 @@ from ...model.priors import Prior
 from ...model.volumes.grids import ball, low_passed
 from ...mstep.volumes import NormalEquations, VolumeUpdate, in_units_of, noise_level
 from ..uncertainty import PosteriorSamples
-from .langevin import Density, Enveloped, Smoothed, walk
+from .langevin import Density, Enveloped, Link, Smoothed, walk
+
+#: Of a checkpoint of a chain.
+_FORMAT = "draws 1"
 
 #: Steps before the first draw, and from one draw to the next.
 _BEFORE, _EVERY = 20, 2
 
 #: Least share of the information that poses are taken to leave.
 _LEAST_SHARE = 0.02
+
+
+@dataclass(frozen=True, eq=False)
+class DrawsState:
+    """A chain of volumes after some of its steps: what the next one depends on.
+
+    Attributes:
+        iteration: number of steps done.
+        link: where it is.
+        generator: of the random numbers, as NumPy says it.
+        images: (n, L, L, L) float64, the draws so far.
+    """
+
+    iteration: int
+    link: Link
+    generator: Mapping[str, Any]
+    images: np.ndarray
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -38,9 +60,11 @@ class VolumeDraws(PosteriorSamples):
     Attributes:
         images: (N, L, L, L) float64, one after another of a chain.
         support: (L, L, L) where density may be.
+        state: of the chain after the last one; None: they are of no chain.
     """
 
     support: np.ndarray
+    state: DrawsState | None = None
 
     @property
     def effective(self) -> float:
@@ -75,7 +99,8 @@ def posterior_volumes(
     seed: int = 0,
     backend: str | Backend = "auto",
     executor: Executor | None = None,
-    callback: Callable[[int], None] | None = None,
+    callback: Callable[[DrawsState], None] | None = None,
+    state: DrawsState | None = None,
 ) -> VolumeDraws:
     """Draw volumes from the posterior, by a chain that starts at the recovered one: an E-step over the whole measurement for each of its steps.
 
@@ -93,7 +118,8 @@ def posterior_volumes(
         seed: of the noise.
         backend: of the E-steps, see :func:`mtdcore.recover_volume`.
         executor: runs parts of an E-step elsewhere.
-        callback: called after every step with the number of steps done.
+        callback: called after every step with the state of the chain.
+        state: that a callback received, with the same arguments: the chain goes on from there with the same bits.
 
     Returns:
         (count, L, L, L), up to the band of the run.
@@ -111,7 +137,8 @@ def posterior_volumes(
     plan, engine, rng = recovery.plan, get_backend(backend), np.random.default_rng(seed)
     source, model = recovery.read(open_measurement(measurement)), recovery.likelihood
     views = plan.search(plan.iterations).views
-    steps = itertools.count(plan.iterations + 1)
+    done = 0 if state is None else state.iteration
+    steps = itertools.count(plan.iterations + 1 + done)
 
     def e_step(volume: np.ndarray, fresh: bool = True) -> VolumeStatistics:
         # views of its own for every step: those of one set would be a pull of their own
@@ -136,15 +163,55 @@ def posterior_volumes(
             near = e_step(recovery.seen + step, fresh=False)
             level /= math.sqrt(_share(found, near, recovery.seen, step))
         density = Smoothed(in_units_of(placed(prior, engine), begun[0]), sigma, level)
-    chain = walk(e_step if poses == "open" else held, density, recovery.seen, rng, views.symmetrised)
-    support, drawn = ball(plan.box_size, diameter), []
-    for done, volume in enumerate(itertools.islice(chain, _BEFORE + _EVERY * count), 1):
+    link, drawn = (None, []) if state is None else (state.link, [*state.images])
+    if state is not None:
+        rng.bit_generator.state = dict(state.generator)
+    chain = walk(e_step if poses == "open" else held, density, recovery.seen, rng, views.symmetrised, link)
+    support = ball(plan.box_size, diameter)
+    while state is None or state.iteration < _BEFORE + _EVERY * count:
+        volume, link = next(chain)
+        done += 1
         if done > _BEFORE and (done - _BEFORE) % _EVERY == 0:
             seen = low_passed(volume, band) * support
             drawn.append(recovery.heard.unfiltered(seen, band))
+        state = DrawsState(done, link, rng.bit_generator.state, np.reshape(drawn, (-1, *volume.shape)))
         if callback is not None:
-            callback(done)
-    return VolumeDraws(np.array(drawn), support=support)
+            callback(state)
+    return VolumeDraws(state.images[:count], support=support, state=state)
+
+
+def save_draws(path: str | Path, state: DrawsState, identity: Mapping[str, Any]) -> None:
+    """Write a checkpoint of a chain; the one at ``path`` becomes the previous one.
+
+    Args:
+        path: the ``.safetensors`` file to make or replace.
+        state: what a callback received.
+        identity: JSON-able parameters that the chain depends on.
+
+    Raises:
+        StorageError: the operating system refused; the checkpoint at ``path`` is still there.
+    """
+    arrays = {"state": state.link.state, "noise": state.link.noise, "images": state.images}
+    if state.link.free is not None:
+        arrays["free"] = state.link.free
+    header = {"format": _FORMAT, "identity": identity, "iteration": state.iteration}
+    write_kept(Path(path), header | {"generator": state.generator}, arrays)
+
+
+def load_draws(path: str | Path, identity: Mapping[str, Any]) -> DrawsState:
+    """Read the checkpoint of the chain with this identity.
+
+    Raises:
+        CheckpointError: missing or damaged, or of another chain; the message lists the differences.
+    """
+    header, arrays = read_kept(Path(path))
+    if header["format"] != _FORMAT:
+        raise CheckpointError(
+            f'{path} has format "{header["format"]}"; this version goes on from "{_FORMAT}".'
+        )
+    compare(Path(path), header["identity"], identity)
+    link = Link(arrays["state"], arrays["noise"], arrays.get("free"))
+    return DrawsState(header["iteration"], link, header["generator"], arrays["images"])
 
 
 def _share(here: VolumeStatistics, there: VolumeStatistics, volume: np.ndarray, step: np.ndarray) -> float:

@@ -41,8 +41,32 @@ _EDGE = 0.05
 _TURN, _SHIFT = 1.0, 0.5
 
 
+@dataclass(frozen=True, eq=False)
+class Link:
+    """Where a chain is: with the random numbers to come, all that its next step depends on.
+
+    Attributes:
+        state: coordinates of the volume.
+        noise: of the last step, which the next one uses once more.
+        free: numbers of the prior as they were drawn last; None: it has none.
+    """
+
+    state: np.ndarray
+    noise: np.ndarray
+    free: np.ndarray | None
+
+
 class Density(Protocol):
     """What a chain draws from, given the statistics: data and a prior, in coordinates of their own."""
+
+    @property
+    def free(self) -> np.ndarray | None:
+        """Numbers of the prior that are drawn as well; None: there are none."""
+        ...
+
+    def given(self, free: np.ndarray) -> Self:
+        """With these."""
+        ...
 
     def volume(self, state: np.ndarray) -> np.ndarray:
         """(L, L, L) of coordinates."""
@@ -96,6 +120,15 @@ class Enveloped:
         goal = equations.solve(self.prior.envelope * found.right, state, _STEPS, _TOLERANCE)
         return goal, self.noise_std * equations.draw(rng)
 
+    @property
+    def free(self) -> np.ndarray:
+        """The powers of the shells."""
+        return self.prior.power
+
+    def given(self, free: np.ndarray) -> Enveloped:
+        """With these powers."""
+        return replace(self, prior=replace(self.prior, power=free))
+
     def renewed(self, state: np.ndarray, rng: np.random.Generator) -> Enveloped:
         """With powers drawn given u."""
         return replace(self, prior=self.prior.drawn(state, rng, self.order))
@@ -133,6 +166,15 @@ class Smoothed:
         goal = equations.solve(found.right + tie * clean, state, _STEPS, _TOLERANCE)
         return goal, self.noise_std * equations.draw(rng)
 
+    @property
+    def free(self) -> None:
+        """Nothing."""
+        return None
+
+    def given(self, free: np.ndarray) -> Smoothed:
+        """The same."""
+        return self
+
     def renewed(self, state: np.ndarray, rng: np.random.Generator) -> Smoothed:
         """The same: nothing in it is free."""
         return self
@@ -144,8 +186,9 @@ def walk(
     start: np.ndarray,
     rng: np.random.Generator,
     symmetrised: Callable[[np.ndarray], np.ndarray] = lambda volume: volume,
-) -> Iterator[np.ndarray]:
-    """Volumes of a chain, without end, one E-step each.
+    last: Link | None = None,
+) -> Iterator[tuple[np.ndarray, Link]]:
+    """Volumes of a chain and where it is, without end, one E-step each.
 
     Projections do not fix the frame, so that the chain would turn and drift without bound: what of a step turns or shifts the start is taken
     out again. EM does the same from every turned volume, so the rest of the chain is what it would have been.
@@ -156,19 +199,21 @@ def walk(
         start: (L, L, L), near the top.
         rng: of the noise.
         symmetrised: projects on the volumes of the symmetry.
+        last: where the chain goes on from; None: it begins.
     """
-    free = frame_of(start, symmetrised)
-    state = density.state(start)
-    before: np.ndarray | None = None
+    fixed = frame_of(start, symmetrised)
+    state, before = (density.state(start), None) if last is None else (last.state, last.noise)
+    if last is not None and last.free is not None:
+        density = density.given(last.free)
     while True:
         goal, noise = density.step(e_step(density.volume(state)), state, rng)
         noise = symmetrised(noise)
         pull, push = goal - state, noise + (noise if before is None else before)
         state, before = state + _STRIDE * pull + math.sqrt(_STRIDE / 2.0) * push, noise
-        away = free @ (density.volume(state) - start).ravel()
-        state = state - density.state((away @ free).reshape(start.shape))
+        away = fixed @ (density.volume(state) - start).ravel()
+        state = state - density.state((away @ fixed).reshape(start.shape))
         density = density.renewed(state, rng)
-        yield density.volume(state)
+        yield density.volume(state), Link(state, noise, density.free)
 
 
 def frame_of(volume: np.ndarray, symmetrised: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
