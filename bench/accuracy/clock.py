@@ -1,6 +1,7 @@
 """The clock of the prior: length of denoising steps by the information that poses leave, beside the fixed one of the default.
 
-    python bench/accuracy/clock.py mnist.npz --snr 0.1 --boxes 11 [--targets 10] [--measurements 3] [--only fixed "clock, at most 4"]
+    python bench/accuracy/clock.py mnist.npz                                                       # SNR 0.1, side 11 L, ten digits, three measurements each
+    python bench/accuracy/clock.py mnist.npz --snr 0.05 --boxes 44 --targets 5 --only fixed "clock, at most 2" "draws first"
 
 Where poses are in doubt a copy tells a share a of what it would with its pose known; ``a = sum w^2 / sum w`` over the posterior weights w
 of all poses (Louis 1982). The step ``F + (y - F) / a``, denoised at ``s / sqrt(a)``, is then what data and prior make of it at once. Here a is that of a part of the measurement
