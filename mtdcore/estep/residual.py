@@ -115,8 +115,7 @@ def residual_spectrum(
             seen = next(white.tiles(geometry))
             weights, squares = posterior.amplitudes(seen)
             templates = np.asarray(plain.of_micrograph(tile.micrograph).shown.apply(target)) / level
-        with fft.set_workers(backend.threads):  # of any number of them transforms have the same bits
-            sums += _tile_sums(tile, weights, squares, templates, level, side)
+        sums += _tile_sums(tile, weights, squares, templates, level, side)
     return sums.residual(max(bound.views.box_shape))
 
 

@@ -69,8 +69,12 @@ def test_scores_and_sums_are_those_of_the_window_model(xp, amplitudes):
     wanted = [(weights * one).sum(axis=0) for one in (1.0, mean, square)]
     np.testing.assert_allclose(copies, wanted, rtol=1e-10)
     block = next(features.blocks())
-    views, strength = scores.best(block[1])
+    views, highest, strength = scores.best(block[1])
     np.testing.assert_array_equal(views, ratio[block[0]].argmax(axis=1))
+    matched = scores.matched(block[1], views)
+    filters = basis.coefficients(templates)[views]
+    np.testing.assert_allclose(matched, (filters * np.asarray(block[1]).T).sum(axis=1) / sigma**2, rtol=1e-9)
+    assert np.all(np.diff(highest[np.argsort(ratio[block[0]].max(axis=1))]) >= 0.0)
     np.testing.assert_allclose(strength, np.take_along_axis(mean[block[0]], views[:, None], 1)[:, 0])
     shown = np.asarray(scores.expected(block[1], xp.asarray(norm[block[0]])))
     expected = (weights * mean)[block[0]] @ basis.coefficients(templates)
