@@ -71,14 +71,22 @@ def load_checkpoint(path: str | Path, identity: Mapping[str, Any]) -> EMState:
     Raises:
         CheckpointError: both missing or damaged, or of another run; the message lists the differences.
     """
-    path = Path(path)
+    return state_of(*read_checkpoint(Path(path), _FORMAT, identity))
+
+
+def read_checkpoint(
+    path: Path, form: int | str, identity: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Header and arrays of a checkpoint of this format and this run, see :func:`read_kept`.
+
+    Raises:
+        CheckpointError: both missing or damaged, of another format, or of another run; the message lists the differences.
+    """
     header, arrays = read_kept(path)
-    if header["format"] != _FORMAT:
-        raise CheckpointError(
-            f'{path} has format "{header["format"]}"; this version goes on from "{_FORMAT}".'
-        )
+    if header["format"] != form:
+        raise CheckpointError(f'{path} has format "{header["format"]}"; this version goes on from "{form}".')
     compare(path, header["identity"], identity)
-    return state_of(header, arrays)
+    return header, arrays
 
 
 def read_kept(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

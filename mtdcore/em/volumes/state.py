@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...drawing.overview import Plotted, volume_overview
-from ...errors import CheckpointError
 from ...model.filters.optics import Micrographs
 from ...mstep.envelope import EnvelopePrior
-from ..checkpoint import compare, read_kept, write_kept
+from ..checkpoint import read_checkpoint, write_kept
 
 if TYPE_CHECKING:
     from ...drawing.overview import AnyFigure
@@ -175,13 +174,7 @@ def load_volume_checkpoint(path: str | Path, identity: Mapping[str, Any]) -> Vol
     Raises:
         CheckpointError: both missing or damaged, or of another run; the message lists the differences.
     """
-    path = Path(path)
-    header, arrays = read_kept(path)
-    if header["format"] != _FORMAT:
-        raise CheckpointError(
-            f'{path} has format "{header["format"]}"; this version goes on from "{_FORMAT}".'
-        )
-    compare(path, header["identity"], identity)
+    header, arrays = read_checkpoint(Path(path), _FORMAT, identity)
     candidates = tuple(_candidate(record, arrays, i) for i, record in enumerate(header["candidates"]))
     history = tuple(VolumeRecord(**record) for record in header["history"])
     return VolumeState(candidates, header["first_count"], header["first_heat"], history, header["filtered"])

@@ -13,9 +13,9 @@ from typing import Any, Literal
 import numpy as np
 
 from ...data import MeasurementLike, open_measurement
-from ...em.checkpoint import compare, read_kept, write_kept
+from ...em.checkpoint import read_checkpoint, write_kept
 from ...em.volumes.recovery import VolumeRecovery
-from ...errors import CheckpointError, InputError, ParameterError
+from ...errors import InputError, ParameterError
 from ...estep.backends import Backend, get_backend
 from ...estep.backends.placed import placed
 from ...estep.volumes.expectation import volume_e_step, with_views
@@ -164,7 +164,7 @@ def posterior_volumes(
             level /= math.sqrt(_share(found, near, recovery.seen, step))
         density = Smoothed(in_units_of(placed(prior, engine), begun[0]), sigma, level)
     link, drawn = (None, []) if state is None else (state.link, [*state.images])
-    if state is not None:
+    if state is not None:  # what the level of a prior has drawn above came before it
         rng.bit_generator.state = dict(state.generator)
     chain = walk(e_step if poses == "open" else held, density, recovery.seen, rng, views.symmetrised, link)
     support = ball(plan.box_size, diameter)
@@ -204,12 +204,7 @@ def load_draws(path: str | Path, identity: Mapping[str, Any]) -> DrawsState:
     Raises:
         CheckpointError: missing or damaged, or of another chain; the message lists the differences.
     """
-    header, arrays = read_kept(Path(path))
-    if header["format"] != _FORMAT:
-        raise CheckpointError(
-            f'{path} has format "{header["format"]}"; this version goes on from "{_FORMAT}".'
-        )
-    compare(Path(path), header["identity"], identity)
+    header, arrays = read_checkpoint(Path(path), _FORMAT, identity)
     link = Link(arrays["state"], arrays["noise"], arrays.get("free"))
     return DrawsState(header["iteration"], link, header["generator"], arrays["images"])
 
