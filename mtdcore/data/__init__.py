@@ -33,7 +33,7 @@ def open_measurement(
             - an array (H, W) or (micrographs, H, W) of NumPy, PyTorch or CuPy; of Dask, h5py or Zarr, read piece by piece; a masked
               array, of which what is masked is not used; a list of images,
             - the path of a ``.npy``, MRC or TIFF file or of a STAR list of micrographs (mapped, pixels as stored), or a list of
-              such paths but for ``.npy``,
+              such paths except ``.npy``,
             - the path of the folder of a Zarr array (format 2 or 3) or of an OME-Zarr image,
             - a measurement, which is returned as it is.
         mask: (H, W) or (micrographs, H, W) bool, true where a pixel may be used. None: everywhere. Pixels

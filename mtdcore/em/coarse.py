@@ -29,8 +29,8 @@ class BinnedPrior:
     """A prior over images seen through block means.
 
     Means with noise of level s say as much about the low frequencies of an image as pixels with noise of level f s. So the
-    means are spread over their pixels, denoised at level f s and averaged again: the denoiser of the means but for what it
-    could have concluded from high frequencies, which there are none of.
+    means are spread over their pixels, denoised at level f s and averaged again. Nothing is concluded from high frequencies:
+    there are none.
 
     Attributes:
         prior: of images at full resolution.

@@ -118,7 +118,7 @@ class Statistics(Sealed):
         if margin:
             wide = views.framed(margin)
             frame = Quadratic(wide.adjoint(sums.backprojection), wide.normal(sums.coverage))
-        # squares of amplitudes to amplitudes: exact but for pixels that were not seen
+        # squares of amplitudes to amplitudes: exact where all pixels were seen
         share = sums.amplitude_sum / sums.amplitude_squares if sums.amplitude_squares else 1.0
         return cls(
             views.adjoint(inner.backprojection),

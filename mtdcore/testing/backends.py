@@ -306,9 +306,9 @@ class BackendConformance(ABC):
         case = Case(model, box_size, rotations=3)
         likelihood = case.likelihood()
         blank = ArrayMeasurement(np.full(case.shape, np.nan, dtype=backend.precision))
-        turned = backend.asarray(case.templates())
+        templates = backend.asarray(case.templates())
         found = self.on_host(
-            backend, backend.accumulate(blank.tiles(likelihood.geometry), turned, likelihood)
+            backend, backend.accumulate(blank.tiles(likelihood.geometry), templates, likelihood)
         )
         assert np.isfinite(found.expected_count)
         assert found.pixels == found.energy == 0
@@ -332,10 +332,10 @@ class BackendConformance(ABC):
         likelihood = case.likelihood(small_tiles=True)
         tiles = list(case.measurement(backend.precision).tiles(likelihood.geometry))
         before = [tile.values.copy() for tile in tiles]
-        turned = case.templates()
-        for array in (turned, *(a for tile in tiles for a in (tile.values, tile.valid) if a is not None)):
+        templates = case.templates()
+        for array in (templates, *(a for tile in tiles for a in (tile.values, tile.valid) if a is not None)):
             array.flags.writeable = False
-        first, second = (backend.accumulate(tiles, backend.asarray(turned), likelihood) for _ in range(2))
+        first, second = (backend.accumulate(tiles, backend.asarray(templates), likelihood) for _ in range(2))
         assert_same_bits(self.on_host(backend, first), self.on_host(backend, second))
         for tile, values in zip(tiles, before, strict=True):
             np.testing.assert_array_equal(tile.values, values)

@@ -72,7 +72,7 @@ def attempt(arguments: list[str], log: Path, seconds: float | None) -> tuple[int
 
 
 def results(folder: Path) -> list[object]:
-    """Images, and history and result but for the times."""
+    """Images, and history and result, without the times."""
     rows = [line.split(",") for line in (folder / "history.csv").read_text().splitlines()]
     time_column = rows[0].index("seconds")
     images = [(folder / name).read_bytes() for name in ("estimate.npy", "aligned_average.npy")]

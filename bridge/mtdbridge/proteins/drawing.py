@@ -21,7 +21,7 @@ _EDGE = 0.8
 def transfer(frequency: Tensor, band: Tensor, falloff: Tensor) -> Tensor:
     """Spectrum of the kernel of one point: ``exp(-falloff (f band)^2)`` with a cosine edge that ends at ``1 / band``.
 
-    A Gaussian blob of standard deviation s pixels is ``falloff = 2 (pi s / band)^2``, but for the edge.
+    A Gaussian blob of standard deviation s pixels is ``falloff = 2 (pi s / band)^2``, except at the edge.
 
     Args:
         frequency: f >= 0, cycles per pixel.

@@ -68,7 +68,7 @@ def _tensors(model: nn.Module, average: nn.Module, optimizer: torch.optim.Adam) 
 def require_same(
     path: Path, card: ModelCard, expected: ModelCard, may_change: Sequence[str] = ("steps",)
 ) -> None:
-    """The training that goes on must be the one that stopped, but for the options in ``may_change``.
+    """The training that goes on must be the one that stopped; only the options in ``may_change`` may differ.
 
     Raises:
         CheckpointError: the first difference.

@@ -39,7 +39,7 @@ def radial_factors(shape: tuple[int, int], profiles: np.ndarray, dtype: DTypeLik
 def radial_filter(images: Array, profiles: Array) -> Array:
     """Filter images by factors that depend on the length of the frequency alone.
 
-    Images are padded to twice their sides (but for sides of one pixel: a signal has no other axis) with zeros and cropped again, so nothing wraps around; the map is symmetric, and
+    Images are padded to twice their sides (except sides of one pixel: a signal has no other axis) with zeros and cropped again, so nothing wraps around; the map is symmetric, and
     commutes with reflections and, on square images, with quarter turns.
 
     Args:

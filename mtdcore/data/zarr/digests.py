@@ -60,7 +60,7 @@ class Digests:
             ) from error
         if metadata != metadata_digest(root):
             raise InputError(
-                f"{root / 'zarr.json'} should be as mtdcore wrote it but for its attributes; shape, chunks, dtype or codecs "
+                f"{root / 'zarr.json'} should be as mtdcore wrote it (attributes may change); shape, chunks, dtype or codecs "
                 "have changed: restore it."
             )
         return cls(chunks)

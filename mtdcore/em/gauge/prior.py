@@ -139,7 +139,7 @@ class PriorGauge:
 
 
 def _cheapest(costs: dict[float, float]) -> float:
-    """The angle of the lowest cost, the first of those that are as low but for rounding: every machine takes the same."""
+    """The angle of the lowest cost, the first of those that are as low up to rounding: every machine takes the same."""
     return min(costs, key=lambda angle: round(float(costs[angle]), _TIE))
 
 

@@ -1,6 +1,6 @@
 """Where a run starts: random images, draws from the prior, a faint blob, or images of the user's.
 
-But for U[0, 1] pixels and draws from a prior, which have units of their own, starts are in units of the noise: the
+U[0, 1] pixels and draws from a prior have units of their own. All other starts are in units of the noise: the
 units of the measurement do not matter.
 """
 

@@ -60,7 +60,7 @@ class Backend(Protocol):
     def tile_pixels(self, likelihood: Likelihood) -> int:
         """Side of the tiles, in pixels read, that suit the device; tiles of any size are accepted.
 
-        The E-step keeps the likelihood's own cut where that is larger, so 0 means no wish. Depends on the likelihood
+        The E-step keeps the likelihood's own cut where that is larger, so 0 leaves the cut to it. Depends on the likelihood
         and the device, never on threads or on what else runs.
         """
         ...

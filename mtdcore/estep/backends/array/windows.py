@@ -24,14 +24,14 @@ class Windows(Scored):
 
     def __init__(self, step: EStep, tile: Tile) -> None:
         super().__init__(step, tile)
-        self.likelihood = like = cast(WindowLikelihood, step.likelihood)
-        self.amplitudes = like.amplitudes
-        self.log_rate = like.log_activity - math.log(like.templates)
+        self.likelihood = likelihood = cast(WindowLikelihood, step.likelihood)
+        self.amplitudes = likelihood.amplitudes
+        self.log_rate = likelihood.log_activity - math.log(likelihood.templates)
         self.image = self.backend.moved(self.values, self.precision)
         self.seen = None if self.valid is None else self.backend.moved(self.valid, self.precision)
-        box = like.views.box_shape
+        box = likelihood.views.box_shape
         self.corners = tuple(n - side + 1 for n, side in zip(tile.values.shape, box, strict=True))
-        self.scores = self.chunks(self._score, math.prod(torus(tile.values.shape, like.margins)))
+        self.scores = self.chunks(self._score, math.prod(torus(tile.values.shape, likelihood.margins)))
 
     def _score(self, part: slice) -> Array | tuple[Array, Array]:
         """(t, P, Q) log a_k at every corner; where amplitudes differ, gain and half the energy, which broadcasts."""
@@ -85,9 +85,9 @@ class Windows(Scored):
         Args:
             log_norm: log(1 + S) there; None: that of these templates.
         """
-        like, xp = self.likelihood, self.xp
+        likelihood, xp = self.likelihood, self.xp
         log_norm = self.log_norm() if log_norm is None else log_norm
-        frame, margins = like.frame_shape, like.margins
+        frame, margins = likelihood.frame_shape, likelihood.margins
         firsts = tuple(s.start - m for s, m in zip(self.tile.owned, margins, strict=True))
         # room for every shift of the frame, also where there are fewer corners than its margin is wide
         pixels = self.tile.values.shape
@@ -108,4 +108,4 @@ class Windows(Scored):
                 covered.append(correlate(seen, second, firsts, frame, zeros))
         frames, mass = (self.joined(projected), self.joined(covered)), np.concatenate(masses)
         amplitudes = None if self.amplitudes is None else (float(sums[0]), float(sums[1]))
-        return window_sums(self.tile, like, self.sum64(log_norm), *frames, mass, self.part, amplitudes)
+        return window_sums(self.tile, likelihood, self.sum64(log_norm), *frames, mass, self.part, amplitudes)

@@ -81,7 +81,10 @@ class CpuBackend(HostArrays):
             )
         else:
             plans = self._plans(templates, likelihood)
-            total, parts = TemplateSums.zeros(len(plans.turned), likelihood), self._statistics(tiles, plans)
+            total, parts = (
+                TemplateSums.zeros(len(plans.templates), likelihood),
+                self._statistics(tiles, plans),
+            )
         for part in parts:
             total = total + part
         return total
@@ -144,19 +147,24 @@ class CpuBackend(HostArrays):
                 yield pool.map
 
     def _plans(self, templates: Array, likelihood: Likelihood, part: slice = ALL) -> _Plans:
-        turned = checked(templates, likelihood, np, part)
-        return _Plans(turned, likelihood, self.precision, self.max_memory // self.threads, part)
+        templates = checked(templates, likelihood, np, part)
+        return _Plans(templates, likelihood, self.precision, self.max_memory // self.threads, part)
 
 
 class _Plans:
     """The plan of an E-step in each precision, made when a tile first needs it."""
 
     def __init__(
-        self, turned: np.ndarray, likelihood: Likelihood, precision: str, memory: int, part: slice
+        self, templates: np.ndarray, likelihood: Likelihood, precision: str, memory: int, part: slice
     ) -> None:
-        self.turned, self.likelihood, self.precision, self.memory = turned, likelihood, precision, memory
+        self.templates, self.likelihood, self.precision, self.memory = (
+            templates,
+            likelihood,
+            precision,
+            memory,
+        )
         self.part = part
-        self.norm = float(np.sqrt(np.square(turned).sum(axis=(1, 2)).max()))
+        self.norm = float(np.sqrt(np.square(templates).sum(axis=(1, 2)).max()))
         self._patches: dict[str, PatchPlan] = {}
         self._windows: dict[tuple[str, tuple[int, int]], WindowPlan] = {}
 
@@ -164,7 +172,7 @@ class _Plans:
         key = self._needed(tile)
         if key not in self._patches:
             self._patches[key] = PatchPlan(
-                self.turned, cast(PatchLikelihood, self.likelihood), np.dtype(key), self.memory
+                self.templates, cast(PatchLikelihood, self.likelihood), np.dtype(key), self.memory
             )
         return self._patches[key]
 
@@ -173,7 +181,7 @@ class _Plans:
         if key not in self._windows:
             dtype = np.dtype(key[0])
             self._windows[key] = WindowPlan(
-                self.turned, cast(WindowLikelihood, self.likelihood), dtype, key[1], self.part
+                self.templates, cast(WindowLikelihood, self.likelihood), dtype, key[1], self.part
             )
         return self._windows[key]
 

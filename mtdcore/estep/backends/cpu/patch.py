@@ -49,19 +49,21 @@ class PatchPlan:
     of the transforms, at l modulo its side; empty poses are summed in closed form.
 
     Args:
-        turned: (K, L, L) templates.
+        templates: (K, L, L) templates.
         likelihood: the model.
         dtype: of the correlations.
         memory: bytes that a thread may use for maps of the templates; at least one map is always made.
     """
 
-    def __init__(self, turned: np.ndarray, likelihood: PatchLikelihood, dtype: np.dtype, memory: int) -> None:
+    def __init__(
+        self, templates: np.ndarray, likelihood: PatchLikelihood, dtype: np.dtype, memory: int
+    ) -> None:
         self.likelihood, self.dtype, self.memory = likelihood, dtype, memory
         length, variance = likelihood.box_size, likelihood.noise_std**2
         log_empty, log_shown = likelihood.log_prior
         self.log_shown = (log_shown + likelihood.template_bias)[:, None, None]
-        self.log_empty = log_empty + math.log((4 * length - 1) * len(turned))
-        self.templates, self.energies = turned / variance, 0.5 * turned**2 / variance
+        self.log_empty = log_empty + math.log((4 * length - 1) * len(templates))
+        self.templates, self.energies = templates / variance, 0.5 * templates**2 / variance
         self.bias = self.log_shown - _box_sums(self.energies, range(1 - length, length), length)
         # A torus of 2L - 1 + margin is the smallest on which no two needed shifts or pixels coincide.
         self.side = fast_length(2 * length - 1 + likelihood.margins[1])

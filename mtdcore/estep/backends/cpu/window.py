@@ -80,7 +80,7 @@ class WindowPlan:
     """What one E-step prepares once and every tile uses: templates, energies, activity.
 
     Args:
-        turned: (t, L, L) templates.
+        templates: (t, L, L) templates.
         likelihood: of all templates, bound to the measurement.
         dtype: of the correlations.
         largest_read: height and width of the largest tile.
@@ -89,15 +89,15 @@ class WindowPlan:
 
     def __init__(
         self,
-        turned: np.ndarray,
+        templates: np.ndarray,
         likelihood: WindowLikelihood,
         dtype: np.dtype,
         largest_read: tuple[int, int],
         part: slice = ALL,
     ) -> None:
         self.likelihood, self.dtype, self.part = likelihood, dtype, part
-        self.turned = turned / likelihood.noise_std**2
-        self.energies = 0.5 * turned**2 / likelihood.noise_std**2
+        self.templates = templates / likelihood.noise_std**2
+        self.energies = 0.5 * templates**2 / likelihood.noise_std**2
         self.amplitudes = likelihood.amplitudes
         self.log_rate = (
             likelihood.log_activity - math.log(likelihood.templates) + likelihood.template_bias[part]
@@ -105,7 +105,7 @@ class WindowPlan:
         length, margin, halo = likelihood.box_size, likelihood.margins[1], likelihood.geometry.halos[1]
         rows, columns = (n - length + 1 for n in largest_read)
         owned = max(1, rows - 2 * halo), max(1, columns - 2 * halo)
-        limit = math.isqrt(_SPECTRA_BYTES // (2 * dtype.itemsize * len(turned)))
+        limit = math.isqrt(_SPECTRA_BYTES // (2 * dtype.itemsize * len(templates)))
         self.side = block_side((rows, columns), owned, length, margin, limit)
         #: Corners along one axis of a block: scored only, and owned ones, of which the first follows the margin.
         self.scored, self.owned = self.side - length + 1, self.side - length + 1 - 2 * margin
@@ -127,7 +127,7 @@ class WindowPlan:
         """(K, owned rows, owned columns) weights, times a power of the amplitude."""
         view = self._view(tile)
         log_norm = self._log_partition(self._log_odds(view, run), tile, run)
-        weights = np.empty((len(self.turned), *log_norm.shape), self.dtype)
+        weights = np.empty((len(self.templates), *log_norm.shape), self.dtype)
         for _ in run(partial(self._fill, view, log_norm, weights, moment), self._owned_pairs(tile)):
             pass
         return weights
@@ -146,7 +146,7 @@ class WindowPlan:
         held, ignored = space.second if squared else space.space, self._no_sums()
         margin = self.likelihood.margins[1]
         top, left = (s.start for s in view.tile.owned)
-        for k in range(len(self.turned)):
+        for k in range(len(self.templates)):
             weighing = *self._weighing(view, prepared), *space, *self._stages
             block_kernels.weigh_blocks(k, *weighing, ignored, moment == 0)
             for block, found in zip(pair, from_space(held, self.side), strict=True):
@@ -228,11 +228,11 @@ class WindowPlan:
     def _sums(self, view: _View, log_norm: np.ndarray, run: Run) -> TemplateSums:
         """Weights and their back-projection, templates apart."""
         prepared = list(run(partial(self._prepare, view, log_norm), self._owned_pairs(view.tile)))
-        slices = min(len(prepared), max(1, _TASKS // len(self.turned)))
-        tasks = [(k, prepared[first::slices]) for k in range(len(self.turned)) for first in range(slices)]
+        slices = min(len(prepared), max(1, _TASKS // len(self.templates)))
+        tasks = [(k, prepared[first::slices]) for k in range(len(self.templates)) for first in range(slices)]
         frame = self.likelihood.box_size + 2 * self.likelihood.margins[1]
-        backprojection, coverage = np.zeros((2, len(self.turned), frame, frame))
-        mass, first, second = np.zeros((3, len(self.turned)))
+        backprojection, coverage = np.zeros((2, len(self.templates), frame, frame))
+        mass, first, second = np.zeros((3, len(self.templates)))
         for (k, _), found in zip(tasks, run(partial(self._project, view), tasks), strict=True):
             backprojection[k] += found[0]
             coverage[k] += found[1]
@@ -333,13 +333,13 @@ class WindowPlan:
         """(K, 3) coefficients of the kernels, (0, 3) where copies are alike."""
         if self.amplitudes is None:
             return np.zeros((0, 3), self.dtype)
-        variance = np.full(len(self.turned), self.amplitudes.variance)
+        variance = np.full(len(self.templates), self.amplitudes.variance)
         slope = 1.0 / (1.0 + variance * self._whole_energies)
         return np.stack([variance, slope, 0.5 * variance * slope], axis=1).astype(self.dtype)
 
     @cached_property
     def _spectra(self) -> np.ndarray:
-        return self._conjugate_spectra(self.turned)
+        return self._conjugate_spectra(self.templates)
 
     @cached_property
     def _energy_spectra(self) -> np.ndarray:

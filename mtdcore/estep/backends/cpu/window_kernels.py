@@ -75,7 +75,7 @@ def block_spectrum(pixels, tops, lefts, space, out, work, radices, twiddles):
 def _correlate(
     k, image, seen, masked, templates, energies, row, space, step, bands, side, work, radices, twiddles
 ):
-    """Scores of template k in ``bands`` bands of columns: the inverse transform but for its pass along columns."""
+    """Scores of template k in ``bands`` bands of columns: the inverse transform without its pass along columns."""
     for band in range(side // LANES):
         at = band * side * CELL
         multiply_cells(0, side, image, at, templates[k], at, row, 0)
@@ -284,7 +284,7 @@ def _weigh_band(
     radices,
     twiddles,
 ):
-    """Scores of one band of columns, ready but for the transform along them, to weights, which join ``sums``."""
+    """Scores of one band of columns, not yet transformed along them, to weights, which join ``sums``."""
     transform(space, b * CELL, step, work, LANES, radices, twiddles)
     mass[:] = 0
     first = b * reach * CELL

@@ -265,15 +265,15 @@ def _opened(index: int, precision: Precision) -> CudaBackend:
 class _EStep:
     """What one E-step prepares once: the model, and a path per precision and torus when first needed."""
 
-    def __init__(self, device: Device, turned: Array, likelihood: Likelihood, precision: str) -> None:
-        self._device, self._turned, self._precision = device, turned, precision
+    def __init__(self, device: Device, templates: Array, likelihood: Likelihood, precision: str) -> None:
+        self._device, self._templates, self._precision = device, templates, precision
         self.likelihood = likelihood
         self.model: Model = (
             WindowModel(cast(WindowLikelihood, likelihood))
             if likelihood.localises
             else PatchModel(cast(PatchLikelihood, likelihood))
         )
-        self._norm = float((turned**2).sum(axis=(1, 2)).max()) ** 0.5
+        self._norm = float((templates**2).sum(axis=(1, 2)).max()) ** 0.5
         self._paths: dict[tuple[str, tuple[object, Way]], Path] = {}
 
     def key(self, tile: Tile) -> tuple[str, tuple[object, Way]]:
@@ -285,26 +285,26 @@ class _EStep:
 
     def _way(self, precision: str, tile: Tile) -> Way:
         """The fastest that is right enough. Invalid pixels, amplitudes and float64 leave windows to the library's transforms."""
-        model, like = self.model, self.likelihood
+        model, likelihood = self.model, self.likelihood
         if isinstance(model, PatchModel):
-            if DirectPath.suits(self._kernels(precision), like):
+            if DirectPath.suits(self._kernels(precision), likelihood):
                 return "registers"
             if precision == "float64" or tile.valid is not None:
                 return "transforms"
             if suits_patch_pairs(model.likelihood, self._device.shared_bytes):
                 return "pairs"
             in_pairs = False
-            patches = math.prod(n // like.box_size for n in tile.micrograph_shape)
+            patches = math.prod(n // likelihood.box_size for n in tile.micrograph_shape)
             memory, pixels = self._device.total_bytes(), math.prod(model.torus(tile))
             faster = patch_matrix_is_faster(model.likelihood, patches, pixels, memory)
         else:
             assert isinstance(model, WindowModel)
-            alike = like.amplitudes is None and model.sees_valid_pixels_only(tile)
+            alike = likelihood.amplitudes is None and model.sees_valid_pixels_only(tile)
             if precision == "float64" or not alike:
                 return "transforms"
             in_pairs = self._pairs_torus(tile) is not None
-            faster = matrix_is_faster(like.box_size, like.templates, in_pairs)
-        if faster and exact_enough(self._norm, like.box_size, like.noise_std, [tile]):
+            faster = matrix_is_faster(likelihood.box_size, likelihood.templates, in_pairs)
+        if faster and exact_enough(self._norm, likelihood.box_size, likelihood.noise_std, [tile]):
             return "matrices"
         return "pairs" if in_pairs else "transforms"
 
@@ -337,23 +337,23 @@ class _EStep:
             return self.spectral_path(precision, tile)
         if isinstance(model, PatchModel):
             if way == "registers":
-                return DirectPath(kernels, self._turned, model)
+                return DirectPath(kernels, self._templates, model)
             if way == "matrices":
-                return PatchMatrixPath(self._device, kernels, self._turned, model)
+                return PatchMatrixPath(self._device, kernels, self._templates, model)
             return PatchPairsPath(
-                self._device, kernels, self._turned, model, self.spectral_path(precision, tile)
+                self._device, kernels, self._templates, model, self.spectral_path(precision, tile)
             )
         assert isinstance(model, WindowModel)
         if way == "matrices":
-            return MatrixPath(self._device, kernels, self._turned, model)
+            return MatrixPath(self._device, kernels, self._templates, model)
         torus = self._pairs_torus(tile)
         assert torus is not None
-        return PairsPath(kernels, self._turned, model, torus)
+        return PairsPath(kernels, self._templates, model, torus)
 
     def spectral_path(self, precision: str, tile: Tile) -> SpectralPath:
         """The transforms, whatever the box."""
         kernels = self._kernels(precision)
-        return SpectralPath(self._device, kernels, self._turned, self.model, self.model.torus(tile))
+        return SpectralPath(self._device, kernels, self._templates, self.model, self.model.torus(tile))
 
     def valid_pixels(self, tile: Tile) -> int:
         """Number of valid pixels that this tile counts."""

@@ -249,9 +249,9 @@ class WindowModel:
         self, maps: Array, items: Items, kernels: Kernels, amplitudes: Amplitudes | None = None
     ) -> tuple[Array, Array | None]:
         """Competition of corners closer than the minimum separation."""
-        like = self.likelihood
+        likelihood = self.likelihood
         normaliser, sums = kernels.window_posterior(
-            maps, items.corners, like.log_activity, like.separation, amplitudes
+            maps, items.corners, likelihood.log_activity, likelihood.separation, amplitudes
         )
         return sums.sum(axis=(0, 1)), normaliser
 
@@ -278,19 +278,21 @@ class WindowModel:
 
     def statistics(self, frames: Array, scores: Any, owned: Owned) -> TemplateSums:
         """Evidence against "no copies" (docs/model.md 7)."""
-        like = self.likelihood
+        likelihood = self.likelihood
         # the sums of amplitudes come last, where these differ
-        first, squares = scores[-2:] if like.amplitudes is not None else (scores[1], scores[1])
+        first, squares = scores[-2:] if likelihood.amplitudes is not None else (scores[1], scores[1])
         return TemplateSums(
             backprojection=frames[0],
             coverage=frames[1],
-            class_mass=np.array(scores[2 : 2 + like.classes] if like.classes > 1 else scores[1:2]),
-            log_likelihood=float(scores[0]) / like.neighbourhood,
+            class_mass=np.array(
+                scores[2 : 2 + likelihood.classes] if likelihood.classes > 1 else scores[1:2]
+            ),
+            log_likelihood=float(scores[0]) / likelihood.neighbourhood,
             expected_count=float(scores[1]),
             empty_mass=0.0,
             **owned._asdict(),
-            noise_std=like.noise_std,
-            box_size=like.box_size,
+            noise_std=likelihood.noise_std,
+            box_size=likelihood.box_size,
             amplitude_sum=float(first),
             amplitude_squares=float(squares),
         )

@@ -108,10 +108,10 @@ class PatchMatrixPath:
 
     torus: tuple[int, int] | None = None
 
-    def __init__(self, device: Device, kernels: Kernels, turned: Array, model: PatchModel) -> None:
+    def __init__(self, device: Device, kernels: Kernels, templates: Array, model: PatchModel) -> None:
         self._device, self._kernels, self._model = device, kernels, model
         self._layout = layout(model.likelihood)
-        self._targets, self._shift = self._tables(turned)
+        self._targets, self._shift = self._tables(templates)
         self.bytes_per_item = 6 * self._layout.poses + 8 * self._layout.width
 
     def sums(self, items: Items) -> Sums:
@@ -168,9 +168,9 @@ class PatchMatrixPath:
         out[:, 0] = out[:, _BORDER + area] = 1
         return out
 
-    def _tables(self, turned: Array) -> tuple[Array, Array]:
+    def _tables(self, templates: Array) -> tuple[Array, Array]:
         """Targets at every shift (poses, width) float16, and what is added to their scores (poses,) float32."""
-        xp, sizes, like = self._kernels.xp, self._layout, self._model.likelihood
+        xp, sizes, likelihood = self._kernels.xp, self._layout, self._model.likelihood
         length, reach = sizes.box, 2 * sizes.box - 1
         targets = xp.zeros((reach, sizes.rotations, sizes.padded, sizes.width), dtype=np.float16)
         shift = xp.full((reach, sizes.rotations, sizes.padded), -1e30, dtype=np.float32)
@@ -179,9 +179,9 @@ class PatchMatrixPath:
         place = np.arange(length) - np.arange(1 - length, length)[:, None] + length - 1
         rows, columns = xp.asarray(place[:, None, :, None]), xp.asarray(place[None, :, None, :])
         inner = slice(length - 1, 2 * length - 1)
-        bias = np.broadcast_to(np.asarray(like.template_bias, dtype=np.float64), sizes.rotations)
+        bias = np.broadcast_to(np.asarray(likelihood.template_bias, dtype=np.float64), sizes.rotations)
         for k in range(sizes.rotations):
-            framed[inner, inner] = turned[k] / like.noise_std
+            framed[inner, inner] = templates[k] / likelihood.noise_std
             moved = framed[rows, columns].reshape(reach, reach, length**2)
             targets[:, k, :reach, _BORDER : _BORDER + length**2] = moved.astype(np.float16)
             energy = 0.5 * (moved * moved).sum(axis=-1, dtype=np.float64)

@@ -70,7 +70,7 @@ class PatchPairsPath:
     Args:
         device: the device.
         kernels: in float32.
-        turned: (K, L, L) float64 templates.
+        templates: (K, L, L) float64 templates.
         model: the patch model.
         transforms: the same statistics by transforms.
     """
@@ -78,26 +78,26 @@ class PatchPairsPath:
     torus: tuple[int, int] | None = None
 
     def __init__(
-        self, device: Device, kernels: Kernels, turned: Array, model: PatchModel, transforms: Path
+        self, device: Device, kernels: Kernels, templates: Array, model: PatchModel, transforms: Path
     ) -> None:
         self._device, self._kernels, self._model, self._transforms = device, kernels, model, transforms
-        like, xp = model.likelihood, kernels.xp
-        side = torus_side(like)
+        likelihood, xp = model.likelihood, kernels.xp
+        side = torus_side(likelihood)
         assert side is not None
-        self._side, self._count, self._pairs = side, len(turned), -(-len(turned) // 2)
-        length = like.box_size
+        self._side, self._count, self._pairs = side, len(templates), -(-len(templates) // 2)
+        length = likelihood.box_size
         frequencies, positions = thread_order(side)
         even = xp.zeros((2 * self._pairs, side, side), dtype=np.float64)
-        even[: self._count, :length, :length] = turned * (1.0 / like.noise_std)
+        even[: self._count, :length, :length] = templates * (1.0 / likelihood.noise_std)
         images = even[0::2] - 1j * even[1::2]
-        spectra = xp.fft.fft2(images).conj() * (_BITS / (like.noise_std * side**2))
+        spectra = xp.fft.fft2(images).conj() * (_BITS / (likelihood.noise_std * side**2))
         self._spectra = self._ordered(spectra.astype(kernels.complex), frequencies)
         box = xp.zeros((side, side), dtype=np.float64)
         box[:length, :length] = 1.0
         self._box = xp.fft.fft2(box)
         self._level = self._ordered(self._levels(0.5 * even**2), positions)
         self._places = tuple(xp.asarray(np.argsort(order, axis=None)) for order in (frequencies, positions))
-        margin = like.margins[1]
+        margin = likelihood.margins[1]
         lags = xp.asarray(np.arange(-margin, length + margin) % side)
         self._rows, self._columns = lags[:, None], lags
         # nothing but the patches themselves, which are there
@@ -151,20 +151,20 @@ class PatchPairsPath:
         maps = xp.fft.ifft2(xp.stack((seen, self._box * weighed)))
         # the few kernels after that of the patches take a twentieth of its time: what is not asked for is not made
         frames = self._apart(maps[..., self._rows, self._columns])
-        scores, like = scores.sum(axis=0), self._model.likelihood
-        if like.classes > 1:
-            scores = with_classes(scores, self._apart(weighed[:, :1, :1])[:, 0, 0], like)
+        scores, likelihood = scores.sum(axis=0), self._model.likelihood
+        if likelihood.classes > 1:
+            scores = with_classes(scores, self._apart(weighed[:, :1, :1])[:, 0, 0], likelihood)
         return Sums(frames, scores)
 
     def _levels(self, squares: Array) -> Array:
         """(P, N, N) complex: log prior of two templates at a shift less their energies there, in units of log 2."""
-        xp, like = self._kernels.xp, self._model.likelihood
+        xp, likelihood = self._kernels.xp, self._model.likelihood
         energy = xp.fft.ifft2(self._box * xp.fft.fft2(squares).conj()).real
         bias = xp.full(2 * self._pairs, -1e30, dtype=np.float64)
-        bias[: self._count] = xp.asarray(like.template_bias)
+        bias[: self._count] = xp.asarray(likelihood.template_bias)
         level = (bias[:, None, None] + self._model.log_shown - energy) * _BITS
         shift = np.fft.fftfreq(self._side, 1.0 / self._side)
-        shows = xp.asarray(np.abs(shift) < like.box_size)
+        shows = xp.asarray(np.abs(shift) < likelihood.box_size)
         level = xp.where(shows[:, None] & shows, xp.maximum(level, -1e30), -1e30)
         return (level[0::2] + 1j * level[1::2]).astype(self._kernels.complex)
 

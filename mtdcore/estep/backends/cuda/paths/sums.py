@@ -44,9 +44,9 @@ class Path(Protocol):
         ...
 
 
-def templates(turned: Array, noise_std: float) -> tuple[Array, Array]:
+def scaled(templates: Array, noise_std: float) -> tuple[Array, Array]:
     """R_k F / sigma^2 and (R_k F)^2 / (2 sigma^2), (K, L, L) float64."""
-    return turned / noise_std**2, turned**2 / (2.0 * noise_std**2)
+    return templates / noise_std**2, templates**2 / (2.0 * noise_std**2)
 
 
 def with_classes(scores: Array, mass: Array, likelihood: Likelihood) -> Array:

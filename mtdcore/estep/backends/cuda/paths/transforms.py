@@ -13,7 +13,7 @@ from ...base import Moment
 from ..device import Device
 from ..kernels import Amplitudes, Kernels
 from ..models import Items, Model
-from .sums import Sums, templates, with_classes
+from .sums import Sums, scaled, with_classes
 
 #: Spectra of all templates are kept when they take no more than this share of the free memory.
 _KEPT_SHARE = 0.1
@@ -34,17 +34,17 @@ class SpectralPath:
     torus: tuple[int, int] | None = None
 
     def __init__(
-        self, device: Device, kernels: Kernels, turned: Array, model: Model, torus: tuple[int, int]
+        self, device: Device, kernels: Kernels, templates: Array, model: Model, torus: tuple[int, int]
     ) -> None:
         self._device, self._kernels, self._model, self._torus = device, kernels, model, torus
         likelihood = model.likelihood
         self._targets, self._squares = (
-            (a / math.prod(torus)).astype(kernels.real) for a in templates(turned, likelihood.noise_std)
+            (a / math.prod(torus)).astype(kernels.real) for a in scaled(templates, likelihood.noise_std)
         )
         lags = np.arange(-likelihood.margins[1], likelihood.box_size + likelihood.margins[1])
         bias = kernels.xp.asarray(likelihood.template_bias)
         self._bias = bias.astype(kernels.real) if likelihood.template_bias.any() else None
-        energy = (turned**2).sum(axis=(1, 2)) / (2.0 * likelihood.noise_std**2)
+        energy = (templates**2).sum(axis=(1, 2)) / (2.0 * likelihood.noise_std**2)
         self._amplitudes: Amplitudes | None = None
         if likelihood.amplitudes is not None:
             variance = likelihood.amplitudes.variance
@@ -57,13 +57,13 @@ class SpectralPath:
         self._half = (torus[0], torus[1] // 2 + 1)
         self._spectrum_bytes = math.prod(self._half) * kernels.complex.itemsize
         # the maps, and energies beside them; pixels and validity with their spectra; odds, sums along rows, competition
-        maps = len(turned) * (1 if self._amplitudes is None else 2)
+        maps = len(templates) * (1 if self._amplitudes is None else 2)
         self.bytes_per_item = self._spectrum_bytes * (maps + 7)
 
     def sums(self, items: Items) -> Sums:
         """See :meth:`Path.sums`."""
         maps, pixels, valid, amplitudes = self._gains(items)
-        xp, like = self._kernels.xp, self._model.likelihood
+        xp, likelihood = self._kernels.xp, self._model.likelihood
         scores, normaliser = self._model.normalise(maps, items, self._kernels, amplitudes)
         cuts = self._cuts(len(items))
         if amplitudes is None:
@@ -76,8 +76,8 @@ class SpectralPath:
             for i, parts in enumerate(zip(*found, strict=True))
         )
         if amplitudes is None:
-            return Sums(frames, with_classes(scores, mass, like))
-        scores = with_classes(scores, mass[0], like)
+            return Sums(frames, with_classes(scores, mass, likelihood))
+        scores = with_classes(scores, mass[0], likelihood)
         return Sums(frames, array_namespace(scores).concat((scores, mass[1:].sum(axis=1))))
 
     def weights(self, items: Items, moment: Moment = 0) -> Array:
