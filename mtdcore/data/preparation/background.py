@@ -121,6 +121,7 @@ def contrast_skewness(image: np.ndarray, width: float = 4.0) -> tuple[float, flo
     if not smooth.size:
         return 0.0, np.inf
     smooth -= smooth.mean()
-    power = float(np.mean(smooth**2))
+    squares = smooth * smooth
+    power = float(squares.mean())
     error = float(np.sqrt(6.0 * 4.0 * np.pi * width**2 / smooth.size))
-    return (float(np.mean(smooth**3)) / power**1.5 if power > 0 else 0.0), error
+    return (float(np.mean(squares * smooth)) / power**1.5 if power > 0 else 0.0), error
