@@ -226,16 +226,20 @@ def _tile_sums(
     left = np.where(use, left, 0.0)
     sums = replace(_Sums.empty(side), total=float(left.sum()) * level, pixels=int(use.sum()))
     rows, columns = (_starts(n, side) for n in left.shape)
-    for row, column in product(rows, columns):
+    used = np.zeros((len(rows), len(columns)))
+    for (i, row), (j, column) in product(enumerate(rows), enumerate(columns)):
         piece = slice(row, row + side), slice(column, column + side)
         share = float((taper**2)[use[piece]].sum()) / side**2
         if share < _VALID:
             continue
+        used[i, j] = 1.0
         one = replace(_Sums.empty(side), left=_power(left[piece] * taper, side) / share, pieces=1)
         if copies is not None:
-            alone = copies.alone(taper, row, column)
-            one = replace(one, mean=_power(copies.image[piece] * taper, side), copies=alone)
+            one = replace(one, mean=_power(copies.image[piece] * taper, side))
         sums += one
+    if copies is not None:
+        mass = (used * copies.masses(rows, columns, side)).sum(axis=(1, 2))
+        sums = replace(sums, copies=np.tensordot(mass, copies.power, axes=1))
     worth = _worth(rows, side) * _worth(columns, side) * sums.pieces / max(1, len(rows) * len(columns))
     return replace(sums, worth=worth)
 
@@ -256,16 +260,21 @@ class _Copies:
     middle: tuple[int, ...]
     image: np.ndarray
 
-    def alone(self, taper: np.ndarray, row: int, column: int) -> np.ndarray:
-        """Power of the copies in the piece that starts there, one by one."""
-        side, cuts = len(taper), []
-        for start, middle, n in zip((row, column), self.middle, self.weights.shape[1:], strict=True):
+    def masses(self, rows: list[int], columns: list[int], side: int) -> np.ndarray:
+        """(T, rows, columns) posterior of each template in the pieces that start there, by the square of the taper at the middle of its box."""
+        down, across = (self._tapers(starts, axis, side) for axis, starts in enumerate((rows, columns)))
+        return np.asarray(down @ (self.weights @ across.T), np.float64)
+
+    def _tapers(self, starts: list[int], axis: int, side: int) -> np.ndarray:
+        """(pieces, corners) squares of the taper along one axis; that of a piece is their product."""
+        middle, corners = self.middle[axis], self.weights.shape[1 + axis]
+        squares = _line(side) ** 2
+        found = np.zeros((len(starts), corners), self.weights.dtype)
+        for row, start in zip(found, starts, strict=True):
             first = max(0, start - middle)
-            last = max(first, min(n, start - middle + side))
-            cuts.append((slice(first, last), slice(first + middle - start, last + middle - start)))
-        (own_rows, at_rows), (own_columns, at_columns) = cuts
-        mass = np.tensordot(self.weights[:, own_rows, own_columns], (taper**2)[at_rows, at_columns], axes=2)
-        return np.asarray(np.tensordot(mass, self.power, axes=1))
+            last = max(first, min(corners, start - middle + side))
+            row[first:last] = squares[first + middle - start : last + middle - start]
+        return found
 
 
 def _power(images: np.ndarray, side: int) -> np.ndarray:
@@ -292,9 +301,13 @@ def _image(weights: np.ndarray, templates: np.ndarray) -> np.ndarray:
 
 def _taper(side: int) -> np.ndarray:
     """(side, side) Hann window of mean square 1."""
+    return np.outer(_line(side), _line(side))
+
+
+def _line(side: int) -> np.ndarray:
+    """The same along one axis."""
     line = 0.5 - 0.5 * np.cos(2.0 * np.pi * (np.arange(side) + 0.5) / side)
-    window = np.outer(line, line)
-    return np.asarray(window / math.sqrt(np.mean(window**2)))
+    return np.asarray(line / math.sqrt(np.mean(line**2)))
 
 
 def _starts(length: int, side: int) -> list[int]:
