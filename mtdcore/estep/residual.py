@@ -33,7 +33,7 @@ _GLANCE = 4
 _PIECES = 4
 
 #: Posterior weights of a tile.
-_WEIGHTS = 1 << 26
+_WEIGHTS = 1 << 24
 
 #: Templates whose frequencies stand for those of all.
 _SOME = 16
