@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-#: Mount point of the control groups, and the file that lists those of this process.
+#: Mount point of the control groups, and the file that names the groups of this process.
 _MOUNTED, _MINE = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 

@@ -188,7 +188,7 @@ def _clean(aside: Path, path: Path) -> None:
 def _replace(new: Path, path: Path, aside: Path) -> None:
     """Put a finished folder at ``path``; the old folder is removed only once the new one is in place.
 
-    The old folder is checked again after it was put aside, where no other process replaces it.
+    The old folder is checked again once it was put aside, where no other process exchanges it.
     """
     replaced = os.path.lexists(path)
     if replaced:

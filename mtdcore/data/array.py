@@ -58,7 +58,7 @@ class ArrayMeasurement(TiledMeasurement):
     def _reader(self) -> Reader:
         def read(micrograph: int, regions: Sequence[Region]) -> Iterator[np.ndarray]:
             for region in regions:
-                # Pages of a map stay resident once read: a new map per pass releases them.
+                # Pages of a map stay resident once read: a new map for each tile releases them.
                 array = _map(self._path).reshape(self.shape) if self._path else self.array
                 yield array[micrograph][region.read]
 

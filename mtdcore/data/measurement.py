@@ -159,7 +159,7 @@ class TiledMeasurement(Viewable, ABC):
 
     @property
     def identity(self) -> tuple[Hashable, ...]:
-        """Key of the pixels, which must not change while a measurement is in use; copies and parts keep the key of their origin."""
+        """Key of the pixels, which must not change while a measurement is in use; keys of copies and parts begin with the name of their origin."""
         return self._name, self._parts
 
     @property

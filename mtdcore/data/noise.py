@@ -14,7 +14,7 @@ from . import Measurement
 from .pictures import SIDE, SQUARES, noise_level
 from .tiles import Tile, TileGeometry
 
-#: Ratio of sides above which a measurement counts as a signal, with long tiles instead of square ones.
+#: Ratio of sides from which on a measurement counts as a signal, with long tiles instead of square ones.
 _LONG = 16
 
 

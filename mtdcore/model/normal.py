@@ -57,7 +57,7 @@ class Normal(Protocol):
 
     @property
     def spread(self) -> float:
-        """Ratio of the largest eigenvalue to the mean one, about, as far as a filter causes it: a larger ratio needs more steps."""
+        """Approximate ratio of the largest eigenvalue to the mean one, as far as a filter causes it; a larger ratio needs more steps."""
         ...
 
     def __call__(self, target: Array) -> Array:

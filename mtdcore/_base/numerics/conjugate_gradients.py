@@ -30,7 +30,7 @@ def conjugate_gradients(
         precondition: near the inverse of the operator, symmetric and positive definite.
         max_steps: largest number of steps.
         tolerance: stop when the preconditioned norm of the residual falls below this share of that of the right side.
-        damping: multiple of the identity, added to the operator in the steps but not in the first residual.
+        damping: multiple of the identity, added to the operator in the steps only: a solution stays a fixed point.
 
     Returns:
         The last iterate.

@@ -247,9 +247,7 @@ def _differ(one: np.ndarray, other: np.ndarray) -> bool:
     squared = 0.0
     for values in (one, other):
         deviation = _MAD_TO_STD * float(np.median(np.abs(values - np.median(values))))
-        squared += (
-            0.5 * np.pi * deviation**2 / values.size
-        )  # variance of a median: pi / 2 times that of a mean
+        squared += 0.5 * np.pi * deviation**2 / values.size  # of a median: pi / 2 times that of a mean
     return bool(abs(np.median(one) - np.median(other)) > _DIFFERENT * np.sqrt(squared))
 
 

@@ -207,9 +207,7 @@ class Preparation:
 
     def _flatten(self, image: np.ndarray) -> np.ndarray:
         if self.background == "gaussian":
-            image = image - polynomial_background(
-                image, 1
-            )  # with reflected edges a part of a ramp would stay
+            image = image - polynomial_background(image, 1)  # reflecting edges would keep a part of a ramp
             image = image - gaussian_background(image, self.background_width or min(image.shape) / 8)
         elif self.background == "polynomial":
             image = image - polynomial_background(image, self.background_degree)

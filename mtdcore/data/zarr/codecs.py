@@ -27,7 +27,7 @@ def decode(raw: bytes | bytearray, codecs: Sequence[str], size: int, *, checksum
         checksums: whether to compare its checksums; not needed after its digest was compared.
 
     Raises:
-        ChunkDamaged: see :class:`ChunkDamaged`.
+        ChunkDamaged: a checksum, or the size of the pixels, is wrong, or a codec fails.
     """
     sizes = [size]  # after each codec; 0 after a compressor, whose output has any size
     for name in codecs:

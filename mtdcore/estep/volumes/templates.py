@@ -12,7 +12,7 @@ from ...model.volumes.projections import Projections
 from ..backends.array.backend import ArrayBackend
 from ..backends.matrix import Basis, Scores
 
-#: Offsets scored at a corner on whole pixels, in pixels down and to the right of it.
+#: Offsets scored at a corner, in pixels down and to the right of it: without and with sub-pixel shifts.
 WHOLE = ((0.0, 0.0),)
 HALVES = ((0.0, 0.0), (0.0, 0.5), (0.5, 0.0), (0.5, 0.5))
 

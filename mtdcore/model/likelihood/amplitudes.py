@@ -19,7 +19,7 @@ from array_api_compat import array_namespace
 
 from ..._base.typing import Array
 
-#: Standard deviation at which learning starts, and its upper bound: beyond it, an amplitude near 0, no copy, is as likely as a copy.
+#: Standard deviation at which learning starts, and its upper bound: beyond it, the model hardly tells a copy from none.
 FIRST, MOST = 0.3, 1.0
 
 #: Change of the standard deviation below which it has converged.
