@@ -1,4 +1,4 @@
-"""The written definition: plain loops over poses, float64, no transform. Slow on purpose.
+"""The definition of the E-step: plain loops over poses, float64, no transform. Clear rather than fast.
 
 ======================  =================================================================
 docs/model.md           here
@@ -39,7 +39,7 @@ class ReferenceBackend(HostArrays):
     precision = "float64"
 
     def tile_pixels(self, likelihood: Likelihood) -> int:
-        """Any tile will do."""
+        """0: the cut of the likelihood is kept."""
         return 0
 
     def accumulate(self, tiles: Iterable[Tile], templates: Array, likelihood: Likelihood) -> TemplateSums:
@@ -144,7 +144,7 @@ def _patch_posterior(
         for k, *shift in np.ndindex(log_weight.shape):
             if shift[0] == box[0] or shift[1] == box[1]:
                 continue
-            # -||M - C T_l Z R_k F||^2 / (2 sigma^2), less the same for the empty pose (15)
+            # -||M - C T_l Z R_k F||^2 / (2 sigma^2), minus the same for the empty pose (15)
             target, seen = _frame(shift, box, (0, 0))
             image = templates[k][target]
             gain = (image * (pixels[seen] - 0.5 * image)).sum(where=valid[seen])
@@ -276,7 +276,7 @@ def _window_log_odds(
 def _moment(
     tile: Tile, templates: np.ndarray, likelihood: WindowLikelihood, order: Moment
 ) -> np.ndarray | float:
-    """Posterior mean of a power of the amplitude of a copy at each owned corner; 1 where all are alike."""
+    """Posterior mean of a power of the amplitude of a copy at each owned corner; 1 if all amplitudes are 1."""
     amplitudes = likelihood.amplitudes
     if order == 0 or amplitudes is None:
         return 1.0

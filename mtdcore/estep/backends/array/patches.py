@@ -35,14 +35,14 @@ class Patches(Scored):
         self.batch = max(1, self.backend.max_memory // per_patch)
 
     def _cut(self, pixels: np.ndarray, first: int) -> Array:
-        """(n, 1, L, L) of the patches from the first on."""
+        """(n, 1, L, L) patches of an image, from number ``first`` on."""
         (rows, columns), (height, width) = self.shape, self.box
         blocks = pixels[self.tile.owned].reshape(rows, height, columns, width).swapaxes(1, 2)
         chosen = blocks.reshape(rows * columns, 1, height, width)[first : first + self.batch]
         return self.backend.moved(chosen, self.precision)
 
     def batches(self) -> Iterator[tuple[Array, Array, Array, Chunks]]:
-        """(n, 1, L, L) patches, validity (of one patch where all are alike), log normaliser less empty pose, scores."""
+        """(n, 1, L, L) patches, validity (of one patch if all are alike), log normaliser minus that of the empty pose, scores."""
         likelihood, xp = self.likelihood, self.xp
         log_empty = likelihood.log_prior[0] + math.log(self.empty_poses)
         for first in range(0, math.prod(self.shape), self.batch):

@@ -23,7 +23,7 @@ from ..precision import needed_precision
 from .patch import PatchPlan
 from .window import Run, WindowPlan
 
-#: Halo of a window tile, both sides together, above which larger tiles pay; sides of tiles in pixels.
+#: Halo of a window tile, both sides together, above which larger tiles are faster; the two sides of tiles in pixels.
 _LARGE_HALO, _TILE_PIXELS, _LARGE_TILE_PIXELS = 160, 1024, 1536
 
 _GIB = 1 << 30
@@ -35,9 +35,9 @@ class CpuBackend(HostArrays):
     Args:
         precision: dtype of the correlations. float32 is raised to float64 for an E-step in which the signal is
             so strong that rounding alone would move log-weights by more than 0.01 nats (SNR above about 100).
-        threads: tasks worked on at once; None: the cores this process may use. Never changes a bit of the result.
-        max_memory: bytes that patch scores of all threads may take while they wait for their normaliser; beyond, they are
-            computed twice. Changes no bit either.
+        threads: number of tasks processed at once; None: the cores this process may use. The result has the same bits for any number.
+        max_memory: bytes in which the patch scores of all threads may be kept until their normaliser is known; scores beyond it are
+            computed twice. The result has the same bits for any value.
     """
 
     name = "cpu"
@@ -57,7 +57,7 @@ class CpuBackend(HostArrays):
 
     @property
     def threads(self) -> int:
-        """Tasks worked on at once."""
+        """Number of tasks processed at once."""
         return self._threads
 
     def alone(self) -> CpuBackend:
@@ -65,7 +65,7 @@ class CpuBackend(HostArrays):
         return CpuBackend(self.precision, 1, self.max_memory)
 
     def tile_pixels(self, likelihood: Likelihood) -> int:
-        """Large tiles, of which halos and incomplete groups of patches are a small part."""
+        """Large tiles, in which halos and incomplete groups of patches are a small share."""
         cut, arrays = likelihood.geometry, general(self, likelihood)
         if arrays is not None:
             return arrays.tile_pixels(likelihood)
@@ -90,7 +90,7 @@ class CpuBackend(HostArrays):
         return total
 
     def _statistics(self, tiles: Iterable[Tile], plans: _Plans) -> Iterator[TemplateSums]:
-        """Statistics of each tile in order: threads share out tiles of patches, and the work on each tile of windows."""
+        """Statistics of each tile in order. Threads share the tiles of patches; of windows, they share the work on each tile."""
         if not plans.likelihood.localises:
             yield from ordered(lambda tile: plans.patches(tile).statistics(tile), tiles, self.threads)
         else:

@@ -1,10 +1,10 @@
 """The window model with many templates: scores and back-projection as matrix products on tensor cores (docs/gpu.md).
 
 Scores are windows (n, P) times templates (P, T), in half precision with float32 sums; the back-projection is posterior
-shares (T, n) times windows (n, B^2). Between the two, corners compete exactly as they do elsewhere. A posterior is split
-in two factors of which each suits half precision: the share of a template among all at its corner, and the posterior
-of a copy at the corner relative to the largest in the tile. Windows are cut chunk by chunk and never held; scores are
-held as long as memory lasts and computed again otherwise.
+shares (T, n) times windows (n, B^2). Between the two, corners compete as in the other ways. A posterior is split
+into two factors in the range of half precision: the share of a template among all at its corner, and the posterior
+of a copy at the corner relative to the largest in the tile. Windows are cut chunk by chunk and not kept; scores are
+kept as far as memory allows, and computed again otherwise.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from .sums import Sums, with_classes
 #: Bytes of windows, scores and shares of one chunk.
 _CHUNK_BYTES = 1 << 30
 
-#: Share of the free memory in which scores are held between the two products.
+#: Share of the free memory in which scores are kept between the two products.
 _HELD_SHARE = 0.6
 
 #: Columns of a matrix come in multiples of this; tensor cores need 8, and are faster with more.
 _COLUMNS = 32
 
-#: Rounding of the scores may reach this many nats (root mean square), see :mod:`mtdcore.estep.backends.precision`.
+#: Largest rounding error of the scores in nats (root mean square), see :mod:`mtdcore.estep.backends.precision`.
 _TOLERANCE = 0.01
 
 #: Root mean square of the relative error of a number rounded to half precision, where all mantissas are equally likely.
 _HALF_ROUNDING = 2.1e-4
 
-#: Fewer templates keep single precision, which costs them little.
+#: Fewer templates are scored in single precision, at little cost.
 _FEWEST = 128
 
 #: Pixels above this many noise levels overflow half precision, or nearly so.
@@ -56,10 +56,10 @@ def faster(box_size: int, count: int, in_pairs: bool = True) -> bool:
 
 
 def exact_enough(largest_norm: float, box_size: int, noise_std: float, tiles: Sequence[Tile]) -> bool:
-    """Whether half precision moves the log-weights of these tiles by no more than is allowed.
+    """Whether half precision moves the log-weights of these tiles by at most :data:`_TOLERANCE`.
 
     Both factors of a product are rounded, and errors of different pixels are independent: the score of a window of
-    level m is off by ``sqrt(2) r ||F|| m / sigma^2``, root mean square. Windows that hold a copy are the highest.
+    level m has the error ``sqrt(2) r ||F|| m / sigma^2``, root mean square. Windows with a copy have the highest level.
 
     Args:
         largest_norm: largest norm of a template.
@@ -88,7 +88,7 @@ class MatrixPath:
         self._side = likelihood.box_size + 2 * likelihood.margins[1]
         self._count = len(templates)
         width = -(-self._count // 8) * 8
-        # pixels that no template has are left out: a disc has a fifth less than its square
+        # pixels outside of all templates are left out: a disc has a fifth fewer pixels than its square
         support = (templates != 0).any(axis=0)
         self._places = np.argwhere(on_host(support))
         if len(self._places) == 0:
@@ -101,7 +101,7 @@ class MatrixPath:
         energy = (templates**2).sum(axis=(1, 2)) / (2.0 * likelihood.noise_std**2)
         self._shift[: self._count] = (xp.asarray(likelihood.template_bias) - energy).astype(np.float32)
         self._log_prior = likelihood.log_activity - math.log(self._count)
-        self.bytes_per_item = 1  # tiles are worked on one by one
+        self.bytes_per_item = 1  # tiles are processed one by one
 
     def sums(self, items: Items) -> Sums:
         """See :meth:`Path.sums`."""
@@ -173,7 +173,7 @@ class MatrixPath:
                 yield row * columns, (min(row + step, stop) - row) * columns, owned
 
     def _offsets(self, stride: int, framed: bool) -> Array:
-        """(P,) int32 columns of the windows: those scored, or all of the frame and a column of ones."""
+        """(P,) int32 columns of the windows: the scored pixels, or, if ``framed``, all pixels of the frame and a column of ones."""
         key = stride, framed
         if key not in self._tables:
             places = self._places

@@ -1,8 +1,8 @@
-"""The window E-step through transforms of our own, two templates at a time (docs/gpu.md).
+"""The window E-step through our own transforms, two templates at a time (docs/gpu.md).
 
-Two templates are the real and the imaginary part of one image, so every transform is complex and whole, and every
-kernel transforms lines of one axis with what comes before and after: spectra of products, gains and weights are never
-written for their own sake. A map is written and read four times in all, half as often as with a library's transforms.
+Two templates are the real and the imaginary part of one image, so every transform is complex. Each kernel fuses the transform
+of the lines of one axis with the steps before and after it: spectra of products, gains and weights need no passes over memory of
+their own. A map is written and read four times in all, half as often as with a library's transforms.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _WORTH = 2.0
 
 
 def suitable_torus(least: tuple[int, int], other: tuple[int, int]) -> tuple[int, int] | None:
-    """The smallest torus that the kernels know, for tiles that need one of this shape; None: there is none, or another is as fast.
+    """The smallest torus that the kernels support for tiles that need ``least``; None: there is none, or ``other`` is as fast.
 
     Args:
-        least: smallest shape that will do.
-        other: that of a library's transforms.
+        least: smallest sufficient shape.
+        other: shape for the transforms of a library.
     """
     sides = [next((n for n in LINE_LENGTHS if n >= side), None) for side in least]
     rows, columns = sides
@@ -50,7 +50,7 @@ class PairsPath:
         images[:, :length, :length] = even[0::2] - 1j * even[1::2]
         self._spectra = xp.fft.fft2(images)
         energy = (templates**2).sum(axis=(1, 2)) / (2.0 * likelihood.noise_std**2)
-        # where templates are odd, the last pair lacks its second
+        # with an odd number of templates, the last pair has only one
         self._level = xp.full(2 * self._pairs, -1e30, dtype=kernels.real)
         self._level[:count] = (xp.asarray(likelihood.template_bias) - energy).astype(kernels.real)
         self._log_prior = likelihood.log_activity - math.log(count)

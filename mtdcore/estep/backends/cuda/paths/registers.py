@@ -1,4 +1,4 @@
-"""The patch E-step of small boxes in one kernel, whose posterior never leaves shared memory or registers."""
+"""The patch E-step of small boxes in one kernel; the posterior stays in shared memory or registers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DIRECT_BOX = 8
 
 
 class DirectPath:
-    """Patch model, small boxes: the posterior never leaves shared memory."""
+    """Patch model, small boxes; see :class:`Path`."""
 
     torus: tuple[int, int] | None = None
 
@@ -25,7 +25,7 @@ class DirectPath:
 
     @staticmethod
     def suits(kernels: Kernels, likelihood: Likelihood) -> bool:
-        """Whether the box is small enough; weights of classes go with the transforms."""
+        """Whether the box is small enough; false with class weights."""
         if likelihood.class_weights is not None:
             return False
         size, margin = likelihood.box_size, likelihood.margins[1]
