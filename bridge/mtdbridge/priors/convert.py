@@ -1,4 +1,4 @@
-"""Pickled checkpoints (.pt, .pth) to safetensors, read by another process that refuses everything but tensors."""
+"""Conversion of pickled checkpoints (.pt, .pth) to safetensors in a separate process that accepts tensors and plain containers only."""
 
 from __future__ import annotations
 
