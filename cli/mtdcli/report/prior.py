@@ -1,4 +1,4 @@
-"""The page that stands beside trained weights: loss, denoising error per level, images drawn from the prior."""
+"""The report of trained weights: loss, denoising error per level, images drawn from the prior."""
 
 from __future__ import annotations
 
