@@ -43,7 +43,7 @@ class ResultRecord:
     Attributes:
         likelihood: record of the last likelihood.
         data_share: share of the estimate that comes from the data; None: unknown.
-        prior_scales: scale of the prior for each class; None: the prior has no units of its own, or there is no prior.
+        prior_scales: units of the measurement in one unit of the prior, for each class; None: they are the same, or there is no prior.
         offset: value of the pixels without copies.
         noise: description of the estimated noise.
         settled: whether starts of about equal evidence give the same target; None: no other start has such evidence.
