@@ -269,7 +269,7 @@ def _options(extra: Sequence[str]) -> dict[str, list[str]]:
     """The labels and values that RELION passes, as words for each of the commands.
 
     Raises:
-        click.UsageError: a label without a value, or one that no command knows.
+        click.UsageError: a label without a value, or an unknown label.
     """
     words: dict[str, list[str]] = {"import": [], "recover": [], "detect": []}
     if len(extra) % 2 or any(not label.startswith("--") for label in extra[::2]):

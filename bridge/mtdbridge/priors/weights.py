@@ -31,7 +31,7 @@ MAX_BOX_SIZE = 4096
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What stands beside the tensors in a weights file.
+    """The description of network, data and training in a weights file.
 
     Attributes:
         network: name of the architecture, see :data:`mtdbridge.priors.networks.NETWORKS`.

@@ -1,4 +1,4 @@
-"""What commands print: results on stdout, the log on stderr, and the options that all commands share."""
+"""Output of the commands: results on stdout, the log on stderr; and options that commands share."""
 
 from __future__ import annotations
 
