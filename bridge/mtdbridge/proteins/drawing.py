@@ -2,7 +2,7 @@
 
 Conventions: a volume V is indexed (z, y, x), an image (y, x), and the centre of a box of side L is the point (L - 1) / 2
 on every axis. A rotation matrix R acts on (z, y, x) column vectors; a projection integrates along z. The image of a
-structure under R is thus the projection of the volume of its points ``R p``, and in Fourier space its central slice.
+structure under R is thus the projection of the volume of the points ``R p``: in Fourier space, the central slice of that volume.
 
 One point of weight w becomes ``w`` times a kernel of unit sum whose spectrum is :func:`transfer`.
 """
