@@ -208,7 +208,7 @@ def judge(
         recovery: the result.
         runs: largest number of null runs of each kind.
         complete: ask all questions, also those that can no longer change the verdict.
-        options: keyword arguments of the call of :func:`mtdcore.recover`.
+        options: keyword arguments of the call of :func:`mtdcore.recover`; a ``callback`` is not called.
     """
     options.pop("callback", None)
     claim = Claim.of(recovery)
