@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-# One thread per process: as many processes as cores already share the machine.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+# One thread per process: as many processes as cores already share the machine. One that has nothing left takes from the others:
+# the longest tests come last.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 TESTS  ?=
 # Versions that are taken: all pinned, or torch alone.
 PINS   ?= constraints.txt

@@ -6,12 +6,12 @@
          ^                        ^ rotated targets                                              |
       Zarr / array                +-------------------------- target F <-------------------------+
 
-What belongs to a result:
+Tools for a result:
 
-- ``mtdcore.results.judge``: whether the data support it; ``null_runs``: what noise gives; ``held_out_evidence``, ``half_recoveries``: what
-  halves of the data say of each other
+- ``mtdcore.results.judge``: whether the data support it; ``null_runs``: recoveries from noise alone; ``held_out_evidence``,
+  ``half_recoveries``: evidence and agreement between halves of the data
 - ``mtdcore.results.detect``: the copies, as CSV and STAR; ``match``: against a truth
-- ``mtdcore.results.posterior_samples``: draws from the posterior of the target, the share of the data
+- ``mtdcore.results.posterior_samples``: draws from the posterior of the target, with the share of the data
 - ``mtdcore.results.relative_error``, ``fourier_ring_correlation``: errors
 - ``mtdcore.results.volumes``: ``find_copies``, with Euler angles; ``volume_halves``: half maps; ``judge_volume``: whether the data support
   it; ``align_volumes``, ``shape_correlation``: against another volume; ``read_map``, ``write_map``: MRC files

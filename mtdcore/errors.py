@@ -57,4 +57,4 @@ class CheckpointError(StorageError):
 
 
 class Doubt(RuntimeWarning):
-    """A warning about a result: it was computed as asked, and something speaks against it."""
+    """A warning about a result that was computed as asked: some of its diagnostics speak against it."""

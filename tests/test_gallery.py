@@ -60,7 +60,7 @@ def test_scripts_find_what_they_hide(script, tmp_path, monkeypatch):
     matplotlib.pyplot.close("all")
     shown = [np.asarray(Image.open(f / f"{script.stem}.png")) for f in (tmp_path, GALLERY / "images")]
     assert shown[0].std() > 20
-    # the picture on the page is that of this script, but for fonts
+    # the picture on the page is that of this script, up to fonts
     assert np.allclose(shown[0].shape, shown[1].shape, rtol=0.1)
 
 

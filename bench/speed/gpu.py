@@ -33,7 +33,7 @@ from mtdcore.estep.backends.cuda.kernels import Kernels
 from mtdcore.estep.backends.cuda.models import Items
 from mtdcore.estep.backends.cuda.paths.matrices import MatrixPath
 from mtdcore.estep.backends.cuda.paths.pairs import PairsPath
-from mtdcore.estep.backends.cuda.paths.sums import templates
+from mtdcore.estep.backends.cuda.paths.sums import scaled
 from mtdcore.estep.backends.cuda.paths.transforms import SpectralPath
 from mtdcore.estep.backends.cuda.staging import grouped, staged
 from mtdcore.model.likelihood import Likelihood, PatchLikelihood, WindowLikelihood
@@ -211,7 +211,7 @@ def simple_patch_step(patches: Any, targets: Any, squares: Any, log_shown: float
     return xp.sum(spectrum[:, None, ...] * turned, axis=0), xp.sum(turned, axis=0)
 
 
-def simple_window_step(image: Any, turned: Any, likelihood: WindowLikelihood) -> list[Any]:
+def simple_window_step(image: Any, templates: Any, likelihood: WindowLikelihood) -> list[Any]:
     """The window E-step likewise: the whole image, one rotation after another; returns back-projections."""
     xp = array_api_compat.array_namespace(image)
     length, reach, shape, axes = likelihood.box_size, likelihood.separation - 1, image.shape, (-2, -1)
@@ -223,9 +223,9 @@ def simple_window_step(image: Any, turned: Any, likelihood: WindowLikelihood) ->
         return xp.fft.irfftn(spectrum * xp.conj(other), s=shape, axes=axes)
 
     scores = []
-    for target in (turned[k, ...] for k in range(turned.shape[0])):
+    for target in (templates[k, ...] for k in range(templates.shape[0])):
         gain = correlation(target)[:rows, :columns] - 0.5 * xp.sum(target**2)
-        scores.append(gain / likelihood.noise_std**2 + likelihood.log_activity - math.log(turned.shape[0]))
+        scores.append(gain / likelihood.noise_std**2 + likelihood.log_activity - math.log(templates.shape[0]))
     top = xp.max(xp.stack([xp.max(s) for s in scores]))
     odds = xp.fft.rfftn(sum(xp.exp(s - top) for s in scores), s=shape, axes=axes)
     near = xp.fft.rfftn(xp.ones_like(image[: 2 * reach + 1, : 2 * reach + 1]), s=shape, axes=axes)
@@ -244,22 +244,22 @@ def row(backend: CudaBackend, case: Case, repeats: int, bandwidth: float) -> dic
     likelihood = case.likelihood.bind(measurement.shape)
     cut = likelihood.geometry.enlarged(backend.tile_pixels(likelihood))
     tiles = list(measurement.tiles(cut))
-    turned = case.templates(backend)
+    templates = case.templates(backend)
     with backend.device.active():
-        step = _EStep(backend.device, turned, likelihood, backend.precision)
+        step = _EStep(backend.device, templates, likelihood, backend.precision)
         ((group, sent),) = staged(
             backend.device, grouped(tiles, step.key, pixels=2 * side**2 + 2 * len(tiles) * side)
         )
         path = step.path(group.precision, tiles[0])
         items = step.model.gather(sent, backend.xp, path.torus)
-        whole = backend.accumulate(tiles, turned, likelihood)
+        whole = backend.accumulate(tiles, templates, likelihood)
         units = case.units(whole.sites)
         resident = seconds(backend, lambda: backend._sums(path, items), repeats)
-        streamed = seconds(backend, lambda: backend.accumulate(tiles, turned, likelihood), repeats)
+        streamed = seconds(backend, lambda: backend.accumulate(tiles, templates, likelihood), repeats)
         upload = seconds(backend, lambda: list(staged(backend.device, grouped(tiles, step.key))), repeats)
         # tiles of a measurement stay on the device after the first call, which the median leaves out
         again = seconds(
-            backend, lambda: backend.accumulate(Tiles(measurement, cut), turned, likelihood), repeats
+            backend, lambda: backend.accumulate(Tiles(measurement, cut), templates, likelihood), repeats
         )
         result: dict[str, Any] = {
             "case": case.name,
@@ -297,12 +297,12 @@ def row(backend: CudaBackend, case: Case, repeats: int, bandwidth: float) -> dic
             result["ratio_to_transforms"] = resident / (pairs * len(items) / len(batch))
         if isinstance(likelihood, PatchLikelihood):
             batch = items.pixels[:2048]
-            images = (a.astype(np.float32) for a in templates(turned, likelihood.noise_std))
+            images = (a.astype(np.float32) for a in scaled(templates, likelihood.noise_std))
             priors = step.model.log_shown, step.model.log_empty
             rival = _times_faster(backend, resident, repeats, simple_patch_step, [batch, *images], priors)
             result |= {name: times * len(items) / len(batch) for name, times in rival.items()}
         elif likelihood.templates <= _ROTATIONS:
-            arrays = [a.astype(np.float32) for a in (backend.asarray(noise), turned)]
+            arrays = [a.astype(np.float32) for a in (backend.asarray(noise), templates)]
             result |= _times_faster(backend, resident, repeats, simple_window_step, arrays, (likelihood,))
     return result
 

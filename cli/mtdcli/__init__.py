@@ -1,1 +1,1 @@
-"""The command ``mtd``: import, recover, look. Each command is one module, imported only when it runs."""
+"""The command ``mtd``. Each of its commands is one module, imported only when it runs."""

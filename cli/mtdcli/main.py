@@ -18,7 +18,7 @@ from .terminal.console import FLAGS, error, log, spelt
 from .terminal.options import with_help
 from .terminal.stopping import SIGNALS, Interrupted, listening
 
-#: Command -> (module, help line, example). They stand here so that ``mtd --help`` imports no command.
+#: Command -> (module, help line, example). The help lines are here so that ``mtd --help`` imports no command.
 COMMANDS = {
     "demo": ("demo", "Hide a glyph in noise and recover it: no data needed, about a minute.", "mtd demo"),
     "doctor": ("doctor", "Versions, devices and a small self-test of this installation.", "mtd doctor"),
@@ -112,13 +112,13 @@ class LazyGroup(click.Group):
             run_and_exit(lambda: super(LazyGroup, self).main(args, *rest, **extra), debug)
         except SystemExit as ending:
             if args is None and ending.code in {128 + signum for signum in SIGNALS}:
-                # the process ends: another signal must not break into what packages do at exit
+                # the process ends: another signal must not interrupt the exit handlers of packages
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
             raise
 
 
 def run_and_exit(work: Callable[[], object], debug: bool = False) -> NoReturn:
-    """Run a command with signals, warnings and log lines in place; exit with its code or that of its error."""
+    """Run a command with handlers for signals, warnings and log messages; exit with the code of the command or of its error."""
     before, warnings.showwarning = warnings.showwarning, _log_warning  # type: ignore[assignment]
     try:
         with listening(), _logging():

@@ -37,13 +37,13 @@ from .terminal.stopping import Interrupted
 ABORT = "RELION_JOB_ABORT_NOW"
 SUCCESS, FAILURE, ABORTED = (f"RELION_JOB_EXIT_{how}" for how in ("SUCCESS", "FAILURE", "ABORTED"))
 
-#: How the copies compare with the picks of ``--in_coords``.
+#: File with precision and recall of the copies against the picks of ``--in_coords``.
 EVALUATION = "evaluation.json"
 
-#: An option of mtd in a message; RELION's labels have underscores.
+#: Options of mtd in messages, which are rewritten as RELION's labels, with underscores.
 _LABEL = re.compile(r"(?<=--)\w[\w-]*")
 
-#: Options that the job decides itself.
+#: Options that the job sets itself.
 _OWN = {
     "output",
     "sources",
@@ -57,7 +57,7 @@ _OWN = {
     "threads",
 }
 
-#: Side of a box in diameters of the particle, as RELION users take it.
+#: Side of the box in particle diameters, as is usual in RELION.
 _BOX = 1.5
 
 _YES, _NO = {"yes", "true", "1", "on"}, {"no", "false", "0", "off"}
@@ -143,7 +143,7 @@ class _Job:
     Attributes:
         output: its folder, as RELION names it.
         abort: the file by which RELION stops it.
-        threads: of the recovery; may change when a job goes on, like the file.
+        threads: of the recovery; like ``abort`` it may change when a job is continued.
         diameter: of the particle, angstrom.
         words: options for each command.
     """
@@ -160,17 +160,17 @@ class _Job:
         self.picks: Picks | None = None
 
     def same_as_before(self, in_mics: Path) -> bool:
-        """Whether this folder holds an unfinished job with the same options, to be continued; notes the options."""
+        """Whether the folder holds an earlier job with the same options, to be continued; writes the options to job.json."""
         note, now = self.output / "job.json", to_json([str(in_mics), self.diameter, self.words])
         before = note.read_text(encoding="utf-8") if note.exists() else ""
         write_whole(note, lambda file: file.write(now.encode()))
         return before == now
 
     def check_labels(self, in_mics: Path) -> None:
-        """Parse the options of every step before the first one starts: importing may take hours.
+        """Parse the options of every step before the first one starts, since importing may take hours.
 
         Raises:
-            click.UsageError: a label is missing or its value wrong; in the spelling of RELION.
+            click.UsageError: a label is missing or its value is wrong; the message spells options as RELION does.
         """
         try:
             self._context("import", ["-o", self.measurement, *self.words["import"], "--", in_mics])
@@ -190,7 +190,7 @@ class _Job:
             raise Aborted
 
     def run(self, in_mics: Path, in_coords: Path | None, again: bool) -> None:
-        """Import, read the picks to compare with, and recover; with ``again``, what is missing."""
+        """Import, read the picks to compare with, and recover; with ``again``, skip the steps that are complete."""
         if not (again and self.measurement.exists()):
             self._import(in_mics)
         if in_coords is not None:
@@ -238,14 +238,14 @@ class _Job:
         context = self._context("recover", words)
         try:
             context.command.invoke(context)
-        except click.exceptions.Exit as ending:  # by the stop file, or by a signal of the batch system
+        except click.exceptions.Exit as ending:  # ended by the stop file or a signal of the batch system
             raise Aborted from ending
 
     def _sizes(self, pixel_size: float | None) -> list[object]:
-        """Words for the diameter of the particle, and for the box around it, at so many angstrom per pixel.
+        """Command-line words for the diameter of the particle and the box around it, at ``pixel_size`` angstrom per pixel.
 
         Raises:
-            click.UsageError: it is given in pixels too, or nobody knows how large a pixel is.
+            click.UsageError: the diameter is also given in pixels, or the pixel size is unknown.
         """
         if self.diameter is None:
             return []
@@ -269,7 +269,7 @@ def _options(extra: Sequence[str]) -> dict[str, list[str]]:
     """The labels and values that RELION passes, as words for each of the commands.
 
     Raises:
-        click.UsageError: a label without a value, or one that no command knows.
+        click.UsageError: a label without a value, or an unknown label.
     """
     words: dict[str, list[str]] = {"import": [], "recover": [], "detect": []}
     if len(extra) % 2 or any(not label.startswith("--") for label in extra[::2]):
@@ -300,5 +300,5 @@ def _word(option: click.Option, flag: str, value: str) -> list[str]:
 
 
 def main() -> None:
-    """Run the job and exit with RELION's notion of success."""
+    """Run the job and exit with its code."""
     run_and_exit(lambda: command.main(standalone_mode=False))

@@ -1,1 +1,1 @@
-"""What every other folder may use and that knows nothing of the problem: files, cores, optional packages, sums in a fixed order."""
+"""General tools without knowledge of the problem, open to every other folder: files, cores, optional packages, sums in a fixed order."""

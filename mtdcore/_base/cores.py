@@ -8,22 +8,22 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-#: Where control groups are mounted, and what says in which of them this process is.
+#: Mount point of the control groups, and the file that names the groups of this process.
 _MOUNTED, _MINE = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def usable_cores() -> int:
     """Cores that the affinity of this process allows, and the quotas of its control groups (containers, batch systems).
 
-    All of the machine's where the system has neither (macOS). A quota of one and a half cores counts as two threads, which then wait for
-    each other a quarter of their time: one would leave a third of it unused.
+    All cores of the machine where the system has neither (macOS). A quota of one and a half cores counts as two threads: these wait for
+    each other a quarter of their time, while one thread would leave a third of the quota unused.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([allowed, *(math.ceil(quota) for quota in _quotas())]))
 
 
 def _quotas() -> Iterator[float]:
-    """Cores that each control group around this process grants, of version 1 and 2; none without a limit."""
+    """Quotas, in cores, of the control groups around this process, of version 1 and 2; groups without a limit yield none."""
     with suppress(OSError):
         for line in _MINE.read_text().splitlines():
             _, controllers, path = line.split(":", 2)

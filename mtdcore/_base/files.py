@@ -25,7 +25,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     try:
         try:
             beside.unlink(missing_ok=True)
-            with open(beside, "xb") as file:  # made here: a link that lies there is not followed
+            with open(beside, "xb") as file:  # "x" creates the file: a link of this name is not followed
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
@@ -37,7 +37,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
         raise StorageError(f"{path} could not be written: {error}.") from error
 
 
-#: What file systems answer that cannot flush a folder (CIFS, some FUSE), or do not let one be opened for it.
+#: Errors of file systems that cannot flush a folder (CIFS, some FUSE), or cannot open one for a flush.
 _NO_FLUSH = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EACCES, errno.EPERM)
 
 

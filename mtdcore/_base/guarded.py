@@ -1,4 +1,4 @@
-"""Reading files that somebody else may have made: regular ones only, and sizes are looked at before anything is unpacked."""
+"""Reading files of unknown origin: regular files only, and sizes are checked before anything is unpacked."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import numpy as np
 
 from ..errors import InputError, StorageError
 
-#: What packed files may become: so many bytes, or so many times the bytes that they have. Images do not pack better than
-#: that, and beyond a small file could fill the memory.
+#: Bound on the unpacked size: the larger of this many bytes and this multiple of the stored bytes. Images do not compress
+#: better; without the bound a small file could fill the memory.
 SMALL, MOST_COMPRESSION = 256 << 20, 100
 
 
 def opened(path: Path, most: int | None = None) -> BinaryIO:
-    """Open a file for reading that somebody else may have made: pipes and devices, at which a reader would hang, are refused.
+    """Open a file of unknown origin for reading; pipes and devices, on which a reader would hang, are refused.
 
     Args:
         path: the file; links are followed.
@@ -60,7 +60,7 @@ def read_regular(path: Path, most: int) -> bytes:
 
 
 def check_declared(path: Path | str, declared: int, stored: int) -> None:
-    """Raise InputError where something of ``stored`` bytes says that it unpacks to more than compression makes of images."""
+    """Raise InputError if ``stored`` bytes declare an unpacked size above the bound, see :data:`MOST_COMPRESSION`."""
     if declared > max(SMALL, MOST_COMPRESSION * stored):
         raise InputError(
             f"{path} should hold the {declared} bytes that it declares; it has {stored} bytes: write it without compression if "
@@ -97,7 +97,7 @@ class Archive:
                 )
             content = bytearray(
                 file.read(size + 1)
-            )  # the last byte, which is none, has the checksum looked at
+            )  # one byte past the end makes zipfile verify the checksum
         array = np.frombuffer(content, dtype)
         return array.reshape(shape[::-1]).T if fortran else array.reshape(shape)
 
@@ -116,13 +116,13 @@ def archive(path: Path, most: int | None = None) -> Iterator[Archive]:
     """Open an ``.npz`` file.
 
     Raises:
-        InputError, StorageError: see :func:`opened`; on damage NumPy and zipfile raise what they like.
+        InputError, StorageError: see :func:`opened`; a damaged file raises any exception of NumPy or zipfile.
     """
     with opened(path, most) as file:
         yield Archive(path, file)
 
 
 def gunzipped(path: Path, most: int) -> bytes:
-    """At most so many bytes of what a ``.gz`` file holds; errors as for :func:`opened`, and those of gzip."""
+    """The unpacked content of a ``.gz`` file, cut after ``most`` bytes; errors of :func:`opened` and of gzip."""
     with opened(path) as file, gzip.GzipFile(fileobj=file) as packed:
         return packed.read(most)

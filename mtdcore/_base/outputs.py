@@ -1,7 +1,7 @@
-"""What may be written where: the one place that decides whether something may be replaced, and the one that replaces it.
+"""Output folders: the one place that decides whether a folder may be replaced, and that replaces it.
 
-Only a folder that carries mtd's own mark, and nothing else, is ever replaced: no input, no folder that holds one, no
-link, nothing that somebody else put there. A folder is made beside its place and moved there when it is whole.
+Only a folder with mtd's mark and without files of others is ever replaced: no input, no folder that holds an input, no
+link. A folder is made beside its place and moved there when it is complete.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from pathlib import Path
 from ..errors import StorageError
 from .processes import Process
 
-#: Entry of the attributes of a measurement by which mtd knows its own.
+#: Entry of the attributes that marks a measurement as written by mtd.
 MARK = "mtdcore"
 
-#: In the temporary folder: who makes it. It may stay behind in a finished one, where it does no harm.
+#: File in the temporary folder that names the process making it. In a finished folder it may be left over, without effect.
 CLAIM = ".claim"
 
-#: Everything that mtd puts into a measurement, relative to its folder; ``0`` is the level of an OME-Zarr image.
+#: Names of everything that mtd writes into a measurement, relative to its folder; ``0`` is the level of an OME-Zarr image.
 _OWN = re.compile(
     rf"(0/)?(zarr\.json|digests\.npz|c(/\d+)*)|0|micrographs\.json|(volume_)?truth\.npz|{re.escape(CLAIM)}"
 )
 
-#: How often a folder is removed until it is gone, with longer and longer waits: two seconds in all.
+#: Attempts to remove a folder, with growing waits between them: two seconds in all.
 _ATTEMPTS = 20
 
-#: Files that zarr, and :func:`mtdcore._base.files.write_whole`, had begun in a folder that was left half done.
+#: Unfinished files of zarr and of :func:`mtdcore._base.files.write_whole` in an abandoned folder.
 _HALF = re.compile(r".+\.partial|\..+\.\d+\.part")
 
-#: Bytes of metadata that are looked at, and seconds after which a temporary folder should say who makes it.
+#: Bytes of metadata that are read, and seconds within which a temporary folder must have its :data:`CLAIM`.
 _MOST, _GRACE = 16 << 20, 60.0
 
 
@@ -77,13 +77,13 @@ def check_own(path: Path) -> None:
 
 @contextmanager
 def making_folder(path: Path, overwrite: bool, inputs: Sequence[Path] = ()) -> Iterator[Path]:
-    """A temporary folder beside ``path`` that takes its place when the block succeeds, and goes when it does not.
+    """A temporary folder beside ``path`` that takes the place of ``path`` if the block succeeds, and is removed if it fails.
 
-    It doubles as a lock: while it is there and its process runs, nobody else writes to ``path``. What a process that was
-    killed left is cleaned up.
+    The folder doubles as a lock: while it exists and its process runs, no other process writes to ``path``. Remains of killed
+    processes are cleaned up.
 
     Raises:
-        StorageError: as :func:`check_output`, before the block and once more after it; or another process writes there.
+        StorageError: as :func:`check_output`, before and again after the block; or another process writes to ``path``.
         OSError: the operating system refuses.
     """
     path = Path(os.path.abspath(path))
@@ -94,7 +94,7 @@ def making_folder(path: Path, overwrite: bool, inputs: Sequence[Path] = ()) -> I
     try:
         try:
             _claim(temporary, path)
-        except StorageError:  # somebody else's
+        except StorageError:  # another process holds it
             held = True
             raise
         _clean(aside, path)
@@ -112,7 +112,7 @@ def making_folder(path: Path, overwrite: bool, inputs: Sequence[Path] = ()) -> I
 
 
 def _claim(temporary: Path, path: Path) -> None:
-    """Make the temporary folder ours, after one that a dead process left. StorageError: it is somebody else's."""
+    """Make and claim the temporary folder, in place of one of a dead process. StorageError: a running process holds it."""
     for _ in range(3):
         try:
             temporary.mkdir()
@@ -130,7 +130,7 @@ def _claim(temporary: Path, path: Path) -> None:
 
 
 def _is_mine(temporary: Path) -> bool:
-    """Whether this process made a temporary folder, or an empty one: it may have been interrupted between making and claiming it."""
+    """Whether a temporary folder is of this process, or unclaimed and empty: the process may have been interrupted before claiming it."""
     with suppress(OSError):
         text = (temporary / CLAIM).read_text()
         return not text or Process.parse(text) == Process.current()
@@ -140,7 +140,7 @@ def _is_mine(temporary: Path) -> bool:
 
 
 def _holder(temporary: Path) -> Process | None:
-    """Who makes a temporary folder; None: a process that was killed before it said so."""
+    """The process that makes a temporary folder; None: it was killed before it claimed the folder."""
     with suppress(OSError):
         found = Process.parse((temporary / CLAIM).read_text())
         if found is not None:
@@ -153,7 +153,7 @@ def _holder(temporary: Path) -> Process | None:
 
 
 def _discard(temporary: Path, path: Path) -> None:
-    """Remove what a dead process left, taken away first so that of two processes only one does."""
+    """Remove the temporary folder of a dead process; it is renamed first, so that only one of two processes removes it."""
     if not _unfinished(temporary):
         raise StorageError(
             f"{temporary} stands where {path} is made, and mtd did not write it: move it away."
@@ -165,19 +165,19 @@ def _discard(temporary: Path, path: Path) -> None:
 
 
 def _sweep(temporary: Path) -> None:
-    """Remove what processes that were killed while they discarded something had taken away."""
+    """Remove renamed folders of processes that were killed within :func:`_discard`."""
     for left in temporary.parent.glob(f"{glob.escape(temporary.name)}.*"):
         if left.suffix[1:].isdigit() and _unfinished(left):
             _remove(left)
 
 
 def _unfinished(folder: Path) -> bool:
-    """Whether this is a folder that mtd began, with nothing of others in it."""
+    """Whether a folder was begun by mtd and holds no files of others."""
     return not folder.is_symlink() and folder.is_dir() and not _foreign(folder, marked=False)
 
 
 def _clean(aside: Path, path: Path) -> None:
-    """Bring back, or remove, what a process that was killed while it replaced a folder had put aside."""
+    """Restore or remove the folder put aside by a process that was killed within :func:`_replace`."""
     if os.path.lexists(path):  # it may be half removed
         if _unfinished(aside):
             _remove(aside)
@@ -186,9 +186,9 @@ def _clean(aside: Path, path: Path) -> None:
 
 
 def _replace(new: Path, path: Path, aside: Path) -> None:
-    """Put a finished folder at ``path``; what was there goes only once the new one is in place.
+    """Put a finished folder at ``path``; the old folder is removed only once the new one is in place.
 
-    It is judged once more after it was moved, when nobody can exchange it any more.
+    The old folder is checked again once it was put aside, where no other process exchanges it.
     """
     replaced = os.path.lexists(path)
     if replaced:
@@ -208,7 +208,7 @@ def _replace(new: Path, path: Path, aside: Path) -> None:
 
 
 def _foreign(path: Path, marked: bool = True) -> str | None:
-    """What about a folder is not of mtd; None: it is a measurement that mtd wrote and nothing besides."""
+    """Why a folder is not entirely of mtd, in words; None: it is a measurement written by mtd, without files of others."""
     if path.is_symlink() or not path.is_dir():
         return "it is a link" if path.is_symlink() else "it is no folder"
     if marked and not _has_mark(path):
@@ -232,11 +232,9 @@ def _has_mark(path: Path) -> bool:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder. An interruption, which may come again and again, is obeyed once the folder is gone."""
+    """Remove a folder. Interruptions meanwhile are raised once the folder is gone."""
     interruption: BaseException | None = None
-    for attempt in range(
-        _ATTEMPTS
-    ):  # a passing fault, or a thread that was still writing, may have left a part
+    for attempt in range(_ATTEMPTS):  # a passing fault or a thread still writing may leave a part
         try:
             shutil.rmtree(folder, ignore_errors=True)
             if not os.path.lexists(folder):

@@ -1,4 +1,4 @@
-"""What other packages add under a name: entry points."""
+"""Plug-ins of other packages: entry points."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..errors import DependencyError
 
 
 def plugin(group: str, name: str) -> Any | None:
-    """What the entry point of this name stands for; None: there is none.
+    """Load the object behind an entry point; None: there is none of this name.
 
     Args:
         group: "mtdcore.priors" or "mtdcore.backends".
@@ -21,7 +21,7 @@ def plugin(group: str, name: str) -> Any | None:
     for found in entry_points(group=group, name=name):
         try:
             return found.load()
-        except Exception as problem:  # the code of somebody else
+        except Exception as problem:  # code of another package may raise anything
             raise DependencyError(
                 f"the plug-in {name} ({found.value}) should be importable; it is not: {type(problem).__name__}: {problem}."
             ) from problem

@@ -1,4 +1,4 @@
-"""Which process made something, written down so that others can tell whether it still runs."""
+"""The identity of a process, written to files so that other processes can tell whether it still runs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Process:
     Attributes:
         number: its id.
         host: name of the machine.
-        boot: what tells this start of the machine, and this container, from others; empty where the system does not say.
-        started: when it started, in the units of the system; an id may have been given to another process since.
+        boot: identity of this start of the machine and of this container; empty where the system gives none.
+        started: start time in the units of the system; it tells the process from a later one with the same id.
     """
 
     number: int
@@ -34,7 +34,7 @@ class Process:
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """What :meth:`__str__` wrote; None: something else is written there."""
+        """The process that :meth:`__str__` wrote; None: the text is something else."""
         try:
             found = cls(**json.loads(text))
         except (ValueError, TypeError, RecursionError):
@@ -43,7 +43,7 @@ class Process:
 
     @property
     def gone(self) -> bool:
-        """Whether this process certainly runs no more; what another machine does cannot be known."""
+        """Whether this process has certainly ended; false for processes of other machines, of which nothing is known."""
         if (self.host, self.boot) != (platform.node(), _boot()):
             return False
         try:
@@ -64,7 +64,7 @@ class Process:
 
 
 def _started(number: int) -> str:
-    """Field 22 of /proc/N/stat; its name, in brackets, may hold anything. Empty where there is no /proc."""
+    """Field 22 of /proc/N/stat, counted after the bracketed name, which may hold any character; empty where there is no /proc."""
     with suppress(OSError, IndexError):
         return Path(f"/proc/{number}/stat").read_text(errors="replace").rpartition(")")[2].split()[19]
     return ""

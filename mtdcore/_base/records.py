@@ -41,11 +41,11 @@ def to_record(value: Any) -> Any:
 def from_record(kind: type[T], record: object, *, unknown: Literal["refuse", "ignore"] = "refuse") -> T:
     """The dataclass that a record describes; every value is checked against the type of its field.
 
-    Lists become float64 arrays where these are wanted. A missing entry takes the default of its field, or None where the type admits it.
+    Lists become float64 arrays where the field is an array. A missing entry takes the default of its field, or None where the type admits it.
 
     Args:
         kind: dataclass of plain values, arrays and further dataclasses.
-        record: what :func:`to_record` made, or came back from JSON.
+        record: a result of :func:`to_record`, also after a round trip through JSON.
         unknown: what to do with entries that are no fields.
 
     Raises:
@@ -69,14 +69,14 @@ def from_record(kind: type[T], record: object, *, unknown: Literal["refuse", "ig
 
 
 def check_types(value: Any) -> None:
-    """Raise ValueError where a field of a dataclass does not hold what its type says."""
+    """Raise ValueError if a field of a dataclass does not hold a value of its type."""
     hints = get_type_hints(type(value))
     for field in fields(value):
         _fitting(hints[field.name], getattr(value, field.name), field.name)
 
 
 def _fitting(hint: Any, value: Any, where: str) -> Any:
-    """The value as the type wants it: whole numbers become floats, lists tuples, strings paths."""
+    """The value converted to its type: whole numbers become floats, lists tuples, strings paths."""
     origin, inner = get_origin(hint), get_args(hint)
     if hint is Any:
         return value
@@ -181,7 +181,7 @@ def seal(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def unseal(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Header and arrays of a file with the content that :func:`seal` made.
+    """Header and arrays of a file that :func:`seal` made.
 
     Raises:
         Damaged: there is no such file, or its digest does not match.
@@ -202,7 +202,7 @@ def unseal(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 class Sealed(ABC):
-    """What is kept as one sealed file: a subclass says what is in it, and how it is made of that."""
+    """An object kept as one sealed file; a subclass converts it to values and arrays, and back."""
 
     @abstractmethod
     def record(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -211,7 +211,7 @@ class Sealed(ABC):
     @classmethod
     @abstractmethod
     def from_record(cls, values: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
-        """That of which :meth:`record` made these; ValueError, TypeError or LookupError if it did not."""
+        """The object of these values and arrays of :meth:`record`; ValueError, TypeError or LookupError if they are of something else."""
 
     def save(self, path: str | Path) -> None:
         """Write to a safetensors file, sealed by a SHA-256 of its content.

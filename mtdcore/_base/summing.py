@@ -46,7 +46,7 @@ def map_sum(function: Callable[[S], T], items: Sequence[S], executor: Executor |
 
 
 def tree_sum(terms: Iterable[T]) -> T:
-    """Tree sum of one or more terms, of which it keeps one per level of the tree."""
+    """Tree sum of one or more terms; one partial sum per level of the tree is kept."""
     nodes: list[T | None] = []  # the sum of the open node of each level, None where it has no terms yet
     counts: list[int] = []
     for entering in terms:

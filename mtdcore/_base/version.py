@@ -1,3 +1,3 @@
-"""The version of this package, for what it writes."""
+"""The version of this package, as written into its files."""
 
 __version__ = "0.2.0"

@@ -31,13 +31,13 @@ def open_measurement(
         source: one of
 
             - an array (H, W) or (micrographs, H, W) of NumPy, PyTorch or CuPy; of Dask, h5py or Zarr, read piece by piece; a masked
-              array, of which what is masked is not used; a list of images,
+              array, whose masked pixels count as invalid; a list of images,
             - the path of a ``.npy``, MRC or TIFF file or of a STAR list of micrographs (mapped, pixels as stored), or a list of
-              such paths but for ``.npy``,
+              such paths except ``.npy``,
             - the path of the folder of a Zarr array (format 2 or 3) or of an OME-Zarr image,
             - a measurement, which is returned as it is.
-        mask: (H, W) or (micrographs, H, W) bool, true where a pixel may be used. None: everywhere. Pixels
-            that are not finite are never used.
+        mask: (H, W) or (micrographs, H, W) bool, true where a pixel may be used. None: everywhere. Non-finite
+            pixels are never used.
         skip_bad: treat Zarr chunks that are missing or damaged as invalid pixels instead of raising.
 
     Raises:
@@ -70,7 +70,7 @@ def open_measurement(
 
 
 def _stored_at(source: Any) -> Path | None:
-    """The folder of an open Zarr array: reading it ourselves, missing chunks are noticed."""
+    """The folder of an open Zarr array; read by mtdcore, its missing chunks are noticed."""
     root, inside = getattr(getattr(source, "store", None), "root", None), getattr(source, "path", None)
     return root / inside if isinstance(root, Path) and isinstance(inside, str) else None
 

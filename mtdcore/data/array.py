@@ -17,14 +17,14 @@ from .tiles import Region, Tile, TileGeometry
 
 
 class ArrayMeasurement(TiledMeasurement):
-    """A NumPy array of any integer or real dtype, byte order and layout; it is never copied whole nor written to.
+    """A NumPy array of any integer or real dtype, byte order and layout; neither copied as a whole nor written to.
 
     Args:
         array: (H, W) or (micrographs, H, W), or a signal (N,).
         mask: see :class:`TiledMeasurement`.
 
     Attributes:
-        array: (micrographs, H, W) view of the array that was given.
+        array: (micrographs, H, W) view of the given array.
     """
 
     def __init__(self, array: np.ndarray, mask: np.ndarray | None = None) -> None:
@@ -58,7 +58,7 @@ class ArrayMeasurement(TiledMeasurement):
     def _reader(self) -> Reader:
         def read(micrograph: int, regions: Sequence[Region]) -> Iterator[np.ndarray]:
             for region in regions:
-                # A map counts as resident memory once read: map anew, so that pages go with their tile.
+                # Pages of a map stay resident once read: a new map for each tile releases them.
                 array = _map(self._path).reshape(self.shape) if self._path else self.array
                 yield array[micrograph][region.read]
 
@@ -96,7 +96,7 @@ class LazyMeasurement(TiledMeasurement):
         def read(micrograph: int, regions: Sequence[Region]) -> Iterator[np.ndarray]:
             for region in regions:
                 index = (micrograph, *region.read)[-len(self.array.shape) :]
-                # What slicing gives may be a view of pixels that are somebody else's.
+                # A slice may be a view of the caller's pixels.
                 yield np.atleast_2d(np.array(self.array[index]))
 
         return read
@@ -106,7 +106,7 @@ class LazyMeasurement(TiledMeasurement):
 
 
 def from_arrays(source: Any, mask: np.ndarray | None = None) -> TiledMeasurement:
-    """A measurement of an array of any library, of a masked array (what is masked is not used), or of a list of images.
+    """A measurement of an array of any library, of a masked array (masked pixels are invalid), or of a list of images.
 
     Raises:
         InputError: none of these, or arrays of several shapes.
@@ -125,7 +125,7 @@ def from_arrays(source: Any, mask: np.ndarray | None = None) -> TiledMeasurement
     try:
         elsewhere = hasattr(source, "detach") or hasattr(source, "__cuda_array_interface__")
         array = on_host(source) if elsewhere else np.asarray(source)
-    except Exception as problem:  # every library raises what it likes
+    except Exception as problem:  # libraries share no exception type
         raise InputError(
             f"a measurement needs images of one shape, (H, W) or (micrographs, H, W); {type(source).__name__} could not be made "
             f"into an array ({' '.join(str(problem).split())})."

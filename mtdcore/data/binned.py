@@ -1,4 +1,4 @@
-"""A measurement seen through block means, made tile by tile and never in memory."""
+"""A measurement binned by block means, computed tile by tile and never held in memory as a whole."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .tiles import Region, Tile, TileGeometry
 
 @dataclass(frozen=True)
 class BinnedMeasurement(Viewable):
-    """Means over blocks of another measurement, made tile by tile; see :class:`Measurement`.
+    """Means over blocks of another measurement, computed tile by tile; see :class:`Measurement`.
 
     White noise of standard deviation sigma becomes white noise of sigma / factor. A block with an invalid pixel is
-    invalid; rows and columns that fill no whole block are left out.
+    invalid; rows and columns beyond the last whole block are left out.
 
     Attributes:
         source: the other measurement.
@@ -70,7 +70,7 @@ class BinnedMeasurement(Viewable):
         return [replace(self, source=part) for part in self.source.split(parts)]
 
     def _fine(self, geometry: TileGeometry) -> TileGeometry:
-        """The cut of the source that becomes this one; sharing, which has a scale of its own, is left out."""
+        """The cut of the source in fine pixels; ``shares``, whose limit of 256 sites does not scale, is left out."""
         f = self.factor
         side, unit, halo, reach = (
             plain(f * rows, f * columns)

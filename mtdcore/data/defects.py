@@ -1,6 +1,6 @@
-"""Measurements without their dead and hot pixels: values that neither noise nor copies can have made count as invalid, like NaN.
+"""Measurements without their dead and hot pixels: values that neither noise nor copies explain count as invalid, like NaN.
 
-What is looked for stands in :mod:`mtdcore.data.pictures`; a sample of the measurement is looked at.
+:mod:`mtdcore.data.pictures` has the rules; their limits come from a sample of the measurement.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class WithoutDefects(DerivedMeasurement):
     """A measurement whose defective pixels are invalid.
 
     Attributes:
-        limits: what a usable pixel can be.
+        limits: the range of usable values, and the stuck values in it.
     """
 
     limits: Limits
@@ -38,10 +38,10 @@ class WithoutDefects(DerivedMeasurement):
 
 
 def without_defects(measurement: Measurement) -> WithoutDefects:
-    """The measurement with dead and hot pixels made invalid; nothing is copied, tiles are judged as they are read."""
+    """The measurement with dead and hot pixels made invalid; nothing is copied, the limits are applied to tiles as they are read."""
     return WithoutDefects(measurement, find_limits(measurement))
 
 
 def find_limits(measurement: Measurement) -> Limits:
-    """What usable pixels of a measurement can be, from a sample of its tiles; no limits where nothing can be said."""
+    """Limits of the usable pixels of a measurement, from a sample of its tiles; infinite where its noise level cannot be estimated."""
     return limits_of(sample_pictures(measurement))

@@ -1,4 +1,4 @@
-"""Measurements made of another one, tile by tile and never in memory."""
+"""Measurements derived from another one tile by tile, never held in memory as a whole."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ from .._base.typing import plain
 from .measurement import Measurement, Tiles, Viewable
 from .tiles import Region, Tile, TileGeometry
 
-#: Sides of the squares over which the pixels around an invalid one are averaged, the widest first, and the share of them that has
-#: to be valid.
+#: Sides of the squares around an invalid pixel whose mean replaces it, the widest first, and the share of a square that must be valid.
 _WIDTHS, _LEAST = (129, 33, 9), 0.05
 
 
 @dataclass(frozen=True)
 class DerivedMeasurement(Viewable, ABC):
-    """Another measurement with something done to its tiles; shape, dtype, cut and order stay; see :class:`Measurement`.
+    """Another measurement whose tiles are transformed; shape, dtype, cut and order stay; see :class:`Measurement`.
 
     Attributes:
         source: the other measurement.
@@ -34,7 +33,7 @@ class DerivedMeasurement(Viewable, ABC):
 
     @abstractmethod
     def derive(self, tile: Tile) -> Tile:
-        """What becomes of one tile of the source."""
+        """Transform one tile of the source."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -61,7 +60,7 @@ class DerivedMeasurement(Viewable, ABC):
 
 @dataclass(frozen=True)
 class WithoutOffset(DerivedMeasurement):
-    """A measurement less a constant, which is taken off in float64: counts of 1000 +- 30 lose no digit in float32.
+    """A measurement minus a constant, subtracted in float64: counts of 1000 +- 30 lose no digit in float32.
 
     Attributes:
         offset: the constant, in the units of the measurement.
@@ -76,7 +75,7 @@ class WithoutOffset(DerivedMeasurement):
         return None if source is None else (*source, self.offset)
 
     def derive(self, tile: Tile) -> Tile:
-        """The tile less the offset; invalid pixels stay 0."""
+        """The tile minus the offset; invalid pixels stay 0."""
         values = np.subtract(tile.values, self.offset, dtype=np.float64).astype(tile.values.dtype)
         if tile.valid is not None:
             values[~tile.valid] = 0
@@ -84,14 +83,15 @@ class WithoutOffset(DerivedMeasurement):
 
 
 def without_offset(measurement: Measurement, offset: float) -> Measurement:
-    """The measurement less a constant; the measurement itself where that is 0."""
+    """The measurement minus a constant; the measurement itself if the constant is 0."""
     return WithoutOffset(measurement, offset) if offset else measurement
 
 
 def as_stored(tiles: Iterable[Tile]) -> tuple[Iterable[Tile], float]:
-    """The same tiles before a constant was taken off their pixels, and that constant.
+    """The same tiles before their offset was subtracted, and the offset.
 
-    The constant moves from one E-step to the next, while the pixels stay: who keeps these takes it off anew.
+    The offset changes from one E-step to the next, the stored pixels do not: a backend that keeps the stored pixels subtracts
+    the offset anew.
     """
     if isinstance(tiles, Tiles) and isinstance(tiles.measurement, WithoutOffset):
         return replace(tiles, measurement=tiles.measurement.source), tiles.measurement.offset
@@ -102,8 +102,8 @@ def as_stored(tiles: Iterable[Tile]) -> tuple[Iterable[Tile], float]:
 class Filtered(DerivedMeasurement):
     """A measurement through a filter, tile by tile.
 
-    Beyond the edges of a micrograph its mirror image goes on; invalid pixels count as the mean of valid ones around them, and stay
-    invalid.
+    A micrograph is continued beyond its edges by its mirror image. The filter takes an invalid pixel as the mean of valid pixels around
+    it; the pixel stays invalid.
 
     Attributes:
         kernel: (2 R + 1, 2 R + 1) float64, its centre in the middle.
@@ -118,19 +118,19 @@ class Filtered(DerivedMeasurement):
         return None if source is None else (*source, hashlib.blake2b(self.kernel.tobytes()).hexdigest())
 
     def tiles(self, geometry: TileGeometry) -> Iterator[Tile]:
-        """The filtered tiles of this cut, of wider ones of the source."""
+        """The filtered tiles of this cut, from wider tiles of the source."""
         for tile in self.source.tiles(self._wide(geometry)):
             read = geometry.read(tile.region.owned, tile.micrograph_shape)
             yield self.derive(replace(tile, region=Region(tile.region.owned, read), geometry=geometry))
 
     def derive(self, tile: Tile) -> Tile:
-        """One tile, whose values may reach further on each side than its region says."""
+        """Filter one tile, whose values may reach beyond its region on each side."""
         reach, shape = self._reach, tile.micrograph_shape
         wide = self._wide(tile.geometry).read(tile.region.owned, shape)
         values = np.asarray(tile.values, np.float32 if self.dtype == np.float32 else np.float64)
         if tile.valid is not None:
             values = np.where(tile.valid, values, _around(values, tile.valid))
-        # what lies beyond the edges of the micrograph
+        # pixels to add beyond the edges of the micrograph
         beyond = [
             (reach - (r.start - w.start), reach - (w.stop - r.stop))
             for r, w in zip(tile.region.read, wide, strict=True)
@@ -156,7 +156,7 @@ class Filtered(DerivedMeasurement):
         return len(self.kernel) // 2
 
     def _wide(self, geometry: TileGeometry) -> TileGeometry:
-        """The cut with what the filter reaches around each tile."""
+        """The cut with its halo enlarged by the reach of the filter."""
         rows, columns = geometry.halos
         return replace(geometry, halo=plain(rows + self._reach, columns + self._reach))
 
@@ -167,7 +167,7 @@ def filtered(measurement: Measurement, kernel: np.ndarray) -> Measurement:
 
 
 def _around(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """For every pixel the mean of the valid ones around it: those near for most, all where none is near."""
+    """For every pixel the mean of valid pixels in the smallest square around it with enough of them; of all valid pixels where no square has."""
     if not valid.any():
         return np.zeros_like(values)
     filled = np.full_like(values, values[valid].mean(dtype=np.float64))
@@ -180,7 +180,7 @@ def _around(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 
 def files_of(measurement: Any) -> list[Path]:
-    """Files and folders that a measurement, or what it was made of, reads; none where it lies in memory."""
+    """Files and folders that a measurement or its source reads; none for one in memory."""
     source = getattr(measurement, "source", None)
     if source is not None:
         return files_of(source)

@@ -1,4 +1,4 @@
-"""What the engine asks of a measurement (shape, dtype, tiles in a fixed order) and the part all kinds share."""
+"""The interface of a measurement (shape, dtype, tiles in a fixed order), and the code that all kinds share."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Measurement(Protocol):
     def tiles(self, geometry: TileGeometry) -> Iterator[Tile]:
         """Host tiles: micrograph by micrograph, each in the row-major order of ``geometry.regions``.
 
-        Invalid pixels (not finite, or masked by the user) are marked and set to 0 in ``Tile.values``, which is
+        Invalid pixels (non-finite, or masked by the user) are marked and set to 0 in ``Tile.values``, which is
         always a fresh, writable, C-contiguous array; the measurement itself is never written to.
         """
         ...
@@ -53,14 +53,14 @@ class Measurement(Protocol):
         """``parts`` measurements whose tiles, one after another, are the tiles of this one.
 
         Part i of n yields tiles ``[i * N // n, (i + 1) * N // n)`` of the N tiles of a geometry; ``shape`` stays
-        that of the whole, so a likelihood bound to one part is bound to all.
+        that of the whole, so a likelihood bound to one part fits every part.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """The tiles of a measurement, which can be gone through again.
+    """The tiles of a measurement, which can be iterated repeatedly.
 
     Attributes:
         measurement: their source.
@@ -75,17 +75,17 @@ class Tiles:
 
     @property
     def identity(self) -> tuple[Hashable, ...] | None:
-        """Equal only where the tiles are, so that copies of them can be used again; None: nothing is known."""
+        """Key of the tiles: equal keys mean equal tiles, so that cached tiles can be reused; None: unknown."""
         source = getattr(self.measurement, "identity", None)
         return None if source is None else (*source, self.geometry)
 
 
 #: Called with a micrograph and regions of it in order; yields the pixels that each reads, in any real dtype, NaN where
-#: a pixel cannot be read. An array that owns its memory is given away, any other is copied.
+#: a pixel cannot be read. An array that owns its memory passes to the tile, any other is copied.
 Reader: TypeAlias = Callable[[int, Sequence[Region]], Iterator[np.ndarray]]
 
 
-#: Of tiles that together are the pixels, each once.
+#: A cut whose tiles read every pixel exactly once.
 _WHOLE = TileGeometry(side=1024, unit=1, halo=0, reach=0)
 
 
@@ -98,10 +98,10 @@ def whole(measurement: Measurement) -> np.ndarray:
 
 
 def micrograph(measurement: Measurement, index: int) -> np.ndarray:
-    """(H, W) pixels of one micrograph, NaN where invalid; no other is read.
+    """(H, W) pixels of one micrograph, NaN where invalid; no other micrograph is read.
 
     Args:
-        measurement: a whole one: a part of it, as ``split`` gives, has other tiles.
+        measurement: a whole measurement, not a part made by ``split``.
         index: of the micrograph, from 0.
     """
     count, *sides = measurement.shape
@@ -112,7 +112,7 @@ def micrograph(measurement: Measurement, index: int) -> np.ndarray:
 
 
 def _usable(tile: Tile) -> np.ndarray:
-    """Its pixels, NaN where invalid."""
+    """The pixels of a tile, NaN where invalid."""
     return tile.values if tile.valid is None else np.where(tile.valid, tile.values, np.nan)
 
 
@@ -159,7 +159,7 @@ class TiledMeasurement(Viewable, ABC):
 
     @property
     def identity(self) -> tuple[Hashable, ...]:
-        """Of the pixels, which do not change while a measurement is in use; copies and parts know their origin."""
+        """Key of the pixels, which must not change while a measurement is in use; keys of copies and parts begin with the name of their origin."""
         return self._name, self._parts
 
     @property
@@ -183,7 +183,7 @@ class TiledMeasurement(Viewable, ABC):
         for micrograph, group in groupby(self._regions(geometry), key=itemgetter(0)):
             regions = [region for _, region in group]
             for region, pixels in zip(regions, read(micrograph, regions), strict=True):
-                fresh = None if pixels.flags.owndata else True  # what owns its pixels is nobody else's
+                fresh = None if pixels.flags.owndata else True  # an array that owns its memory needs no copy
                 values = np.array(pixels, dtype=self._dtype, order="C", copy=fresh)
                 valid = self._valid(micrograph, region, values)
                 yield Tile(values, valid, region, micrograph, self._shape[1:], geometry)
@@ -199,10 +199,10 @@ class TiledMeasurement(Viewable, ABC):
 
     @abstractmethod
     def _reader(self) -> Reader:
-        """What reads the pixels of one pass over the tiles."""
+        """The reader of the pixels for one pass over the tiles."""
 
     def _valid(self, micrograph: int, region: Region, values: np.ndarray) -> np.ndarray | None:
-        """Where the pixels may be used, None: everywhere; the others are set to 0."""
+        """Where the pixels may be used, None: everywhere; invalid ``values`` are set to 0."""
         valid: np.ndarray = np.isfinite(values)
         if self._mask is not None:
             valid &= self._mask[micrograph][region.read]

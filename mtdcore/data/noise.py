@@ -14,7 +14,7 @@ from . import Measurement
 from .pictures import SIDE, SQUARES, noise_level
 from .tiles import Tile, TileGeometry
 
-#: Width over height from which on a measurement is a signal, of which tiles are long instead of square.
+#: Ratio of sides from which on a measurement counts as a signal, with long tiles instead of square ones.
 _LONG = 16
 
 
@@ -31,7 +31,7 @@ def estimate_noise_std(measurement: Measurement) -> float:
 def estimate_noise_levels(measurement: Measurement) -> np.ndarray:
     """(M,) float64 :func:`estimate_noise_std` of each of the M micrographs of a whole measurement.
 
-    A micrograph without valid neighbours, of which nothing is scored, has the root mean square of the others.
+    A micrograph without valid neighbours, which scores nothing, gets the root mean square of the others.
 
     Raises:
         InputError: no micrograph has two valid neighbours, or one is constant.
@@ -75,7 +75,7 @@ def excess_energy(measurement: Measurement, noise_std: float) -> float:
 
 
 def default_expected_count(shape: tuple[int, int, int], box_pixels: int, density: float = 0.1) -> float:
-    """Number of copies that cover this share of the measurement: a start that the M-step refines."""
+    """Number of copies whose boxes cover the share ``density`` of the measurement: a start that the M-step refines."""
     return max(1.0, density * math.prod(shape) / box_pixels)
 
 
@@ -90,7 +90,7 @@ def sample_tiles(measurement: Measurement) -> Iterator[Tile]:
 
 
 def sample_pictures(measurement: Measurement) -> list[np.ndarray]:
-    """The pixels of these tiles, NaN where they are invalid."""
+    """The pixels of :func:`sample_tiles`, NaN where invalid."""
     return [
         tile.values if tile.valid is None else np.where(tile.valid, tile.values, np.nan)
         for tile in sample_tiles(measurement)

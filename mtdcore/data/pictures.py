@@ -1,14 +1,14 @@
 """Noise level and defective pixels of plain pictures: (H, W) floating point, NaN where a pixel may not be used.
 
-What is looked for:
+Two kinds of defects are found:
 
-- *stuck* values: in data of continuous values exact zeros, and any other value that comes back again and again; in counts and
-  grey levels, all of which come back, those that lie alone in the picture and 4 noise standard deviations from every other level;
+- *stuck* values. In continuous data: exact zeros, and any other value that is repeated often. In counts and grey levels, which are all
+  repeated: levels whose pixels are isolated, and that lie 4 noise standard deviations from every other level;
 - *far* values, more than 16 noise standard deviations from the median. Copies reach that far at high SNR (above about 25),
-  and so does a background that was not removed; both fill the range from 8 to 16 on their side as well, and their far pixels are
-  neighbours. Only where far pixels lie alone (or in whole rows and columns) beyond an empty range are they defects.
+  and so does a background that was not removed; both also fill the range from 8 to 16 on their side, and their far pixels are
+  neighbours. Far pixels are defects only if they are isolated (or form whole rows and columns) and that range is empty.
 
-Each rule then judges every pixel by itself, so that the cut into tiles changes nothing.
+The limits are then applied to every pixel by itself, so that the result does not depend on the cut into tiles.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ from scipy import ndimage
 
 from ..errors import InputError
 
-#: Squares looked at, and their side: a million pixels give the noise level to a tenth of a per cent.
+#: Number and side of the sampled squares: a million pixels give the noise level to a tenth of a per cent.
 SQUARES, SIDE = 16, 256
 
 #: Median of |x - y| for independent standard normal x and y.
 _MEDIAN_DIFFERENCE = 0.6744897501960817 * math.sqrt(2.0)
 
-#: Noise levels that leave room for sums of squares in float32.
+#: Smallest and largest noise level at which sums of squares stay in the range of float32.
 _SMALLEST, _LARGEST = 1e-16, 1e15
 
 #: Noise standard deviations from the median beyond which a pixel is far, and below which the range must be empty.
 _FAR, _EMPTY = 16.0, 8.0
 
-#: Far pixels in the empty range, per far pixel; far neighbours of a far pixel as a share of those it has (chance: 0.05 at 5 % of defects).
+#: Most pixels in the "empty" range per far pixel; largest share of far pixels among the neighbours of a far pixel (0.05 by chance at 5 % of defects).
 _FEW, _ALONE = 0.1, 0.19
 
-#: Pixels of a row or column that can be dead as a whole; the shorter ones of a few channels are samples of a signal.
+#: Fewest pixels of a row or column that can be dead as a whole; shorter ones, of a few channels, are samples of a signal.
 _LINE = 16
 
-#: Noise standard deviations between a stuck level and the next.
+#: Least distance between a stuck level and the next, in noise standard deviations.
 _GAP = 4.0
 
-#: How often a value must come back in the sample to be stuck, and the most values that can be.
+#: Fewest repeats of a stuck value in the sample, and the largest number of stuck values.
 _REPEATS, _MOST = 16, 8
 
-#: Values whose repetition is judged.
+#: Number of sampled values among which repeats are counted.
 _JUDGED = 1 << 18
 
 
 def noise_level(pictures: Sequence[np.ndarray]) -> float:
-    """Standard deviation of white noise: median absolute difference of horizontal neighbours.
+    """Standard deviation of white noise, from the median absolute difference of horizontal neighbours.
 
     Differences cancel a smooth background, the median ignores copies and defects.
 
@@ -82,12 +82,12 @@ def noise_level(pictures: Sequence[np.ndarray]) -> float:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a usable pixel can be.
+    """Range of usable pixel values, and the stuck values in it.
 
     Attributes:
         low: smallest value.
         high: largest value.
-        stuck: values of dead pixels between them.
+        stuck: values of dead pixels within the range.
     """
 
     low: float
@@ -95,7 +95,7 @@ class Limits:
     stuck: tuple[float, ...]
 
     def bad(self, values: np.ndarray) -> np.ndarray:
-        """Where pixels are outside: bool, of the shape of ``values``."""
+        """Where pixels are not usable: bool, of the shape of ``values``."""
         found: np.ndarray = (values < self.low) | (values > self.high)
         for value in self.stuck:
             found |= values == values.dtype.type(value)
@@ -103,17 +103,17 @@ class Limits:
 
 
 def limits_of(pictures: Sequence[np.ndarray]) -> Limits:
-    """What usable pixels of pictures of one kind can be; no limits where nothing can be said."""
+    """Limits of the usable pixels of pictures of one kind; infinite where the noise level cannot be estimated."""
     try:
         noise_std = noise_level(pictures)
-    except InputError:  # no noise, no way to tell
+    except InputError:  # without a noise level nothing can be told
         return Limits(-math.inf, math.inf, ())
     values = np.concatenate([picture[np.isfinite(picture)] for picture in pictures])
     stuck = _stuck(pictures, values, noise_std)
     middle = float(np.median(values))
     reach = _FAR * noise_std
     below, above = (_side(pictures, middle, sign * noise_std, stuck) for sign in (-1, 1))
-    copies = "copies" in (below, above)  # whatever lies far on the other side may be theirs as well
+    copies = "copies" in (below, above)  # far pixels on the other side may be of copies as well
     low = -math.inf if copies or below == "filled" else middle - reach
     high = math.inf if copies or above == "filled" else middle + reach
     return Limits(low, high, stuck)
@@ -122,7 +122,7 @@ def limits_of(pictures: Sequence[np.ndarray]) -> Limits:
 def mask_defects(image: np.ndarray) -> np.ndarray:
     """A picture whose dead and hot pixels are NaN; the same array where it has none.
 
-    Before a picture is filtered or binned: afterwards a defect is spread over its neighbours and cannot be told from them.
+    To be used before filtering or binning, which spread a defect over its neighbours.
     """
     bad = limits_of(_squares(image)).bad(image)
     return np.where(bad, image.dtype.type(np.nan), image) if bad.any() else image
@@ -135,7 +135,7 @@ def _squares(image: np.ndarray) -> list[np.ndarray]:
 
 
 def _stuck(pictures: Sequence[np.ndarray], values: np.ndarray, noise_std: float) -> tuple[float, ...]:
-    """Values that come back too often for continuous data, or lie apart from all others in data of few levels (counts, grey levels)."""
+    """Values repeated too often for continuous data; in data of few levels (counts, grey levels), isolated levels far from all others."""
     values = values[:: max(1, values.size // _JUDGED)]
     distinct, counts = np.unique(values, return_counts=True)
     often = counts >= _REPEATS
@@ -155,13 +155,16 @@ def _stuck(pictures: Sequence[np.ndarray], values: np.ndarray, noise_std: float)
 def _side(
     pictures: Sequence[np.ndarray], middle: float, noise_std: float, stuck: tuple[float, ...]
 ) -> Literal["apart", "filled", "copies"]:
-    """What lies on one side of the noise: nothing but pixels that look like defects, far and alone; pixels between; or far ones among them.
+    """Classify the pixels on one side of the noise.
+
+    "apart": far pixels, if any, are isolated beyond an empty range, as defects are. "copies": far pixels are not isolated, or the range
+    is filled as well. "filled": pixels in the range, none beyond.
 
     Args:
         pictures: see :func:`limits_of`.
         middle: median.
-        noise_std: negative: of the pixels below the median.
-        stuck: values that are not counted.
+        noise_std: noise standard deviation; negative for the side below the median.
+        stuck: values of pixels that are left out.
     """
     away = [np.where(np.isin(picture, stuck), 0, (picture - middle) / noise_std) for picture in pictures]
     between = sum(int(((one > _EMPTY) & (one <= _FAR)).sum()) for one in away)
@@ -172,7 +175,7 @@ def _side(
 
 
 def _alone(masks: Sequence[np.ndarray]) -> tuple[int, bool]:
-    """How many pixels of masks are in no whole row or column, and whether they have hardly any neighbours among them."""
+    """Number of mask pixels outside of whole rows and columns, and whether these are isolated (few neighbours among them)."""
     count = neighbours = room = 0
     for mask in masks:
         for axis in (0, 1):

@@ -22,7 +22,7 @@ class _Failure:
 def prefetched(items: Iterable[T], depth: int) -> Iterator[T]:
     """The same items in the same order, made by a thread that stays at most ``depth`` finished items ahead.
 
-    The thread starts with the first item and ends with the iterator, also when that is closed early. An exception
+    The thread starts with the first item and ends with the iterator, also when the iterator is closed early. An exception
     in ``items`` is raised where its item would have come.
     """
     ready: queue.Queue[T | _Failure | None] = queue.Queue(maxsize=depth)

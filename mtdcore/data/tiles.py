@@ -1,9 +1,9 @@
-"""How a micrograph is cut into tiles.
+"""The cut of a micrograph into tiles.
 
 A tile *owns* a rectangle of sites (patch pixels or window corners) and *reads* whatever pixels the
 posterior of those sites depends on. Owned rectangles partition the micrograph, so the sum over tiles
-is the sum over sites; the cut depends on shapes only, never on threads or on storage, which is what
-keeps results the same bits however they are computed.
+is the sum over sites. The cut depends on shapes only, never on threads or on storage: results therefore have the
+same bits however they are computed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .._base.typing import Array, Lengths, pair, plain
 #: Sites along one axis below which a tile is not cut for sharing.
 _SMALLEST_SHARE = 256
 
-#: The level of a tile is estimated from one in so many rows: it need not be exact, and all would cost a pass.
+#: The level of a tile is estimated from every eighth row: it need not be exact, and all rows would cost a pass.
 _LEVEL_ROWS = 8
 
 
@@ -35,14 +35,14 @@ class Region(NamedTuple):
 
 @dataclass(frozen=True)
 class Brightness:
-    """What is asked of the pixels of a tile as a whole, and what becomes of it when a constant is taken off them.
+    """Summaries of the pixels of a tile, and the same summaries after a constant is subtracted from the pixels.
 
     Attributes:
-        sampled: pixels in some of the rows, how many of these are valid, their sum and the sum of their squares.
-        lowest: valid pixel; None: there is none.
-        highest: valid pixel, likewise.
+        sampled: of every eighth row, the number of pixels, the number of valid ones, their sum and the sum of their squares.
+        lowest: lowest valid pixel; None: there is none.
+        highest: highest valid pixel; None: there is none.
         owned: number of valid pixels that the tile alone counts.
-        total: their sum.
+        total: sum of the owned valid pixels.
     """
 
     sampled: tuple[int, int, float, float]
@@ -53,7 +53,7 @@ class Brightness:
 
     @classmethod
     def of(cls, tile: Tile) -> Brightness:
-        """Of the pixels as they are, in float64."""
+        """The summaries of the pixels as they are, in float64."""
         rows, valid = tile.values[::_LEVEL_ROWS].astype(np.float64), tile.valid
         inside = tile.values if valid is None else tile.values[valid]
         seen = rows.size if valid is None else int(np.count_nonzero(valid[::_LEVEL_ROWS]))
@@ -69,7 +69,7 @@ class Brightness:
         )
 
     def less(self, offset: float) -> dict[str, float]:
-        """``level``, ``peak`` and ``total`` of the tile less a constant, as :class:`Tile` has them."""
+        """``level``, ``peak`` and ``total`` of the tile minus a constant, see :class:`Tile`."""
         size, seen, total, squares = self.sampled
         squares = max(squares - 2.0 * offset * total + seen * offset**2, 0.0)
         ends = [abs(end - offset) for end in (self.lowest, self.highest) if end is not None]
@@ -102,12 +102,12 @@ class Tile:
 
     @cached_property
     def brightness(self) -> Brightness:
-        """What is asked of the pixels as a whole, at any offset."""
+        """Summaries of the pixels, for any offset."""
         return Brightness.of(self)
 
     @cached_property
     def level(self) -> float:
-        """Root mean square of the pixels, from some of the rows."""
+        """Root mean square of the pixels, from every eighth row."""
         values = self.values[::_LEVEL_ROWS]
         return float(np.sqrt(np.einsum("ij,ij->", values, values) / values.size))
 
@@ -133,7 +133,7 @@ class Tile:
         )
 
     def holds_frames(self, margin: int) -> bool:
-        """Whether the windows of the owned corners, with so many pixels around, lie inside the micrograph."""
+        """Whether the windows of the owned corners, with ``margin`` pixels around them, lie inside the micrograph."""
         return all(
             owned.start >= margin and owned.stop + reach + margin <= length
             for owned, reach, length in zip(
@@ -143,7 +143,7 @@ class Tile:
 
     @property
     def owned_pixels(self) -> tuple[slice, slice]:
-        """Pixels relative to the first of ``values`` that this tile alone counts, one tile each.
+        """Pixels that this tile alone counts, relative to the first pixel of ``values``; every pixel belongs to one tile.
 
         Sites are fewer than pixels when ``geometry.reach`` > 0: the last tile of a row or column also
         takes the pixels beyond the last site.
@@ -167,8 +167,8 @@ class TileGeometry:
         unit: sites come in whole multiples of this (patch side; 1 for windows).
         halo: extra pixels read on each side of the owned sites.
         reach: pixels beyond the last owned site that belong to it (L - 1 for window corners, 0 for patches).
-        shares: the number of tiles along one axis is a multiple of this, as far as they keep 256 sites: where cutting
-            costs nothing, threads then have equal shares.
+        shares: the number of tiles along one axis is a multiple of this, as long as each keeps 256 sites. Threads then have equal
+            shares, where cutting costs nothing.
     """
 
     side: Lengths
@@ -220,7 +220,7 @@ class TileGeometry:
         return shape[0] * shape[1] - (rows + below) * (cols + right)
 
     def enlarged(self, pixels: int) -> TileGeometry:
-        """The same cut with tiles of up to ``pixels`` a side read, never smaller than now."""
+        """The same cut with larger tiles, which read up to ``pixels`` along a side; never smaller than now."""
         rows, columns = (
             max(side, (pixels - 2 * halo - reach) // unit * unit)
             for side, halo, reach, unit in zip(self.sides, self.halos, self.reaches, self.units, strict=True)
@@ -249,7 +249,7 @@ class TileGeometry:
         return sizes[0], sizes[1]
 
     def _cuts(self, extent: int, axis: int) -> list[slice]:
-        """Balanced cuts: no sliver of a tile is left at the far edge."""
+        """Cuts of nearly equal length, without a sliver at the far edge."""
         unit = self.units[axis]
         units, tiles = extent // unit, -(-extent // self.sides[axis])
         even = -(-tiles // self.shares) * self.shares
@@ -259,7 +259,7 @@ class TileGeometry:
         return [slice(a, b) for a, b in pairwise(edges)]
 
     def read(self, owned: tuple[slice, slice], shape: tuple[int, int]) -> tuple[slice, slice]:
-        """What the tile that owns these sites reads of a micrograph of this shape."""
+        """Pixels that the tile with these owned sites reads from a micrograph of this shape."""
         rows, columns = (
             self._read(cut, n, axis) for axis, (cut, n) in enumerate(zip(owned, shape, strict=True))
         )

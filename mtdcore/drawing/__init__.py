@@ -1,1 +1,1 @@
-"""Pictures of arrays and curves; knows nothing of the problem. Matplotlib and Pillow are imported when something is drawn."""
+"""Pictures of arrays and curves, independent of the problem. Matplotlib and Pillow are imported when something is drawn."""

@@ -1,4 +1,4 @@
-"""Curves in one look, on light or dark ground. Matplotlib through its objects: no pyplot, no global state."""
+"""Charts in one style, for light or dark pages. Matplotlib is used through its objects, without pyplot and global state."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _QUANTITIES = {
     "band": ("band, cycles per pixel", False),
 }
 
-#: Rows up to which a box that is wider than high is drawn as curves, one above the other.
+#: Largest number of rows of a box, wider than high, that is drawn as curves, one above the other.
 _CHANNELS = 24
 
 
@@ -91,7 +91,7 @@ def draw_motif(figure: Any, image: np.ndarray, limits: tuple[float, float], pale
     """A motif over its samples, one curve for each channel, one above the other.
 
     Args:
-        figure: or a part of one, that the curves fill.
+        figure: figure, or part of one, that the curves fill.
         image: (channels, samples) real.
         limits: values of the lowest and the highest point of every axis.
         palette: colours.
@@ -109,7 +109,7 @@ def stacked(figure: Any, rows: int) -> Any:
 
 
 def style(axes: Axes, palette: Palette, across: str) -> None:
-    """The look of every chart: thin grid, no frame.
+    """Apply the style of all charts: thin grid, no frame.
 
     Args:
         axes: with its lines drawn.

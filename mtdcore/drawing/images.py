@@ -13,7 +13,7 @@ def picture(image: np.ndarray, limits: tuple[float, float] | None = None) -> byt
     """Grey picture, one PNG pixel per pixel (the page enlarges it without smoothing).
 
     Args:
-        image: (H, W) real; what is not finite is drawn black.
+        image: (H, W) real; non-finite pixels are drawn black.
         limits: values of black and white; None: the range of the image.
     """
     from PIL import Image
@@ -42,7 +42,7 @@ def sections(volume: np.ndarray) -> list[np.ndarray]:
 
 
 def section_pictures(volume: np.ndarray) -> list[bytes]:
-    """Pictures of :func:`sections`: black where there is no density, white where there is most in the volume."""
+    """Pictures of :func:`sections`: black at zero density, white at the largest density of the volume."""
     return [picture(section, (0.0, float(volume.max()))) for section in sections(volume)]
 
 
@@ -52,7 +52,7 @@ def data_uri(png: bytes) -> str:
 
 
 def captioned(png: bytes, alt: str, caption: str) -> str:
-    """A picture in HTML with plain texts: one in its place, one below it."""
+    """A picture in HTML with plain texts: an alternative text, and a caption below it."""
     return (
         f'<figure style="margin: 0"><img alt="{html.escape(alt)}" src="{data_uri(png)}" style="max-width: 100%">'
         f"<figcaption><code>{html.escape(caption)}</code></figcaption></figure>"

@@ -1,4 +1,4 @@
-"""A recovery watched while it goes on, in a notebook or on a terminal."""
+"""Live display of a running recovery, in a notebook or on a terminal."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class _Watched(Protocol):
 
 
 class Live:
-    """A callback that shows a recovery while it goes on: ``recover(..., callback=mtd.results.Live())``.
+    """A callback that shows a running recovery: ``recover(..., callback=mtd.results.Live())``.
 
     In a notebook one picture is redrawn in place: estimate, evidence and expected copies over the iterations. Elsewhere a line goes to
-    stderr every few iterations. One object serves any number of runs, one after another; it stops none.
+    stderr every few iterations. One object serves any number of runs, one after another; it never stops a run.
 
     Args:
         seconds: least time between two pictures, so that drawing takes a small share of a quick run. The last picture may be older than the
-            result by as much; the result shows itself.
-        every: iterations between two lines.
+            result by this time; the result has a picture of its own.
+        every: number of iterations from one line to the next.
     """
 
     def __init__(self, seconds: float = 2.0, every: int = 5) -> None:
@@ -53,6 +53,6 @@ class Live:
 
 
 def _in_notebook() -> bool:
-    """Whether a kernel of IPython runs this; its terminal shows no pictures."""
+    """Whether this runs in an IPython kernel (the IPython terminal shows no pictures)."""
     shell = sys.modules.get("IPython")
     return shell is not None and hasattr(shell.get_ipython(), "kernel")

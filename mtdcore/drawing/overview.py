@@ -1,4 +1,4 @@
-"""A recovery at a glance: what was found beside how it was found."""
+"""A recovery at a glance: the result beside the curves of its history."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
     AnyFigure: TypeAlias = Figure | SubFigure
 
-#: Inches of a picture, most pictures in a row, and inches of a chart.
+#: Side of a picture in inches, largest number of pictures in a row, and size of a chart in inches.
 _PICTURE, _ACROSS, _CHART = 2.2, 3, (2.9, 1.9)
 
 
 class Plotted(ABC):
-    """What shows itself in a notebook: its picture, with its one line of text below."""
+    """Base of objects that a notebook displays as a picture with one line of text below."""
 
     @abstractmethod
     def plot(self, figure: AnyFigure | None = None) -> AnyFigure:
-        """Draw it, into a figure if one is given."""
+        """Draw the object, into a figure if one is given."""
 
     def _repr_html_(self) -> str:
-        """The picture on white, be the notebook light or dark."""
+        """The picture on a white background, in light and in dark notebooks."""
         figure: Any = self.plot()
         alt = "; ".join(axes.get_title(loc="left") for axes in figure.axes if axes.axison or axes.has_data())
         return captioned(to_png(figure, transparent=False), alt, repr(self))
@@ -41,9 +41,9 @@ def target_overview(
     """Targets as grey pictures, motifs of signals as curves, beside the curves of a history.
 
     Args:
-        targets: (C, h, w) real; a range of grey of its own for each.
-        history: column name -> one value per iteration; every column is drawn, "iteration" across.
-        figure: to draw into; None: a new one, which no window system knows.
+        targets: (C, h, w) real; each has its own grey range.
+        history: column name -> one value per iteration; every column is drawn over "iteration".
+        figure: to draw into; None: a new figure, without a window.
     """
     titles = ["estimate"] if len(targets) == 1 else [f"class {i + 1}" for i in range(len(targets))]
     if is_motif(targets.shape):
@@ -67,7 +67,7 @@ def volume_overview(
     Args:
         volume: (L, L, L), axes (z, y, x).
         history: as of :func:`target_overview`.
-        figure: likewise.
+        figure: as of :func:`target_overview`.
     """
     cells = []
     for words, images in (
@@ -84,7 +84,7 @@ def _pictures(
     history: Mapping[str, Sequence[float]],
     figure: AnyFigure | None,
 ) -> AnyFigure:
-    """Pictures, each with its title and range of grey, in rows."""
+    """Pictures in rows, each with its title and grey range, beside the curves."""
     across = min(len(cells), _ACROSS)
     down = math.ceil(len(cells) / across)
     figure, left = _parts((across * _PICTURE, down * (_PICTURE + 0.2)), history, figure)
@@ -100,7 +100,7 @@ def _pictures(
 def _parts(
     size: tuple[float, float], history: Mapping[str, Sequence[float]], figure: AnyFigure | None
 ) -> tuple[AnyFigure, Any]:
-    """A figure with its curves drawn, and the part of it, of so many inches, that is left for the target."""
+    """A figure with its curves drawn, and the part of the figure, ``size`` in inches, for the target."""
     from matplotlib.figure import Figure
 
     names = [name for name in history if name != "iteration"] if any(map(len, history.values())) else []

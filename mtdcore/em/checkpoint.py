@@ -1,7 +1,7 @@
 """Checkpoints of a recovery: the state of the loop and what identifies the run, in one safetensors file.
 
-The file holds the targets, the running statistics of mini-batch EM, and a JSON header, sealed by a SHA-256 of all. A
-resumed run continues with the same bits. The checkpoint before the last is kept as well.
+The file holds the targets, the running statistics of mini-batch EM, and a JSON header; a SHA-256 of the whole content
+seals it. A resumed run continues with the same bits. The previous checkpoint is kept as well.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .temperature import Temperature
 
 _FORMAT = 9
 
-#: The cut in which a measurement is read for its fingerprint.
+#: Tiles in which a measurement is read for its fingerprint.
 _PIECES = TileGeometry(side=1024, unit=1, halo=0, reach=0)
 
 #: Bytes of a digest.
@@ -57,7 +57,7 @@ def write_kept(path: Path, header: Mapping[str, Any], arrays: Mapping[str, np.nd
     try:
         unseal(path)
     except Damaged:
-        pass  # absent or damaged: never worth the place of a previous checkpoint that may be good
+        pass  # an absent or damaged file must not replace a previous checkpoint that may be good
     else:
         write_whole(previous_checkpoint(path), lambda file: file.write(path.read_bytes()))
     write_whole(path, lambda file: file.write(content))
@@ -69,7 +69,7 @@ def load_checkpoint(path: str | Path, identity: Mapping[str, Any]) -> EMState:
     A damaged checkpoint is replaced by the previous one, with a RuntimeWarning that says so.
 
     Raises:
-        CheckpointError: both missing or damaged, or of another run; the message lists the differences.
+        CheckpointError: both files are missing or damaged, or belong to another run; the message lists the differences.
     """
     return state_of(*read_checkpoint(Path(path), _FORMAT, identity))
 
@@ -80,7 +80,7 @@ def read_checkpoint(
     """Header and arrays of a checkpoint of this format and this run, see :func:`read_kept`.
 
     Raises:
-        CheckpointError: both missing or damaged, of another format, or of another run; the message lists the differences.
+        CheckpointError: both files are missing or damaged, have another format, or belong to another run; the message lists the differences.
     """
     header, arrays = read_kept(path)
     if header["format"] != form:
@@ -90,7 +90,7 @@ def read_checkpoint(
 
 
 def read_kept(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Header and arrays of a file of :func:`write_kept`, or of the one before it, with a RuntimeWarning, where it is damaged.
+    """Header and arrays of a file of :func:`write_kept`; if it is missing or damaged, those of the previous file, with a RuntimeWarning.
 
     Raises:
         CheckpointError: both are missing or damaged.
@@ -131,7 +131,7 @@ def state_record(state: EMState) -> tuple[dict[str, Any], dict[str, np.ndarray]]
 
 
 def state_of(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> EMState:
-    """The state of which :func:`state_record` made these; other entries are ignored."""
+    """The state from the output of :func:`state_record`; other entries are ignored."""
     return EMState(
         candidates=tuple(
             Candidate(
@@ -169,7 +169,7 @@ def _running(record: dict[str, Any] | None, arrays: Mapping[str, Any]) -> Runnin
 
 
 def compare(path: Path, saved: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
-    """Raise CheckpointError, with the differences, where a file is not of the run with this identity."""
+    """Raise CheckpointError, with the differences, if a file belongs to a run with another identity."""
     given = json.loads(json.dumps(to_record(identity)))
     names = [name for name in {**saved, **given} if saved.get(name) != given.get(name)]
     if names:
@@ -191,7 +191,7 @@ def fingerprint(measurement: Measurement) -> str:
 
 
 def micrograph_digest(one: Measurement) -> bytes:
-    """What a single micrograph adds to the fingerprint of a measurement."""
+    """Contribution of a single micrograph to the fingerprint of a measurement."""
     return _digest(one.tiles(_PIECES))
 
 

@@ -1,8 +1,7 @@
 """Coarse grid first: a recovery from block means starts the one at full resolution.
 
-What a copy looks like at low frequencies is enough to find most copies, and an E-step on blocks of f x f pixels costs
-less than 1 / f^2 of one on pixels. (In cryo-EM: frequency marching, Barnett, Greengard, Pataki and Spivak, SIAM J.
-Imaging Sci. 10, 2017.)
+Low frequencies are enough to find most copies, and an E-step on blocks of f x f pixels costs less than 1 / f^2 of an
+E-step on pixels. (In cryo-EM: frequency marching, Barnett, Greengard, Pataki and Spivak, SIAM J. Imaging Sci. 10, 2017.)
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ from .state import Recovery
 class BinnedPrior:
     """A prior over images seen through block means.
 
-    Means with noise of level s say as much about the low frequencies of an image as pixels with noise of level f s. So the
-    means are spread over their pixels, denoised at level f s and averaged again: the denoiser of the means but for what it
-    could have concluded from high frequencies, which there are none of.
+    Means with noise of level s carry as much information about the low frequencies of an image as pixels with noise of
+    level f s. So the means are spread over their pixels, denoised at level f s and averaged again. High frequencies play
+    no part.
 
     Attributes:
         prior: of images at full resolution.
         factor: side f of a block in pixels.
-        box_size: side L of those images.
+        box_size: side L in pixels of the images at full resolution.
     """
 
     prior: Prior
@@ -44,12 +43,12 @@ class BinnedPrior:
 
     @property
     def own_units(self) -> bool:
-        """Whether the images have units of their own: means have those of pixels."""
+        """Whether the images have units of their own: block means have the units of the pixels."""
         return has_own_units(self.prior)
 
     @property
     def centre(self) -> tuple[float, float] | None:
-        """(row, column) where the prior has its images, in blocks; None if it does not say."""
+        """(row, column) of the centre of the prior's images, in blocks; None: the prior does not state it."""
         centre = centre_of(self.prior, self.box_size)
         if centre is None:
             return None
@@ -76,7 +75,7 @@ class BinnedPrior:
         return wide[..., inside, inside]
 
     def bin(self, images: Array) -> Array:
-        """(..., ceil(L / f), ceil(L / f)) means over the pixels that each block has in the box."""
+        """(..., ceil(L / f), ceil(L / f)) means over the pixels of each block inside the box."""
         xp, first = array_namespace(images), self._before
         blocks = -(-self.box_size // self.factor)
         member = (xp.arange(self.box_size)[:, None] + first) // self.factor == xp.arange(blocks)[None, :]
@@ -93,7 +92,7 @@ def recover_coarse_first(
     box_size: int,
     **options: Any,
 ) -> Recovery:
-    """Like :func:`mtdcore.recover`, from the target and the number of copies that block means have given.
+    """Like :func:`mtdcore.recover`, started from the target and the expected count of a recovery from block means.
 
     Args:
         measurement: anything :func:`open_measurement` takes.
@@ -101,10 +100,10 @@ def recover_coarse_first(
         coarse_iterations: largest number of iterations on blocks.
         box_size: side L of the target in pixels.
         options: of :func:`mtdcore.recover`; ``initial`` and ``starts`` belong to the coarse recovery, ``callback`` to the
-            fine one. With a ``state`` there is nothing to start, and only the fine recovery goes on.
+            fine recovery. With a ``state`` the fine recovery is resumed, without a coarse one.
 
     Raises:
-        ParameterError: the box is no square, or an argument is an object with lengths of its own.
+        ParameterError: the box is not square, or an argument is an object with lengths of its own.
     """
     if not isinstance(box_size, int):
         raise ParameterError(
@@ -133,7 +132,7 @@ def recover_coarse(
 
 
 def in_blocks(options: Mapping[str, Any], factor: int, box_size: int) -> dict[str, Any]:
-    """Those arguments of :func:`mtdcore.recover` that are lengths, noise, frequencies or images, as they are of block means."""
+    """The arguments of :func:`mtdcore.recover` that are lengths, noise levels, transfers or images, converted to block means."""
     prior, noise = options.get("prior") or FlatPrior(), options.get("noise_std", "auto")
     separation, diameter = options.get("min_separation"), options.get("diameter")
     initial, grid = options.get("initial"), BinnedPrior(prior, factor, box_size)
@@ -148,7 +147,7 @@ def in_blocks(options: Mapping[str, Any], factor: int, box_size: int) -> dict[st
 
 
 def _transfer_in_blocks(micrographs: Micrographs | str | None, factor: int) -> Micrographs | str | None:
-    """What micrographs let through, up to the highest frequency of blocks."""
+    """The transfer of the micrographs, up to the highest frequency of the blocks."""
     if micrographs is None or isinstance(micrographs, str) or micrographs.transfer is None:
         return micrographs
     at = np.linspace(0.0, 0.5, micrographs.transfer.shape[1])
@@ -157,7 +156,7 @@ def _transfer_in_blocks(micrographs: Micrographs | str | None, factor: int) -> M
 
 
 def _check_lengths(options: Mapping[str, Any]) -> None:
-    """Raise ParameterError where an argument is an object that is of pixels, and cannot be made one of blocks."""
+    """Raise ParameterError if an argument is an object in pixels, which cannot be converted to blocks."""
     wrong = {
         "rotations": not isinstance(options.get("rotations"), int | None),
         "likelihood": not isinstance(options.get("likelihood"), str | None),

@@ -1,4 +1,4 @@
-"""The frame of the targets, now and then: what the copies show of it, and what the gauge makes of that."""
+"""The frame of the targets: the statistics that show it, and the choice of the gauge."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from .plan.defaults import Plan
 #: E-step over a measurement or a part of it, at a target on the host.
 EStep: TypeAlias = Callable[[Measurement, np.ndarray, Likelihood], Statistics]
 
-#: M-steps from the target on that are as good as the posterior mean given the same poses.
+#: Number of M-steps, starting at the target, that approximate the posterior mean at fixed poses.
 _RESTORING = 2
 
 
 def average(plan: Plan, target: np.ndarray, statistics: Statistics) -> np.ndarray:
-    """Unregularised aligned average on the host; what nobody saw is that of the target.
+    """Unregularised aligned average on the host; pixels that no copy shows keep the value of the target.
 
     Args:
         plan: of the run.
@@ -62,18 +62,18 @@ class Framing:
         """The targets in the frame of the gauge, and the passes over the batch that this took.
 
         Args:
-            gauge: that chooses.
+            gauge: chooses the frame.
             target: on the host, with C in front for C classes.
-            likelihood: that the copies are found by.
+            likelihood: scores the copies.
             batch: the measurement, or a part of it.
             scales: units of the prior, one per class; None: those of the measurement.
         """
         passes, views = 1.0, likelihood.views
         turns = in_plane(views) or views
         free = views.classes == 1 and not turns.exact and self.plan.symmetry == 1
-        if free and not isinstance(gauge, EnergyGauge):  # that one weighs every frame of whole pixels itself
+        if free and not isinstance(gauge, EnergyGauge):  # EnergyGauge compares all whole-pixel frames itself
             target, passes = self._centred(target, likelihood, batch)
-        # along an axis of one pixel, or that the box fills, there is nowhere to go
+        # no margin along an axis of one pixel, or one that the box fills: the target cannot move there
         sides = zip(views.box_shape, self.source.shape[1:], strict=True)
         margin = plain(*(min(max(1, n // 5), side - n) if n > 1 else 0 for n, side in sides))
         statistics = self.statistics(batch, target, replace(likelihood, margin=margin))
@@ -88,9 +88,9 @@ class Framing:
     def _centred(
         self, target: np.ndarray, likelihood: Likelihood, batch: Measurement
     ) -> tuple[np.ndarray, float]:
-        """The target where copies at any angle put it, judged by a part of the batch, and the passes that this took."""
+        """The target centred by the likelihood of copies at any angle in a part of the batch, and the passes that this took."""
         part, share, passes = self.enough(target, likelihood, batch)
-        passes += 1.0  # what the frame is judged by
+        passes += 1.0  # the E-step with a margin that the gauge needs
 
         def gain(image: np.ndarray) -> float:
             nonlocal passes
@@ -103,14 +103,17 @@ class Framing:
     def enough(
         self, target: np.ndarray, likelihood: Likelihood, batch: Measurement
     ) -> tuple[Measurement, float, float]:
-        """A part of the batch with copies enough to centre the target by, its share, and the passes to find it: some parts are empty, or masked."""
+        """A part of the batch with enough copies to centre the target, its share, and the passes to find it.
+
+        Parts are tried in turn, as some are empty or masked.
+        """
         tiles = batch.tile_count(likelihood.bind(self.source.shape).geometry)
         count = max(1, min(int(likelihood.copies // self.plan.copies), tiles))
         if count == 1:
             return batch, 1.0, 0.0
         for tried, part in enumerate(batch.split(count), 1):
             found = self.statistics(part, target, likelihood)
-            seen = min(1.0, found.pixels / found.sites)  # copies are expected under a mask, too
+            seen = min(1.0, found.pixels / found.sites)  # the expected count includes masked pixels
             if 2.0 * seen * found.expected_count >= self.plan.copies:
                 return part, 1.0 / count, tried / count
         return batch, 1.0, 1.0
@@ -123,7 +126,7 @@ class Framing:
         unit: float,
         likelihood: Likelihood,
     ) -> np.ndarray:
-        """The target of one class in the frame of the gauge, which is asked in the units of the prior."""
+        """The target of one class in the frame of the gauge, which works in the units of the prior."""
         copies, margin = statistics.normal.bound * self.plan.symmetry, statistics.margin
         if copies <= 0.0:
             return target
@@ -140,9 +143,10 @@ class Framing:
     def _informed(
         self, statistics: Statistics, unit: float, likelihood: Likelihood
     ) -> tuple[np.ndarray, Restored | None]:
-        """The information of the target with its margin, and the posterior mean of one class given that of a frame; in the units of the prior.
+        """The information about the target with its margin, and the posterior mean of one class given the information of a frame.
 
-        That of patches is not the same wherever the box lies, nor is every M-step a posterior mean.
+        Both are in the units of the prior. The posterior mean is None for the patch model, whose information depends on where the box lies,
+        and for an M-step that is not a posterior mean.
         """
         told = likelihood.localises and self.plan.update.update.fits_scale
         backend, variance = self.plan.backend, statistics.noise_std**2

@@ -1,4 +1,4 @@
-"""The loop of expectation-maximisation and nothing else: it runs a :class:`mtdcore.em.plan.defaults.Plan`."""
+"""The loop of expectation-maximisation, which runs a :class:`mtdcore.em.plan.defaults.Plan`."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from .gauge.seen import Gauge
 from .plan.defaults import FEW, FILLED, KEPT, LISTENING, ROUNDS, Plan
 from .state import Candidate, EMState, IterationRecord, Recovery
 
-#: Relative change of the filter below which the noise is as before.
+#: Relative change of the filter below which the noise counts as unchanged.
 _SAME = 0.03
 
-#: Step, as a share of the norm of the target, from which on it is about to rest.
+#: Step, as a share of the norm of the target, below which the target is nearly at rest.
 _SMALL = 0.02
 
 
@@ -42,7 +42,7 @@ def run(
     step = Iteration(plan, source)
     stopped: Literal["iterations", "tolerance", "callback"] = "iterations"
     while True:
-        if _done(plan, state):  # a resumed run may be
+        if _done(plan, state):  # a resumed run may be done already
             heard = step.listening(state)
             if heard is state:
                 stopped = "tolerance"
@@ -63,9 +63,9 @@ def _done(plan: Plan, state: EMState) -> bool:
 
 
 def settled(state: EMState) -> bool | None:
-    """Whether the starts with about as much evidence as the best ended at the same image; None: there is no other such, or no telling.
+    """Whether all starts with about as much evidence as the best ended at the same image; None: there is no such rival, or it cannot be judged.
 
-    A start that ends alone above all others may be right, and may fit noise best: only another run can tell.
+    A start that ends far above all others may be right, or may fit noise best; only another run can decide.
     """
     first, *others = state.best(len(state.candidates))
     if not (first.likelihood.localises and first.objective >= 1.0 and others):
@@ -97,10 +97,10 @@ class Iteration:
         return state.advance(moved, replace(records[best], step_norm=slowest, passes=passes))
 
     def listening(self, state: EMState) -> EMState:
-        """The state with the noise that the copies of the leader leave, for all candidates; the same object where nothing changes.
+        """The state with the noise filter estimated from the residual of the leader, for all candidates; the same object if nothing changes.
 
-        While the target still moves, what its copies leave is coloured by them: white noise is listened to once it is about to rest. The
-        last iterations converge with the noise as it is.
+        While the target still moves, unexplained copies colour the residual. So noise that has been white is tested only once the target is
+        nearly at rest. The last iterations keep the filter.
         """
         plan, leader = self.plan, state.leader
         before = leader.likelihood.whitening
@@ -121,7 +121,7 @@ class Iteration:
         if heard is not None and plan.noise == "auto" and not self._keeps_copies(state, heard):
             return state
         others = (c.likelihood.with_whitening(heard) for c in state.candidates)
-        # what mini-batches remember was seen through another filter
+        # the running statistics of mini-batches belong to the old filter
         return replace(
             state,
             candidates=tuple(
@@ -131,9 +131,9 @@ class Iteration:
         )
 
     def _keeps_copies(self, state: EMState, heard: Whitening) -> bool:
-        """Whether the copies of the leader are still seen through a filter; otherwise it takes them for noise, which is said.
+        """Whether the copies of the leader keep enough evidence behind a filter; otherwise the filter removes them as noise, and a Doubt is issued.
 
-        Where much of a crowded field is not explained, or the pixels were smoothed before, what is left looks like the copies.
+        In a crowded field of which much is unexplained, or in pixels that were smoothed before, the residual resembles the copies.
         """
         seen = self.statistics(self.source, state.target, state.likelihood.with_whitening(heard))
         if seen.log_likelihood >= KEPT * state.history[-1].objective:
@@ -153,11 +153,11 @@ class Iteration:
         return raced and moved < _SMALL * float(np.linalg.norm(state.target))
 
     def _places(self, state: EMState) -> int:
-        """Candidates that go on: all at first, ``quarter / n`` after n iterations, one from the first quarter on.
+        """Number of candidates that continue: all at first, ``quarter / n`` after n iterations, one from the first quarter on.
 
-        In a late race a few go on to the end; more are halved from the first quarter on until these are left, half way through.
+        In a late race ``FEW`` candidates run to the end; a larger number is halved from the first quarter on and reaches ``FEW`` half way through.
 
-        So every stage of the race costs about the same, and many starts little more than a few (successive halving:
+        So every stage of the race costs about the same, and many starts cost little more than a few (successive halving:
         Jamieson and Talwalkar 2016).
         """
         quarter, count = self.plan.quarter, len(state.candidates)
@@ -204,8 +204,8 @@ class Iteration:
             left = np.array_equal(framed, image)
             kept = rests and left
             if not left:
-                image, carried = framed, None  # statistics of another frame are of no use
-        # a part of the pixels, or another likelihood, says nothing of being at rest
+                image, carried = framed, None  # the statistics belong to the old frame
+        # a step from a part of the pixels, or under a changed likelihood, is no sign of convergence
         least = 0.0 if comparable and not remembered else plan.tolerance * likelihood.noise_std
         record = IterationRecord(
             iteration=iteration + 1,
@@ -222,7 +222,7 @@ class Iteration:
     def _updated(
         self, candidate: Candidate, weighed: Statistics, iteration: int, hot: bool
     ) -> tuple[np.ndarray, Scales]:
-        """The M-step of the target, on the host, and the units of the prior that it was made in."""
+        """The target after the M-step, on the host, and the units of the prior in that M-step."""
         plan, scales, early = self.plan, candidate.scales, hot or self._early(iteration)
         shown = plan.backend.asarray(candidate.target)
         if plan.units is not None and scales is not None:
@@ -240,7 +240,7 @@ class Iteration:
         """The M-step of the numbers of the likelihood, at the new target.
 
         Returns:
-            The likelihood; whether its evidence compares with that of the one before; whether the frame is due.
+            The likelihood; whether its evidence is comparable with that of the previous likelihood; whether the frame is due.
         """
         plan, iteration, heat = self.plan, state.iteration, state.schedule.at(state.iteration)
         likelihood, shown = candidate.likelihood, plan.backend.asarray(image)
@@ -258,7 +258,7 @@ class Iteration:
         )
         likelihood = likelihood.with_offset(likelihood.offset + shift) if shift else likelihood
         due = self._is_due(iteration, heat, length / likelihood.noise_std)
-        # the offset moves the target next time
+        # a changed offset moves the target in the next iteration
         comparable = abs(shift) < plan.tolerance * likelihood.noise_std or iteration >= plan.quarter
         if plan.learn_amplitude and heat == 1.0 and (iteration >= plan.quarter or due):
             spread = learned_std(likelihood.amplitude_std, statistics, statistics.copy_energy(shown))
@@ -270,18 +270,18 @@ class Iteration:
         return likelihood, comparable, due
 
     def _early(self, iteration: int) -> bool:
-        """Whether it is of the first half, in which the numbers may not run away from those of the start."""
+        """Whether the iteration is in the first half, in which the numbers stay near those of the start."""
         return 2 * iteration < self.plan.iterations
 
     def _offset_step(
         self, iteration: int, rests: bool, statistics: Statistics, target: Array, likelihood: Likelihood
     ) -> float:
-        """By how much the offset moves: to the mean of what the copies leave, as long as their boxes do not fill the field.
+        """Change of the offset: to the mean of the residual, as long as the boxes of the copies do not fill the field.
 
-        What boxes share would be taken off twice. Where they overlap the offset stays at the median, and so it does during the
-        first quarter, unless the target rests: one that is faint yet leaves its mean to the offset, and does not get it back.
+        Pixels that boxes share would be subtracted twice, so where boxes overlap the offset stays at the median. The offset also stays there
+        during the first quarter unless the target is at rest: the mean of a target that is still faint would go to the offset and stay in it.
         """
-        # filtered pixels do not tell it
+        # filtered pixels carry no offset
         told = self.plan.learn_offset and likelihood.whitening is None
         if not told or (iteration < self.plan.quarter and not rests):
             return 0.0
@@ -292,13 +292,13 @@ class Iteration:
     def statistics(self, source: Measurement, target: np.ndarray, likelihood: Likelihood) -> Statistics:
         """E-step at a host target, over the measurement or a part of it."""
         plan = self.plan
-        pixels = None if source is self.source else 0  # parts are to be small: the smallest tiles there are
+        pixels = None if source is self.source else 0  # parts are read in the smallest tiles
         shown = plan.backend.asarray(target)
         found = e_step(source, shown, likelihood, plan.backend, plan.executor, pixels, plan.coarse)
         return found.normalised()
 
     def _is_due(self, iteration: int, heat: float, moved: float) -> bool:
-        """At each quarter of the iterations, and whenever the target has stopped moving, by ``moved`` noise levels."""
+        """Whether the frame is due: at each quarter of the iterations, and when a step of ``moved`` noise levels means rest."""
         quarter = max(1, self.plan.quarter)
         return self._rests(heat, moved) or (iteration > 0 and iteration % quarter == 0)
 

@@ -1,4 +1,4 @@
-"""The main entry: from a measurement to the target that its copies show."""
+"""The main entry: from a measurement to the target of its copies."""
 
 from __future__ import annotations
 
@@ -85,75 +85,76 @@ def recover(
     Args:
         measurement: anything :func:`open_measurement` takes; the mask of a ``numpy.ma`` array is kept.
         mask: bool, true where a pixel may be used, see :func:`open_measurement`.
-        box_size: side L of the box in pixels, or (height, width): (1, w) for a motif of w samples in a signal, (channels, w) where it has
+        box_size: side L of the box in pixels, or (height, width): (1, w) for a motif of w samples in a signal, (channels, w) in a signal of
             several channels, which the box then fills.
-        rotations: views of the target, or a number K of equally spaced in-plane rotations; for copies at any angle about pi L, neighbours then
-            differ by one pixel at the edge of the box. None: 4, or 1 in a box that is no square, which takes no others but 2.
-        coarse_rotations: window model: look for copies with so many of the angles, and score all K only where they may
-            be (:mod:`mtdcore.estep.local`); None: score all everywhere; "auto": about pi L / 4 where K is at least twice that.
+        rotations: views of the target, or a number K of equally spaced in-plane rotations. For copies at any angle K is about pi L:
+            neighbouring angles then differ by one pixel at the edge of the box. None: 4, or 1 in a box that is not square, which allows 1 or 2 only.
+        coarse_rotations: window model: number of angles that search for copies; all K are scored only where a copy is
+            likely (:mod:`mtdcore.estep.local`); None: all K are scored everywhere; "auto": about pi L / 4 if K is at least twice that.
         noise_std: standard deviation of the noise in the units of the measurement; "auto": estimated, then
             updated by every M-step.
-        noise: "white"; "spectrum": of a spectrum that is learned with the target, 2-D, so that stripes count, and that measurement and
-            templates are divided by (docs/model.md 15); "auto": white, unless what the copies leave departs from it by more than chance,
-            or a slow background is seen, which is removed (white for :class:`GradientAscent` and the patch model, as published). The result says what was found.
-        offset: what pixels read where there is nothing, in the units of the measurement; "auto": the median, updated by
+        noise: "white"; "spectrum": a 2-D spectrum is learned with the target, so that stripes count, and measurement and templates are
+            whitened with it (docs/model.md 15); "auto": white, unless the residual after the copies departs from white by more than chance;
+            a slow background is removed (white for :class:`GradientAscent` and the patch model, as published). The result states what was found.
+        offset: mean of the pixels without copies, in the units of the measurement; "auto": the median, updated by
             every M-step after the first quarter of the iterations (0 for :class:`GradientAscent`, the published method); None: 0, or that of a likelihood object.
         prior: prior over targets; None: flat.
         prior_scale: units of the measurement in one unit of the prior's images; "auto": found for each class by the
-            likelihood (:mod:`mtdcore.mstep.scale`); None: "auto" where the prior has units of its own, as learned ones have,
+            likelihood (:mod:`mtdcore.mstep.scale`); None: "auto" if the prior has units of its own, as learned priors have,
             and the update denoises, else 1.
         likelihood: "window" (docs/model.md 7), "patch" (docs/model.md 3, uniform pose prior as in the paper), or a
             likelihood object of this box and these rotations, whose tied parameters are the start; it then decides
             noise, count and separation.
         min_separation: smallest distance of two corners in pixels (window model); None: box_size; "auto": half the box at
-            first, then as close as copies of the size that the target shows can come without overlap.
-        diameter: of the target in pixels, if it is known, as that of a particle is: cuts the target down to a soft disc in the middle of the
-            box and the dark fringe around it, sets the minimum separation (``diameter / sqrt(2)``, unless that is a number) and the widths of the starts.
+            first, then the closest distance at which copies of the size of the target do not overlap.
+        diameter: of the target in pixels, if it is known, as that of a particle is. It restricts the target to a soft disc in the middle of the
+            box and the dark fringe around it, and sets the minimum separation (``diameter / sqrt(2)``, unless that is a number) and the widths of the starts.
         expected_count: start for the number of copies (window model); None: a tenth of the area.
         classes: number C of targets that copies may show; the result then holds (C, L, L) images and their weights.
-        symmetry: "Cn" of the target about the middle of its box (between pixels where the box is even, on one where it is odd): the
-            M-step projects on the images that turns by ``360 / n`` degrees leave as they are, and of K angles the
-            ``K / gcd(K, n)`` that differ are scored. Exact where n divides 4, by interpolation otherwise.
-        mirror: whether copies may be mirrored, as particles that lie on either face are; which of two mirror images is the target
-            is left to the prior, or to the start.
-        subpixel: window model: copies lie between pixels. They are looked for on whole pixels, and scored at half pixels as
-            well where there may be one; ``coarse_rotations=None`` scores all everywhere.
-        amplitude_std: window model: standard deviation of the amplitudes of the copies, whose mean is 1; "auto": .3 at first, learned from the time when
-            the race is over and the temperature 1; 0: copies are alike. A likelihood object keeps its own, which "auto" then begins with.
-        micrographs: what tells the micrographs apart: their own noise levels and numbers of copies, estimated and
-            updated as the common ones are, and their transfer. "each": no more is known; None: they are alike.
-        update: the M-step; None: :class:`DenoisingUpdate` with a prior; without, :class:`WienerUpdate` where micrographs have
+        symmetry: "Cn" of the target about the middle of its box (between pixels if the side is even, on a pixel if it is odd): the
+            M-step projects on the images that are invariant under rotation by ``360 / n`` degrees, and of K angles the
+            ``K / gcd(K, n)`` that differ are scored. Exact if n divides 4, by interpolation otherwise.
+        mirror: whether copies may be mirrored, as particles that lie on either face are; the prior, or the start, decides which of
+            two mirror images is the target.
+        subpixel: window model: copies lie between pixels. The search is on whole pixels, and half pixels are scored as
+            well where a copy is likely; ``coarse_rotations=None`` scores all everywhere.
+        amplitude_std: window model: standard deviation of the amplitudes of the copies, whose mean is 1; "auto": .3 at first, learned once
+            the race is over and the temperature is 1; 0: copies are alike. A likelihood object keeps its own value, which is the start for "auto".
+        micrographs: differences between the micrographs: their own noise levels and numbers of copies, estimated and
+            updated as the common ones are, and their transfer. "each": only that levels and numbers differ; None: micrographs are alike.
+        update: the M-step; None: :class:`DenoisingUpdate` with a prior; without, :class:`WienerUpdate` if micrographs have
             a transfer, :class:`CompactUpdate` with a ``diameter``, else :class:`ExactUpdate`.
         method: "em"; "moments": the target whose copies have the moments of the measurement up to the third order (docs/model.md 16), in one pass and
-            without poses, for well separated copies; an E-step at that target gives the rest of the result. ``iterations`` and what belongs to them
+            without poses, for well separated copies; an E-step at that target gives the rest of the result. ``iterations`` and related arguments
             are not used.
         initial: start or starts: an (L, L) image, an (S, L, L) stack (with C classes (C, L, L) or (S, C, L, L)), "random" (uniform pixels, so
             weak that a copy is worth two nats at the first temperature), "faint" (the same at temperature 1), "blob" (a faint
-            bright Gaussian blob, several of different widths), "samples" (drawn from the prior), "several" (blobs, a ring and faint ones), "moments" (what ``method="moments"`` finds, its count and noise level among it), "uniform" (U[0, 1] per pixel whatever the
-            units, as published); None: samples with a prior; several with a ``diameter``, or in a box that is no square where they would be random;
+            bright Gaussian blob, several of different widths), "samples" (drawn from the prior), "several" (blobs, a ring and faint ones), "moments" (the
+            target, count and noise level of ``method="moments"``), "uniform" (U[0, 1] per pixel whatever the
+            units, as published); None: samples with a prior; several with a ``diameter``, or instead of random ones in a box that is not square;
             faint for :class:`WienerUpdate`, uniform for :class:`GradientAscent`, else random.
-        starts: number of random starts. With a prior the evidence leaves fewer and fewer of them in the race during the first quarter of the
-            iterations; without one up to six run to the end, more are reduced to six by half of the iterations.
-            None: 16 samples, 6 of several kinds, 4 random ones (of moments, too), or one of anything else.
+        starts: number of random starts. With a prior the evidence eliminates all but one during the first quarter of the
+            iterations; without one up to six run to the end, and a larger number is reduced to six by half of the iterations.
+            None: 16 samples, 6 of several kinds, 4 random ones (of moments, too), or one of any other kind.
         gauge: how the frame of the target is chosen, at each quarter of the iterations and on convergence
             (docs/model.md 9); "auto": by the prior for denoising updates, in the middle of the box for
-            :class:`WienerUpdate`, where the box holds most for :class:`ExactUpdate` at right angles, else None: left as it is.
+            :class:`WienerUpdate`, the frame of most energy for :class:`ExactUpdate`, else None: left as it is.
         iterations: largest number of iterations.
         tolerance: stop when ``||F_next - F||`` falls below so many noise levels and the gauge is settled.
         temperature: run at noise variance ``T sigma^2``, T falling geometrically from this to 1 over the first
-            60 % of the iterations; "auto": a start that leaves about 10 nats per copy (docs/model.md 8); None: "auto"
-            for random and uniform starts of the window model, which need it where the signal is strong; for samples as well, which are to leave 50
-            nats; 1 otherwise.
-        online: mini-batch EM: an iteration reads a part of the measurement. None: all of it.
+            60 % of the iterations; "auto": the start at about 10 nats per copy (docs/model.md 8); None: "auto"
+            for random and uniform starts of the window model, which need it if the signal is strong, and for samples, at 50
+            nats per copy; 1 otherwise.
+        online: mini-batch EM: an iteration reads a part of the measurement. None: an iteration reads all of it.
         backend: a backend or its name; "auto": the first CUDA device, or the CPU.
         seed: of the random starts.
         executor: runs the E-step in parts elsewhere, see :func:`e_step`.
         callback: called after every iteration; returning True stops the run.
-        state: a state that a callback received: the run goes on from there with the same bits.
+        state: a state that a callback received: the run continues from it with the same bits.
 
     Raises:
         ParameterError: a parameter is outside its domain.
-        InputError: the measurement is smaller than the box or holds nothing usable.
+        InputError: the measurement is smaller than the box or has no usable pixels.
     """
     check_arguments(
         rotations=rotations,

@@ -36,7 +36,7 @@ class IterationRecord:
 
     Attributes:
         iteration: number of iterations completed.
-        objective: nats at the target the iteration started from: log-likelihood (patch) or evidence (window).
+        objective: nats at the target from which the iteration started: log-likelihood (patch) or evidence (window).
         step_norm: ``||F_next - F||``, in the units of the measurement; the largest of the candidates while several race.
         expected_count: posterior expected number of copies.
         noise_std: noise level after the iteration.
@@ -63,9 +63,9 @@ class Candidate:
         target: (L, L) float64, (C, L, L) where there are several classes.
         likelihood: the model with its current tied parameters and noise level.
         objective: nats of the last E-step, at the target before its last update; -inf before the first.
-        running: what mini-batch EM remembers of earlier parts; None: nothing.
+        running: running statistics of mini-batch EM over earlier parts; None: there are none.
         scales: units of the measurement in one unit of the prior, for each class; None: the prior has the same units.
-        framed: whether the gauge has left the target where it came to rest; as long as it rests it is not asked again.
+        framed: whether the gauge has left a target at rest unchanged; the gauge is not applied again while the target rests.
     """
 
     target: np.ndarray
@@ -100,7 +100,7 @@ class EMState(Plotted):
         schedule: Temperature,
         units: OwnUnits | None = None,
     ) -> EMState:
-        """The state before the first iteration; ``units`` are those of a prior whose scale is to be found."""
+        """The state before the first iteration; ``units`` are those of a prior whose scale is learned."""
         noise = likelihood.noise_std
         scales = [None if units is None else units.shown(target, noise) for target in targets]
         candidates = tuple(Candidate(t, likelihood, scales=s) for t, s in zip(targets, scales, strict=True))
@@ -177,7 +177,7 @@ class Recovery(Plotted):
         statistics: of one E-step at the final target and temperature 1.
         aligned_average: posterior-aligned average without prior, float64 of the shape of the target.
         stopped: why the loop ended; "waiting": it goes on when more micrographs come (:mod:`.online.stream`).
-        settled: whether the starts that ended with about as much evidence show the same; None: no other did.
+        settled: whether the starts that ended with about as much evidence show the same image; None: there is no such start.
     """
 
     state: EMState
@@ -188,7 +188,7 @@ class Recovery(Plotted):
 
     @property
     def target(self) -> np.ndarray:
-        """(L, L) recovered image, float64, in the units of the measurement; (C, L, L), one per class, of several."""
+        """(L, L) recovered image, float64, in the units of the measurement; (C, L, L) for C classes."""
         return self.state.target
 
     @property
@@ -212,7 +212,7 @@ class Recovery(Plotted):
 
     @property
     def passes(self) -> float:
-        """Times the E-steps of the run read the whole measurement, the one at the final target among them; not what listens to the noise."""
+        """Passes over the whole measurement by the E-steps of the run, the last at the final target; noise estimation is not counted."""
         return 1.0 + sum(record.passes for record in self.state.history)
 
     @property
@@ -222,18 +222,18 @@ class Recovery(Plotted):
 
     @property
     def offset(self) -> float:
-        """What pixels read where there is nothing, given or estimated."""
+        """Mean of the pixels without copies, given or estimated."""
         return self.likelihood.offset
 
     @property
     def noise(self) -> str:
-        """What the noise was found to be, in plain words."""
+        """The noise model that was found, in plain words."""
         whitening = self.likelihood.whitening
         return "white" if whitening is None else whitening.sentence
 
     @property
     def residual_std(self) -> float:
-        """Standard deviation of what the copies leave of the measurement: the noise level, where the model is right."""
+        """Standard deviation of the residual of the measurement after the copies: the noise level if the model is right."""
         target = array_namespace(self.statistics.right).asarray(self.target)
         return math.sqrt(max(self.statistics.residual_energy(target), 0.0) / max(self.statistics.pixels, 1))
 
@@ -244,7 +244,7 @@ class Recovery(Plotted):
 
     @property
     def found_copies(self) -> bool:
-        """Whether there is at least one copy, and a nat of evidence for it: a blank target is expected anywhere."""
+        """Whether at least one copy is expected and the evidence is at least one nat; the evidence excludes a blank target, which fits anywhere."""
         return self.expected_count >= 1.0 and self.evidence >= 1.0
 
     @property
@@ -254,7 +254,7 @@ class Recovery(Plotted):
 
     @property
     def class_weights(self) -> tuple[float, ...] | None:
-        """Share of each class among the copies; None: there is one."""
+        """Share of each class among the copies; None: there is one class."""
         return self.likelihood.class_weights
 
     @property
@@ -267,7 +267,7 @@ class Recovery(Plotted):
         return self.state.plot(figure)
 
     def __repr__(self) -> str:
-        """What was found, on one line; arrays would fill pages."""
+        """The result on one line, without arrays."""
         if not self.found_copies:
             found = "no copies"
         else:
@@ -297,7 +297,7 @@ class Recovery(Plotted):
         """The result with named axes, for further work.
 
         Returns:
-            An ``xarray.Dataset``: ``estimate`` and ``aligned_average`` over row and column (of several classes, over class, row and column), each column of
+            An ``xarray.Dataset``: ``estimate`` and ``aligned_average`` over row and column (for several classes over class, row and column), each column of
             the history over iteration, and the numbers and words of :meth:`summary` as attributes.
 
         Raises:

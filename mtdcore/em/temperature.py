@@ -12,8 +12,8 @@ from ..errors import ParameterError
 from ..model.likelihood import Likelihood
 from ..mstep.updates import SEARCH_SHARE
 
-#: Nats per copy, ``||F||^2 / (sigma^2 T)``, that an automatic start leaves, and that one from draws of the prior does: these show more of the
-#: target than random pixels. From SNR .06 at a box of 28 down they are not cooled (bench/accuracy/subpixel.py).
+#: Nats per copy, ``||F||^2 / (sigma^2 T)``, at the first temperature: of other automatic starts, and of draws from the prior, which resemble the
+#: target more than random pixels do. At a box of 28, draws start at temperature 1 from SNR .06 down (bench/accuracy/subpixel.py).
 START_NATS, SAMPLE_NATS = 10.0, 50.0
 
 
@@ -39,7 +39,7 @@ class Temperature:
         measurement: Measurement,
         nats: float = START_NATS,
     ) -> Temperature:
-        """The schedule of a run; "auto" takes the energy per copy from the excess energy of the measurement, and leaves so many nats of it."""
+        """The schedule of a run; "auto" estimates the energy per copy from the excess energy of the measurement, and starts at ``nats`` nats per copy."""
         span = round(SEARCH_SHARE * iterations)
         if temperature == "auto":
             box_pixels = math.prod(likelihood.views.box_shape)

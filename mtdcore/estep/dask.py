@@ -1,8 +1,8 @@
 """A Dask cluster behind the executor contract of the E-step.
 
-Workers read their tiles from the store themselves. What travels: once per E-step the target and the model, to each
-worker; statistics, from worker to worker up the tree of :mod:`mtdcore._base.summing`; their sum, to this process. A task is
-repeated elsewhere when its worker is lost, and gives the same bits there.
+Workers read their tiles from the store themselves. Target and likelihood are sent once per E-step to each worker;
+statistics, from worker to worker up the tree of :mod:`mtdcore._base.summing`; their sum, to this process. The task of a
+lost worker is repeated on another one, with the same bits.
 
 ``distributed`` (extra: dask) is imported by the functions that need it.
 """
@@ -37,14 +37,14 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 S = TypeVar("S")
 
-#: Lost workers that a task survives on a cluster of our own. What it costs to be wrong is an endless loop of a task that
-#: kills its workers, by running out of memory say.
+#: Number of lost workers that a task survives on a cluster of our own. Without a bound, a task that kills its workers, for
+#: example by lack of memory, would be repeated endlessly.
 _LOSSES = 100
 
-#: Libraries must not open threads beside those of the engine.
+#: Environment variables that keep libraries from opening threads beside those of the engine.
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
-#: Seconds to wait for the scheduler of somebody else's cluster, and for its first worker.
+#: Seconds to wait for the scheduler of an external cluster, and for its first worker.
 _PATIENCE = 60
 
 
@@ -52,7 +52,7 @@ class DaskExecutor(SummingExecutor):
     """Runs parts of an E-step on the workers of a client.
 
     Args:
-        client: a ``distributed.Client``, which stays the caller's.
+        client: a ``distributed.Client``, which the caller closes.
     """
 
     def __init__(self, client: Any) -> None:
@@ -67,13 +67,13 @@ class DaskExecutor(SummingExecutor):
         """See :class:`SummingExecutor`; nodes of the tree are added up on the workers that hold most of their terms.
 
         Raises:
-            DeviceError: a task lost too many workers, or the cluster went away.
+            DeviceError: a task lost too many workers, or the cluster was lost.
         """
         from distributed import KilledWorker
         from distributed.client import FutureCancelledError
         from distributed.comm.core import CommClosedError
 
-        # The function holds the target: as the result of a task it goes to each worker once, and can be made again.
+        # The function holds the target: as the result of a task it is sent to each worker once, and can be computed again.
         work = self.client.submit(_itself, function, pure=False, key=None)
         futures = self.client.map(_call, list(items), work=work, pure=False)
         try:
@@ -98,14 +98,14 @@ class WorkerBackend(HostArrays):
     """A backend that each worker opens for itself; this process computes with NumPy.
 
     Args:
-        executor: whose workers are asked which device they have.
+        executor: its workers open the backend, and report their device.
         name: as for :func:`get_backend`, on the workers.
         precision: dtype of the correlations.
         threads: of one task on the CPU.
 
     Raises:
         DependencyError: the workers have no mtdcore, or another version of it.
-        DeviceError: they lack the device.
+        DeviceError: the workers lack the device.
     """
 
     def __init__(
@@ -119,11 +119,11 @@ class WorkerBackend(HostArrays):
         return vars(self) | {"_executor": None}
 
     def tile_pixels(self, likelihood: Likelihood) -> int:
-        """What suits the device of a worker."""
+        """The side of tiles for the device of a worker."""
         return self._ask(_tile_pixels_on_worker, self, likelihood) if self._executor else 0
 
     def accumulate(self, tiles: Iterable[Tile], templates: Array, likelihood: Likelihood) -> TemplateSums:
-        """On a worker: by its own backend, the sums on the host."""
+        """On a worker, by its own backend; sums are on the host."""
         backend = self.opened()
         held = backend.asarray(checked(templates, likelihood, np))
         found = backend.accumulate(tiles, held, likelihood)
@@ -161,7 +161,7 @@ class WorkerBackend(HostArrays):
 
     @property
     def threads(self) -> int:
-        """Of each worker."""
+        """Threads of each worker."""
         return self._threads
 
     def alone(self) -> WorkerBackend:
@@ -201,7 +201,7 @@ def connected(address: str, security: Any = None) -> Iterator[DaskExecutor]:
         security: a ``distributed.Security`` with the certificates of the cluster; None: those of Dask's configuration.
 
     Raises:
-        ParameterError: ``address`` is none.
+        ParameterError: ``address`` is no address of a scheduler.
         DependencyError: ``distributed`` is not installed, or the workers have another version of mtdcore.
         StorageError: no scheduler answers there, or it has no workers.
     """
@@ -230,12 +230,12 @@ def connected(address: str, security: Any = None) -> Iterator[DaskExecutor]:
 
 @contextmanager
 def local_workers(count: int) -> Iterator[DaskExecutor]:
-    """An executor of ``count`` processes on this machine, which are replaced when they are lost.
+    """An executor of ``count`` processes on this machine; lost processes are replaced.
 
-    Other users of the machine reach the port of the scheduler too: only who has the certificate of this run is let in.
+    Other users of the machine can reach the port of the scheduler: it accepts only connections with the certificate of this run.
 
     Raises:
-        DependencyError: ``distributed``, or what makes certificates, is not installed.
+        DependencyError: ``distributed``, or the package that makes certificates, is not installed.
     """
     distributed = optional("distributed", "dask")
     optional("cryptography", "dask")
@@ -243,9 +243,9 @@ def local_workers(count: int) -> Iterator[DaskExecutor]:
 
     settings = {
         "distributed.scheduler.allowed-failures": _LOSSES,
-        # On a busy machine a new process takes longer than the 15 s after which Dask would give it up for good.
+        # On a busy machine a new process may need more than the 15 s after which Dask gives it up.
         "distributed.deploy.lost-worker-timeout": "1h",
-        # Dask also has workers hand memory back at once: every array would be mapped anew, page by page.
+        # Dask's default also returns freed memory at once: every array would be mapped again, page by page.
         "distributed.nanny.pre-spawn-environ": dict.fromkeys(_ONE_THREAD, 1),
     }
     with (
@@ -267,7 +267,7 @@ def local_workers(count: int) -> Iterator[DaskExecutor]:
 
 
 def _patient(distributed: Any) -> Any:
-    """A plugin of workers, also of those that take the place of a lost one: Ctrl-C is for the process that can save."""
+    """A plugin by which workers, also replacements of lost ones, ignore Ctrl-C, which the process that saves checkpoints handles."""
 
     class Patient(distributed.WorkerPlugin):  # type: ignore[misc]
         def setup(self, worker: Any) -> None:
@@ -277,7 +277,7 @@ def _patient(distributed: Any) -> Any:
 
 
 def _checked(executor: DaskExecutor) -> DaskExecutor:
-    """The executor, or DependencyError: every worker should run this version."""
+    """The executor; DependencyError unless every worker runs this version."""
     here = _version()
     try:
         there = executor.client.run(_version)

@@ -1,8 +1,8 @@
-"""Statistics of micrographs that are not alike: scored one by one, added as if they were.
+"""Statistics of micrographs that differ in noise, counts or optics: scored one by one, added on a common scale.
 
-Divided by its noise level and times sigma, micrograph m has noise of the common level sigma and shows the target
-through ``(sigma / sigma_m) H_m``. What it says of the target is weighed by its square before it is added: an
-inverse-variance weighted average, and a Wiener filter where there is a transfer.
+Multiplied by sigma / sigma_m, micrograph m has noise of the common level sigma and shows the target
+through ``(sigma / sigma_m) H_m``. Its statistics are weighted by ``sigma^2 / sigma_m^2`` before they are added: the result is an
+inverse-variance weighted average, and a Wiener filter if there is a transfer.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from .sums import TemplateSums
 def accumulate(
     backend: Backend, tiles: Iterable[Tile], target: Array, likelihood: Likelihood, coarse: int | None = None
 ) -> Statistics:
-    """Statistics of some tiles: micrograph by micrograph where these differ.
+    """Statistics of some tiles, micrograph by micrograph if these differ.
 
     Args:
         backend: scores the tiles.
-        tiles: host tiles, those of a micrograph one after another.
+        tiles: host tiles, ordered by micrograph.
         target: of the shape that the views of the likelihood take, in the library of the backend.
         likelihood: bound to the measurement.
-        coarse: views that find the places of copies (:mod:`mtdcore.estep.local`); None: all views are scored everywhere.
+        coarse: number of views that find the places of copies (:mod:`mtdcore.estep.local`); None: all views are scored everywhere.
     """
     views, optics = likelihood.shown, likelihood.micrographs
     search = Search.of(backend, target, likelihood, coarse)
@@ -68,8 +68,8 @@ def _weighed(
 ) -> tuple[Statistics, float]:
     """Statistics of one micrograph on the scale of all, and its residual energy at the target of the E-step.
 
-    Gradient and residual are exact at the target of the E-step, also where masks or the edge of the box make the
-    spectrum an approximation of the normal operator; so is every fixed point.
+    Gradient and residual are exact at the target of the E-step, and so is every fixed point, even where masks or the edge of the
+    box make the spectrum an approximation of the normal operator.
 
     Args:
         sums: as the backend returned them.
@@ -77,7 +77,7 @@ def _weighed(
         seen: (T, L, L) templates through the transfer of the micrograph.
         likelihood: of all micrographs, its views without the transfer.
         transfer: (R,) of the micrograph; None: it has none.
-        weight: of the micrograph, ``sigma^2 / sigma_m^2``.
+        weight: weight of the micrograph, ``sigma^2 / sigma_m^2``.
     """
     xp, inner, views = array_namespace(seen), sums.cropped(), likelihood.views
     residual = sums.energy + float(xp.sum(seen * (inner.coverage * seen - 2.0 * inner.backprojection)))
@@ -103,14 +103,14 @@ def _weighed(
 def _linearised(
     sums: TemplateSums, target: Array, seen: Array, views: Views, through: Views, spectrum: np.ndarray
 ) -> Quadratic:
-    """A spectrum as normal operator, and the right side with which the gradient at the target of the E-step is exact."""
+    """A spectrum as normal operator, and the right side that makes the gradient at the target of the E-step exact."""
     slope = through.adjoint(sums.backprojection - sums.coverage * seen)
     normal = spectral(views, spectrum)
     return Quadratic(slope + normal(target), normal)
 
 
 def padded(images: Array, margin: Lengths, axes: int = 2) -> Array:
-    """Images with ``margin`` zeros on each side of their last ``axes`` axes; two margins are of the last two."""
+    """Images with ``margin`` zeros on each side of their last ``axes`` axes; two margins are those of the last two axes."""
     xp, shape = array_namespace(images), tuple(images.shape)
     first = len(shape) - axes
     margins = margin if isinstance(margin, tuple) else (margin,) * axes

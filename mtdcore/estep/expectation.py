@@ -18,9 +18,9 @@ from .backends import Backend, get_backend
 from .each_micrograph import accumulate
 from .statistics import Statistics
 
-#: Tiles of the likelihood's own size summed by one task; of larger tiles proportionally fewer, but as many as the backend
-#: wants together at least. The order of every sum follows from the cut and these numbers alone, which is why any executor, any
-#: number of workers, and none at all give the same bits.
+#: Tiles of the likelihood's own size summed by one task; of larger tiles proportionally fewer, but at least
+#: :attr:`Backend.tiles_together`. The order of every sum depends on the cut and these numbers only, so that any executor, any
+#: number of workers, and no executor give the same bits.
 PART_TILES = 64
 
 
@@ -33,7 +33,7 @@ def e_step(
     tile_pixels: int | None = None,
     coarse: int | None = None,
 ) -> Statistics:
-    """Score every pose of every copy and sum up what the M-step needs (docs/model.md 3 and 7).
+    """Score every pose at every site and sum up the statistics of the M-step (docs/model.md 3 and 7).
 
     Args:
         measurement: anything :func:`open_measurement` takes.
@@ -43,9 +43,9 @@ def e_step(
         backend: a backend or its name; "auto": the first CUDA device, or the CPU.
         executor: runs parts of the measurement elsewhere (threads, processes, :mod:`mtdcore.estep.dask`); only the target
             and the statistics travel. The result has the same bits as without.
-        tile_pixels: side of the tiles in pixels read, but not smaller than the likelihood's own; None: what suits the backend.
-        coarse: look for copies with about so many of the views of each class, and score all of them only where they
-            may be (:mod:`mtdcore.estep.local`); None: score all everywhere.
+        tile_pixels: side of the tiles in pixels read, but not smaller than the likelihood's own; None: the side of the backend.
+        coarse: search for copies with about this number of views of each class, and score all views only at their
+            places (:mod:`mtdcore.estep.local`); None: score all views everywhere.
 
     Returns:
         Statistics in the backend's library.

@@ -1,7 +1,7 @@
-"""What an E-step found in each micrograph by itself, where they are told apart.
+"""Sums of an E-step for each micrograph, kept if the likelihood distinguishes micrographs.
 
 A ledger is an (n, 5) NumPy float64 array of rows (micrograph, sites, valid pixels, residual energy at the target of the E-step, expected
-copies), by micrograph. Nothing in it is weighed by the noise of its micrograph.
+copies), in order of micrographs. Its numbers are not weighted by noise levels.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ def entry(micrograph: int, sites: float, pixels: float, residual: float, copies:
 
 
 def joined(first: np.ndarray | None, second: np.ndarray | None) -> np.ndarray | None:
-    """One ledger out of two, with a row per micrograph; None: of no tile, or of micrographs that are alike."""
+    """Two ledgers joined, with one row per micrograph; None: no tiles, or micrographs that are not distinguished."""
     if first is None or second is None:
         return second if first is None else first
     rows = np.concatenate([first, second])

@@ -1,14 +1,15 @@
-"""Local search over views: a coarse set says where copies are, all views are scored there (window model).
+"""Local search over views: a coarse set of views finds the places of copies, all views are scored there (window model).
 
-The E-step of a tile at K angles costs K correlations of the whole tile, although nearly all corners can be ruled out
-with a few angles as soon as the target resembles the particle. So the posterior at ``coarse`` angles is computed
-everywhere. The corners that hold all but a small share of it, and those next to them, are the *places*. There, windows are cut
-out and scored against all K templates, which is one matrix product; another one is the back-projection. The exclusion
-between copies is that of docs/model.md 7. This is the adaptive oversampling of the field (Scheres, *RELION:
+The E-step of a tile at K angles costs K correlations of the whole tile, although a few angles rule out nearly all corners
+once the target resembles the particle. The posterior at ``coarse`` angles is therefore computed
+everywhere. The corners that hold nearly all of the posterior mass, and their neighbours, are the *places*. Windows at the places are
+cut out and scored against all K templates, by one matrix product; another product is the back-projection. The exclusion
+between copies is that of docs/model.md 7. The method is known as adaptive oversampling (Scheres, *RELION:
 implementation of a Bayesian approach to cryo-EM structure determination*, 2012, section 2.3).
 
-Where the posterior is not sharp (too many places, or too much of it elsewhere) the tile is left to the E-step at K
-angles, on whole pixels: places between pixels are scored where copies have places. Each tile decides for itself, from its pixels alone, so results do not depend on threads or executors.
+If the posterior is not sharp (too many places, or too much mass elsewhere), the tile gets the full E-step at K
+angles, on whole pixels; sub-pixel shifts are scored only at places. The decision for a tile depends on its pixels only, so
+results do not depend on threads or executors.
 """
 
 from __future__ import annotations
@@ -36,20 +37,20 @@ from .backends.competition import log_partition
 from .backends.ordered import ordered
 from .sums import TemplateSums
 
-#: Corners of less coarse posterior mass than this, summed over angles, are no places of copies.
+#: Coarse posterior mass of a corner, summed over angles, above which it is a place.
 _MASS = 1e-4
 
-#: Largest expected number of copies left out of a tile, per copy found in it or per tile.
+#: Largest expected number of copies outside of the places of a tile, per copy found in it, or per tile if less than one is found.
 _NEGLECTED = 1e-3
 
-#: The same where copies differ in amplitude: noise looks like faint copies all over, of which no place is certain. With the limit of copies that
-#: are alike hardly a tile was ever sharp, and copies between pixels stayed on whole ones.
+#: The same if copies differ in amplitude: noise then resembles faint copies everywhere, none of them at a certain place. With
+#: the limit _NEGLECTED hardly any tile was sharp, and copies between pixels stayed on whole pixels.
 _FAINT = 0.05
 
-#: Around a corner found with a coarse angle, places reach this far: the right angle may suit a neighbour.
+#: Distance up to which neighbours of a corner found with coarse angles are places: the correct angle may score higher there.
 _REACH = 1
 
-#: Largest share of places among the corners: above, correlations of the whole tile are cheaper.
+#: Largest share of places among the corners; above it, correlations of the whole tile are cheaper.
 _LARGEST_SHARE = 0.02
 
 
@@ -60,10 +61,10 @@ class Search:
     Attributes:
         backend: scores them.
         templates: (T, L, L) of the backend's library.
-        few: (t, L, L) templates of the coarse views; None: all are scored everywhere.
-        coarse: the coarse views, as the likelihood has them; None as ``few``.
-        whole: (n,) int64, the templates on whole pixels, which tiles without places get.
-        complete: whether the coarse views are those, all of them.
+        few: (t, L, L) templates of the coarse views; None: all views are scored everywhere.
+        coarse: the coarse views, of the kind of ``likelihood.views``; None if ``few`` is None.
+        whole: (n,) int64 indices of the templates on whole pixels, which are scored in tiles without places.
+        complete: whether the coarse views are all views on whole pixels.
     """
 
     backend: Backend
@@ -75,7 +76,7 @@ class Search:
 
     @classmethod
     def of(cls, backend: Backend, target: Array, likelihood: Likelihood, coarse: int | None) -> Search:
-        """Of a target; no coarse set where it would save nothing, or copies have no places."""
+        """The search for a target; without a coarse set if it would save nothing, or the likelihood does not localise copies."""
         views = likelihood.shown
         templates = views.apply(target)
         if coarse is None or not likelihood.localises or coarse * views.classes >= views.count:
@@ -90,20 +91,18 @@ class Search:
         return cls(backend, templates, around.apply(target), named, whole)
 
     def through(self, transfer: np.ndarray | None) -> Search:
-        """As a micrograph with this transfer, (R,), shows the templates."""
+        """The search with templates through a transfer, (R,), of a micrograph."""
         if transfer is None:
             return self
         few = None if self.few is None else radial_filter(self.few, transfer)
         return replace(self, templates=radial_filter(self.templates, transfer), few=few)
 
     def sums(self, tiles: Iterable[Tile], likelihood: Likelihood) -> TemplateSums:
-        """Sums of some tiles, each by local search if it can."""
+        """Sums of some tiles, each by local search if its posterior is sharp."""
         if self.few is None:
             return self.backend.accumulate(tiles, self.templates, likelihood)
         total = self.backend.accumulate((), self.templates, likelihood)
-        alone = replace(
-            self, backend=self.backend.alone()
-        )  # threads share out the tiles, not also the work on each
+        alone = replace(self, backend=self.backend.alone())  # threads share the tiles, not the work on each
         for part in ordered(partial(alone._locally, likelihood=likelihood), tiles, self.backend.threads):
             total = total + part
         return total
@@ -121,10 +120,10 @@ class Search:
         return self._on_whole_pixels(tile, likelihood)
 
     def weights(self, tile: Tile, likelihood: WindowLikelihood) -> tuple[np.ndarray, np.ndarray] | None:
-        """Posterior of the owned corners of a tile, times amplitudes and times their squares, zero but at places; None: there are none.
+        """Posterior of the owned corners of a tile, times amplitudes and times their squares, zero outside of places; None: no places.
 
         Returns:
-            Two (T, owned rows, owned columns) float64 arrays, the same one where amplitudes are all 1.
+            Two (T, owned rows, owned columns) float64 arrays; one and the same if all amplitudes are 1.
         """
         if self.few is None or self.coarse is None:
             return None
@@ -145,7 +144,7 @@ class Search:
         return first, first if found.second is found.first else spread(found.second)
 
     def _on_whole_pixels(self, tile: Tile, likelihood: WindowLikelihood) -> TemplateSums:
-        """Sums of a tile over the templates on whole pixels, those of the others being zero."""
+        """Sums of a tile over the templates on whole pixels; zero for all other templates."""
         whole = cast(np.ndarray, self.whole)
         if len(whole) == likelihood.templates:
             return self.backend.accumulate([tile], self.templates, likelihood)
@@ -153,7 +152,7 @@ class Search:
         return self._spread(self.backend.accumulate([tile], _taken(self.templates, whole), model))
 
     def _spread(self, sums: TemplateSums) -> TemplateSums:
-        """Sums over the templates on whole pixels as sums over all."""
+        """Sums over the templates on whole pixels as sums over all templates."""
         xp, whole = self.backend.xp, cast(np.ndarray, self.whole)
         chosen = self.backend.asarray(np.eye(self.templates.shape[0])[:, whole])
 
@@ -186,14 +185,14 @@ def find_places(
     neglected: float,
     log_norm: Array | None = None,
 ) -> Array | None:
-    """Corners that hold all but a small share of the posterior, and their neighbours.
+    """Corners that hold nearly all of the posterior mass, and their neighbours.
 
     Args:
-        log_odds: (P, Q) float64, of a copy at each corner of the pixels of a tile, before they compete.
+        log_odds: (P, Q) float64, log-odds of a copy at each corner of the pixels of a tile, before corners compete.
         likelihood: bound to the measurement.
         counted: corners whose copies count.
-        largest_share: of places among all corners, above which the posterior is not sharp.
-        neglected: expected copies elsewhere, per copy found or per tile, above which it is not.
+        largest_share: share of places among all corners above which the posterior is not sharp.
+        neglected: expected copies outside of places, per copy or per tile, above which the posterior is not sharp.
         log_norm: (P, Q) float64, :func:`log_partition` of the log-odds; None: not known yet.
 
     Returns:
@@ -230,8 +229,8 @@ def local_sums(
 
     Args:
         tile: of ``likelihood.geometry``, enlarged or not.
-        log_odds: (P, Q) float64, of a copy at each corner of the pixels of the tile; right enough elsewhere, they are
-            replaced at the places.
+        log_odds: (P, Q) float64, log-odds of a copy at each corner of the pixels of the tile; those at places are
+            replaced by exact ones.
         places: (P, Q) bool, n of them true.
         templates: (T, L, L) of the backend's library.
         likelihood: bound to the measurement.
@@ -264,11 +263,11 @@ class _AtPlaces:
     """The posterior at n places.
 
     Attributes:
-        windows: there.
+        windows: frames at the places.
         log_norm: (P, Q) float64, log(1 + S) at the corners.
         weights: (T, n) of the backend's library, 0 at places that another tile owns.
-        first: the same times the amplitude.
-        second: the same times its square.
+        first: weights times the posterior mean amplitude.
+        second: weights times the posterior mean squared amplitude.
     """
 
     windows: _Windows
@@ -287,7 +286,7 @@ class _AtPlaces:
         likelihood: WindowLikelihood,
         backend: Backend,
     ) -> _AtPlaces:
-        """Of all templates; arguments as in :func:`local_sums`."""
+        """The posterior of all templates; arguments as in :func:`local_sums`."""
         xp, windows = backend.xp, _Windows.cut(tile, places, likelihood, backend)
         gain, energy = windows.gains(templates, likelihood, backend)
         at_angles = _log_odds(gain, energy, likelihood, backend)
@@ -298,7 +297,7 @@ class _AtPlaces:
         log_norm = log_partition(log_odds, likelihood)
         owned = np.zeros_like(places)
         owned[tile.owned] = True
-        # places that another tile owns have competed, and count there
+        # places that another tile owns take part in the competition, but count in that tile
         shrink = np.where(owned[places], -log_norm[places], -np.inf)
         weights = xp.matrix_transpose(xp.exp(at_angles + backend.asarray(shrink)[:, None]))
         if likelihood.amplitudes is None:
@@ -336,7 +335,7 @@ class _Windows:
 
     @classmethod
     def cut(cls, tile: Tile, places: np.ndarray, likelihood: WindowLikelihood, backend: Backend) -> _Windows:
-        """Cut them out of a tile, with zeros beyond it."""
+        """Cut the frames out of a tile, with zeros beyond its pixels."""
         shape, around = likelihood.frame_shape, [(m, m) for m in likelihood.margins]
 
         def frames(values: np.ndarray) -> Array:
@@ -349,7 +348,7 @@ class _Windows:
         return cls(frames(tile.values), frames(valid))
 
     def gains(self, stack: Array, likelihood: WindowLikelihood, backend: Backend) -> tuple[Array, Array]:
-        """``<M, A_t F>`` (n, T) and ``||A_t F||^2`` (T,), or (n, T) where pixels are missing.
+        """``<M, A_t F>`` (n, T) and ``||A_t F||^2`` (T,), or (n, T) if pixels are invalid.
 
         One matrix product, or two.
         """

@@ -19,18 +19,18 @@ from .backends.competition import log_norm
 from .expectation import check_box_fits, check_target
 from .local import Search
 
-#: Log-odds of a copy where there can be none.
+#: Log-odds of a copy at an excluded corner.
 _NEVER = -1e9
 
 
 @dataclass(frozen=True, eq=False)
 class Chances:
-    """How likely copies are at the corners that a tile owns.
+    """Log-odds and posterior probabilities of copies at the corners that a tile owns.
 
     Attributes:
-        tile: without what known copies show.
-        log_odds: (rows, columns) float64, of a copy in any pose before corners compete.
-        mass: (rows, columns) float64, posterior probability.
+        tile: the tile, with known copies subtracted from its pixels.
+        log_odds: (rows, columns) float64, log-odds of a copy in any pose, before corners compete.
+        mass: (rows, columns) float64, posterior probability of a copy.
     """
 
     tile: Tile
@@ -56,14 +56,14 @@ class Posterior:
         self._seen: tuple[int, Likelihood, Array] | None = None
 
     def __call__(self, tile: Tile, moment: Moment = 0) -> np.ndarray:
-        """Weights as :meth:`mtdcore.estep.backends.Backend.posterior` gives them; tiles in order of micrographs are cheapest."""
+        """Weights as of :meth:`mtdcore.estep.backends.Backend.posterior`; tiles in the order of micrographs are cheapest."""
         alone, templates = self.seen(tile.micrograph)
         if alone.amplitudes is None:  # every power is 1
             return self._backend.posterior(tile, templates, alone)
         return self._backend.posterior(tile, templates, alone, moment)
 
     def amplitudes(self, tile: Tile) -> tuple[np.ndarray, np.ndarray]:
-        """Weights times amplitudes, and times their squares (window model); of views between pixels by local search where that may be."""
+        """Weights times amplitudes, and times their squares (window model); with sub-pixel shifts by local search if possible."""
         alone, _ = self.seen(tile.micrograph)
         whole = on_whole_pixels(alone.views).count
         if whole < alone.templates:
@@ -77,14 +77,14 @@ class Posterior:
     def chances(
         self, tile: Tile, copies: np.ndarray | None = None, amplitudes: np.ndarray | None = None
     ) -> Chances:
-        """How likely a copy in any pose is at each corner, beside copies that are known (window model).
+        """The probability of a copy in any pose at each corner, given known copies (window model).
 
-        What those show is taken off, and no other is closer to them than the minimum separation.
+        Known copies are subtracted from the pixels; corners closer to them than the minimum separation are excluded.
 
         Args:
             tile: as for :meth:`__call__`.
             copies: (N, 3) int64 rows (row, column, template) of corners in this micrograph; None: none is known.
-            amplitudes: (N,) float64 of them.
+            amplitudes: (N,) float64 amplitudes of the known copies.
         """
         seen, templates = self.seen(tile.micrograph)
         alone = cast(WindowLikelihood, seen)
@@ -113,15 +113,15 @@ class Posterior:
         """(T,) posterior of each template, summed over some of the corners of :meth:`chances`.
 
         Args:
-            chances: of a tile.
-            near: the corners among those that the tile owns.
+            chances: result for a tile.
+            near: range of rows and of columns among the owned corners.
         """
         tile, mass = chances.tile, chances.mass[near]
         rows, columns = (
             slice(own.start + cut.start, own.start + cut.stop + reach)
             for own, cut, reach in zip(tile.owned, near, tile.geometry.reaches, strict=True)
         )
-        # as a micrograph of its own, in which the shares of the templates at a corner are the same
+        # scored as a small micrograph, in which the shares of the templates at a corner are the same
         values, sides = tile.values[rows, columns], mass.shape
         valid = None if tile.valid is None else tile.valid[rows, columns]
         owned, read = (tuple(slice(0, n) for n in shape) for shape in (sides, values.shape))
@@ -139,7 +139,7 @@ class Posterior:
         return np.asarray(np.tensordot(weights, share, axes=2))
 
     def seen(self, micrograph: int) -> tuple[Likelihood, Array]:
-        """The likelihood of one micrograph, and (T, h, w) templates of the backend's library as it shows them."""
+        """The likelihood of one micrograph, and its (T, h, w) templates in the backend's library."""
         if self._seen is None or (self._seen[0] != micrograph and self._likelihood.micrographs is not None):
             alone = self._likelihood.of_micrograph(micrograph)
             self._seen = micrograph, alone, alone.shown.apply(self._target)
@@ -147,7 +147,7 @@ class Posterior:
 
 
 def _overlap(first: int, length: int, end: int) -> slice:
-    """What ``first .. first + length - 1`` has in common with ``0 .. end - 1``."""
+    """The intersection of ``first .. first + length - 1`` and ``0 .. end - 1``."""
     start = min(max(first, 0), end)
     return slice(start, max(start, min(first + length, end)))
 
@@ -158,7 +158,7 @@ def posteriors(
     """(tile, posterior weights) of every tile of the likelihood's own cut.
 
     Args:
-        measurement: what to look at.
+        measurement: the pixels.
         target: see :class:`Posterior`.
         likelihood: bound to the measurement here.
         backend: scores the tiles.

@@ -1,7 +1,7 @@
-"""What the copies leave of a measurement, as a power spectrum: what the noise looks like (docs/model.md 15).
+"""The power spectrum of the residual of a measurement, an estimate of the noise spectrum (docs/model.md 15).
 
-The expected residual ``E|M - sum_t z_t * A_t F|^2`` at each frequency: that of what the posterior mean of the copies leaves, and the
-posterior variance of the copies. Both are taken over tapered pieces of many tiles (Welch 1967).
+The expected residual ``E|M - sum_t z_t * A_t F|^2`` at each frequency is the power of the measurement minus the posterior mean of the
+copies, plus the posterior variance of the copies. Both are averaged over tapered pieces of many tiles (Welch 1967).
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from ..model.likelihood.window import localised
 from .backends import Backend
 from .posteriors import Posterior
 
-#: Sides of a piece in boxes, in pixels at most (but two boxes), and at least.
+#: Side of a piece in boxes; largest side in pixels (two boxes, if that is more), and smallest.
 _BOXES, _LARGEST, SMALLEST = 4, 256, 16
 
-#: Tiles that are looked at, spread evenly over the measurement: they hold a thousand pieces and more.
+#: Number of sampled tiles, spread evenly over the measurement: they hold a thousand pieces or more.
 _TILES = 24
 
-#: Tiles of a micrograph that tell how much noise a target meets, to a per cent where it is the same all over; half more is what matters.
+#: Tiles of a micrograph for :func:`noise_in_sight`: uniform noise is estimated to a per cent, while only an excess of a half matters.
 _GLANCE = 4
 
-#: Sides of a piece that a tile is wide, where its posterior does not need too much memory.
+#: Side of a tile in sides of a piece, if its posterior fits in memory.
 _PIECES = 4
 
-#: Posterior weights of a tile.
-_WEIGHTS = 1 << 26
+#: Largest number of posterior weights of a tile.
+_WEIGHTS = 1 << 24
 
-#: Templates whose frequencies stand for those of all.
+#: Number of templates whose power represents that of all.
 _SOME = 16
 
-#: Share of corners with copies up to which these are added one by one.
+#: Share of corners with copies up to which the copies are added one by one.
 _FEW = 0.02
 
 #: Smallest share of valid pixels in a piece.
@@ -47,12 +47,12 @@ _VALID = 0.5
 
 @dataclass(frozen=True)
 class Residual:
-    """The power of what the copies leave, on the ``rfft2`` grid of P x P pixels; white noise of standard deviation s gives s^2.
+    """The power spectrum of the residual on the ``rfft2`` grid of P x P pixels; white noise of standard deviation s gives s^2.
 
     Attributes:
-        power: (P, P // 2 + 1) mean over the pieces, the variance of the copies among it.
-        pieces: how many independent pieces tell as much.
-        mean: mean of the residual pixels: by how much the offset is off.
+        power: (P, P // 2 + 1) mean over the pieces, including the posterior variance of the copies.
+        pieces: equivalent number of independent pieces.
+        mean: mean of the residual pixels: the error of the offset.
     """
 
     power: np.ndarray
@@ -61,7 +61,7 @@ class Residual:
 
 
 def spectrum_side(box: tuple[int, int], shape: tuple[int, int, int]) -> int | None:
-    """P for a box and micrographs of this shape: four boxes, as far as there is room and memory; None: there is not.
+    """P for a box and micrographs of this shape: four boxes, or less if room or memory is short; None: not enough of either.
 
     Args:
         box: (h, w) pixels.
@@ -81,16 +81,16 @@ def residual_spectrum(
     copies: float | None = None,
     tiles: int = _TILES,
 ) -> Residual | None:
-    """The spectrum of what the copies of a target leave; levels of micrographs of their own are divided out.
+    """The spectrum of the residual given a target; relative noise levels of micrographs are divided out.
 
     Args:
-        measurement: as it is, neither filtered nor less its offset.
+        measurement: unfiltered, with its offset.
         target: of the shape that the views of the likelihood take, on the host; None: there are no copies.
-        likelihood: with its current filter, which the posterior of the copies is computed with.
+        likelihood: with its current filter, which is used for the posterior of the copies.
         backend: scores the tiles.
         side: P of a piece in pixels, even, no less than the box and no more than a micrograph.
-        copies: expected in the measurement (patch model, whose residual is that of windows).
-        tiles: that are looked at, at most 24.
+        copies: expected number in the measurement (for the patch model, whose residual is computed by the window model).
+        tiles: number of sampled tiles, at most 24.
 
     Returns:
         None where no piece has enough valid pixels.
@@ -122,13 +122,13 @@ def residual_spectrum(
 def noise_in_sight(
     measurement: Measurement, target: np.ndarray, likelihood: Likelihood, backend: Backend
 ) -> float:
-    """Power of what the copies leave at the frequencies of the target, in units of the power of white noise of ``noise_std``.
+    """Power of the residual at the frequencies of the target, relative to white noise of ``noise_std``.
 
-    The log-likelihood ratio of a copy has the variance ``sum_f S_f |F_f|^2 / sigma^4`` in noise of the spectrum S: of the white model so many times
-    too much. 1 where there are no pieces to judge by.
+    In noise of the spectrum S, the log-likelihood ratio of a copy has the variance ``sum_f S_f |F_f|^2 / sigma^4``. The result is the ratio of
+    this variance to that in white noise; 1 if there are no pieces.
 
     Args:
-        measurement: as it is.
+        measurement: unfiltered, with its offset.
         target: of the shape that the views of the likelihood take, on the host.
         likelihood: with its current numbers.
         backend: scores the tiles.
@@ -142,7 +142,7 @@ def noise_in_sight(
         return 1.0
     templates = np.asarray(likelihood.views.apply(target))
     some = templates[:: max(1, len(templates) // _SOME)]
-    both = np.full(side // 2 + 1, 2.0)  # half of the grid stands for the other one
+    both = np.full(side // 2 + 1, 2.0)  # half of the grid represents the other half
     both[[0, -1]] = 1.0
     seen = _power(some, side).sum(axis=0) * both
     return float((left.power * seen).sum() / (max(seen.sum(), 1e-300) * likelihood.noise_std**2))
@@ -153,13 +153,13 @@ class _Sums:
     """Sums over pieces.
 
     Attributes:
-        left: (P, P // 2 + 1) power of what the posterior mean leaves.
-        mean: the same of that mean.
-        copies: the same of the copies one by one, wherever they are.
-        pieces: their number.
-        worth: how many independent pieces tell as much.
-        total: of what is left.
-        pixels: it is the sum of.
+        left: (P, P // 2 + 1) power of the pixels minus the posterior mean of the copies.
+        mean: (P, P // 2 + 1) power of the posterior mean of the copies.
+        copies: (P, P // 2 + 1) sum of the powers of single copies.
+        pieces: number of pieces.
+        worth: equivalent number of independent pieces.
+        total: sum of the residual pixels.
+        pixels: number of the residual pixels.
     """
 
     left: np.ndarray
@@ -172,14 +172,14 @@ class _Sums:
 
     @classmethod
     def empty(cls, side: int) -> _Sums:
-        """Of no pieces."""
+        """The sums of no pieces."""
         return cls(*np.zeros((3, side, side // 2 + 1)))
 
     def __add__(self, other: _Sums) -> _Sums:
         return _Sums(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
 
     def residual(self, box: int) -> Residual | None:
-        """Their mean, the variance of the copies among it."""
+        """The mean over the pieces, including the posterior variance of the copies."""
         if not self.pieces:
             return None
         variance = np.maximum(_smooth(self.copies, box) - _smooth(self.mean, box), 0.0)
@@ -201,7 +201,7 @@ def _tile_sums(
         weights: (T, p, q) posterior of corners, times the amplitude there; None: there are no copies.
         squares: the same times squared amplitudes.
         templates: (T, h, w) in noise levels of the micrograph.
-        level: of the micrograph.
+        level: relative noise level of the micrograph.
         side: P of a piece.
     """
     extent, reaches = tile.geometry.extent(tile.micrograph_shape), tile.geometry.reaches
@@ -226,16 +226,20 @@ def _tile_sums(
     left = np.where(use, left, 0.0)
     sums = replace(_Sums.empty(side), total=float(left.sum()) * level, pixels=int(use.sum()))
     rows, columns = (_starts(n, side) for n in left.shape)
-    for row, column in product(rows, columns):
+    used = np.zeros((len(rows), len(columns)))
+    for (i, row), (j, column) in product(enumerate(rows), enumerate(columns)):
         piece = slice(row, row + side), slice(column, column + side)
         share = float((taper**2)[use[piece]].sum()) / side**2
         if share < _VALID:
             continue
+        used[i, j] = 1.0
         one = replace(_Sums.empty(side), left=_power(left[piece] * taper, side) / share, pieces=1)
         if copies is not None:
-            alone = copies.alone(taper, row, column)
-            one = replace(one, mean=_power(copies.image[piece] * taper, side), copies=alone)
+            one = replace(one, mean=_power(copies.image[piece] * taper, side))
         sums += one
+    if copies is not None:
+        mass = (used * copies.masses(rows, columns, side)).sum(axis=(1, 2))
+        sums = replace(sums, copies=np.tensordot(mass, copies.power, axes=1))
     worth = _worth(rows, side) * _worth(columns, side) * sums.pieces / max(1, len(rows) * len(columns))
     return replace(sums, worth=worth)
 
@@ -246,9 +250,9 @@ class _Copies:
 
     Attributes:
         weights: (T, p, q) posterior of corners, times squared amplitudes.
-        power: (T, P, P // 2 + 1) of the templates.
-        middle: where among the pixels the middle of the box with the first corner lies.
-        image: their posterior mean there.
+        power: (T, P, P // 2 + 1) power spectra of the templates.
+        middle: pixel in the middle of the box of the first corner.
+        image: posterior mean of the copies in the pixels.
     """
 
     weights: np.ndarray
@@ -256,20 +260,25 @@ class _Copies:
     middle: tuple[int, ...]
     image: np.ndarray
 
-    def alone(self, taper: np.ndarray, row: int, column: int) -> np.ndarray:
-        """Power of the copies in the piece that starts there, one by one."""
-        side, cuts = len(taper), []
-        for start, middle, n in zip((row, column), self.middle, self.weights.shape[1:], strict=True):
+    def masses(self, rows: list[int], columns: list[int], side: int) -> np.ndarray:
+        """(T, rows, columns) posterior of each template in each piece, times the squared taper at the middle of the box."""
+        down, across = (self._tapers(starts, axis, side) for axis, starts in enumerate((rows, columns)))
+        return np.asarray(down @ (self.weights @ across.T), np.float64)
+
+    def _tapers(self, starts: list[int], axis: int, side: int) -> np.ndarray:
+        """(pieces, corners) squared taper along one axis; that of a piece is the product of both."""
+        middle, corners = self.middle[axis], self.weights.shape[1 + axis]
+        squares = _line(side) ** 2
+        found = np.zeros((len(starts), corners), self.weights.dtype)
+        for row, start in zip(found, starts, strict=True):
             first = max(0, start - middle)
-            last = max(first, min(n, start - middle + side))
-            cuts.append((slice(first, last), slice(first + middle - start, last + middle - start)))
-        (own_rows, at_rows), (own_columns, at_columns) = cuts
-        mass = np.tensordot(self.weights[:, own_rows, own_columns], (taper**2)[at_rows, at_columns], axes=2)
-        return np.asarray(np.tensordot(mass, self.power, axes=1))
+            last = max(first, min(corners, start - middle + side))
+            row[first:last] = squares[first + middle - start : last + middle - start]
+        return found
 
 
 def _power(images: np.ndarray, side: int) -> np.ndarray:
-    """Of images of up to P x P pixels, per pixel of a piece."""
+    """Power spectra of images of up to P x P pixels, per pixel of a piece."""
     return np.asarray(np.abs(fft.rfft2(images, (side, side))) ** 2 / side**2)
 
 
@@ -277,7 +286,7 @@ def _image(weights: np.ndarray, templates: np.ndarray) -> np.ndarray:
     """Posterior mean of the copies' image: (T, p, q) weights of corners and (T, h, w) templates to (p + h - 1, q + w - 1)."""
     shape = tuple(n + m - 1 for n, m in zip(weights.shape[1:], templates.shape[1:], strict=True))
     rows, columns = np.nonzero(weights.any(axis=0))
-    if len(rows) <= _FEW * weights[0].size:  # of local search: no transforms
+    if len(rows) <= _FEW * weights[0].size:  # few corners, as after local search: no transforms
         image, (height, width) = np.zeros(shape), templates.shape[1:]
         shown = np.tensordot(weights[:, rows, columns], templates, axes=(0, 0))
         for row, column, copy in zip(rows.tolist(), columns.tolist(), shown, strict=True):
@@ -292,13 +301,17 @@ def _image(weights: np.ndarray, templates: np.ndarray) -> np.ndarray:
 
 def _taper(side: int) -> np.ndarray:
     """(side, side) Hann window of mean square 1."""
+    return np.outer(_line(side), _line(side))
+
+
+def _line(side: int) -> np.ndarray:
+    """The same along one axis."""
     line = 0.5 - 0.5 * np.cos(2.0 * np.pi * (np.arange(side) + 0.5) / side)
-    window = np.outer(line, line)
-    return np.asarray(window / math.sqrt(np.mean(window**2)))
+    return np.asarray(line / math.sqrt(np.mean(line**2)))
 
 
 def _starts(length: int, side: int) -> list[int]:
-    """First pixels of pieces that overlap by half or a little more, from edge to edge; none where none fits."""
+    """First pixels of pieces that overlap by half or a little more, from edge to edge; empty if no piece fits."""
     if length < side:
         return []
     count = 1 + math.ceil(2 * (length - side) / side)
@@ -306,7 +319,7 @@ def _starts(length: int, side: int) -> list[int]:
 
 
 def _worth(starts: list[int], side: int) -> float:
-    """How many independent pieces tell as much as these along one axis (Welch 1967)."""
+    """Equivalent number of independent pieces along one axis (Welch 1967)."""
     line = _taper(side)[side // 2]
     alike = np.correlate(line, line, "full")[side - 1 :] / (line @ line)
     apart = np.abs(np.subtract.outer(starts, starts)).astype(int)
@@ -318,7 +331,7 @@ def _worth(starts: list[int], side: int) -> float:
 
 
 def _smooth(power: np.ndarray, box: int) -> np.ndarray:
-    """Power as seen through correlations over less than a box: what single copies have, and not where they are."""
+    """Power spectrum from autocorrelations at lags below a box: it keeps single copies, and drops correlations between copies."""
     side = len(power)
     lags = np.abs(np.fft.fftfreq(side, 1.0 / side)) / box
     line = np.where(lags < 1.0, 0.5 + 0.5 * np.cos(np.pi * lags), 0.0)

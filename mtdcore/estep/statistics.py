@@ -1,7 +1,7 @@
 """Sufficient statistics of an E-step, in target space (docs/model.md 3 and 7).
 
-They are a sum over tiles: chunks, threads, processes and machines just add them, and the M-step needs nothing else.
-They do not depend on which views were scored: iterations, batches and workers may use different sets of rotations.
+Statistics are a sum over tiles: chunks, threads, processes and machines add them, and they suffice for the M-step.
+They do not depend on the scored views: iterations, batches and workers may use different sets of rotations.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..model.views import Views
 from .ledger import joined
 from .sums import SCALARS, TemplateSums
 
-#: The numbers that are saved, and what ``+`` adds beside the quadratic.
+#: Names of the saved numbers, and of the terms that ``+`` adds beside the quadratic.
 _NUMBERS = (*SCALARS, "noise_std")
 _SUMMED = ("class_mass", *SCALARS)
 
@@ -53,37 +53,37 @@ class Quadratic:
         return Quadratic(convert(self.right), self.normal.moved(convert))
 
     def of_class(self, index: int) -> Quadratic:
-        """That of one of several classes."""
+        """The quadratic of one of several classes."""
         assert isinstance(self.normal, Blocks)
         return Quadratic(self.right[index, ...], self.normal.blocks[index])
 
 
 @dataclass(frozen=True)
 class Statistics(Sealed):
-    """What an E-step found.
+    """The sufficient statistics of an E-step.
 
     Attributes:
         right: ``sum_t A_t^T b_t`` float64 of the shape of the target, b_t the posterior-weighted sum of measurement pixels
             in the frame of template t.
-        normal: ``N = sum_t A_t^T c_t A_t``, c_t the posterior mass that saw each of those pixels.
+        normal: ``N = sum_t A_t^T c_t A_t``, c_t the posterior mass on each of these pixels.
         log_likelihood: nats. Patch model: log p(valid pixels | F). Window model: evidence against
             "no copies" (docs/model.md 7).
-        energy: sum of the squared valid pixels, less the offset of the likelihood.
+        energy: sum of the squared valid pixels, after subtraction of the offset of the likelihood.
         expected_count: posterior expected number of copies (patch model: mean coverage of a target pixel).
-        class_mass: (C,) NumPy float64, posterior mass of the poses that show something of each class.
+        class_mass: (C,) NumPy float64, posterior mass of the non-empty poses of each class.
         empty_mass: posterior mass of the empty poses (patch model; 0 in the window model).
         sites: patches (patch model) or corners (window model) that were scored.
-        pixels: valid pixels that ``energy`` sums over. Both are whole numbers unless :meth:`scaled`.
+        pixels: valid pixels that ``energy`` sums over. ``sites`` and ``pixels`` are whole numbers unless :meth:`scaled`.
         noise_std: noise level at which the posterior was computed.
-        frame: the same for the target with the margin of the likelihood around it; None: there is no margin.
-        ledger: what was found in each micrograph, where they are told apart, see :mod:`.ledger`.
-        total: sum of the valid pixels as they are, the offset among them.
-        footprint: ``sum_t A_t^T c_t`` of the shape of the target, c_t here of amplitudes and not of their squares:
-            ``<footprint, F>`` is what copies add to ``total``; None: unknown.
+        frame: ``right`` and ``normal`` for the target with the margin of the likelihood around it; None: there is no margin.
+        ledger: sums of each micrograph, if the likelihood distinguishes micrographs, see :mod:`.ledger`.
+        total: sum of the valid pixels, including the offset.
+        footprint: ``sum_t A_t^T c_t`` of the shape of the target, here with c_t weighted by amplitudes, not by their squares:
+            ``<footprint, F>`` is the contribution of the copies to ``total``; None: unknown.
         amplitude_sum: sum of the posterior mean amplitudes of the copies.
-        amplitude_squares: the same of their squares.
+        amplitude_squares: sum of the posterior mean squared amplitudes.
 
-    With likelihoods that tell micrographs apart, the sums over pixels weigh each by ``noise_std^2 / sigma_m^2``, as if
+    If the likelihood distinguishes micrographs, the sums over pixels weight each by ``noise_std^2 / sigma_m^2``, as if
     all had the noise level ``noise_std``.
     """
 
@@ -106,10 +106,10 @@ class Statistics(Sealed):
 
     @classmethod
     def of(cls, sums: TemplateSums, views: Views, offset: float = 0.0) -> Statistics:
-        """Sums of templates, taken back to the target by their views; the margin of the sums becomes the frame.
+        """Sums of templates, taken back to the target by their views; a margin of the sums gives the frame.
 
         Args:
-            sums: of pixels less the offset.
+            sums: of pixels minus the offset.
             views: of the likelihood.
             offset: of the likelihood.
         """
@@ -118,7 +118,7 @@ class Statistics(Sealed):
         if margin:
             wide = views.framed(margin)
             frame = Quadratic(wide.adjoint(sums.backprojection), wide.normal(sums.coverage))
-        # squares of amplitudes to amplitudes: exact but for pixels that were not seen
+        # from squared amplitudes to amplitudes: exact for full coverage
         share = sums.amplitude_sum / sums.amplitude_squares if sums.amplitude_squares else 1.0
         return cls(
             views.adjoint(inner.backprojection),
@@ -172,7 +172,7 @@ class Statistics(Sealed):
         return Quadratic(self.right, self.normal)
 
     def scaled(self, factor: float) -> Statistics:
-        """Every sum times ``factor``: statistics of so many times the data."""
+        """Every sum times ``factor``: statistics of ``factor`` times the data."""
         if factor == 1.0:
             return self
         whole = self.quadratic.scaled(factor)
@@ -189,9 +189,9 @@ class Statistics(Sealed):
         )
 
     def normalised(self) -> Statistics:
-        """Those of amplitudes whose mean is 1: that of the copies found goes to the target, as ``a F`` does not tell one from the other.
+        """Statistics of amplitudes with mean 1: the mean amplitude of the copies is moved to the target, as only ``a F`` is determined.
 
-        Parameter-expanded EM (Liu, Rubin and Wu 1998): without, F and the spread of a drift apart, and a prior shrinks F for nothing.
+        Parameter-expanded EM (Liu, Rubin and Wu 1998): without it, the scales of F and a drift apart, and a prior shrinks F needlessly.
         """
         if not self.amplitude_sum > 0.0 or self.amplitude_sum == self.expected_count:
             return self
@@ -233,7 +233,7 @@ class Statistics(Sealed):
         return plain(rows, columns)
 
     def of_class(self, index: int) -> Statistics:
-        """Those of one class; what is summed over the measurement (energy, pixels, ...) stays that of all classes."""
+        """Statistics of one class; sums over the measurement (energy, pixels, ...) stay those of all classes."""
         if self.classes == 1:
             return self
         mine, mass = self.quadratic.of_class(index), self.class_mass[index : index + 1]
@@ -249,7 +249,7 @@ class Statistics(Sealed):
         )
 
     def framed(self) -> Statistics:
-        """Those of the target with the margin around it."""
+        """Statistics of the target with the margin around it."""
         if self.frame is None:
             return self
         return replace(self, right=self.frame.right, normal=self.frame.normal, frame=None)
@@ -265,7 +265,7 @@ class Statistics(Sealed):
     def aligned(self, target: Array) -> tuple[Array, float]:
         """The average z that a denoising step starts from, and its noise level: ``F + sigma^2 grad Q(F) / c`` and ``sigma / sqrt(c)`` (docs/model.md 8).
 
-        c > 0 is the bound of the normal operator: the copies, where the coverage is uniform.
+        c > 0 is the bound of the normal operator: the number of copies, if the coverage is uniform.
 
         Args:
             target: F, at which the statistics were computed.
@@ -279,14 +279,14 @@ class Statistics(Sealed):
         return self.energy + float(xp.sum(target * (self.normal(target) - 2.0 * self.right)))
 
     def copy_energy(self, target: Array) -> float:
-        """``||A_t F||^2 / sigma^2`` of a copy of amplitude 1, in the mean over the copies; 0 where there are none."""
+        """``||A_t F||^2 / sigma^2`` of a copy of amplitude 1, averaged over the copies; 0 without copies."""
         if not self.amplitude_squares > 0.0:
             return 0.0
         energy = float(array_namespace(target).sum(target * self.normal(target)))
         return energy / self.amplitude_squares / self.noise_std**2
 
     def offset(self, target: Array) -> float | None:
-        """Most likely offset of the measurement given the target: the mean of what its copies leave; None: unknown.
+        """Most likely offset of the measurement given the target: the mean of the residual pixels; None: unknown.
 
         Args:
             target: as :meth:`gradient` takes it.
@@ -312,7 +312,7 @@ class Statistics(Sealed):
 
     @classmethod
     def from_record(cls, values: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
-        """The statistics of which :meth:`record` made these, with NumPy arrays."""
+        """The statistics of a result of :meth:`record`, with NumPy arrays."""
         parts = {
             name: Quadratic(
                 arrays[f"{name}.right"], normal_from_record(values[name], f"{name}.normal", arrays)

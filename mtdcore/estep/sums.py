@@ -1,4 +1,4 @@
-"""What a backend sums up over tiles, template by template (docs/model.md 3 and 7)."""
+"""The sums of a backend over tiles, template by template (docs/model.md 3 and 7)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .._base.typing import Array, Lengths, pair, plain
 from ..errors import ParameterError
 from ..model.likelihood import Likelihood
 
-#: The numbers that an E-step sums up.
+#: Names of the scalar sums of an E-step.
 SCALARS = (
     "log_likelihood",
     "energy",
@@ -34,11 +34,10 @@ class TemplateSums:
     """Sums of one E-step for each of T templates, additive over tiles.
 
     Attributes:
-        backprojection: (T, B, B) float64 of the backend's library, B = box_size + 2 margin (of a box that is no square, both along
-            each axis); posterior-weighted sum of
-            measurement pixels in the frame of each template, each copy times its amplitude.
-        coverage: (T, B, B) float64, posterior mass that saw each of those pixels, each copy times its squared amplitude.
-        class_mass: (C,) NumPy float64, posterior mass of the poses that show something of each class.
+        backprojection: (T, B, B) float64 of the backend's library, B = box_size + 2 margin (of a box that is no square, along
+            each axis); sum of measurement pixels in the frame of each template, weighted by the posterior times the amplitude of each copy.
+        coverage: (T, B, B) float64, posterior mass on each of these pixels, times the squared amplitude of each copy.
+        class_mass: (C,) NumPy float64, posterior mass of the non-empty poses of each class.
         log_likelihood: nats. Patch model: log p(valid pixels | F). Window model: evidence against "no copies".
         energy: sum of the squared valid pixels.
         total: sum of the valid pixels.
@@ -49,7 +48,7 @@ class TemplateSums:
         noise_std: noise level at which the posterior was computed.
         box_size: side L of the templates, or (height, width).
         amplitude_sum: sum of the posterior mean amplitudes of the copies; ``expected_count`` where all are 1.
-        amplitude_squares: the same of their squares.
+        amplitude_squares: sum of the posterior mean squared amplitudes.
     """
 
     backprojection: Array
@@ -69,7 +68,7 @@ class TemplateSums:
 
     @classmethod
     def zeros(cls, templates: int, likelihood: Likelihood, xp: Any = np) -> TemplateSums:
-        """The neutral element of ``+`` for so many templates of a likelihood, in an array library."""
+        """The neutral element of ``+`` for a number of templates of a likelihood, in the array library ``xp``."""
         box_size, noise_std = plain(*likelihood.views.box_shape), likelihood.noise_std
         shape = (templates, *likelihood.frame_shape)
         empty, mass = xp.zeros(shape, dtype=xp.float64), np.zeros(likelihood.classes)
@@ -104,7 +103,7 @@ class TemplateSums:
         return replace(self, backprojection=self.backprojection[inner], coverage=self.coverage[inner])
 
     def moved(self, convert: Callable[[Array], Array]) -> TemplateSums:
-        """The same with converted arrays, for example by ``Backend.to_host``."""
+        """The same sums with converted arrays, for example by ``Backend.to_host``."""
         return replace(self, backprojection=convert(self.backprojection), coverage=convert(self.coverage))
 
 

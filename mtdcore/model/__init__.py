@@ -1,1 +1,1 @@
-"""What a measurement is said to be: views of a target, optics, noise, priors and the two likelihoods."""
+"""The model of a measurement: views of a target, optics, noise, priors and the two likelihoods."""

@@ -1,7 +1,7 @@
-"""Normal operators ``N: F -> sum_t A_t^T (c_t A_t F)``: the quadratic part of what an E-step found.
+"""Normal operators ``N: F -> sum_t A_t^T (c_t A_t F)``: the quadratic part of the statistics of an E-step.
 
-They add, so that statistics do; they bound their eigenvalues, which is what a step length needs; and each knows
-how ``N F = right`` is solved. Views make them (:meth:`mtdcore.model.views.Views.normal`).
+Normal operators add, as statistics do; they bound their eigenvalues, for step lengths; and each solves
+``N F = right``. Views make them (:meth:`mtdcore.model.views.Views.normal`).
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from .._base.numerics.conjugate_gradients import conjugate_gradients
 from .._base.numerics.fourier import radial_filter
 from .._base.typing import Array
 
-#: Share of the largest weight below which a pixel counts as unseen: the quotient would be rounding over rounding.
+#: Share of the largest weight below which a pixel counts as unseen: it would be a quotient of rounding errors.
 _UNSEEN = 1e-6
 
-#: Share of the largest weight of a frequency that is added to all where there is a transfer: what hardly any of it lets
-#: through moves slowly, and solved for it would be noise over rounding.
+#: Damping of :meth:`Spectral.solve`, as a share of the bound: frequencies that hardly pass the transfer move slowly; without
+#: damping, noise there would be divided by rounding errors.
 _DAMPING = 1e-2
 
 
 class LinearMaps(Protocol):
-    """What an operator needs of its views; :class:`mtdcore.model.views.Views`."""
+    """The views of an operator; :class:`mtdcore.model.views.Views`."""
 
     @property
     def gain(self) -> float:
@@ -47,7 +47,7 @@ class Normal(Protocol):
 
     @property
     def bound(self) -> float:
-        """No eigenvalue is larger. In the window model without masks: the number of copies times the gain of the views."""
+        """Upper bound of the eigenvalues. In the window model without masks: the number of copies times the gain of the views."""
         ...
 
     @property
@@ -57,7 +57,7 @@ class Normal(Protocol):
 
     @property
     def spread(self) -> float:
-        """About the largest eigenvalue over the mean one, as far as a filter makes them differ: more steps are needed then."""
+        """Approximate ratio of the largest eigenvalue to the mean one, as far as a filter causes it; a larger ratio needs more steps."""
         ...
 
     def __call__(self, target: Array) -> Array:
@@ -65,7 +65,7 @@ class Normal(Protocol):
         ...
 
     def __add__(self, other: Self) -> Self:
-        """Of the data of both; operators of one kind add."""
+        """The operator of the data of both; operators of one kind add."""
         ...
 
     def scaled(self, factor: float) -> Self:
@@ -73,15 +73,15 @@ class Normal(Protocol):
         ...
 
     def moved(self, convert: Callable[[Array], Array]) -> Self:
-        """The same with converted arrays."""
+        """The same operator with converted arrays."""
         ...
 
     def solve(self, right: Array, start: Array) -> Array:
-        """``F`` with ``N F = right``, from a start; what was not seen keeps the values of the start."""
+        """``F`` with ``N F = right``; unseen components keep the values of ``start``."""
         ...
 
     def copies(self, frequencies: np.ndarray) -> np.ndarray:
-        """Copies that saw each frequency, weighed by the squared transfer; for filters that depend on frequency alone.
+        """Number of copies weighted by the squared transfer, at each frequency; for radial filters.
 
         Args:
             frequencies: (n,) cycles per pixel, 0 to 1/2.
@@ -126,7 +126,7 @@ class Diagonal:
         return type(self)(convert(self.weights))
 
     def solve(self, right: Array, start: Array) -> Array:
-        """A division."""
+        """Divide by the weights."""
         xp = array_namespace(right)
         seen = self.weights > _UNSEEN * xp.max(self.weights)
         return xp.where(seen, right / xp.where(seen, self.weights, xp.ones_like(self.weights)), start)
@@ -217,7 +217,7 @@ class Spectral:
         return type(self)(self.views, self.spectrum * factor)
 
     def moved(self, convert: Callable[[Array], Array]) -> Self:
-        """The same: the spectrum is a host array always."""
+        """The operator itself: its spectrum always is a host array."""
         return self
 
     def solve(self, right: Array, start: Array) -> Array:
@@ -272,11 +272,11 @@ class Blocks:
         return type(self)(tuple(block.moved(convert) for block in self.blocks))
 
     def solve(self, right: Array, start: Array) -> Array:
-        """Class by class."""
+        """Solve class by class."""
         xp = array_namespace(right)
         solved = [block.solve(right[c, ...], start[c, ...]) for c, block in enumerate(self.blocks)]
         return xp.stack(solved)
 
     def copies(self, frequencies: np.ndarray) -> np.ndarray:
-        """Of all classes together."""
+        """The sum over the classes."""
         return np.asarray(np.sum([block.copies(frequencies) for block in self.blocks], axis=0))

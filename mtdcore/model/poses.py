@@ -1,4 +1,4 @@
-"""What the templates of views show: which target, which hand, which angle, which place between pixels."""
+"""Poses of the templates of views: class, hand, angle and sub-pixel offset."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Poses:
     """The pose of each of T templates.
 
     Attributes:
-        class_index: (T,) int64, which of the targets.
-        mirrored: (T,) bool, whether its mirror image.
-        rotation: (T,) int64 index of the in-plane rotation, or of the view where views are no such rotations.
+        class_index: (T,) int64 index of the target.
+        mirrored: (T,) bool, whether the template shows the mirror image of the target.
+        rotation: (T,) int64 index of the in-plane rotation, or of the view where views are no in-plane rotations.
         offset: (T, 2) float64, (down, right) in pixels from the corner of the box.
-        rotations: angles in a full turn, or views of one target.
+        rotations: number of angles in a full turn, or of views of one target.
     """
 
     class_index: np.ndarray
@@ -33,7 +33,7 @@ class Poses:
 
     @classmethod
     def of(cls, views: Views) -> Self:
-        """Those of views and their compositions."""
+        """The poses of views and their compositions."""
         if isinstance(views, Classes):
             one = cls.of(views.views)._repeated(views.number)
             return replace(one, class_index=np.repeat(np.arange(views.number), views.views.count))
@@ -57,11 +57,11 @@ class Poses:
 
     @property
     def whole(self) -> np.ndarray:
-        """(t,) int64: the templates that lie on whole pixels, which are those of :func:`on_whole_pixels`, in their order."""
+        """(t,) int64 indices of the templates on whole pixels: the templates of :func:`on_whole_pixels`, in the same order."""
         return np.flatnonzero((self.offset == 0.0).all(axis=1))
 
     def where(self, chosen: np.ndarray) -> Self:
-        """Those of some templates."""
+        """The poses of some templates."""
         return replace(
             self,
             class_index=self.class_index[chosen],
@@ -75,7 +75,7 @@ class Poses:
 
 
 def on_whole_pixels(views: Views) -> Views:
-    """The same views without their shifts between pixels; themselves where they have none."""
+    """The same views without sub-pixel shifts; themselves where they have none."""
     if isinstance(views, Shifted):
         return on_whole_pixels(views.views)
     if isinstance(views, Composed):

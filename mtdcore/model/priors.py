@@ -1,4 +1,4 @@
-"""What the engine asks of a prior: one method, the score of the smoothed density (docs/model.md 5)."""
+"""The interface of a prior: one method, the score of the smoothed density (docs/model.md 5)."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from ..errors import ParameterError
 class Prior(Protocol):
     """A density over images, known through its score at every noise level.
 
-    A prior may also have an attribute ``centre``, (row, column) in pixels: where the centres of mass of its images lie
-    (the middle of L pixels is (L - 1) / 2). The gauge puts the target there. Without it, or where it is None, the centre is
-    that of a few samples, which costs denoiser calls. A prior of several boxes has a method ``centre_in(box_size)`` instead
-    (:func:`centre_of` asks for either).
+    Optional attributes:
 
-    Where an attribute ``own_units`` is true, the images have units of their own, as those that a network was trained on:
-    ``recover`` then finds how many units of the measurement are one of them. An attribute ``spread`` is the size of the
-    pixels of its images, in its units, where that is far from 1 (:func:`spread_of`). An attribute ``flat`` that is true
-    says that the prior prefers nothing (:func:`is_flat`).
+    - ``centre``, (row, column) in pixels: place of the centres of mass of its images (the middle of L pixels is (L - 1) / 2). The
+      gauge puts the target there. Without ``centre``, or if it is None, the centre is that of a few samples, which costs denoiser
+      calls. A prior of several boxes has a method ``centre_in(box_size)`` instead (:func:`centre_of` asks for either);
+    - ``own_units``: true if the images have units of their own, as those of a trained network. ``recover`` then estimates the size
+      of one such unit in units of the measurement;
+    - ``spread``: typical size of the pixel values of its images, in its units, if far from 1 (:func:`spread_of`);
+    - ``flat``: true if the prior has no preference (:func:`is_flat`).
     """
 
     def score(self, images: Array, noise_std: float) -> Array:
@@ -50,7 +50,7 @@ def denoise(prior: Prior, images: Array, level: float) -> Array:
 
 
 def spread_of(prior: Prior) -> float:
-    """Size of the pixels of a prior's images, in its units: its attribute ``spread``, 1 where it has none."""
+    """Typical size of the pixel values of a prior's images, in its units: its attribute ``spread``, 1 where it has none."""
     return float(getattr(prior, "spread", 1.0))
 
 
@@ -60,7 +60,7 @@ def has_own_units(prior: Prior) -> bool:
 
 
 def centre_of(prior: Prior, box_size: Lengths) -> tuple[float, ...] | None:
-    """(row, column), for volumes (z, y, x): where a prior has its images in a box of ``box_size`` pixels; None if it does not say."""
+    """(row, column), for volumes (z, y, x): centre of the images of a prior in a box of ``box_size`` pixels; None: unknown."""
     asked = getattr(prior, "centre_in", None)
     centre = getattr(prior, "centre", None) if asked is None else asked(box_size)
     return None if centre is None else tuple(float(c) for c in centre)
@@ -71,8 +71,8 @@ class ScaledPrior:
     """A prior in other units: ``scale`` times an image of ``prior``, ``D_scale(y; s) = scale D(y / scale; s / scale)``.
 
     Attributes:
-        prior: over images in units of its own.
-        scale: alpha > 0, one of those units in units of the measurement.
+        prior: over images in its own units.
+        scale: alpha > 0, size of one such unit in units of the measurement.
     """
 
     prior: Prior
@@ -108,7 +108,7 @@ class FlatPrior:
 
 
 def is_flat(prior: Prior) -> bool:
-    """Whether a prior prefers nothing: its attribute ``flat``, false where it has none."""
+    """Whether a prior has no preference: its attribute ``flat``, false where it has none."""
     return bool(getattr(prior, "flat", False))
 
 
@@ -116,7 +116,7 @@ def is_flat(prior: Prior) -> bool:
 class GaussianPrior:
     """N(mean, std^2 I), for which every step of the engine is exact.
 
-    Mean and std are in the units of the measurement: of c times a measurement they are c times as large.
+    Mean and std are in the units of the measurement: for c times the measurement they are c times as large.
 
     Attributes:
         mean: scalar or array of the shape of the box, prior mean of each pixel.
@@ -134,7 +134,7 @@ class GaussianPrior:
 
     @property
     def spread(self) -> float:
-        """Root mean square of its pixels."""
+        """Root mean square of the pixels under the prior."""
         return math.sqrt(float(np.mean(np.square(self.mean))) + self.std**2)
 
     def score(self, images: Array, noise_std: float) -> Array:

@@ -44,7 +44,7 @@ def views_record(views: Views) -> dict[str, Any]:
 
 
 def views_from_record(record: Mapping[str, Any]) -> Views:
-    """The views of which :func:`views_record` made this record."""
+    """The views of a record of :func:`views_record`."""
     values = {name: value for name, value in record.items() if name != "view"}
     if "views" in values:
         values["views"] = views_from_record(values["views"])
@@ -59,7 +59,7 @@ def views_from_record(record: Mapping[str, Any]) -> Views:
 
 
 def normal_record(normal: Normal, name: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """A normal operator as JSON-able values; its arrays, on the host, join the others under this name."""
+    """A normal operator as JSON-able values; its arrays, on the host, are added to ``arrays`` under ``name``."""
     if isinstance(normal, Blocks):
         blocks = [normal_record(block, f"{name}.{c}", arrays) for c, block in enumerate(normal.blocks)]
         return {"normal": "Blocks", "blocks": blocks}
@@ -70,7 +70,7 @@ def normal_record(normal: Normal, name: str, arrays: dict[str, np.ndarray]) -> d
 
 
 def normal_from_record(values: Mapping[str, Any], name: str, arrays: Mapping[str, np.ndarray]) -> Normal:
-    """The operator of which :func:`normal_record` made these."""
+    """The operator of a record and arrays of :func:`normal_record`."""
     if values["normal"] == "Blocks":
         return Blocks(
             tuple(normal_from_record(v, f"{name}.{c}", arrays) for c, v in enumerate(values["blocks"]))

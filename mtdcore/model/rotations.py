@@ -25,7 +25,7 @@ from .views import EVERY, Views, extended
 Support = Literal["square", "disc"]
 
 
-#: Places of a shear between two that have an exponential of their own.
+#: Every eighth place of a shear has its own exponential; the places between are products.
 _STRIDE = 8
 
 
@@ -33,9 +33,9 @@ _STRIDE = 8
 class Rotations:
     """K equally spaced rotations ``R_k`` of an L x L image, angle ``2 pi k / (n K)`` counter-clockwise; :class:`Views`.
 
-    Of an image with symmetry C_n the angles below ``2 pi / n`` are all there are (its asymmetric unit); n = 1: all around.
+    For an image with symmetry C_n the angles cover the asymmetric unit, below ``2 pi / n``; n = 1: the full turn.
 
-    Of an image that is no square, a signal for instance, one or two: as it is, and turned by 180 degrees.
+    For an image that is no square, a signal for instance, K is 1 or 2: the identity, and a turn by 180 degrees.
 
     Attributes:
         count: number of rotations K.
@@ -74,7 +74,7 @@ class Rotations:
 
     @property
     def exact(self) -> bool:
-        """Whether every rotation, and every one of the symmetry, is a permutation of the pixels."""
+        """Whether every rotation, also of the symmetry, is a permutation of the pixels."""
         return 4 % self.around == 0
 
     @property
@@ -99,7 +99,7 @@ class Rotations:
 
     @property
     def gain(self) -> float:
-        """Rotations keep the norm, up to what they crop."""
+        """1: rotations keep the norm, except for cropped pixels."""
         return 1.0
 
     @property
@@ -109,7 +109,7 @@ class Rotations:
 
     @property
     def _sectors(self) -> list[int]:
-        """Quarter turns that repeat the first angles: interpolation is done for those alone."""
+        """Quarter turns that map the first angles to all others: only the first angles are interpolated."""
         if 4 % self.symmetry:
             return [0]
         return [turn for turn in range(4 // self.symmetry) if turn * self.around % 4 == 0]
@@ -160,11 +160,11 @@ class Rotations:
         return replace(self, count=count, support=support)
 
     def turned(self, seed: int) -> Rotations:
-        """Itself."""
+        """The rotations themselves: their orientation is fixed."""
         return self
 
     def of_symmetry(self, order: int) -> Rotations:
-        """Those of the rotations that differ of a target with symmetry C_n: ``K / gcd(K, n)`` angles below ``2 pi / n``."""
+        """The distinct rotations of a target with symmetry C_n: ``K / gcd(K, n)`` angles below ``2 pi / n``."""
         return replace(self, count=self.count // math.gcd(self.count, order), symmetry=order)
 
     def _check(self, array: Array, expected: tuple[int, ...]) -> None:
@@ -175,12 +175,12 @@ class Rotations:
 
 
 def usual_rotations(shape: tuple[int, ...]) -> int:
-    """How many rotations copies have where nobody says: 4 in a square box, 1 in any other."""
+    """Default number of rotations: 4 in a square box, 1 in any other."""
     return 4 if shape[-1] == shape[-2] else 1
 
 
 def in_plane(views: Views) -> Rotations | None:
-    """The rotations among the views that compositions are made of; None: others, such as projections."""
+    """The in-plane rotations that composed views are made of; None: there are none, as in projections."""
     while not isinstance(views, Rotations):
         inner = getattr(views, "views", None)
         if inner is None:
@@ -246,7 +246,7 @@ def _shear_rotate(stack: Array, rests: Sequence[float]) -> Array:
     offset = xp.arange(2 * length, dtype=xp.float64, device=device(stack)) - (before + (length - 1) / 2)
 
     def phases(slopes: Sequence[float], places: Array) -> Array:
-        # exponentials are most of the time: places are equally spaced, so that a product of two of few gives each
+        # exponentials take most of the time: as places are equally spaced, each is a product of two from short lists
         slope = xp.asarray(slopes, dtype=xp.float64, device=device(stack))[:, None]
         far = _phases(slope * places[::_STRIDE][None, :], 2 * length)
         near = _phases(slope * (places[: min(_STRIDE, places.shape[0])] - places[0])[None, :], 2 * length)
@@ -258,7 +258,7 @@ def _shear_rotate(stack: Array, rests: Sequence[float]) -> Array:
         wide[..., inner] = rows
         return wide
 
-    # the first shear finds nothing beyond the box, of the last nothing beyond it is kept: both slide the rows of the box alone
+    # rows beyond the box are zero before the first shear and cropped after the last: both shift only the rows of the box
     tangents, sines = [math.tan(rest / 2) for rest in rests], [-math.sin(rest) for rest in rests]
     along = phases(tangents, offset[inner])
     first = _shifted(widened(stack), along)
@@ -272,9 +272,9 @@ def shift_rows(stack: Array, shifts: Array) -> Array:
 
 
 def _phases(shifts: Array, length: int) -> Array:
-    """complex128, one axis of ``length // 2 + 1`` frequencies more than ``shifts``: factors that shift rows by so many columns."""
+    """complex128 factors that shift rows by ``shifts`` columns, with a last axis of ``length // 2 + 1`` frequencies."""
     xp = array_namespace(shifts)
-    # not rfftfreq: array_api_compat passes CuPy's own devices to it no further (ValueError: Unsupported device)
+    # not rfftfreq, for which array_api_compat rejects CuPy's devices (ValueError: Unsupported device)
     frequency = xp.arange(length // 2 + 1, dtype=xp.float64, device=device(shifts)) * (1.0 / length)
     return xp.exp((-2j * math.pi) * xp.astype(shifts[..., None] * frequency, xp.complex128))
 

@@ -1,4 +1,4 @@
-"""Ancestral sampling with nothing but a denoiser: from a prior, or from a posterior (docs/model.md 5, 10)."""
+"""Ancestral sampling with a denoiser: from a prior, or from a posterior (docs/model.md 5, 10)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from .._base.typing import Lengths
 from .priors import Prior, denoise, spread_of
 
-#: Lowest level of a chain in spreads of the prior, where the denoiser's answer is taken as it is.
+#: Lowest level of a chain in spreads of the prior, at which the posterior mean is the sample.
 _LAST_LEVEL = 0.02
 
 #: First level of a chain in the same units: for images, and for volumes relative to the norm of one of root mean square 1.
@@ -33,10 +33,10 @@ def sample_prior(
         prior: the prior.
         count: number B.
         box_size: side L in pixels; of images also (height, width).
-        level: start of the chain in spreads of the prior (:func:`spread_of`), well above that of what is drawn, in any direction;
-            None: 10 for images; for volumes 1.5 times the norm of one of root mean square 1, whose mean the start hides.
-        steps: levels from there down to 0.02 spreads, spaced geometrically; volumes need about twice as many.
-        seed: of the noise.
+        level: start of the chain in spreads of the prior (:func:`spread_of`), well above the spread of the samples in any direction;
+            None: 10 for images; for volumes 1.5 times the norm of a volume of root mean square 1, enough to hide the mean of the prior.
+        steps: number of levels from ``level`` down to 0.02 spreads, spaced geometrically; volumes need about twice as many.
+        seed: seed of the noise.
         dimension: 2 for images, 3 for volumes.
 
     Returns:
@@ -62,18 +62,21 @@ def sample_from(
     """Draws from the posterior of clean images given images with white noise of standard deviation ``level``.
 
     Each step draws from q(x_next | x, x_0) of the variance-exploding diffusion with x_0 the posterior mean
-    (Ho, Jain and Abbeel 2020, eq. 7, in terms of additive noise). That is an Euler step in the precision 1 / s^2: draws of n levels spread
-    too little by about 3 / n (130 of them: 2 to 3 %). Heun's method averages the posterior means at both ends of the step, and errs by the square. The
-    answer is the posterior mean at the last level, without the spread ``s^2 J`` that is left there (J the Jacobian of the denoiser); with as much noise added
-    before it has ``s^2 J^2``, nearly the same, since directions are either known or not at a low level. Lower levels are no way: networks do not know them.
+    (Ho, Jain and Abbeel 2020, eq. 7, in terms of additive noise). That is an Euler step in the precision 1 / s^2: with n levels the spread
+    of the draws is too small by about 3 / n (130 levels: 2 to 3 %). Heun's method averages the posterior means at both ends of the step; its
+    error is of second order.
+
+    The result is the posterior mean at the last level s, which lacks the remaining covariance ``s^2 J`` (J the Jacobian of the denoiser). If
+    noise of level s is added first, the result has the covariance ``s^2 J^2``, nearly the same: at a low level the eigenvalues of J are near
+    0 or 1. Lower levels are not an alternative: networks were not trained on them.
 
     Args:
         prior: the prior.
         images: (B, L, L) float64 noisy images, or (B, L, L, L) volumes.
-        level: their noise level.
-        steps: levels, spaced geometrically down to 0.02 spreads of the prior.
+        level: noise level of the images.
+        steps: number of levels, spaced geometrically down to 0.02 spreads of the prior.
         noise: source of randomness.
-        corrected: Heun's method, two evaluations of the prior for each step, and noise before the last answer.
+        corrected: Heun's method, two evaluations of the prior for each step, and noise before the last posterior mean.
 
     Returns:
         The same shape, float64.

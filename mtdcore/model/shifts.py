@@ -18,13 +18,13 @@ from .views import EVERY, Composed, Views, extended
 
 @dataclass(frozen=True)
 class Shifted(Composed):
-    """Views whose copies lie between pixels: each template at ``steps`` offsets of ``1 / steps`` pixel along each axis.
+    """Views with sub-pixel shifts: each template at ``steps`` offsets of ``1 / steps`` pixel along each axis.
 
     Template ``t steps^2 + s`` is template t moved down and to the right by offset s; an axis of one pixel has one offset.
-    Zeros move in, what leaves the box is cut off.
+    Zeros move in; pixels that leave the box are cut off.
 
     Attributes:
-        views: at whole pixels.
+        views: the views at whole pixels.
         steps: offsets per pixel along an axis; 2 means {0, 1/2}.
     """
 
@@ -46,7 +46,7 @@ class Shifted(Composed):
 
     @property
     def log_weights(self) -> np.ndarray | None:
-        """Those of the views, at each offset."""
+        """The log weights of the views, repeated for each offset."""
         weights = self.views.log_weights
         return None if weights is None else np.repeat(weights, len(self.offsets))
 
@@ -79,7 +79,7 @@ class Shifted(Composed):
         return PerView(self, extended(coverage, part, self.count))
 
     def coarse(self, count: int, band: float | None = None) -> Views | None:
-        """Whole pixels are enough to find the places."""
+        """Coarse views at whole pixels, which suffice to find places."""
         return self.views.coarse(count, band)
 
     def _matrices(self, stack: Array) -> tuple[Array, Array]:
@@ -89,7 +89,7 @@ class Shifted(Composed):
         return down, right
 
     def _around(self, part: slice) -> tuple[int, int, slice]:
-        """First and last of the views that a part touches, and where the part lies among their shifted templates."""
+        """First and last of the views that a part covers, and the slice of the part among their shifted templates."""
         size = len(self.offsets)
         start, stop, _ = part.indices(self.count)
         first, last = start // size, -(-stop // size)
@@ -98,7 +98,7 @@ class Shifted(Composed):
 
 @lru_cache(maxsize=16)
 def _fractions(steps: int, box_shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Offsets (S, 2) at ``steps`` per pixel, and their matrices (S, h, h) and (S, w, w): asked for many times an iteration, so they are kept."""
+    """Offsets (S, 2) at ``steps`` per pixel, and their matrices (S, h, h) and (S, w, w); cached, because each iteration needs them many times."""
     lines = (np.arange(steps if n > 1 else 1) / steps for n in box_shape)
     offsets = np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1).reshape(-1, 2)
     down, right = (shift_matrices(n, offsets[:, axis]) for axis, n in enumerate(box_shape))
@@ -128,7 +128,7 @@ def shift_matrices(length: int, steps: np.ndarray) -> np.ndarray:
     """(N, length, length) float64: moves of a line of pixels by any steps, zeros moving in; the transpose is the adjoint.
 
     The phase ``e^(-2 pi i f step)`` on a grid padded to twice the length against wrap-around, cut to the line: a Toeplitz
-    matrix. At the highest frequency, which has no sign, it is the real part alone.
+    matrix. At the highest frequency, which has no sign, only the real part of the phase is used.
     """
     wide = 2 * length if length > 1 else 1
     phase = np.exp(-2j * math.pi * np.asarray(steps)[:, None] * np.fft.rfftfreq(wide))

@@ -1,9 +1,9 @@
 """Symmetry of a target, and copies that are mirrored (docs/model.md 2).
 
-A target of symmetry C_n is one of the images that the n rotations ``S_j`` by ``2 pi j / n`` leave as they are; the mean over
-them, ``P = (1/n) sum_j S_j``, projects on these images. They are permutations where n divides 4, otherwise those of
-:class:`mtdcore.model.rotations.Rotations` by interpolation. The axis is the middle of the box: between four pixels where its
-side is even, on a pixel where it is odd.
+A target of symmetry C_n is invariant under the n rotations ``S_j`` by ``2 pi j / n``; their mean
+``P = (1/n) sum_j S_j`` projects on the invariant images. The rotations are permutations if n divides 4, otherwise interpolations as in
+:class:`mtdcore.model.rotations.Rotations`. The axis is the middle of the box: between four pixels if its
+side is even, on a pixel if it is odd.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ def order_of(views: Views) -> int:
 
 
 def invariant(images: Array, order: int) -> Array:
-    """``P F``: (..., L, L) images, each the mean over its n rotations."""
+    """``P F``: each of the (L, L) or (C, L, L) images averaged over its n rotations."""
     if order == 1:
         return images
     return _each(images, lambda image: _mean(Rotations(order, plain(*image.shape)).apply(image)))
 
 
 def invariant_adjoint(images: Array, order: int) -> Array:
-    """``P^T``, the exact adjoint of :func:`invariant`, which interpolation makes differ from P by a little."""
+    """``P^T``, the exact adjoint of :func:`invariant`; by interpolation it differs slightly from P."""
     if order == 1:
         return images
 
@@ -65,7 +65,7 @@ def invariant_adjoint(images: Array, order: int) -> Array:
 
 
 def invariant_normal(normal: Normal, order: int) -> Normal:
-    """``P^T N P``, a weight for each pixel where N is one and P permutes pixels (on invariant images)."""
+    """``P^T N P`` on invariant images; a :class:`Diagonal` if N is one and P permutes pixels."""
     if order == 1:
         return normal
     if isinstance(normal, Blocks):
@@ -91,12 +91,12 @@ class OfInvariant:
 
     @property
     def bound(self) -> float:
-        """That of N: a mean over rotations makes no image larger."""
+        """The bound of N: averaging over rotations does not increase the norm of an image."""
         return self.normal.bound
 
     @property
     def spread(self) -> float:
-        """That of N."""
+        """The spread of N."""
         return self.normal.spread
 
     def __call__(self, target: Array) -> Array:
@@ -130,7 +130,7 @@ class Mirrored(Composed):
     The mirror image has its columns in reverse order: ``A_{T+t} F = A_t (flip F)``.
 
     Attributes:
-        views: of one image.
+        views: the views of one hand.
     """
 
     def __post_init__(self) -> None:
@@ -141,12 +141,12 @@ class Mirrored(Composed):
 
     @property
     def count(self) -> int:
-        """Twice that of the views."""
+        """Twice the number of views."""
         return 2 * self.views.count
 
     @property
     def log_weights(self) -> np.ndarray | None:
-        """Those of the views, of either hand."""
+        """The log weights of the views, repeated for either hand."""
         weights = self.views.log_weights
         return None if weights is None else np.tile(weights, 2)
 
@@ -176,12 +176,12 @@ class Mirrored(Composed):
         return PerView(self, coverage)
 
     def coarse(self, count: int, band: float | None = None) -> Views | None:
-        """Half of the views of either hand."""
+        """A coarse set with half of ``count`` views for either hand."""
         coarse = self.views.coarse(-(-count // 2), band)
         return None if coarse is None else Mirrored(coarse)
 
     def _hands(self, part: slice) -> tuple[slice, slice]:
-        """The part's views of the target, and of its mirror image."""
+        """The views of a part that show the target, and those that show its mirror image."""
         start, stop, _ = part.indices(self.count)
         size = self.views.count
         return slice(min(start, size), min(stop, size)), slice(max(start - size, 0), max(stop - size, 0))
@@ -196,7 +196,7 @@ def _mean(stack: Array) -> Array:
 
 
 def _each(images: Array, change: Callable[[Array], Array]) -> Array:
-    """Of an (L, L) image, or of each of a (C, L, L) stack."""
+    """Apply ``change`` to an (L, L) image, or to each of a (C, L, L) stack."""
     if images.ndim == 2:
         return change(images)
     return array_namespace(images).stack([change(images[c, ...]) for c in range(images.shape[0])])

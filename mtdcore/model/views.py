@@ -1,4 +1,4 @@
-"""Views: the linear map from a target to what copies of it look like (docs/model.md 2).
+"""Views: the linear map from a target to its templates (docs/model.md 2).
 
 Everything the engine needs of a target is T template images and an adjoint: ``A_t: target -> (h, w)``. In-plane
 rotations, sub-pixel shifts, optics, classes and projections of a volume are views, and they compose.
@@ -30,7 +30,7 @@ class Views(Protocol):
 
     @property
     def classes(self) -> int:
-        """Number of targets stacked in one: 1 for everything but :class:`Classes`."""
+        """Number of targets stacked in one: C for :class:`Classes`, otherwise 1."""
         ...
 
     @property
@@ -45,7 +45,7 @@ class Views(Protocol):
 
     @property
     def log_weights(self) -> np.ndarray | None:
-        """(T,) float64 nats: log prior of each template less that of equally likely ones; None: all are equally likely."""
+        """(T,) float64 nats: log prior of each template minus that of equally likely templates; None: all are equally likely."""
         ...
 
     @property
@@ -78,32 +78,32 @@ class Views(Protocol):
         """The operator ``F -> sum_t A_t^T (coverage_t A_t F)``.
 
         Args:
-            coverage: (t, h, w) float64, posterior mass that saw each pixel of each template.
+            coverage: (t, h, w) float64, posterior mass on each pixel of each template.
             part: which of the T templates.
         """
         ...
 
     def framed(self, margin: Lengths) -> Views:
-        """The same views of a target with ``margin`` more pixels on each side, in a box as much larger; also (along rows, along columns)."""
+        """The same views with ``margin``, or (along rows, along columns), more pixels on each side of target and box."""
         ...
 
     def coarse(self, count: int, band: float | None = None) -> Views | None:
-        """About ``count`` views that stand for all of them in a first search; None where that has no meaning.
+        """About ``count`` views that represent all of them in a coarse search; None where that has no meaning.
 
         Args:
-            count: of each class.
+            count: number of views of each class.
             band: highest frequency, cycles per pixel, that the coarse templates keep; None: all.
         """
         ...
 
     def turned(self, seed: int) -> Views:
-        """The same set turned at random, where its orientation is arbitrary (projections); itself otherwise."""
+        """The same set turned at random, if its orientation is arbitrary (projections); itself otherwise."""
         ...
 
 
 @dataclass(frozen=True)
 class Composed:
-    """Views made of other views: what a subclass does not change is theirs.
+    """Views made of other views; everything that a subclass does not override is passed on to these.
 
     Attributes:
         views: the other views.
@@ -162,10 +162,10 @@ class Composed:
 
 @dataclass(frozen=True)
 class Classes(Composed):
-    """The same views of each of C targets; the target is their (C, ...) stack, templates come class by class.
+    """The same views of each of C targets. The target is the (C, ...) stack of these; templates are ordered class by class.
 
     Attributes:
-        views: of one target.
+        views: the views of one target.
         number: number of targets C.
     """
 
@@ -179,7 +179,7 @@ class Classes(Composed):
 
     @property
     def count(self) -> int:
-        """C times the views of one target."""
+        """C times the number of views of one target."""
         return self.number * self.views.count
 
     @property
@@ -217,7 +217,7 @@ class Classes(Composed):
         return Blocks(tuple(found.get(c, blank) for c in range(self.number)))
 
     def _parts(self, part: slice) -> list[tuple[int, slice, slice]]:
-        """(class, its part of the views, where these lie in the whole part) of every class that a part touches."""
+        """(class, slice of its views, slice of the part) of every class that a part covers."""
         start, stop, step = part.indices(self.count)
         if step != 1:
             raise ParameterError(f"a part of the views should be a slice without a step; got {part}.")
@@ -229,7 +229,7 @@ class Classes(Composed):
 
 
 def extended(stack: Array, part: slice, count: int) -> Array:
-    """The (t, h, w) stack of a part of the views as one of all ``count`` of them, with zeros for the others."""
+    """A (t, h, w) stack for a part of the views, extended by zeros to all ``count`` views."""
     start, stop, _ = part.indices(count)
     if stop - start == count:
         return stack

@@ -1,1 +1,1 @@
-"""Autocorrelation analysis: moments of a measurement, and the target that they show (docs/model.md 16)."""
+"""Autocorrelation analysis: moments of a measurement, and the target that fits them (docs/model.md 16)."""

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import fft
 
-#: Edges that are transformed together, which bounds the memory.
+#: Number of edges transformed together, which bounds the memory.
 _BLOCK = 128
 
 
 @dataclass(frozen=True)
 class Autocorrelations:
-    """``S2[q] = sum_x F(x) F(x + q)`` and ``S3[e, q] = sum_x F(x) F(x + e) F(x + q)`` of images, zero beyond their box.
+    """``S2[q] = sum_x F(x) F(x + q)`` and ``S3[e, q] = sum_x F(x) F(x + e) F(x + q)`` of images that are zero outside their box.
 
     Attributes:
         box_shape: (h, w) of an image.
@@ -63,15 +63,15 @@ class Autocorrelations:
             far = self._far(image)
             collected = both * fft.rfft2(
                 image, self._canvas
-            )  # what pixels do in pairs, and as the third of a triple
+            )  # a pixel of a pair, and the third pixel of a triple
             for part, weight in zip(self._parts(), weights, strict=True):
                 beside = self._beside(image, part)
                 collected += np.einsum("eij,eij->ij", weight, fft.rfft2(image * beside, self._canvas))
                 reached = fft.irfft2(np.conj(weight) * far, self._canvas)[:, :height, :width]
-                slope += np.einsum("eij,eij->ij", beside, reached)  # as the first
+                slope += np.einsum("eij,eij->ij", beside, reached)  # the first pixel
                 for product, (down, right) in zip(
                     image * reached, self.edges[part], strict=True
-                ):  # as the second
+                ):  # the second pixel
                     to, of = _overlap(self.box_shape, down, right)
                     slope[to] += product[of]
             slope += fft.irfft2(collected, self._canvas)[
@@ -80,7 +80,7 @@ class Autocorrelations:
         return found / len(images)
 
     def _far(self, image: np.ndarray) -> np.ndarray:
-        """Spectrum of an image in the far corner of the lags: lag (1 - h, 1 - w) of a correlation with it comes first."""
+        """Spectrum of an image placed so that a correlation with it starts at lag (1 - h, 1 - w)."""
         return np.asarray(fft.rfft2(np.pad(image, [(n - 1, 0) for n in self.box_shape]), self._canvas))
 
     @property
@@ -107,7 +107,7 @@ class Autocorrelations:
 def _overlap(
     shape: tuple[int, int], down: int, right: int
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """(x + e, x) where both lie in the box."""
+    """Slices of (x + e, x) for which both pixels lie in the box."""
     to, of = (
         tuple(slice(max(0, s * e), n + min(0, s * e)) for n, e in zip(shape, (down, right), strict=True))
         for s in (1, -1)

@@ -19,35 +19,35 @@ from ..mstep.scale import fitted_scale
 from .objective import Misfit
 from .sums import Moments
 
-#: Random starts of the plain fit, the iterations after which the better half of them goes on, and those of the best one.
+#: Number of random starts of the plain fit, of iterations after which the better half continues, and of iterations of the best start.
 _STARTS, _FIRST, _ITERATIONS = 4, 50, 300
 
-#: Standard deviation, in boxes, of the window that random starts are under.
+#: Standard deviation, in boxes, of the Gaussian window on random starts.
 _WINDOW = 0.22
 
-#: With a prior: levels of the denoiser, iterations of the fit at each, and the share of the levels at which several starts race.
+#: With a prior: number of levels of the denoiser, of iterations of the fit at each level, and share of the levels at which several starts race.
 _LEVELS, _EACH, _RACE = 12, 20, 1 / 3
 
-#: First level, in root mean square pixels of the prior's images; turns of the plain fit, and draws from the prior, that race.
+#: First level, in root mean square pixels of the prior's images; numbers of rotations of the plain fit and of draws from the prior that race.
 _LEVEL, _TURNS, _DRAWS = 1.0, 4, 4
 
-#: Steps that L-BFGS remembers.
+#: Number of steps that L-BFGS stores.
 _MEMORY = 20
 
 
 @dataclass(frozen=True)
 class MomentFit:
-    """What the moments of a measurement say of a target.
+    """Target and numbers fitted to the moments of a measurement.
 
     Attributes:
-        target: of the shape that the views take, float64, in the units of the measurement. Its centre of mass is where the prior
-            has its images, in the middle of the box without one; moments do not know where a target sits in its box.
+        target: of the shape that the views take, float64, in the units of the measurement. Its centre of mass is at the centre of
+            the prior's images, or in the middle of the box without a prior; moments do not determine the position of a target in its box.
         copies: number of copies in the measurement.
-        noise_std: of the noise.
-        offset: what pixels read where there is nothing.
-        nats: misfit, about half of ``size`` where the model is right.
+        noise_std: standard deviation of the noise.
+        offset: mean of the pixels without copies.
+        nats: misfit, about half of ``size`` if the model is right.
         size: number of moments that were fitted.
-        scale: units of the measurement in one unit of the prior; 1: the prior has the same.
+        scale: units of the measurement in one unit of the prior; 1: the prior has the same units.
     """
 
     target: np.ndarray
@@ -72,20 +72,20 @@ def fit_moments(
     """Least squares with inverse-variance weights in the target and the number of copies, by L-BFGS from several starts.
 
     With a prior the fit alternates with its denoiser (half-quadratic splitting: Venkatakrishnan, Bouman and Wohlberg 2013;
-    Zhang et al. 2021) at a level that falls from that of the prior's images to that of the average of as many copies with known poses,
-    below which no estimate can be.
+    Zhang et al. 2021). The noise level falls from that of the prior's images to that of the average of as many copies with known
+    poses, which bounds every estimate from below.
 
     Args:
         moments: of the measurement.
-        views: what copies look like; one target.
-        prior: of the target; None: flat. Its scale is found where it has units of its own.
-        initial: image of the shape that the views take, to start from; None: random ones.
+        views: of one target.
+        prior: of the target; None: flat. Its scale is fitted if the prior has units of its own.
+        initial: start, an image of the shape that the views take; None: random starts.
         starts: number of random starts of the plain fit; None: 4.
-        iterations: of the best of them.
+        iterations: of the best start.
         seed: of the starts.
 
     Raises:
-        ParameterError: several classes, views of another box, numbers that are not positive, or an image that does not fit.
+        ParameterError: several classes, views of another box, numbers that are not positive, or an image of a wrong shape.
     """
     if min(iterations, 1 if starts is None else starts) < 1:
         raise ParameterError(f"starts and iterations should be at least 1; got {starts} and {iterations}.")
@@ -116,7 +116,7 @@ def fit_moments(
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A target on its way: image, number of copies, misfit and scale of the prior."""
+    """A candidate of the fit: image, number of copies, misfit and scale of the prior."""
 
     target: np.ndarray
     copies: float
@@ -144,7 +144,7 @@ def _given(image: np.ndarray, views: Views) -> np.ndarray:
 
 
 def _scaled(misfit: Misfit, image: np.ndarray) -> _Candidate:
-    """An image in the units, and with the number of copies, that fit best: pairs know ``copies * scale^2``, triples ``copies * scale^3``."""
+    """An image with the scale and the number of copies that fit best: pairs determine ``copies * scale^2``, triples ``copies * scale^3``."""
     second, third = misfit.amplitudes(image)
     if not (math.isfinite(second) and second > 0.0):
         second = misfit.noise_variance * 1e-3 * misfit.pixels / max(float(np.square(image).sum()), 1e-300)
@@ -160,7 +160,7 @@ def _fitted(
     near: np.ndarray | None = None,
     level: float = math.inf,
 ) -> _Candidate:
-    """The candidate after so many steps of L-BFGS, of the misfit and, where an image is given, ``||F - near||^2 / (2 level^2)``."""
+    """The candidate after ``iterations`` steps of L-BFGS on the misfit plus, if ``near`` is given, ``||F - near||^2 / (2 level^2)``."""
     unit = math.sqrt(float(np.mean(np.square(start.target)))) or 1.0
     shape = start.target.shape
 
@@ -186,7 +186,7 @@ def _fitted(
 
 
 def _with_prior(misfit: Misfit, plain_fit: _Candidate, prior: Prior, seed: int) -> _Candidate:
-    """The fit and the denoiser in turn. Which way up, and which of several images, the misfit of what is denoised decides."""
+    """The fit and the denoiser in turn. The misfit of the denoised images chooses the orientation and the best of several starts."""
     views = misfit.views
     box = plain(*views.box_shape)
     drawn, own = sample_prior(prior, _DRAWS, box, seed=seed), has_own_units(prior)
@@ -210,7 +210,7 @@ def _with_prior(misfit: Misfit, plain_fit: _Candidate, prior: Prior, seed: int) 
 def _denoised(
     misfit: Misfit, candidate: _Candidate, prior: Prior, own: bool, norm: float, share: float
 ) -> _Candidate:
-    """A candidate fitted near what the denoiser makes of it, and denoised; ``share`` of the levels lie behind it."""
+    """A candidate denoised, fitted near its denoised image, and denoised again; ``share`` of the levels are done."""
     least = math.sqrt(misfit.noise_variance / candidate.copies)
     highest = max(_LEVEL * candidate.scale * norm / math.sqrt(candidate.target.size), least)
     level = highest ** (1.0 - share) * least**share
@@ -227,7 +227,7 @@ def _denoised(
 
 
 def _centred(candidate: _Candidate, views: Views, prior: Prior) -> _Candidate:
-    """The candidate with the centre of mass of its energy where the prior has its images, moved by whole pixels."""
+    """The candidate with the centre of mass of its energy at the centre of the prior's images, moved by whole pixels."""
     box = views.box_shape
     wanted = centre_of(prior, plain(*box)) or tuple((n - 1) / 2 for n in box)
     energy = np.square(candidate.target)

@@ -1,8 +1,8 @@
 """One pass over a measurement: its moments, summed over tiles in a fixed order (docs/model.md 16).
 
-Of a tile every pixel x is owned by one tile alone. For each edge e the products ``X(x) X(x + e)`` of the owned pixels are
-correlated with the tile by FFT, which gives the triples of that edge at all lags of the box at once. Transforms of several tiles are
-added up before they are taken back.
+Each pixel x is owned by one tile. For each edge e the products ``X(x) X(x + e)`` of the owned pixels are correlated with the
+tile by FFT, which gives the triples of that edge at all lags of the box at once. Transforms of several tiles are added up
+before the inverse transform.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from ..errors import InputError, ParameterError
 from ..estep.backends import Backend, get_backend
 from .sums import Moments, edges_within
 
-#: Pixels along one side of a transform, at least two boxes; and tiles that are transformed together.
+#: Pixels along one side of a transform, at least two boxes; and number of tiles transformed together.
 _SIDE, _TOGETHER = 256, 8
 
-#: Parts of a measurement, each summed by one task. Their sums wait for each other in memory, so they are few.
+#: Number of parts of a measurement, each summed by one task. It is small, as the sums of the parts are held in memory.
 _PARTS = 16
 
-#: Default reach of edges in boxes. Triples without a short edge tell little more, and cost as much each (docs/model.md 16).
+#: Default reach of edges in boxes. Triples without a short edge add little information, and cost as much each (docs/model.md 16).
 _REACH = 1 / 4
 
 
@@ -58,7 +58,7 @@ def measure_moments(
 
     Raises:
         ParameterError: the box or the reach are outside their domain.
-        InputError: the micrographs are smaller than the box, or hold nothing.
+        InputError: the micrographs are smaller than the box, or have no valid pixels.
     """
     source, box = open_measurement(measurement, mask), pair(box_size)
     if any(n < 1 or n > side for n, side in zip(box, source.shape[1:], strict=True)):
@@ -90,7 +90,7 @@ def measure_moments(
 
 @dataclass(frozen=True)
 class _Cut:
-    """How a measurement is read: box, reach of the edges, tiles, and what is taken off its pixels."""
+    """How a measurement is read: box, reach of the edges, tiles, and the offset subtracted from its pixels."""
 
     box: tuple[int, int]
     reach: tuple[int, int]
@@ -98,7 +98,7 @@ class _Cut:
     offset: float
 
     def canvas(self, shape: tuple[int, int]) -> tuple[int, int]:
-        """Shape of the transforms of a micrograph of this shape: the largest tile with a box around it."""
+        """Shape of the transforms for a micrograph of this shape: the largest tile with a box around it."""
         owned = (-(-n // -(-n // side)) for side, n in zip(self.geometry.sides, shape, strict=True))
         rows, columns = (
             scipy.fft.next_fast_len(n + 2 * (b - 1), real=True) for n, b in zip(owned, self.box, strict=True)
@@ -136,14 +136,14 @@ def _part(measurement: Measurement, cut: _Cut, backend: Backend) -> Moments:
 
 
 def _groups(tiles: Iterable[Tile], count: int) -> Iterator[tuple[Tile, ...]]:
-    """The tiles, so many at a time."""
+    """The tiles in groups of ``count``."""
     left = iter(tiles)
     while group := tuple(itertools.islice(left, count)):
         yield group
 
 
 def _owned(tile: Tile, cut: _Cut) -> tuple[slice, slice]:
-    """Owned pixels on a canvas, on which they begin where a box reaches no farther back than the edge."""
+    """Owned pixels on a canvas; they begin so far in that a box around the first of them stays on the canvas."""
     rows, columns = (
         slice(n - 1, n - 1 + owned.stop - owned.start)
         for n, owned in zip(cut.box, tile.region.owned, strict=True)
@@ -152,7 +152,7 @@ def _owned(tile: Tile, cut: _Cut) -> tuple[slice, slice]:
 
 
 def _placed(tile: Tile, cut: _Cut, canvas: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """(values less the offset, valid) of a tile, float64 on a canvas, 0 where there is no valid pixel."""
+    """(values less the offset, valid) of a tile, float64 on a canvas, 0 at invalid pixels."""
     values, valid = np.zeros(canvas), np.zeros(canvas)
     place = tuple(
         slice(n - 1 - (owned.start - read.start), n - 1 - (owned.start - read.start) + read.stop - read.start)
@@ -174,7 +174,7 @@ class _Sums:
         self.triples: Array = backend.asarray(np.zeros((len(edges_within(cut.reach)), *lags)))
 
     def add(self, values: np.ndarray, tiles: tuple[Tile, ...]) -> None:
-        """Add those of tiles, (T, rows, columns) on their canvases."""
+        """Add the sums of tiles, (T, rows, columns) on their canvases."""
         pixels = self._backend.asarray(values)
         fft: Any = scipy.fft if isinstance(pixels, np.ndarray) else self._backend.xp.fft
         height, width = (n - 1 for n in self._cut.box)
@@ -201,7 +201,7 @@ class _Sums:
 
 
 class _Counts:
-    """Numbers of valid pairs and triples; in closed form where every pixel is valid."""
+    """Numbers of valid pairs and triples; in closed form if every pixel is valid."""
 
     def __init__(self, cut: _Cut, canvas: tuple[int, int]) -> None:
         self._cut, self._canvas = cut, canvas
@@ -210,7 +210,7 @@ class _Counts:
         self.pairs, self.triples = np.zeros(lags), np.zeros((len(self._edges), *lags))
 
     def add(self, tiles: tuple[Tile, ...], valid: list[np.ndarray]) -> None:
-        """Count those of tiles, whose valid pixels are 1 on their canvases."""
+        """Count the pairs and triples of tiles, whose valid pixels are 1 on their canvases."""
         inner = 0.0
         for tile, where in zip(tiles, valid, strict=True):
             if tile.valid is not None:
@@ -224,7 +224,7 @@ class _Counts:
         self.triples += inner
 
     def _all_valid(self, tile: Tile) -> None:
-        """At an edge of the micrograph: along rows and along columns a triple is inside or not, whatever the other."""
+        """Count a tile at an edge of the micrograph: rows and columns are independent, so the count is a product."""
         along = [
             _inside(owned, length, n, most)
             for owned, length, n, most in zip(
@@ -239,7 +239,7 @@ class _Counts:
         self.triples += rows[down][:, :, None] * columns[right][:, None, :]
 
     def _counted(self, valid: np.ndarray, tile: Tile) -> None:
-        """Where pixels are invalid: as the products themselves are summed."""
+        """Count a tile with invalid pixels, in the way the products are summed."""
         host = get_backend("array")
         mine = _Sums(self._cut, self._canvas, host)
         mine.add(valid[None], (tile,))
@@ -256,7 +256,7 @@ def _surrounded(tile: Tile, box: tuple[int, int]) -> bool:
 
 
 def _inside(owned: slice, length: int, box: int, reach: int) -> np.ndarray:
-    """(2 reach + 1, 2 box - 1): how many owned x of one axis have x + e and x + q in 0 .. length - 1, by e and q."""
+    """(2 reach + 1, 2 box - 1): for each e and q the number of owned x along one axis with x + e and x + q in 0 .. length - 1."""
     places = np.arange(owned.start, owned.stop)
     first = [(places + e >= 0) & (places + e < length) for e in range(-reach, reach + 1)]
     second = [(places + q >= 0) & (places + q < length) for q in range(1 - box, box)]

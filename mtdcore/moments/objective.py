@@ -1,4 +1,4 @@
-"""How far the moments that a target would give are from those of a measurement, with its gradient (docs/model.md 16)."""
+"""The misfit between the moments expected from a target and those of a measurement, with its gradient (docs/model.md 16)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Series:
     """Moments of one order, an entry for each of O orbits.
 
     Attributes:
-        values: (O,) of the measurement, less their mean and, of triples, less what white noise would add.
-        variance: (O,) of their errors; inf: not to be fitted.
-        rate: (O,) what one copy in the measurement adds, in units of its autocorrelation: one over the number of pairs or triples.
+        values: (O,) central moments of the measurement; from triples the contribution of white noise is subtracted.
+        variance: (O,) of the errors of the values; inf: the moment is not fitted.
+        rate: (O,) contribution of one copy to a moment, in units of its autocorrelation: one over the number of pairs or triples.
     """
 
     values: np.ndarray
@@ -33,15 +33,16 @@ class Series:
 class Misfit:
     """``1/2 sum (measured - expected)^2 / variance`` over the orbits of pairs and triples, nats.
 
-    Expected of p well separated copies of F, with S2 and S3 averaged over the views, the rate r of an orbit, and the mean
-    m = p sum(F) / pixels: ``p r S2 - m^2`` for pairs and ``p r S3 - m p (r S2[e] + r S2[q] + r S2[q - e]) + 2 m^3`` for triples.
+    The moments expected from p well separated copies of F are ``p r S2 - m^2`` for pairs and
+    ``p r S3 - m p (r S2[e] + r S2[q] + r S2[q - e]) + 2 m^3`` for triples, with S2 and S3 averaged over the views, the rate r of an orbit,
+    and the mean m = p sum(F) / pixels.
 
     Args:
         moments: of the measurement.
-        views: what copies look like.
+        views: of the target.
 
     Attributes:
-        noise_variance: of a pixel of the measurement, copies and all.
+        noise_variance: variance of a pixel of the measurement, including the copies.
         pixels: of the measurement, valid or not.
     """
 
@@ -76,11 +77,11 @@ class Misfit:
 
     @property
     def most_copies(self) -> float:
-        """Boxes that cover the measurement."""
+        """Number of boxes that cover the measurement, at least 1."""
         return max(self.pixels / math.prod(self.views.box_shape), 1.0)
 
     def amplitudes(self, image: np.ndarray) -> tuple[float, float]:
-        """What the autocorrelations of second and third order of an image are to be multiplied with to fit best, each alone."""
+        """Factors by which the second- and third-order autocorrelations of an image fit best, each order by itself."""
         found = []
         orders = ((self._pairs, self.second), (self._triples, self.third))
         for of, (orbits, series) in zip(
@@ -97,13 +98,13 @@ class Misfit:
         return float(templates.sum()) / len(templates)
 
     def copies_variance(self, target: np.ndarray, copies: float) -> float:
-        """What copies add to the variance of a pixel."""
+        """Contribution of the copies to the variance of a pixel."""
         templates = self._templates(target)
         mean = copies / self.pixels * self.mass(target)
         return copies / self.pixels * float(np.square(templates).sum()) / len(templates) - mean**2
 
     def expected(self, target: np.ndarray, copies: float) -> tuple[np.ndarray, np.ndarray]:
-        """(O,) second and (O,) third moments by orbit, in expectation, of copies of a target of shape ``views.target_shape``."""
+        """(O,) second and (O,) third expected moments by orbit, for copies of a target of shape ``views.target_shape``."""
         second, third, _, _ = self._expected(self._templates(target), copies)
         return second, third
 
@@ -117,7 +118,7 @@ class Misfit:
         beside = pairs[self._sides].sum(axis=0)
         of_pairs = w2 - np.bincount(self._sides.ravel(), np.tile(mean * w3, 3), len(pairs))
         of_mean = -2.0 * mean * float(w2.sum()) + float(w3 @ (6.0 * mean**2 - beside))
-        alone = third + mean * beside - 2.0 * mean**3  # what triples inside one copy add
+        alone = third + mean * beside - 2.0 * mean**3  # contribution of triples inside one copy
         of_copies = (float(of_pairs @ pairs + w3 @ alone) + of_mean * mean) / copies
         slopes = self._autocorrelations.gradient(
             templates,
@@ -130,7 +131,7 @@ class Misfit:
     def _expected(
         self, templates: np.ndarray, copies: float
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-        """Moments of copies of such templates, what pairs inside one copy add to them, and the mean of the measurement beyond its offset."""
+        """Moments expected from copies of these templates, the contribution of pairs inside one copy, and the mean of the measurement less its offset."""
         s2, s3 = self._autocorrelations.of(templates)
         mean = copies / self.pixels * float(templates.sum()) / len(templates)
         pairs = copies * self.second.rate * self._pairs.mean(s2)
@@ -155,7 +156,7 @@ class Misfit:
 def _series(
     orbits: Orbits, values: np.ndarray, counts: np.ndarray, full: np.ndarray, variance: float
 ) -> Series:
-    """Orbit by orbit: means weighed by counts; variances of white noise of which one product has ``variance``."""
+    """Series by orbit: means weighted by counts, and their variances for white noise in which one product has ``variance``."""
     number = orbits.mean(counts)
     seen = number > 0
     known = np.where(np.isfinite(values), values, 0.0)
@@ -169,7 +170,7 @@ def _series(
 
 
 def _full_counts(moments: Moments) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs and triples of whole micrographs, valid or not: copies lie inside them, so that each adds its autocorrelation once."""
+    """Numbers of pairs and triples of whole micrographs, valid or not: copies lie inside them, so each adds its autocorrelation once."""
     micrographs, *sides = moments.shape
     pairs, triples = [], []
     for axis, (n, side) in enumerate(zip(moments.box_shape, sides, strict=True)):
@@ -185,7 +186,7 @@ def _full_counts(moments: Moments) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _sector(views: Views) -> tuple[slice, int]:
-    """The views that turns by right angles repeat, and the number of these turns."""
+    """The views from which rotations by right angles give all others, and the number of these rotations."""
     rotations = in_plane(views)
     if rotations is None or rotations != views:
         return slice(None), 1

@@ -1,7 +1,7 @@
-"""Which entries of the moments say the same (docs/model.md 16).
+"""Entries of the moments with equal expectation (docs/model.md 16).
 
-The pixels of a triple have no order, and a triple may lie anywhere: each has up to six entries. Copies that may be turned by right
-angles make turned triples equal in the mean. An *orbit* is all of it: one number to fit, the mean over its distinct triples.
+The pixels of a triple have no order and its position does not matter, so each triple has up to six entries. If copies are rotated by right
+angles, rotated triples have equal expectations. An *orbit* is the set of all these entries: one number to fit, the mean over its distinct triples.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ class Orbits:
     """Entries of an array of lags in groups.
 
     Attributes:
-        index: orbit of each entry, of the shape of the array; 0 where it has none.
-        share: what each entry counts in the mean of its orbit; 0 where it has none.
+        index: orbit of each entry, of the shape of the array; 0 for entries without an orbit.
+        share: weight of each entry in the mean of its orbit; 0 for entries without an orbit.
         distinct: (O,) number of distinct triples, or pairs, in each orbit.
-        symmetry: (O,) permutations of the pixels of one that change nothing: so many times is the variance of its mean
-            that of other means.
+        symmetry: (O,) number of permutations of the pixels of a triple that leave it unchanged: the factor by which the variance of its mean
+            exceeds that of other means.
         first: (O,) flat index of the first entry of each orbit.
     """
 
@@ -44,7 +44,7 @@ def pair_orbits(box_shape: tuple[int, int], turns: int) -> Orbits:
 
     Args:
         box_shape: (h, w).
-        turns: 1, 2 or 4 equally likely turns of a copy, by 360 degrees over so many.
+        turns: 1, 2 or 4: number of equally likely rotations of a copy, by multiples of 360 degrees over this number.
     """
     lags = _lags(box_shape)
     points = np.stack([np.zeros_like(lags), lags])
@@ -52,7 +52,7 @@ def pair_orbits(box_shape: tuple[int, int], turns: int) -> Orbits:
 
 
 def triple_orbits(box_shape: tuple[int, int], edges: np.ndarray, turns: int) -> Orbits:
-    """Orbits of triples, (E, 2 h - 1, 2 w - 1); of none where two pixels are farther apart than a box. Arguments as above."""
+    """Orbits of triples, (E, 2 h - 1, 2 w - 1); triples with two pixels farther apart than a box have none. Arguments as in :func:`pair_orbits`."""
     lags = _lags(box_shape)
     third = np.broadcast_to(lags, (len(edges), *lags.shape))
     second = np.broadcast_to(edges[:, None, None, :], third.shape)
@@ -66,10 +66,10 @@ def _lags(box_shape: tuple[int, int]) -> np.ndarray:
 
 
 def _grouped(points: np.ndarray, within: np.ndarray, turns: int) -> Orbits:
-    """Orbits of entries, each of the points (P, *entries, 2), where they are within."""
+    """Orbits of the entries that are ``within``; entry i consists of the P points ``points[:, i]``, (P, *entries, 2)."""
     wide = (
         4 * int(np.abs(points).max()) + 3
-    )  # more than any difference along a row, so that one number says both
+    )  # above any difference along a row, so that one number encodes both axes
     keys, symmetry = [], None
     for turn in range(0, 4, 4 // turns):
         turned = points[:, within]
@@ -85,7 +85,7 @@ def _grouped(points: np.ndarray, within: np.ndarray, turns: int) -> Orbits:
             equal = (steps == 0).sum(axis=0)
             symmetry = np.array([1.0, 2.0, 6.0])[equal]
     _, one, copies = np.unique(keys[0], return_inverse=True, return_counts=True)
-    weight = 1.0 / copies[one]  # of an entry, its triple counting once
+    weight = 1.0 / copies[one]  # of an entry: the entries of a triple count as one
     _, first, orbit = np.unique(np.min(keys, axis=0), return_index=True, return_inverse=True)
     distinct = np.bincount(orbit, weight)
     index, share = np.zeros(within.shape, np.int64), np.zeros(within.shape)

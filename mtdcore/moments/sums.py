@@ -1,4 +1,4 @@
-"""Moments of a measurement up to the third order, as sums that add (docs/model.md 16)."""
+"""Moments of a measurement up to the third order, as additive sums (docs/model.md 16)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from .._base.records import Sealed
 from ..errors import ParameterError
 
-#: What two sums must share to be added, and what ``+`` adds.
+#: Fields that two sums must share to be added, and fields that ``+`` adds.
 _SHARED = ("box_shape", "reach", "shape", "offset")
 _SUMMED = ("total", "pixels", "pairs", "pair_counts", "triples", "triple_counts")
 
@@ -28,7 +28,7 @@ class Moments(Sealed):
         box_shape: (h, w) of the box in pixels.
         reach: largest edge along rows and along columns.
         shape: (micrographs, H, W) of the measurement.
-        offset: what was taken off every pixel, near the mean, in the units of the measurement.
+        offset: value near the mean that was subtracted from every pixel, in the units of the measurement.
         total: sum of the pixels.
         pixels: number of valid pixels.
         pairs: (2 h - 1, 2 w - 1) float64, sums of products.
@@ -65,25 +65,25 @@ class Moments(Sealed):
 
     @property
     def first(self) -> float:
-        """Mean of the measurement, its offset among it."""
+        """Mean of the measurement, including its offset."""
         return self.offset + self.total / self.pixels
 
     @property
     def second(self) -> np.ndarray:
-        """(2 h - 1, 2 w - 1): mean product of two pixels less their mean, the noise at lag 0 among it; NaN where there is no pair."""
+        """(2 h - 1, 2 w - 1): mean product of two centred pixels, including the noise at lag 0; NaN at lags without a pair."""
         return _mean(self.pairs, self.pair_counts) - (self.first - self.offset) ** 2
 
     @property
     def third(self) -> np.ndarray:
-        """(E, 2 h - 1, 2 w - 1): mean product of three pixels less their mean, to which white noise adds nothing.
+        """(E, 2 h - 1, 2 w - 1): mean product of three centred pixels, to which white noise adds nothing.
 
-        NaN where there is no triple, or where two of its pixels lie farther apart than a box.
+        NaN for lags without a triple, or with two pixels farther apart than a box.
         """
         height, width = self.box_shape
         mean, pairs = self.first - self.offset, np.full((4 * height - 3, 4 * width - 3), np.nan)
         pairs[height - 1 : 3 * height - 2, width - 1 : 3 * width - 2] = _mean(self.pairs, self.pair_counts)
         found = _mean(self.triples, self.triple_counts) + 2.0 * mean**3
-        rows, columns = 2 * height - 2, 2 * width - 2  # where lag (0, 0) is
+        rows, columns = 2 * height - 2, 2 * width - 2  # the index of lag (0, 0)
         for one, (down, right) in zip(found, self.edges, strict=True):
             beside = [
                 pairs[first : first + 2 * height - 1, second : second + 2 * width - 1]
@@ -103,7 +103,7 @@ class Moments(Sealed):
 
     @classmethod
     def from_record(cls, values: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
-        """The moments of which :meth:`record` made these."""
+        """The moments from the output of :meth:`record`."""
         fields = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()} | dict(arrays)
         found = cls(**fields)
         lags = (2 * found.box_shape[0] - 1, 2 * found.box_shape[1] - 1)
@@ -116,7 +116,7 @@ class Moments(Sealed):
 
 
 def edges_within(reach: tuple[int, int]) -> np.ndarray:
-    """(E, 2) int64: (0, 0) and, of each two opposite lags of at most ``reach``, the one that points down, or right along a row."""
+    """(E, 2) int64: (0, 0) and one of each pair of opposite lags of at most ``reach``: the lag that points down, or right along a row."""
     rows, columns = reach
     return np.array(
         [(r, c) for r in range(rows + 1) for c in range(-columns, columns + 1) if r > 0 or c >= 0]
@@ -124,5 +124,5 @@ def edges_within(reach: tuple[int, int]) -> np.ndarray:
 
 
 def _mean(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Means, NaN where nothing was counted."""
+    """Means; NaN where the count is 0."""
     return np.asarray(np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0))

@@ -1,4 +1,4 @@
-"""Draws first, averages later: stochastic EM with a denoiser (docs/model.md 8)."""
+"""Stochastic EM with a denoiser: posterior draws in the first iterations, posterior means later (docs/model.md 8)."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ..model.priors import Prior
 from ..model.sampling import sample_from
 from .updates import DenoisingUpdate
 
-#: Levels of the reverse diffusion of one draw: with so many it varies by a seventh too little, with twelve by a quarter.
+#: Levels of the reverse diffusion of one draw. With 24 the draws vary too little by a seventh, with 12 by a quarter.
 _LEVELS = 24
 
 
 @dataclass(frozen=True)
 class AnnealedUpdate(DenoisingUpdate):
-    """In the first iterations a draw from the posterior of the target given its aligned average, then :class:`DenoisingUpdate`.
+    """A draw from the posterior of the target given its aligned average in the first iterations, then :class:`DenoisingUpdate`.
 
-    The average ``z = F + sigma^2 grad Q(F) / c`` holds white noise of ``s = sigma / sqrt(c)``, sigma with the temperature of the
-    iteration, c the number of copies. The time of the reverse diffusion at which its noise is that of z is where a draw begins: so the prior's clock
-    follows from the temperature and from the copies found so far. A draw has the details that an average over doubtful poses has lost.
+    The average ``z = F + sigma^2 grad Q(F) / c`` has white noise of standard deviation ``s = sigma / sqrt(c)``, where sigma includes the temperature
+    of the iteration and c is the number of copies. The reverse diffusion of a draw starts at the noise level of z, so that its start follows from the
+    temperature and the copies found so far. A draw has details that an average over uncertain poses has lost.
 
     Source: Celeux and Diebolt, *The SEM algorithm* (1985), with a diffusion for the draw.
 

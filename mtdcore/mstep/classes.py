@@ -1,4 +1,4 @@
-"""Several targets at once: every class is a problem of its own, except that they share the posterior of each copy."""
+"""M-step for several targets: classes share the posterior of each copy and are otherwise independent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..estep.statistics import Statistics
 from ..model.priors import Prior, ScaledPrior
 from .updates import Update
 
-#: Expected copies below which a class is empty: less than one image is no data to change a target by.
+#: Expected count below which a class is empty: less than one copy is not enough to update a target.
 _EMPTY = 1.0
 
 
@@ -20,8 +20,8 @@ _EMPTY = 1.0
 class EachClass:
     """An M-step applied to each class; a single target passes through.
 
-    A class that is left without copies keeps its target: it may win some back while the weights are held up
-    (:func:`mtdcore.model.likelihood.base.shares`), and what it shows in the end is what it showed when it lost the last of them.
+    An empty class keeps its target from when it lost its last copy. It may regain copies while its weight is kept above a floor
+    (:func:`mtdcore.model.likelihood.base.shares`).
 
     Attributes:
         update: the M-step of one class.

@@ -1,8 +1,8 @@
-"""A Gaussian prior of volumes that the data themselves give: where density is, and how rough it is.
+"""A Gaussian prior over volumes estimated from the data: the place of the density, and its power spectrum.
 
-``V = e u``: the envelope e is the local strength of the last volume and says where density is to be expected, u is stationary with a
+``V = e u``: the envelope e is the local root mean square of the last volume, which shows where density is expected; u is stationary with a
 variance per shell of frequency. As in regularised-likelihood refinement (Scheres, J. Struct. Biol. 180 (2012) 519) the power per shell
-follows from the data; the envelope adds what a mask does that hugs the particle, without an edge.
+follows from the data; the envelope acts as a tight mask without an edge.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from scipy.ndimage import gaussian_filter
 from ..model.volumes.grids import shell_mean, shell_sizes
 from ..model.volumes.toeplitz import Toeplitz
 
-#: Least envelope inside the support: density may still appear where there is none yet.
+#: Least envelope inside the support, so that density may still appear where there is none yet.
 _LEAST = 0.1
 
-#: Width in boxes of the Gaussian that the local mean square is taken with: that of the residues of a protein that fills the box.
+#: Width in boxes of the Gaussian window of the local mean square: that of a residue in a protein that fills the box.
 _WIDTH = 0.05
 
-#: Least power of a shell, in units of the noise of the unregularised solution: smaller ones cannot be told from 0.
+#: Least power of a shell, in units of the noise of the unregularised solution: a smaller power cannot be told from 0.
 _FIRST_FLOOR, _FLOOR = 0.05, 0.1
 
 #: Ratio of the powers of neighbouring shells beyond the band.
@@ -52,7 +52,7 @@ class EnvelopePrior:
         top: int,
         support: np.ndarray,
     ) -> EnvelopePrior:
-        """A first estimate: what the right side holds beyond noise, falling with the frequency.
+        """A first estimate: the power of the right side beyond noise, made non-increasing with the frequency.
 
         ``e b = e N e u + noise`` has at each shell the variance ``N^2 P <e^4> + N sigma^2 <e^2>``.
 
@@ -70,7 +70,7 @@ class EnvelopePrior:
         noise = seen * noise_std**2 * np.mean(envelope**2)
         power = (measured - noise) / (seen**2 * np.mean(envelope**4))
         power = np.maximum(power, _FIRST_FLOOR * noise_std**2 / seen)
-        # Shell 0 is one number, and what leaks into it is not small: it gets the power of shell 1.
+        # Shell 0 is a single number with much leakage, so it gets the power of shell 1.
         falling = np.minimum.accumulate(power[np.maximum(np.arange(len(power)), 1)])
         return cls(envelope, _continued(falling, top), top)
 
@@ -82,9 +82,9 @@ class EnvelopePrior:
     def learned(self, factor: np.ndarray, normal: Toeplitz, noise_std: float) -> EnvelopePrior:
         """The prior whose powers explain the posterior mean u of :func:`mtdcore.mstep.volumes.solve`.
 
-        The mean shrinks what was measured by x / (1 + x), x the signal-to-noise ratio of the shell; what was measured has the
-        power of u and that of the noise. Frequencies count by the copies that saw them: where views crowd, those beside are made up
-        of rounding and misfit, and a power that counted them alike would grow with them without end.
+        The mean shrinks the measured coefficients by x / (1 + x), x the signal-to-noise ratio of the shell; the measured power is the sum of the
+        powers of u and of the noise. Frequencies are weighted by the copies that measured them: if views cluster, frequencies between the slices hold
+        only rounding and misfit, and with equal weights the power would grow without bound.
 
         Args:
             factor: (L, L, L) u.
@@ -95,19 +95,19 @@ class EnvelopePrior:
         typical = np.maximum(shell_mean(weights**2, len(factor)) / seen, seen)
         noise = noise_std**2 / (typical * self.mean_square)
         ratio = self.power / noise
-        share = np.mean(self.envelope > 0)  # u was measured there alone, and is 0 elsewhere
+        share = np.mean(self.envelope > 0)  # u is 0 outside the envelope
         power = _spectrum(factor, weights) / seen / share * ((1.0 + ratio) / ratio) ** 2 - noise
         return replace(self, power=_continued(np.maximum(power, _FLOOR * noise), self.top))
 
     def drawn(self, factor: np.ndarray, rng: np.random.Generator, order: int = 1) -> EnvelopePrior:
-        """The prior with powers drawn given u: of a shell that holds n free numbers ``sum |u|^2 / chi^2_(n - 2)``, any power being as likely before.
+        """The prior with powers drawn given u: ``sum |u|^2 / chi^2_(n - 2)`` for a shell of n free numbers, under a flat prior on the power.
 
-        Shell 0 is one number, and goes with shell 1.
+        Shell 0 is one number, and is joined to shell 1.
 
         Args:
             factor: (L, L, L) u, a draw itself.
             rng: of the powers.
-            order: number of rotations that leave u as it is, so that it holds as many times fewer free numbers.
+            order: number of rotations under which u is invariant, by which the free numbers are divided.
         """
         counts = shell_sizes(len(factor)).astype(np.float64)
         sums = _spectrum(factor) * counts
@@ -123,7 +123,7 @@ class EnvelopePrior:
 
 
 def envelope_of(volume: np.ndarray, support: np.ndarray) -> np.ndarray:
-    """Local root mean square of a volume, at most 1, at least 0.1 inside the support; of nothing the support."""
+    """Local root mean square of a volume, at most 1, at least 0.1 inside the support; the support itself for a blank volume."""
     width = _WIDTH * len(volume)
     near, seen = (gaussian_filter(x, width, mode="constant") for x in (volume**2 * support, support))
     inside = support > 0
@@ -135,14 +135,14 @@ def envelope_of(volume: np.ndarray, support: np.ndarray) -> np.ndarray:
 
 
 def _continued(power: np.ndarray, top: int) -> np.ndarray:
-    """Powers beyond the band fall from its last one: nothing was measured there."""
+    """Powers continued beyond the band, falling from the last shell of the band: nothing was measured there."""
     power = power.copy()
     power[top + 1 :] = power[top] * _FALL ** np.arange(1, len(power) - top)
     return power
 
 
 def _seen(normal: Toeplitz) -> np.ndarray:
-    """Copies' weight per shell, positive."""
+    """Weight of the copies per shell, positive."""
     weights = normal.shell_weights
     return np.asarray(np.maximum(weights, 1e-9 * max(weights.max(), 1e-30)))
 

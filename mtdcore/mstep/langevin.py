@@ -1,4 +1,4 @@
-"""A walk among the targets that the data allow, poses in doubt and all: Langevin steps in the place of M-steps (docs/model.md 10)."""
+"""Sampling of targets from the posterior with unknown poses: Langevin steps instead of M-steps (docs/model.md 10)."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from .updates import Frame, Random
 
 @dataclass(eq=False)
 class LangevinUpdate:
-    """The denoising step of EM plus deviations of draws from its average: ``F <- D(z; s) + (e + e_before) / sqrt 2``.
+    """The denoising step of EM plus deviations of posterior draws from their mean: ``F <- D(z; s) + (e + e_before) / sqrt 2``.
 
     z and s are those of :class:`mtdcore.mstep.updates.DenoisingUpdate` without relaxation, e a draw from the posterior of the target given z less
-    its mean D(z; s). Near the fixed point of EM the step is ``x -> r x`` with ``r = 1 - C^-1 I``, where e has the covariance C^-1 (the
-    target given z) and I is the information of the data and prior when poses are unknown. With every deviation in two steps the iterates have the
-    covariance ``C^-1 / (1 - r) = I^-1``, whatever poses withhold; with each in one step it would be ``C^-1 / (1 - r^2)``, too narrow.
+    its mean D(z; s). Near the fixed point of EM the step is ``x -> r x`` with ``r = 1 - C^-1 I``, where C^-1 is the covariance of e (of the
+    target given z) and I the information of data and prior with unknown poses. If every deviation is used in two steps, the iterates have the
+    covariance ``C^-1 / (1 - r) = I^-1``, for any missing information; with each in one step it would be ``C^-1 / (1 - r^2)``, too narrow.
 
     Source: Leimkuhler and Matthews, *Rational construction of stochastic numerical methods for molecular sampling* (2013), whose averaged noise
-    makes Langevin steps of any length exact for a Gaussian; here of length 1 in the metric C. One object is one chain: it remembers the last deviation.
+    makes Langevin steps of any length exact for a Gaussian; here the length is 1 in the metric C. One object is one chain: it keeps the last deviation.
 
     Attributes:
         seed: of the deviations.

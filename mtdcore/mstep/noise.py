@@ -1,7 +1,8 @@
-"""The M-step of the noise: from the power of what copies leave to the filter that makes it white (docs/model.md 15).
+"""The M-step of the noise: from the power spectrum of the residual to the filter that whitens it (docs/model.md 15).
 
-A mean of few periodograms is rough. So the estimate is one number, then a curve of rings, then lines, single frequencies and patches, each
-only where the mean departs from what there is by more than chance: white noise stays white, and stripes, which are a line, are found. (Multiscale shrinkage, as of wavelet coefficients: Donoho and Johnstone 1994.)
+A mean of few periodograms is rough. So the estimate is refined in stages: one number, a curve over rings, lines, single frequencies, patches. A stage
+changes the estimate only where the mean departs from it by more than chance: white noise stays white, and stripes, which are a line in the spectrum,
+are found. (Multiscale shrinkage, as of wavelet coefficients: Donoho and Johnstone 1994.)
 """
 
 from __future__ import annotations
@@ -18,23 +19,23 @@ from ..estep.residual import Residual, residual_spectrum, spectrum_side
 from ..model.filters.whitening import MOST, Whitening
 from ..model.likelihood import Likelihood
 
-#: How the noise is modelled: white, white unless the data say otherwise, or by its spectrum in any case.
+#: How the noise is modelled: white unless the data show otherwise, white, or by its spectrum in any case.
 Noise: TypeAlias = Literal["auto", "white", "spectrum"]
 
-#: Standard errors that are chance: of some dozens of rings, of thousands of frequencies.
+#: Number of standard errors that counts as chance: among some dozens of rings, among thousands of frequencies.
 _RINGS, _FINE = 4.5, 5.5
 
-#: Widths in bins of the averages across (row, column) frequencies; inf: a whole line. Lines and peaks first, wider averages hold them.
+#: Widths in bins of the averages across (row, column) frequencies; inf: a whole line. Lines and peaks come first, as wider averages include them.
 _SCALES = ((math.inf, 0.0), (0.0, math.inf), (0.0, 0.0), (2.0, 2.0), (6.0, 6.0))
 
-#: Correlation of a bin with its neighbours under a Hann window, summed over a line: so many bins tell as much as one.
+#: Correlation of a bin with its neighbours under a Hann window, summed over a line: this many bins are worth one independent bin.
 _ALIKE = 1.94
 
-#: Rows or columns through the origin are lines where they exceed those half a box^-1 to a box^-1 beside them so many times.
+#: Ratio of the power of a row or column through the origin to that of rows or columns half a box^-1 to a box^-1 beside it, above which it is a line.
 _LINES = 2.5
 
-#: Periods beyond so many boxes are background where their power exceeds that of periods of one to two boxes so many times. Copies
-#: that are still in it reach 2 to 3 times (noise.py).
+#: Periods longer than the first number, in boxes, are background if their power exceeds that of periods of one to two boxes by a factor of the
+#: second number, or of the third while the copies are still in the pixels: copies reach a factor of 2 to 3 (noise.py).
 _SLOW, _ALONE, _WITH_COPIES = 4.0, 3.0, 5.0
 
 
@@ -46,7 +47,7 @@ def heard_noise(
     target: np.ndarray | None = None,
     copies: float = 0.0,
 ) -> Whitening | None:
-    """The noise that copies of a target leave; None: it is white, or there is nothing to judge it by.
+    """The filter for the residual after the copies of a target; None: the residual is white, or too small to judge.
 
     Args:
         source: the measurement.
@@ -54,7 +55,7 @@ def heard_noise(
         noise: "auto" or "spectrum", see :func:`mtdcore.recover`.
         backend: computes.
         target: on the host; None: the copies are unknown.
-        copies: how many are expected.
+        copies: expected count.
     """
     box = likelihood.views.box_shape
     side = spectrum_side(box, source.shape)
@@ -67,13 +68,13 @@ def heard_noise(
 
 
 def learned(residual: Residual, box: int, noise: Noise, copies: bool = False) -> Whitening | None:
-    """The filter for what the copies leave; None: the noise is white within the error of its spectrum.
+    """The filter for a residual; None: the noise is white within the error of its spectrum.
 
     Args:
-        residual: its power.
+        residual: power spectrum of the residual.
         box: side of the box in pixels.
-        noise: "auto", or "spectrum", which takes no filter for no answer.
-        copies: whether the copies are still in it: then only what they cannot be is a reason for a filter, a slow background or lines.
+        noise: "auto", or "spectrum", which makes a filter for white noise as well.
+        copies: whether the copies are still in the residual: then only a slow background or lines, which are no copies, are a reason for a filter.
     """
     side = len(residual.power)
     spectrum, white = shrunk(_whole(residual.power), residual.pieces)
@@ -94,25 +95,25 @@ def shrunk(power: np.ndarray, pieces: float) -> tuple[np.ndarray, bool]:
 
     Args:
         power: (P, P) on the whole ``fft2`` grid, point-symmetric.
-        pieces: how many independent periodograms it is worth.
+        pieces: number of independent periodograms that the mean is worth.
     """
     usual = np.ones(power.shape, bool)
     spectrum, white, odd = _refined(power, pieces, usual)
-    if odd.any():  # lines and peaks have been averaged into the rings that they cross
+    if odd.any():  # repeat with ring means that exclude lines and peaks
         spectrum, white, _ = _refined(power, pieces, ~odd)
     return spectrum, white
 
 
 def _refined(power: np.ndarray, pieces: float, usual: np.ndarray) -> tuple[np.ndarray, bool, np.ndarray]:
-    """The estimate, whether it is flat, and where it departs from its rings; these are means over what is usual."""
+    """The estimate, whether it is flat, and where it departs from its ring means, which are taken over the usual bins."""
     side = len(power)
-    # the mean of a piece is no frequency of its own under the taper
+    # under the taper the zero frequency is not independent, so it joins ring 1
     ring = np.clip(np.rint(_frequencies(side) * side).astype(int), 1, side // 2) - 1
     some = usual | (np.bincount(ring.ravel(), usual.ravel())[ring] == 0)
     bins = np.bincount(ring[some])
     level = float(np.median(power)) / (1.0 - 1.0 / (9.0 * pieces)) ** 3
     rings = np.bincount(ring[some], power[some]) / bins
-    # half of the bins are the mirror image of the others, and neighbours are alike
+    # half of the bins mirror the others, and neighbouring bins are correlated
     surprise = _surprise(rings / level, pieces * np.maximum(1.0, bins / (2.0 * _ALIKE**2)))
     white = bool(surprise.max() <= _RINGS)
     spectrum = np.full(power.shape, level) if white else _curve(rings, bins)[ring]
@@ -128,13 +129,13 @@ def _refined(power: np.ndarray, pieces: float, usual: np.ndarray) -> tuple[np.nd
 
 
 def _surprise(ratio: np.ndarray, degrees: np.ndarray | float) -> np.ndarray:
-    """Standard errors by which means of so many exponential variables depart from 1 (Wilson and Hilferty 1931)."""
+    """Standard errors by which means of ``degrees`` exponential variables depart from 1 (Wilson and Hilferty 1931)."""
     ninth = 1.0 / (9.0 * degrees)
     return np.asarray(np.abs(np.cbrt(ratio) - (1.0 - ninth)) / np.sqrt(ninth))
 
 
 def _averaged(ratio: np.ndarray, scale: tuple[float, float]) -> tuple[np.ndarray, float]:
-    """Averages of a scale, and of how many independent frequencies each is one."""
+    """Averages over a scale, and the number of independent frequencies in each."""
     number = 1.0
     for axis, width in enumerate(scale):
         if math.isinf(width):
@@ -147,7 +148,7 @@ def _averaged(ratio: np.ndarray, scale: tuple[float, float]) -> tuple[np.ndarray
 
 
 def _curve(rings: np.ndarray, bins: np.ndarray) -> np.ndarray:
-    """Rings averaged over neighbours, further at higher frequencies, where a spectrum changes slowly."""
+    """Rings averaged over neighbours, more widely at higher frequencies, where a spectrum changes slowly."""
     smooth = np.array(rings)
     for r in range(3, len(rings)):
         reach = max(1, r // 8)
@@ -157,7 +158,7 @@ def _curve(rings: np.ndarray, bins: np.ndarray) -> np.ndarray:
 
 
 def _lines(spectrum: np.ndarray, box: int) -> bool:
-    """Whether rows or columns through the origin are brighter, beyond where copies are, than those beside them."""
+    """Whether rows or columns through the origin are brighter than those beside them, at frequencies beyond those of copies."""
     index = np.abs(np.fft.fftfreq(len(spectrum))) * box
     on, beside, far = index <= index[1] + 1e-9, (index > 0.5) & (index <= 1.0), index > 2.0
     return any(
@@ -172,7 +173,7 @@ def _frequencies(side: int) -> np.ndarray:
 
 
 def _slow(spectrum: np.ndarray, box: int, excess: float) -> bool:
-    """Whether the longest periods exceed those of one to two boxes, along rows and along columns: a line does so along one of them."""
+    """Whether the power of the longest periods exceeds that of one to two boxes along rows and along columns (a line exceeds it along one only)."""
     index = np.abs(np.fft.fftfreq(len(spectrum))) * box
     near = index <= max(1.0 / _SLOW, index[1]) + 1e-9
     beside = (index > 0.5) & (index <= 1.0)

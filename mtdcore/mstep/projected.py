@@ -1,4 +1,4 @@
-"""A step of another M-step, brought back to the targets that are allowed."""
+"""A step of another M-step, projected on the allowed targets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .updates import Frame, Random, Update
 
 @dataclass(frozen=True)
 class Projected:
-    """What a projected step shares with the M-step that it is made of.
+    """Base of a projected step, with the properties of the projected M-step.
 
     Attributes:
         update: the M-step.

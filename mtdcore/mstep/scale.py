@@ -1,13 +1,13 @@
-"""The scale of a prior: how many units of the measurement are one unit of the prior's images (docs/model.md 8).
+"""The scale of a prior: the units of the measurement in one unit of the prior's images (docs/model.md 8).
 
-A learned prior knows its images in units of its own. Of ``y = alpha x + N(0, s^2)``, x drawn from the prior, the density is
+The images of a learned prior have units of their own. The density of ``y = alpha x + N(0, s^2)``, x drawn from the prior, is
 ``p(y | alpha) = alpha^-n p_t(y / alpha)`` with ``t = s / alpha`` and p_t the smoothed density of the prior. The heat equation gives
-its slope in terms of the denoiser D alone, with ``u = y / alpha``:
+its derivative in terms of the denoiser D alone, with ``u = y / alpha``:
 
     d log p(y | alpha) / d log alpha = <D(u; t), u - D(u; t)> / t^2 - div D(u; t)
 
-The first term is the pull of the data on the amplitude of the denoised image; the second one, the number of degrees of freedom
-that the denoiser takes from y, is what the noise in them pulls. The best alpha balances the two.
+The first term is the pull of the data on the amplitude of the denoised image. The second term, the number of degrees of freedom
+that the denoiser takes from y, is the expected pull of the noise in them. The best alpha balances the two.
 """
 
 from __future__ import annotations
@@ -21,34 +21,34 @@ from .._base.typing import Array
 from ..estep.statistics import Statistics
 from ..model.priors import Prior, denoise
 
-#: Random directions in which the divergence is measured (Hutchinson 1990), the same in every call: the slope is a function.
+#: Number of random directions for the divergence (Hutchinson 1990), the same in every call, so that the slope is deterministic.
 _PROBES = 2
 
-#: Length of their steps, in noise levels: small enough for a denoiser that bends, large enough for float32.
+#: Length of the steps along these directions, in noise levels: small enough for a nonlinear denoiser, large enough for float32.
 _STEP = 0.1
 
-#: Slopes asked for in one search, after the first; its first step, in nats of the scale.
+#: Number of slopes evaluated in one search, after the first; first step of the search, in the logarithm of the scale.
 _EVALUATIONS, _FIRST_STEP = 8, 0.1
 
-#: Relative precision at which a search stops, and the one inside the loop of EM: the next iteration begins where it ended.
+#: Relative precision at which a search stops, in general and inside the loop of EM, where the next iteration continues the search.
 _PRECISION, _PRECISION_OF_A_STEP = 0.005, 0.03
 
 
-#: Largest factor by which one M-step changes the scale: an average that comes from wrong poses is no reason to go far.
+#: Largest factor by which one M-step changes the scale, as the average may come from wrong poses.
 _REACH = 1.5
 
 
 def observed_scale(prior: Prior, target: Array, statistics: Statistics, scale: float) -> float:
-    """The scale after one E-step, judged by the average that a denoising M-step starts from.
+    """The scale after one E-step, fitted to the average from which a denoising M-step starts.
 
-    That is ``target + sigma^2 grad Q(target) / c`` at the level ``sigma / sqrt(c)``, c the bound of the normal operator
+    The average is ``target + sigma^2 grad Q(target) / c`` at the level ``sigma / sqrt(c)``, c the bound of the normal operator
     (:class:`mtdcore.mstep.updates.DenoisingUpdate`).
 
     Args:
         prior: in units of its own.
         target: at which the statistics were computed, one class.
         statistics: of that class; same array library.
-        scale: before; kept where nothing was seen.
+        scale: before the E-step; kept if the E-step found nothing.
     """
     if statistics.normal.bound <= 0.0:
         return scale
@@ -71,7 +71,7 @@ def scale_slope(prior: Prior, image: Array, level: float, scale: float) -> float
     moved = xp.asarray(_STEP * reduced * signs, dtype=image.dtype, device=where)
     clean = denoise(prior, xp.concat([unit[None, ...], unit[None, ...] + moved]), reduced)
     pull = float(xp.sum(clean[0, ...] * (unit - clean[0, ...]))) / reduced**2
-    # one side is enough: what a bent denoiser adds is odd in the signs, and as often positive as negative
+    # one-sided differences are enough: the second-order error of a nonlinear denoiser is odd in the random signs, and averages to 0
     change = clean[1:, ...] - clean[:1, ...]
     divergence = float(xp.sum(change * moved)) / ((_STEP * reduced) ** 2 * _PROBES)
     return pull - divergence
@@ -87,25 +87,25 @@ def fitted_scale(
 ) -> float:
     """The scale nearest to ``scale`` at which the density of a noisy image is largest.
 
-    Uphill from ``scale`` in doubling steps until the slope changes its sign, then between the last two by regula falsi
-    (Illinois).
+    The search goes uphill from ``scale`` in doubling steps until the slope changes its sign, then narrows the bracket by regula
+    falsi (Illinois).
 
     Args:
         prior: in units of its own.
         image: as in :func:`scale_slope`.
         level: as in :func:`scale_slope`.
-        scale: where the search begins.
-        reach: largest factor by which the result differs from that.
+        scale: start of the search.
+        reach: largest factor by which the result differs from the start.
         precision: relative distance of two candidates at which the search ends.
 
     Returns:
-        alpha; ``scale`` where the slope is no number.
+        alpha; ``scale`` if the slope is not finite.
     """
     start, left = math.log(scale), _EVALUATIONS
     slope = scale_slope(prior, image, level, scale)
     if not math.isfinite(slope) or slope == 0.0:
         return scale
-    below = start  # the last place from which the way is uphill
+    below = start  # the last point with an uphill slope
     way, limit, step = math.copysign(1.0, slope), math.log(reach), _FIRST_STEP
     while True:
         beyond = start + way * min(limit, abs(below - start) + step)
@@ -125,7 +125,7 @@ def fitted_scale(
         found, left = scale_slope(prior, image, level, math.exp(best)), left - 1
         if found == 0.0:
             return math.exp(best)
-        if found * other > 0.0:  # the same end twice: the weight of the other one is halved
+        if found * other > 0.0:  # the same end moved twice: halve the weight of the other end
             beyond, other, slope = best, found, slope / 2.0
         else:
             below, slope, beyond, other = beyond, other, best, found

@@ -1,4 +1,4 @@
-"""A target that is known to fit into a disc, or a ball: what the user's diameter says."""
+"""Support of a target of known diameter: a soft disc, or a ball."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _EDGE, _LEAST_EDGE = 0.1, 2.0
 
 
 def soft_disc(shape: tuple[int, ...], diameter: float) -> np.ndarray:
-    """1 inside a disc (a ball) in the middle of an array of this shape, 0 outside, a cosine between them.
+    """1 inside a disc (a ball) in the middle of an array of this shape, 0 outside, a cosine edge between them.
 
     Args:
         shape: of the target.
@@ -31,12 +31,12 @@ def soft_disc(shape: tuple[int, ...], diameter: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Supported(Projected):
-    """An M-step whose answer is cut down to a soft disc and the dark fringe around it: a projected step.
+    """An M-step whose target is restricted to a soft disc and the dark fringe around it: a projected step.
 
-    In a crowded field a box holds neighbours as well. Without the cut a constellation of two or three copies per box explains
-    the field better than single copies do. Neighbours are bright. What is dark around a body, all the way round, is its own: the fringe
-    of a defocused image, or of a background filter. Both move brightness and take none away. So the target is not dark on the whole, which in a
-    crowded field would be a way to write an offset.
+    In a crowded field a box holds neighbours as well, and without the restriction a constellation of two or three copies per box explains
+    the field better than single copies do. Neighbours are bright. A dark ring all the way around a body belongs to the body: it is the fringe
+    of a defocused image, or of a background filter. Both redistribute brightness without removing any. So the sum of the target is kept at least
+    0; in a crowded field a negative sum could act as an offset.
 
     Attributes:
         diameter: of the disc, pixels.
@@ -62,7 +62,7 @@ class Supported(Projected):
 
 
 def _rings(shape: tuple[int, ...]) -> np.ndarray:
-    """(R, pixels) 1 where a pixel is in a ring about the middle of an image of this shape; each is a pixel wide."""
+    """(R, pixels) 1 where a pixel is in a ring about the middle of an image of this shape; rings are one pixel wide."""
     distance = np.hypot(*np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in shape), indexing="ij"))
     index = distance.astype(int).ravel()
     return np.asarray(np.arange(index.max() + 1)[:, None] == index, np.float64)

@@ -1,4 +1,4 @@
-"""A target of symmetry C_n: each copy is seen from n sides, and the answer is one of the invariant images."""
+"""M-step of a target of symmetry C_n: each copy counts in n orientations, and the target is an invariant image."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .projected import Projected
 
 
 def symmetrised(statistics: Statistics, order: int) -> Statistics:
-    """The statistics as invariant targets meet them, of n times the copies: ``n P^T right`` and ``n P^T N P``.
+    """The statistics for invariant targets, with n times the copies: ``n P^T right`` and ``n P^T N P``.
 
-    A copy looks the same in n orientations, so its pixels tell n times about each pixel of the target: the noise of an average
-    over p copies is ``sigma / sqrt(n p)`` per pixel. What is summed over the measurement (energy, copies, ...) stays.
+    A copy looks the same in n orientations, so it measures each pixel of the target n times: the noise of an average
+    over p copies is ``sigma / sqrt(n p)`` per pixel. Sums over the measurement (energy, copies, ...) stay unchanged.
 
     Args:
         statistics: of one E-step, one class or several.
-        order: n of C_n; 1: as they are.
+        order: n of C_n; 1: the statistics stay unchanged.
     """
     if order == 1:
         return statistics

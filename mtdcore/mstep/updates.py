@@ -12,11 +12,11 @@ from ..errors import ParameterError
 from ..estep.statistics import Statistics
 from ..model.priors import Prior, denoise
 
-#: Share of the iterations that search: the temperature falls (:mod:`mtdcore.em.temperature`), denoising steps are longer than
-#: those of EM. The others converge.
+#: Share of the iterations that search: the temperature falls (:mod:`mtdcore.em.temperature`), and denoising steps are longer
+#: than those of EM. The other iterations converge.
 SEARCH_SHARE = 0.6
 
-#: Denoising steps per E-step at least where a filter has left some frequencies weak.
+#: Least number of denoising steps per E-step if a filter has left some frequencies weak.
 _FILTERED = 8
 
 #: Prior weight gamma at (iteration, iterations), both counted from 0.
@@ -28,7 +28,7 @@ def rising(iteration: int, iterations: int) -> float:
     return (iteration + 1) / iterations
 
 
-#: How a frame is chosen, and the random pixels a run starts from, by default.
+#: Default choice of the frame, and default random pixels at the start.
 Frame: TypeAlias = Literal["prior", "centre", "energy"] | None
 Random: TypeAlias = Literal["uniform", "random", "faint"]
 
@@ -38,17 +38,17 @@ class Update(Protocol):
 
     @property
     def uses_prior(self) -> bool:
-        """Whether the prior of the run has a say; a prior beside an update that ignores it is refused."""
+        """Whether the update uses the prior of the run; a prior beside an update that ignores it is refused."""
         ...
 
     @property
     def fits_scale(self) -> bool:
-        """Whether it denoises at the level of its average, which is what tells the scale of a prior."""
+        """Whether the update denoises at the level of its average, from which the scale of a prior can be fitted."""
         ...
 
     @property
     def gauge(self) -> Frame:
-        """How the frame of the target is chosen by default: by the prior, in the middle of the box, by what the box holds, or not at all."""
+        """How the frame of the target is chosen by default: by the prior, in the middle of the box, by the energy in the box, or not at all."""
         ...
 
     @property
@@ -58,7 +58,7 @@ class Update(Protocol):
 
     @property
     def learns_offset(self) -> bool:
-        """Whether the offset of the measurement is learned by default; the published method takes its mean to be 0."""
+        """Whether the offset of the measurement is learned by default; the published method assumes a mean of 0."""
         ...
 
     def __call__(
@@ -85,7 +85,7 @@ class GradientAscent:
         steps: gradient steps per E-step; the statistics hold at any F, so more steps cost no E-step.
         prior_weight: gamma, a number or a function of (iteration, iterations); the MNIST experiment of the
             paper uses :func:`rising`.
-        prior_level: noise level at which the score is asked, a number or a function of (iteration, iterations).
+        prior_level: noise level at which the score is evaluated, a number or a function of (iteration, iterations).
     """
 
     step: float
@@ -126,7 +126,7 @@ class ExactUpdate:
     """Maximiser of Q: ``sum_t A_t^T c_t A_t F = sum_t A_t^T b_t``; the prior is not used.
 
     A division when the views are permutations, conjugate gradients from the current target otherwise
-    (:mod:`mtdcore.model.normal`). Pixels that no posterior mass saw keep their value.
+    (:mod:`mtdcore.model.normal`). Pixels without posterior mass keep their value.
     """
 
     uses_prior: ClassVar[bool] = False
@@ -147,15 +147,15 @@ class DenoisingUpdate:
     """One denoiser call at the noise level of the posterior-aligned average (docs/model.md 8).
 
     ``z = F + sigma^2 grad Q(F) / c`` and ``F <- D(z; sigma / sqrt(c))`` with c the bound on the eigenvalues of N.
-    Where coverage is uniform (window model) z is the aligned average itself and c the number of copies. Where
-    it is not (patch model, views that interpolate or have gain) this is a proximal-gradient step: its fixed point
-    balances data and prior exactly for a Gaussian prior, without assuming white noise.
+    If coverage is uniform (window model), z is the aligned average itself and c the number of copies. Otherwise (patch
+    model, views that interpolate or have gain) this is a proximal-gradient step: its fixed point balances data and prior
+    exactly for a Gaussian prior, without assuming white noise.
 
-    Where poses are in doubt, z is mostly F: noise that looks like the target is averaged back to the target. EM then
-    crawls, at a rate given by the share of the information that the poses withhold. Longer steps, ``F + w (z - F)``
-    denoised at the level ``sqrt(w) sigma / sqrt(c)``, have the same fixed point for a Gaussian prior; w up to 2 is
-    stable whatever that share is (Peters and Walker 1978; Salakhutdinov and Roweis, *Adaptive overrelaxed bound
-    optimization methods*, 2003). The last iterations are plain EM steps.
+    If poses are uncertain, z is mostly F, as noise that resembles the target is averaged back to the target. EM then
+    converges linearly at the rate of the missing information, which is slow. Longer steps, ``F + w (z - F)`` denoised at
+    the level ``sqrt(w) sigma / sqrt(c)``, have the same fixed point for a Gaussian prior; w up to 2 is stable at any
+    rate (Peters and Walker 1978; Salakhutdinov and Roweis, *Adaptive overrelaxed bound optimization methods*, 2003). The
+    last iterations are plain EM steps.
 
     Attributes:
         steps: steps per E-step.
@@ -185,7 +185,7 @@ class DenoisingUpdate:
         bound = statistics.normal.bound
         if bound <= 0.0:
             return target
-        # views that interpolate spread the eigenvalues of the normal operator to both sides of 1: w = 2 oscillates
+        # interpolating views spread the eigenvalues of the normal operator to both sides of 1, so that w = 2 oscillates
         early = iteration < SEARCH_SHARE * iterations and statistics.normal.exact
         longer = self.relaxation if early else 1.0
         variance = longer * statistics.noise_std**2 / bound

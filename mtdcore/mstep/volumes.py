@@ -1,7 +1,7 @@
 """M-steps of volumes: preconditioned conjugate gradients on the doubled grid, converged in every M-step.
 
-Statistics of any views are a right side ``b = sum_t A_t^T b_t`` and a convolution ``N = sum_t c_t A_t^T A_t``; the M-step maximises
-``-(<V, N V> - 2 <b, V>) / 2 sigma^2 + log p(V)``. Convergence matters: a few plain steps are a regulariser of unknown strength.
+The statistics of any views are a right side ``b = sum_t A_t^T b_t`` and a convolution ``N = sum_t c_t A_t^T A_t``; the M-step maximises
+``-(<V, N V> - 2 <b, V>) / 2 sigma^2 + log p(V)``. Convergence matters, as stopping after a few steps regularises by an unknown amount.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from .envelope import EnvelopePrior
 
 @dataclass(frozen=True)
 class VolumeUpdate:
-    """Maximiser under the data's own Gaussian prior, then, where there is a learned prior, half-quadratic denoising.
+    """Maximiser under a Gaussian prior estimated from the data, then half-quadratic denoising if there is a learned prior.
 
     Attributes:
-        rounds: estimates of the power per shell in one M-step, each followed by a solution.
+        rounds: number of estimates of the power per shell in one M-step, each followed by a solution.
         steps: largest number of steps of one solution.
-        tolerance: relative residual at which a solution is good.
+        tolerance: relative residual at which a solution has converged.
         denoisings: calls of the denoiser in one M-step.
-        seed: of the noise that it is shown.
+        seed: of the noise that is added before denoising.
     """
 
     rounds: int = 1
@@ -48,16 +48,16 @@ class VolumeUpdate:
         prior: Prior | None = None,
         diameter: float | None = None,
     ) -> tuple[np.ndarray, EnvelopePrior]:
-        """The next volume, and the prior it was found with.
+        """The next volume, and its Gaussian prior.
 
         Args:
             volume: (L, L, L) at which the statistics were computed.
             right: (L, L, L) right side.
             normal: operator.
-            noise_std: of a pixel; larger by ``1 / sqrt(share)`` where statistics of a share of the data were scaled up.
-            band: highest frequency that the views saw, in cycles per voxel.
-            spectrum: what the last M-step returned; None: estimated from the right side.
-            prior: learned prior over volumes; None: none. Where it has units of its own, see :func:`in_units_of`.
+            noise_std: of a pixel; larger by ``1 / sqrt(share)`` if statistics of a share of the data were scaled up.
+            band: highest frequency of the views, in cycles per voxel.
+            spectrum: prior from the last M-step; None: estimated from the right side.
+            prior: learned prior over volumes; None: no learned prior. If it has units of its own, see :func:`in_units_of`.
             diameter: of the ball that holds the density, in voxels; None: that of the box.
         """
         support = ball(len(volume), diameter)
@@ -83,11 +83,11 @@ class VolumeUpdate:
 
 @dataclass(frozen=True, eq=False)
 class NormalEquations:
-    """The left side A of an M-step, data and prior: what it solves for has the posterior ``N(A^-1 b, sigma^2 A^-1)``.
+    """The left side A of an M-step, from data and prior: the unknown has the posterior ``N(A^-1 b, sigma^2 A^-1)``.
 
     Attributes:
         operator: A, symmetric and positive definite.
-        nearly: (L, L, L // 2 + 1) eigenvalues of a periodic convolution that is near ``A^-1``.
+        nearly: (L, L, L // 2 + 1) eigenvalues of a periodic convolution that approximates ``A^-1``.
     """
 
     operator: Linear
@@ -95,9 +95,9 @@ class NormalEquations:
 
     @classmethod
     def of(cls, normal: Toeplitz, noise_std: float, prior: EnvelopePrior) -> NormalEquations:
-        """Of u: ``A = e N e + sigma^2 / P``, with ``nearly`` its inverse where the envelope is flat."""
+        """The equations of u: ``A = e N e + sigma^2 / P``; ``nearly`` is the inverse for a flat envelope."""
         envelope, power = prior.envelope, prior.power.copy()
-        # Beyond the band nothing was seen: a tiny power keeps the solution there at 0, and the steps few.
+        # Beyond the band there are no data: a tiny power keeps the solution at 0 there, and the number of steps small.
         power[prior.top + 1 :] = 1e-4 * power[prior.top]
         inverse = (noise_std**2 / power)[shells(normal.side)]
         return cls(
@@ -107,7 +107,7 @@ class NormalEquations:
 
     @classmethod
     def tied(cls, normal: Toeplitz, tie: float) -> NormalEquations:
-        """Of a volume that is tied to another one: ``A = N + tie``."""
+        """The equations of a volume tied to another volume: ``A = N + tie``."""
         return cls(lambda v: normal(v) + tie * v, 1.0 / (normal.weights + tie))
 
     def solve(self, right: np.ndarray, start: np.ndarray, steps: int, tolerance: float) -> np.ndarray:
@@ -162,11 +162,11 @@ def half_quadratic(
     steps: int = 20,
     tolerance: float = 1e-3,
 ) -> np.ndarray:
-    """One denoiser call and the volume between it and the data: ``(N + sigma^2 / s^2) V = b + sigma^2 / s^2 D(V; s)``.
+    """One denoiser call, and the volume that balances it with the data: ``(N + sigma^2 / s^2) V = b + sigma^2 / s^2 D(V; s)``.
 
-    s is the noise that the data leave in a voxel, ``s^2 = sum_(|k| <= band) sigma^2 / N(k) / L^3``: the level that the denoiser is told.
-    An estimate has less than that, and a network makes anything of volumes unlike those it was trained on; so it is shown V + s n and
-    V - s n, n white, and the answers are averaged: the score of the smoothed density, in expectation over its noise.
+    s is the noise that the data leave in a voxel, ``s^2 = sum_(|k| <= band) sigma^2 / N(k) / L^3``; the denoiser runs at this level. The estimate V has
+    less noise than s, and the output of a network is arbitrary for volumes unlike its training set. So the denoiser gets V + s n and V - s n, n white,
+    and its outputs are averaged: the score of the smoothed density, in expectation over its noise.
 
     Source: half-quadratic splitting with a denoiser (Zoran and Weiss 2011; Zhang et al., *Plug-and-play image restoration with
     deep denoiser prior*, 2022); the noise after Renaud et al., *Plug-and-play image restoration with stochastic denoising
@@ -185,10 +185,10 @@ def half_quadratic(
 
 
 def in_units_of(prior: Prior, volume: np.ndarray) -> Prior:
-    """A prior with units of its own in those of a volume: its images get the root mean square of the volume.
+    """A prior with units of its own, in the units of a volume: its images get the root mean square of the volume.
 
-    The first shells hold nearly all of it, and the data decide them whatever the poses: an estimate from the Gaussian solution of the same
-    M-step, never from what the prior made of it, cannot run away.
+    The first shells hold nearly all of the mean square, and the data determine them at any poses. The volume is the Gaussian solution of the
+    same M-step, not the output of the prior, so that the scale cannot run away.
     """
     size = math.sqrt(float(np.mean(np.square(volume))))
     return ScaledPrior(prior, size / spread_of(prior)) if has_own_units(prior) and size > 0.0 else prior
@@ -197,7 +197,7 @@ def in_units_of(prior: Prior, volume: np.ndarray) -> Prior:
 def noise_level(normal: Toeplitz, noise_std: float, band: float) -> float:
     """Standard deviation of a voxel of the unregularised solution, band-limited: ``sqrt(sum_k sigma^2 / N(k) / L^3)``.
 
-    Shells count as a whole: a frequency that few slices pass would count without bound.
+    N is averaged over each shell, as single frequencies that few slices pass would dominate the sum.
     """
     side = normal.side
     weights = np.maximum(normal.shell_weights, 1e-9 * normal.shell_weights.max())

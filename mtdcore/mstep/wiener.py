@@ -1,5 +1,5 @@
-"""M-steps without a learned prior whose strength follows from the data: a Wiener filter where micrographs have a transfer, and one where the
-diameter of the target is known.
+"""M-steps without a learned prior: Wiener filters whose strength follows from the data, for micrographs with a transfer, and for targets of known
+diameter.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from ..estep.statistics import Statistics
 from ..model.priors import Prior
 from .updates import DenoisingUpdate, Frame, Random
 
-#: Exponents of the power spectrum that are compared, and how many powers a decade.
+#: Exponents of the power spectrum that are compared, and number of amplitudes per decade.
 _EXPONENTS, _PER_DECADE = np.arange(0.0, 4.5, 0.5), 10
 
-#: Least norm of a target in noise standard deviations that its energy is taken from: that of a faint start, so that none is shrunk to nothing.
+#: Least norm of a target, in noise standard deviations, at which its energy is estimated: that of a faint start, so that no start is shrunk to nothing.
 _LEAST_NORM = 2.0
 
-#: The same of the power law of a back-projection, which follows its noise: at 2, of two cold starts behind two transfers one is lost; at 3 the
-#: image is a little worse.
+#: The same for the power law of a back-projection, which follows its noise: at 2 one of two faint starts at temperature 1 behind two transfers is
+#: lost; at 3 the image is a little worse.
 _LEAST_OF_LAW = 2.5
 
 #: Values of a spectrum at equally spaced frequencies from 0 to 1/2.
@@ -33,7 +33,7 @@ _VALUES = 33
 
 @dataclass(frozen=True, eq=False)
 class SpectralPrior:
-    """A stationary Gaussian of mean 0: independent frequencies, with a variance that depends on their length alone.
+    """A stationary Gaussian of mean 0: independent frequencies, with a variance that depends on the radial frequency alone.
 
     Attributes:
         power: (R,) variance per pixel at R frequencies evenly spaced from 0 to 1/2 cycles per pixel, positive.
@@ -50,10 +50,11 @@ class SpectralPrior:
 class WienerUpdate:
     """Maximiser of Q plus the log density of a :class:`SpectralPrior`, estimated anew in every M-step; the prior is not used.
 
-    Whitening and CTFs hardly let some frequencies through. Without a prior these fill up with noise, in the end more than there is
+    Whitening and CTFs suppress some frequencies. Without a prior these frequencies fill with noise, which in the end exceeds the
     image. As in regularised-likelihood refinement (Scheres, J. Struct. Biol. 180 (2012) 519) the strength of the filter follows
-    from the power of the image at each frequency; here a power law, since few copies do not tell more. Where poses are in doubt the
-    back-projection of a faint target is hardly more than noise; the image that is expected is kept a little stronger than a faint start.
+    from the power of the image at each frequency; here the power is a power law, since few copies determine no more. If poses are
+    uncertain, the back-projection of a faint target is hardly more than noise; so the energy of the law is at least a little more than
+    that of a faint start.
 
     Attributes:
         steps: proximal-gradient steps per E-step, see :class:`DenoisingUpdate`.
@@ -79,10 +80,10 @@ class WienerUpdate:
 
 
 def target_spectrum(statistics: Statistics) -> np.ndarray | None:
-    """The power law ``P_f = A (f + 1 / L)^-g`` under which the back-projection is most likely; None: nothing was seen.
+    """The power law ``P_f = A (f + 1 / L)^-g`` under which the back-projection is most likely; None: it is empty.
 
-    At frequency f the back-projection has the variance ``c_f^2 P_f + c_f sigma^2``, with c_f the copies, weighed by the squared
-    transfer, that saw f.
+    At frequency f the back-projection has the variance ``c_f^2 P_f + c_f sigma^2``, with c_f the number of copies weighted by
+    the squared transfer at f.
 
     Returns:
         (33,) variance per pixel at frequencies evenly spaced from 0 to 1/2 cycles per pixel.
@@ -93,7 +94,7 @@ def target_spectrum(statistics: Statistics) -> np.ndarray | None:
     frequency = radial_frequencies(shape, np.float64)
     ring = np.minimum(np.rint(frequency * side).astype(int), side // 2)
     pixels = np.bincount(ring.ravel())
-    # ring by ring on the host: a few numbers
+    # ring by ring; only these few numbers go to the host
     measured = np.array(
         [float(xp.sum(xp.where(xp.asarray(ring == r), spectrum, 0.0))) for r in range(len(pixels))]
     )
@@ -114,24 +115,24 @@ def target_spectrum(statistics: Statistics) -> np.ndarray | None:
 
 
 def _not_fainter(power: np.ndarray, energy: float, statistics: Statistics) -> np.ndarray:
-    """(33,) this spectrum, raised until a copy is expected to show so much energy in the micrographs."""
+    """(33,) this spectrum, scaled up if needed so that a copy in the micrographs has at least this expected energy."""
     return np.asarray(power * max(1.0, energy / max(_seen_energy(power, statistics), 1e-300)))
 
 
 def _seen_energy(power: np.ndarray, statistics: Statistics) -> float:
-    """Mean sum of squares of images of this spectrum, (33,) as of :func:`target_spectrum`, as a copy in the micrographs shows it."""
+    """Expected energy of a copy in the micrographs, after their transfer, for a spectrum (33,) as of :func:`target_spectrum`."""
     at = _lengths(tuple(statistics.right.shape))
     grid = np.linspace(0.0, 0.5, _VALUES)
     return float(np.interp(at, grid, power * _share_seen(grid, statistics)).sum())
 
 
 def _lengths(shape: tuple[int, ...]) -> np.ndarray:
-    """Cycles per pixel of every frequency of an image of this shape, each of a pair of opposite ones."""
+    """Radial frequency, in cycles per pixel, on the whole ``fft2`` grid of an image of this shape."""
     return np.asarray(np.hypot(*np.meshgrid(*map(np.fft.fftfreq, shape))))
 
 
 def _share_seen(frequencies: np.ndarray, statistics: Statistics) -> np.ndarray:
-    """Squared transfer at each frequency, the mean over copies."""
+    """Squared transfer at each frequency, averaged over copies."""
     return statistics.normal.copies(frequencies) / max(statistics.expected_count, 1e-300)
 
 
@@ -139,10 +140,11 @@ def _share_seen(frequencies: np.ndarray, statistics: Statistics) -> np.ndarray:
 class CompactUpdate:
     """Maximiser of Q plus the log density of images of compact bodies, a :class:`SpectralPrior`; the prior is not used.
 
-    Where poses are in doubt an average over p copies tells a few per cent of what p copies tell, and free pixels fit noise: with more evidence than
-    the right image has, and another image from each start. A body has a surface, so the spectrum of its projections falls as the fourth power of
-    the frequency (Porod 1951). Here it is that of a medium whose correlation is exponential, ``(1 + (f D)^2)^-2`` (Debye and Bueche 1949), at the
-    energy of the target, behind a filter of the noise at least at the energy that the filter shows. Strong signals overrule it: at SNR .2 and a thousand copies it changes nothing.
+    If poses are uncertain, an average over p copies holds a few per cent of the information of p copies with known poses, and free pixels fit noise:
+    they reach more evidence than the right image, and another image from each start. A body has a surface, so the spectrum of its projections falls as
+    the fourth power of the frequency (Porod 1951). The spectrum here is that of a medium with exponential correlation, ``(1 + (f D)^2)^-2`` (Debye and
+    Bueche 1949), at the energy of the target; behind a noise filter it is raised until its filtered energy is at least that of the filtered target.
+    Strong signals overrule it: at SNR .2 and a thousand copies it changes nothing.
 
     Attributes:
         diameter: D of the body, pixels.
@@ -165,7 +167,7 @@ class CompactUpdate:
         power = compact_spectrum(
             tuple(target.shape), self.diameter, max(float(xp.sum(target * target)), least)
         )
-        # a filter hides the slow frequencies, where a compact body has most of its energy: what the others show counts
+        # a filter hides the low frequencies, which hold most of a compact body's energy: the energy is set by the visible frequencies
         shown = radial_filter(target[None], np.sqrt(_share_seen(np.linspace(0.0, 0.5, _VALUES), statistics)))
         seen = float(xp.sum(shown * shown))
         prior = SpectralPrior(_not_fainter(power, max(seen, least), statistics))
@@ -173,7 +175,7 @@ class CompactUpdate:
 
 
 def compact_spectrum(shape: tuple[int, ...], diameter: float, energy: float) -> np.ndarray:
-    """Of a body of this diameter in pixels whose image, of this shape, has this sum of squares.
+    """Spectrum of a body of this diameter in pixels, whose image of this shape has this expected sum of squares.
 
     Returns:
         (33,) variance per pixel at frequencies evenly spaced from 0 to 1/2 cycles per pixel.

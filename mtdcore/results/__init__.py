@@ -1,4 +1,4 @@
-"""What belongs to a finished recovery: copies, maps, null runs, half sets, uncertainty, errors against a truth."""
+"""Results from a finished recovery: copies, maps, null runs, half sets, uncertainty, errors against a truth."""
 
 from __future__ import annotations
 

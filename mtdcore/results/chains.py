@@ -1,4 +1,4 @@
-"""Chains of targets that the data allow: the honest spread where poses, offset and numbers are in doubt (docs/trust.md)."""
+"""Chains of draws from the posterior of the target with unknown poses, offset and numbers (docs/trust.md)."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def posterior_chains(
 ) -> PosteriorSamples:
     """Draws from the posterior of the target given the measurement, poses integrated out, with any likelihood.
 
-    Each chain is the recovery once more, from its result, with Langevin steps in the place of M-steps
-    (:class:`mtdcore.mstep.langevin.LangevinUpdate`). The numbers of the likelihood follow in every iteration as they did in the run, so that what they do
-    not tell widens the draws as well. The frame stays, and a wrong optimum is not left. A quarter of the iterations comes before the first draw. Where poses withhold the share 1 - a of the
-    information, neighbours in a chain forget each other in about 1 / a iterations: :attr:`PosteriorSamples.r_hat` and
-    :attr:`PosteriorSamples.effective_size` say whether these were enough.
+    Each chain repeats the recovery from its result, with Langevin steps instead of M-steps (:class:`mtdcore.mstep.langevin.LangevinUpdate`). The numbers
+    of the likelihood are updated in every iteration as in the run, so that their uncertainty widens the draws as well. The frame stays, and a chain does
+    not leave a wrong optimum. A quarter of the iterations comes before the first draw. If the poses withhold the share 1 - a of the information, the
+    correlation time of a chain is about 1 / a iterations: :attr:`PosteriorSamples.r_hat` and :attr:`PosteriorSamples.effective_size` show whether the
+    chains were long enough.
 
     Args:
         measurement: what was recovered from.

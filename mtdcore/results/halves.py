@@ -1,8 +1,9 @@
-"""Do two halves of the data agree? Held-out evidence, and the Fourier ring correlation of two separate recoveries (docs/model.md 10).
+"""Agreement of two halves of the data: held-out evidence, and the Fourier ring correlation of two separate recoveries (docs/model.md 10).
 
-For held-out evidence each half starts on its own: it must not have seen what it is judged on. For the correlation both halves start from a blurred copy of the target and are then recovered on their own (Scheres and Chen 2012), so that
-they sit in one frame and share nothing but the coarsest frequencies. Aligning both to the sharp target would be
-cheaper and worthless: it has seen both, and noise aligned to a common template agrees with itself (docs/trust.md).
+For held-out evidence each half has starts of its own, so that its target is independent of the half on which it is judged. For the correlation both
+halves start from a blurred copy of the target and are then recovered separately (Scheres and Chen 2012), so that they lie in one frame and share only
+the coarsest frequencies. Aligning both to the sharp target would be cheaper and worthless: the target depends on both halves, and noise aligned to a
+common template agrees with itself (docs/trust.md).
 """
 
 from __future__ import annotations
@@ -38,11 +39,11 @@ _LONG = 4
 class HalfMeasurement(DerivedMeasurement):
     """The upper or the lower half of every micrograph of a measurement; the other one is masked.
 
-    Of measurements that are lower than wide by more than four times, signals for instance, the left or the right one.
+    If micrographs are more than four times as wide as high, as signals are, the halves are left and right.
 
     Attributes:
-        source: the whole.
-        lower: which half.
+        source: the whole measurement.
+        lower: whether this is the lower (or right) half.
     """
 
     lower: bool
@@ -83,18 +84,17 @@ def half_recoveries(
 def held_out_evidence(measurement: MeasurementLike, **options: Any) -> tuple[float, float]:
     """Nats that the target of each half gives to the other half, against "no copies".
 
-    Each half is recovered from starts of its own and has seen nothing of the other: an image that the run started from may have been made
-    from all of the data, and is left out (:func:`own_starts`). A likelihood ratio fixed beforehand
-    exceeds log(1 / a) in noise that is as the model says with a probability of at most a, and so does
-    :func:`pooled_evidence` of both (the split likelihood ratio test: Wasserman, Ramdas and Balakrishnan, PNAS 117, 16880, 2020). The
-    evidence of the window model is such a ratio nearly, see docs/trust.md.
+    Each half is recovered from starts of its own, independently of the other half: a starting image of the run may have been made
+    from all of the data, and is left out (:func:`own_starts`). If the noise follows the model, a log-likelihood ratio fixed beforehand
+    exceeds log(1 / a) with a probability of at most a, and so does :func:`pooled_evidence` of both (the split likelihood ratio test:
+    Wasserman, Ramdas and Balakrishnan, PNAS 117, 16880, 2020). The evidence of the window model is nearly such a ratio, see docs/trust.md.
 
     Args:
         measurement: what was recovered from.
         options: keyword arguments that :func:`mtdcore.recover` was called with.
 
     Returns:
-        (what the upper half says of the lower, what the lower says of the upper).
+        (evidence of the upper half's target on the lower half, of the lower half's target on the upper half).
     """
     source = open_measurement(measurement, options.pop("mask", None))
     first, second = HalfMeasurement(source, False), HalfMeasurement(source, True)
@@ -108,20 +108,20 @@ def held_out_evidence(measurement: MeasurementLike, **options: Any) -> tuple[flo
 
 
 def own_starts(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The keyword arguments of a run, with starts of their own in the place of images that it was given to start from."""
+    """The keyword arguments of a run, with default starts in place of given starting images."""
     given = not isinstance(options.get("initial"), str | None)
     return {**options, "initial": None, "starts": None} if given else dict(options)
 
 
 def pooled_evidence(held_out: Sequence[float]) -> float:
-    """Log of the mean likelihood ratio of :func:`held_out_evidence`, nats: one half that tells the other is enough."""
+    """Log of the mean likelihood ratio of :func:`held_out_evidence`, nats: strong evidence in one half is enough."""
     return float(np.logaddexp.reduce(np.asarray(held_out)) - math.log(len(held_out)))
 
 
 def at_target(
     measurement: MeasurementLike, target: np.ndarray, likelihood: Likelihood, /, **options: Any
 ) -> Recovery:
-    """One E-step at a target, with every number as a finished run has left it; ``options`` are those of that run."""
+    """One E-step at a target, with the final numbers of a run; ``options`` are those of the run."""
     fixed = {
         "likelihood": likelihood,
         "method": "em",

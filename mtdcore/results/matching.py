@@ -75,15 +75,15 @@ def match(
 
 
 def centred_on(detections: Detections, positions: ArrayLike, max_offset: float) -> Detections:
-    """The same copies, moved to where the object is that somebody marked.
+    """The same copies, moved to the centres of marked objects.
 
-    A target that sits off the middle of its box by s puts the box of every copy off by s *in the frame of the copy*. That is
-    undone: by the median of what the nearest positions say, each turned back with its copy.
+    If the target is off the middle of its box by s, the box of every copy is off by s *in the frame of the copy*. The correction is
+    the median offset to the nearest positions, each rotated back with its copy.
 
     Args:
-        detections: what detected.
+        detections: the copies.
         positions: (N, 3) corners of boxes around the objects, see :func:`match`.
-        max_offset: positions further away say nothing, pixels.
+        max_offset: positions further away, in pixels, are ignored.
     """
     found, true = detections.positions.astype(np.float64), np.asarray(positions, np.float64)
     pairs = _pairs(found, true, max_offset, nearest=True)

@@ -1,4 +1,4 @@
-"""How close an estimate is to the truth, or two half-set estimates to each other."""
+"""Errors of an estimate against the truth, and agreement of two half-set estimates."""
 
 from __future__ import annotations
 
@@ -130,16 +130,16 @@ def free_correlation(
     """The largest correlation of an estimate with a truth in any units, over the rotations and shifts of :func:`relative_error`.
 
     Args:
-        estimate: (L, L) real image, or (h, w), 0 where there is nothing.
-        truth: of the same shape, not the same everywhere; neither its units nor its offset matter.
-        rotations: as :func:`relative_error` takes it.
-        max_shift: likewise.
+        estimate: (L, L) real image, or (h, w), with background 0.
+        truth: of the same shape, not constant; neither its units nor its offset matter.
+        rotations: as in :func:`relative_error`.
+        max_shift: as in :func:`relative_error`.
 
     Returns:
         Pearson's r, and the units of the estimate in one of the truth there: the slope of its regression on the truth.
 
     Raises:
-        ParameterError: the shapes differ, or the truth is the same everywhere.
+        ParameterError: the shapes differ, or the truth is constant.
     """
     estimate, truth = _pair(estimate, truth)
     centred = truth - truth.mean()

@@ -1,8 +1,8 @@
-"""What the same pipeline makes of noise: recoveries from measurements without copies (docs/model.md 10).
+"""Null runs: the same recovery from measurements without copies (docs/model.md 10).
 
-Templates and learned priors make structure out of noise. A recovery is therefore repeated where there are no copies: in
-white noise, and in the same measurement with its phases randomised (:mod:`mtdcore.results.surrogates`). The verdict is in
-:mod:`mtdcore.results.verdict`; docs/trust.md says how often it is wrong.
+Templates and learned priors make structure out of noise. A recovery is therefore repeated on white noise, and on the same
+measurement with its phases randomised (:mod:`mtdcore.results.surrogates`). The verdict is in :mod:`mtdcore.results.verdict`;
+docs/trust.md states how often it is wrong.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from ..model.filters.whitening import Whitening
 from ..model.likelihood import Likelihood
 from .surrogates import surrogate_measurement
 
-#: What holds no copies: white noise (of the spectrum that was learned, where it is not white), or the measurement with its phases randomised.
+#: Kind of a measurement without copies: white noise (or noise of the learned spectrum), or the measurement with its phases randomised.
 Null: TypeAlias = Literal["white", "phases"]
 
 #: Side of the blocks that noise is drawn in, whatever the tiles: part of what a seed means.
 _BLOCK = 64
 
-#: How often noise would exceed the prediction limit if its evidence were normal. It is skewed: the rate found by
-#: calibration is up to three times this one, and stays below 1 % (docs/trust.md).
+#: Rate at which noise would exceed the prediction limit if its evidence were normal. The evidence is skewed: the rate found
+#: by calibration is up to three times this rate, and stays below 1 % (docs/trust.md).
 _NOMINAL_RATE = 0.002
 
-#: Nats that no threshold falls below. With a prior most null runs end near 0 nats and a few at ten: four of them can
-#: agree by chance (docs/trust.md).
+#: Least threshold in nats. With a prior most null runs end near 0 nats and a few at ten, so four of them can agree by
+#: chance (docs/trust.md).
 SMALLEST_THRESHOLD = 15.0
 
 
@@ -46,7 +46,7 @@ SMALLEST_THRESHOLD = 15.0
 #: of 185 in pink noise, where random phases of one of them differ by 15 (docs/trust.md). Relative standard deviation that is added.
 SHARED_SPECTRUM = 0.1
 
-#: Nats below which a run has ended at the blank image. It has the evidence of the copies that it expects all the same, a few nats.
+#: Nats below which a run has ended at the blank image. Such a run still has a few nats from the copies that it expects.
 _BLANK = 5.0
 
 
@@ -118,15 +118,15 @@ def null_measurement(
 
 
 def coloured(measurement: Measurement, whitening: Whitening | None) -> Measurement:
-    """White noise with the spectrum that a recovery learned; the noise itself where that is white."""
+    """White noise coloured with the spectrum that a recovery learned; unchanged if that spectrum is white."""
     return measurement if whitening is None else filtered(measurement, whitening.colouring)
 
 
 def null_like(measurement: Measurement, likelihood: Likelihood, kind: Null, seed: int = 0) -> Measurement:
-    """A measurement without copies that is like another one in everything else.
+    """A measurement without copies that otherwise resembles another measurement.
 
     Args:
-        measurement: what it is like.
+        measurement: the other measurement.
         likelihood: at the end of its recovery: noise level, offset, box.
         kind: noise of the spectrum that was learned, or the measurement with its phases randomised.
         seed: of the noise, or of the phases.
@@ -146,11 +146,11 @@ def null_runs(
     kind: Null = "white",
     **options: Any,
 ) -> Iterator[Recovery]:
-    """The recovery repeated where there are no copies, one run after the other.
+    """The recovery repeated on measurements without copies, one run after the other.
 
     Args:
-        measurement: what was recovered from.
-        likelihood: ``Recovery.likelihood``: what white noise is like. (What the runs are told is among the options.)
+        measurement: of the recovery.
+        likelihood: ``Recovery.likelihood``, whose noise white noise imitates. (The runs themselves get the options alone.)
         runs: number of measurements without copies; with 4 the threshold is about twice as high (docs/trust.md).
         seed: of the first of them and of its starts; further runs count up from it.
         kind: see :func:`null_like`.
@@ -164,7 +164,7 @@ def null_runs(
 
 
 def noise_levels(measurement: Measurement, likelihood: Likelihood) -> list[float]:
-    """Noise level of each micrograph: as the likelihood has learned them, or as neighbouring pixels say of those it has taken to be alike."""
+    """Noise level of each micrograph: from the likelihood, or relative levels from neighbouring pixels if it has a common level."""
     count, optics = measurement.shape[0], likelihood.micrographs
     if optics is not None:
         ratios = optics.noise_ratio
@@ -181,14 +181,14 @@ def evidence_threshold(null_evidence: Sequence[float] | np.ndarray, shared: floa
 
     The 99.8 % prediction limit of a normal sample, mean + t s sqrt(1 + 1/n) with Student's t at n - 1 degrees of
     freedom, but no less than 15 nats and no less than any of the runs. More runs lower it, because they leave less to
-    chance. That null evidence is about normal is an assumption: n runs alone show no more than 1 in n + 1.
+    chance. The limit assumes that null evidence is about normal: n runs alone show a rate of no less than 1 in n + 1.
 
-    Runs that end at the blank image say nothing of how far noise is fitted by those that do not, as the run in question did not: where four
-    or more are left without them, the limit of these counts if it is lower.
+    Runs that end at the blank image do not show how far other runs fit noise. If at least four runs did not end there, the limit is the lower of
+    those with and without the blank runs.
 
     Args:
         null_evidence: ``Recovery.evidence`` of two or more null runs.
-        shared: relative spread of what the runs share, and one more would not: :data:`SHARED_SPECTRUM` of random phases.
+        shared: relative spread of the evidence that the runs do not show, as they share a spectrum: :data:`SHARED_SPECTRUM` for random phases.
 
     Raises:
         ParameterError: fewer than two values, or one that is not finite.

@@ -1,4 +1,4 @@
-"""The posterior of the positions of copies as an image (window model), for other programs to look at."""
+"""The posterior of the positions of copies as an image (window model), for other programs."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def write_posterior_map(
         likelihood: see there.
         backend: see there.
         pixel_size: angstrom; None: unknown.
-        overwrite: replace a map or measurement that mtd wrote to ``path``, and nothing else; never the measurement itself.
+        overwrite: replace ``path`` if it is a map or measurement that mtd wrote, but never the measurement itself.
 
     Raises:
         ParameterError, InputError: see :func:`posterior_maps`.

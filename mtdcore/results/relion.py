@@ -1,4 +1,4 @@
-"""What RELION reads: picks, class averages and the list of a job's outputs.
+"""Files for RELION: picks, class averages and the list of a job's outputs.
 
 Source: the RELION 4.0 and 5.0 manuals and STAR files they write. Coordinates are 0-based pixels of the stored
 micrograph, X along columns, of the box centre; class averages have bright particles, on the grey scale of the input.
@@ -139,7 +139,7 @@ def write_mrc(path: Path, stack: np.ndarray, pixel_size: float | None = None) ->
 
 
 def write_output_nodes(folder: str | Path, version: Version) -> None:
-    """Write ``RELION_OUTPUT_NODES.star``, by which RELION's pipeline learns what an external job made."""
+    """Write ``RELION_OUTPUT_NODES.star``, which lists the outputs of an external job for RELION's pipeline."""
     folder = Path(folder)
     labels = _NODES[version]
     write_star(

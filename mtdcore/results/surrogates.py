@@ -1,8 +1,8 @@
 """Measurements of the same noise without copies: the phases of every micrograph randomised (docs/model.md 10).
 
-White noise is too lenient a null where the noise is not white. A surrogate keeps everything that noise may have and
-copies have not: the trend over a micrograph, whole rows and columns, the noise level from place to place, the power spectrum of the
-rest and the values of its pixels (iterated amplitude adjustment: Schreiber and Schmitz, Phys. Rev. Lett. 77, 635, 1996).
+White noise is too lenient a null if the noise is not white. A surrogate keeps the properties of noise that copies do not have: the trend
+over a micrograph, whole rows and columns, the local noise level, the power spectrum of the rest and the values of its pixels (iterated
+amplitude adjustment: Schreiber and Schmitz, Phys. Rev. Lett. 77, 635, 1996).
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from ..errors import ParameterError
 #: Rounds of amplitude adjustment: the spectrum changes by less than 1 % in further ones (test_surrogates.py).
 _ROUNDS = 8
 
-#: Degree of the trend that stays in place. More must not stay: what is slow in noise is random too, and a null that shares it with the
-#: data differs too little from run to run.
+#: Degree of the polynomial trend that stays in place. A higher degree must not stay: slow noise is random too, and null runs that share it with
+#: the data differ too little from one another.
 _TREND = 2
 
-#: Width (standard deviation) of the average behind the noise level of a place, in boxes.
+#: Width (standard deviation), in boxes, of the average that gives the local noise level.
 _PLACE = 2.0
 
 #: Bytes of surrogates that are kept between iterations; others are made again.
@@ -38,12 +38,12 @@ _WHOLE = TileGeometry(side=1024, unit=1, halo=0, reach=0)
 
 
 def surrogate(micrograph: ArrayLike, box_size: int, seed: int | np.random.SeedSequence = 0) -> np.ndarray:
-    """One micrograph with the phases of what is neither trend nor a row nor a column randomised.
+    """One micrograph with randomised phases, except for the trend and for whole rows and columns.
 
     The power of the copies stays in the spectrum: the null is a little too strict when copies hold much of it.
 
     Args:
-        micrograph: (H, W) real; what is not finite stays so.
+        micrograph: (H, W) real; non-finite pixels stay non-finite.
         box_size: longer side of the box in pixels; rows and columns that are no shorter, and differ from those around them within a
             box, stay where they are.
         seed: of the phases.
@@ -63,7 +63,7 @@ def surrogate(micrograph: ArrayLike, box_size: int, seed: int | np.random.SeedSe
     rest = np.where(valid, pixels, np.nan)
     rest = rest - polynomial_background(rest, _TREND)
     for axis in (1, 0):
-        if pixels.shape[axis] >= box_size:  # of a shorter line, as of a few channels, a copy holds too much
+        if pixels.shape[axis] >= box_size:  # a copy would be too large a part of a shorter line
             rest = rest - _lines(rest, axis, box_size)
     fine = rest - gaussian_background(rest, box_size)
     level = np.sqrt(np.maximum(gaussian_background(fine**2, _PLACE * box_size), 0.0))
@@ -73,7 +73,7 @@ def surrogate(micrograph: ArrayLike, box_size: int, seed: int | np.random.SeedSe
 
 
 def _lines(pixels: np.ndarray, axis: int, width: float) -> np.ndarray:
-    """What is rough, over ``width``, in the mean of each row (axis 1) or column (axis 0)."""
+    """High-passed means of each row (axis 1) or column (axis 0), relative to an average over ``width``."""
     finite = np.isfinite(pixels)
     total = np.where(finite, pixels, 0.0).sum(axis=axis, keepdims=True)
     means = total / np.maximum(finite.sum(axis=axis, keepdims=True), 1)

@@ -1,9 +1,9 @@
-"""How sure is the answer: draws from the posterior of the target, and the share of it that the data decide.
+"""Uncertainty of the target: draws from its posterior, and the share of it that the data determine.
 
-Both look at the posterior-aligned average y, whose noise is white with standard deviation ``s = sigma / sqrt(p)`` in
-the window model (docs/model.md 8): a denoising problem at one known level. What the average itself leaves uncertain
-(noise level, number of copies, their poses) is not in it, so intervals are too narrow where poses are in doubt;
-:func:`unbiased_average` accounts for the poses in the mean over all pixels, :func:`.chains.posterior_chains` for poses and numbers.
+Both start from the posterior-aligned average y, whose noise is white with standard deviation ``s = sigma / sqrt(p)`` in
+the window model (docs/model.md 8): a denoising problem at one known level. The uncertainty of noise level, number of
+copies and poses is not included, so intervals are too narrow if poses are uncertain; :func:`unbiased_average` accounts
+for the poses in the mean over all pixels, :func:`.chains.posterior_chains` for poses and numbers.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class PosteriorSamples:
 
     Attributes:
         images: (N, L, L) float64, one chain after the other.
-        chains: number of chains that they are from; those of one :func:`posterior_samples` are independent.
+        chains: number of chains of the draws; draws of :func:`posterior_samples` are independent.
     """
 
     images: np.ndarray
@@ -52,12 +52,12 @@ class PosteriorSamples:
 
     @property
     def r_hat(self) -> np.ndarray:
-        """(L, L) split R-hat of every pixel: above 1.05 or so the chains have not met, and are to be longer (:mod:`mtdcore._base.numerics.convergence`)."""
+        """(L, L) split R-hat of every pixel: above about 1.05 the chains have not converged, and should be longer (:mod:`mtdcore._base.numerics.convergence`)."""
         return split_r_hat(self._by_chain)
 
     @property
     def effective_size(self) -> np.ndarray:
-        """(L, L) number of independent draws that these are worth for the mean of a pixel (:mod:`mtdcore._base.numerics.convergence`)."""
+        """(L, L) effective number of independent draws for the mean of a pixel (:mod:`mtdcore._base.numerics.convergence`)."""
         return effective_size(self._by_chain)
 
     @property
@@ -67,8 +67,8 @@ class PosteriorSamples:
     def interval(self, probability: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
         """(L, L) lower and upper bounds that hold each pixel with this posterior probability, equal tails.
 
-        Those between which a further draw would lie (Weibull's quantiles: of n draws the k-th stands for ``k / (n + 1)``). Others are too
-        narrow: of 100 draws they hold 88 % and not 90 %.
+        The bounds hold a further draw with this probability (Weibull's quantiles: the k-th of n draws stands for ``k / (n + 1)``). Other
+        quantiles are too narrow: from 100 draws they hold 88 % instead of 90 %.
 
         Raises:
             ParameterError: a probability outside (0, 1).
@@ -104,15 +104,15 @@ def average_level(recovery: Recovery) -> float:
 def unbiased_average(
     measurement: MeasurementLike, recovery: Recovery, backend: str | Backend = "auto"
 ) -> tuple[np.ndarray, float]:
-    """The aligned average without the pull of the target that aligned it, and its noise level.
+    """The aligned average without the bias towards the target that aligned it, and its noise level.
 
-    Where poses are in doubt part of the posterior mass lies on noise that looks like the target, and averages to the
-    target. The share of information that poses leave, ``a = sum w^2 / sum w`` over all poses (Louis 1982, at pixels
-    where the target is flat; where amplitudes differ, of ``(w m)^2`` and ``w q``), undoes it: ``F + (y - F) / a`` with noise
-    ``sigma / sqrt(a p)``. Draws from there are as spread as they should be where those from y (a = 1) are too narrow.
+    If poses are uncertain, part of the posterior mass lies on noise that resembles the target, and averages to the
+    target. The share of the information that remains, ``a = sum w^2 / sum w`` over all poses (Louis 1982, at pixels
+    where the target is flat; if amplitudes differ, of ``(w m)^2`` and ``w q``), corrects this: ``F + (y - F) / a`` with noise
+    ``sigma / sqrt(a p)``. Draws given this average have the right spread where those given y (a = 1) are too narrow.
 
     Args:
-        measurement: what was recovered from.
+        measurement: of the recovery.
         recovery: the result, of the window model with one class.
         backend: a backend or its name; "auto": the first CUDA device, or the CPU.
 
@@ -167,7 +167,7 @@ def posterior_samples(
         seed: of the draws.
         steps: levels of the reverse diffusion, two evaluations of the prior each; with few the draws spread too little,
             by half a per cent at most with 64 and by up to 2 % with 32.
-        batch: images that the prior is asked about at once.
+        batch: number of images per evaluation of the prior.
 
     Raises:
         ParameterError: fewer than two draws or steps.
@@ -186,10 +186,10 @@ def posterior_samples(
 
 
 def data_share(average: np.ndarray, level: float, prior: Prior, probes: int = 16, seed: int = 0) -> float:
-    """Share of the answer that comes from the data: their precision over that of data and prior together.
+    """Share of the target that comes from the data: their precision over that of data and prior together.
 
     It is the mean diagonal of the denoiser's Jacobian at the aligned average, which is ``tau^2 / (tau^2 + s^2)`` for a
-    Gaussian prior of variance tau^2, 1 without a prior and 0 where the answer would be the same for any data.
+    Gaussian prior of variance tau^2, 1 without a prior, and 0 if the target would be the same for any data.
     Hutchinson's estimate: random signs v, ``v . J v`` by central differences.
 
     Args:

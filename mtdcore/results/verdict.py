@@ -1,10 +1,10 @@
-"""Do the data support the result? Four questions, each with its number; the answer is yes only if all say so (docs/model.md 10).
+"""Whether the data support the result: four questions, each with its number; all must be answered with yes (docs/model.md 10).
 
 Is the evidence beyond that of white noise, and of noise with the spectrum of the data (:mod:`mtdcore.results.nulls`)? Does a half
-of the data confirm what the other half shows (:mod:`mtdcore.results.halves`)? Do other starts end at the same image?
+of the data confirm the target of the other half (:mod:`mtdcore.results.halves`)? Do other starts end at the same image?
 
-Null runs come one by one, and stop when no further one can change the verdict: one that reaches the evidence of the result refutes it
-for good. docs/trust.md says how often the verdict is wrong, and what it costs.
+Null runs are made one by one, until no further run can change the verdict: a null run that reaches the evidence of the result refutes
+it for good. docs/trust.md states how often the verdict is wrong, and what it costs.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from ..model.likelihood import Likelihood
 from .halves import held_out_evidence, own_starts, pooled_evidence
 from .nulls import SHARED_SPECTRUM, SMALLEST_THRESHOLD, Null, evidence_threshold, null_runs
 
-#: Nats that held-out data must give: noise that is as the model says gives as much once in a thousand times.
+#: Nats that held-out data must give: noise that follows the model gives as much at most once in a thousand times.
 HELD_OUT = math.log(1000.0)
 
-#: Null runs of a kind that may support a result where more are allowed: with two the threshold is useless.
+#: Least number of null runs of a kind that may support a result if more are allowed: with two the threshold is useless.
 _ENOUGH = 4
 
-#: Share of the evidence that a second start must reach for so few to be enough: where starts decide how much is found, null evidence
+#: Share of the evidence that a second start must reach for that number to be enough: if the evidence depends on the start, null evidence
 #: has two modes, and four runs may all miss one.
 _STEADY = 0.5
 
-#: What the data can be asked next.
+#: The next question.
 Question: TypeAlias = Literal["phases", "white", "held_out", "other_start"]
 
 _KINDS: tuple[Null, ...] = get_args(Null)
@@ -43,13 +43,13 @@ _KINDS: tuple[Null, ...] = get_args(Null)
 
 @dataclass(frozen=True)
 class Claim:
-    """What a run says.
+    """The result of a run that is judged.
 
     Attributes:
-        target: its image, or one per class.
+        target: image, or one per class.
         likelihood: with its final numbers.
         evidence: nats against "no copies".
-        settled: whether its own starts agree; None: there was one, or no telling.
+        settled: whether the starts of the run agree; None: there was one start, or it cannot be judged.
     """
 
     target: np.ndarray
@@ -59,7 +59,7 @@ class Claim:
 
     @classmethod
     def of(cls, recovery: Recovery) -> Claim:
-        """That of a recovery."""
+        """The claim of a recovery."""
         return cls(recovery.target, recovery.likelihood, recovery.evidence, recovery.settled)
 
 
@@ -72,7 +72,7 @@ class Check:
         passed: None: not asked, or not far enough.
         value: nats of the result.
         limit: nats that it must exceed; None: none is known yet.
-        failure: what it means if it does not, in plain words.
+        failure: meaning of a failure, in plain words.
     """
 
     name: str
@@ -135,7 +135,7 @@ class Verdict:
 
     @property
     def supported(self) -> bool | None:
-        """Whether all say so; None: not all have been asked."""
+        """Whether all checks pass; None: none has failed, and not all have been made."""
         answers = [check.passed for check in self.checks]
         return False if False in answers else None if None in answers else True
 
@@ -151,7 +151,7 @@ class Verdict:
 
     @property
     def refuted(self) -> bool:
-        """Whether no further null run can change that the result is not supported."""
+        """Whether the result is not supported and no further null run can change that."""
         return (
             self.evidence <= SMALLEST_THRESHOLD
             or any(self._reached(kind) for kind in _KINDS)
@@ -165,7 +165,7 @@ class Verdict:
 
     @property
     def powerless(self) -> bool:
-        """Whether the evidence is beyond every null run and below the limit all the same: more runs could tell."""
+        """Whether the evidence is above every null run but below the limit, so that more runs could decide."""
         return not self.refuted and any(self._beyond(kind) is False for kind in _KINDS)
 
     def due(self, runs: int, complete: bool = False) -> Question | None:
@@ -204,11 +204,11 @@ def judge(
     """Whether a measurement supports what was recovered from it.
 
     Args:
-        measurement: what was recovered from.
+        measurement: of the run.
         recovery: the result.
         runs: largest number of null runs of each kind.
-        complete: ask everything, also what can no longer change the verdict.
-        options: keyword arguments that :func:`mtdcore.recover` was called with; a ``callback`` is told of that run alone.
+        complete: ask all questions, also those that can no longer change the verdict.
+        options: keyword arguments of the call of :func:`mtdcore.recover`; a ``callback`` is not called.
     """
     options.pop("callback", None)
     claim = Claim.of(recovery)
@@ -217,7 +217,7 @@ def judge(
 
 
 class Found(Protocol):
-    """What a repeated recovery ends with."""
+    """Result of a repeated recovery."""
 
     @property
     def evidence(self) -> float:
@@ -229,7 +229,7 @@ F_co = TypeVar("F_co", bound=Found, covariant=True)
 
 
 class Trials(Protocol[F_co]):
-    """The recovery in question, repeated on other data or from another start: what answers the questions."""
+    """Repetitions of the recovery on other data or from another start, which answer the questions."""
 
     def null(self, kind: Null, run: int) -> F_co:
         """From a measurement without copies; ``run`` is its seed."""
@@ -245,7 +245,7 @@ class Trials(Protocol[F_co]):
 
 
 def told(verdict: Verdict, trials: Trials[Found], runs: int = 8, complete: bool = False) -> Verdict:
-    """What is known when everything that is due has been asked; arguments as of :func:`asked`."""
+    """The verdict after all due questions; arguments as of :func:`asked`."""
     for more, _, _ in asked(verdict, trials, runs, complete):
         verdict = more
     return verdict
@@ -263,7 +263,7 @@ def asked(
         complete: the same.
 
     Yields:
-        What is known with one more answer, the question, and the recovery that answered it; None: there were two.
+        The verdict with one more answer, the question, and the recovery that answered it; None: two recoveries did.
     """
     while (question := verdict.due(runs, complete)) is not None:
         found: F_co | None = None
@@ -312,7 +312,7 @@ class ImageTrials:
         return held_out_evidence(self.source, **self.options, seed=self.seed)
 
     def other_start(self) -> tuple[bool, Recovery]:
-        """With other random numbers; from starts of its own where the user gave an image to start from."""
+        """With another seed; from default starts if the user gave a starting image."""
         claim = self.claim
         with undoubted():
             found = recover(self.source, **own_starts(self.options), seed=self.seed + 1)

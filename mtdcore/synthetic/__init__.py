@@ -1,1 +1,1 @@
-"""Measurements with a known truth: targets, places and the simulator."""
+"""Measurements with a known truth: targets, placement and simulators."""

@@ -1,4 +1,4 @@
-"""Densities from the coordinates of atoms."""
+"""Densities from atomic coordinates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .volumes import Gaussians
 
 
 def read_atoms(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """(n, 3) places (x, y, z) in angstrom and (n,) electrons of the atoms of a PDB or mmCIF file's first model, without water.
+    """(n, 3) coordinates (x, y, z) in angstrom and (n,) electrons of the atoms in the first model of a PDB or mmCIF file, without water.
 
     Raises:
         DependencyError: gemmi is not installed.
@@ -53,8 +53,8 @@ def density(
         places: (n, 3) (x, y, z) in angstrom.
         electrons: (n,) weights.
         box_size: L in voxels.
-        voxel_size: angstrom; None: so that the farthest atom is 0.4 boxes from the centre.
-        resolution: angstrom, at which a Gaussian's transform falls to 1 / e; None: 3.5 voxels.
+        voxel_size: angstrom; None: chosen so that the farthest atom is 0.4 boxes from the centre.
+        resolution: period in angstrom at which a Gaussian's transform falls to 1 / e; None: 3.5 voxels.
 
     Raises:
         ParameterError: atoms outside the box.

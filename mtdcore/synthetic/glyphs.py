@@ -1,8 +1,8 @@
 """Procedural targets that need no download: jittered glyphs, drawn like MNIST digits.
 
 Each glyph is a few strokes through jittered control points, mapped by a random affine transform, centred by its
-centre of mass and rendered from the distance to the nearest stroke. No glyph of the alphabet looks like
-itself or like another one after a turn by 90, 180 or 270 degrees, so "upright" has a meaning that a prior can learn.
+centre of mass and rendered from the distance to the nearest stroke. After a rotation by 90, 180 or 270 degrees no glyph
+of the alphabet looks like itself or like another glyph, so that a prior can learn which way is upright.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def _draw(skeleton: _Skeleton, draws: np.ndarray, box_size: int) -> np.ndarray:
     lengths = np.linalg.norm(ends - starts, axis=1, keepdims=True)
     centre = ((starts + ends) / 2 * lengths).sum(-1, keepdims=True) / lengths.sum(-1, keepdims=True)
     starts, ends = starts - centre, ends - centre
-    # Centred by mass, a lopsided glyph can stick out: shrink it until its strokes stay inside the box.
+    # A lopsided glyph, centred by mass, can extend beyond the box: shrink it until its strokes stay inside.
     room = box_size / 2 - 1.01 - half_width
     fit = np.minimum(1, room / np.maximum(abs(starts), abs(ends)).max(axis=(1, 2)))[:, None, None]
     distance = _distance(starts * fit, ends * fit, box_size)

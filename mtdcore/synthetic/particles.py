@@ -24,23 +24,23 @@ from .volumes import Gaussians
 _TRUTH_FILE = "volume_truth.npz"  # beside the chunks
 _MOST_TRUTH = 1 << 30
 
-#: Random streams of a micrograph beside that of places, directions and noise.
+#: Random streams of a micrograph, in addition to that of places, directions and noise.
 _FRACTIONS, _AMPLITUDES = 1, 2
 
-#: Views whose mean energy is that of the signal.
+#: Number of views over which the energy of the signal is averaged.
 _VIEWS = 500
 
 
 @dataclass(frozen=True, eq=False)
 class VolumeTruth:
-    """What was placed.
+    """The copies in a simulated measurement.
 
     Attributes:
         volume: (L, L, L) float64 in the ball of the box.
         noise_std: of a pixel.
         positions: (N, 3) int64 rows (micrograph, row, column) of top-left corners; float64 where copies lie between pixels.
         rotations: (N, 3, 3) float64, see :mod:`mtdcore.model.volumes.so3`.
-        amplitudes: (N,) float64: how many times each copy shows the volume; None: once.
+        amplitudes: (N,) float64, factor of the volume in each copy; None: all are 1.
     """
 
     volume: np.ndarray
@@ -55,7 +55,7 @@ class VolumeSimulation(VolumeTruth):
     """A simulated measurement with its truth.
 
     Attributes:
-        parameters: what repeats the simulation with the same object; JSON-able.
+        parameters: arguments that repeat the simulation with the same object; JSON-able.
         pixels: (micrographs, H, W) float32.
     """
 
@@ -112,17 +112,17 @@ def simulate_volume(
     Args:
         thing: (L, L, L) volume, or a sum of Gaussians, whose projections are exact.
         box_size: L of a sum of Gaussians.
-        size: (H, W) of a micrograph; None: square, so that boxes cover ``density`` of it.
-        count: copies in each micrograph.
+        size: (H, W) of a micrograph; None: square, so that boxes cover the share ``density`` of it.
+        count: number of copies in each micrograph.
         micrographs: number of micrographs.
         density: see ``size``.
         snr: mean of ``||A_t V||^2 / (L^2 sigma^2)`` over views.
         noise_std: of a pixel.
-        min_separation: least distance of two corners along rows or columns; None: L.
+        min_separation: smallest distance of two corners along rows or columns; None: L.
         subpixel: copies lie anywhere between pixels, moved by band-limited interpolation: each by a uniform fraction, from half a
             pixel up and left of its corner to half a pixel down and right.
         amplitude_std: standard deviation of the amplitudes of the copies, which are log-normal with mean 1; 0: all are 1.
-        transfer: (M, R) factors that each micrograph meets before its noise, as in :class:`mtdcore.Micrographs`; None: 1.
+        transfer: (M, R) factors applied to each micrograph before its noise, as in :class:`mtdcore.Micrographs`; None: 1.
         seed: the same seed gives the same bits.
 
     Raises:
@@ -203,7 +203,7 @@ def open_volume_truth(path: str | Path) -> VolumeTruth:
     """The truth beside a measurement that :meth:`VolumeSimulation.save` wrote.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no truth.
     """
     from ..data.zarr.guard import read_inside
 
@@ -213,14 +213,14 @@ def open_volume_truth(path: str | Path) -> VolumeTruth:
         truth = load_npz(VolumeTruth, Path(path) / _TRUTH_FILE, content)
         _check_truth(truth)
         return truth
-    except Exception as problem:  # of whatever kind the file causes
+    except Exception as problem:  # a damaged file may raise any exception
         raise InputError(
             f"{path} should be a measurement of a simulated volume; its truth is unreadable: {problem}."
         ) from problem
 
 
 def _check_truth(truth: VolumeTruth) -> None:
-    """Raise ValueError where the arrays are not of the shapes and kinds that :class:`VolumeTruth` says."""
+    """Raise ValueError unless the arrays have the shapes and kinds of :class:`VolumeTruth`."""
     count, side = len(truth.positions), len(truth.volume)
     expected: dict[str, tuple[str, tuple[int, ...]]] = {
         "volume": ("f", (side,) * 3),

@@ -1,4 +1,4 @@
-"""What simulators draw at random of their copies: places that keep a distance, and amplitudes."""
+"""Random places of copies at a minimum distance, and random amplitudes, for simulators."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from .._base.typing import Lengths, pair, plain
 from ..errors import ParameterError
 
 _BATCH = 4096  # proposed places at a time
-_PROPOSALS = 1_000_000  # proposals in vain before a placement is given up
+_PROPOSALS = 1_000_000  # rejected proposals in a row before a placement is given up
 
 
 def random_corners(
     rng: np.random.Generator, count: int, corners: tuple[int, int], distance: Lengths
 ) -> np.ndarray:
-    """Random sequential adsorption: each corner is uniform among the places that the earlier ones leave free.
+    """Random sequential adsorption: each corner is uniform among the places that the earlier corners leave free.
 
     Args:
         rng: source of randomness.
@@ -28,7 +28,7 @@ def random_corners(
         (count, 2) int64 rows and columns.
 
     Raises:
-        ParameterError: so many do not fit, or random placement cannot reach it (beyond about 0.56 of the plane).
+        ParameterError: the corners do not fit, or random placement cannot reach this density (beyond about 0.56 of the plane).
     """
     steps = pair(distance)
     most = math.prod((n - 1) // step + 1 for n, step in zip(corners, steps, strict=True))
@@ -38,7 +38,7 @@ def random_corners(
         placed = _adsorb(rng, count, corners, steps, patience)
         if len(placed) == count:
             return placed
-        best = max(best, len(placed))  # jammed: a fresh start may do better, where that is cheap
+        best = max(best, len(placed))  # jammed: a fresh start may do better, if it is cheap
     raise ParameterError(
         f"{count} copies at least {plain(*steps)} pixels apart do not fit {corners[0]} x {corners[1]} corners: {most} is the "
         f"most that ever do, and random placement got to {best}; lower the density or the separation, or enlarge the "
@@ -49,10 +49,10 @@ def random_corners(
 def _adsorb(
     rng: np.random.Generator, count: int, corners: tuple[int, int], distance: tuple[int, int], patience: int
 ) -> np.ndarray:
-    """(n, 2) corners, n < count only if ``patience`` proposals in a row were in the way of earlier ones.
+    """(n, 2) corners; n < count only if ``patience`` proposals in a row were excluded by earlier corners.
 
-    The grid has cells of sides ``distance``: each holds one corner at most, and only the eight cells around a
-    proposal can hold another corner that excludes it. A border of empty cells saves the edge cases.
+    The grid has cells of sides ``distance``: each holds one corner at most, and only the eight cells around that of a
+    proposal can hold another corner that excludes it. A border of empty cells avoids special cases at the edges.
     """
     cells = [(n - 1) // step + 1 for n, step in zip(corners, distance, strict=True)]
     grid = np.full((2, cells[0] + 2, cells[1] + 2), -4 * (max(distance) + max(corners)), np.int64)
@@ -77,7 +77,7 @@ def _adsorb(
             near = grid[:, i : i + 3, j : j + 3]
             if not excluded(near, proposal[:, None, None]).any() and len(placed) < count:
                 grid[:, i + 1, j + 1] = proposal
-                placed.append(proposal.copy())  # not a view that keeps its whole batch
+                placed.append(proposal.copy())  # a copy, as a view would keep the whole batch in memory
                 rejected = 0
     return np.array(placed, dtype=np.int64).reshape(-1, 2)
 

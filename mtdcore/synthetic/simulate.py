@@ -23,7 +23,7 @@ from ..model.rotations import Rotations, disc, rotate, usual_rotations
 from ..model.shifts import moved
 from .placement import log_normal, random_corners
 
-_BLOCK = (256, 1024)  # rows, columns of pixels; part of what a seed means, and a chunk on disk
+_BLOCK = (256, 1024)  # rows, columns of pixels; the noise of a seed depends on it; a chunk on disk
 _TRUTH_FILE = "truth.npz"  # beside the chunks
 _MOST_TRUTH = 1 << 30
 _PLACES, _ROTATIONS, _NOISE, _HANDS, _FRACTIONS, _AMPLITUDES = range(6)  # random streams of a micrograph
@@ -31,17 +31,17 @@ _PLACES, _ROTATIONS, _NOISE, _HANDS, _FRACTIONS, _AMPLITUDES = range(6)  # rando
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """What was placed in a simulated measurement.
+    """The copies in a simulated measurement.
 
     Attributes:
-        target: (L, L) or (h, w) float64, the image that was placed: the one given, cut to the inscribed disc unless all
+        target: (L, L) or (h, w) float64, the image that was placed: the given image, cut to the inscribed disc unless all
             rotations are right angles.
         noise_std: standard deviation of the noise.
         positions: (N, 3) rows (micrograph, row, column): top-left corners of the copies, int64, or float64 between pixels.
         angles: (N,) float64 in radians, counter-clockwise.
         rotation_indices: (N,) int64, k of angle ``2 pi k / K``; None for continuous rotations.
-        mirrored: (N,) bool: copies that show the mirror image of the target, its columns in reverse order, turned by the angle; None: none does.
-        amplitudes: (N,) float64: how many times each copy shows the target; None: once.
+        mirrored: (N,) bool: copies that show the mirror image of the target, its columns in reverse order, turned by the angle; None: no copy is mirrored.
+        amplitudes: (N,) float64, factor of the target in each copy; None: all are 1.
     """
 
     target: np.ndarray
@@ -59,7 +59,7 @@ class Simulation(Truth):
 
     Attributes:
         measurement: (micrographs, H, W) pixels, in memory or on disk.
-        parameters: what repeats the simulation with the same target; JSON-able.
+        parameters: arguments that repeat the simulation with the same target; JSON-able.
     """
 
     measurement: Measurement
@@ -91,30 +91,30 @@ def simulate(
     """Simulate a measurement. One of each pair side / shape, density / count, snr / noise_std is needed.
 
     Args:
-        target: (L, L) finite image, or (h, w): (1, w), or (w,), is the motif of a signal. For L read the longer side below.
+        target: (L, L) finite image, or (h, w): (1, w), or (w,), is the motif of a signal. L below is then the longer side.
         side: side of square micrographs in pixels.
         shape: (H, W) of a micrograph.
         density: fraction of a micrograph that boxes cover, p h w / (H W); p is rounded up.
         count: number p of copies in each micrograph.
         snr: ``||F||^2 / (h w sigma^2)``; ``inf`` for no noise.
         noise_std: sigma, the standard deviation of the noise.
-        rotations: number K of equally likely angles, or "continuous" for uniform angles; None: 4, or 1 of a target that is no
-            square, which takes no others but 2.
+        rotations: number K of equally likely angles, or "continuous" for uniform angles; None: 4, or 1 for a target that is not
+            square, which allows 1 or 2 only.
         mirror: half of the copies, at random, show the mirror image of the target.
         subpixel: copies lie anywhere between pixels, moved by band-limited interpolation: each by a uniform fraction, from half a
-            pixel up to half a pixel down, of its own along rows and along columns (not along an axis on which the target has one
-            pixel). What leaves the box is cut off.
+            pixel up to half a pixel down, drawn separately along rows and along columns (none along an axis on which the target has
+            one pixel). Pixels outside the box are cut off.
         amplitude_std: standard deviation of the amplitudes of the copies, which are log-normal with mean 1; 0: all are 1.
-        separation: smallest distance between two corners, before these fractions, along rows or along columns, in units of L: 2 is well
-            separated, 1 non-overlapping; below 1, copies may overlap and add up. Along the shorter side of a target that is no
-            square, no more than that side.
+        separation: smallest distance between two corners, before fractional shifts, along rows or along columns, in units of L: 2 is well
+            separated, 1 non-overlapping; below 1, copies may overlap and add up. For a target that is not square, the distance along the
+            shorter side is at most that side.
         min_separation: the same in pixels; overrides ``separation``.
         seed: non-negative; the same seed and arguments give the same bits, in memory and on disk.
         micrographs: number of micrographs.
         path: write a Zarr v3 array here, with the truth beside it (:func:`open_simulation`). None: stay in memory.
         dtype: dtype of the pixels.
         compressor: of the chunks on disk (noise hardly compresses).
-        overwrite: replace a measurement that mtd wrote to ``path``, and nothing else.
+        overwrite: replace ``path`` if it is a measurement that mtd wrote; other files are never replaced.
 
     Raises:
         ParameterError: an argument outside its domain, or copies that do not fit.
@@ -218,7 +218,7 @@ def open_simulation(path: str | Path) -> Simulation:
     """A simulation that :func:`simulate` wrote to ``path``; pixels are read when needed.
 
     Raises:
-        InputError: nothing written by ``simulate`` is there.
+        InputError: ``path`` was not written by ``simulate``.
         StorageError: ``path`` does not exist.
     """
     from ..data.zarr.guard import read_inside
@@ -229,7 +229,7 @@ def open_simulation(path: str | Path) -> Simulation:
         attributes: Any = StoredArray.open(Path(path)).layout.attributes["mtdcore"]
         content = read_inside(Path(path), _TRUTH_FILE, _MOST_TRUTH)
         truth, parameters = load_npz(Truth, Path(path) / _TRUTH_FILE, content), dict(attributes["parameters"])
-    except Exception as error:  # of whatever kind the file causes
+    except Exception as error:  # a damaged file may raise any exception
         raise InputError(
             f"{path} should be a measurement written by simulate; its truth is unreadable: {error}."
         ) from error
@@ -260,7 +260,7 @@ def _stream(seed: int, *key: int) -> np.random.Generator:
 def _blocks(
     truth: Truth, rotated: np.ndarray | None, seed: int, shape: tuple[int, int, int]
 ) -> Iterator[tuple[tuple[int, slice, slice], np.ndarray]]:
-    """Every block as (place in the measurement, (h, w) float64 pixels); ``rotated`` is (2, K, L, L), of either hand, None for free angles."""
+    """Every block as (index in the measurement, (h, w) float64 pixels); ``rotated`` is (2, K, L, L), one stack per hand, None for free angles."""
     tall, wide = truth.target.shape
     corners = np.rint(truth.positions).astype(np.int64)
     mirrored = np.zeros(len(corners), bool) if truth.mirrored is None else truth.mirrored
@@ -274,7 +274,7 @@ def _blocks(
         rng = _stream(
             seed, micrograph, _NOISE, *(span.start // step for span, step in zip(spans, _BLOCK, strict=True))
         )
-        # A whole row of noise is drawn also where the block is cut off: pixels do not depend on the width.
+        # Whole rows of noise are drawn also for a block that is cut off, so that pixels do not depend on the width.
         pixels = truth.noise_std * rng.standard_normal((size[0], _BLOCK[1]))[:, : size[1]]
         first, last = np.searchsorted(corners[:, 0], [micrograph, micrograph + 1])
         offsets = corners[first:last, 1:] - [span.start for span in spans]

@@ -1,4 +1,4 @@
-"""Volumes whose projections are known exactly: sums of Gaussians, as densities of atoms or residues are."""
+"""Volumes with exact projections: sums of Gaussians, which model the densities of atoms or residues."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Gaussians:
     def of(
         cls, centres: np.ndarray, widths: np.ndarray | float, weights: np.ndarray | float = 1.0
     ) -> Gaussians:
-        """The same with one width or weight for all, moved so that the centre of mass is 0.
+        """Gaussians with common or separate widths and weights, moved so that the centre of mass is 0.
 
         Raises:
-            ParameterError: shapes that do not fit, or widths or total weight that are not positive.
+            ParameterError: inconsistent shapes, or widths or total weight that are not positive.
         """
         places = np.asarray(centres, np.float64)
         if places.ndim != 2 or places.shape[1] != 3 or not len(places):
@@ -63,7 +63,7 @@ class Gaussians:
 
 
 def chain(side: int, seed: int = 0, residues: int = 60) -> Gaussians:
-    """A random walk that is drawn to its start, as the trace of a small protein is: a test object without symmetry.
+    """A random walk with a pull to its start, like the trace of a small protein: a test object without symmetry.
 
     Args:
         side: box L in voxels; the trace reaches a third of it from the centre.

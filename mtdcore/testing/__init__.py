@@ -1,6 +1,6 @@
-"""Conformance tests that ship with the package: one class for each thing that can be plugged in.
+"""Conformance tests that ship with the package: one class for each kind of plug-in.
 
-Subclass, say how to make the object, and pytest runs the contract on it::
+A subclass makes the object under test; pytest then runs the contract on it::
 
     class TestMyBackend(BackendConformance):
         def make_backend(self, precision):

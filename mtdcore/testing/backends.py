@@ -1,4 +1,4 @@
-"""What a backend must do."""
+"""Conformance tests of backends."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from .matrix import matrix
 
 
 class _Foreign:
-    """An array of a library that nobody has: NumPy converts it if nobody looks."""
+    """An array of an unknown library, which NumPy converts silently."""
 
     def __init__(self, values: np.ndarray) -> None:
         self._values, self.shape, self.ndim, self.dtype = values, values.shape, values.ndim, values.dtype
@@ -51,8 +51,8 @@ class _Foreign:
 class BackendConformance(ABC):
     """A backend equals the reference backend.
 
-    By default any two levels of the factors meet in some case; every case runs with those marked ``slow``, a mark to be
-    registered in the configuration of pytest.
+    By default the cases are a covering array: every pair of levels of two factors occurs in some case. The other cases of the full
+    product are marked ``slow``, a mark to be registered in the configuration of pytest.
 
     Attributes:
         rtol: largest deviation, relative to the largest value of an array, at each precision.
@@ -74,7 +74,7 @@ class BackendConformance(ABC):
         return sums.moved(backend.to_host)
 
     def assert_right(self, backend: Backend, case: Case, small_tiles: bool = False) -> None:
-        """The statistics of a case are those of the reference, which does each micrograph in one tile."""
+        """Assert that the statistics of a case equal those of the reference, which scores each micrograph in one tile."""
         found = self.on_host(backend, case.accumulate(backend, backend.precision, small_tiles))
         assert_same_statistics(found, defined(case), self.rtol[backend.precision])
 
@@ -99,7 +99,7 @@ class BackendConformance(ABC):
         masked: bool,
         tiles: str,
     ) -> None:
-        """Also across the cut into tiles."""
+        """For any cut into tiles."""
         self.assert_right(backend, Case(model, box_size, rotations, margin, masked), tiles == "many tiles")
 
     @matrix(
@@ -122,7 +122,7 @@ class BackendConformance(ABC):
         masked: bool,
         tiles: str,
     ) -> None:
-        """Boxes that are no squares: statistics, with a margin along the axes on which there is room for one, and weights."""
+        """Rectangular boxes: statistics, with a margin along the axes that have room for one, and weights."""
         case = Case(model, box, rotations, masked=masked)
         room = (n // 2 if n < side else 0 for n, side in zip(box, case.shape[1:], strict=True))
         many = tiles == "many tiles"
@@ -241,7 +241,7 @@ class BackendConformance(ABC):
             assert (each.log_likelihood, each.sites) == (sums[0].log_likelihood, expected.sites)
 
     def test_patches_do_not_come_in_parts(self, backend: Backend) -> None:
-        """The patch model is refused where only the window model has a meaning."""
+        """Methods of the window model alone refuse the patch model."""
         case = Case("patch", 4, 3)
         tile, likelihood = case.second_tile(backend.precision)
         held, patches = backend.asarray(case.templates()), cast(WindowLikelihood, likelihood)
@@ -252,7 +252,7 @@ class BackendConformance(ABC):
 
     @pytest.mark.parametrize("model", ["patch", "window"])
     def test_arrays_of_another_library_are_refused(self, backend: Backend, model: Model) -> None:
-        """Never converted in silence: neither templates, nor what becomes templates."""
+        """Neither templates nor arguments of ``asarray`` are converted silently."""
         case = Case(model, 4, 3)
         tile, likelihood = case.second_tile(backend.precision)
         strangers: list[Any] = [_Foreign(case.templates()), case.templates().tolist()]
@@ -273,7 +273,7 @@ class BackendConformance(ABC):
                     backend.project(tile, strange, likelihood, np.zeros((4, 4)))
 
     def test_arrays_of_another_shape_are_refused(self, backend: Backend) -> None:
-        """Templates that are too few or too large, a norm of other corners."""
+        """Too few or too large templates, a norm of other corners."""
         case = Case("window", 4, 3)
         tile, likelihood = case.second_tile(backend.precision)
         likelihood = cast(WindowLikelihood, likelihood)
@@ -290,7 +290,7 @@ class BackendConformance(ABC):
 
     @matrix("backend, model, box_size, masked", PRECISIONS, MODELS, TWO_BOXES, MASKS)
     def test_classes(self, backend: Backend, model: Model, box_size: int, masked: bool) -> None:
-        """Templates of several classes, some expected more often than others."""
+        """Templates of several classes with unequal weights."""
         self.assert_right(backend, Case(model, box_size, 2, 1, masked, class_weights=(0.6, 0.3, 0.1)))
 
     @matrix("backend, model", PRECISIONS, ("patch", "window"))
@@ -302,13 +302,13 @@ class BackendConformance(ABC):
 
     @matrix("backend, model, box_size", PRECISIONS, MODELS, TWO_BOXES)
     def test_all_pixels_invalid(self, backend: Backend, model: Model, box_size: int) -> None:
-        """A tile that shows nothing says nothing."""
+        """A tile without valid pixels."""
         case = Case(model, box_size, rotations=3)
         likelihood = case.likelihood()
         blank = ArrayMeasurement(np.full(case.shape, np.nan, dtype=backend.precision))
-        turned = backend.asarray(case.templates())
+        templates = backend.asarray(case.templates())
         found = self.on_host(
-            backend, backend.accumulate(blank.tiles(likelihood.geometry), turned, likelihood)
+            backend, backend.accumulate(blank.tiles(likelihood.geometry), templates, likelihood)
         )
         assert np.isfinite(found.expected_count)
         assert found.pixels == found.energy == 0
@@ -332,10 +332,10 @@ class BackendConformance(ABC):
         likelihood = case.likelihood(small_tiles=True)
         tiles = list(case.measurement(backend.precision).tiles(likelihood.geometry))
         before = [tile.values.copy() for tile in tiles]
-        turned = case.templates()
-        for array in (turned, *(a for tile in tiles for a in (tile.values, tile.valid) if a is not None)):
+        templates = case.templates()
+        for array in (templates, *(a for tile in tiles for a in (tile.values, tile.valid) if a is not None)):
             array.flags.writeable = False
-        first, second = (backend.accumulate(tiles, backend.asarray(turned), likelihood) for _ in range(2))
+        first, second = (backend.accumulate(tiles, backend.asarray(templates), likelihood) for _ in range(2))
         assert_same_bits(self.on_host(backend, first), self.on_host(backend, second))
         for tile, values in zip(tiles, before, strict=True):
             np.testing.assert_array_equal(tile.values, values)
@@ -346,7 +346,7 @@ class BackendConformance(ABC):
         assert backend.alone().tiles_together == backend.tiles_together
 
     def test_its_device_can_be_made_the_current_one(self, backend: Backend) -> None:
-        """What the array library does in the block is right, and the block can be entered again."""
+        """The array library computes correctly in the block, and the block can be entered again."""
         for _ in range(2):
             with backend.active():
                 twice = 2.0 * backend.asarray(np.arange(3.0))

@@ -1,4 +1,4 @@
-"""Small E-steps that a backend is compared on."""
+"""Small E-steps for the comparison of backends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Model: TypeAlias = Literal["patch", "patch tied", "window", "window overlapping"
 
 
 class _SmallTiles:
-    """Cuts a few sites per tile, so that a measurement the plain loops can do has many tiles."""
+    """Cuts a few sites per tile, so that a measurement small enough for plain loops has many tiles."""
 
     @property
     def geometry(self) -> TileGeometry:
@@ -41,7 +41,7 @@ class SmallTileWindowLikelihood(_SmallTiles, WindowLikelihood):
 
 @dataclass(frozen=True)
 class Case:
-    """One small E-step: a stack of two micrographs, a target and a model, all decided by these fields."""
+    """One small E-step: a stack of two micrographs, a target and a likelihood, all determined by these fields."""
 
     model: Model
     box_size: Lengths
@@ -61,7 +61,7 @@ class Case:
     def shape(self) -> tuple[int, int, int]:
         """(micrographs, H, W): not square, no multiples of L, at least two patches and three tiles each.
 
-        Boxes that are wider than high fill the height, as those of signals with a channel a row.
+        Boxes that are wider than high fill the height, as for signals with one channel per row.
         """
         height, width = self.box
         return 2, height if height < width else height + 4, 2 * width + 5
@@ -98,7 +98,7 @@ class Case:
         return ArrayMeasurement(pixels)
 
     def likelihood(self, small_tiles: bool = False) -> Likelihood:
-        """The bound model, in one tile per micrograph or in many."""
+        """The bound likelihood, with one tile per micrograph or many."""
         common = (self.views, self.noise_std)
         more: dict[str, Any] = {
             "margin": self.margin,
@@ -114,7 +114,7 @@ class Case:
         return window(*common, 4.0, separation, **more).bind(self.shape)
 
     def second_tile(self, dtype: str) -> tuple[Tile, Likelihood]:
-        """One tile of many, and the model that cuts it."""
+        """One tile of many, and the likelihood that cuts it."""
         likelihood = self.likelihood(small_tiles=True)
         return list(self.measurement(dtype).tiles(likelihood.geometry))[1], likelihood
 
@@ -140,7 +140,7 @@ PRECISIONS = ("float32", "float64")
 TILES = ("one tile", "many tiles")
 #: Odd and even boxes below and above the size at which transforms take over from direct sums.
 BOXES, TWO_BOXES, MASKS = (1, 3, 4, 9, 10), (4, 9), (False, True)
-#: Copies that hardly differ in amplitude, and much.
+#: Small and large standard deviation of the amplitudes.
 AMPLITUDES = (0.05, 0.8)
 #: A signal, one of three channels, and a box that moves along both axes.
 RECTANGLES = ((1, 6), (3, 7), (5, 2))

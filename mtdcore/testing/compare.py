@@ -1,4 +1,4 @@
-"""Equality of what E-steps found."""
+"""Equality of the sums of E-steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Covering arrays: few rows of a product in which every pair of levels meets."""
+"""Covering arrays: few rows of a product in which every pair of levels occurs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 def covering(
     factors: Sequence[Sequence[Hashable]], allowed: Callable[..., bool] = lambda *row: True
 ) -> list[tuple[Any, ...]]:
-    """A few rows of a product in which any two levels meet that meet in the whole.
+    """A few rows of a product that contain every pair of levels of the whole product.
 
-    Greedy: each row is the first of those with the most pairs that have not met yet.
+    Greedy: each row is the first of those with the most new pairs.
 
     Args:
         factors: levels of each factor.

@@ -1,4 +1,4 @@
-"""What a measurement must do."""
+"""Conformance tests of measurements."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class MeasurementConformance(ABC):
     @pytest.mark.parametrize("parts", [1, 2, 3, 50])
     @pytest.mark.parametrize("pickled", [False, True])
     def test_parts_are_the_whole(self, pixels: np.ndarray, parts: int, pickled: bool) -> None:
-        """One after another, also after a journey to another process."""
+        """The tiles of the parts, one after another, also of pickled parts."""
         whole = self.make_measurement(pixels)
         pieces = whole.split(parts)
         assert len(pieces) == parts

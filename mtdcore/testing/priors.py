@@ -1,4 +1,4 @@
-"""What a prior must do."""
+"""Conformance tests of priors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class PriorConformance(ABC):
 
     Attributes:
         box_size: side L of the images of the prior.
-        levels: noise levels at which it is asked.
+        levels: noise levels at which its score is tested.
     """
 
     box_size: int = 8
@@ -28,7 +28,7 @@ class PriorConformance(ABC):
 
     @abstractmethod
     def make_images(self, count: int) -> np.ndarray:
-        """(count, L, L) clean images that the prior is about."""
+        """(count, L, L) clean images of the kind that the prior describes."""
 
     def asarray(self, images: np.ndarray) -> Array:
         """Images in the library that the prior takes."""
@@ -44,7 +44,7 @@ class PriorConformance(ABC):
 
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
     def test_shape_dtype_and_library_are_kept(self, noisy: np.ndarray, dtype: str) -> None:
-        """And the score is finite at every level."""
+        """Shape, dtype and library stay; the score is finite at every level."""
         images = self.asarray(noisy.astype(dtype))
         for level in self.levels:
             score = self.make_prior().score(images, level)

@@ -1,4 +1,4 @@
-"""What views must do."""
+"""Conformance tests of views."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..model.views import Views
 
 
 class ViewsConformance(ABC):
-    """Views are linear, their adjoint is exact, and what they say of themselves is so.
+    """Views are linear, their adjoint is exact, and their attributes (gain, exact, shapes) are true.
 
     Attributes:
         rtol: largest relative deviation in float64.
@@ -94,11 +94,11 @@ class ViewsConformance(ABC):
         assert largest <= normal.bound * (1 + 1e-9)
 
     def coverage(self, weights: np.ndarray) -> np.ndarray:
-        """Weights that the normal operator takes; constant over each template where it takes no others."""
+        """Weights that the normal operator accepts; constant over each template if it accepts only those."""
         return weights
 
     def test_normal_is_solved(self, views: Views) -> None:
-        """Where everything was seen, ``solve`` finds the target that was there."""
+        """With full coverage, ``solve`` recovers the target."""
         target = self.random(views.target_shape)
         normal = views.normal(np.ones((views.count, *views.box_shape)))
         right = normal(target)
@@ -146,11 +146,11 @@ class ViewsConformance(ABC):
         np.testing.assert_array_equal(one.apply(target), again.apply(target))
 
     def test_travels(self, views: Views) -> None:
-        """Views go to other processes."""
+        """Views can be pickled."""
         other, target = pickle.loads(pickle.dumps(views)), self.random(views.target_shape)
         np.testing.assert_array_equal(other.apply(target), views.apply(target))
 
     def test_arrays_of_another_shape_are_refused(self, views: Views) -> None:
-        """A target of another shape is a mistake."""
+        """A target of another shape raises."""
         with pytest.raises(ParameterError):
             views.apply(np.zeros(tuple(n + 1 for n in views.target_shape)))

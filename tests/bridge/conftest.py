@@ -1,4 +1,4 @@
-"""The bridge is an extra: without torch its tests are left out, but for the one that says what happens then."""
+"""The bridge is an extra: without torch its tests are left out, except the one that says what happens then."""
 
 from importlib.util import find_spec
 from pathlib import Path

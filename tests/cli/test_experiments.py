@@ -184,6 +184,7 @@ def test_an_estimate_that_is_not_finite_is_a_failure(gaussian, monkeypatch):
     assert "not finite" in run_one(case, Start()).failure
 
 
+@pytest.mark.slow
 def test_other_processes_give_the_same_outcomes_in_order(gaussian):
     cases = gaussian.cases([1.0, 10.0])
     settings = {"iterations": 3, "initial": "uniform"}

@@ -144,6 +144,7 @@ def test_an_aborted_job_stops_and_goes_on_from_its_checkpoint(project, inside):
     assert not (relion.folder / "RELION_JOB_ABORT_NOW").exists()
 
 
+@pytest.mark.slow
 def test_a_job_that_is_ended_by_the_batch_system_goes_on_with_other_threads(project, inside):
     relion = Pipeliner(project[0])
     long = OPTIONS | {"iterations": 200, "tolerance": 0, "checkpoint_every": 0}

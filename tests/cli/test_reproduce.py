@@ -82,6 +82,7 @@ def test_report_and_figures(paper):
     assert "mtd reproduce gaussian" in page
 
 
+@pytest.mark.slow
 def test_nothing_is_overwritten_and_force_repeats_the_same_numbers(paper):
     folder, first = paper
     before = (folder / "run.json").read_bytes()
@@ -97,6 +98,7 @@ def test_nothing_is_overwritten_and_force_repeats_the_same_numbers(paper):
     assert [run["error"] for run in second["runs"]] == [run["error"] for run in first["runs"]]
 
 
+@pytest.mark.slow
 def test_best_method_on_a_file_of_digits(digits, tmp_path):
     images, weights = digits
     common = ["--images", images, "--prior", weights, "--targets", 2, "--snr", 1, "--snr", 2]

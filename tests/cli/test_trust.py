@@ -212,6 +212,7 @@ def test_a_result_that_is_not_supported_is_an_exit_code_when_asked(mtd, measurem
     mtd("recover", measurement, "-o", tmp_path / "copies", *QUICK, "--seed", 3, "--trust", 8, "--strict")
 
 
+@pytest.mark.slow
 def test_a_run_from_before_an_option_existed_can_be_judged(mtd_json, run_dir):
     folder = RunFolder(run_dir)
     record = folder.read_record()
@@ -233,6 +234,7 @@ def test_a_changed_measurement_is_refused(mtd, measurement, run_dir):
     assert "has changed" in mtd("trust", run_dir, code=65).stderr
 
 
+@pytest.mark.slow
 def test_an_interrupted_judgement_keeps_the_recovery_and_the_null_runs(
     mtd_process, mtd_json, measurement, tmp_path
 ):

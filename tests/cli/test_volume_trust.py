@@ -72,6 +72,7 @@ def maps(run_dir):
     return {path.name: path.read_bytes()[1024:] for path in run_dir.glob("*.mrc")}
 
 
+@pytest.mark.slow
 def test_an_interrupted_judgement_goes_on_with_the_same_bits(mtd, run_dir, stop, iterations, monkeypatch):
     """Stopped in null runs, in a half that is judged, in halves of noise and of the data, and after a part: every iteration is made once."""
     whole = run_dir.with_name("whole")
@@ -111,6 +112,7 @@ def test_an_interrupted_judgement_goes_on_with_the_same_bits(mtd, run_dir, stop,
     assert maps(run_dir) == maps(whole)
 
 
+@pytest.mark.slow
 def test_an_interrupted_chain_of_draws_goes_on_with_the_same_bits(mtd, run_dir, stop, monkeypatch):
     """Halves are compared before it, and keep its checkpoint; every step is made once."""
     words = ("--null-runs", 2, "--draws", 2)

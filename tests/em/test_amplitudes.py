@@ -116,7 +116,7 @@ def test_local_sums_are_those_of_their_places(target, uneven, masked):
 
 
 def test_local_search_gives_the_sums_of_the_full_one(target, uneven):
-    """Also between pixels, but for the faintest of what may be copies."""
+    """Also between pixels, except for the faintest of what may be copies."""
     for views, coarse in ((mtd.Rotations(16, BOX), 8), (mtd.Shifted(mtd.Rotations(4, BOX)), 4)):
         model = mtd.WindowLikelihood(views, uneven.noise_std, float(COPIES), amplitude_std=SPREAD)
         backend = mtd.get_backend("cpu", "float64", threads=1)

@@ -68,7 +68,7 @@ def test_poses_name_the_templates():
 
 
 def test_truth_lies_between_pixels(target, between):
-    """Same places as without, but for less than half a pixel; a copy is the band-limited target there; same bits in tiles."""
+    """Same places as without, to less than half a pixel; a copy is the band-limited target there; same bits in tiles."""
     whole = mtd.simulate(target, side=240, count=COPIES, snr=1.0, seed=2)
     apart = between.positions - whole.positions
     assert (apart[:, 0] == 0).all()

@@ -126,15 +126,15 @@ def test_templates_in_parts_share_out_their_prior():
     """The parts of classes of unequal weights, in any number, by any number of threads."""
     case = Case("window overlapping", 9, 4, 1, class_weights=(0.6, 0.3, 0.1))
     tile, likelihood = case.second_tile("float64")
-    turned, backend = case.templates(), get_backend("cpu", "float64", threads=1)
-    whole = backend.log_odds(tile, turned, likelihood)
+    templates, backend = case.templates(), get_backend("cpu", "float64", threads=1)
+    whole = backend.log_odds(tile, templates, likelihood)
     for edges in ((0, 12), (0, 5, 12), (0, 1, 4, 11, 12)):
         parts = [slice(a, b) for a, b in pairwise(edges)]
-        found = [backend.log_odds(tile, turned[p], likelihood, p) for p in parts]
+        found = [backend.log_odds(tile, templates[p], likelihood, p) for p in parts]
         np.testing.assert_allclose(np.logaddexp.reduce(found), whole, rtol=0, atol=1e-10)
     norm, part = log_norm(whole, tile, likelihood), slice(3, 7)
     one, three = (
-        get_backend("cpu", threads=n).project(tile, turned[part], likelihood, norm, part) for n in (1, 3)
+        get_backend("cpu", threads=n).project(tile, templates[part], likelihood, norm, part) for n in (1, 3)
     )
     assert_same_bits(three, one)
 

@@ -91,7 +91,9 @@ class Import:
         assert found.shape == (6, 300, 300)
         assert np.isfinite(found).all()
         if not finished and len(self.good) == 1 and not np.array_equal(found, self.good[0]):
-            assert attempt(self.words, self.folder / "log", None) == 0  # it was done, but for tidying up
+            assert (
+                attempt(self.words, self.folder / "log", None) == 0
+            )  # it was done; only tidying up was left
             assert np.array_equal(np.asarray(open_measurement(self.out)), found)
         names = {path.name for path in self.folder.iterdir()}
         if not finished:  # one that was killed while it cleaned up after another

@@ -225,7 +225,11 @@ def poor_file_system(preloaded):
     return preloaded("nofs")
 
 
-@pytest.mark.parametrize("lacks", [{"NOFSYNCDIR": "1"}, {"NOFLOCK": "38"}, {"NOFLOCK": "37"}], ids=str)
+@pytest.mark.parametrize(
+    "lacks",
+    [{"NOFSYNCDIR": "1"}, {"NOFLOCK": "38"}, pytest.param({"NOFLOCK": "37"}, marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_a_run_on_a_poor_file_system(poor_file_system, mtd_process, measurement, tmp_path, lacks):
     words = (
         "recover",

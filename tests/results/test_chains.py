@@ -65,6 +65,7 @@ def test_the_spread_is_that_of_the_exact_posterior(monkeypatch):
     assert (once.std.ravel() / exact).mean() < 0.85
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth_more_often_with_every_deviation_twice(monkeypatch):
     """SNR 0.5, 8 targets of 25 pixels."""
     shares = []

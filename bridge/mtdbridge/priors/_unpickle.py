@@ -12,7 +12,7 @@ def main(source: str, output: str) -> str | None:
     """Convert; returns the reason if it refuses."""
     try:
         content = torch.load(source, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a hostile file provokes becomes one line
+    except Exception as error:  # any error that a hostile file causes is reported in one line
         return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     for name in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(name), dict):

@@ -1,4 +1,4 @@
-"""What the networks share: the base class and the features of the noise level."""
+"""Base class of all networks, and the features of the noise level that condition them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .parameterisation import Parameterisation
 
 
 class PriorNetwork(nn.Module):
-    """A network that knows what its output means and how to be built again.
+    """A network with the meaning of its output and the options that rebuild its architecture.
 
     Attributes:
         parameterisation: what the output means.
         options: keyword arguments that build the same architecture, JSON-able.
         dimension: 2 for images, 3 for volumes.
-        boxes: smallest and largest side it knows; None: the one of its weights.
+        boxes: smallest and largest side of a box it was trained on; None: only the box size of its weights file.
     """
 
     parameterisation: ClassVar[Parameterisation]

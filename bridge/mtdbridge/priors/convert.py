@@ -1,4 +1,4 @@
-"""Pickled checkpoints (.pt, .pth) to safetensors, read by another process that refuses everything but tensors."""
+"""Conversion of pickled checkpoints (.pt, .pth) to safetensors in a separate process that accepts tensors and plain containers only."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def convert_checkpoint(
 ) -> None:
     """Write the weights of a pickled state dict as a .safetensors file that :func:`mtdbridge.load_prior` takes.
 
-    The file is unpickled by a separate Python process with ``torch.load(weights_only=True)``, which knows tensors and
-    plain containers only; a file that asks for anything else is refused before anything in it runs.
+    The file is unpickled by a separate Python process with ``torch.load(weights_only=True)``, which accepts tensors and
+    plain containers only; a file with any other content is refused before code in it can run.
 
     Args:
         source: .pt or .pth file: a state dict, or a dict that holds one under "state_dict" or "model".

@@ -1,4 +1,4 @@
-"""Torch devices by name, and networks that are launched as a whole."""
+"""Torch devices by name, and networks replayed as CUDA graphs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from mtdcore.errors import DeviceError
 
-#: Calls with inputs of one shape after which a graph of them pays, and graphs that are kept.
+#: Calls with inputs of one shape after which their graph is captured, and largest number of graphs kept.
 _WORTH, _KEPT = 3, 16
 
-#: Pixels of an input beyond which the launches are hidden by the work.
+#: Pixels of an input beyond which computing takes longer than launching, so that a graph saves no time.
 _LARGEST = 1 << 18
 
 
@@ -29,7 +29,9 @@ def torch_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:  # torch asserts when it was built without CUDA
         reason = str(error).splitlines()[0]
-        if reason.startswith("Expected one of"):  # and all that torch was ever compiled for
+        if reason.startswith(
+            "Expected one of"
+        ):  # torch goes on to list every device type it can be compiled for
             reason = "it has none of this name"
         here = ", ".join(["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))])
         raise DeviceError(
@@ -39,13 +41,13 @@ def torch_device(name: str) -> torch.device:
 
 
 class Replayed:
-    """A network whose hundred small kernels are one launch on a CUDA device: a CUDA graph for every shape of input.
+    """A network whose hundred small kernels are launched at once on a CUDA device: one CUDA graph for every shape of input.
 
-    A recovery asks a network for a few small images hundreds of times, where launching takes ten times as long as computing. The
-    answers have the same bits. What is no CUDA tensor, is large, or is new, goes to the network itself.
+    A recovery calls the network hundreds of times on a few small images; launching then takes ten times as long as computing. A
+    graph gives the same bits as the network. Inputs on other devices, large inputs and shapes seen for the first time go to the network itself.
 
     Args:
-        network: called without gradients; its parameters may change in place; once moved, calls are recorded anew.
+        network: called without gradients; its parameters may change in place; after a move to other memory its calls are recorded anew.
         capture: makes the replay of a call.
     """
 
@@ -76,7 +78,7 @@ class Replayed:
         return replay(*inputs)
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Graphs do not travel."""
+        """Pickled without its graphs, which belong to one process."""
         return Replayed, (self._network, self._capture)
 
     def _suits(self, inputs: tuple[Tensor, ...]) -> bool:
@@ -106,7 +108,7 @@ def _captured(network: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[..., T
     graph = torch.cuda.CUDAGraph()
     try:
         with torch.cuda.stream(aside):
-            network(*own)  # libraries choose their kernels and take their memory
+            network(*own)  # before the capture: libraries choose their kernels and allocate their workspace
             graph.capture_begin(capture_error_mode="thread_local")
             try:
                 output: Tensor = network(*own)

@@ -1,8 +1,8 @@
 """Arrays and tensors that share memory, through the DLPack protocol.
 
 :func:`to_torch` and :func:`from_torch` share or raise; they never copy. :func:`normalise` makes an array shareable,
-copying only if it has to; :func:`copy_to_torch` and :func:`copy_from_torch` always copy. The memory lives as long as
-either side does.
+copying only if it has to; :func:`copy_to_torch` and :func:`copy_from_torch` always copy. Shared memory lives as long as
+the array or the tensor does.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 
 class ZeroCopyError(InputError):
-    """Memory cannot be shared as asked; the copying functions can do it."""
+    """Memory cannot be shared as asked; :func:`copy_to_torch` and :func:`copy_from_torch` can convert it."""
 
 
 def to_torch(
@@ -118,9 +118,9 @@ def copy_from_torch(tensor: Tensor, like: Array) -> Array:
 
 @contextmanager
 def shared_stream(array: Array) -> Iterator[None]:
-    """Torch works on the CUDA stream that CuPy uses at present, so that neither waits for the other.
+    """Within the block torch works on the current CUDA stream of CuPy, so that neither library waits for the other.
 
-    Freed memory goes back to the pool of one stream too: no kernel can still be reading it on another.
+    Memory freed by either library is then reused in the order of this one stream, after the kernels that still read it.
     """
     if not is_cupy_array(array):
         yield
@@ -134,14 +134,14 @@ def shared_stream(array: Array) -> Iterator[None]:
 
 
 def with_room(work: Callable[[], Result], array: Array) -> Result:
-    """The result of ``work``, tried once more where torch finds no memory that CuPy's pool only keeps in reserve.
+    """The result of ``work``, which is tried again after CuPy's pool has released its unused blocks if torch runs out of memory.
 
     Args:
         work: allocates torch memory on the device of ``array``.
-        array: what is worked on; for anything but a CuPy array the first failure is final.
+        array: input of ``work``; unless it is a CuPy array, the first failure is final.
 
     Raises:
-        torch.OutOfMemoryError: there is no room all the same.
+        torch.OutOfMemoryError: the memory does not suffice after that either.
     """
     try:
         return work()

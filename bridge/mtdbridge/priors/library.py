@@ -23,8 +23,8 @@ def load_prior(source: str | Path, *, device: str = "cpu", box_size: int | None 
     Args:
         source: the name of a shipped prior ("mnist", "glyphs", "proteins-2d", "proteins-3d"), or the path of a .safetensors file written by
             :func:`mtdbridge.train_prior`.
-        device: where the network starts; it follows the arrays that it is given.
-        box_size: the box it must fit; None: any. A prior of several boxes is then about this one.
+        device: where the network is loaded; it later moves to the device of the arrays it is called with.
+        box_size: side of the box that the prior must support; None: any. A prior of several boxes takes it as its ``box_size``.
 
     Raises:
         InputError: there is no such prior, its weights are damaged, or it is for another box.

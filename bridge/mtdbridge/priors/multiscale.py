@@ -1,9 +1,9 @@
 """One denoiser for images and volumes of any box: a U-Net over as many resolutions as it has channel counts.
 
 ``D(y; s)`` with the preconditioning of :class:`mtdbridge.priors.networks.DenoisingUNet`. The network is fully convolutional;
-a second input channel holds the squared distance from the centre of the box over its half side, so that a voxel knows
-where it lies in a box of any size; the mean of the features at every resolution joins the noise level in steering the way back up,
-so that the filter adapts to the band limit and the size of what it sees. Boxes are padded with zeros, evenly on both sides, to a multiple of the coarsest
+a second input channel holds the squared distance from the centre of the box over its half side, so that the position of a voxel
+is known in a box of any size. The decoder is conditioned on the noise level and on the mean of the features at every resolution,
+so that the filter adapts to the band limit and the size of the object. Boxes are padded with zeros, evenly on both sides, to a multiple of the coarsest
 resolution.
 """
 

@@ -1,4 +1,4 @@
-"""What a network's output means, translated once into the score of the smoothed density (docs/model.md 5).
+"""The meanings of a network's output, each translated into the score of the smoothed density (docs/model.md 5).
 
 =============  =============================  ==================================================
 name           network                        score of *image + N(0, s^2)* at y
@@ -26,7 +26,7 @@ from . import sde
 Parameterisation = Literal["score", "vp-score", "epsilon", "denoiser"]
 LevelRange = tuple[float, float]
 
-#: The paper trains on t in (0, 1] and evaluates at t = 0.01; below that the network is never asked.
+#: The paper trains on t in (0, 1] and evaluates at t = 0.01, the smallest time at which the network is called.
 VP_LEVELS: LevelRange = (
     sde.level_at(torch.tensor(0.01, dtype=torch.float64)).item(),
     sde.level_at(torch.tensor(1.0, dtype=torch.float64)).item(),
@@ -37,7 +37,7 @@ def check_parameterisation(name: str, levels: LevelRange) -> None:
     """Refuse unknown names and level ranges that make no sense for them.
 
     Raises:
-        ParameterError: see above.
+        ParameterError: the name is unknown, or the levels do not fit it.
     """
     if name not in get_args(Parameterisation):
         expected = ", ".join(get_args(Parameterisation))
@@ -57,11 +57,11 @@ def smoothed_score(
     level: float,
     levels: LevelRange,
 ) -> Tensor:
-    """Score of the density smoothed to ``level``; the network is never asked outside ``levels``.
+    """Score of the density smoothed to ``level``; the network is called at levels within ``levels`` only.
 
     Below the range the score of the lowest level is returned. Above it, the images are shrunk first to
-    ``y' = y (s_high / s)^2``: y' at s_high has the same term linear in the clean image in its likelihood as y at
-    s, and the quadratic terms are both small, so ``D(y; s) ~ D(y'; s_high)``.
+    ``y' = y (s_high / s)^2``. The log-likelihoods of the clean image given y' at s_high and given y at s have the same
+    linear term, and small quadratic terms, so ``D(y; s) ~ D(y'; s_high)``.
 
     Args:
         network: the model; called on the batch at once.

@@ -16,25 +16,25 @@ from .dlpack import from_torch, normalise, shared_stream, to_torch, with_room
 from .parameterisation import LevelRange, Parameterisation, check_parameterisation, smoothed_score
 from .weights import ModelCard
 
-#: Standard deviations by which the norm of white noise exceeds its root mean square once in a hundred times at most.
+#: Excess of the norm of standard normal numbers over its root mean square that is reached with a probability of 1 % at most.
 _SURPRISE = 3.0
 
 
 class TorchPrior:
     """Implements :class:`mtdcore.model.priors.Prior` with any network.
 
-    The network is put into evaluation mode and called without gradients on the whole batch. It shares memory with
-    the array: one of the network's dtype (float32 as a rule) is copied neither on the way in nor out, any other is
-    converted to it and back. The network must not write to its input.
+    The network is put into evaluation mode and called without gradients on the whole batch. Arrays of the
+    network's dtype (float32 as a rule) share memory with torch, input and output; arrays of any other dtype are converted
+    to it and back. The network must not write to its input.
 
     Args:
         network: the model; see :mod:`mtdbridge.priors.parameterisation` for how it is called.
         parameterisation: "score", "vp-score", "epsilon" or "denoiser": what its output means.
         box_size: side L of the images in pixels; of most of them, for a network of several boxes.
-        levels: lowest and highest noise level it was trained on, in the units of the images; outside it is never
-            asked (see :func:`mtdbridge.priors.parameterisation.smoothed_score`). (0, 0) for "score".
+        levels: lowest and highest noise level it was trained on, in the units of the images; it is called within them
+            only (see :func:`mtdbridge.priors.parameterisation.smoothed_score`). (0, 0) for "score".
         dimension: 2 for images, 3 for volumes.
-        boxes: smallest and largest side that the network knows; None: ``box_size`` only.
+        boxes: smallest and largest side that the network was trained on; None: ``box_size`` only.
         card: where the weights come from; None if unknown.
 
     Raises:
@@ -77,7 +77,7 @@ class TorchPrior:
 
     @property
     def own_units(self) -> bool:
-        """Whether ``recover`` may find the units of its images: not of a plain score, which knows no noise."""
+        """Whether ``recover`` may estimate the scale between its units and the measurement's: not for a plain score, which has no noise level."""
         return self.parameterisation != "score"
 
     @property
@@ -88,8 +88,8 @@ class TorchPrior:
     def centre_in(self, box_size: int) -> tuple[float, ...] | None:
         """(row, column), for volumes (z, y, x): the mean centre of mass of the training data in a box of ``box_size`` pixels.
 
-        That of the card where it names one, the middle for a network of several boxes, which is trained about the
-        middle of each; None if unknown.
+        The card's centre where it names one; otherwise the middle of the box for a network of several boxes, whose training
+        data lie around the middle of each; None if unknown.
         """
         centre = self.card.data.get("centre") if self.card else None
         if centre is None and self.boxes[0] < self.boxes[1]:
@@ -111,8 +111,8 @@ class TorchPrior:
             noise_std: level s >= 0, in the units of the images.
 
         Returns:
-            The same shape, library, dtype and device; at levels above 0 of a norm of at most ``(sqrt(n) + 3) / s`` for n pixels:
-            what a network makes of images that it knows nothing of cannot run away.
+            The same shape, library, dtype and device; at levels above 0 the norm is at most ``(sqrt(n) + 3) / s`` for n pixels,
+            which keeps the answer bounded for images unlike the training data.
 
         Raises:
             ParameterError: the level is negative, not finite, or unknown to the network.
@@ -154,12 +154,12 @@ class TorchPrior:
 
 
 def _believable(score: Tensor, level: float) -> Tensor:
-    """The score of each image, no longer than noise of the level makes it: ``||s score|| <= sqrt(n) + 3`` of n pixels.
+    """The score of each image, shortened to the norm that noise of this level can have: ``||s score|| <= sqrt(n) + 3`` for n pixels.
 
-    ``-s score`` is what the network takes for the noise of an image, divided by its level s. The norm of n standard normal numbers is larger
-    once in a hundred at most, and that of their posterior mean, which this is for images like those of the training, smaller still. Of images
-    unlike them a network makes anything, and more from call to call: there its answer is kept within what noise may be (the discrepancy
-    principle, Morozov 1966).
+    ``-s score`` is the network's estimate of the noise in an image, divided by the level s. The norm of n standard normal numbers exceeds
+    the bound with a probability of 1 % at most. For images like the training data the estimate is the posterior mean of the noise, whose norm is smaller
+    still. For other images the estimate is arbitrary and may grow from call to call; the bound keeps it within the norm of noise (the
+    discrepancy principle, Morozov 1966).
     """
     longest = (math.sqrt(math.prod(score.shape[1:])) + _SURPRISE) / level
     norms: Tensor = torch.linalg.vector_norm(score.flatten(1), dim=1).clamp(min=longest)

@@ -1,7 +1,7 @@
 """Weights as safetensors: tensors plus one JSON card; nothing in a file is ever executed.
 
-A file is believed only after its size, header, names, shapes, dtypes and values have been checked against the
-network that its card describes.
+A file is used only after its size, header, names, shapes, dtypes and values have been checked against the network
+that its card describes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MAX_BOX_SIZE = 4096
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What stands beside the tensors in a weights file.
+    """The description of network, data and training in a weights file.
 
     Attributes:
         network: name of the architecture, see :data:`mtdbridge.priors.networks.NETWORKS`.
@@ -76,7 +76,9 @@ def load_weights(path: str | Path) -> tuple[PriorNetwork, ModelCard]:
         with torch.device("meta"):  # shapes only: a hostile card cannot make us allocate
             expected = build_network(card.network, card.box_size, **card.options).state_dict()
         check_tensors(path, tensors, expected)
-        with torch.random.fork_rng(devices=[]):  # the initial weights are thrown away
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # drawing initial weights must not advance the caller's generator
             network = build_network(card.network, card.box_size, **card.options)
         check_parameterisation(network.parameterisation, card.levels)
     except InputError:

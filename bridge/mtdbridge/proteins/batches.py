@@ -1,4 +1,4 @@
-"""Random densities and projections of a set of structures, drawn as a training needs them."""
+"""Random densities and projections of a set of structures, drawn during a training."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class DrawingOptions:
         resolution: smallest band limit in angstrom: the points stand for groups of atoms.
         jitter: largest distance of the centre from the centre of the box, over the side of the box.
         spread: standard deviation of the logarithm of the amplitude.
-        mirror: mirror half of the objects; projections do not tell the hand.
+        mirror: mirror half of the objects, since projections do not determine the hand.
     """
 
     dimension: Literal[2, 3] = 2
@@ -67,7 +67,7 @@ class ProteinBatches:
     Args:
         structures: to draw from, with equal probability.
         options: the distribution.
-        device: where the drawings are made; the random numbers come from the CPU, so every device draws the same.
+        device: where the drawings are made; the random numbers come from the CPU and are the same for every device.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class ProteinBatches:
         return drawn * scale.view((-1,) + (1,) * dimension)
 
     def _groups(self, sizes: Tensor, side: int) -> list[Tensor]:
-        """Rows of the batch with about as many points each, few enough for the memory."""
+        """Rows of the batch in groups of similar numbers of points, each small enough for ``_MOST_VALUES``."""
         per_point = side ** (self.options.dimension - 1)
         powers = torch.log2(sizes).ceil().int()
         groups: list[Tensor] = []
@@ -163,7 +163,7 @@ class ProteinBatches:
 
 
 def validation_drawings(batches: ProteinBatches, side: int, count: int, seed: int) -> Tensor:
-    """(count, ...) drawings on the CPU that go through the usable structures evenly, the same ones every time."""
+    """(count, ...) drawings on the CPU, spread evenly over the usable structures; the same for the same seed."""
     generator = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, side]).generate_state(1)[0]))
     usable = batches.usable(side)
     chosen = usable[torch.arange(count) * len(usable) // count] if count < len(usable) else usable

@@ -1,4 +1,4 @@
-"""Coordinates of proteins from PDB and mmCIF files, as few weighted points as a density of 5 angstrom needs."""
+"""Coordinates of proteins from PDB and mmCIF files, reduced to the weighted points that a density at 5 angstrom needs."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ CELL = 2.5
 def read_folder(folder: str | Path, *, validation: float = 0.05, seed: int = 0) -> Structures:
     """Structures of all PDB and mmCIF files of a folder, in the order of their names.
 
-    Nothing groups similar proteins: whoever wants honest validation figures splits the files by sequence first, and
-    trains from an archive with a ``split``.
+    The split is random and does not group similar proteins. Unbiased validation figures need a split by sequence: train
+    from an archive with a ``split``.
 
     Args:
         folder: where .pdb, .ent, .cif and .mmcif files lie, gzipped or not.
@@ -60,7 +60,7 @@ def read_atoms(path: str | Path) -> tuple[NDArray[np.float64], NDArray[np.float6
         StorageError: there is no such file.
     """
     gemmi = _gemmi()
-    opened(Path(path)).close()  # a pipe, at which gemmi would hang, is refused
+    opened(Path(path)).close()  # refuses a pipe, on which gemmi would hang
     try:
         structure = gemmi.read_structure(str(path))
         structure.remove_hydrogens()

@@ -2,7 +2,7 @@
 
 Conventions: a volume V is indexed (z, y, x), an image (y, x), and the centre of a box of side L is the point (L - 1) / 2
 on every axis. A rotation matrix R acts on (z, y, x) column vectors; a projection integrates along z. The image of a
-structure under R is thus the projection of the volume of its points ``R p``, and in Fourier space its central slice.
+structure under R is thus the projection of the volume of the points ``R p``: in Fourier space, the central slice of that volume.
 
 One point of weight w becomes ``w`` times a kernel of unit sum whose spectrum is :func:`transfer`.
 """
@@ -21,7 +21,7 @@ _EDGE = 0.8
 def transfer(frequency: Tensor, band: Tensor, falloff: Tensor) -> Tensor:
     """Spectrum of the kernel of one point: ``exp(-falloff (f band)^2)`` with a cosine edge that ends at ``1 / band``.
 
-    A Gaussian blob of standard deviation s pixels is ``falloff = 2 (pi s / band)^2``, but for the edge.
+    A Gaussian blob of standard deviation s pixels is ``falloff = 2 (pi s / band)^2``, except at the edge.
 
     Args:
         frequency: f >= 0, cycles per pixel.

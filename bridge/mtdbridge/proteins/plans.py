@@ -1,4 +1,4 @@
-"""What decides the result of a training on structures, and the two trainings behind the shipped priors."""
+"""The settings that decide the result of a training on structures, and those of the two shipped priors."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class TrainingPlan:
         box_size: the side that the weights file names.
         channels: of the network, see :class:`mtdbridge.priors.multiscale.MultiscaleDenoiser`.
         pixels: pixels in a batch, padding included.
-        steps: most optimiser steps; None: as many as ``seconds`` allow.
+        steps: largest number of optimiser steps; None: as many as ``seconds`` allow.
         seconds: wall-clock time of the whole training, validation included; None: as long as ``steps`` take.
         learning_rate: Adam's highest, after a warm-up over 2 % of the training; half a cosine then ends at 0.
-        ema_decay: of the averaged weights, which are the result.
+        ema_decay: decay of the averaged weights, which are the result.
         levels: lowest and highest noise level, in root mean squares of a drawing.
         level_median: median of the log-normal distribution of the levels.
         level_spread: its standard deviation, nats.
@@ -77,7 +77,7 @@ class TrainingPlan:
         return max(1, self.pixels // int(padded**self.drawing.dimension))
 
     def done(self, step: int, seconds: float) -> float:
-        """Progress in [0, 1] after ``step`` steps and so many seconds."""
+        """Progress in [0, 1] after ``step`` steps and ``seconds`` seconds."""
         by_step = 0.0 if self.steps is None else step / self.steps
         by_clock = 0.0 if self.seconds is None else seconds / self.seconds
         return min(1.0, max(by_step, by_clock))

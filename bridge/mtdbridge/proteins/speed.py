@@ -1,4 +1,4 @@
-"""What makes a training faster and changes its result by rounding only."""
+"""Faster kernels for a training, which change its result by rounding only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .plans import TrainingPlan
 
 
 def laid_out(model: MultiscaleDenoiser, plan: TrainingPlan) -> MultiscaleDenoiser:
-    """The same network, its weights in the memory layout that trains faster; torch follows the weights."""
+    """The same network with its weights in the memory layout that trains faster; torch takes the layout of the activations from the weights."""
     channels_last = torch.channels_last if model.dimension == 2 else torch.channels_last_3d
     if not next(model.parameters()).is_cuda:
         return _with_layout(model, channels_last)
@@ -35,7 +35,7 @@ def adam(model: nn.Module, rate: float) -> torch.optim.Adam:
 
 
 def name_of(device: torch.device) -> str:
-    """What the card calls the device."""
+    """Name of the device in the model card."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 

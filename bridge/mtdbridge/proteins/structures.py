@@ -13,7 +13,7 @@ from mtdcore.errors import InputError, StorageError
 
 Floats = NDArray[np.float32]
 
-#: What the numbers of an archive's ``split`` mean.
+#: Meaning of the numbers in an archive's ``split``.
 PARTS = {"train": 0, "validation": 1, "test": 2}
 
 
@@ -80,7 +80,7 @@ class Structures:
         )
 
     def sha256(self) -> str:
-        """Hash of points, weights and offsets: tells whether two trainings saw the same structures."""
+        """Hash of points, weights and offsets, the same for two trainings on the same structures."""
         digest = hashlib.sha256()
         for array, kind in ((self.points, "<f4"), (self.weights, "<f4"), (self.offset, "<i8")):
             digest.update(np.ascontiguousarray(array, dtype=kind).tobytes())

@@ -31,10 +31,10 @@ def train_protein_prior(
 ) -> TorchPrior:
     """Train a denoiser on drawings of structures and return it as a prior; with ``output``, also write it there.
 
-    Drawings of the part "train" teach it, those of "validation" measure it, "test" is never looked at. The averaged
-    weights stand at ``output`` (float16) from the first report on; beside it lie a .full.safetensors in float32, which
-    ``start`` takes, and a .json with the validation curves. A plan bound by ``seconds`` gives other weights on another
-    machine; one bound by ``steps`` the same on the same machine. On a CPU the batches are smaller and in float32 unless
+    Drawings of the part "train" are trained on, those of "validation" give the validation figures, "test" is never read. The
+    averaged weights are at ``output`` (float16) from the first report on, with a .full.safetensors in float32, which
+    ``start`` takes, and a .json with the validation curves beside them. A plan limited by ``seconds`` gives other weights on another
+    machine; a plan limited by ``steps`` gives the same weights on the same machine. On a CPU the batches are smaller and in float32 unless
     ``pixels`` and ``precision`` say otherwise.
 
     Args:
@@ -43,7 +43,7 @@ def train_protein_prior(
         plan: "proteins-2d" (projections), "proteins-3d" (densities), or a plan.
         device: "cpu", "cuda", "cuda:1", ...
         start: weights to start from.
-        callback: told step, seconds, loss and validation at every report; returning True stops after a save.
+        callback: called with step, seconds, loss and validation at every report; returning True stops after a save.
         report_seconds: least time between reports.
         **changes: fields of :class:`mtdbridge.proteins.plans.TrainingPlan` that differ from the plan.
 

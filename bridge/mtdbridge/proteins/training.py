@@ -33,7 +33,7 @@ _DRAWN_AHEAD = 4
 _CHECK_EVERY = 20
 _GRADIENT_NORM = 1.0
 
-#: Told the newest entry of the history; returning True stops the training after a save.
+#: Called with the newest entry of the history; returning True stops the training after a save.
 Report = Callable[[dict[str, Any]], bool | None]
 
 
@@ -41,15 +41,15 @@ class ProteinTraining:
     """One training: network, averaged weights, optimiser, history.
 
     Args:
-        structures: with a part "train"; "validation" is used for the figures if it is there, "test" never.
-        plan: what is trained.
-        device: where.
+        structures: with a part "train"; "validation", if present, gives the validation figures; "test" is never used.
+        plan: settings of the training.
+        device: where it is trained.
         output: weights file (.safetensors, float16), written at every save beside a .json of the history and a
             .full.safetensors in float32; None: nothing is written.
         start: weights to start from; None: from scratch.
         source: name of the structures in the card.
         report_seconds: least time between validations and saves.
-        validation_count: drawings per side that the figures are measured on; None: 117 images, 39 volumes.
+        validation_count: validation drawings per side; None: 117 images, 39 volumes.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class ProteinTraining:
         )
 
     def run(self, report: Report | None = None) -> None:
-        """Train to the end of the plan, or until ``report`` says stop."""
+        """Train to the end of the plan, or until ``report`` returns True."""
         with torch.backends.cudnn.flags(enabled=True, benchmark=self._device.type == "cuda"):
             self._run(report)
 
@@ -122,7 +122,7 @@ class ProteinTraining:
         self._note(mean, started, report)
 
     def card(self) -> ModelCard:
-        """The card as of now."""
+        """The card at the present step."""
         progress = {
             "steps_done": self.step,
             "images_seen": self.drawings,
@@ -137,7 +137,7 @@ class ProteinTraining:
         )
 
     def validate(self) -> dict[str, dict[str, float]]:
-        """Relative denoising error of the averaged weights for every side and level, with the same noise every time."""
+        """Relative denoising error of the averaged weights for every side and level, with the same noise in every validation."""
         figures = {}
         with torch.backends.cudnn.flags(enabled=True, benchmark=False):
             for side, clean in self._held_out.items():
@@ -177,7 +177,7 @@ class ProteinTraining:
         return time.monotonic() - started
 
     def _supply(self) -> Iterator[Tensor]:
-        """Batches of drawings, each of one box size; several are drawn at once."""
+        """Batches of drawings, all of one box size within a batch; several batches are drawn at once."""
         low, high = self.plan.boxes
         while True:
             side = int(torch.randint(low, high + 1, (), generator=self._random))
@@ -206,7 +206,7 @@ class ProteinTraining:
         return loss.detach()
 
     def _guarded(self, loss: float, good: dict[str, Any] | None) -> dict[str, Any] | None:
-        """The state to go back to; goes back, at half the rate, when the loss is no number any more."""
+        """The last state with a finite loss; after a non-finite loss that state is restored and the learning rate halved."""
         if math.isfinite(loss):
             return {
                 "model": copy.deepcopy(self.model.state_dict()),

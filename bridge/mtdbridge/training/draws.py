@@ -1,4 +1,4 @@
-"""Every random draw of a training, a pure function of seed and step: a resumed run repeats the same bits."""
+"""The random draws of a training, pure functions of seed and step: a resumed run repeats the same bits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mtdcore.errors import ParameterError
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random transforms of the training images, off by default: a prior is about upright, centred images.
+    """Random transforms of the training images; off by default, since a prior describes upright, centred images.
 
     Attributes:
         shift: largest shift in pixels along rows and columns, with zero fill.
@@ -63,7 +63,7 @@ def shift_images(images: Tensor, moves: Tensor, largest: int) -> Tensor:
 
 
 class Batches:
-    """Shuffled batches: every image once per epoch, the epoch's order fixed by the seed.
+    """Shuffled batches: every image once per epoch, in an order fixed by the seed.
 
     Args:
         count: number of images.
@@ -92,7 +92,7 @@ def step_generator(seed: int, step: int) -> torch.Generator:
 
 
 def uniform(count: int, generator: torch.Generator) -> Tensor:
-    """(count,) values in (0, 1), one in each of ``count`` equal strata: less noise than independent draws."""
+    """(count,) values in (0, 1), one in each of ``count`` equal strata, which vary less than independent draws."""
     strata = torch.randperm(count, generator=generator)
     return (strata + torch.rand(count, generator=generator)).clamp_min(1e-6) / count
 

@@ -17,7 +17,7 @@ from mtdcore.errors import InputError, MtdError, StorageError
 Images = NDArray[np.float32]
 GLYPH_COUNT = 20_000
 
-#: Bytes of the header of an IDX file, and those that a whole one may have.
+#: Bytes of the header of an IDX file, and largest size of an IDX file in bytes.
 _HEADER, _MOST = 16, 64 << 30
 
 
@@ -53,7 +53,7 @@ def load_images(source: str | Path | np.ndarray, *, key: str | None = None, seed
 
 
 def data_hash(images: Images) -> str:
-    """SHA-256 of shape and pixels: tells whether two trainings saw the same images."""
+    """SHA-256 of shape and pixels, the same for two trainings on the same images."""
     digest = hashlib.sha256(repr(images.shape).encode())
     for block in np.array_split(images, max(1, images.shape[0] // 1024)):
         digest.update(np.ascontiguousarray(block, dtype="<f4").tobytes())
@@ -77,7 +77,7 @@ def _read(path: Path, key: str | None) -> np.ndarray:
 
 
 def _unpacked(path: Path) -> bytes:
-    """The content of a packed IDX file, no longer than its header says (and one byte, if there is more)."""
+    """The content of a gzipped IDX file: the bytes that its header declares, and one more if the file is longer."""
     head = gunzipped(path, _HEADER)
     if len(head) < _HEADER:
         return head

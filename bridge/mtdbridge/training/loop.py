@@ -24,14 +24,14 @@ from .validation import denoising_errors
 
 _VALIDATION_IMAGES = 1000
 _GRADIENT_NORM = 1.0
-_VALIDATION_STREAM = 1 << 40  # a step that no training reaches
+_VALIDATION_STREAM = 1 << 40  # a step number beyond those of any training
 
 
 class Trainer:
     """One training: model, averaged weights, optimiser and history.
 
     Args:
-        card: describes network, data and options; the progress is added to it.
+        card: describes network, data and options; :meth:`card` adds the progress.
         options: of the training.
         train: (N, L, L) float32 CPU images.
         held_out: (M, L, L) images for validation, M >= 0.
@@ -54,7 +54,9 @@ class Trainer:
         self.model = model.to(device)
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         for parameter in self.model.parameters():
-            if parameter.dim() == 4:  # convolutions are faster that way; torch follows the weights
+            if (
+                parameter.dim() == 4
+            ):  # convolutions are faster in this layout, which torch also gives the activations
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self.optimizer = torch.optim.Adam(model.parameters(), lr=options.learning_rate, betas=(0.9, 0.99))
         self.step, self.seconds = 0, 0.0
@@ -64,7 +66,7 @@ class Trainer:
         self._batches = Batches(len(train), options.batch_size, options.seed)
 
     def card(self) -> ModelCard:
-        """The card as of now."""
+        """The card at the present step."""
         validations = [entry["validation"] for entry in self.history if "validation" in entry]
         progress = {
             "steps_done": self.step,
@@ -79,7 +81,7 @@ class Trainer:
         )
 
     def run(self, pace: Pace, callback: Callback | None) -> None:
-        """Train from the present step to the last one, or until the callback says stop."""
+        """Train from the present step to the last one, or until the callback returns True."""
         started = reported = saved = time.monotonic()
         before, total, count = self.seconds, 0.0, 0
         while self.step < self._options.steps:
@@ -101,7 +103,7 @@ class Trainer:
             self.history.append(
                 {"step": self.step, "loss": progress.loss} | ({"validation": checked} if checked else {})
             )
-            self.seconds = before + time.monotonic() - started  # with the validation
+            self.seconds = before + time.monotonic() - started  # includes the validation
             stop = callback is not None and callback(progress) is True
             if stop or last or now - saved > pace.save_seconds:
                 self.save()
@@ -113,7 +115,7 @@ class Trainer:
             training_state.path_of(self._output).unlink(missing_ok=True)
 
     def save(self) -> None:
-        """Averaged weights to the output, everything that a resume needs beside it."""
+        """Write the averaged weights to the output, and the state that a resume needs beside it."""
         if self._output is not None:
             save_weights(self._output, self.average, self.card())
             path = training_state.path_of(self._output)
@@ -135,7 +137,7 @@ class Trainer:
             )
 
     def validate(self) -> dict[str, float]:
-        """Figures of the averaged weights on at most 1000 held-out images, with the same noise every time."""
+        """Figures of the averaged weights on at most 1000 held-out images, with the same noise in every validation."""
         generator = step_generator(self._options.seed, _VALIDATION_STREAM)
         if len(self._held_out) == 0:
             return {}
@@ -157,14 +159,16 @@ class Trainer:
         nn.utils.clip_grad_norm_(self.model.parameters(), _GRADIENT_NORM)
         self.optimizer.step()
         self.step += 1
-        decay = min(options.ema_decay, (1 + self.step) / (10 + self.step))  # forget the start quickly
+        decay = min(
+            options.ema_decay, (1 + self.step) / (10 + self.step)
+        )  # low decay at first, so that the initial weights drop out quickly
         with torch.no_grad():
             for mean, value in zip(self.average.parameters(), self.model.parameters(), strict=True):
                 mean.lerp_(value, 1 - decay)
         return float(loss.detach())
 
     def _loss(self, model: nn.Module, clean: Tensor, generator: torch.Generator) -> Tensor:
-        """The loss of one batch; draws on the CPU, so that every device sees the same."""
+        """The loss of one batch; the noise is drawn on the CPU and is the same for every device."""
         options, batch, device = self._options, len(clean), self._device
         images = clean.to(device)
         if options.loss == "ism":

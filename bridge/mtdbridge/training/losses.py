@@ -45,7 +45,7 @@ def denoising_score_matching(
     """Equation (7) with ``lambda(t) = 1 - exp(-B(t))``, per pixel.
 
     The target is ``grad log p(x_t | x_0) = -n / sqrt(lambda)``, so lambda times the squared error is
-    ``(sqrt(lambda) s + n)^2``: no division by a small number near t = 0.
+    ``(sqrt(lambda) s + n)^2``, without a division by a small number near t = 0.
 
     Args:
         score: the network, called with x_t (B, L, L) and t (B,).
@@ -66,7 +66,7 @@ def preconditioned_denoising(
 ) -> Tensor:
     """EDM loss, per pixel: squared error of ``D(x + s n; s)`` times ``(s^2 + data_std^2) / (s data_std)^2``.
 
-    The weight makes every level count the same at the start of training (Karras et al. 2022, table 1).
+    The weight gives all levels the same loss at the start of training (Karras et al. 2022, table 1).
 
     Args:
         denoiser: the network, called with noisy images (B, L, L) or volumes (B, L, L, L) and levels (B,).

@@ -1,4 +1,4 @@
-"""What decides the result of a training, and what its callback is told."""
+"""The settings that decide the result of a training, and the arguments of its callback."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TrainingOptions:
         steps: optimiser steps; the cosine schedule ends at 0 there.
         batch_size: images per step.
         learning_rate: Adam's, after a linear warm-up of 1 % of the steps.
-        ema_decay: of the averaged weights, which are the result.
+        ema_decay: decay of the averaged weights, which are the result.
         levels: lowest and highest noise level of the EDM loss, drawn log-uniformly; the other losses fix theirs.
         validation: number of images held out, the last ones.
         hutchinson: estimate the trace of the ISM loss with one random probe instead of exactly.
@@ -73,7 +73,7 @@ class TrainingOptions:
 
     @property
     def trained_levels(self) -> LevelRange:
-        """The noise levels at which the network may be asked afterwards."""
+        """Lowest and highest noise level at which the trained network may be called."""
         return {"edm": self.levels, "dsm": VP_LEVELS, "ism": (0.0, 0.0)}[self.loss]
 
     def rate(self, step: int) -> float:
@@ -87,7 +87,7 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """What the callback of :func:`train_prior` is told.
+    """Argument of the callback of :func:`train_prior`.
 
     Attributes:
         step: steps done.
@@ -111,13 +111,13 @@ Callback = Callable[[TrainingProgress], bool | None]
 
 @dataclass(frozen=True)
 class Pace:
-    """How often a training reports, validates and saves; no part of its result.
+    """How often a training reports, validates and saves; this does not change its result.
 
     Attributes:
         report_every: steps between calls of the callback.
         validate_every: steps between validations; a multiple of ``report_every``.
         save_seconds: least time between saves.
-        stopping: asked after every step, which may take a second on a slow machine; True stops after a save.
+        stopping: called after every step, since a step may take a second on a slow machine; returning True stops after a save.
     """
 
     report_every: int = 100

@@ -18,7 +18,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def path_of(output: Path) -> Path:
-    """Where the state of a training lies that writes its weights to ``output``."""
+    """Path of the state of a training that writes its weights to ``output``."""
     return output.with_name(output.name + ".state")
 
 
@@ -68,7 +68,7 @@ def _tensors(model: nn.Module, average: nn.Module, optimizer: torch.optim.Adam) 
 def require_same(
     path: Path, card: ModelCard, expected: ModelCard, may_change: Sequence[str] = ("steps",)
 ) -> None:
-    """The training that goes on must be the one that stopped, but for the options in ``may_change``.
+    """Require a state of the same training; only the options in ``may_change`` may differ.
 
     Raises:
         CheckpointError: the first difference.
@@ -86,7 +86,7 @@ def require_same(
     for what, (found, wanted) in pairs.items():
         if json.dumps(found, sort_keys=True) != json.dumps(
             wanted, sort_keys=True
-        ):  # tuples are lists in a file
+        ):  # JSON has lists for tuples
             raise CheckpointError(
                 f"{path}: cannot resume: {what} was {found}, now it is {wanted}; restore it, or train anew without resume."
             )

@@ -38,8 +38,8 @@ def train_prior(
 ) -> TorchPrior:
     """Train a prior on images and return it; with ``output``, also write it there as safetensors.
 
-    The averaged weights stand at ``output`` from the first save on, so an unfinished training can be used; its
-    card says how far it is. Beside it, ``<output>.state`` holds what a resume needs and is removed at the end.
+    The averaged weights are at ``output`` from the first save on, so an unfinished training can be used; the card
+    holds the number of steps done. Beside it, ``<output>.state`` holds what a resume needs and is removed at the end.
     A resumed run ends with the same weights, bit for bit, as one that was never stopped (same machine, same
     number of threads).
 
@@ -52,7 +52,7 @@ def train_prior(
         key: name of the array inside an .npz file.
         device: "cpu", "cuda", "cuda:1", ...
         resume: go on from ``<output>.state`` if it exists; a finished training is only loaded. ``steps`` may differ
-            from before: the learning rate goes on along the new schedule, and the card says where it changed.
+            from before: the learning rate then follows the new schedule, and the card records the step of the change.
         pace: how often to report, validate and save.
         callback: called with :class:`TrainingProgress` at every report; returning True stops after a save.
         **options: the other fields of :class:`TrainingOptions`.
@@ -112,7 +112,7 @@ def train_prior(
 
 
 def _finished(path: Path, card: ModelCard) -> TorchPrior | None:
-    """The prior at ``path`` if it is the complete result of this very training."""
+    """The prior at ``path`` if it is the complete result of this training; None: there is none, or an incomplete one."""
     if not path.exists() or training_state.path_of(path).exists():
         return None
     network, found = load_weights(path)

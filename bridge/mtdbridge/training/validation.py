@@ -25,7 +25,7 @@ def denoising_errors(
     """Mean over the images of ``||D(x + s n; s) - x|| / ||x||`` for every level s.
 
     Args:
-        network: any network but a plain score, on any device.
+        network: any network with noise levels (not a plain score), on any device.
         images: (N, L, L) clean CPU images, or volumes.
         trained: levels that the network was trained on.
         generator: CPU generator of the noise.

@@ -1,4 +1,4 @@
-"""``mtd demo --volume``: a small protein-like chain, hidden in noise, comes back as a volume."""
+"""``mtd demo --volume``: the recovery of a small protein-like chain from its noisy projections."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..terminal.console import command_line, emit, force_option, json_option, lo
 from ..terminal.options import COUNT, FROM_ZERO, PATH, option
 from ..terminal.stopping import Interrupted
 
-#: Box, copies in each of eight micrographs, signal-to-noise ratio.
+#: Side of the box in voxels, copies in each of eight micrographs, signal-to-noise ratio.
 _BOX, _COPIES, _SNR = 16, 38, 1.0
 
 

@@ -1,4 +1,4 @@
-"""``mtd detect``: where the copies are, as tables."""
+"""``mtd detect``: tables of the copies in the measurement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``mtd doctor``: what is installed, what this machine offers, and whether the engine works here."""
+"""``mtd doctor``: installed packages, devices of this machine, and a self-test of the engine on each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OPTIONAL = {
 #: Result for a device whose compute capability the kernels do not support.
 _TOO_OLD = "not run: too old"
 
-#: E-steps that are timed on a card, one for each way through it (docs/gpu.md): model, box, templates, side in pixels.
+#: E-steps that are timed on a card, one for each kernel path (docs/gpu.md): likelihood, box, templates, side in pixels.
 _TIMED: dict[str, tuple[str, int, int, int]] = {
     "patches in registers": ("patch", 5, 4, 2048),
     "patches in pairs": ("patch", 28, 4, 2048),
@@ -64,7 +64,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
 
 def cuda_devices() -> dict[str, Any] | str:
-    """Every CUDA device with its memory, driver, compiler and self-test, or why there is none."""
+    """Every CUDA device with its memory, driver, compiler and self-test; or the reason why there is none."""
     from mtdcore.errors import MtdError
     from mtdcore.estep.backends.cuda.backend import describe_devices
 
@@ -76,7 +76,7 @@ def cuda_devices() -> dict[str, Any] | str:
 
 
 def _described(device: Any) -> dict[str, Any]:
-    """One device; its speed where it computes rightly."""
+    """One device, with its speeds if the self-test passes."""
     name = f"cuda:{device.index}"
     test = _tried(name) if device.usable else None
     facts: dict[str, Any] = {
@@ -93,7 +93,7 @@ def _described(device: Any) -> dict[str, Any]:
 
 
 def _tried(name: str) -> dict[str, Any]:
-    """The self-test of a device; its exceptions are findings."""
+    """The self-test of a device; an exception is reported as a failed test."""
     try:
         return self_test(name)
     except Exception as problem:
@@ -124,7 +124,7 @@ def self_test(name: str = "cpu") -> dict[str, Any]:
 
 
 def speeds(name: str) -> dict[str, float]:
-    """Pixel-poses per second of an E-step on noise, the best of three, for each way it may take."""
+    """Pixel-poses per second of an E-step on noise, the best of three, for each kernel path."""
     import numpy as np
 
     import mtdcore as mtd

@@ -1,4 +1,4 @@
-"""``mtd evaluate``: a run against the truth."""
+"""``mtd evaluate``: the errors of a run against the truth."""
 
 from __future__ import annotations
 

@@ -63,6 +63,6 @@ def command(
     frames = Frames(sources, key, pixel_size, skip_bad)
     refuse_output(output, force, frames.files)
     steps = preparation(frames.sources, options, signals=frames.signals)
-    known = known_rate(frames.sources[0])  # which says what became of a column of times
+    known = known_rate(frames.sources[0])  # logs the use of a column of times
     rate = sampling_rate or known
     emit({"measurement": str(output), **write_stack(frames, steps, output, force, rate)}, as_json)

@@ -1,4 +1,4 @@
-"""``mtd inspect``: what a measurement or a run folder holds."""
+"""``mtd inspect``: the content of a measurement or a run folder."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _measurement(path: Path, check: bool) -> dict[str, Any]:
 
 
 def _draw(path: Path, picture: Path) -> str:
-    """Write the picture of a measurement; what was written."""
+    """Write the picture of a measurement; returns a description of it."""
     from mtdcore import open_measurement
     from mtdcore._base.files import write_whole
 
@@ -90,7 +90,7 @@ def _draw(path: Path, picture: Path) -> str:
 
 
 def provenance(path: Path) -> dict[str, Any]:
-    """What `mtd simulate` or `mtd import` noted in the attributes of a Zarr array; empty for anything else."""
+    """The attributes that `mtd simulate` or `mtd import` wrote to a Zarr array; empty for any other measurement."""
     from mtdcore.data.zarr.guard import MAX_METADATA_BYTES, ChunkDamaged, ChunkMissing, read_inside
 
     try:

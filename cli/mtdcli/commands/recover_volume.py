@@ -72,15 +72,15 @@ def command(
 
 
 def judge_again(ctx: click.Context, folder: RunFolder, **asked: Any) -> dict[str, Any]:
-    """Judge a finished run, or go on with it: its results are written again, with the verdict beside them.
+    """Judge a finished run, or continue its judgement; the results are written again, together with the verdict.
 
     Args:
         ctx: of the command.
         folder: of the run.
-        asked: options that replace its own.
+        asked: options that replace those of the run.
 
     Raises:
-        InputError: its record is damaged, or it has lost its checkpoint.
+        InputError: the record is damaged, or the checkpoint is missing.
     """
     record = folder.read_record()
     try:
@@ -101,15 +101,15 @@ def judge_again(ctx: click.Context, folder: RunFolder, **asked: Any) -> dict[str
 def recover(
     path: Path, output: Path, resume: bool, force: bool, parameters: VolumeParameters, again: str
 ) -> dict[str, Any]:
-    """Run, save and report; what the command prints.
+    """Run, save and report; returns what the command prints.
 
     Args:
         path: of the measurement.
         output: run folder, locked.
-        resume: go on from its checkpoint.
-        force: replace what is there.
-        parameters: how.
-        again: the command line that repeats it.
+        resume: continue from the checkpoint in the folder.
+        force: replace the run in the folder.
+        parameters: options of the run.
+        again: the command line that repeats the run.
     """
     import mtdcore as mtd
     from mtdcore.em.volumes.state import load_volume_checkpoint
@@ -180,7 +180,9 @@ def recover(
         folder.write_record(record)
         write_volume_report(folder.page, found, record, judged)
 
-    if parameters.judged and not folder.record.exists():  # the volume is there, its judgement may take longer
+    if (
+        parameters.judged and not folder.record.exists()
+    ):  # the volume is reported first, since its judgement may take longer than the recovery
         tell(Judged())
     judged = examine(folder, measurement, found, parameters, backend, micrographs, owner, pixel_size)
     tell(judged)

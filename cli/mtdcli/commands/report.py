@@ -20,7 +20,7 @@ def command(run_dir: Path, truth: Path | None, as_json: bool) -> None:
     from ..report.recovery import write_report
     from ..run.finished import FinishedRun
 
-    run = FinishedRun.at(run_dir)  # a lock would make a folder that is not there
+    run = FinishedRun.at(run_dir)  # before the lock, which would make a missing folder
     with locked(run_dir):
         write_report(run, truth)
     emit({"report": str(run.folder.page)}, as_json)

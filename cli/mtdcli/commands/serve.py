@@ -1,4 +1,4 @@
-"""``mtd serve``: the page of a run while it goes on."""
+"""``mtd serve``: the page of a run in progress."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def command(
 def _thing(
     target: str, box_size: int | None, voxel_size: float | None, resolution: float | None
 ) -> tuple[np.ndarray | Gaussians, int, float | None]:
-    """What to project, the side of its box, and its voxel size in angstrom."""
+    """The volume or Gaussians to project, the side of the box, and the voxel size in angstrom (None: unknown)."""
     from mtdcore.errors import ParameterError, StorageError
     from mtdcore.model.volumes.maps import read_map
     from mtdcore.synthetic.coordinates import density, read_atoms

@@ -29,7 +29,7 @@ def _channels(ctx: click.Context, parameter: click.Parameter, value: str | None)
     return [int(part) for part in parts]
 
 
-#: Options of a training on images that one on proteins takes too.
+#: Options of a training on images that a training on proteins takes too.
 _OF_PROTEINS = ("steps", "learning_rate", "ema_decay", "precision", "seed", "device")
 
 
@@ -187,7 +187,7 @@ def _train_on_proteins(
     chosen: dict[str, Any],
     as_json: bool,
 ) -> None:
-    """Train on structures for a time or a number of steps, and say what it reached."""
+    """Train on structures for a time or a number of steps, and print the validation figures reached."""
     from mtdbridge import train_protein_prior
 
     if minutes is None and "steps" not in chosen:

@@ -16,7 +16,7 @@ from ..terminal.stopping import Interrupted
 if TYPE_CHECKING:
     from ..run.folder import RunFolder
 
-#: Null runs of each kind where no number is given: four may be enough, 8 find weaker signals (docs/trust.md).
+#: Default number of null runs of each kind: 4 may suffice, 8 detect weaker signals (docs/trust.md).
 _NULL_RUNS = 8
 
 

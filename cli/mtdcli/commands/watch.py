@@ -81,8 +81,13 @@ def command(
     Example: mtd watch Micrographs -o run --box-size 64 --rotations 36 --diameter 40
     """
     of_run = {one.name for one in fields(RunParameters)}
-    steps = {name: options.pop(name) for name in [*options] if name not in of_run}  # of the preparation
-    steps["defects"], options["defects"] = options["defects"], "keep"  # once, as they are stored
+    steps = {
+        name: options.pop(name) for name in [*options] if name not in of_run
+    }  # options of the preparation
+    steps["defects"], options["defects"] = (
+        options["defects"],
+        "keep",
+    )  # masked once, in the preparation before storing
     again, parameters = command_line(ctx), RunParameters(**options)
     parameters.refuse_contradictions()
     if parameters.likelihood != "window" or parameters.update == "gradient" or parameters.batches > 1:

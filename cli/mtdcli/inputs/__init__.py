@@ -1,1 +1,1 @@
-"""What commands are given: image files, micrographs, measurements, picks and truths."""
+"""Input of the commands: image files, micrographs, measurements, picks and truths."""

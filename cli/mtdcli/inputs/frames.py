@@ -18,10 +18,10 @@ from ..terminal.console import log
 from .opening import tell_of_tiff
 from .sources import read_images
 
-#: Micrographs whose contrast is judged, and standard errors of the mean that the median needs to say something.
+#: Number of micrographs whose contrast is judged, and smallest median skewness that counts, in standard errors of the mean.
 JUDGED, _SURE = 8, 2.5
 
-#: Width over height from which on an image is a signal with a channel a row.
+#: Smallest ratio of width to height at which an image is taken for a signal with one channel per row.
 LONG = 16
 
 
@@ -32,15 +32,15 @@ class Frames:
         sources: files or patterns.
         key: see the attribute.
         pixel_size: see the attribute.
-        skip_bad: leave out what cannot be used, instead of raising.
-        each: called before each micrograph is prepared; may raise to stop.
+        skip_bad: leave out unusable files and micrographs instead of raising.
+        each: called before each micrograph is prepared; an exception that it raises stops the iteration.
 
     Attributes:
         sources: the files, patterns expanded.
         key: arrays to take from ``.npz`` files.
         pixel_size: angstrom, given by the user; None: not given.
         usable: the micrographs, all of one size.
-        skipped: what was left out and why (``skip_bad`` only).
+        skipped: messages about the files and micrographs left out (``skip_bad`` only).
     """
 
     def __init__(
@@ -62,13 +62,13 @@ class Frames:
 
     @property
     def signals(self) -> bool:
-        """Whether these are signals: a few channels, much longer than that."""
+        """Whether these are signals: images at least ``LONG`` times wider than high."""
         height, width = self.usable[0].shape
         return width >= LONG * height
 
     @property
     def files(self) -> list[Path]:
-        """Everything that is read: the sources, and the files that lists among them name."""
+        """All files that are read: the sources, and the files named by the lists among them."""
         return [*self.sources, *dict.fromkeys(one.path for one in self.usable)]
 
     def bad(self, problem: MtdError) -> None:
@@ -101,7 +101,7 @@ class Frames:
 
     @property
     def contrast(self) -> str:
-        """What the sign of the contrast looks like after preparation, for the log."""
+        """The apparent sign of the contrast after preparation, for the log."""
         return contrast(self._skewness)
 
     def _listed(self, source: Path) -> Iterator[Micrograph]:
@@ -113,13 +113,13 @@ class Frames:
                     height, width = image.shape
                     yield Micrograph(str(source), source, number, (height, width), self.pixel_size)
         except MtdError as problem:
-            # A list that cannot be read is no micrograph to be skipped, and a package can be installed.
+            # Skipping applies to micrographs, not to an unreadable list or a package that can be installed.
             if not self._skip_bad or isinstance(problem, DependencyError) or source.suffix.lower() == ".star":
                 raise
             self.bad(problem)
 
     def _images(self) -> Iterator[tuple[Micrograph, np.ndarray | None]]:
-        """The usable micrographs; with their pixels where files are read from front to back."""
+        """The usable micrographs, with their pixels where the file format is read from front to back; else None."""
         left = iter(self.usable)
         wanted: Any = next(left, None)
         while wanted is not None:
@@ -135,7 +135,7 @@ class Frames:
 
 
 def contrast(skewness: Sequence[tuple[float, float]]) -> str:
-    """What the sign of the contrast looks like, from the skewness of a few prepared micrographs and its standard errors."""
+    """The apparent sign of the contrast, from skewness and standard error of a few prepared micrographs."""
     middle, error = np.median(skewness, axis=0)
     if abs(middle) < _SURE * error / np.sqrt(len(skewness)):
         return "the sign of the contrast cannot be told from the pixels"

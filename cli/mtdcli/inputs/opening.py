@@ -1,4 +1,4 @@
-"""Opening the measurement that a command was given, with what is known about its micrographs."""
+"""Opening the measurement of a command, and the table of its micrographs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def open_source(path: Path, skip_bad: bool = False, defects: Literal["mask", "ke
     Args:
         path: .zarr, .npy, .star, .mrc(s) or .tif.
         skip_bad: leave out micrographs, and mask chunks, that are missing or damaged.
-        defects: dead and hot pixels of micrograph files, which have to be masked before these are prepared.
+        defects: whether dead and hot pixels of micrograph files are masked, which has to happen before preparation.
 
     Raises:
         InputError, StorageError: see :func:`mtdcore.open_measurement`.
@@ -44,7 +44,7 @@ def open_source(path: Path, skip_bad: bool = False, defects: Literal["mask", "ke
 
 
 def refuse_folder_of_micrographs(path: Path) -> None:
-    """Raise InputError for a folder of files that only together, and prepared alike, are a measurement."""
+    """Raise InputError for a folder of micrograph files, which `mtd import` has to make into one measurement."""
     inside = {one.suffix for one in path.iterdir()} if path.is_dir() else set()
     suffix = min((one for one in inside if one.lower() in SUFFIXES), default=None)
     if suffix is not None:
@@ -54,7 +54,7 @@ def refuse_folder_of_micrographs(path: Path) -> None:
 
 
 def table_of(path: Path, measurement: Measurement) -> MicrographTable | None:
-    """What is known about the micrographs of an open measurement; None: nothing.
+    """The table of the micrographs of an open measurement; None: nothing is known about them.
 
     Args:
         path: where it was opened.
@@ -82,7 +82,7 @@ def _usable(micrograph: Micrograph, steps: Preparation) -> bool:
     """Whether a micrograph can be prepared; if not, the log says why."""
     try:
         steps.read(micrograph)
-    except DependencyError:  # nothing is wrong with the file
+    except DependencyError:  # a missing package is not a damaged file
         raise
     except MtdError as problem:
         told(problem)
@@ -91,11 +91,11 @@ def _usable(micrograph: Micrograph, steps: Preparation) -> bool:
 
 
 def tell_of_tiff(micrographs: Sequence[Micrograph]) -> None:
-    """Say in which order the rows of TIFF files are read: picks of them are compared with those of other programs."""
+    """Log the order in which the rows of TIFF files are read, since it decides whether picks agree with those of other programs."""
     if any(one.path.suffix.lower() in TIFF for one in micrographs):
         log("reading TIFF files from the last row to the first, as RELION, IMOD, EMAN2 and MotionCor2 do")
 
 
 def told(problem: MtdError) -> None:
-    """Say that something is left out."""
+    """Log that a file or micrograph is left out."""
     log(f"skipped: {problem}")

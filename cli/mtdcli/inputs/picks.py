@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from mtdcore.data.micrographs.table import MicrographTable
     from mtdcore.results.detections import Detections
 
-#: Largest distance between a copy and its pick, and of the object from the middle of its box, in boxes.
+#: Largest distance between a copy and its pick, and largest distance of the object from the middle of its box, in box sides.
 TOLERANCE, LARGEST_OFFSET = 1 / 6, 1 / 4
 
 
 def read(path: Path, table: MicrographTable, shape: tuple[int, int], skip_bad: bool) -> Picks:
-    """The picks of a STAR file; with ``skip_bad`` the log says what is left out.
+    """The picks of a STAR file; with ``skip_bad`` unusable rows are left out and logged.
 
     Raises:
         InputError, StorageError: see :func:`mtdcore.data.micrographs.picks.read_picks`.
@@ -36,13 +36,13 @@ def read(path: Path, table: MicrographTable, shape: tuple[int, int], skip_bad: b
 def agreement(
     found: Detections, picks: Picks, shape: tuple[int, int], tolerance: float | None = None
 ) -> dict[str, Any]:
-    """Precision and recall of copies, on the micrographs that the picks are about.
+    """Precision and recall of copies, on the micrographs that hold picks.
 
-    The object may sit off the middle of its box: that is undone first, see :func:`mtdcore.results.matching.centred_on`.
+    An offset of the object from the middle of its box is removed first, see :func:`mtdcore.results.matching.centred_on`.
 
     Args:
         found: copies of a run.
-        picks: to compare with.
+        picks: the reference.
         shape: (H, W) of the measurement.
         tolerance: largest distance of a pair, pixels of the measurement; None: a sixth of the box.
     """

@@ -90,15 +90,15 @@ def more_preparation_options(function: F) -> F:
 
 
 def preparation(sources: Sequence[Path], options: Mapping[str, Any], signals: bool = False) -> Preparation:
-    """The preparation that options ask for; what they leave open follows from the format of the sources.
+    """The preparation that the options ask for; options that are not given follow from the format of the sources.
 
     Args:
         sources: the files.
         options: of the command line.
-        signals: whether they hold signals, whose drift is slow beside a motif of unknown length: nothing is subtracted unasked.
+        signals: whether the sources hold signals; then no background is subtracted by default, since the length of the motif is unknown.
 
     Raises:
-        click.UsageError: raw micrographs and others together, and --invert not decided; signals to be whitened.
+        click.UsageError: raw micrographs are mixed with other files and neither --invert nor --no-invert is given; or signals are to be whitened.
     """
     from mtdcore.data.preparation.pixels import MRC
     from mtdcore.data.preparation.prepare import Preparation

@@ -14,7 +14,7 @@ from mtdcore.errors import InputError, MtdError, ParameterError
 
 from ..terminal.console import log
 
-#: Lines from which on a column that rises all the way is no signal.
+#: Smallest number of lines at which a strictly rising column is taken for the time instead of a signal.
 _RISING = 16
 
 
@@ -43,7 +43,7 @@ def read_images(path: Path, key: str | None = None) -> Iterator[np.ndarray]:
             yield from (array if array.ndim == 3 else np.atleast_2d(array)[None])
     except MtdError:
         raise
-    except Exception as problem:  # on damaged files every reader raises what it likes
+    except Exception as problem:  # readers share no exception type for damaged files
         raise InputError(f"{path} could not be read as {path.suffix} ({problem}).") from problem
 
 
@@ -101,7 +101,7 @@ def _csv(path: Path, key: str | None) -> Named:
 
 
 def _table(path: Path) -> tuple[np.ndarray, int | None]:
-    """The (columns, N) numbers of a table, and which of the columns is the time: one that rises from its first to its last line."""
+    """The (columns, N) numbers of a table, and the index of the column of times, which rises from its first to its last line; None: there is none."""
     with opened(path) as file:
         text = file.read().decode("utf-8-sig")
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
@@ -113,14 +113,14 @@ def _table(path: Path) -> tuple[np.ndarray, int | None]:
         raise ValueError("it holds no numbers")
     try:
         columns = np.loadtxt(lines[heading:], delimiter=separator, ndmin=2).T
-    except ValueError as problem:  # with advice for those who call NumPy
+    except ValueError as problem:  # NumPy's message ends with advice for callers of loadtxt
         raise ValueError(str(problem).partition(";")[0].rstrip(".")) from problem
     rising = [i for i, column in enumerate(columns) if column.size >= _RISING and (np.diff(column) > 0).all()]
     return columns, rising[0] if rising and len(columns) > 1 else None
 
 
 def _numbers(line: str, separator: str | None) -> bool:
-    """Whether a line of a table holds numbers: the first may hold the names of columns."""
+    """Whether a line of a table holds numbers; the first line may hold the names of columns."""
     try:
         return bool([float(word) for word in line.split(separator)])
     except ValueError:
@@ -140,7 +140,7 @@ def _sound(path: Path) -> tuple[float, np.ndarray]:
 
 
 def sampling_rate(path: Path) -> float | None:
-    """Samples per second that a file tells: ``.wav``, and ``.csv`` with a column of evenly spaced times in seconds; None: it does not.
+    """Samples per second stored in a file: ``.wav``, or ``.csv`` with a column of evenly spaced times in seconds; None: the file has none.
 
     Raises:
         InputError: the file is damaged.
@@ -156,7 +156,7 @@ def sampling_rate(path: Path) -> float | None:
 
 
 def _rate_of_times(path: Path) -> float | None:
-    """Samples per second of a table with times, and a line of the log about these; None: there are none, or they count samples."""
+    """Samples per second of a table with times, which are logged; None: no times, uneven times, or times that count samples."""
     columns, time = _table(path)
     if time is None:
         return None

@@ -36,7 +36,7 @@ def write_stack(
         sampling_rate: samples per second of signals; None: unknown.
 
     Returns:
-        What was written: micrographs, height, width, masked_pixels, of these the shares of all pixels that are borders and
+        Summary of the stack: micrographs, height, width, masked_pixels, the shares of all pixels masked as borders and as
         contaminants, pixel_size, skipped.
     """
     first = frames.usable[0]
@@ -52,7 +52,7 @@ def write_stack(
     entries: list[Entry] = []
     masked, borders, contaminants = 0, [], []
     with (
-        patiently() as stop,  # a signal in the middle of a write would leave Zarr's thread without its work
+        patiently() as stop,  # a signal must not interrupt Zarr's thread in the middle of a write
         creating(
             output,
             shape,
@@ -75,7 +75,9 @@ def write_stack(
             contaminants.append(prepared.contaminants)
             bar.update(len(entries))
             stop.check()
-        array.resize((len(entries), height, width))  # without those that turned out unusable on reading
+        array.resize(
+            (len(entries), height, width)
+        )  # drops the rows of micrographs that proved unusable on reading
         MicrographTable(tuple(entries)).save(folder)
     scales = [entry.scale for entry in entries]
     span = f"{min(scales):.4g} to {max(scales):.4g}"
@@ -109,7 +111,7 @@ def write_stack(
 
 
 def _worst(names: list[str], shares: list[float], most: int = 3) -> str:
-    """How much was masked, and where most of it is."""
+    """Mean share of masked pixels, and the micrographs with the largest shares."""
     touched = sorted((i for i, share in enumerate(shares) if share), key=lambda i: -shares[i])
     some = [f"no. {i} ({Path(names[i]).name}) {shares[i]:.1%}" for i in touched[:most]] + ["..."] * (
         len(touched) > most

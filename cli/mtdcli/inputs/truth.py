@@ -20,10 +20,10 @@ from .sources import read_image
 if TYPE_CHECKING:
     from mtdcore.synthetic.simulate import Simulation
 
-#: Factor by which the units of estimate and truth differ before this is said, and the least correlation that tells it.
+#: Ratio of the units of estimate and truth beyond which the difference is logged, and smallest correlation at which the log mentions it.
 _UNITS, _ALIKE = 1.25, 0.5
 
-#: Part of the variance left unexplained below which a mirror image is the better one.
+#: Ratio of unexplained variances, mirror image over estimate, below which the mirror image is called the better fit.
 _MIRRORED = 0.5
 
 
@@ -65,12 +65,12 @@ def errors(
     Args:
         estimate: of the shape of the box.
         truth: likewise, not blank.
-        rotations: number K of rotations that count as the same image; from 72 on, every degree does.
-        mirror: whether mirror images do, too.
+        rotations: number K of rotations that count as the same image; from 72 on, rotations in steps of one degree.
+        mirror: whether mirror images count as the same image, too.
         subpixel: whether shifts by fractions of a pixel are forgiven as well: the error E_f.
     """
     shift = forgiven_shift(plain(*truth.shape))
-    if rotations >= ANY_ANGLE:  # and so may what is recovered
+    if rotations >= ANY_ANGLE:  # the estimate may then be at any angle
         rotations = 360
     return {
         "E": relative_error(estimate, truth, rotations, mirror=mirror),
@@ -83,16 +83,16 @@ def errors(
 def agreement(
     estimate: np.ndarray, truth: np.ndarray, rotations: int, mirror: bool = False
 ) -> dict[str, float]:
-    """How alike an estimate and a truth in units of its own are, and a line of the log where something else than the image makes E large.
+    """Correlation of an estimate with a truth in other units; the log names a mirror image or a difference of units that makes E large.
 
     Args:
         estimate: of the shape of the box.
         truth: likewise, from a file.
-        rotations: number K of those of the run; other angles than right ones leave the target at any.
+        rotations: number K of rotations of the run; if they are not all multiples of 90 degrees, the estimate may be at any angle.
         mirror: whether mirror images count as the same.
 
     Returns:
-        "correlation", and "scale": units of the estimate in one of the truth.
+        "correlation", and "scale": one unit of the truth in units of the estimate.
     """
     shift = forgiven_shift(plain(*truth.shape))
     angles = rotations if 4 % rotations == 0 else 360

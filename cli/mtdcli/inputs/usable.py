@@ -19,7 +19,7 @@ def open_usable(path: Path, skip_bad: bool, defects: Literal["mask", "keep"]) ->
     Args:
         path: anything :func:`mtdcli.inputs.opening.open_source` takes.
         skip_bad: leave out micrographs, and mask chunks, that are missing or damaged.
-        defects: what becomes of dead and hot pixels.
+        defects: whether dead and hot pixels are masked or kept.
     """
     measurement = open_source(path, skip_bad, defects)
     return without_defects(measurement) if defects == "mask" else measurement
@@ -32,7 +32,7 @@ def source_of(measurement: Measurement) -> Measurement:
 
 
 def missing(measurement: Measurement, pixels: int) -> dict[str, Any]:
-    """What of a measurement was not used, for the record of a run; also said in the log.
+    """The unused pixels and chunks of a measurement, for the record of a run; also logged.
 
     Args:
         measurement: as :func:`open_usable` gave it, read at least once.

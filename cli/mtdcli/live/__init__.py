@@ -1,1 +1,1 @@
-"""Runs that go on: their page, and who serves it."""
+"""The page of a run that goes on, and its server."""

@@ -1,4 +1,4 @@
-"""The page of a run that is not finished: what its latest checkpoint holds."""
+"""The page of an unfinished run, made from its latest checkpoint."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from ..report.page import render
 from ..run.folder import RunFolder
 from ..terminal.progress import duration
 
-#: Seconds between two looks at the run.
+#: Seconds between two updates of the page.
 EVERY = 2
 
-#: Puts what is new in place, so that nobody who scrolls or listens is sent back to the top; the report, once it is there, is loaded whole.
+#: Replaces the content in place, so that the reader's position (on the screen, or of a screen reader) is kept; the finished report is loaded as a new page.
 SCRIPT = f"""
 setInterval(async () => {{
   const answer = await fetch(location.href).catch(() => null);
@@ -32,13 +32,13 @@ setInterval(async () => {{
 }}, {1000 * EVERY});
 """
 
-#: Iterations that the time left is judged by.
+#: Number of latest iterations whose mean time gives the time left.
 _RECENT = 10
 
 
 @dataclass(frozen=True)
 class Live:
-    """What is known of a run that goes on.
+    """The state of a run that goes on, as its files show it.
 
     Attributes:
         folder: its files.
@@ -56,7 +56,7 @@ class Live:
 
     @property
     def page(self) -> bytes:
-        """The finished report, or the page of now."""
+        """The finished report, or the page of the latest checkpoint."""
         if self.folder.record.exists() and self.folder.page.exists():
             return self.folder.page.read_bytes()
         found = self.checkpoint
@@ -73,7 +73,7 @@ class Live:
 
 
 def _facts(history: Sequence[Mapping[str, Any]], iterations: object) -> list[tuple[str, str]]:
-    """Names and values for people."""
+    """Names and values of the latest iteration, for people."""
     if not history:
         return []
     last = history[-1]
@@ -95,7 +95,7 @@ def _facts(history: Sequence[Mapping[str, Any]], iterations: object) -> list[tup
 def _images(
     arrays: Mapping[str, np.ndarray], candidates: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, object]]:
-    """Targets of all starts that are left, or sections of their volumes, the one of most evidence first."""
+    """Targets of the remaining starts, or sections of their volumes, in order of decreasing evidence."""
     nats = [one.get("objective", one.get("evidence", 0.0)) for one in candidates]
     order = sorted(range(len(nats)), key=lambda i: -nats[i])
     shown: list[dict[str, object]] = []

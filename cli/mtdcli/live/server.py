@@ -18,7 +18,7 @@ from .page import EVERY, SCRIPT, Live
 
 P = TypeVar("P", bound=Parameters)
 
-#: Nothing is fetched from elsewhere, and no script runs but the one that looks again.
+#: Nothing is fetched from elsewhere; the only script allowed is the one that updates the page.
 _POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; connect-src 'self'; "
     f"script-src 'sha256-{base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()}'"
@@ -31,7 +31,7 @@ def serving(folder: RunFolder, port: int = 0) -> Iterator[str]:
 
     Args:
         folder: of the run; it may still be empty.
-        port: 0: a free one.
+        port: to listen on; 0: a free one.
 
     Yields:
         The address.
@@ -52,7 +52,7 @@ def serving(folder: RunFolder, port: int = 0) -> Iterator[str]:
 
 @contextmanager
 def shown(folder: RunFolder, parameters: P) -> Iterator[P]:
-    """Serve the page of a run while it goes on, and say where.
+    """Serve the page of a run while it goes on, and log its address.
 
     Args:
         folder: of the run.
@@ -72,14 +72,14 @@ def _handler(folder: RunFolder) -> type[BaseHTTPRequestHandler]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            """The page. A host name that is not of this machine would let pages from elsewhere read it."""
+            """The page. Requests for another host name are refused: through such a name, pages of other sites could read it (DNS rebinding)."""
             host = self.headers.get("Host", "").rsplit(":", 1)[0]
             if self.path != "/" or host not in ("127.0.0.1", "localhost"):
                 self.send_error(404)
                 return
             try:
                 page = Live(folder).page
-            except OSError:  # the run replaces its files
+            except OSError:  # the run is replacing its files
                 self.send_error(503)
                 return
             self.send_response(200)
@@ -94,6 +94,6 @@ def _handler(folder: RunFolder) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(page)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Requests are no news."""
+            """Requests are not logged."""
 
     return Handler

@@ -53,7 +53,7 @@ def with_spans(pixels: np.ndarray, first: int, starts: np.ndarray, width: int, p
         axes.plot(first + np.arange(len(channel)), channel, color=palette.line, linewidth=0.6)
         for start in starts:
             axes.axvspan(first + start, first + start + width, color=palette.accent, alpha=0.25, linewidth=0)
-        axes.set_xlim(first, first + len(channel))  # as of :func:`chances` below it
+        axes.set_xlim(first, first + len(channel))  # the same range as the plot of :func:`chances` below it
         style(axes, palette, "sample" if axes.get_subplotspec().is_last_row() else "")
     return to_png(figure)
 

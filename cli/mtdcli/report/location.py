@@ -25,15 +25,15 @@ from .figures_signal import chances as probabilities
 from .figures_signal import with_spans
 from .posterior import occupancy
 
-#: Boxes of a signal that are shown.
+#: Length of signal that is shown, in boxes.
 _SAMPLES = 30
 
-#: Posterior weights held at a time.
+#: Largest number of posterior weights in memory.
 _WEIGHTS = 1 << 23
 
 
 def location(run: FinishedRun) -> tuple[dict[str, bytes], dict[str, str]]:
-    """Pictures and captions of the first tile; none if the measurement is gone or changed."""
+    """Pictures and captions of the first tile; none if the measurement is missing or has changed."""
     try:
         measurement = run.likelihood.whitened(run.open())
         bound = run.likelihood.bind(measurement.shape)
@@ -67,7 +67,7 @@ def location(run: FinishedRun) -> tuple[dict[str, bytes], dict[str, str]]:
 def _of_signal(
     run: FinishedRun, tile: Tile, chances: np.ndarray, pixels: np.ndarray
 ) -> tuple[dict[str, bytes], dict[str, str]]:
-    """The same of a signal whose channels the box holds all."""
+    """Pictures and captions of a signal, for a box that spans all its channels."""
     height, width = run.likelihood.views.box_shape
     first, last = (
         tile.region.read[1].start,
@@ -88,7 +88,7 @@ def _of_signal(
 
 
 def _shown(likelihood: Likelihood) -> TileGeometry:
-    """The cut whose first tile is shown; smaller for patches, each of which has weights at 4 L^2 shifts and K rotations."""
+    """The tile geometry whose first tile is shown; a smaller tile for patches, each of which has weights at 4 L^2 shifts and K rotations."""
     geometry = likelihood.geometry
     if likelihood.localises:
         return geometry

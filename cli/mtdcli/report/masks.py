@@ -1,4 +1,4 @@
-"""A contact sheet of a measurement: its first micrographs, what is masked in colour."""
+"""A contact sheet of a measurement: its first micrographs, with masked pixels in colour."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from mtdcore.data import Measurement
 from mtdcore.data.tiles import TileGeometry
 from mtdcore.drawing.images import value_range
 
-#: Micrographs drawn, and the longer side of each in pixels of the picture at most.
+#: Largest number of micrographs drawn, and largest side of each in pixels of the picture.
 MOST, SIDE = 16, 640
 
-#: Masked pixels, red, green and blue, and the gap between micrographs.
+#: Colour of masked pixels (red, green, blue), and gap between micrographs in pixels.
 _MASKED, _GAP = (232, 98, 60), 4
 
 

@@ -1,4 +1,4 @@
-"""HTML pages that are complete in themselves: one template, pictures as data URIs."""
+"""Self-contained HTML pages: one template, pictures as data URIs."""
 
 from __future__ import annotations
 

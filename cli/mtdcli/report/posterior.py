@@ -35,9 +35,9 @@ def _place(weights: np.ndarray, tile: Tile) -> np.ndarray:
 def _unfold(weights: np.ndarray, box: tuple[int, int], shape: tuple[int, ...]) -> np.ndarray:
     """(patch rows, patch columns, 2h, 2w) weights over shifts -> largest weight per corner, (h, w).
 
-    Along a side of L pixels shift l puts the corner at l in the patch, or at l - 2L when l > L; l = L shows nothing
+    Along a side of L pixels shift l puts the corner at l in the patch, or at l - 2L when l > L; l = L stands for an empty patch
     (docs/model.md 3).
-    Neighbouring patches judge the parts of one copy independently, so the surest of them is drawn.
+    Neighbouring patches weigh the parts of one copy independently; the largest of their weights is drawn.
     """
     rows, cols = weights.shape[:2]
     high, wide = box

@@ -1,4 +1,4 @@
-"""The page that stands beside trained weights: loss, denoising error per level, images drawn from the prior."""
+"""The report of trained weights: loss, denoising error per level, images drawn from the prior."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def write_prior_report(path: Path, prior: TorchPrior, command: str) -> None:
 
 
 def _draw(prior: TorchPrior, count: int) -> np.ndarray:
-    """(count, L, L) images from the prior, by reverse diffusion if it knows noise levels, else by Langevin steps."""
+    """(count, L, L) images from the prior, by reverse diffusion if it has noise levels, else by Langevin steps."""
     from mtdcore.model.sampling import sample_prior
 
     highest = prior.levels[1]

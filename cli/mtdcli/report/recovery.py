@@ -73,7 +73,7 @@ def write_report(run: FinishedRun, truth_file: Path | None = None) -> None:
 
 
 def _notes(run: FinishedRun) -> list[str]:
-    """What is known of the micrographs and their noise, in sentences."""
+    """Sentences about the micrographs and their noise."""
     table, result, parameters = run.table(), run.record.result, run.parameters
     notes = []
     if table.pixel_size is not None:

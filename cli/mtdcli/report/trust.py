@@ -21,7 +21,7 @@ from ..run.record import ChainsRecord
 from ..terminal.progress import duration
 from .figures_signal import shown_as
 
-#: What null runs were made of, for people.
+#: Descriptions of the kinds of null run, for people.
 NULLS: dict[Null, str] = {
     "white": "white noise of the same size",
     "phases": "the same data with random phases",
@@ -95,7 +95,7 @@ def _answer(found: Verdict, check: Check) -> str:
 
 
 def curves(folder: RunFolder) -> list[tuple[str, RingCorrelation]]:
-    """Half-set correlations with their names, that of the data first; empty unless there is one of noise beside it."""
+    """Half-set correlations with their names, that of the data first; empty unless one of noise is known too."""
     trust = folder.read_trust()
     null = [(f"halves of {name}", trust.null(kind).halves) for kind, name in NULLS.items()]
     known = [(name, curve) for name, curve in null if curve is not None]
@@ -103,7 +103,7 @@ def curves(folder: RunFolder) -> list[tuple[str, RingCorrelation]]:
 
 
 def images(run: FinishedRun, limits: tuple[float, float]) -> list[dict[str, Any]]:
-    """What noise gives, and how sure each pixel is.
+    """Targets of null runs, and mean and standard deviation of posterior draws.
 
     Args:
         run: finished.
@@ -130,7 +130,7 @@ def images(run: FinishedRun, limits: tuple[float, float]) -> list[dict[str, Any]
 
 
 def _drawn(chains: ChainsRecord | None) -> str:
-    """What the draws are given, or from."""
+    """Description of the draws: given the aligned average, or from chains."""
     if chains is None:
         return "given the aligned average"
     met = "have met" if chains.r_hat < MET else "have not met: longer ones are needed"

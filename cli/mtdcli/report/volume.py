@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 #: Projections of the turning view.
 _TURNS = 6
 
-#: How bright the rest is beside a part that was left out, and what is white, of the brightest pixel.
+#: Brightness of the rest of the volume relative to a part that was left out, and white level relative to the brightest pixel.
 _DIM, _BRIGHT = 0.3, 0.7
 
 
@@ -41,7 +41,7 @@ def write_volume_report(page: Path, found: VolumeRecovery, record: Mapping[str, 
         page: the file, replaced.
         found: the recovery.
         record: content of ``run.json``.
-        judged: what is known for and against the volume.
+        judged: the verdict and other findings about the volume.
     """
     halves, spread, omissions = judged.halves, judged.spread, judged.omissions
     volume, whitened = found.volume, None if found.heard.whitening is None else found.seen
@@ -92,20 +92,20 @@ def _judged(verdict: Verdict) -> dict[str, Any]:
 
 
 def _spread(spread: Spread) -> dict[str, float]:
-    """How sure the voxels are, in numbers."""
+    """Summary of the posterior standard deviation of the voxels."""
     most, share = float(spread.std.max()), float(spread.std.max()) / max(float(spread.mean.max()), 1e-300)
     return {**asdict(spread.draws), "most": most, "share": share}
 
 
 def _within(part: np.ndarray, volume: np.ndarray) -> bytes:
-    """A part of a volume, bright in the rest of it: a projection along its shortest side."""
+    """A part of a volume, bright in the dimmed rest, projected along the shortest side of the part."""
     along = int(np.argmin([np.ptp(np.argwhere(part > 0.5 * part.max())[:, axis]) for axis in range(3)]))
     whole = volume.sum(axis=along)
     return picture(_DIM * whole + (1.0 - _DIM) * part.sum(axis=along), (0.0, _BRIGHT * float(whole.max())))
 
 
 def _shells(halves: VolumeHalves, chance: Mapping[Null, RingCorrelation], palette: Palette) -> bytes:
-    """Shell correlation of the halves, beside that of halves of noise."""
+    """Shell correlation of the halves, with that of null halves."""
     curves = [("whole", halves.whole), ("without spherical means", halves.aspherical)]
     null = [(f"halves of {NULLS[kind]}", curve) for kind, curve in chance.items()]
     return ring_correlations(curves, null, palette)

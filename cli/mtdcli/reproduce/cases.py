@@ -1,4 +1,4 @@
-"""What is hidden in which noise: targets, measurements and starts of the two experiments (Table I of the paper)."""
+"""Targets, measurements and starts of the two experiments (Table I of the paper)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SIDE, _DENSITY, _SEPARATION = 11, 0.1, 2  # side and separation in boxes
 _GAUSSIAN_BOX, _GAUSSIAN_SAMPLES = 5, 10_000
 _DIGITS_IN_START = 10
 
-#: Glyphs that stand in for digits, (number, seed): the first are those the shipped prior knows, targets come from others.
+#: Glyphs that replace digits, (number, seed): first those that the shipped prior was trained on, then others for the targets.
 _GLYPH_BOX, _GLYPH_TRAINING, _GLYPH_TEST = 28, (20_000, 0), (5_000, 7_001)
 
 
@@ -34,7 +34,7 @@ class Case:
         target: index of the target in its experiment.
         repeat: index of the measurement among those of this target and SNR.
         snr: signal-to-noise ratio, ``||F||^2 / (L^2 sigma^2)``.
-        seed: of the measurement; the same at every SNR, so that only the size of the noise differs.
+        seed: of the measurement; the same at every SNR, so that only the noise standard deviation differs.
         image: (L, L) float64 target.
         start: (L, L) float64 start of the paper's method.
         max_shift: pixels of shift that the gauge-free error forgives.
@@ -130,7 +130,7 @@ def gaussian_experiment(targets: int = 10, seed: int = 0) -> Experiment:
 
     Args:
         targets: number of targets.
-        seed: of mu, the training samples and the targets; the first targets do not depend on their number.
+        seed: of mu, the training samples and the targets; the first targets do not depend on ``targets``.
     """
     _check(targets)
     shape = (_GAUSSIAN_BOX, _GAUSSIAN_BOX)
@@ -152,10 +152,10 @@ def digit_experiment(targets: int = 10, images: str | Path | None = None) -> Exp
     Args:
         targets: number of targets.
         images: .npz file with ``train_images``, ``test_images`` (N, L, L) and ``test_labels`` (N,); the targets are test
-            images. None: the procedural glyphs of :mod:`mtdcore.synthetic.glyphs` stand in.
+            images. None: the procedural glyphs of :mod:`mtdcore.synthetic.glyphs` replace them.
 
     Raises:
-        InputError: the file holds something else, or fewer test images than targets.
+        InputError: the file lacks these arrays, or holds fewer test images than targets.
         StorageError: the file cannot be read.
     """
     _check(targets)
@@ -197,7 +197,7 @@ def one_per_class(labels: np.ndarray, count: int) -> np.ndarray:
 
 def _labels(path: Path, count: int) -> np.ndarray:
     """(count,) labels of the test images."""
-    with np.load(path, allow_pickle=False) as archive:  # load_images has read it before
+    with np.load(path, allow_pickle=False) as archive:  # already validated by load_images
         labels = archive["test_labels"] if "test_labels" in archive.files else None
     if labels is None or labels.shape != (count,):
         raise InputError(f"{path}: expected test_labels of shape ({count},), one per test image.")

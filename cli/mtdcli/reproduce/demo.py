@@ -62,7 +62,7 @@ def demo(folder: RunFolder, seed: int) -> dict[str, dict[str, float]]:
 
 @dataclass(frozen=True)
 class _Case:
-    """A measurement of the demo and what the methods made of it."""
+    """A measurement of the demo and the estimates of the methods."""
 
     simulation: Simulation
     estimates: dict[str, np.ndarray] = field(default_factory=dict)
@@ -70,10 +70,10 @@ class _Case:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def run(self, way: Method, copies: int) -> None:
-        """Recover the image one way."""
+        """Recover the image by one method."""
         measurement, sigma = self.simulation.measurement, self.simulation.noise_std
         started = time.perf_counter()
-        with undoubted():  # the row of noise alone finds nothing, as it should
+        with undoubted():  # no warning for the row of noise alone, where finding nothing is right
             estimate = way.recover(measurement, sigma).target
         self.seconds[way.name] = time.perf_counter() - started
         self.estimates[way.name] = estimate
@@ -93,7 +93,7 @@ def _row(name: str, cases: list[_Case], empty: _Case) -> dict[str, float]:
 
 
 def _write(folder: RunFolder, cases: list[_Case], table: dict[str, dict[str, float]], seconds: float) -> None:
-    """The report, its picture on its own, and the numbers."""
+    """Write the report, its picture as a file of its own, and the numbers."""
     whole = TileGeometry(side=_SIDE, unit=1, halo=0, reach=0)
     rows = []
     for number, case in enumerate(cases, start=1):

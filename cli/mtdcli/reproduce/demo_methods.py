@@ -14,7 +14,7 @@ from mtdcore.synthetic.glyphs import glyphs
 #: Side of the glyphs, pixels.
 BOX = 28
 
-#: Glyphs that the prior and the start are made of; the targets of the demo come from other seeds.
+#: Glyphs that the prior is fitted to and the start averages; the targets of the demo come from other seeds.
 _POOL_SEED, _POOL_SIZE, _START_SIZE = 1_000_003, 2000, 10
 
 
@@ -22,7 +22,7 @@ class GlyphPrior:
     """Gaussian fitted to images by probabilistic principal components (Tipping and Bishop 1999).
 
     Covariance ``U diag(v) U^T + r (1 - U U^T)``: the leading modes, and one variance r for all other directions. A prior is any
-    object with this one method; a learned one (extra ``torch``) knows much more than a covariance.
+    object with the method ``score``; a learned prior (extra ``torch``) describes more than a covariance.
 
     Args:
         images: (n, L, L) floating point.
@@ -50,8 +50,8 @@ class Method:
     """A way to recover the image.
 
     Attributes:
-        name: for the table.
-        arguments: for :func:`mtdcore.recover`.
+        name: in the table.
+        arguments: of :func:`mtdcore.recover`.
     """
 
     name: str
@@ -97,9 +97,7 @@ def _learned_prior() -> mtd.Prior | None:
         return None
     import torch
 
-    torch.set_num_threads(
-        1
-    )  # a denoiser call on one small image: threads that wait for each other cost more than they give
+    torch.set_num_threads(1)  # on one small image several threads are slower than one
     return load_prior("glyphs", box_size=BOX)
 
 

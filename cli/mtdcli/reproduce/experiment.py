@@ -32,10 +32,10 @@ class Settings:
 
     Attributes:
         experiment: which of the two.
-        method: whose settings.
+        method: name of the settings.
         targets: number of targets.
         seeds: measurements per target and SNR.
-        seed: of everything.
+        seed: of targets, places, noise and starts.
         images: file with digits; None: procedural glyphs.
         snrs: signal-to-noise ratios; empty: those of the paper.
         iterations: of every run; None: as the method says.
@@ -73,7 +73,7 @@ def reproduce(folder: RunFolder, settings: Settings, command: str) -> dict[str, 
     Raises:
         Interrupted: a signal came; a training can be continued.
     """
-    get_backend(settings.device)  # a device that is not there is no matter for every run
+    get_backend(settings.device)  # an unusable device is reported once, before any run
     clock = time.perf_counter()
     if settings.experiment == "mnist":
         experiment = digit_experiment(settings.targets, settings.images)
@@ -137,7 +137,7 @@ def _prior(experiment: Experiment, folder: RunFolder, settings: Settings) -> tup
 
 
 def _run(cases: Sequence[Case], methods: Sequence[Method], jobs: int | None) -> list[Outcome]:
-    """All runs, with progress; after a signal no further one starts."""
+    """Make all runs, with progress; after a signal no further run starts."""
     failed = 0
     with patiently() as stop, Progress("reproduce", len(cases) * len(methods), "runs") as bar:
 
@@ -155,7 +155,7 @@ def _run(cases: Sequence[Case], methods: Sequence[Method], jobs: int | None) -> 
 
 
 def _described(card: ModelCard | None) -> dict[str, Any]:
-    """What a reader wants to know of the weights."""
+    """Summary of the card of the weights, for the record."""
     if card is None:
         return {}
     training = {name: card.training.get(name) for name in ("loss", "steps_done", "images_seen", "seconds")}

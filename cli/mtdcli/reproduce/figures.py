@@ -37,14 +37,14 @@ def measurements(target: np.ndarray, measured: Mapping[float, np.ndarray]) -> by
 
 
 def recovered(targets: np.ndarray, rows: Mapping[str, Sequence[Outcome]], max_shift: int) -> bytes:
-    """Figures 3 and 4: the targets, and below them what each method made of them, with its errors.
+    """Figures 3 and 4: the targets, and below them the estimates of each method with their errors.
 
     Estimates are turned by the right angle that fits best; a shift is left as it is.
 
     Args:
         targets: (T, L, L).
         rows: label -> outcomes of one method at one SNR, at most one per target.
-        max_shift: pixels of shift allowed when the turn is chosen.
+        max_shift: pixels of shift allowed when the right angle is chosen.
     """
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""The networks of the experiments, trained when no weights are given; a finished training is only loaded again."""
+"""The networks of the experiments, trained when no weights are given; a finished training is loaded."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from .cases import Experiment
 
 MethodName = Literal["paper", "patch", "best"]
 
-#: What is trained for (experiment, method), with steps that take about 1, 10 and 1 minutes on two cores. The paper trains until
-#: convergence and does not say how long. The others take a denoiser, shipped for digits.
+#: Trainings of (experiment, method), with steps that take about 1, 10 and 1 minutes on two cores. The paper trains until convergence
+#: and does not state a number of steps. Methods other than the paper's use a denoiser, which for digits is shipped.
 _RECIPES: dict[tuple[str, str], dict[str, Any]] = {
     ("gaussian", "paper"): {"network": "mlp", "steps": 2000, "validation": 500},
     ("mnist", "paper"): {"network": "unet", "steps": 1500, "validation": 500},
@@ -27,7 +27,7 @@ _RECIPES: dict[tuple[str, str], dict[str, Any]] = {
         "network_options": {"channels": (16, 24, 32)},
         "steps": 1000,
         "validation": 500,
-        # At a level of 10 the data hardly move the mean of N(mu, I) any more.
+        # At a level of 10 the posterior mean is almost the prior mean of N(mu, I).
         "levels": (0.02, 10.0),
     },
 }
@@ -43,22 +43,22 @@ def learned_prior(
     callback: Callback | None = None,
     stopping: Callable[[], bool] | None = None,
 ) -> tuple[str, TorchPrior]:
-    """The learned prior of a method and where its weights are: given, shipped, or trained into ``folder``.
+    """The learned prior of a method, and its weights: given, shipped, or trained into ``folder``.
 
     Args:
-        experiment: its training images are learned.
+        experiment: provides the training images.
         method: "patch" and "best" share their prior.
         folder: existing folder; a training in it is continued, or only loaded when it is finished.
         weights: name of a shipped prior or a .safetensors file, for boxes of the experiment's size.
-        steps: of the training; None: what the table above says.
-        callback: told of the progress of a training.
-        stopping: asked after every step of a training; True stops it.
+        steps: of the training; None: those of ``_RECIPES``.
+        callback: called with the progress of a training.
+        stopping: called after every step of a training; returning True stops it.
 
     Returns:
-        What :func:`mtdbridge.load_prior` takes, and the prior.
+        The argument of :func:`mtdbridge.load_prior` for these weights, and the prior.
 
     Raises:
-        ParameterError: the prior cannot answer what the method asks.
+        ParameterError: the prior has no score at the noise level that the method needs.
         InputError: the weights do not fit.
     """
     recipe = _RECIPES.get((experiment.name, method if method == "paper" else "denoiser"))
@@ -82,5 +82,5 @@ def learned_prior(
 
 
 def paper_level(prior: TorchPrior) -> float:
-    """Noise level at which the paper asks its networks: 0 for a plain score, else that of t = 0.01."""
+    """Noise level at which the paper calls its networks: 0 for a plain score, else that of t = 0.01."""
     return 0.0 if prior.parameterisation == "score" else VP_LEVELS[0]

@@ -1,4 +1,4 @@
-"""The columns of the table: ways to get from a measurement to an image."""
+"""The methods of the experiments, which are the columns of the table."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from mtdcore.synthetic.simulate import Simulation
 from .cases import ROTATIONS, Case, Experiment, pixels_of
 from .learning import MethodName, paper_level
 
-#: A prior as it travels to another process: itself if it is small, else what ``load_prior`` takes.
+#: A prior as it is sent to another process: the object itself if it is small, else the argument of ``load_prior``.
 PriorSource = mtd.Prior | str | None
 
-#: Start for the probability that a patch is empty: a tenth of the area covered leaves about half of the patches untouched.
+#: Initial probability of an empty patch: with copies on a tenth of the area about half of the patches hold no part of a copy.
 _EMPTY_AT_FIRST = 0.5
 
 _PAPER_STEP, _PAPER_ITERATIONS, _PAPER_TOLERANCE = 1e-3, 100, 1e-5
 
 
 class Method(Protocol):
-    """A way to get an image; picklable."""
+    """A method of recovering an image; picklable."""
 
     @property
     def name(self) -> str:
@@ -65,7 +65,7 @@ class Recover:
         more: dict[str, Any] = {"initial": case.start} if self.from_start else {}
         if self.prior is not None:
             more["prior_scale"] = (
-                1.0  # targets and prior share their units, and the methods of the paper know it
+                1.0  # targets and prior have the same units, which the methods of the paper assume
             )
         if self.tied_patches:
             more["likelihood"] = mtd.PatchLikelihood(
@@ -85,7 +85,7 @@ class Recover:
 
 @dataclass(frozen=True)
 class Start:
-    """No method at all: the error at which the paper's method starts."""
+    """The start of the paper's method as its estimate, which gives the error before any iteration."""
 
     name: str = "start"
 
@@ -96,9 +96,9 @@ class Start:
 
 @dataclass(frozen=True)
 class Oracle:
-    """Knows all places and rotations: the average of the copies, denoised where there is a prior.
+    """The average of the copies at their true places and rotations, denoised where there is a prior.
 
-    With the prior it is the best that can be hoped for on average by a method that has to find the copies.
+    With the prior it is the best result to expect, on average, of a method that has to find the copies.
     """
 
     name: str = "oracle"
@@ -166,11 +166,11 @@ def methods_of(
             Recover("with prior", weights, settings, from_start=True, device=device),
             *floor,
         ]
-    # the noise of the paper has mean 0, and its methods know it
+    # the noise of the paper has mean 0, which its methods assume
     length = {"offset": None, **({"iterations": iterations} if iterations else {})}
     random = {"initial": "uniform", "temperature": "auto", **length}
     tied = method == "patch"
-    # Without a prior cooling harms patches of the Gaussian problem (SNR 5: E .73 against .43); digits need it.
+    # Without a prior cooling raises the error of patches in the Gaussian experiment (SNR 5: E .73 against .43); digits need it.
     cold = tied and experiment.name == "gaussian"
     alone = random | ({"temperature": 1.0} if cold else {})
     if exact is None:

@@ -16,7 +16,7 @@ from . import figures
 from .cases import Case, Experiment, pixels_of
 from .runner import Outcome
 
-#: Columns that only frame the others: not among the recovered images.
+#: Reference columns, which are not among the recovered images.
 _FRAME = ("start", "oracle", "oracle + prior")
 
 
@@ -32,7 +32,7 @@ def write_results(
     Args:
         folder: locked folder.
         record: the content of ``run.json``.
-        experiment: what was repeated.
+        experiment: the experiment.
         cases: its measurements.
         outcomes: of all methods on them.
     """

@@ -26,7 +26,7 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What one method made of one case.
+    """The result of one method on one case.
 
     Attributes:
         method: name of the method.
@@ -51,7 +51,7 @@ class Outcome:
     failure: str | None = None
 
 
-#: Told after every run: runs done, runs in all, and the last outcome. What it raises ends the whole.
+#: Called after every run with runs done, runs in all, and the last outcome. An exception that it raises ends all runs.
 Callback = Callable[[int, int, Outcome], None]
 
 
@@ -89,7 +89,7 @@ def run_all(
                 outcomes[index] = _outcome(future, *tasks[index])
                 if callback is not None:
                     callback(done, len(tasks), outcomes[index])
-        except BaseException:  # also an interrupt: do not start what has not begun
+        except BaseException:  # also an interrupt: runs that have not begun are cancelled
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return [outcomes[index] for index in range(len(tasks))]
@@ -101,7 +101,7 @@ def run_one(case: Case, method: Method) -> Outcome:
     try:
         image = method(case, case.simulate())
         error, free = (mtd.relative_error(image, case.image, ROTATIONS, s) for s in (0, case.max_shift))
-    except Exception as problem:  # a run among a hundred: reported in the table, not fatal
+    except Exception as problem:  # one failed run is reported in the table and does not end the others
         return _failed(case, method, problem, time.perf_counter() - started)
     seconds = time.perf_counter() - started
     if not np.isfinite(error):
@@ -110,7 +110,7 @@ def run_one(case: Case, method: Method) -> Outcome:
 
 
 def _outcome(future: Future[Outcome], case: Case, method: Method) -> Outcome:
-    """The result of a future; a worker that died (out of memory, for instance) is a failed run too."""
+    """The result of a future; a worker that died (out of memory, for instance) counts as a failed run."""
     problem = future.exception()
     return future.result() if problem is None else _failed(case, method, problem, 0.0)
 
@@ -123,7 +123,7 @@ def _failed(case: Case, method: Method, problem: BaseException, seconds: float) 
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Processes started inside use one thread each; libraries read these variables when they load."""
+    """Processes started in the block use one thread each, through variables that libraries read when they load."""
     before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
     os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
     try:
@@ -137,7 +137,7 @@ def _one_thread_each() -> Iterator[None]:
 
 
 def _prepare_worker() -> None:
-    """One thread for torch too; the parent handles interrupts, and a worker ends with it."""
+    """Limit torch to one thread, leave interrupts to the parent, and end the worker with the parent."""
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 #: The ``--device`` that spreads every E-step over all CUDA devices.
 ALL_DEVICES = "cuda:all"
 
-#: What tells the micrographs apart, as :func:`mtdcore.recover` takes it.
+#: Differences between micrographs, as the argument ``micrographs`` of :func:`mtdcore.recover`.
 Optics: TypeAlias = mtd.Micrographs | Literal["each"] | None
 
 
 def optics(table: MicrographTable | None, asked: Literal["auto", "each", "alike"]) -> Optics:
-    """What the likelihood is told about the micrographs.
+    """The ``micrographs`` argument of the recovery.
 
     Args:
-        table: what is known of them; None: nothing.
+        table: of the micrographs; None: nothing is known about them.
         asked: the option ``--micrographs``.
     """
     known = None if asked == "alike" else transfers(table)
@@ -46,13 +46,13 @@ def optics(table: MicrographTable | None, asked: Literal["auto", "each", "alike"
 
 
 def transfers(table: MicrographTable | None) -> mtd.Micrographs | None:
-    """What the copies of each micrograph met, by its CTF and its preparation; None: nothing, as far as is known."""
+    """Transfer functions of the micrographs (CTF and preparation); None: none are known."""
     transfer = None if table is None else table.transfer
     return None if transfer is None else mtd.Micrographs(np.ones(len(transfer)), transfer=transfer)
 
 
 def arguments(parameters: RunParameters, micrographs: Optics = None) -> dict[str, Any]:
-    """The options and what tells the micrographs apart, as arguments of :func:`mtdcore.recover`."""
+    """The options and the differences between micrographs as arguments of :func:`mtdcore.recover`."""
     same = (
         "box_size", "rotations", "coarse_rotations", "noise_std", "noise", "likelihood", "min_separation", "expected_count", "diameter",
         "method", "iterations", "tolerance", "temperature", "seed", "starts", "classes", "symmetry", "mirror", "amplitude_std",
@@ -92,7 +92,7 @@ def named_prior(name: str | None) -> mtd.Prior | None:
     torch = optional("torch", "torch")
     from mtdbridge import load_prior
 
-    # This process is ours to configure: on one small image more threads only wait for each other.
+    # A command owns its process and may set this: on one small image several threads are slower than one.
     torch.set_num_threads(1)
     loaded: mtd.Prior = load_prior(name)
     return loaded
@@ -119,12 +119,12 @@ def computing(parameters: RunParameters, threads: int | None) -> Iterator[tuple[
 
     Args:
         parameters: the options of ``mtd recover``.
-        threads: CPU threads, None: all cores; of a task where there are workers, None: those of this machine shared
-            evenly, or one on a cluster.
+        threads: CPU threads; None: all cores. With workers, threads per task; None: the cores of this machine shared
+            evenly, or one thread on a cluster.
 
     Raises:
         ParameterError: options that exclude each other.
-        DependencyError, DeviceError, StorageError: what was asked for is not there.
+        DependencyError, DeviceError, StorageError: a package, device or scheduler that was asked for is missing.
     """
     device, precision = parameters.device, parameters.precision
     scheduler, workers = parameters.scheduler, parameters.workers

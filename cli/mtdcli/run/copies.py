@@ -19,14 +19,14 @@ from .finished import FinishedRun
 #: Largest distance between a detection and its copy, pixels: one step along rows, columns or both.
 TOLERANCE = 1.5
 
-#: Smallest expected count that copies are looked for with.
+#: Smallest expected count that detection assumes.
 _FEWEST = 1e-3
 
 
 def find_copies(run: FinishedRun, threshold: float = 0.5, device: str = "auto") -> Detections:
     """Detect the estimate of a run in its measurement, with the run's noise level, count and separation.
 
-    A run of the patch likelihood is read with the window likelihood, in which a copy has one pose.
+    After a run with the patch likelihood the window likelihood is used, in which a copy has one pose.
     """
     measurement = run.open()
     return detections.detect(measurement, run.estimate, window_likelihood(run), device, threshold)
@@ -66,7 +66,7 @@ def write_map(run: FinishedRun, path: Path, device: str, force: bool) -> None:
     """Write the expected number of copies centred on each pixel as an OME-Zarr image.
 
     Raises:
-        StorageError: something is at ``path`` that may not be replaced, or ``force`` is not given.
+        StorageError: ``path`` exists and ``force`` is not given, or it must not be replaced.
     """
     from mtdcore.results.posterior_map import write_posterior_map
 
@@ -82,14 +82,14 @@ def write_map(run: FinishedRun, path: Path, device: str, force: bool) -> None:
 
 
 def window_likelihood(run: FinishedRun) -> WindowLikelihood:
-    """The window likelihood that the copies of a run are read with."""
+    """The window likelihood that detects the copies of a run."""
     return localised(run.likelihood, max(run.record.result.expected_count, _FEWEST))
 
 
 def accuracy(found: Detections, estimate: np.ndarray, simulation: Truth) -> dict[str, float | int | None]:
     """Precision and recall against the copies of a simulation.
 
-    The estimate may sit turned and shifted in its box; its copies are compared in the frame of the truth.
+    The estimate may be rotated and shifted in its box; its copies are compared in the frame of the truth.
 
     Args:
         found: copies of the estimate.
@@ -113,7 +113,7 @@ def accuracy(found: Detections, estimate: np.ndarray, simulation: Truth) -> dict
 
 
 def _alike(matched: Match, posed: Detections, simulation: Truth) -> dict[str, float | None]:
-    """Correlation of the amplitudes of the matched copies with the true ones, where both differ; None of fewer than three copies."""
+    """Correlation of the amplitudes of the matched copies with the true ones, where both are known; None for fewer than three copies."""
     if posed.amplitude is None or simulation.amplitudes is None:
         return {}
     found, true = matched.pairs.T
@@ -122,7 +122,7 @@ def _alike(matched: Match, posed: Detections, simulation: Truth) -> dict[str, fl
 
 
 def _off(matched: Match, posed: Detections, simulation: Truth) -> float | None:
-    """Root mean square distance of the matched copies from the truth, pixels; None: there are none."""
+    """Root mean square distance of the matched copies from the truth, pixels; None: no copy is matched."""
     found, true = matched.pairs.T
     apart = posed.positions[found] - simulation.positions[true]
     return float(np.sqrt(np.mean(np.square(apart).sum(axis=1)))) if len(found) else None

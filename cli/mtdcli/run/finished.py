@@ -1,4 +1,4 @@
-"""A finished run: its folder and everything its record says, checked as it is read."""
+"""A finished run: its folder and its record, checked on reading."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class FinishedRun:
 
     Attributes:
         folder: its files.
-        record: what ``run.json`` says.
+        record: the content of ``run.json``.
         likelihood: at the end of the run.
     """
 
@@ -84,7 +84,7 @@ class FinishedRun:
         return int(np.argmax(self.likelihood.class_weights or (1.0,)))
 
     def open(self) -> Measurement:
-        """The measurement, as the run read it; InputError if it has another shape now."""
+        """The measurement, opened as in the run; InputError if its shape has changed since."""
         measurement = open_usable(self.measurement, self.parameters.skip_bad, self.parameters.defects)
         if measurement.shape != self.record.measurement.shape:
             raise InputError(f"{self.measurement} is not the measurement of this run any more.")
@@ -100,7 +100,7 @@ class FinishedRun:
         return self.image(self.folder.estimate)
 
     def table(self) -> MicrographTable:
-        """What the run knew about its micrographs; numbered names where it knew nothing, or no name that STAR can hold."""
+        """The table of the micrographs in the run; numbered names where there is no table, or a name does not fit into a STAR file."""
         table = MicrographTable.load(self.folder.path)
         if table is not None:
             return MicrographTable(tuple(_nameable(i, entry) for i, entry in enumerate(table.entries)))
@@ -109,7 +109,7 @@ class FinishedRun:
 
 
 def _nameable(index: int, entry: Entry) -> Entry:
-    """The entry, with a number for a name that no STAR file can hold (of several lines)."""
+    """The entry; a name that no STAR file can hold (of several lines) is replaced by a number."""
     try:
         quoted(entry.name)
     except ParameterError as problem:

@@ -27,7 +27,7 @@ from .record import RunRecord, TrustRecord, VolumeTrustRecord
 
 T = TypeVar("T", TrustRecord, VolumeTrustRecord)
 
-#: Bytes that a file of a run may have.
+#: Largest size in bytes of a text file or record of a run that is read.
 _MOST = 1 << 30
 
 
@@ -44,17 +44,17 @@ class RunFolder:
         page: ``report.html``.
         picks: ``detections.csv``, one row per copy that ``mtd detect`` found.
         picks_star: ``detections.star``, the same for RELION.
-        trust: ``trust.json``, what ``mtd trust`` has found so far.
+        trust: ``trust.json``, the results of ``mtd trust`` so far.
         posterior_mean: ``posterior_mean.npy``, (L, L) float64, mean of draws from the posterior of the target.
         posterior_std: ``posterior_std.npy``, (L, L) float64, their standard deviation.
         picks_json: ``detections.json``, the same for other programs.
-        table: ``micrographs.json``, what is known about the micrographs, where anything is.
-        watch: what `mtd watch` has counted, and its state.
+        table: ``micrographs.json``, the table of the micrographs, where there is one.
+        watch: ledger and state of `mtd watch`.
         watch_picks: the copies it found, rows of float64.
         watch_order: ``order.txt``, the names of the counted micrographs in their order.
         watched: ``micrographs.zarr``, the prepared micrographs.
         volume: ``volume.mrc``, of ``--volume``.
-        whitened: ``volume_whitened.mrc``, the volume as the filter of the noise shows it; none where the noise is white.
+        whitened: ``volume_whitened.mrc``, the volume after the whitening filter of the noise; absent where the noise is white.
         half1: ``half1.mrc``, the volume of one half of the data.
         half2: ``half2.mrc``, that of the other.
         volume_mean: ``volume_mean.mrc``, the mean of draws from the posterior.
@@ -90,7 +90,7 @@ class RunFolder:
         self.poses = path / "particles.star"
 
     def repetition(self, name: str) -> Path:
-        """Checkpoint of a recovery that a volume is judged by."""
+        """Checkpoint of one of the recoveries for the verdict on a volume."""
         return self.path / f"repeated_{name}.safetensors"
 
     def null_target(self, kind: str) -> Path:
@@ -104,21 +104,21 @@ class RunFolder:
         return any(file.exists() for file in (self.record, *checkpoints, self.watch))
 
     def clear_judgement(self) -> None:
-        """Remove what `mtd trust` found of an earlier result."""
+        """Remove what `mtd trust` wrote about an earlier result."""
         nulls = self.path.glob("null_*.npy")
         for file in (self.trust, self.posterior_mean, self.posterior_std, *nulls):
             file.unlink(missing_ok=True)
         self.clear_repetitions()
 
     def clear_repetitions(self, needed: Collection[str] = ()) -> None:
-        """Remove the checkpoints of the recoveries that a volume was judged by, except for those of these names."""
+        """Remove the checkpoints of the recoveries for the verdict on a volume, except for those named in ``needed``."""
         kept = {self.repetition(name) for name in needed}
         kept |= {previous_checkpoint(file) for file in kept}
         for file in set(self.path.glob(self.repetition("*").name)) - kept:
             file.unlink(missing_ok=True)
 
     def clear_watch(self) -> None:
-        """Forget what `mtd watch` has counted; the measurement is replaced by its successor."""
+        """Remove ledger, picks and order of `mtd watch`; the next run replaces its measurement."""
         for file in (
             self.watch,
             previous_checkpoint(self.watch),
@@ -278,7 +278,7 @@ def refuse_to_replace(path: Path, force: bool) -> None:
 
 
 def _number(text: str) -> float:
-    """A finite number, or a truth value; ValueError where it is none."""
+    """The finite number or truth value of a text; ValueError for any other text."""
     number = float({"True": "1", "False": "0"}.get(text, text))
     if not math.isfinite(number):
         raise ValueError(f"{text} is not finite")

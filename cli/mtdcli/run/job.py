@@ -37,7 +37,7 @@ P = TypeVar("P", bound=Parameters)
 def opened(
     path: Path, folder: RunFolder, parameters: P, resume: bool, force: bool
 ) -> tuple[Measurement, MicrographTable | None, P]:
-    """The measurement of a run that may fill its folder, what is known of the micrographs, and the options with lengths in pixels."""
+    """The measurement of a run, the table of its micrographs and the options with lengths in pixels; refuses as :func:`refuse_run`."""
     refuse_run(folder, (path, parameters.initial, parameters.prior), resume, force)
     measurement = open_usable(path, parameters.skip_bad, parameters.defects)
     table = table_of(path, source_of(measurement))
@@ -47,7 +47,7 @@ def opened(
 def identity(
     measurement: Measurement, backend: Backend, parameters: Parameters, micrographs: Optics = None
 ) -> dict[str, Any]:
-    """Everything the bits of a result depend on."""
+    """Everything that the bits of a result depend on."""
     return {
         "version": mtd.__version__,
         "measurement": fingerprint(measurement),
@@ -90,7 +90,7 @@ def recover(
     micrographs, height, width = measurement.shape
     threads = threads_within(parameters, measurement.shape)
     told = optics(table, parameters.micrographs)
-    square = isinstance(parameters.box_size, int)  # others are of signals, which have no diameter
+    square = isinstance(parameters.box_size, int)  # other boxes are those of signals, which have no diameter
     if square and table is not None and parameters.diameter is None and parameters.prior is None:
         log(
             "no --diameter: neighbours may be taken for parts of a particle; give its diameter in pixels, or in angstrom as in 120A"
@@ -119,7 +119,7 @@ def recover(
 def measurement_record(
     path: Path, measurement: Measurement, owner: Mapping[str, Any], used: float, unused: int = 0
 ) -> MeasurementRecord:
-    """What was read, for ``run.json``.
+    """The record of the measurement for ``run.json``.
 
     Args:
         path: where.
@@ -140,7 +140,7 @@ def measurement_record(
 
 @dataclass(frozen=True)
 class Made:
-    """How a result came about, as its record says: command line that repeats it, local time, wall time, name of the backend, doubts."""
+    """Provenance of a result, for its record: command line that repeats it, local time, wall time, name of the backend, doubts."""
 
     command: str
     started: str
@@ -175,7 +175,7 @@ def write_run(
 
 
 def data_share(recovery: mtd.Recovery, prior: mtd.Prior | None) -> float | None:
-    """Share of the answer that comes from the data, 1 without a prior; None: several classes, or no copies."""
+    """Share of the estimate that comes from the data, 1 without a prior; None: several classes, or no copies."""
     if recovery.likelihood.classes > 1 or not recovery.expected_count > 0:
         return None
     if prior is None:

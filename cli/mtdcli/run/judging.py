@@ -30,7 +30,7 @@ from .finished import FinishedRun
 from .memory import threads_within
 from .record import ChainsRecord, NullRecord, TrustRecord
 
-#: Draws from the posterior of the target, and noise levels of each.
+#: Number of draws from the posterior of the target, and of noise levels in each.
 _DRAWS, _STEPS = 32, 32
 
 
@@ -40,15 +40,15 @@ def examine(
     """Add what is missing to ``trust.json`` of a finished run, one recovery after the other.
 
     Args:
-        run: in a folder locked by the caller; ``device`` and ``threads`` among its parameters may be others.
+        run: in a folder locked by the caller; its parameters ``device`` and ``threads`` may differ from those of the recovery.
         null_runs: largest number of null runs of each kind.
         halves: whether to compare two halves of the data, and of the first null measurement, where the result is supported.
-        complete: do everything, also what can no longer change the verdict.
-        chains: number of chains that the posterior draws of a supported result are from; 0: they are of the aligned average.
+        complete: make every check, also those that can no longer change the verdict.
+        chains: number of Markov chains for posterior draws of a supported result; 0: draws given the aligned average.
 
     Raises:
-        Interrupted: a signal came; the recoveries that were complete are in the file.
-        InputError: the measurement is gone, or another one.
+        Interrupted: a signal came; the results of completed recoveries are in the file.
+        InputError: the measurement is missing or has changed.
     """
     folder, trust, result = run.folder, run.folder.read_trust(), run.record.result
     verdict = trust.verdict(result.evidence_nats, result.settled)
@@ -127,7 +127,7 @@ def judgement(verdict: Verdict) -> dict[str, Any]:
 
 
 def powerless(verdict: Verdict) -> str:
-    """What a result above every null run and below the limit means."""
+    """Explanation of a result whose evidence is above every null run and below the limit."""
     limits = [limit for kind in get_args(Null) if (limit := verdict.limit(kind)) is not None]
     return (
         f"the evidence is above that of every null run, but null runs differ so much that up to {max(limits):,.0f} nats may be noise: this may be "
@@ -142,7 +142,7 @@ def _compare_halves(
     trust: TrustRecord,
     keep: Callable[[], None],
 ) -> None:
-    """Half-set correlations, of null measurements first: that of the data means nothing without."""
+    """Half-set correlations, of null measurements first: the correlation of the data is judged by them."""
     folder = run.folder
     nulls = {kind: null_like(measurement, run.likelihood, kind, 0) for kind in get_args(Null)}
     places: list[tuple[NullRecord | TrustRecord, Measurement, Path]] = [
@@ -187,7 +187,7 @@ def _repeating(run: FinishedRun, recoveries: int) -> Iterator[tuple[Measurement,
 def _draw(
     run: FinishedRun, measurement: Measurement, options: dict[str, Any], trust: TrustRecord, chains: int
 ) -> None:
-    """Posterior mean and standard deviation of the target, as images; without a prior those of an average say nothing new."""
+    """Posterior mean and standard deviation of the target, as images; skipped without a prior and chains, where they would repeat the average and its known noise."""
     prior, likelihood, folder = options["prior"], run.likelihood, run.folder
     if (prior is None and not chains) or not run.record.result.expected_count > 0:
         return

@@ -15,16 +15,16 @@ from typing import NoReturn, TextIO
 
 import click
 
-#: What file systems answer that cannot lock (Lustre without ``-o flock``, NFS without its lock daemon, some FUSE).
+#: Error numbers of file systems without locks (Lustre without ``-o flock``, NFS without its lock daemon, some FUSE).
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 
-#: What a process of mtd that is killed leaves of a file that it was writing.
+#: Names of the partial files that a killed process of mtd leaves.
 _LEFT = re.compile(r"\.[\w.-]+\.(json|npy|csv|star|safetensors|html|mrcs)\.\d+\.part")
 
 #: The file that is locked.
 _LOCK = ".lock"
 
-#: The lock of such file systems: who holds the folder.
+#: The file that names the holder of the folder on file systems without locks.
 _OWNER = ".lock.owner"
 
 
@@ -36,10 +36,10 @@ class FolderInUse(click.ClickException):
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder, made if needed. The kernel frees it with the process, however that ends.
+    """Hold a folder, made if needed. The kernel releases the lock when the process ends, however it ends.
 
-    Where the file system has no such locks a file says who holds the folder; that of a process of this machine that is
-    gone does not count. A folder that holds nothing but the lock afterwards loses it; one that was made here goes too.
+    On file systems without locks a file names the process that holds the folder; the file of a process of this machine
+    that has ended is ignored. A folder that holds only the lock afterwards loses the lock; if it was made here, it is removed.
 
     Raises:
         FolderInUse: another process holds it; the message names process and host.
@@ -62,7 +62,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _held(file: TextIO, folder: Path) -> Iterator[set[str]]:
-    """Lock an open file, and give the names of the files of the lock; refused where another process holds it."""
+    """Lock an open file and yield the names of the lock files; FolderInUse where another process holds it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as problem:
@@ -82,7 +82,7 @@ def _held(file: TextIO, folder: Path) -> Iterator[set[str]]:
 
 
 def _leave(folder: Path, own: set[str], made: bool) -> None:
-    """Remove the files of the lock from a folder that holds nothing else, and the folder if it was made for that."""
+    """Remove the lock files from a folder that holds no other file, and the folder if :func:`locked` made it."""
     with suppress(OSError):
         if {one.name for one in folder.iterdir()} <= own:
             for name in own:
@@ -92,7 +92,7 @@ def _leave(folder: Path, own: set[str], made: bool) -> None:
 
 
 def _opened(path: Path) -> int:
-    """A descriptor of the lock file, made if needed: a file of its own, since what it holds is replaced."""
+    """A descriptor of the lock file, made if needed. Links and other kinds of file are refused, since the content is replaced."""
     try:
         descriptor = os.open(
             path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666
@@ -101,7 +101,7 @@ def _opened(path: Path) -> int:
         what = "it is a link" if path.is_symlink() else problem.strerror
         raise OSError(problem.errno, f"{path} should be a lock file; {what}: remove it") from problem
     found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:  # 0: removed just now
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:  # 0: another process has just removed it
         os.close(descriptor)
         raise OSError(
             errno.EINVAL,
@@ -112,10 +112,10 @@ def _opened(path: Path) -> int:
 
 @contextmanager
 def _owned(folder: Path) -> Iterator[None]:
-    """Hold a folder by a file that only one process can make."""
+    """Hold a folder by a file that only one process can create (O_EXCL)."""
     from mtdcore._base.processes import (
         Process,
-    )  # loads the engine, which only these file systems have to wait for
+    )  # loads the engine, a delay that only these file systems cause
 
     path, me = folder / _OWNER, str(Process.current())
     while True:
@@ -148,7 +148,7 @@ def _text(path: Path) -> str:
 
 
 def _take_away(path: Path, text: str) -> None:
-    """Remove the lock of a process that is gone, unless another process was quicker."""
+    """Remove the lock of a process that has ended, unless another process has replaced it meanwhile."""
     mine = path.with_name(f"{path.name}.{os.getpid()}")
     with suppress(FileNotFoundError):
         path.rename(mine)
@@ -159,7 +159,7 @@ def _take_away(path: Path, text: str) -> None:
 
 
 def _clean(folder: Path) -> None:
-    """Remove what a process of mtd left that was killed while it wrote."""
+    """Remove the partial files of processes of mtd that were killed while writing."""
     for left in folder.iterdir():
         if _LEFT.fullmatch(left.name) and left.is_file() and not left.is_symlink():
             left.unlink(missing_ok=True)

@@ -38,11 +38,11 @@ F = TypeVar("F", bound=_Finished)
 
 
 def state_to_resume(folder: RunFolder, resume: bool, load: Callable[[], S]) -> S | None:
-    """The state that a run goes on from; None: it begins.
+    """The state from which a run is resumed; None: it starts from the beginning.
 
     Args:
         folder: of the run.
-        resume: whether it goes on, where there is a run.
+        resume: whether to resume a run in the folder.
         load: reads the checkpoint.
 
     Raises:
@@ -56,7 +56,7 @@ def state_to_resume(folder: RunFolder, resume: bool, load: Callable[[], S]) -> S
 
 
 def spent(state: _State | None) -> float:
-    """Seconds that the iterations before a state took."""
+    """Wall time in seconds of the iterations up to a state."""
     return 0.0 if state is None else sum(record.seconds for record in state.history)
 
 
@@ -73,10 +73,10 @@ def iterate(
     Args:
         folder: locked run folder.
         parameters: how.
-        state: None: the beginning.
-        recover: runs the iterations, and calls what it is given after each.
+        state: to resume from; None: start from the beginning.
+        recover: runs the iterations and calls its argument after each.
         save: writes a checkpoint.
-        shown: what the progress shows of the record of an iteration.
+        shown: the fields of the record of an iteration that the progress shows.
 
     Raises:
         Interrupted: a signal came; a checkpoint is in the folder.
@@ -90,13 +90,15 @@ def iterate(
         def told(current: S) -> None:
             last = current.history[-1]
             stop.iteration = last.iteration
-            if last.iteration == 1:  # every parameter has proved usable: what --force replaces may go
+            if (
+                last.iteration == 1
+            ):  # all parameters have proved usable: files that --force replaces are removed now
                 folder.clear()
             bar.update(last.iteration, shown(last))
 
         def recovered(after: Callable[[S], None]) -> R:
             recovery = recover(after)
-            if not recovery.history:  # no iteration has done it
+            if not recovery.history:  # no iteration, so that `told` has not cleared the folder
                 folder.clear()
             return recovery
 
@@ -110,12 +112,12 @@ def saving(
     every: float,
     told: Callable[[T], None],
 ) -> F:
-    """Run iterations; their state is saved every so often, at the end, and when they are asked to stop.
+    """Run iterations and save their state at intervals, at the end, and when asked to stop.
 
     Args:
-        recover: runs the iterations, and calls what it is given after each.
+        recover: runs the iterations and calls its argument after each.
         save: writes a checkpoint.
-        stop: says when to stop.
+        stop: polled after each iteration.
         every: seconds from one checkpoint to the next.
         told: called after each iteration.
 
@@ -136,7 +138,7 @@ def saving(
 
     try:
         recovery = recover(after)
-        save(recovery.state)  # so that who goes on from there finds nothing to do
+        save(recovery.state)  # a resumed run then has no iteration left to do
         unsaved = None
         stop.check()
     except Interrupted:

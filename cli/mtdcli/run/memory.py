@@ -1,4 +1,4 @@
-"""How many threads fit into ``--max-memory``."""
+"""The number of threads that fit into ``--max-memory``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MIB = 2**20
 #: Interpreter, libraries, chunks and tiles read ahead, copies and report (measured: up to 310 MiB; a torch prior is not counted).
 _BASE = 360 * _MIB
 
-#: Window likelihood: numbers per pixel of a tile that threads share, bytes of all spectra of templates, and numbers per thread.
+#: Window likelihood: numbers per pixel of a tile (shared by the threads), bytes of the spectra of all templates, and numbers per thread.
 _PER_PIXEL, _SPECTRA, _OWN = 16, 256 * _MIB, 2 * _MIB
 
 #: Patch likelihood: numbers per cell of a correlation map of 32 patches, two complex ones each; a thread holds one map per rotation.
@@ -34,7 +34,7 @@ def threads_within(parameters: RunParameters, shape: tuple[int, int, int]) -> in
         ``parameters.threads`` (None: all cores) where no limit is set, otherwise as many of them as fit.
 
     Raises:
-        ParameterError: not even one fits.
+        ParameterError: the limit is too small for one thread.
     """
     limit, threads = parameters.max_memory, parameters.threads
     if limit is None:
@@ -58,7 +58,7 @@ def threads_within(parameters: RunParameters, shape: tuple[int, int, int]) -> in
 
 
 def _workspace(likelihood: Likelihood, precision: Precision, shape: tuple[int, int, int]) -> tuple[int, int]:
-    """Bytes that threads share, and that each of them needs."""
+    """Bytes shared by the threads, and bytes per thread."""
     number = 8 if precision == "float64" else 4
     pixels = get_backend("cpu", precision).tile_pixels(likelihood)
     geometry = likelihood.geometry.enlarged(pixels)
@@ -67,5 +67,5 @@ def _workspace(likelihood: Likelihood, precision: Precision, shape: tuple[int, i
         return 0, number * (COPIES * likelihood.templates + 3) * rows * columns
     if likelihood.localises:
         return number * _PER_PIXEL * rows * columns + _SPECTRA, number * _OWN
-    side = 2 * likelihood.box_size + 16  # of the torus, rounded up to whole vectors
+    side = 2 * likelihood.box_size + 16  # side of the torus, rounded up to whole vectors
     return 0, number * (_PER_CELL * side**2 * (likelihood.templates + 2) + 3 * rows * columns)

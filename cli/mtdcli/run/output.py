@@ -1,4 +1,4 @@
-"""What a command may write to: decided before it computes. Imports nothing heavy, so that a wrong ``-o`` is told at once."""
+"""Checks of the output of a command, made before it computes. Imports nothing heavy, so that a wrong ``-o`` is reported at once."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import click
 if TYPE_CHECKING:
     from .folder import RunFolder
 
-#: Files by which a folder is known as a Zarr array or group.
+#: Files that mark a folder as a Zarr array or group.
 _ZARR = ("zarr.json", ".zarray", ".zgroup")
 
-#: What weights, and curves, and reports of mtd hold near their start, or their end.
+#: Text near the start or end of weights files and training histories of mtd, and of its reports.
 _WEIGHTS, _PAGE = b"mtdbridge", b"This file is complete in itself: nothing is loaded from elsewhere."
 
-#: Bytes looked at, at either end of a file.
+#: Bytes searched at either end of a file.
 _LOOKED_AT = 1 << 16
 
 
@@ -42,7 +42,7 @@ def refuse_output(path: Path, force: bool, inputs: Sequence[Path] = ()) -> None:
 
 
 def refuse_as_run_folder(output: Path, measurement: Path) -> None:
-    """Raise StorageError where the folder of a run would lie in a measurement; a run writes between what is there."""
+    """Raise StorageError where the folder of a run would be a measurement or lie in one."""
     place, real = (Path(os.path.realpath(path)) for path in (output, measurement))
     if output.is_symlink() and not output.is_dir():
         _storage(f"{output} should be a folder for the run; it is a link that leads to none.")
@@ -60,12 +60,12 @@ def refuse_run(folder: RunFolder, inputs: Iterable[str | Path | None], resume: b
     Args:
         folder: of the run, locked.
         inputs: files that it reads; None: not given.
-        resume: whether the run that is there goes on.
-        force: whether it is replaced.
+        resume: whether to continue the run in the folder.
+        force: whether to replace it.
 
     Raises:
-        UsageError: both.
-        StorageError: a run is there, and neither is given; or what no run left, or is read.
+        UsageError: both are given.
+        StorageError: the folder holds a run and neither is given; or files that no run left, or that the run reads.
     """
     if resume and force:
         raise click.UsageError("--resume continues what --force replaces: leave one of them out")
@@ -102,12 +102,12 @@ def refuse_foreign_results(folder: RunFolder, inputs: Iterable[str | Path | None
 
 
 def refuse_weights(output: Path, beside: Sequence[str], force: bool, inputs: Sequence[Path] = ()) -> None:
-    """Raise StorageError unless weights may be written to ``output``, and what goes beside them.
+    """Raise StorageError unless weights may be written to ``output``, and their companion files beside it.
 
     Args:
         output: the weights file.
         beside: suffixes of the files beside it: its report, say.
-        force: whether weights of mtd, and what is beside them, may be replaced; their training is continued with --resume.
+        force: whether weights of mtd and their companion files may be replaced.
         inputs: what the command reads.
     """
     for path in (output, *map(output.with_suffix, beside)):
@@ -125,7 +125,7 @@ def refuse_weights(output: Path, beside: Sequence[str], force: bool, inputs: Seq
 
 
 def clean_beside(output: Path, beside: Sequence[str]) -> None:
-    """Remove what trainings to this output left beside it that were killed while they wrote; those that run are let be.
+    """Remove the partial files that killed trainings left beside this output; those of running processes stay.
 
     Args:
         output: the weights file.
@@ -146,13 +146,13 @@ def _runs(number: int) -> bool:
         os.kill(number, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # another user's
+    except OSError:  # a process of another user
         return True
     return True
 
 
 def refuse_page(path: Path) -> None:
-    """Raise StorageError where a report would replace a file that is none."""
+    """Raise StorageError where a report would replace a file that is not a report of mtd."""
     if os.path.lexists(path) and (path.is_symlink() or not path.is_file() or _PAGE not in _ends(path)):
         _storage(f"{path} should be a report of mtd to be replaced; it is something else: choose another -o.")
 

@@ -16,7 +16,7 @@ _FROM_ZERO = click.FloatRange(min=0)
 
 
 class Parameters(Options):
-    """What is asked of a run, whatever its target."""
+    """The options of a run of either kind, image or volume."""
 
     diameter: float | str | None
     prior: str | None
@@ -29,7 +29,7 @@ class Parameters(Options):
     checkpoint_every: float
 
     def in_pixels(self, pixel_size: float | None) -> Self:
-        """With all lengths in pixels of the measurement.
+        """The parameters with all lengths in pixels of the measurement.
 
         Args:
             pixel_size: angstrom; None: unknown.
@@ -43,7 +43,7 @@ class Parameters(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class RunParameters(Parameters):
-    """How the recovery of an image is run. A new option is one more field here, and what it does in ``run/arguments.py``."""
+    """The options of the recovery of an image. A new option is one more field here, and its effect in ``run/arguments.py``."""
 
     box_size: int | tuple[int, int] = declared(
         "target",

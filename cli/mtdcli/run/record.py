@@ -1,4 +1,4 @@
-"""What ``run.json`` and ``trust.json`` hold."""
+"""The content of ``run.json`` and ``trust.json``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class MeasurementRecord:
     """The measurement of a run.
 
     Attributes:
-        path: where it lay.
+        path: its location during the run.
         shape: (micrographs, H, W).
         dtype: of its pixels.
         fingerprint: hash of its pixels, see :func:`mtdcore.em.checkpoint.fingerprint`.
@@ -38,15 +38,15 @@ class MeasurementRecord:
 
 @dataclass(frozen=True)
 class ResultRecord:
-    """What a run found, see :class:`mtdcore.Recovery`.
+    """The result of a run, see :class:`mtdcore.Recovery`.
 
     Attributes:
         likelihood: record of the last likelihood.
-        data_share: share of the answer that comes from the data; None: unknown.
-        prior_scales: of the prior, one for each class; None: it has none.
-        offset: what pixels read where there is nothing.
-        noise: what it was found to be.
-        settled: whether starts with about as much evidence show the same; None: there was one.
+        data_share: share of the estimate that comes from the data; None: unknown.
+        prior_scales: units of the measurement in one unit of the prior, for each class; None: they are the same, or there is no prior.
+        offset: value of the pixels without copies.
+        noise: description of the estimated noise.
+        settled: whether starts of about equal evidence give the same target; None: no other start has such evidence.
     """
 
     iterations: int
@@ -66,19 +66,19 @@ class ResultRecord:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Everything that ``run.json`` says of a finished run.
+    """The record of a finished run in ``run.json``.
 
     Attributes:
         command: command line that repeats it.
         started: local time, ISO 8601.
-        seconds: wall time, that of the iterations before a resume included.
+        seconds: wall time, including the iterations before a resume.
         measurement: what was read.
         parameters: how.
         device: name of the backend.
         result: what was found.
         versions: of the packages.
         machine: cores, threads, memory.
-        doubts: what the run said against its result.
+        doubts: warnings of the run about its result.
         format: of this record.
     """
 
@@ -100,8 +100,8 @@ class NullRecord:
     """Null runs of one kind.
 
     Attributes:
-        evidence: nats of each.
-        halves: correlation of two halves of the first; None: not computed.
+        evidence: of each null run, nats.
+        halves: correlation of two halves of the first null measurement; None: not computed.
     """
 
     evidence: list[float] = field(default_factory=list)
@@ -110,13 +110,13 @@ class NullRecord:
 
 @dataclass(frozen=True)
 class ChainsRecord:
-    """The chains that the posterior images are from.
+    """The Markov chains that gave the posterior images.
 
     Attributes:
         chains: number of them.
-        draws: number of draws, those of all chains together.
+        draws: number of draws of all chains together.
         r_hat: split R-hat, mean over the pixels.
-        effective_size: number of independent draws that they are worth, mean over the pixels.
+        effective_size: effective number of independent draws, mean over the pixels.
     """
 
     chains: int
@@ -127,17 +127,17 @@ class ChainsRecord:
 
 @dataclass
 class TrustRecord:
-    """What ``mtd trust`` has computed so far.
+    """The results of ``mtd trust`` so far.
 
     Attributes:
         white: null runs on white noise.
         phases: null runs on the measurement with random phases.
         halves: correlation of two halves of the data; None: not computed.
         held_out: nats that each half's target gives to the other half; None: not computed.
-        settled: whether a second start ends at the same image, or at less evidence; None: not tried.
+        settled: whether a second start ends at the same image or at less evidence; None: not tried.
         rival: evidence of that start.
-        chains: what the posterior images are from; None: from draws of the aligned average, or there are none.
-        seconds: wall time of all of it.
+        chains: the chains behind the posterior images; None: draws given the aligned average, or no such images.
+        seconds: wall time of all its computations.
         found: verdict and numbers, for readers of the file.
     """
 
@@ -157,13 +157,13 @@ class TrustRecord:
         return found
 
     def verdict(self, evidence: float, settled: bool | None = None) -> Verdict:
-        """What is known about a result of so many nats; ``settled``: whether its own starts agree, None: there was one, or no telling."""
+        """The verdict on a result of ``evidence`` nats; ``settled``: whether the starts of the run agree, None: one start, or undecided."""
         settled = self.settled if settled is None else settled
         white, phases = (tuple(place.evidence) for place in (self.white, self.phases))
         return Verdict(evidence, white, phases, self.held_out, settled, self.rival)
 
     def learn(self, verdict: Verdict) -> None:
-        """Take over what is known by now."""
+        """Take over the findings of a verdict."""
         self.white.evidence, self.phases.evidence = list(verdict.white), list(verdict.phases)
         self.held_out, self.rival = verdict.held_out, verdict.rival
         self.settled = None if verdict.rival is None else verdict.settled
@@ -174,8 +174,8 @@ class PartRecord:
     """A part of a volume that was left out, see :class:`mtdcore.results.volumes.Omission`.
 
     Attributes:
-        amplitude: with which the data give it back.
-        error: its standard error; None: the amplitude is not told.
+        amplitude: of the part as recovered from the data.
+        error: standard error of the amplitude; None: the amplitude is undetermined.
     """
 
     amplitude: float
@@ -188,7 +188,7 @@ class DrawsRecord:
 
     Attributes:
         count: number of them.
-        effective: number of independent draws that they are worth.
+        effective: effective number of independent draws.
         clear: share of the voxels of the support whose density is more than two standard deviations from zero.
     """
 
@@ -199,11 +199,11 @@ class DrawsRecord:
 
 @dataclass
 class VolumeTrustRecord(TrustRecord):
-    """What is known for and against a volume so far.
+    """The findings about a volume so far.
 
     Attributes:
         parts: number of parts of the omit test.
-        omitted: those of them that have been asked for, from the first one on.
+        omitted: results for the parts tested so far, in order.
         draws: from the posterior; None: there are none.
     """
 

@@ -1,1 +1,1 @@
-"""What a terminal sees: options, messages, progress."""
+"""The terminal: options, messages, progress."""

@@ -1,4 +1,4 @@
-"""What commands print: results on stdout, the log on stderr, and the options that all commands share."""
+"""Output of the commands: results on stdout, the log on stderr; and options that commands share."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from click.core import ParameterSource
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: Items of a list that people are shown.
+#: Number of items of a list that the text output shows.
 _SHOWN = 8
 
-#: Entries that only --json shows: the record of the model, arrays among it.
+#: Entries that only --json shows: the record of the likelihood, which holds arrays, and the omit test.
 _FOR_MACHINES = ("likelihood", "omit_test")
 
 
-#: Options of the command that runs, by the names that the library has for them.
+#: Options of the running command, by their argument names in the library.
 FLAGS: dict[str, str] = {}
 
 
@@ -34,7 +34,7 @@ def log(message: str) -> None:
 
 @contextmanager
 def noting_doubts() -> Iterator[list[str]]:
-    """The doubts (:class:`mtdcore.errors.Doubt`) that are warned of in the block, which are shown as ever."""
+    """Collect the warnings of class :class:`mtdcore.errors.Doubt` raised in the block; they are shown as before."""
     from mtdcore.errors import Doubt
 
     show_it, found = warnings.showwarning, []
@@ -52,12 +52,12 @@ def noting_doubts() -> Iterator[list[str]]:
 
 
 def error(message: str) -> None:
-    """The one line that says what went wrong, on stderr."""
+    """Print an error as one line on stderr."""
     click.echo(printable(f"mtd: error: {' '.join(message.split())}"), err=True)
 
 
 def printable(text: str) -> str:
-    """Text that every stream takes: names of files may hold bytes that are no UTF-8."""
+    """Text that every stream can encode: file names may hold bytes that are not UTF-8."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
@@ -79,7 +79,7 @@ def spelt(message: str) -> str:
 
 
 def emit(result: Mapping[str, Any], as_json: bool) -> None:
-    """Print a result on stdout: JSON, or one ``name  value`` line per entry (nested entries indented), without the record of the model."""
+    """Print a result on stdout: JSON, or one ``name  value`` line per entry (nested entries indented); text leaves out ``_FOR_MACHINES``."""
     if as_json:
         click.echo(to_json(result))
     else:
@@ -87,7 +87,7 @@ def emit(result: Mapping[str, Any], as_json: bool) -> None:
 
 
 def to_json(value: Any, indent: int | None = 2) -> str:
-    """Strict JSON: arrays become lists, paths strings, and what is not finite null."""
+    """Strict JSON: arrays become lists, paths become strings, non-finite numbers become null."""
     return json.dumps(_plain(value), indent=indent, allow_nan=False)
 
 
@@ -132,7 +132,7 @@ def show(value: Any) -> str:
 def command_line(ctx: click.Context) -> str:
     """The command of this context with the options that were given, ready to be pasted.
 
-    Left out are ``--resume``, ``--force`` and ``--json``: they decide nothing about the result.
+    ``--resume``, ``--force`` and ``--json`` are left out, since they do not change the result.
     """
     words = ["mtd", *str(ctx.info_name).split()]
     for parameter in ctx.command.params:

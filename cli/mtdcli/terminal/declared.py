@@ -14,7 +14,7 @@ import click
 from .console import F
 from .options import COUNT, PATH, POSITIVE, CountOr, GroupedOption, NumberOr
 
-#: Stands for "runs did what is the default now".
+#: Marks an option whose present default is what runs did before the option existed.
 _SAME: Any = object()
 
 
@@ -35,11 +35,11 @@ def declared(
         group: its heading in ``--help``.
         text: its help.
         default: its default; MISSING: it is required.
-        kind: type for click; None: as :func:`_kind` reads it from the type of the field.
+        kind: type for click; None: derived from the type of the field by :func:`_kind`.
         metavar: what ``--help`` shows for the value.
-        decides: whether it may change a bit of the result; if not, a continuation may change it.
-        before: what runs did before the option existed, where that is not the default.
-        read: whether it may name a file, which then decides by its content.
+        decides: whether it may change a bit of the result; if not, a resumed run may change the option.
+        before: value for records from before the option existed, where that is not the default.
+        read: whether it may name a file, whose content then enters the identity of a run instead of its name.
     """
     more = {"group": group, "help": text, "kind": kind, "metavar": metavar, "decides": decides}
     return field(default=default, metadata=more | {"before": before, "read": read})
@@ -49,7 +49,7 @@ def like(other: type[Options], name: str, **changes: Any) -> Any:
     """A field that is the same option as that of another command.
 
     Args:
-        other: has it.
+        other: the options that hold it.
         name: of the field.
         changes: arguments of :func:`declared` that differ.
     """
@@ -59,10 +59,10 @@ def like(other: type[Options], name: str, **changes: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How a command does its work.
+    """Base class of the options of a command.
 
-    The name of a field is that of its option, its metadata are what ``--help`` says. Only plain values: the record of
-    this class stands in ``run.json``.
+    A field has the name of its option; its metadata hold the text for ``--help``. Values are plain, since ``run.json`` holds
+    the record of this class.
     """
 
     @classmethod
@@ -86,13 +86,13 @@ class Options:
         return found
 
     def described(self) -> dict[str, Any]:
-        """The options by name, with what their help says of the default where none was given."""
+        """The options by name; a None is replaced by the default that its help text names, or by "none"."""
         texts = {one.name: one.metadata["help"].partition("Default: ")[2].rstrip(".") for one in fields(self)}
         own = {name: getattr(self, name) for name in texts}
         return {name: texts[name] or "none" if value is None else value for name, value in own.items()}
 
     def deciding(self) -> dict[str, Any]:
-        """What may change a bit of the result, by name; a file counts by its content."""
+        """The options that may change a bit of the result, by name; a file is represented by the hash of its content."""
         own = {one.name: getattr(self, one.name) for one in fields(self) if one.metadata["decides"]}
         for one in fields(self):
             if one.metadata["read"] and own[one.name] is not None and Path(own[one.name]).is_file():
@@ -102,7 +102,7 @@ class Options:
 
 
 def options_of(declaring: type[Options]) -> Callable[[F], F]:
-    """The options that a class declares, of a command."""
+    """Decorator of a command: adds the options that a class declares."""
 
     def add(function: F) -> F:
         for one in reversed(fields(declaring)):
@@ -119,13 +119,13 @@ def options_of(declaring: type[Options]) -> Callable[[F], F]:
 
 
 def _flag(name: str, default: Any, kind: click.ParamType[Any]) -> str:
-    """``--name``, with ``--no-name`` where that is not what happens anyway."""
+    """``--name``; with ``--no-name`` for a switch whose default is not False."""
     flag = name.replace("_", "-")
     return f"--{flag}/--no-{flag}" if kind is click.BOOL and default is not False else f"--{flag}"
 
 
 def _value(default: Any, kind: click.ParamType[Any]) -> dict[str, Any]:
-    """Type and default, as click is told of them."""
+    """Type and default as keyword arguments of click."""
     if kind is click.BOOL:
         return {"is_flag": True, "default": default}
     if default is MISSING:
@@ -140,7 +140,7 @@ def _kinds(declaring: type[Options]) -> dict[str, click.ParamType[Any]]:
 
 
 def _kind(hint: Any) -> click.ParamType[Any]:
-    """Words are a choice, numbers positive, and either of them where both may stand."""
+    """Literal words become a choice, numbers must be positive, a union of both accepts either."""
     members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     words = [word for member in members for word in get_args(member)]
     plain = [member for member in members if not get_args(member) and member is not NoneType]

@@ -1,4 +1,4 @@
-"""What is installed and what this machine offers, as run records and ``mtd doctor`` state it."""
+"""Versions of packages and resources of the machine, for run records and ``mtd doctor``."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def option(flags: str, text: str, kind: Any = None, default: Any = _NONE, **more
 
 
 def with_help(command: click.Command, example: str) -> click.Command:
-    """The command, whose ``--help`` calls numbers N or X and ends with an example."""
+    """The command with a ``--help`` that calls whole numbers N, other numbers X, and ends with an example."""
     command.epilog = f"Example: {example}"
     for one in command.params:
         if one.metavar is None and type(one.type) in _NUMBERS:
@@ -113,7 +113,7 @@ class Length(click.ParamType[float | str]):
     name = "length"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
-        """Pixels as a float, or the angstrom as they stand, with an A behind."""
+        """Pixels as a float, or angstrom as the string given, which ends with A."""
         match = re.fullmatch(r"\s*([0-9.]+(?:e[-+]?[0-9]+)?)\s*(A|Å|Å)?\s*", str(value), re.IGNORECASE)
         try:
             number = float(match[1]) if match else math.nan
@@ -209,7 +209,7 @@ class Shape(click.ParamType[tuple[int, int]]):
 
 
 class Box(Shape):
-    """``L``, or ``HxW`` of a box that is no square; kept as a number where it is one."""
+    """``L`` for a square box, kept as a number, or ``HxW``."""
 
     name = "box"
 
@@ -237,7 +237,7 @@ class Device(click.ParamType[str]):
         self.more = more
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The device as it is; that of a record, which has no ``param``, may be of a plug-in of another machine."""
+        """The device as given. A device from a record (``param`` is None) is not checked: it may be that of a plug-in on another machine."""
         name = str(value)
         if param is None or name in self.more or re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
             return name

@@ -9,25 +9,25 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Self, TextIO
 
-#: Seconds between two updates of the live bar, and least and most between two lines of a log.
+#: Seconds between two updates of the live bar; shortest and longest time in seconds between two lines of a log.
 _BAR_PERIOD, _LINE_PERIOD, _LONGEST_PERIOD = 0.1, 5.0, 300.0
 
-#: Share of the time so far that passes before the next line: a day of work is a hundred lines, not ten thousand.
+#: Share of the elapsed time that passes before the next line, so that a day of work gives a few hundred lines.
 _SHARE = 0.1
 
 
 class Progress:
     """Counts ``done`` of ``total`` with the rate and the time that remains.
 
-    Use as a context manager; the bar ends its line on the way out, also when an exception passes. The rate counts from
-    the first update: before it come what is done once (starts, kernels to compile), and steps of an earlier run.
+    Use as a context manager; the bar ends its line on the way out, also when an exception passes. The rate is measured from
+    the first update on, without initial work (starts, compilation of kernels) and the steps of an earlier run.
 
     Args:
         label: what is being done.
         total: number of steps.
         unit: name of one step.
         stream: default stderr. A live bar is drawn only when it is a terminal.
-        most: whether the work may end before ``total``, so that the time is the longest that remains.
+        most: whether the work may end before ``total``, so that the remaining time is an upper limit.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Progress:
         self._width = 0
 
     def update(self, done: int, fields: Mapping[str, object] | None = None) -> None:
-        """Say that ``done`` steps are done; ``fields`` are shown after the count."""
+        """Show that ``done`` steps are complete, with ``fields`` after the count."""
         self._done = done
         now = time.monotonic()
         self._first = self._first or (now, done)

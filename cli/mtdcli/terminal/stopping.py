@@ -16,15 +16,15 @@ from .console import log
 #: Signals that stop a command; clusters send SIGUSR1 some time before they take a node away.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
-#: Seconds between a signal and the end of the current work.
+#: Longest time in seconds from a signal to the end of the current work.
 _PATIENCE = 15.0
 
-#: Seconds between two exceptions: one raised in a destructor is lost.
+#: Seconds until the exception is raised again: an exception raised in a destructor is lost.
 _AGAIN = 2.0
 
 
 class Interrupted(BaseException):
-    """The command was asked to stop. A BaseException, like KeyboardInterrupt: no reader takes it for a damaged file.
+    """The command was asked to stop. A BaseException, like KeyboardInterrupt, so that no reader of files catches it.
 
     Attributes:
         signum: the signal that asked.
@@ -44,7 +44,7 @@ class Stop:
         signum: SIGINT, SIGTERM or SIGUSR1, once it came.
         file: a file whose appearance asks the same.
         iteration: completed iterations.
-        patience: seconds that a signal waits for whoever polls; 0: it is obeyed at once.
+        patience: seconds that a signal leaves to code that polls; 0: the exception is raised at once.
     """
 
     signum: int | None = None
@@ -63,15 +63,15 @@ class Stop:
             raise Interrupted(self.signum or signal.SIGTERM, self.iteration)
 
 
-#: Informed by the signal handlers; one per process, as they are.
+#: The object that the signal handlers set; one per process, as signal handlers are.
 _listener: Stop | None = None
 
 
 @contextmanager
 def listening() -> Iterator[Stop]:
-    """Turn SIGINT, SIGTERM and SIGUSR1 into :class:`Interrupted`, so that temporary files go and locks are freed.
+    """Turn SIGINT, SIGTERM and SIGUSR1 into :class:`Interrupted`, so that temporary files are removed and locks released.
 
-    A second signal ends the process as it always did. A block within another one listens with it.
+    A second signal ends the process by its default action. A block within another one shares the :class:`Stop` of the outer one.
     """
     global _listener
     if _listener is not None:
@@ -92,7 +92,7 @@ def listening() -> Iterator[Stop]:
 
 @contextmanager
 def patiently(file: Path | None = None, iteration: int = 0) -> Iterator[Stop]:
-    """Listen, and let the code that polls :class:`Stop` end well; after ``_PATIENCE`` seconds the block is left."""
+    """Listen, and leave code that polls :class:`Stop` time to finish its step; after ``_PATIENCE`` seconds :class:`Interrupted` is raised."""
     with listening() as stop:
         before = stop.file, stop.patience
         stop.file, stop.iteration, stop.patience = file or stop.file, iteration, _PATIENCE
@@ -109,12 +109,12 @@ def hold_off() -> None:
 
 @contextmanager
 def continued(ctx: click.Context, again: str, force: bool) -> Iterator[None]:
-    """Where a run is interrupted, say which command line goes on with it, and exit.
+    """After an interruption, log the command line that continues the run, and exit.
 
     Args:
         ctx: of the command.
         again: the command line.
-        force: what was there is replaced: until an iteration is done, by the same again.
+        force: whether the run replaces earlier files; before its first iteration it is then repeated with ``--force``.
     """
     try:
         yield
@@ -125,7 +125,7 @@ def continued(ctx: click.Context, again: str, force: bool) -> Iterator[None]:
 
 
 def _ask(signum: int, frame: FrameType | None) -> None:
-    if _listener is None:  # the block was just left
+    if _listener is None:  # the signal came as the block was left
         return
     _listener.signum = signum
     for each in SIGNALS:
@@ -133,7 +133,7 @@ def _ask(signum: int, frame: FrameType | None) -> None:
     signal.setitimer(signal.ITIMER_REAL, _listener.patience or _AGAIN, _AGAIN)
     if not _listener.patience:
         raise Interrupted(signum, _listener.iteration)
-    with suppress(RuntimeError):  # the signal came while a line was being written
+    with suppress(RuntimeError):  # raised if the signal came while a line was being written
         log("stopping after this step; once more to stop at once")
 
 

@@ -1,4 +1,4 @@
-"""``--volume``: the same command for volumes, with options of its own."""
+"""``--volume``: the variants of commands for volumes, which have their own options."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from .options import with_help
 
-#: Of each command, with ``--volume``.
+#: Example for the help of each command with ``--volume``.
 _EXAMPLES = {
     "recover": "mtd recover measurement.zarr --volume -o run --box-size 32 --symmetry D2",
     "demo": "mtd demo --volume -o demo",
@@ -19,7 +19,7 @@ _EXAMPLES = {
 
 
 class WithVolume(click.Command):
-    """A command NAME that hands its command line to that of ``mtdcli.commands.NAME_volume`` where ``--volume`` is given."""
+    """A command NAME that passes its arguments to the command of ``mtdcli.commands.NAME_volume`` where ``--volume`` is given."""
 
     def __init__(self, name: str, **named: Any) -> None:
         super().__init__(name, **named)

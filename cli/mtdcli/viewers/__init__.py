@@ -1,1 +1,1 @@
-"""Results where people look at pictures."""
+"""Readers of results for image viewers."""

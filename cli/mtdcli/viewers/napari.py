@@ -1,4 +1,4 @@
-"""A reader for napari: run folders of ``mtd recover`` and imported measurements. napari itself is not needed here, nor installed.
+"""A reader for napari of run folders of ``mtd recover`` and imported measurements. It does not import napari.
 
 ``napari RUN_DIR`` shows the micrographs, the copies on them as squares of the box, and the estimate beside them. A layer of napari is a tuple
 (data, attributes, kind); see its plug-in documentation.
@@ -28,7 +28,7 @@ Layer: TypeAlias = tuple[Any, dict[str, Any], Literal["image", "points"]]
 #: Pixels between the micrographs and the images beside them.
 _GAP = 8
 
-#: Share of the pixels that are darker than black, and brighter than white.
+#: Share of the pixels below the black level, and above the white level.
 _TAIL = 0.001
 
 
@@ -47,7 +47,7 @@ def get_reader(path: str | Sequence[str]) -> Callable[[str | Sequence[str]], lis
 
 
 def run_layers(path: Path) -> list[Layer]:
-    """What a finished run found, over its micrographs where these are still there.
+    """The results of a finished run, over its micrographs if these still exist.
 
     Raises:
         InputError, StorageError: the folder is no finished run, or is damaged.
@@ -83,7 +83,7 @@ def stack_layer(measurement: Measurement, name: str) -> Layer:
 
 
 def copies_layer(folder: RunFolder, box: tuple[int, int]) -> list[Layer]:
-    """The copies as points in the middle of their boxes, with what is known of each as features; none before ``mtd detect``."""
+    """The copies as points in the middle of their boxes, with the columns of the table as features; no layer before ``mtd detect``."""
     table = folder.read_detections()
     if not table:
         return []
@@ -99,7 +99,7 @@ def copies_layer(folder: RunFolder, box: tuple[int, int]) -> list[Layer]:
 
 
 class Stack:
-    """A measurement as an array (micrographs, H, W) that is read micrograph by micrograph, NaN where invalid.
+    """A measurement as an array (micrographs, H, W) that is read one micrograph at a time, NaN where invalid.
 
     Attributes:
         shape: of the array.

@@ -1,4 +1,4 @@
-"""Evidence for and against a recovered volume: its verdict, how two halves of the data agree, which of its parts the data hold, how sure each voxel is."""
+"""Evidence for and against a recovered volume: verdict, half maps, omit test, posterior standard deviation of each voxel."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from .parameters import VolumeParameters
 
-#: Said of a question that has been answered.
+#: Log message after each question is answered.
 _ANSWERED: dict[Question, str] = {
     "white": "judged: a run on white noise",
     "phases": "judged: a run on the micrographs with random phases",
@@ -48,10 +48,10 @@ _KINDS: tuple[Null, ...] = get_args(Null)
 
 @dataclass(frozen=True, eq=False)
 class Spread:
-    """How sure each voxel is.
+    """Mean and standard deviation of each voxel over draws from the posterior.
 
     Attributes:
-        draws: that it is from.
+        draws: summary of the draws.
         mean: (L, L, L) of ``volume_mean.mrc``.
         std: (L, L, L) of ``volume_std.mrc``.
     """
@@ -63,14 +63,14 @@ class Spread:
 
 @dataclass
 class Judged:
-    """What is known for and against a volume, as far as it is asked for.
+    """The findings about a volume that were asked for.
 
     Attributes:
-        verdict: None: it was not asked for.
-        halves: volumes of two halves of the data; None: the same.
-        chance: how halves of null measurements agree, by kind.
-        omissions: of the omit test, part by part; empty: it was not made.
-        spread: of draws from the posterior; None: there are none.
+        verdict: None: not asked for.
+        halves: volumes of two halves of the data; None: not asked for.
+        chance: shell correlation of halves of null measurements, by kind.
+        omissions: results of the omit test, part by part; empty: no omit test.
+        spread: of draws from the posterior; None: no draws.
     """
 
     verdict: Verdict | None = None
@@ -81,7 +81,7 @@ class Judged:
 
     @property
     def numbers(self) -> dict[str, Any]:
-        """For the terminal and the record. A resolution is given beside that of noise alone only."""
+        """The findings as numbers, for the terminal and the record. A resolution is given only together with that of noise alone."""
         found = {} if self.verdict is None else judgement(self.verdict)
         if self.halves is not None and self.chance:
             found["half_set_resolution_pixels"] = self.halves.whole.resolution()
@@ -101,13 +101,13 @@ class Judged:
 
 @dataclass
 class Examination:
-    """What is known of a run so far, kept in its folder, and what it takes to learn more.
+    """The examination of a volume, with its findings so far in the run folder.
 
     Attributes:
         folder: locked run folder, with the results in it.
-        measurement: what the volume was recovered from.
+        measurement: from which the volume was recovered.
         found: the recovery.
-        parameters: of the run, and what is asked of the volume.
+        parameters: of the run and of the examination.
         given: keyword arguments of the recovery.
         owner: the identity of the run.
         pixel_size: angstrom; None: unknown.
@@ -128,10 +128,10 @@ class Examination:
             log(f"going on with what {self.folder.trust} holds")
 
     def made(self) -> Judged:
-        """Whatever the parameters ask for; what is kept is not made again.
+        """All findings that the parameters ask for; those in the folder are not computed again.
 
         Raises:
-            Interrupted: a signal came; what is done is kept.
+            Interrupted: a signal came; finished findings are in the folder.
         """
         one = self.parameters
         with patiently(one.stop_file, self.found.state.iteration) as stop:
@@ -148,7 +148,7 @@ class Examination:
         return self.judged
 
     def _keep(self) -> None:
-        """Write what is known by now; of the recoveries that told it stay those that are asked further, and a chain that goes on."""
+        """Write the findings so far, and remove the checkpoints of recoveries and draws that are not needed any more."""
         self.trust.seconds, self.trust.found = time.perf_counter() - self._began, self.judged.numbers
         self.folder.write_trust(self.trust)
         nulls = [f"{kind}_0" for kind in _KINDS if self.trust.null(kind).halves is None]
@@ -165,7 +165,7 @@ class Examination:
             stop.check()
 
     def _compare_halves(self, trials: VolumeTrials, repeat: Repetitions, stop: Stop) -> None:
-        """Half maps and how they agree, those of null measurements first; then the omit test."""
+        """Half maps and their shell correlation, of null measurements first; then the omit test."""
         shared = self._shared("diameter", "min_separation", "prior", "backend")
         for kind in _KINDS if self.judged.verdict is not None else ():
             null = self.trust.null(kind)
@@ -187,7 +187,7 @@ class Examination:
             self._leave_out(halves.runs[0], self.parameters.omitted, stop)
 
     def _leave_out(self, half: VolumeRecovery, parts: int, stop: Stop) -> None:
-        """The omit test of the first half's volume, in the other half."""
+        """The omit test: parts of the first half's volume are tested against the other half of the data."""
         if not half.found_copies:
             log("no omit test: the first half of the data has no volume")
             return
@@ -235,7 +235,7 @@ class Examination:
         return Spread(draws, mean, std)
 
     def _shared(self, *names: str) -> dict[str, Any]:
-        """Those of the arguments of the recovery that were given."""
+        """The named arguments of the recovery, where given."""
         return {name: self.given[name] for name in names if name in self.given}
 
 
@@ -249,13 +249,13 @@ def examine(
     owner: Mapping[str, Any],
     pixel_size: float | None,
 ) -> Judged:
-    """See :class:`Examination`; micrographs as the run was told of them."""
+    """The findings of an :class:`Examination`; ``micrographs`` as in the recovery."""
     given = arguments(parameters, backend, micrographs)
     return Examination(folder, measurement, found, parameters, given, owner, pixel_size).made()
 
 
 def _warn_of(omissions: list[Omission]) -> None:
-    """Say which parts did not come back."""
+    """Log the parts that the data do not confirm, and those they leave open."""
     numbered = [(str(i), one) for i, one in enumerate(omissions, 1)]
     untold = [i for i, one in numbered if not one.told]
     missing = [i for i, one in numbered if one.told and not one.in_data]

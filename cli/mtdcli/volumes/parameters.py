@@ -12,13 +12,13 @@ from ..run.parameters import Parameters, RunParameters
 from ..terminal.declared import declared, like
 from ..terminal.options import CountOr, Device, Length
 
-#: Parts of an omit test where no number is given.
+#: Default number of parts of an omit test.
 PARTS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class VolumeParameters(Parameters):
-    """How the recovery of a volume is run. A new option is one more field here, and what it does in ``volumes/run.py``."""
+    """The options of the recovery of a volume. A new option is one more field here, and its effect in ``volumes/run.py``."""
 
     box_size: int = declared("target", "Side of the volume, pixels.", MISSING, metavar="L")
     diameter: float | str | None = declared(
@@ -115,19 +115,19 @@ class VolumeParameters(Parameters):
     )
     skip_bad: bool = like(RunParameters, "skip_bad")
     defects: Literal["mask", "keep"] = like(RunParameters, "defects")
-    #: What its name comes to counts: the backend stands in the identity of a run.
+    #: Not deciding by its name: the identity of a run holds the backend that the name resolves to.
     device: str = like(RunParameters, "device", metavar="auto|cpu|cuda[:i]", decides=False, kind=Device())
     stop_file: Path | None = like(RunParameters, "stop_file")  # noqa: RUF009
     checkpoint_every: float = like(RunParameters, "checkpoint_every")
 
     @property
     def judged(self) -> bool:
-        """Whether more is asked for than the volume."""
+        """Whether halves, a verdict or draws are asked for besides the volume."""
         return self.halves or self.trust is not None or self.draws is not None
 
     @property
     def omitted(self) -> int:
-        """Number of parts of the omit test; 0: there is none."""
+        """Number of parts of the omit test; 0: no omit test."""
         if self.omit is None:
             return PARTS if self.prior and self.halves else 0
         return 0 if self.omit == "none" else self.omit

@@ -1,4 +1,4 @@
-"""The recoveries that a volume is judged by: interruptible, each with a checkpoint of its own."""
+"""The recoveries for the verdict on a volume: interruptible, each with its own checkpoint."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Repetitions:
-    """A :class:`mtdcore.results.volumes.trials.Repeat` that goes on where it was interrupted, with the same bits.
+    """A :class:`mtdcore.results.volumes.trials.Repeat` that continues an interrupted recovery from its checkpoint, with the same bits.
 
     Attributes:
         folder: of the run, locked.
         owner: the identity of the run.
         every: seconds from one checkpoint to the next.
-        stop: says when to stop.
-        before: what the names begin with.
+        stop: polled after each iteration.
+        before: prefix of the names.
     """
 
     folder: RunFolder
@@ -49,7 +49,7 @@ class Repetitions:
     before: str = ""
 
     def __call__(self, name: str, measurement: Measurement, /, **options: Any) -> VolumeRecovery:
-        """The recovery of this name; what was finished before takes its last E-step alone.
+        """The recovery of this name; one that was finished before repeats only its last E-step.
 
         Raises:
             Interrupted: a signal came; a checkpoint is in the folder.
@@ -89,7 +89,7 @@ class Repetitions:
 def _left(
     path: Path, owner: Mapping[str, Any], load: Callable[[Path, Mapping[str, Any]], T], what: str
 ) -> T | None:
-    """What a checkpoint holds; None: there is none, or none that fits, which is said."""
+    """The content of a checkpoint; None: there is none, or it does not fit, which is logged."""
     if not path.exists():
         return None
     try:

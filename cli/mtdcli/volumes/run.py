@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from mtdcore.em.volumes.recovery import VolumeRecovery
     from mtdcore.estep.backends import Backend
 
-#: Views that poses are chosen from.
+#: Number of views from which poses are chosen.
 _POSES = 4608
 
 
 def arguments(
     parameters: VolumeParameters, backend: Backend, micrographs: mtd.Micrographs | None
 ) -> dict[str, Any]:
-    """Arguments of :func:`recover_volume` from the options, where to compute, and what tells the micrographs apart."""
+    """Arguments of :func:`recover_volume` from the options, the backend and the differences between micrographs."""
     same = ("box_size", "symmetry", "diameter", "min_separation", "expected_count", "starts", "iterations")
     given = {
         name: getattr(parameters, name) for name in (*same, "views", "band", "subpixel", "parts", "seed")
@@ -91,7 +91,7 @@ def copies(
 def write_results(
     folder: RunFolder, found: VolumeRecovery, poses: VolumeCopies, table: MicrographTable | None
 ) -> None:
-    """Volume (also as the filter of the noise shows it, where there is one), history, and the poses of the copies in pixels of the stored micrographs."""
+    """Write the volume (also after the whitening filter, where there is one), the history, and the poses of the copies in pixels of the stored micrographs."""
     pixel_size = None if table is None else table.pixel_size
     found.save_mrc(folder.volume, pixel_size)
     if found.heard.whitening is not None:

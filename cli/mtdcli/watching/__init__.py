@@ -1,1 +1,1 @@
-"""Micrographs as they arrive: which are there, what has been counted, and the run that goes on with each."""
+"""Micrographs as they arrive: the arrivals, the ledger of those counted, and the run that each one updates."""

@@ -1,4 +1,4 @@
-"""The next micrograph is prepared while the last one is scored: preparation keeps one core busy, and scoring not all of the others."""
+"""Preparation of the next micrograph while the last one is scored: preparation uses one core, which scoring leaves free."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ class Ahead:
             self._next = steps, key, self._thread.submit(steps.read, micrograph)
 
     def take(self, steps: Preparation, micrograph: Micrograph) -> Prepared:
-        """What :meth:`Preparation.read` gives, or raises; its file may have changed since it was begun."""
+        """The result or exception of :meth:`Preparation.read`; the file may have changed since its preparation began."""
         last, self._next = self._next, None
         if last is None or last[:2] != (steps, Key.of(micrograph)):
             return steps.read(micrograph)
         return last[2].result()
 
     def close(self) -> None:
-        """Wait for what has begun, and forget it."""
+        """Wait for a preparation in progress, and discard its result."""
         self._thread.shutdown(cancel_futures=True)
         self._next = None
 
 
 def with_next(items: Iterable[T]) -> Iterator[tuple[T, T | None]]:
-    """Each with the one after it; None after the last."""
+    """Each item with the next one; None after the last."""
     return cast(Iterator[tuple[T, T | None]], pairwise(chain(items, (None,))))

@@ -22,14 +22,14 @@ from ..terminal.console import log
 
 
 class Stamp(NamedTuple):
-    """By which a file that has changed is known: bytes, and nanoseconds of its last change."""
+    """Size in bytes and time of modification in nanoseconds of a file, which differ after a change."""
 
     size: int
     modified: int
 
     @classmethod
     def of(cls, path: Path) -> Stamp | None:
-        """None: there is no such file."""
+        """The stamp of a file; None: there is no such file."""
         try:
             found = path.stat()
         except OSError:
@@ -45,19 +45,19 @@ class Key(NamedTuple):
 
     @classmethod
     def of(cls, micrograph: Micrograph) -> Key:
-        """That of a micrograph."""
+        """The key of a micrograph."""
         return cls(micrograph.path.resolve(), micrograph.section)
 
 
 @dataclass
 class Arrivals:
-    """The micrographs of a source, again and again.
+    """The micrographs of a source, which is read repeatedly.
 
     Attributes:
         source: a folder, of which its own MRC and TIFF files count, or a STAR list that grows.
-        settle: seconds after its last change from which on a file is complete.
+        settle: seconds without change after which a file counts as complete.
         pixel_size: angstrom, where a list names none.
-        order: the only ones that count, in this order; None: as they come.
+        order: keys of the only micrographs that count, in this order; None: all, in the order of arrival.
         waiting: files that were still growing when they were last looked at.
     """
 
@@ -76,19 +76,19 @@ class Arrivals:
     def ready(
         self, counted: Mapping[Key, Stamp], names: Collection[str], first: Micrograph | None
     ) -> Iterator[tuple[Micrograph, Stamp]]:
-        """What can be counted now.
+        """The micrographs that can be counted now.
 
         Args:
-            counted: what has been.
-            names: those of the same.
-            first: which all others have to be like; None: the first of these.
+            counted: stamps of the counted micrographs.
+            names: names of the counted micrographs.
+            first: the micrograph whose format all others need; None: the first of these.
         """
         self.waiting.clear()
         found = self._listed(names) if self.from_list else self._files(counted)
         if self.order is not None:
             there = {Key.of(one): (one, stamp) for one, stamp in found}
             found = self._in_order(there, counted)
-        seen = dict(counted)  # of several links to an image the first counts
+        seen = dict(counted)  # of several links to an image only the first is counted
         for one, stamp in found:
             key = Key.of(one)
             before = seen.get(key)
@@ -106,24 +106,24 @@ class Arrivals:
             yield one, stamp
 
     def left_out(self, micrograph: Micrograph, stamp: Stamp) -> bool:
-        """Whether it was left out, and has not changed since."""
+        """Whether the micrograph was left out and its file has not changed since."""
         return self._said.get(micrograph.name) == stamp
 
     def leave_out(self, micrograph: Micrograph | str, stamp: Stamp | None, why: str) -> None:
-        """Say once why something is left out; it is tried again when it changes."""
+        """Log once why a micrograph or file is left out; it is tried again when it changes."""
         name = micrograph if isinstance(micrograph, str) else micrograph.name
         if name not in self._said or self._said[name] != stamp:
             self._said[name] = stamp
             log(f"left out: {why}")
 
     def missing(self, counted: Collection[Key]) -> int:
-        """How many of the order have not come."""
+        """Number of micrographs in ``order`` that are not counted yet."""
         return sum(key not in counted for key in self.order or ())
 
     def _in_order(
         self, there: Mapping[Key, tuple[Micrograph, Stamp]], counted: Collection[Key]
     ) -> Iterator[tuple[Micrograph, Stamp]]:
-        """Those of the order up to the first that has not come."""
+        """The micrographs in ``order`` that are next, up to the first that is missing."""
         for key in self.order or ():
             if key not in counted:
                 if key not in there:
@@ -131,9 +131,9 @@ class Arrivals:
                 yield there[key]
 
     def _settled(self, path: Path) -> Stamp | None:
-        """The stamp of a file that has not changed for a while; None: it has, or is gone.
+        """The stamp of a file that has not changed for ``settle`` seconds; None: it has changed, or is gone.
 
-        The time of the last change of a file's entry counts as well: copies keep the time of what they are copies of.
+        The change time of the inode counts too, since copied files keep the modification time of their originals.
         """
         try:
             found = path.stat()
@@ -147,7 +147,7 @@ class Arrivals:
         return Stamp(found.st_size, found.st_mtime_ns)
 
     def _files(self, counted: Collection[Key]) -> Iterator[tuple[Micrograph, Stamp]]:
-        """Images of the files of a folder, those that were changed first before the others."""
+        """Images of the files of a folder, in the order of their modification times."""
         try:
             paths = [
                 path
@@ -165,7 +165,7 @@ class Arrivals:
             try:
                 for one in find_micrographs(path, self.pixel_size):
                     yield one, stamp
-            except DependencyError:  # nothing is wrong with the file
+            except DependencyError:  # a missing package is not a damaged file
                 raise
             except MtdError as problem:
                 self.leave_out(str(path), stamp, f"{problem} It is tried again when it changes.")
@@ -203,7 +203,7 @@ def read_order(path: Path, source: Path) -> list[Key]:
         source: a STAR list whose names may be relative to a folder above it, or a folder.
 
     Raises:
-        InputError: it cannot be read, or names nothing or something twice.
+        InputError: the list cannot be read, is empty, or names a micrograph twice.
         StorageError: a file is missing.
     """
     try:

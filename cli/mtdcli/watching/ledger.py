@@ -1,7 +1,7 @@
-"""What a watched run has counted, and in which order: one sealed file, replaced as a whole for every micrograph.
+"""The micrographs that a watched run has counted, in order: one sealed file, replaced as a whole for every micrograph.
 
-A micrograph is counted when the file that says so is in its place. What was written of it before (its chunks, its picks) is not
-looked at until then, and written again after a crash.
+A micrograph is counted once the file that lists it is in place. Its chunks and picks are written before, are ignored until then,
+and are written again after a crash.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ _ROW = 7
 
 @dataclass(frozen=True)
 class Counted:
-    """One micrograph that counts.
+    """One counted micrograph.
 
     Attributes:
         entry: of the table of micrographs.
         path: its file, links resolved.
-        section: its image in it.
-        stored: (H, W) of it.
+        section: index of its image in the file.
+        stored: (H, W) of that image.
         stamp: bytes and time of change of the file.
         digest: of its prepared pixels, hexadecimal.
-        valid: pixels that may be used.
+        valid: number of valid pixels.
         skewness: of its contrast, with its standard error.
-        nats: evidence that it gave to a target that had not seen it; None: it is one of the first.
-        picks: copies found in it; None: not looked for yet.
+        nats: held-out evidence for the target before it was mixed in; None: there was no target yet.
+        picks: number of copies found in it; None: not detected yet.
     """
 
     entry: Entry
@@ -64,27 +64,27 @@ class Counted:
 
     @property
     def key(self) -> Key:
-        """By which it is known."""
+        """The key of its file and section."""
         return Key(Path(self.path), self.section)
 
     @property
     def micrograph(self) -> Micrograph:
-        """What others have to be like."""
+        """The micrograph, with which later ones are compared."""
         return Micrograph(self.entry.name, Path(self.path), self.section, self.stored, self.entry.pixel_size)
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """Everything that the next micrograph depends on.
+    """The state of a watched run, on which the next micrograph is added.
 
     Attributes:
         steps: preparation of every micrograph, decided on the first.
         counted: the micrographs, in their order.
         digests: (micrographs, rows, columns) uint64 of their chunks.
-        begun: how many the last recovery of all of them had; 0: there was none.
-        state: of the stream since; None: no copies were found, or not looked for.
+        begun: number of micrographs in the last joint recovery; 0: there was none.
+        state: of the stream since then; None: no copies were found, or no recovery was made.
         settled: whether the starts of that recovery agreed.
-        reported: how many the last report was about.
+        reported: number of micrographs in the last report.
     """
 
     steps: Preparation
@@ -100,34 +100,34 @@ class Ledger:
 
     @property
     def table(self) -> MicrographTable:
-        """What is known about the micrographs."""
+        """The table of the counted micrographs."""
         return MicrographTable(tuple(one.entry for one in self.counted))
 
     @property
     def stamps(self) -> dict[Key, Stamp]:
-        """Of the files of what counts."""
+        """Stamps of the files of the counted micrographs."""
         return {one.key: Stamp(*one.stamp) for one in self.counted}
 
     @property
     def held_out(self) -> tuple[float, int]:
-        """Nats that micrographs gave to targets that had not seen them, since the last recovery, and the number of these."""
+        """Held-out evidence in nats since the last joint recovery, and the number of micrographs that gave it."""
         told = [one.nats for one in self.counted[self.begun :] if one.nats is not None]
         return sum(told), len(told)
 
     def with_one(self, one: Counted, digests: np.ndarray) -> Ledger:
-        """With one more micrograph."""
+        """The ledger with one more micrograph."""
         stack = digests[None] if not len(self) else np.concatenate([self.digests, digests[None]])
         return replace(self, counted=(*self.counted, one), digests=stack)
 
     def with_picks(self, found: Detections, first: int) -> Ledger:
-        """With what was found in the micrographs from ``first`` on."""
+        """The ledger with the numbers of copies found in the micrographs from ``first`` on."""
         counts = np.bincount(found.micrograph, minlength=len(self))
         told = (replace(one, picks=int(counts[first + i])) for i, one in enumerate(self.counted[first:]))
         return replace(self, counted=(*self.counted[:first], *told))
 
 
 class Store:
-    """The files of a watched run that hold what counts.
+    """The files of a watched run that hold ledger and picks.
 
     Args:
         folder: of the run, locked.
@@ -168,7 +168,7 @@ class Store:
         return header["identity"], ledger
 
     def commit(self, ledger: Ledger, identity: Mapping[str, Any]) -> None:
-        """Put the ledger in the place of the one before: from now on it counts."""
+        """Replace the stored ledger in one step."""
         record, arrays = ({"candidates": None}, {}) if ledger.state is None else state_record(ledger.state)
         header = {
             "format": _FORMAT,
@@ -185,7 +185,7 @@ class Store:
         write_kept(self.folder.watch, header, {"digests": ledger.digests, **arrays})
 
     def add_picks(self, found: Detections) -> None:
-        """Write copies behind those that are there; they count with the next commit."""
+        """Append copies to the file of picks; they count from the next commit on."""
         hands = np.zeros(len(found)) if found.mirrored is None else found.mirrored
         columns = (
             found.micrograph,
@@ -208,16 +208,16 @@ class Store:
         self._rows += len(found)
 
     def clear_picks(self) -> None:
-        """Leave out all copies that are there, from the next commit on."""
+        """Discard all copies in the file, from the next commit on."""
         self._skipped, self._rows, self._seal = self._skipped + self._rows, 0, hashlib.sha256()
 
     def picks(self) -> np.ndarray:
-        """(N, 7) rows that have been written, see :data:`_ROW`."""
+        """(N, 7) rows of the copies that are not discarded, see :data:`_ROW`."""
         content = self.folder.watch_picks.read_bytes() if self._rows else b""
         return np.frombuffer(content, "<f8").reshape(-1, _ROW)[self._skipped :]
 
     def _cut(self, skipped: int, rows: int, seal: str) -> None:
-        """Go on behind the rows that a commit counted, of which the first are left out."""
+        """Truncate the file of picks to the committed rows, of which the first ``skipped`` are discarded."""
         path, size = self.folder.watch_picks, 8 * _ROW
         try:
             content = path.read_bytes()[: size * (skipped + rows)] if path.exists() else b""
@@ -233,7 +233,7 @@ class Store:
 
 
 def as_detections(rows: np.ndarray, like: Detections) -> Detections:
-    """Rows of :meth:`Store.picks` as copies, the most probable first, of the kind of ``like``."""
+    """Rows of :meth:`Store.picks` as copies, the most probable first, with the dtypes and optional fields of ``like``."""
     rows = rows[np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0], -rows[:, 4]))]
     of, row, column, rotation, probability, which, hands = rows.T
     whole = np.int64
@@ -250,5 +250,5 @@ def as_detections(rows: np.ndarray, like: Detections) -> Detections:
 
 
 def order_lines(counted: Sequence[Counted]) -> str:
-    """The list that repeats a run in the same order."""
+    """The content of ``order.txt``, with which a run is repeated in the same order."""
     return "".join(f"{one.section + 1:06d}@{one.path}\n" for one in counted)

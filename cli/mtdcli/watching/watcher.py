@@ -1,9 +1,9 @@
-"""A run that goes on with every micrograph that comes.
+"""A run that is updated with every micrograph that arrives.
 
-The first few are recovered as `mtd recover` does; each later one is scored once, at the target that the earlier ones left, and mixed
-in (:mod:`mtdcore.em.online.stream`). Where those that follow do not confirm a target, all so far are recovered anew, at twice, four
-and eight times the first number. The state after n micrographs depends on them, their order and the options: not on when they came,
-what was reported, or how often the run was stopped.
+The first few micrographs are recovered as `mtd recover` does. Each later micrograph is scored once, with the target of the earlier ones,
+and its statistics are mixed in (:mod:`mtdcore.em.online.stream`). As long as later micrographs do not confirm the target, all so far are
+recovered anew at twice, four and eight times the first number. The state after n micrographs depends on the micrographs, their order and
+the options; it does not depend on their times of arrival, the reports, or interruptions.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ from .ahead import Ahead, with_next
 from .arrivals import Arrivals, Key, Stamp
 from .ledger import Counted, Ledger, Store, as_detections, order_lines
 
-#: Seconds between two looks at what is there.
+#: Seconds between two reads of the source.
 _POLL = 0.5
 
-#: How often twice as many micrographs are recovered anew, where the target of fewer is not confirmed.
+#: Number of doublings after which all micrographs are recovered anew, as long as the target is not confirmed.
 _DOUBLINGS = 3
 
-#: Smallest expected number of copies that a micrograph is searched with, and probability of what is found.
+#: Smallest expected count for detection in a micrograph, and smallest probability of a detected copy.
 _FEWEST, _THRESHOLD = 1e-3, 0.5
 
 
@@ -64,11 +64,11 @@ class Watch:
 
     Attributes:
         folder: locked by the caller.
-        arrivals: what comes.
-        preparation: makes the steps from the first file.
+        arrivals: the micrographs of the source.
+        preparation: gives the steps of the preparation for the first file.
         parameters: of the recoveries.
-        options: everything else that decides the result, for its identity.
-        again: the command line that goes on.
+        options: all other options that decide the result, for the identity of the run.
+        again: the command line that continues the run.
         first: micrographs that are recovered together at first.
         every: micrographs between two reports.
         tell: called with each event.
@@ -92,10 +92,10 @@ class Watch:
     _clock: float = field(default_factory=time.perf_counter)
 
     def run(self, once: bool) -> None:
-        """Count what comes, until there is no more of it (``once``) or a signal comes.
+        """Count arriving micrographs, until none is left (``once``) or a signal comes.
 
         Raises:
-            Interrupted: a signal, or the stop file, came; what was counted is reported.
+            Interrupted: a signal, or the stop file, came; the counted micrographs are reported.
             CheckpointError: the run in the folder has other options, or is damaged.
         """
         self._store = Store(self.folder)
@@ -122,16 +122,16 @@ class Watch:
 
     @property
     def count(self) -> int:
-        """How many micrographs count."""
+        """Number of counted micrographs."""
         return 0 if self._ledger is None else len(self._ledger)
 
     @property
     def counted(self) -> frozenset[Key]:
-        """Which they are."""
+        """Keys of the counted micrographs."""
         return frozenset() if self._ledger is None else frozenset(self._ledger.stamps)
 
     def _look(self, stop: Stop) -> bool:
-        """Count what is there; whether anything was."""
+        """Count the micrographs that have arrived; returns whether there were any."""
         ledger, came = self._ledger, False
         stamps = {} if ledger is None else ledger.stamps
         names = () if ledger is None else frozenset(ledger.table.names)
@@ -150,7 +150,7 @@ class Watch:
         stop.check()
 
     def _count(self, micrograph: Micrograph, stamp: Stamp) -> bool:
-        """Prepare, store, score and commit one micrograph; whether it counts."""
+        """Prepare, store, score and commit one micrograph; returns whether it counts."""
         began = time.perf_counter()
         steps = self._ledger.steps if self._ledger else self.preparation(micrograph.path)
         try:
@@ -161,7 +161,7 @@ class Watch:
             self.arrivals.leave_out(micrograph, stamp, f"{problem} It is tried again when it changes.")
             return False
         if Stamp.of(micrograph.path) != stamp:
-            return False  # it grew meanwhile
+            return False  # the file has changed meanwhile
         if self._after is not None and self.parameters.max_memory is None:
             self._ahead.begin(steps, self._after)
         one = open_measurement(prepared.pixels)
@@ -202,7 +202,7 @@ class Watch:
         return True
 
     def _begin(self, steps: Preparation, micrograph: Micrograph, prepared: Prepared) -> Ledger:
-        """The ledger before the first micrograph, and the store of its size."""
+        """The ledger before the first micrograph; also makes the stack for micrographs of this size."""
         size = None if micrograph.pixel_size is None else micrograph.pixel_size * steps.bin
         self._compute((1, *prepared.pixels.shape), size)
         attributes = {"version": mtd.__version__, "made_by": "watch", "parameters": asdict(steps)}
@@ -220,7 +220,7 @@ class Watch:
         return Ledger(steps)
 
     def _mixed(self, ledger: Ledger, one: Measurement) -> Ledger:
-        """The ledger after its last micrograph was scored and mixed in."""
+        """The ledger after scoring its last micrograph and mixing in its statistics."""
         assert ledger.state is not None
         index = len(ledger) - 1
         told = self._told(ledger, ledger.state, slice(index, None))
@@ -235,7 +235,7 @@ class Watch:
         return ledger.with_picks(found, index)
 
     def _learn(self) -> None:
-        """Do what is due after a micrograph: recover all so far, and report."""
+        """Recover all micrographs so far and report, each if it is due."""
         ledger = self._ledger
         assert ledger is not None
         if self._due(ledger):
@@ -248,13 +248,13 @@ class Watch:
             self._report()
 
     def _due(self, ledger: Ledger) -> bool:
-        """Whether all micrographs so far are to be recovered: the first few, or twice as many where no target was confirmed."""
+        """Whether a joint recovery is due: at ``first`` micrographs, and at its doublings as long as no target is confirmed."""
         numbers = [self.first << doubling for doubling in range(_DOUBLINGS + 1)]
         confirmed = ledger.state is not None and ledger.held_out[0] > HELD_OUT
         return len(ledger) in numbers and ledger.begun < len(ledger) and not confirmed
 
     def _recover(self, ledger: Ledger) -> None:
-        """Recover all micrographs so far as one measurement, and commit what that leaves."""
+        """Recover all micrographs so far as one measurement, and commit the resulting state."""
         if ledger.begun:
             log(
                 f"micrographs after the first {ledger.begun} do not confirm what these show: all {len(ledger)} are recovered anew"
@@ -294,7 +294,7 @@ class Watch:
         return detect(measurement, state.target, model, self._backend, _THRESHOLD)
 
     def _told(self, ledger: Ledger, state: mtd.EMState, which: slice) -> mtd.Micrographs | None:
-        """What is known about some micrographs, where the first ones were told apart."""
+        """The ``micrographs`` argument for some micrographs; None where the first ones were treated alike."""
         if not self._apart(ledger):
             return None
         entries = ledger.counted[which]
@@ -307,20 +307,20 @@ class Watch:
         return optics(begun.table, self.parameters.micrographs) is not None
 
     def _report_rest(self) -> None:
-        """Report what has come since the last report."""
+        """Write a report if micrographs were counted since the last one."""
         ledger = self._ledger
         if ledger is not None and ledger.state is not None and ledger.reported < len(ledger):
             self._report()
 
     def _report(self) -> None:
-        """Class average, picks and verdict of all micrographs so far, as the files of a finished run."""
+        """Write class average, picks and verdict of all micrographs so far as the files of a finished run."""
         ledger = self._ledger
         assert ledger is not None
         assert ledger.state is not None
         count, state = len(ledger), ledger.state
         self._publish(ledger)
         shape = self._stack_shape
-        blank = open_measurement(np.zeros(shape[1:], np.float32))  # of the size of all
+        blank = open_measurement(np.zeros(shape[1:], np.float32))  # has the size of every micrograph
         stream = self._stream or Stream.of(blank, state, self._arguments)
         recovery = stream.recovery(state, self._told(ledger, state, slice(None)), ledger.settled)
         parts = [bytes.fromhex(one.digest) for one in ledger.counted]
@@ -357,7 +357,7 @@ class Watch:
         )
 
     def _publish(self, ledger: Ledger) -> None:
-        """Let the measurement hold what counts."""
+        """Extend the measurement on disk to the counted micrographs."""
         GrowingStack(self.folder.watched).publish(ledger.digests)
         ledger.table.save(self.folder.watched)
 
@@ -373,7 +373,7 @@ class Watch:
         return len(ledger), height, width
 
     def _compute(self, shape: tuple[int, int, int], pixel_size: float | None) -> None:
-        """Open the backend, for micrographs of this shape and with so many angstrom per pixel, until the run ends."""
+        """Open the backend until the end of the run, for micrographs of this shape and pixel size in angstrom."""
         self.parameters = self.parameters.in_pixels(pixel_size)
         threads = threads_within(self.parameters, shape)
         self._backend, self._executor = self._stack.enter_context(computing(self.parameters, threads))
@@ -392,10 +392,10 @@ class Watch:
 
 
 def verdict(held_out: float, micrographs: int) -> dict[str, Any]:
-    """What micrographs say of a target that had not seen them.
+    """The verdict of held-out micrographs on the target.
 
-    Their likelihood ratio against "no copies" is a martingale where there are none, whose noise is as the model says: it ever exceeds
-    1000 in one case of a thousand (Ville's inequality), however often it is looked at.
+    If there are no copies and the noise follows the model, the likelihood ratio against "no copies" is a martingale: the probability
+    that it ever exceeds 1000 is at most 1/1000 (Ville's inequality), however often it is evaluated.
     """
     if not micrographs:
         return {"verdict": "no verdict yet: every micrograph was learned from", "supported": None}

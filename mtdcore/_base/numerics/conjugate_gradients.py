@@ -26,11 +26,11 @@ def conjugate_gradients(
     Args:
         operator: applied once a step.
         right: right side, real floating point of any array library.
-        start: first guess, of the same shape; what the operator does not see keeps these values.
+        start: first guess, of the same shape; components in the null space of the operator keep its values.
         precondition: near the inverse of the operator, symmetric and positive definite.
         max_steps: largest number of steps.
         tolerance: stop when the preconditioned norm of the residual falls below this share of that of the right side.
-        damping: multiple of the identity, added to the operator in the steps alone: the fixed point stays.
+        damping: multiple of the identity, added to the operator in the steps only: a solution stays a fixed point.
 
     Returns:
         The last iterate.

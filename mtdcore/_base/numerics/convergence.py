@@ -1,4 +1,4 @@
-"""Have chains of draws met, and how many independent draws are they worth?
+"""Convergence of chains of draws (split R-hat) and their effective sample size.
 
 Sources: Gelman, Carlin, Stern, Dunson, Vehtari and Rubin, *Bayesian Data Analysis*, 3rd edition (2013), section 11.4; Vehtari, Gelman, Simpson,
 Carpenter and Bürkner, *Rank-normalization, folding, and localization: an improved R-hat* (2021), sections 3.1 and 3.2; here without ranks.
@@ -32,9 +32,9 @@ def split_r_hat(draws: np.ndarray) -> np.ndarray:
 
 
 def effective_size(draws: np.ndarray) -> np.ndarray:
-    """Number of independent draws that would tell the mean of each number as well as these.
+    """Effective sample size of each number: independent draws that would estimate its mean as precisely.
 
-    Autocorrelations of all split chains together, summed up to the last positive pair (Geyer's initial monotone sequence, 1992).
+    Autocorrelations pooled over all split chains, summed up to the last positive pair (Geyer's initial monotone sequence, 1992).
 
     Args:
         draws: as :func:`split_r_hat` takes them.
@@ -64,7 +64,7 @@ def effective_size(draws: np.ndarray) -> np.ndarray:
 
 
 def _halves(draws: np.ndarray) -> np.ndarray:
-    """(2 C, N // 2, ...) first and second half of each chain; of an odd number of draws the middle one is left out."""
+    """(2 C, N // 2, ...) first and second half of each chain, without the middle one of an odd number of draws."""
     length = draws.shape[1]
     if length < 4:
         raise ParameterError(f"convergence shows in at least 4 draws of a chain; got {length}.")
@@ -73,7 +73,7 @@ def _halves(draws: np.ndarray) -> np.ndarray:
 
 
 def _variances(chains: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean variance within a chain, and the variance of all draws that it and the means of the chains tell."""
+    """Mean variance within a chain, and the total variance, estimated from it and the variance of the chain means."""
     length = chains.shape[1]
     within = chains.var(axis=1, ddof=1).mean(axis=0)
     between = chains.mean(axis=1).var(axis=0, ddof=1)

@@ -22,7 +22,7 @@ def convolve(images: Array, kernel: np.ndarray) -> Array:
     """
     xp = array_namespace(images)
     height, width = images.shape[-2:]
-    # what reaches further than the image never meets it
+    # entries of the kernel further out than the image is long meet no pixel
     rows, columns = (min(kernel.shape[0] // 2, n - 1) for n in (height, width))
     middle = kernel.shape[0] // 2
     near = kernel[middle - rows : middle + rows + 1, middle - columns : middle + columns + 1]

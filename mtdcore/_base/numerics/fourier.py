@@ -1,4 +1,4 @@
-"""Filters that depend on the length of the frequency alone."""
+"""Radial filters: their factors depend on |frequency| only."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def radial_factors(shape: tuple[int, int], profiles: np.ndarray, dtype: DTypeLik
 
 
 def radial_filter(images: Array, profiles: Array) -> Array:
-    """Filter images by factors that depend on the length of the frequency alone.
+    """Filter images by radial factors.
 
-    Images are padded to twice their sides (but for sides of one pixel: a signal has no other axis) with zeros and cropped again, so nothing wraps around; the map is symmetric, and
-    commutes with reflections and, on square images, with quarter turns.
+    Images are zero-padded to twice their sides and cropped again, so nothing wraps around; a side of one pixel (a signal) is not padded.
+    The map is symmetric. It commutes with reflections and, on square images, with quarter turns.
 
     Args:
         images: (T, h, w) floating-point array of any library.

@@ -1,4 +1,4 @@
-"""Draws of a Gaussian whose precision is known as an operator, by the Lanczos process (Chow and Saad, SIAM J. Sci. Comput. 36 (2014) A588)."""
+"""Draws of a Gaussian whose precision is given as an operator, by the Lanczos process (Chow and Saad, SIAM J. Sci. Comput. 36 (2014) A588)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def gaussian_draw(
 ) -> np.ndarray:
     """A draw from ``N(0, A^-1)``: ``G M^(-1/2) w``, with ``M = G A G``, from Krylov vectors of M and w.
 
-    Where G is near ``A^(-1/2)`` M is near the identity, and as few steps do as conjugate gradients need with G G as their
-    preconditioner.
+    If G is near ``A^(-1/2)``, M is near the identity, and the number of steps is that of conjugate gradients with the
+    preconditioner G G.
 
     Args:
         precision: A, symmetric and positive definite.
@@ -38,7 +38,7 @@ def gaussian_draw(
         diagonal.append(float(basis[-1] @ image))
         values, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1))
         before, found = np.append(found, 0.0), vectors @ (vectors[0] / np.sqrt(values))
-        for _ in range(2):  # once leaves rounding that brings directions back
+        for _ in range(2):  # twice: after one pass rounding errors bring earlier directions back
             for one in basis:
                 image = image - (one @ image) * one
         rest = float(np.linalg.norm(image))

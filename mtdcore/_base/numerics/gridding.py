@@ -76,7 +76,7 @@ class Spreading:
 
 
 def _centred(side: int) -> tuple[np.ndarray, ...]:
-    """Where the voxels of a cube lie in its grid, whose first sample is voxel N // 2."""
+    """Indices of the voxels of a cube in the grid, whose first sample is voxel N // 2."""
     line = (np.arange(side) - side // 2) % (_OVERSAMPLING * side)
     return np.ix_(line, line, line)
 
@@ -91,7 +91,7 @@ def _table() -> np.ndarray:
 
 @functools.lru_cache(maxsize=8)
 def _correction(side: int) -> np.ndarray:
-    """One over the transform of the kernel, at the voxels of a cube."""
+    """Reciprocal of the transform of the kernel, at the voxels of a cube."""
     at = (np.arange(side) - side // 2) / (_OVERSAMPLING * side)
     root = np.sqrt(_BETA**2 - (np.pi * _WIDTH * at) ** 2)  # real: |at| <= 1/4
     line = root * np.i0(_BETA) / (_WIDTH * np.sinh(root))
@@ -111,7 +111,7 @@ def _near(at, size, table, places, weights):
 
 @_kernel
 def _gather(grid, frequencies, table, values):
-    """Values at frequencies out of the grid."""
+    """Interpolate the grid at the frequencies."""
     size = grid.shape[0]
     iz, iy, ix = np.empty(4, np.int64), np.empty(4, np.int64), np.empty(4, np.int64)
     wz, wy, wx = np.empty(4), np.empty(4), np.empty(4)
@@ -130,7 +130,7 @@ def _gather(grid, frequencies, table, values):
 
 @_kernel
 def _scatter(values, frequencies, table, grid):
-    """The adjoint: values at frequencies into the grid."""
+    """The adjoint of :func:`_gather`: add values at frequencies to the grid."""
     size = grid.shape[0]
     iz, iy, ix = np.empty(4, np.int64), np.empty(4, np.int64), np.empty(4, np.int64)
     wz, wy, wx = np.empty(4), np.empty(4), np.empty(4)

@@ -1,11 +1,11 @@
 """Numba kernels compiled once per machine: a cache on disk that never stops or changes a run.
 
-Numba's own cache believes what it finds: a truncated file ends the process, an edited one runs as machine code,
-and two processes that compile at once may file one kernel under the name of another. Here every entry is a file of
-its own, named by its key and by the sources, sealed by a SHA-256, and replaced whole. What does not fit is compiled again.
+Numba's own cache does not verify its files: a truncated file ends the process, an edited one runs as machine code,
+and two processes that compile at once may store one kernel under the name of another. Here every entry is a file of
+its own, named by its key and by the sources, sealed by a SHA-256, and replaced whole. A kernel without a matching entry is compiled again.
 
-The seal finds faults, not forgery, and an entry is code. So the folder counts: it, and every folder above it, must be such
-that nobody can write there but this user, root, and the owner of these sources, who could as well change them.
+The seal detects damage, not forgery, and an entry is code. Only this user, root and the owner of these sources (who could change
+the code itself) may therefore have write access to the folder and to every folder above it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
             sources = Path(function.__code__.co_filename).parent
             cache._cache_file = SealedFiles(Path(cache.cache_path), cache._impl.filename_base, sources)
             dispatcher._cache = cache
-        except Exception as problem:  # Numba's internals are its own business: a cache is a convenience
+        except Exception as problem:  # Numba's internals may change: kernels work without a cache
             _log.info("compiled kernels are not kept: %s", problem)
         return dispatcher
 
@@ -61,7 +61,7 @@ class SealedFiles:
     Args:
         folder: where the files lie.
         base: first part of their names, one per function.
-        sources: folder of the modules that the function is built from, those of its subfolders among them.
+        sources: folder, with its subfolders, of the modules that the function is built from.
     """
 
     def __init__(self, folder: Path, base: str, sources: Path) -> None:
@@ -83,13 +83,13 @@ class SealedFiles:
             return None
         try:
             saved_key, entry = pickle.loads(data)
-        except Exception as problem:  # intact, but of an environment that is gone
+        except Exception as problem:  # intact, but written in an environment that no longer exists
             _log.debug("%s cannot be used here: %s", path, problem)
             return None
         return entry if saved_key == key else None
 
     def save(self, key: object, entry: object) -> None:
-        """Keep an entry; a full or read-only disk only means that it will be compiled again."""
+        """Keep an entry; on a full or read-only disk it is lost, and the kernel will be compiled again."""
         if not trusted(self._folder):
             return
         path, data = self.path(key), dumps((key, entry))  # type: ignore[no-untyped-call]
@@ -112,20 +112,20 @@ class SealedFiles:
 
 @functools.cache
 def trusted(folder: Path) -> bool:
-    """Whether nobody but this user, root and the owner of the sources can put files into a folder; a warning says if not."""
+    """Whether only this user, root and the owner of the sources can write to a folder; warns if others can."""
     owners = {0, os.getuid(), Path(__file__).stat().st_uid}
     folder = Path(os.path.realpath(folder))
     for one in (folder, *folder.parents):
         try:
             found = one.stat()
-        except OSError:  # not there yet: who may make it is decided above
+        except OSError:  # does not exist yet: the folders above decide who may make it
             continue
         others = bool(found.st_mode & stat.S_IWOTH) or bool(
             found.st_mode & stat.S_IWGRP and not _private(found)
         )
         kept = one != folder and bool(
             found.st_mode & stat.S_ISVTX
-        )  # as /tmp: others cannot exchange what is ours there
+        )  # sticky, as /tmp: others cannot replace our files there
         if found.st_uid not in owners or (others and not kept):
             _log.warning(
                 "compiled kernels are not kept, which costs half a minute: others can write to %s; set NUMBA_CACHE_DIR to a folder "
@@ -137,7 +137,7 @@ def trusted(folder: Path) -> bool:
 
 
 def _private(found: os.stat_result) -> bool:
-    """Whether the group of a folder is that of its owner alone, as many systems give each user one."""
+    """Whether the owner of a folder is the only member of its group, as many systems set up users."""
     try:
         owner, group = pwd.getpwuid(found.st_uid), grp.getgrgid(found.st_gid)
     except KeyError:
@@ -147,13 +147,13 @@ def _private(found: os.stat_result) -> bool:
 
 @functools.cache
 def _announce() -> None:
-    """Say once why nothing seems to happen."""
+    """Log once that kernels are being compiled."""
     _log.info("compiling kernels for this processor, once: about half a minute")
 
 
 @functools.cache
 def _sources(folder: Path) -> str:
-    """Hash of what kernels are compiled from and with; a kernel is built from functions of several files."""
+    """Hash of all sources and of the versions of Python and Numba; a kernel is built from functions of several files."""
     digest = hashlib.sha256(f"{sys.version} {numba.__version__}".encode())
     for path in sorted(folder.rglob("*.py")):
         digest.update(path.read_bytes())

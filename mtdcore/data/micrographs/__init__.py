@@ -1,1 +1,1 @@
-"""Micrograph files and the tables about them: listing, STAR, picks, and the files as a measurement."""
+"""Micrograph files and their tables: listing, STAR, picks, and the files as a measurement."""

@@ -1,4 +1,4 @@
-"""Which micrographs there are: names, files, pixel sizes and CTFs, from a STAR list or from the files themselves."""
+"""Lists of micrographs: names, files, pixel sizes and CTFs, from a STAR list or from the files themselves."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from .star import Table, read_star
 
 _log = logging.getLogger(__name__)
 
-#: Extensions of what :func:`find_micrographs` takes.
+#: Extensions of the files that :func:`find_micrographs` takes.
 SUFFIXES = (*MRC, *TIFF, ".star")
 
-#: What is done with a micrograph that cannot be used: called with the reason. It returns to go on without.
+#: Called with the reason why a micrograph cannot be used; if it returns, the micrograph is left out.
 OnBad: TypeAlias = Callable[[MtdError], None]
 
 #: Columns of RELION that make a :class:`Ctf`, each in the micrograph's row or in its optics group.
@@ -38,23 +38,23 @@ _CTF = {
 }
 _CTF_OPTIONAL = ("defocus_angle", "phase_shift")
 
-#: Pixel size columns in angstrom, the more trusted first; where none is positive, the detector's of RELION 3.0.
+#: Pixel size columns in angstrom, the more trusted first; where none is positive, RELION 3.0 has a detector pixel size and magnification.
 _PIXEL_SIZES = ("rlnMicrographPixelSize", "rlnPixelSize", "rlnImagePixelSize")
 
 
-#: Names that a warning gives.
+#: Most names in a warning.
 _SHOWN = 5
 
-#: Columns that only a list of particles has: every row of it would be taken as a micrograph of its own.
+#: Columns of a list of particles, which is refused: each of its rows would count as a micrograph.
 _PARTICLES = ("rlnImageName", "rlnCoordinateX", "rlnCoordinateY")
 
 
 @dataclass(frozen=True)
 class Micrograph:
-    """One 2-D image and what is known about it.
+    """One 2-D image, its file, pixel size and CTF.
 
     Attributes:
-        name: what tables call it: the name in the STAR list, or the path as it was given.
+        name: as in tables: the name in the STAR list, or the path as given.
         path: the file.
         section: which image of the file, 0 for the first.
         shape: (H, W) as stored.
@@ -75,8 +75,8 @@ class Micrograph:
         """(H, W) pixels as stored, mapped where the format allows it.
 
         Raises:
-            InputError: the file is damaged, or no longer what it was.
-            StorageError: it is gone.
+            InputError: the file is damaged, or has changed.
+            StorageError: the file is missing.
         """
         stack = open_pixels(self.path).stack
         if self.section >= len(stack) or stack.shape[1:] != self.shape:
@@ -97,7 +97,7 @@ def find_micrographs(
 
     Args:
         path: ``.star`` (RELION 3.0 to 5, a micrographs table), or an image file, each section of which is a micrograph.
-        pixel_size: angstrom, where the STAR list names none; trusted more than headers are.
+        pixel_size: angstrom, where the STAR list names none; it takes precedence over headers.
         on_bad: called with the reason for each micrograph that cannot be opened; None: raise it.
         known: names in the STAR list that are left out, and not opened.
 
@@ -124,7 +124,7 @@ def find_micrographs(
 
 
 def of_one_size(micrographs: Iterable[Micrograph], on_bad: OnBad | None = None) -> list[Micrograph]:
-    """The micrographs, all of the size and pixel size of the first. What comes twice counts once; a warning names it.
+    """The micrographs, all of the size and pixel size of the first. Repeated ones count once; a warning names them.
 
     Args:
         micrographs: in order.
@@ -148,7 +148,7 @@ def of_one_size(micrographs: Iterable[Micrograph], on_bad: OnBad | None = None) 
 
 
 def _without_repeats(micrographs: Iterable[Micrograph]) -> Iterator[Micrograph]:
-    """Each image of each file once: a list that was joined from two would count copies twice, and noise as signal."""
+    """Each image of each file once: repeats, as in a list joined from two, would count copies twice, and noise as signal."""
     seen: dict[tuple[str, int], str] = {}
     repeated: list[str] = []
     for one in micrographs:
@@ -186,7 +186,7 @@ class _Row:
 
     name: str
     path: Path
-    section: int | None = None  # None: all there are
+    section: int | None = None  # None: all of the file
     pixel_size: float | None = None
     ctf: Ctf | None = None
     phase_flipped: bool = False
@@ -207,7 +207,7 @@ def _sections(row: _Row, pixel_size: float | None) -> Iterator[Micrograph]:
 
 
 def _rows(path: Path) -> Iterator[Callable[[], _Row]]:
-    """The rows of a micrographs table, each to be called: what is wrong with one is raised there."""
+    """The rows of a micrographs table as functions: calling one parses its row, and raises its errors."""
     tables = read_star(path)
     table = next(
         (
@@ -271,7 +271,7 @@ def _row(path: Path, row: dict[str, str], optics: dict[str, dict[str, str]] | No
 
 
 def split_name(name: str) -> tuple[int | None, str]:
-    """The number, if there is one, and the file of ``NUMBER@FILE``; a file may have an @ of its own in its name."""
+    """Number (None: there is none) and file of ``NUMBER@FILE``; the name of a file may contain an @."""
     found = re.fullmatch(r"(\d+)@(.+)", name, re.DOTALL)
     return (int(found[1]), found[2]) if found else (None, name)
 
@@ -285,7 +285,7 @@ def _group(value: str) -> str:
 
 
 def located(star: Path, name: str) -> Path:
-    """The file that a STAR list names: relative to the project, which is here or a folder above the list."""
+    """The file that a STAR list names, relative to the project: the working directory or a folder above the list."""
     spellings = [name]
     with suppress(UnicodeError):  # a list in Latin-1 may be about files in UTF-8
         spellings.append(name.encode("utf-8", "surrogateescape").decode("latin-1"))

@@ -1,4 +1,4 @@
-"""Micrograph files as a measurement, without importing them first."""
+"""Micrograph files as a measurement, without ``mtd import``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .listing import Micrograph, OnBad, find_micrographs, of_one_size
 
 
 class LastMicrograph:
-    """The pixels of the micrograph that was made last, shared by all parts of a measurement; they do not travel."""
+    """Cache of the micrograph made last, shared by all parts of a measurement; its pixels are not pickled."""
 
     def __init__(self) -> None:
         self._made: tuple[int, np.ndarray] | None = None
@@ -29,16 +29,16 @@ class LastMicrograph:
         last = self._made
         if last is None or last[0] != index:
             del last
-            self._made = None  # gone before the next one takes memory
+            self._made = None  # freed before the next micrograph takes memory
             last = self._made = index, make()
         return last[1]
 
 
 class MicrographMeasurement(TiledMeasurement):
-    """Micrographs on disk, one prepared (or mapped) at a time, ahead of its consumer. It holds paths and numbers, no handles.
+    """Micrographs on disk, prepared (or mapped) one at a time, ahead of the consumer. The measurement holds paths, no open handles.
 
-    Preparing is repeated in every pass: it costs as much as a few E-steps, where ``mtd import`` pays it once. Only the
-    micrograph prepared last is remembered, since the parts of an E-step may end in the middle of one.
+    Every pass prepares each micrograph again, at the cost of a few E-steps; ``mtd import`` prepares it once. Only the
+    micrograph prepared last is cached, because the parts of an E-step may end in the middle of a micrograph.
 
     Args:
         micrographs: of one size.

@@ -1,4 +1,4 @@
-"""Coordinates that somebody else picked: tables of RELION, checked against the micrographs that they are about.
+"""Coordinates picked by other programs: tables of RELION, checked against their micrographs.
 
 Coordinates are 0-based pixels of the stored micrograph, X along columns, of the box centre (see :mod:`mtdcore.results.relion`).
 """
@@ -20,7 +20,7 @@ from .table import MicrographTable
 
 _X, _Y, _FILES = "rlnCoordinateX", "rlnCoordinateY", "rlnMicrographCoordinates"
 
-#: Share of the coordinates that lie outside from which on the unit is wrong, and not the coordinates.
+#: Share of coordinates outside their micrograph above which their unit counts as wrong.
 _MOST_OUTSIDE = 0.5
 
 
@@ -30,20 +30,20 @@ class Picks:
 
     Attributes:
         centres: (N, 3) float64 rows (micrograph, row, column) in pixels of the measurement.
-        micrographs: indices of the micrographs that the table is about, also of those without picks.
+        micrographs: indices of the micrographs in the table, also of those without picks.
     """
 
     centres: np.ndarray
     micrographs: tuple[int, ...]
 
     def corners(self, box_size: Lengths) -> np.ndarray:
-        """(N, 3) the same as top-left corners of boxes, as :func:`mtdcore.results.matching.match` takes them."""
+        """(N, 3) top-left corners of the boxes around the centres, as :func:`mtdcore.results.matching.match` takes them."""
         down, across = pair(box_size)
         return np.asarray(self.centres - [0, down // 2, across // 2])
 
 
 class _Listed(NamedTuple):
-    """The rows about one micrograph: where they stand, its name (None: not said), and their coordinates as written."""
+    """The rows of one micrograph: their file, its name (None: unknown), and their coordinates as written."""
 
     source: Path
     name: str | None
@@ -57,14 +57,14 @@ def read_picks(
     """Read the picks of a STAR file: particles, coordinates, or a list of coordinate files (``autopick.star``).
 
     Args:
-        path: the file. Without the column ``_rlnMicrographName`` it can be about the one micrograph of ``table`` alone.
+        path: the file. Without the column ``_rlnMicrographName``, ``table`` must have one micrograph.
         table: the micrographs of the measurement; a name may differ from that in the picks by its folder.
         shape: (H, W) of the measurement.
-        on_bad: called with the reason for micrographs, and for coordinates of each, that are left out; None: raise it.
+        on_bad: called with the reason for each micrograph, or set of coordinates, that is left out; None: raise it.
 
     Raises:
-        InputError: no coordinates there or none of these micrographs, coordinates that are no numbers or outside of their
-            micrograph, in fractions, or in a unit in which most are outside; the last two also with ``on_bad``.
+        InputError: no coordinates or none of these micrographs; coordinates that are no numbers, or outside of their
+            micrograph; coordinates in fractions, or in a unit in which most are outside (these two also with ``on_bad``).
         StorageError: a file is missing.
     """
     told = on_bad or _raised
@@ -99,7 +99,7 @@ def _raised(problem: MtdError) -> None:
 
 
 def _listed(path: Path, told: OnBad) -> Iterator[_Listed]:
-    """What the file, or each of the files that it names, says about each micrograph."""
+    """The rows of each micrograph, in the file or in the files that it names."""
     tables = read_star(path)
     files = next((t for t in tables.values() if {"rlnMicrographName", _FILES} <= t.keys()), None)
     if files is None:
@@ -128,7 +128,7 @@ def _rows(path: Path, tables: dict[str, Table], name: str | None) -> Iterator[_L
 
 
 def _index(listed: _Listed, table: MicrographTable) -> int | None:
-    """Which micrograph of the measurement is meant: that of the name, or the only one of this file name."""
+    """Index of the micrograph with this name, or of the only one with this file name."""
     if listed.name is None:
         if len(table) == 1:
             return 0
@@ -150,7 +150,7 @@ def _unknown(listed: _Listed, table: MicrographTable) -> InputError:
 
 
 def _numbers(listed: _Listed, told: OnBad) -> np.ndarray:
-    """(n, 2) float64 rows (X, Y) of those that are numbers."""
+    """(n, 2) float64 rows (X, Y) of the coordinates that are finite numbers."""
     pairs = [(_number(x), _number(y)) for x, y in zip(listed.x, listed.y, strict=True)]
     numbers = np.array(pairs, np.float64).reshape(-1, 2)
     good = np.asarray(np.isfinite(numbers).all(axis=1))
@@ -177,7 +177,7 @@ def _count(wrong: np.ndarray) -> str:
 
 
 def _inside(xy: np.ndarray, binning: int, shape: tuple[int, int]) -> np.ndarray:
-    """(n,) bool; up to ``binning - 1`` far rows and columns of the micrograph are not in the measurement."""
+    """(n,) bool, whether coordinates lie in the stored micrograph, which has up to ``binning - 1`` more far rows and columns than the measurement."""
     height, width = (side * binning + binning - 1 for side in shape)
     return np.asarray(((xy >= 0) & (xy < [width, height])).all(axis=1))
 

@@ -1,8 +1,8 @@
 """STAR tables as RELION writes and reads them: blocks of named columns.
 
-RELION reads line by line, other programs word by word as the format says. Files of both are read here, and where the two
-differ nothing is lost: a row that looks like the next block or label is a row, as for RELION, and what could be either is an
-error. Names may hold blanks, in quotes, and bytes that are no UTF-8, which come back as they were (as in ``os.fsdecode``).
+RELION reads line by line, other programs word by word as the format says. This reader takes files of both, and loses nothing where
+the two differ: a row that looks like the next block or label is a row, as for RELION, and an ambiguous line is an error. Names
+may hold blanks, in quotes. Bytes of names that are not UTF-8 are kept as they are (as in ``os.fsdecode``).
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from ...errors import InputError, ParameterError
 #: The columns of one block by label.
 Table: TypeAlias = dict[str, list[str]]
 
-#: Bytes that a list may have: ten million rows.
+#: Largest size of a list in bytes: ten million rows.
 _MOST = 1 << 30
 
-#: A word in double or single quotes, which end before white space only, a comment, or a plain word.
+#: A word in double or single quotes (a quote closes only before white space), a comment, or a plain word.
 _WORD = re.compile(r""""(?P<double>.*?)"(?!\S)|'(?P<single>.*?)'(?!\S)|(?P<comment>\#.*)|(?P<plain>\S+)""")
 
-#: Values that mean something else than themselves: empty, unknown, several words, or the beginning of something.
+#: Values that need quotes: empty, unknown, several words, or the start of another element of the format.
 _SPECIAL = re.compile(
     r"""[?.]?$|.*[\s#\0]|_|(data|loop|save|stop|global)_|["';$\[\]]""", re.IGNORECASE | re.DOTALL
 )
 
-#: Characters of a line in a message.
+#: Most characters of a line in a message.
 _SHOWN = 60
 
 
@@ -40,11 +40,11 @@ def write_star(path: str | Path, block: str, columns: Mapping[str, Sequence[obje
     Args:
         path: the file, replaced whole.
         block: name of the data block, without ``data_``; may be empty.
-        columns: values by label without the leading underscore (``rlnCoordinateX``), all of one length; those that hold blanks or
-            look like a part of the format are put in quotes.
+        columns: values by label without the leading underscore (``rlnCoordinateX``), all of one length; values that hold blanks or
+            look like an element of the format are quoted.
 
     Raises:
-        ParameterError: columns of different lengths, or a value that no quotes can hold.
+        ParameterError: columns of different lengths, or a value that cannot be quoted.
         StorageError: the file cannot be written.
     """
     rows = [[quoted(str(value)) for value in row] for row in _transposed(columns)]
@@ -55,7 +55,7 @@ def write_star(path: str | Path, block: str, columns: Mapping[str, Sequence[obje
 
 
 def quoted(value: str) -> str:
-    """A value as a STAR file holds it."""
+    """A value as written to a STAR file, in quotes where needed."""
     if not _SPECIAL.match(value):
         return value
     for quote in "\"'":
@@ -74,7 +74,7 @@ def _transposed(columns: Mapping[str, Sequence[object]]) -> list[tuple[object, .
 
 
 def read_star(path: str | Path) -> dict[str, Table]:
-    """Read the tables of a STAR file (RELION 3.0 to 5, or any other of one row per line).
+    """Read the tables of a STAR file (RELION 3.0 to 5, or any other with one row per line).
 
     Args:
         path: the file.
@@ -96,7 +96,7 @@ def read_star(path: str | Path) -> dict[str, Table]:
 
 
 class _Line(NamedTuple):
-    """A line with content: its number, its text without blanks around it, and whether an empty line goes before it."""
+    """A line with content: its number, its stripped text, and whether an empty line precedes it."""
 
     number: int
     text: str
@@ -121,7 +121,7 @@ def _lines(text: str) -> Iterator[_Line]:
 
 
 class _Parser:
-    """The lines of a file, and which of them comes next."""
+    """The lines of a file, and the position of the parser."""
 
     def __init__(self, path: Path, text: str) -> None:
         self._path, self._lines, self._at = path, list(_lines(text)), 0
@@ -172,7 +172,7 @@ class _Parser:
             table[label] = column
 
     def _labels(self, start: _Line) -> list[str]:
-        """Where labels are numbered, as RELION does, what begins with an underscore and has no number is a row."""
+        """Labels of a loop. If they are numbered, as by RELION, a line with an underscore and without a number is a row."""
         labels: list[str] = []
         numbered = False
         while (line := self._peek()) is not None and line.text.startswith("_"):
@@ -188,7 +188,7 @@ class _Parser:
         return labels
 
     def _ends(self, line: _Line, width: int) -> bool:
-        """Whether a line is no row of a loop but what follows it."""
+        """Whether a line ends a loop instead of being one of its rows."""
         after = self._peek(1)
         if line.is_loop:
             return True
@@ -207,7 +207,7 @@ class _Parser:
         return False
 
     def _words(self, line: _Line) -> list[str]:
-        """The values of a line without their quotes; empty for those that say unknown."""
+        """The values of a line without their quotes; unknown values are empty."""
         if line.text.startswith(";"):
             self._wrong(line, "values of several lines are not read here: put it in quotes")
         found = []

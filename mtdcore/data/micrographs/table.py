@@ -1,4 +1,4 @@
-"""What is known about every micrograph of a measurement: names and numbers that tables, images and the model need."""
+"""The table of the micrographs of a measurement: names and numbers that tables, images and the likelihood need."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ..preparation.prepare import Prepared
 from ..zarr.guard import ChunkDamaged, ChunkMissing, read_inside
 from .listing import Micrograph
 
-#: Beside the pixels of an imported measurement.
+#: File of the table, beside the pixels of an imported measurement.
 TABLE = "micrographs.json"
 
-#: Bytes that it may have: a million micrographs.
+#: Largest size of the file in bytes: a million micrographs.
 _MOST = 1 << 30
 
-#: Digits kept of the transfer.
+#: Digits to which the transfer is stored.
 _DIGITS = 7
 
 
@@ -31,12 +31,12 @@ class Entry:
     """One prepared micrograph.
 
     Attributes:
-        name: as in the list it came from.
+        name: as in the list of micrographs.
         pixel_size: of the *stored* micrograph, angstrom; None: unknown.
         bin: Fourier binning factor; pixel (i, j) of the measurement lies at (bin i, bin j) of the micrograph.
         inverted: whether the contrast was inverted.
         scale: grey values of the micrograph per unit of the measurement.
-        transfer: radial factors that a copy met, see :attr:`Prepared.transfer`; None: all 1.
+        transfer: radial transfer function of the copies, see :attr:`Prepared.transfer`; None: all 1.
         sampling_rate: of a signal, samples of the measurement per second; None: unknown.
     """
 
@@ -101,7 +101,7 @@ class MicrographTable:
 
     @property
     def transfer(self) -> np.ndarray | None:
-        """(M, R) radial factors that copies met in each micrograph, 1 where unknown; None: unknown in all of them."""
+        """(M, R) radial transfer function of each micrograph, 1 where unknown; None: unknown in all of them."""
         if all(entry.transfer is None for entry in self.entries):
             return None
         values = max(len(entry.transfer or ()) for entry in self.entries)
@@ -145,7 +145,7 @@ class MicrographTable:
 
 
 def default_name(index: int) -> str:
-    """Name of a micrograph, counted from 0, that has none."""
+    """Name of a micrograph without one; ``index`` counts from 0."""
     return f"micrograph_{index + 1:06d}"
 
 

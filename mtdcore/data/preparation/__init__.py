@@ -1,1 +1,1 @@
-"""From raw micrographs to what the likelihood assumes: background, noise spectrum, CTF, binning."""
+"""Preparation of raw micrographs for the likelihood: background, noise spectrum, CTF, binning."""

@@ -10,11 +10,11 @@ from ...errors import InputError
 #: Standard deviation of a normal variable in units of its median absolute deviation.
 _MAD_TO_STD = 1.4826
 
-#: Standard deviations at which Gaussian means end, width in pixels from which on they are made by transforms, and weight of finite pixels
-#: that counts as none.
+#: Standard deviations at which Gaussian kernels are cut, width in pixels from which on transforms replace sums, and weight of finite
+#: pixels that counts as zero.
 _CUT, _WIDE, _NOTHING = 3.0, 12.0, 1e-5
 
-#: A polynomial background needs no more pixels than this.
+#: Largest number of pixels to which a polynomial background is fitted.
 _FIT_PIXELS = 100_000
 
 
@@ -22,8 +22,8 @@ def gaussian_background(image: np.ndarray, width: float) -> np.ndarray:
     """Smooth background: Gaussian mean of standard deviation ``width`` pixels over the finite pixels.
 
     Args:
-        image: (H, W) floating point; what is not finite is left out.
-        width: pixels; much larger than the particles, whose slow part would go with the background.
+        image: (H, W) floating point; non-finite pixels are left out.
+        width: pixels; much larger than the particles, whose low frequencies would be subtracted with the background.
 
     Returns:
         (H, W) of the dtype of ``image``.
@@ -40,8 +40,8 @@ def gaussian_background(image: np.ndarray, width: float) -> np.ndarray:
 def _smoothed(image: np.ndarray, width: float) -> np.ndarray:
     """Gaussian mean of an image that is reflected at its edges, cut at three standard deviations.
 
-    A wide one by cosine transforms, in which it is a product: of 4096 x 4096 pixels and a width of an eighth, 3073 terms a pixel and
-    axis take 40 s.
+    A wide mean is a product of cosine transforms: as a sum, 3073 terms per pixel and axis take 40 s (4096 x 4096 pixels, a width of
+    an eighth).
     """
     if width < _WIDE:
         return np.asarray(ndimage.gaussian_filter(image, width, mode="reflect", truncate=_CUT))
@@ -53,13 +53,13 @@ def _smoothed(image: np.ndarray, width: float) -> np.ndarray:
 
 
 def _gains(side: int, width: float) -> np.ndarray:
-    """(side,) factors of the cosine components of a reflected row under that mean."""
+    """(side,) factors of the cosine components of a reflected row under the Gaussian mean."""
     reach = int(_CUT * width + 0.5)
     steps = np.arange(-reach, reach + 1)
     kernel = np.exp(-0.5 * (steps / width) ** 2)
     period = np.bincount(
         steps % (2 * side), kernel / kernel.sum(), minlength=2 * side
-    )  # reflected again and again
+    )  # period of the repeated reflections
     return np.asarray(fft.rfft(period).real[:side])
 
 
@@ -105,12 +105,12 @@ def scale(image: np.ndarray) -> tuple[float, float]:
 
 
 def contrast_skewness(image: np.ndarray, width: float = 4.0) -> tuple[float, float]:
-    """Skewness of the smoothed image: positive where sparse things are brighter than what is around them.
+    """Skewness of the smoothed image: positive if sparse objects are brighter than their surroundings.
 
-    An eighth along every edge is left out: what a background filter leaves there would drown the rest.
+    An eighth along every edge is left out: artefacts of a background filter there would dominate.
 
     Args:
-        image: (H, W) without background; what is not finite is left out.
+        image: (H, W) without background; non-finite pixels are left out.
         width: of the Gaussian, pixels.
 
     Returns:
@@ -121,6 +121,7 @@ def contrast_skewness(image: np.ndarray, width: float = 4.0) -> tuple[float, flo
     if not smooth.size:
         return 0.0, np.inf
     smooth -= smooth.mean()
-    power = float(np.mean(smooth**2))
+    squares = smooth * smooth
+    power = float(squares.mean())
     error = float(np.sqrt(6.0 * 4.0 * np.pi * width**2 / smooth.size))
-    return (float(np.mean(smooth**3)) / power**1.5 if power > 0 else 0.0), error
+    return (float(np.mean(squares * smooth)) / power**1.5 if power > 0 else 0.0), error

@@ -1,10 +1,10 @@
-"""Borders that hold no measurement: constant, or smeared by whoever shifted, rotated or filtered a micrograph before."""
+"""Borders without measured pixels: constant, or smeared by an earlier shift, rotation or filter of the micrograph."""
 
 from __future__ import annotations
 
 import numpy as np
 
-#: Lines whose mean difference to a neighbour is below this share of the typical one repeat it.
+#: A line repeats its neighbour if their mean difference is below this share of the typical one.
 _REPEATS = 0.2
 
 #: Largest share of a side that can be border, and the shortest side whose lines are judged.
@@ -12,10 +12,10 @@ _MOST, _SHORTEST = 0.25, 32
 
 
 def find_borders(image: np.ndarray) -> np.ndarray:
-    """Lines along the edges that are constant along themselves, or repeat the next line inwards.
+    """Rows and columns along the edges that are constant, or repeat the next line inwards.
 
     Args:
-        image: (H, W) pixels as stored, not filtered; what is not finite says nothing. Without noise nothing is found.
+        image: (H, W) pixels as stored, not filtered; non-finite pixels are ignored. In an image without noise nothing is found.
 
     Returns:
         (H, W) bool.
@@ -49,7 +49,7 @@ def _mean(differences: np.ndarray) -> np.ndarray:
 
 
 def _run(bad: np.ndarray, most: int) -> int:
-    """Length of the run of true values at the start; 0 for one longer than ``most``, which is no border."""
+    """Length of the run of true values at the start; 0 if it is longer than ``most`` and thus no border."""
     good = np.flatnonzero(~bad)
     length = int(good[0]) if good.size else len(bad)
     return length if length <= most else 0

@@ -1,18 +1,18 @@
-"""Carbon, ice crystals and other contaminants of a micrograph, found without training: what no crowd of particles looks like.
+"""Carbon, ice crystals and other contaminants of a micrograph, found without training as outliers among the particles.
 
 Lengths come in *widths* w, about half a particle. Two maps of the flattened image are judged, bright and dark alike:
 
 - *spots*, a difference of Gaussians of w and 3 w: crystals stand out of it;
-- *lines*, a difference of Gaussians of w / 3 and w, cut off where the ordinary ends and averaged along segments (Gaussian
+- *lines*, a difference of Gaussians of w / 3 and w, clipped at the limit of ordinary heights and averaged along segments (Gaussian
   of 4 w) in the best of sixteen directions: the fringe at an edge of carbon stands out of it, particles average out.
 
-What is ordinary is told by the heights of the extremes of a map: those of noise, or of particles where they fill the
-picture. Foreign is what rises far above their median (``_HIGH``), with its surroundings down to ``_LOW`` (hysteresis).
-Extremes that come in a kind, many of them or a few that are alike, are particles in an empty picture: they become what
-is ordinary, and the map is judged again.
+Ordinary heights are those of the extremes of a map: extremes of noise, or of particles where these fill the picture.
+Foreign are pixels far above the median of the ordinary heights (``_HIGH``), with their surroundings down to ``_LOW`` (hysteresis).
+Extremes of one kind, many or a few of similar height, are particles in a nearly empty picture: their heights become the
+ordinary ones, and the map is judged again.
 
 A line may cut the picture in two. The smaller part is carbon if its grey value or variance differs from that of the other
-side. Where nearly all is carbon, the hole would be taken for it.
+part. Where carbon covers most of the picture, the hole is mistaken for carbon.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ from scipy import fft, ndimage
 
 from .background import gaussian_background, polynomial_background
 
-#: Heights of what is foreign, and of what belongs to it: robust standard deviations of the ordinary heights above their
-#: median, and medians. The highest of 10,000 extremes of normal noise lies 5 standard deviations above, at 2.5 medians.
+#: Thresholds of foreign pixels, and of their surroundings: robust standard deviations of the ordinary heights above their
+#: median, and multiples of the median. The highest of 10,000 extremes of normal noise lies 5 standard deviations above, at 2.5 medians.
 _HIGH, _LOW = (10.0, 2.5), (3.0, 1.4)
 
-#: What belongs to an object reaches this share of its height.
+#: Pixels of an object reach this share of its height.
 _EDGE = 0.3
 
-#: Heights that make a kind: so many; or, in noise, a few (at least so many) within this ratio, and so many medians high at
-#: most. Where particles fill the picture, the median of their heights is beyond the last ratio to that of the other sign.
+#: Heights of one kind: at least _MANY; or, in noise, at least _FEW whose ratio is at most _ALIKE and that are below _FAINT medians.
+#: Where particles fill the picture, the median of their heights is more than _NOISE times that of the other sign.
 _MANY, _FEW, _ALIKE, _FAINT, _NOISE = 16, 3, 2.0, 60.0, 1.3
 
-#: Share of a segment that is as extreme as the ordinary gets, to be a line, and to belong to one.
+#: Share of a segment that reaches the limit of ordinary heights, for a line, and for the surroundings of a line.
 _SHARE = (0.6, 0.3)
 
-#: Widths: the slow background, half of a segment, the shortest line, the mean breadth of the broadest, a ring around an
-#: object that the filter makes, the gap that a line may have, the strips beside a line that are compared, and the side of the
-#: largest remnant that is masked with what encloses it.
+#: Widths: the slow background, half of a segment, the shortest line, the mean breadth of the broadest, the ring that
+#: the filter makes around an object, the gap that a line may have, the strips beside a line that are compared, and the side of the
+#: largest remnant that is masked together with the objects around it.
 _SLOW, _ALONG, _LONG, _BROAD, _RING, _GAP, _STRIP, _SLIVER = 8.0, 4.0, 10.0, 5.0, 5.0, 4.0, 12.0, 5.0
 
 #: Directions of segments.
 _DIRECTIONS = 16
 
-#: Standard errors between two sides of a line that are not alike, and the fewest places of a side that can be compared.
+#: Standard errors above which two sides of a line differ, and the fewest places of a side that can be compared.
 _DIFFERENT, _FEWEST = 6.0, 6
 
-#: Pictures are at least so many widths high and wide, this share of them usable; objects are looked for so often.
+#: Smallest side of a picture in widths, smallest share of usable pixels, and number of rounds of the search.
 _SMALLEST, _USABLE, _ROUNDS = 16, 0.1, 5
 
 #: Standard deviation of a normal variable in units of its median absolute deviation.
@@ -64,7 +64,7 @@ def find_contaminants(image: np.ndarray, width: float) -> np.ndarray:
         width: half the diameter of a particle, pixels.
 
     Returns:
-        (H, W) bool, with a margin of ``width`` around what was found; false everywhere in pictures of less than 16 widths.
+        (H, W) bool, with a margin of ``width`` around each object; false everywhere in pictures of less than 16 widths.
     """
     step = max(1, int(width / 3))
     small, w = _reduced(image, step), width / step
@@ -85,7 +85,7 @@ def find_contaminants(image: np.ndarray, width: float) -> np.ndarray:
 
 
 def _strongest(image: np.ndarray, w: float) -> np.ndarray:
-    """The strongest foreign objects of a picture; what lies beside them is judged when they are gone."""
+    """The strongest foreign objects of a picture; weaker ones are judged in the next round, without these."""
     valid = np.isfinite(image)
     if valid.mean() < _USABLE:
         return np.zeros(image.shape, bool)
@@ -99,7 +99,7 @@ def _strongest(image: np.ndarray, w: float) -> np.ndarray:
             # The filter answers a strong object with a ring of the other sign.
             if one.height >= 0.5 * around[one.box][one.pixels].max():
                 seen[one.box] |= one.pixels
-    if seen.any():  # its rings would be cut off as lines are
+    if seen.any():  # the rings of a spot would look like lines: lines wait for a round without spots
         return np.asarray(seen & valid)
     ends = max(_ordinary(side, w / 1.5, w).low for side in (fine, -fine))
     for along in _segments(np.clip(fine / ends, -1.0, 1.0), _ALONG * w):
@@ -113,7 +113,7 @@ def _strongest(image: np.ndarray, w: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Limits:
-    """Heights of what is foreign, and of what belongs to it."""
+    """Thresholds of foreign pixels, and of their surroundings."""
 
     high: float
     low: float
@@ -128,7 +128,7 @@ def _limits(heights: np.ndarray) -> _Limits:
 
 
 def _ordinary(field: np.ndarray, distance: float, w: float) -> _Limits:
-    """Limits of the ordinary heights of a map, those of particles where some stand out; lines are none.
+    """Limits from the ordinary heights of a map, or from those of particles where these stand out; lines do not count as particles.
 
     Args:
         field: the map.
@@ -155,7 +155,7 @@ def _ordinary(field: np.ndarray, distance: float, w: float) -> _Limits:
 
 
 def _are_a_kind(heights: np.ndarray, faint: float) -> bool:
-    """Whether heights are those of particles; a few are only where they are fainter than ``faint``."""
+    """Whether heights are those of particles; a few heights only if they are at most ``faint``."""
     if heights.size >= _MANY:
         return True
     return heights.size >= _FEW and float(heights.max()) <= min(faint, _ALIKE * float(heights.min()))
@@ -207,7 +207,7 @@ def _heights(field: np.ndarray, distance: float) -> np.ndarray:
 
 
 def _behind(foreign: np.ndarray, image: np.ndarray, w: float) -> np.ndarray:
-    """Parts of the picture that lie behind what is foreign, and that are not like the largest part on this side of it."""
+    """Parts of the picture cut off by foreign objects that differ from the largest part, and small remnants between the objects."""
     apart = ndimage.distance_transform_edt(~foreign)
     # A line that fades before the edge of the picture reaches it.
     inside = np.zeros(image.shape, bool)
@@ -234,14 +234,14 @@ def _behind(foreign: np.ndarray, image: np.ndarray, w: float) -> np.ndarray:
         there = places & (labels == main) & (ndimage.distance_transform_edt(~part) < 2 * _STRIP * w)
         if any(_differ(field[here], field[there]) for field in (grey, variance)):
             behind |= part
-    # What is enclosed by it, too small for a particle and its surroundings.
+    # Enclosed remnants, too small for a particle and its surroundings.
     labels, _ = ndimage.label(~(foreign | behind))
     sizes = np.bincount(labels.ravel())
     return np.asarray(behind | (sizes[labels] < (_SLIVER * w) ** 2) & (labels > 0))
 
 
 def _differ(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether the medians of two samples differ by more than chance."""
+    """Whether the medians of two samples differ significantly."""
     if min(one.size, other.size) < _FEWEST:
         return False
     squared = 0.0
@@ -281,7 +281,7 @@ def _gaussian(field: np.ndarray, width: float) -> np.ndarray:
 
 
 def _reduced(image: np.ndarray, step: int) -> np.ndarray:
-    """Means of the finite pixels of blocks, NaN where most are not finite; a remainder at the far edges is left out."""
+    """Means of the finite pixels of blocks, NaN where most pixels are non-finite; a remainder at the far edges is left out."""
     rows, columns = image.shape[0] // step, image.shape[1] // step
     blocks = image[: rows * step, : columns * step].astype(np.float32).reshape(rows, step, columns, step)
     finite = np.isfinite(blocks)

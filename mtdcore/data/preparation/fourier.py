@@ -11,10 +11,10 @@ from .ctf import Ctf
 
 
 def bin_by(image: np.ndarray, factor: int, phases: np.ndarray | None = None) -> np.ndarray:
-    """Fourier binning: keep the frequencies of the coarser grid, so that nothing aliases and no detail below its Nyquist is lost.
+    """Fourier binning: keep the frequencies of the coarser grid, so that nothing aliases and all detail below its Nyquist frequency stays.
 
     Pixel ``(i, j)`` of the result lies where ``(factor i, factor j)`` was. Up to ``factor - 1`` far rows and columns, which
-    fill no whole pixel, are cut off before.
+    fill no whole pixel, are cut off first.
 
     Args:
         image: (H, W) finite, floating point.
@@ -49,7 +49,7 @@ def bin_by(image: np.ndarray, factor: int, phases: np.ndarray | None = None) -> 
 
 
 def flip_signs(ctf: Ctf, shape: tuple[int, int], pixel_size: float) -> np.ndarray:
-    """Factors that make a CTF keep its sign of low frequencies everywhere (phase flipping), on the ``rfft2`` grid.
+    """Factors of phase flipping on the ``rfft2`` grid: they give a CTF its sign at low frequencies everywhere.
 
     Args:
         ctf: of the micrograph, with its astigmatism.

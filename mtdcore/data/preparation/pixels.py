@@ -21,23 +21,23 @@ class Pixels(NamedTuple):
     """An open image file.
 
     Attributes:
-        stack: (sections, H, W), real numbers as stored, mapped where the format allows it; rows of TIFF files in the order in
-            which the programs of this field read them, the last row of the file first.
-        pixel_size: angstrom, as far as the header can be believed: 0, exactly 1, anything outside of 0.1 to 20, and sizes that
-            differ in x and y count as unknown, None.
+        stack: (sections, H, W), real numbers as stored, mapped where the format allows it; rows of TIFF files as
+            cryo-EM programs read them, the last row of the file first.
+        pixel_size: angstrom; None: unknown. In a header 0, exactly 1, values outside of 0.1 to 20, and sizes that
+            differ in x and y count as unknown.
     """
 
     stack: np.ndarray
     pixel_size: float | None
 
 
-#: Pixel sizes of headers that are believed, angstrom.
+#: Smallest and largest plausible pixel size of a header, angstrom.
 _SMALLEST, _LARGEST = 0.1, 20.0
 
-#: "IMOD" in bytes 152 to 155 of an MRC header; bit 0 of the next four then says that bytes have a sign.
+#: "IMOD" in bytes 152 to 155 of an MRC header; bit 0 of the next four then says that bytes are signed.
 _IMOD, _SIGNED = 1146047817, 1
 
-#: First bytes of compressed files, and what unpacks them.
+#: First bytes of compressed files, and the program that unpacks them.
 _PACKED = {
     b"\x1f\x8b": "gunzip",
     b"BZh": "bunzip2",
@@ -65,7 +65,7 @@ def open_pixels(path: Path) -> Pixels:
         data, pixel_size = _mrc(path) if suffix in MRC else _tiff(path)
     except MtdError:
         raise
-    except Exception as problem:  # on damaged files every reader raises what it likes
+    except Exception as problem:  # readers share no exception type for damage
         raise InputError(
             f"{path} could not be read as {suffix} ({' '.join(str(problem).split())})."
         ) from problem
@@ -82,7 +82,7 @@ def _mrc(path: Path) -> tuple[np.ndarray, float | None]:
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore", RuntimeWarning
-        )  # permissive mode warns; what matters is checked below
+        )  # permissive mode warns; the relevant fields are checked below
         file = optional("mrcfile").mmap(path, mode="r", permissive=True)
     with file:
         if file.data is None or file.data.ndim == 0:
@@ -96,7 +96,7 @@ def _mrc(path: Path) -> tuple[np.ndarray, float | None]:
 
 
 def check_mrc_header(path: Path) -> bool:
-    """Whether the bytes of an MRC file have no sign, as IMOD writes them; InputError for what mrcfile calls truncated and is not."""
+    """Whether the bytes of an MRC file are unsigned, as IMOD writes them; InputError for files that mrcfile mistakes for truncated ones."""
     with opened(path) as file:
         header = file.read(1024)
     for magic, tool in _PACKED.items():
@@ -105,7 +105,7 @@ def check_mrc_header(path: Path) -> bool:
                 f"{path} should hold an MRC image; it is a compressed file: unpack it first ({tool})."
             )
     if len(header) < 1024:
-        return False  # mrcfile says what is wrong
+        return False  # mrcfile reports the error
     order: Literal["little", "big"] = "big" if header[212] == 0x11 else "little"
     mode, stamp, flags = (int.from_bytes(header[at : at + 4], order) for at in (12, 152, 156))
     if mode == 101:
@@ -117,7 +117,7 @@ def check_mrc_header(path: Path) -> bool:
 
 
 def _tiff(path: Path) -> tuple[np.ndarray, float | None]:
-    """Pixels of all pages, the last row of the file first: so RELION, IMOD, EMAN2 and MotionCor2 see and write TIFF."""
+    """Pixels of all pages, the last row of the file first, as RELION, IMOD, EMAN2 and MotionCor2 read and write TIFF."""
     tifffile = optional("tifffile")
     with tifffile.TiffFile(path) as file:
         series = list(file.series)
@@ -154,7 +154,7 @@ def _decoded(path: Path, series: Any) -> np.ndarray:
 
 
 def _believable(x: float, y: float) -> float | None:
-    """The pixel size of a header; None where it is one of the values that programs leave there."""
+    """The pixel size of a header; None for implausible values and placeholders."""
     if not (_SMALLEST <= x <= _LARGEST and abs(x - y) <= 1e-3 * x) or abs(x - 1.0) <= 1e-6:
         return None
     return x

@@ -1,4 +1,4 @@
-"""From a raw micrograph to what the likelihood assumes: bright copies in white noise of standard deviation 1, no background."""
+"""Preparation of a raw micrograph for the likelihood: bright copies in white noise of standard deviation 1, no background."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .ctf import Ctf
 from .fourier import bin_by, filter_radially, flip_signs
 from .whitening import CURVE, noise_spectrum, whitening_filter
 
-#: An invalid pixel of the source spoils this share of a binned one before that is masked too.
+#: Share of invalid source pixels from which on a binned pixel is masked.
 _SPOILT = 0.25
 
 
@@ -28,9 +28,9 @@ class Prepared:
     Attributes:
         pixels: (h, w) float32; NaN where masked.
         scale: grey values of the source per unit of ``pixels``: the robust standard deviation of the flattened image.
-        borders: share of the pixels that are borders without a measurement.
+        borders: share of the pixels in smeared or constant borders.
         contaminants: share of the pixels masked as carbon and contaminants.
-        transfer: (CURVE,) float64, the radial factors that a copy met on its way into ``pixels``, as in
+        transfer: (CURVE,) float64, the radial transfer function from a copy to ``pixels``, as in
             :attr:`mtdcore.Micrographs.transfer`: |CTF| where phases were flipped, times the whitening.
     """
 
@@ -47,20 +47,20 @@ class Preparation:
 
     Attributes:
         defects: dead and hot pixels (:mod:`mtdcore.data.pictures`): masked, or kept as they are.
-        borders: smeared and constant borders (:mod:`.borders`): the same.
-        contaminants: carbon, ice crystals and the like (:mod:`.contaminants`): the same.
-        contaminant_width: the width of that search, binned pixels: about half a particle.
+        borders: smeared and constant borders (:mod:`.borders`): masked, or kept as they are.
+        contaminants: carbon, ice crystals and the like (:mod:`.contaminants`): masked, or kept as they are.
+        contaminant_width: width of the search for contaminants, binned pixels: about half a particle.
         invert: negate the pixels: particles in raw micrographs are dark.
-        flip_phases: undo the sign changes of the CTF (micrographs that are flipped already stay as they are); None: where
+        flip_phases: undo the sign changes of the CTF (micrographs already flipped stay as they are); None: where
             CTF and pixel size are known.
         bin: Fourier binning factor.
         mask_beyond: pixels further from the median than this many standard deviations are masked; None: none are.
         mask_edge: binned pixels masked along every edge.
         background: smooth background to subtract.
         background_width: standard deviation of the Gaussian, binned pixels; None: an eighth of the shorter side.
-        background_degree: of the polynomial.
+        background_degree: degree of the polynomial.
         whiten: divide by the radial amplitude spectrum of the noise.
-        normalise: bring the image to median 0 and robust standard deviation 1; whitening does so in any case.
+        normalise: bring the image to median 0 and robust standard deviation 1; whitening implies it.
     """
 
     defects: Literal["mask", "keep"] = "mask"
@@ -86,15 +86,15 @@ class Preparation:
             )
 
     def shape(self, stored: tuple[int, int]) -> tuple[int, int]:
-        """(h, w) that a micrograph of this stored (H, W) has afterwards."""
+        """(h, w) of a prepared micrograph, from its stored (H, W)."""
         return stored[0] // self.bin, stored[1] // self.bin
 
     def read(self, micrograph: Micrograph) -> Prepared:
         """Read a micrograph and prepare it.
 
         Raises:
-            InputError: it cannot be used; the message names it.
-            StorageError: its file is gone.
+            InputError: the micrograph cannot be used; the message names it.
+            StorageError: its file is missing.
         """
         return self.apply(micrograph.read(), micrograph)
 
@@ -109,11 +109,11 @@ class Preparation:
         """Prepare one micrograph.
 
         Args:
-            image: (H, W) real pixels as stored, not changed; what is not finite is masked, and what a ``numpy.ma`` array masks.
+            image: (H, W) real pixels as stored, not changed; non-finite pixels, and those masked in a ``numpy.ma`` array, are masked.
             micrograph: its pixel size and CTF, for phase flipping.
 
         Raises:
-            InputError: nothing to scale by, or no CTF or pixel size where phases are to be flipped.
+            InputError: no noise to scale by, or no CTF or pixel size where phases are to be flipped.
         """
         pixels = np.array(image, np.float32)
         if np.ma.isMaskedArray(image):
@@ -141,7 +141,7 @@ class Preparation:
         )
 
     def _resample(self, image: np.ndarray, micrograph: Micrograph | None) -> tuple[np.ndarray, np.ndarray]:
-        """Phase flipping and binning, and the |CTF| that is left; invalid pixels are carried around the transform."""
+        """Flip phases and bin; also returns the remaining |CTF|. Invalid pixels are filled for the transform and masked again after it."""
         found = self._ctf(micrograph)
         flat = np.ones(CURVE)
         if found is None and self.bin == 1:
@@ -156,7 +156,7 @@ class Preparation:
         valid = np.isfinite(image)
         if not valid.any():
             raise InputError("an image should hold finite pixels; this one holds none.")
-        if self.background != "none":  # the transform would see a step at the edges, and spread it
+        if self.background != "none":  # the transform would spread the step between opposite edges
             image = image - polynomial_background(image, 1)
         filled = image if valid.all() else np.where(valid, image, np.median(image[valid]))
         signs = None
@@ -188,7 +188,7 @@ class Preparation:
         return None
 
     def _mask(self, image: np.ndarray) -> tuple[np.ndarray, float]:
-        """The image without what is foreign in it, and the share of that which is contaminants."""
+        """The image with outliers, edges and contaminants masked, and the share of contaminants."""
         bad = ~np.isfinite(image)
         if self.mask_beyond is not None:
             middle, std = scale(image)

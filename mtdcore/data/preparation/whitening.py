@@ -1,4 +1,4 @@
-"""The noise of a micrograph: its radial amplitude spectrum, and the filter that makes it white."""
+"""The radial amplitude spectrum of the noise of a micrograph, and its whitening filter."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from scipy.interpolate import make_lsq_spline
 from ..._base.numerics.fourier import radial_frequencies
 from ...errors import InputError
 
-#: Values of a radial curve at equally spaced frequencies from 0 to 1/2 cycles per pixel.
+#: Number of values of a radial curve, at equally spaced frequencies from 0 to 1/2 cycles per pixel.
 CURVE = 129
 
-#: Side of the pieces whose periodograms are compared, pixels; fewer pieces than this tell too little.
+#: Side of the pieces in pixels, and fewest pieces for a median of their periodograms.
 _PIECE, _FEWEST = 128, 4
 
-#: Median of an exponential variable of mean 1: what a periodogram of noise is distributed like.
+#: Median of an exponential variable of mean 1, the distribution of a periodogram of white noise.
 _MEDIAN = np.log(2.0)
 
 #: Polynomial pieces of the smooth curve. Few, so that it follows the noise and not the rings of the CTF.
@@ -24,25 +24,25 @@ _KNOTS = 6
 #: Largest share of invalid pixels in a piece.
 _INVALID = 0.05
 
-#: The filter amplifies no frequency by more than this: where a detector or a background filter left nothing, nothing is.
+#: Largest gain of the filter relative to a typical frequency: a detector or a background filter may have removed some frequencies.
 _MOST = 20.0
 
 
 def noise_spectrum(image: np.ndarray) -> np.ndarray:
     """Radial amplitude spectrum of the noise: a smooth curve through the *median* periodogram of overlapping pieces.
 
-    The median leaves out contaminants that lie in a few pieces; the copies, far below the noise in every single frequency,
-    hardly count. (Welch's method; the curve is a least-squares cubic spline of the log power over the root of the frequency.)
+    The median ignores contaminants in a few pieces; copies, far below the noise at every single frequency,
+    hardly contribute. (Welch's method; the curve is a least-squares cubic spline of the log power over the root of the frequency.)
 
     Args:
-        image: (H, W) floating point without background; what is not finite counts as missing.
+        image: (H, W) floating point without background; non-finite pixels count as missing.
 
     Returns:
         (CURVE,) float64, the standard deviation per pixel of white noise of that strength, at equally spaced frequencies from
         0 to 1/2 cycles per pixel.
 
     Raises:
-        InputError: too small, too little of it valid, or constant.
+        InputError: the image is too small or constant, or too few of its pixels are valid.
     """
     side = min(_PIECE, *image.shape)
     power = _median_periodogram(image, side)
@@ -51,7 +51,7 @@ def noise_spectrum(image: np.ndarray) -> np.ndarray:
     pixels = np.bincount(ring.ravel())
     rings = np.bincount(ring.ravel(), power.ravel()) / np.maximum(pixels, 1)
     at = np.bincount(ring.ravel(), frequencies.ravel()) / np.maximum(pixels, 1)
-    # The first rings hold what is left of the background, and leakage from it.
+    # The first rings hold the rest of the background, and its leakage.
     use = (np.arange(len(rings)) >= 2) & (pixels > 0) & (rings > rings.max() * 1e-12)
     if use.sum() < _KNOTS + 4:
         raise InputError(
@@ -67,7 +67,7 @@ def noise_spectrum(image: np.ndarray) -> np.ndarray:
 
 
 def whitening_filter(spectrum: np.ndarray) -> np.ndarray:
-    """One over a noise amplitude spectrum, bounded: with it the noise is white of standard deviation 1.
+    """Reciprocal of a noise amplitude spectrum, bounded: the filtered noise is white of standard deviation 1.
 
     Args:
         spectrum: (CURVE,) of :func:`noise_spectrum`.
@@ -75,7 +75,7 @@ def whitening_filter(spectrum: np.ndarray) -> np.ndarray:
     Returns:
         (CURVE,) float64 of radial gains.
     """
-    # A typical amplitude: every frequency weighs by the pixels of its ring.
+    # Typical amplitude: a root mean square, weighted by the pixels of each ring.
     weights = np.linspace(0.0, 1.0, len(spectrum))
     typical = np.sqrt(np.average(spectrum**2, weights=weights))
     return np.asarray(1.0 / np.maximum(spectrum, typical / _MOST))

@@ -1,1 +1,1 @@
-"""Measurements on disk as Zarr arrays, read without trusting what is in the folder."""
+"""Measurements on disk as Zarr arrays, read without trusting the content of the folder."""

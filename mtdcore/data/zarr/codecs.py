@@ -1,4 +1,4 @@
-"""Decoding one chunk: each codec is held to the size that the chunk must have, so that no content can ask for more memory."""
+"""Decoding one chunk: the output of each codec is bound to the size of the chunk, so that no content can request more memory."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def decode(raw: bytes | bytearray, codecs: Sequence[str], size: int, *, checksum
         raw: the chunk as it is stored.
         codecs: see :class:`Layout`.
         size: bytes of its pixels.
-        checksums: whether to compare its checksums; not where digests have seen all of its bytes.
+        checksums: whether to compare its checksums; not needed after its digest was compared.
 
     Raises:
-        ChunkDamaged: see there.
+        ChunkDamaged: a checksum, or the size of the pixels, is wrong, or a codec fails.
     """
-    sizes = [size]  # after each codec; a compressor may make anything of it
+    sizes = [size]  # after each codec; 0 after a compressor, whose output has any size
     for name in codecs:
         sizes.append(sizes[-1] + _CRC if name == "crc32c" else 0)
     for name, expected in zip(reversed(codecs), reversed(sizes[:-1]), strict=True):
@@ -45,9 +45,9 @@ def decode(raw: bytes | bytearray, codecs: Sequence[str], size: int, *, checksum
 
 
 def check_size(compressor: str, raw: bytes | bytearray, expected: int) -> None:
-    """Raise ChunkDamaged unless the header of compressed bytes says that they become ``expected`` bytes.
+    """Raise ChunkDamaged unless the header of compressed bytes declares an unpacked size of ``expected`` bytes.
 
-    gzip and zlib say nothing, and Zstandard need not.
+    gzip and zlib declare no size, Zstandard not always; they pass.
     """
     found: int | None = None
     try:
@@ -83,7 +83,7 @@ def _decompress(compressor: str, raw: bytes | bytearray, expected: int) -> bytes
 
 
 def _zstd_size(raw: bytes | bytearray) -> int | None:
-    """Content size in the header of a Zstandard frame (RFC 8878, 3.1.1.1); None: it was streamed, and does not say."""
+    """Content size in the header of a Zstandard frame (RFC 8878, 3.1.1.1); None: a streamed frame without one."""
     if raw[:4] != b"\x28\xb5\x2f\xfd":
         raise ChunkDamaged("it is no Zstandard frame")
     descriptor = raw[4]

@@ -1,4 +1,4 @@
-"""Digests of the chunks of an array, in a file beside them: what a codec's checksum cannot see is seen here.
+"""Digests of the chunks of an array, in a file beside them, against faults that the checksum of a codec cannot detect.
 
 A crc32c proves that a chunk is intact, not that it is the right one: two chunks exchanged, or one left from an earlier
 version, pass. ``digests.npz`` holds 64 bits of every stored chunk, by its place in the grid, and of the metadata that
@@ -22,7 +22,7 @@ from ..._base.guarded import Archive
 from ...errors import InputError
 from .guard import DIGESTS, MAX_METADATA_BYTES, ChunkDamaged, read_inside
 
-#: Digests of as many chunks as an array may have.
+#: Largest size of the file, for the largest number of chunks.
 MAX_DIGEST_BYTES = (8 << 24) + (1 << 16)
 
 #: The entries of zarr.json that may change without changing a pixel.
@@ -41,7 +41,7 @@ class Digests:
 
     @classmethod
     def read(cls, root: Path) -> Digests:
-        """The digests beside an array, whose metadata must be those that they were made with.
+        """The digests beside an array; its metadata must be unchanged since they were written.
 
         Raises:
             InputError: the file is missing or damaged, or the metadata have changed.
@@ -60,7 +60,7 @@ class Digests:
             ) from error
         if metadata != metadata_digest(root):
             raise InputError(
-                f"{root / 'zarr.json'} should be as mtdcore wrote it but for its attributes; shape, chunks, dtype or codecs "
+                f"{root / 'zarr.json'} should be as mtdcore wrote it (attributes may change); shape, chunks, dtype or codecs "
                 "have changed: restore it."
             )
         return cls(chunks)
@@ -78,8 +78,8 @@ class Digests:
 def digest(content: bytes) -> int:
     """CRC-32C of the content, then its last four bytes, as one integer.
 
-    Where content ends with its own CRC-32C, that of the whole is the same for all that is intact, and the last four
-    bytes tell one from another.
+    The CRC-32C of content that ends with its own CRC-32C is one constant for all intact content; the last four bytes then
+    tell contents apart.
     """
     return int(crc32c(content)) << 32 | int.from_bytes(content[-4:], "little")
 

@@ -1,6 +1,6 @@
-"""A stack of micrographs that grows by one at a time, and that a crash at any moment leaves readable up to where it was published.
+"""A stack that grows by one micrograph at a time; after a crash at any moment the published micrographs stay readable.
 
-Chunks of a micrograph are new files, which nobody reads before :meth:`GrowingStack.publish` has counted them in the shape.
+Chunks of a new micrograph are new files. No reader opens them before :meth:`GrowingStack.publish` enlarges the shape.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class GrowingStack:
         return self.path / LEVEL
 
     def put(self, index: int, pixels: np.ndarray) -> np.ndarray:
-        """Write the chunks of one micrograph, over whatever a crash has left of it.
+        """Write the chunks of one micrograph, replacing remains of a crash.
 
         Args:
             index: of the micrograph.
@@ -63,7 +63,7 @@ class GrowingStack:
         return found
 
     def publish(self, digests: np.ndarray) -> None:
-        """Let readers see the first micrographs.
+        """Make the first micrographs visible to readers: write their digests and the shape.
 
         Args:
             digests: (micrographs, rows, columns) uint64, what :meth:`put` returned for each.
@@ -79,7 +79,7 @@ class GrowingStack:
         write_digests(self._array, digests.shape, {i: int(digests[i]) for i in np.ndindex(digests.shape)})
 
     def tidy(self) -> None:
-        """Remove what a process that was killed had begun to write."""
+        """Remove unfinished files of a killed process."""
         for left in self._array.glob(".*.part"):
             left.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""What is checked about a Zarr array before any of it is decoded: nothing in a folder may run code, reach outside it, or
+"""Checks of a Zarr array before any of it is decoded: no content of a folder may run code, reach outside of the folder, or
 make the reader allocate more than its chunks can hold.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from ...errors import InputError, MtdError, StorageError
 
-#: Codecs that only rearrange bytes. Others (pickle, JSON, code of installed plug-ins) are never loaded.
+#: Codecs that only transform bytes. Others (pickle, JSON, code of installed plug-ins) are never loaded.
 COMPRESSORS = ("blosc", "zstd", "gzip", "zlib", "lz4")
 _CODECS = ("bytes", "transpose", "crc32c", "sharding_indexed", *COMPRESSORS[:3])
 
@@ -45,7 +45,7 @@ class ChunkDamaged(Exception):
 
 @dataclass(frozen=True)
 class Layout:
-    """What the metadata of an array say: how its pixels are cut, encoded and named.
+    """The metadata of an array: chunks, encoding and names of its pixels.
 
     Attributes:
         shape: of the array.
@@ -55,8 +55,8 @@ class Layout:
         axes: axes of a chunk in the order in which its pixels are stored.
         attributes: of the user and of mtdcore (format 3).
         separator: between the numbers of a chunk in its name.
-        prefix: in front of them.
-        shards: sides of a shard, which is stored as one file; None: each chunk is one.
+        prefix: of the name of a chunk, before its numbers.
+        shards: sides of a shard, which is stored as one file; None: each chunk is one file.
         index_first: whether the index of a shard comes before its chunks.
     """
 
@@ -83,11 +83,11 @@ class Layout:
 
     @property
     def per_shard(self) -> Index:
-        """Chunks along each axis of what is stored as one file."""
+        """Chunks along each axis of one stored file."""
         return tuple(s // c for s, c in zip(self.shards or self.chunks, self.chunks, strict=True))
 
     def name(self, index: Index) -> str:
-        """Of the file, relative to the array, that holds chunk ``index``."""
+        """Name, relative to the array, of the file that holds chunk ``index``."""
         place = (str(i // n) for i, n in zip(index, self.per_shard, strict=True))
         return self.separator.join([*self.prefix, *place])
 
@@ -96,7 +96,7 @@ def read_layout(root: Path) -> Layout:
     """Check the metadata of the array in a folder against what mtdcore decodes.
 
     Raises:
-        InputError: no array, a codec that is not on the list, or a shape, chunk or dtype that makes no sense.
+        InputError: no array, an unsupported codec, or an invalid shape, chunk or dtype.
         StorageError: the metadata cannot be read.
     """
     parsers = {"zarr.json": _version_3, ".zarray": _version_2}
@@ -110,7 +110,7 @@ def read_layout(root: Path) -> Layout:
         return parsers[name](root, metadata)
     except MtdError:
         raise
-    except Exception as error:  # whatever the parsers meet in metadata of another shape
+    except Exception as error:  # malformed metadata make the parsers raise anything
         raise InputError(
             f"{root} should be the folder of a Zarr array (format 2 or 3); its {name} is damaged: "
             f"{type(error).__name__}: {error}."
@@ -123,11 +123,12 @@ def read_inside(root: Path, name: str, most: int, at: tuple[int, int] | None = N
     Args:
         root: the folder.
         name: of the file, relative to it.
-        most: largest size that is believed.
+        most: largest size that is accepted, bytes.
         at: offset (negative: from the end) and number of bytes; None: all.
 
     Raises:
-        ChunkMissing, ChunkDamaged: see there.
+        ChunkMissing: there is no such file.
+        ChunkDamaged: it is refused.
         StorageError: the operating system failed to read.
     """
     path = root / name
@@ -203,7 +204,7 @@ def _version_2(root: Path, metadata: Mapping[str, Any]) -> Layout:
     if not isinstance(dtype, str) or not _V2_DTYPE.fullmatch(dtype):
         _refuse(root, "dtype (integer or real pixels are needed)", dtype)
     axes = list(range(len(shape)))[:: -1 if metadata["order"] == "F" else 1]
-    # Some writers put chunks into folders, ``0/1``, and do not say so.
+    # Some writers put chunks into folders, ``0/1``, without declaring it.
     silent = "/" if len(shape) > 1 and (root / "0").is_dir() else "."
     separator = metadata.get("dimension_separator", silent)
     _check_shape(root, shape, metadata["chunks"])
@@ -234,7 +235,7 @@ def _layout(
 
 
 def _big(codec: Any) -> bool:
-    """Whether a codec is told to store the most significant byte first."""
+    """Whether a codec stores the most significant byte first."""
     return not isinstance(codec, str) and codec.get("configuration", {}).get("endian", "little") == "big"
 
 

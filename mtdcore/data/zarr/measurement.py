@@ -21,13 +21,13 @@ from .stored import StoredArray
 #: once; of wider ones a part is decoded again, which is cheap and happens in the background.
 CACHE_BYTES = 4 << 20
 
-#: A tile can lie on the corner of four chunks; its neighbour must find them, however large they are.
+#: A tile can lie on the corner of four chunks; these stay for its neighbour, whatever their size.
 _FEWEST_CHUNKS = 4
 
-#: Bad chunks that a message describes; of the others it gives the names.
+#: Bad chunks that a message describes in full; the others it only names.
 _IN_FULL = 20
 
-#: Chunks looked for when an array is opened: if none is there, its shape is fiction or nothing was ever written.
+#: Chunks probed when an array is opened: if all are missing, its shape is wrong or it was never written.
 _PROBES = 64
 
 _Key: TypeAlias = tuple[int, int, int]  # micrograph, row and column of the chunk
@@ -37,11 +37,11 @@ class BadChunk(NamedTuple):
     """A chunk that could not be used.
 
     Attributes:
-        key: name of what stores it, relative to the array (of a sharded array: the shard).
+        key: name of its file, relative to the array (of a sharded array: its shard).
         micrograph: index of the micrograph.
         rows: first and last + 1 pixel row.
         columns: first and last + 1 pixel column.
-        reason: "missing", or what went wrong in decoding it.
+        reason: "missing", or "damaged" with the error of decoding.
     """
 
     key: str
@@ -60,8 +60,8 @@ class ZarrMeasurement(TiledMeasurement):
 
     Every pass opens the array, keeps a bounded number of decoded chunks and reads ahead in a thread of its own. A
     chunk that is missing (zarr would return the fill value) or damaged is an error that names all such chunks.
-    Damage inside a chunk is only detected where its codecs hold a checksum, and chunks exchanged or out of date only where
-    their digests were kept: mtdcore writes both.
+    Damage inside a chunk is detected only if its codecs hold a checksum, exchanged and outdated chunks only if digests
+    were written: mtdcore writes both.
 
     Args:
         path: folder of an array (H, W) or (micrographs, H, W); further axes before these may have the length 1, as the
@@ -116,7 +116,7 @@ class ZarrMeasurement(TiledMeasurement):
     def _met(self, key: _Key, bad: BadChunk) -> None:
         """Record a bad chunk, or refuse it together with all others."""
         if not self.skip_bad:
-            found = self.find_bad_chunks() or [bad]  # one that healed meanwhile is still named
+            found = self.find_bad_chunks() or [bad]  # a chunk readable again by now is still named
             listed = [str(chunk) for chunk in found[:_IN_FULL]] + [chunk.key for chunk in found[_IN_FULL:]]
             raise InputError(
                 f"{self.path} has {len(found)} bad chunk(s): {'; '.join(listed)}. Restore the file(s), or pass skip_bad=True "
@@ -129,8 +129,8 @@ class ZarrMeasurement(TiledMeasurement):
 
 
 class _Chunks:
-    """The decoded chunks of one pass. Its tiles are known ahead, so the chunk that makes room in a full cache is
-    the one whose next use is farthest away, and one that no tile needs any more leaves at once.
+    """The decoded chunks of one pass. Its tiles are known ahead: a full cache evicts the chunk whose next use is farthest away,
+    and a chunk that no further tile needs is evicted at once.
     """
 
     def __init__(self, measurement: ZarrMeasurement) -> None:
@@ -165,12 +165,12 @@ class _Chunks:
                     self._cache[key] = chunk
                 else:
                     self._cache.pop(key, None)
-                del chunk  # or it would lie beside the next one
+                del chunk  # freed before the next chunk is decoded
             yield out
             del out
 
     def _keys(self, micrograph: int, window: tuple[slice, slice]) -> Iterator[_Key]:
-        """Chunks of which a window has pixels."""
+        """Chunks that a window overlaps."""
         rows, columns = (
             range(span.start // side, -(-span.stop // side))
             for span, side in zip(window, self.sides, strict=True)
@@ -199,7 +199,7 @@ class _Chunks:
         return BadChunk(self._stored.key(index), micrograph, rows, columns, reason)
 
     def _get(self, key: _Key, uses: dict[_Key, deque[int]]) -> np.ndarray | BadChunk:
-        """A chunk from the cache, or from disk; then room is made first, so that there are never more than fit."""
+        """A chunk from the cache, or from disk after room was made for it."""
         if key in self._cache:
             return self._cache[key]
         if len(self._cache) >= self._capacity:

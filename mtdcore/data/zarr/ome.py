@@ -1,4 +1,4 @@
-"""OME-Zarr 0.5 (https://ngff.openmicroscopy.org/0.5): the metadata of a stack of micrographs, and where an image's pixels are."""
+"""OME-Zarr 0.5 (https://ngff.openmicroscopy.org/0.5): the metadata of a stack of micrographs, and the folder of the pixels of an image."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def multiscales(name: str, pixel_size: float | None) -> dict[str, Any]:
 
 
 def finest(folder: Path) -> Path:
-    """Folder of the pixels: the first level of an OME-Zarr image (0.4 or 0.5), anything else as it is.
+    """Folder of the pixels: the first level of an OME-Zarr image (0.4 or 0.5); any other folder itself.
 
     Raises:
         InputError: OME metadata that name no array inside the folder.

@@ -21,13 +21,13 @@ from .ome import AXES, LEVEL, multiscales
 
 Compressor: TypeAlias = Literal["lz4", "zstd"]
 
-#: Rows and columns of the chunks that mtdcore writes: 1 MiB of float32. Tiles are read row by row of tiles, and flat
-#: chunks keep what one row of tiles has to leave in memory for the next one small.
+#: Rows and columns of the chunks that mtdcore writes: 1 MiB of float32. Tiles are read one row of tiles after
+#: another; with flat chunks few pixels stay in memory from one row of tiles to the next.
 CHUNK = (256, 1024)
 
 
 class _DigestingStore(WrapperStore[LocalStore]):
-    """A store that remembers the digest of every chunk it was given, and that can be told to make nothing more."""
+    """A store that records the digest of every chunk, and that can be told to write nothing more."""
 
     def __init__(self, store: LocalStore) -> None:
         super().__init__(store)
@@ -35,7 +35,7 @@ class _DigestingStore(WrapperStore[LocalStore]):
         self._given_up, self._at_work = False, 0
 
     async def get(self, *request: Any, **options: Any) -> Any:
-        with self._working() as wanted:  # the first request makes the folder
+        with self._working() as wanted:  # the first request creates the folder
             return await super().get(*request, **options) if wanted else None
 
     async def set(self, key: str, value: Any, *rest: Any) -> None:
@@ -53,14 +53,14 @@ class _DigestingStore(WrapperStore[LocalStore]):
                 await super()._open()
 
     def give_up(self) -> None:
-        """Make nothing any more. The thread of zarr goes on after its caller was interrupted, and makes folders anew."""
+        """Write nothing more. The thread of zarr continues after its caller was interrupted, and would create folders anew."""
         self._given_up = True
         while self._at_work:
             time.sleep(0.001)
 
     @contextmanager
     def _working(self) -> Iterator[bool]:
-        self._at_work += 1  # before the question: who gives up waits for whoever was told to go on
+        self._at_work += 1  # counted before the check: give_up waits for every request that passed it
         try:
             yield not self._given_up
         finally:
@@ -83,10 +83,10 @@ def creating(
     """Create a Zarr v3 stack of micrographs in a temporary folder that becomes ``path`` when the block succeeds.
 
     Chunks of one micrograph and 256 x 1024 pixels, each closed by a crc32c checksum, their digests in a file beside them;
-    empty chunks are written too, so that an absent chunk is always damage.
+    empty chunks are written too, so that a missing chunk is always damage.
 
     Args:
-        path: where it will be.
+        path: final folder.
         shape: (micrographs, H, W).
         dtype: of the pixels.
         attributes: JSON-able.
@@ -94,7 +94,7 @@ def creating(
         overwrite: replace a measurement that mtd wrote to ``path``; never anything else, see :mod:`mtdcore._base.outputs`.
         pixel_size: angstrom, for OME metadata; None: unknown.
         ome: make the folder an OME-Zarr 0.5 image (a group, the array in it), which other programs open.
-        inputs: files and folders that are read meanwhile, which ``path`` must not hold.
+        inputs: files and folders read meanwhile; ``path`` must not contain them.
 
     Yields:
         The array to fill, and its folder (for small files beside the chunks).

@@ -1,5 +1,5 @@
-"""Reading one chunk of an array without ever guessing: what zarr would fill in for a chunk that was never written or has
-vanished is an error here, for plain chunks, whole shards and the inner chunks of a shard alike.
+"""Reading one chunk of an array without fill values: a missing chunk, which zarr would fill in, is an error, for plain
+chunks, whole shards and the inner chunks of a shard alike.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .ome import finest
 
 _NEVER_WRITTEN = struct.pack("<QQ", 2**64 - 1, 2**64 - 1)  # shard index entry of an absent inner chunk
 
-#: More than any codec adds to a chunk that it cannot compress.
+#: Bound on the bytes that a codec adds to an incompressible chunk.
 _OVERHEAD = 1 << 16
 
 
@@ -29,8 +29,8 @@ class StoredArray:
 
     Attributes:
         root: folder of the array.
-        layout: what its metadata say.
-        digests: digests of its chunks, where the writer left some.
+        layout: its metadata.
+        digests: digests of its chunks; None: the writer left none.
     """
 
     root: Path
@@ -50,7 +50,7 @@ class StoredArray:
         return cls(root, layout, Digests.read(root) if layout.attributes.get("digests") == DIGESTS else None)
 
     def key(self, index: Index) -> str:
-        """Name, relative to the array, of what stores chunk ``index`` (of a sharded array: its shard)."""
+        """Name, relative to the array, of the file of chunk ``index`` (of a sharded array: of its shard)."""
         return self.layout.name(index)
 
     def has_any(self, probes: int) -> bool:
@@ -64,7 +64,7 @@ class StoredArray:
         """Pixels of chunk ``index`` that lie in the array; read-only if they were not compressed.
 
         Raises:
-            ChunkMissing, ChunkDamaged: see there.
+            ChunkMissing, ChunkDamaged: see :mod:`mtdcore.data.zarr.guard`.
             StorageError: the operating system failed to read.
         """
         layout, raw = self.layout, self._raw(index)
@@ -94,7 +94,7 @@ class StoredArray:
         return out
 
     def _raw(self, index: Index) -> bytes:
-        """A chunk as it lies on disk; of a shard, the inner chunk.
+        """A chunk as stored; of a shard, the inner chunk.
 
         Raises:
             ChunkMissing: also where the index of a shard says that the inner chunk was never written.

@@ -1,1 +1,1 @@
-"""What is wrong with a recovery: arguments that cannot be meant before it, doubts about the result after it."""
+"""Checks of a recovery: invalid arguments before it, doubts about the result after it."""

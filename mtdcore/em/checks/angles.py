@@ -1,4 +1,4 @@
-"""Whether copies lie at more angles than a run looked for."""
+"""Test whether copies lie at more angles than a run scored."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from ...model.views import Views
 from ..framing import Framing
 from ..state import Recovery
 
-#: Nats by which twice as many angles must be likelier at the same target. Nothing was fitted to them, so chance exceeds it once in a thousand times.
+#: Nats by which twice as many angles must be likelier at the same target. The target was not fitted to them, so chance exceeds this once in a thousand times.
 _LEAST = math.log(1000.0)
 
 
 def more_angles(recovery: Recovery, source: Measurement, framing: Framing) -> str | None:
-    """What is said where the target explains its copies better at twice as many angles, all equally likely; None: nothing.
+    """The warning if the target explains its copies better at twice as many angles, all equally likely; None: no warning.
 
-    At angles that copies do not have the same target can only lose: a Bayes factor. A part of the measurement with copies enough is asked.
+    The test is a Bayes factor: angles that copies do not have lower the evidence of the same target. A part of the measurement with enough
+    copies is scored.
 
     Args:
         recovery: the result.

@@ -1,4 +1,4 @@
-"""Arguments of :func:`mtdcore.recover` that cannot be meant: one sentence each, before anything is computed."""
+"""Checks of the arguments of :func:`mtdcore.recover`, before anything is computed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def check_arguments(
     noise: object,
     callback: object,
 ) -> None:
-    """Raise ParameterError for the first argument of a kind that it cannot have; arguments as in :func:`mtdcore.recover`."""
+    """Raise ParameterError for the first argument of a wrong type or outside its domain; arguments as in :func:`mtdcore.recover`."""
     if not (rotations is None or isinstance(rotations, Views) or is_whole(rotations)):
         raise ParameterError(
             f"rotations must be a number of angles or views of the target; got {rotations!r}."
@@ -86,7 +86,7 @@ def asks_for_moments(method: Method, initial: object, micrographs: object) -> bo
     """Whether a run needs the moments of its measurement.
 
     Raises:
-        ParameterError: no such method, a start that it does not have, or micrographs that are told apart.
+        ParameterError: the method is unknown, a start is given by name beside the method of moments, or micrographs are told apart.
     """
     if method not in get_args(Method):
         raise ParameterError(f'method must be "em" or "moments"; got {method!r}.')
@@ -105,7 +105,7 @@ def asks_for_moments(method: Method, initial: object, micrographs: object) -> bo
 
 
 def check_diameter(diameter: object, box: tuple[int, int]) -> None:
-    """Raise ParameterError unless the diameter is None, or from a pixel to the side of the box."""
+    """Raise ParameterError unless the diameter is None, or between one pixel and the side of the box."""
     if diameter is None:
         return
     if box[0] != box[1]:
@@ -122,7 +122,7 @@ def check_diameter(diameter: object, box: tuple[int, int]) -> None:
 
 
 def check_subpixel(subpixel: bool, likelihood: object) -> None:
-    """Raise ParameterError where copies between pixels are asked for of the patch likelihood."""
+    """Raise ParameterError if sub-pixel copies are requested with the patch likelihood."""
     if subpixel and likelihood == "patch":
         raise ParameterError(
             "sub-pixel places need the window likelihood, in which a copy has one place; got the patch likelihood: leave out "
@@ -145,5 +145,5 @@ def check_amplitude_std(amplitude_std: object, likelihood: object) -> None:
 
 
 def is_whole(value: Any) -> bool:
-    """Whether it is a whole number; True and False are none."""
+    """Whether the value is a whole number; True and False are not."""
     return isinstance(value, Integral) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""What a finished run says against itself: warnings that name what does not fit, and what to do about it."""
+"""Doubts about the result of a run: warnings that name what does not fit, and what to do about it."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from ..gauge.extent import closest_separation
 from ..state import Recovery
 from .angles import more_angles
 
-#: By how much a given noise level may differ from what fits. At a few per cent too much no copy is worth its cost.
+#: Relative error allowed in a given noise level. A level a few per cent too high leaves no copy worth its cost.
 _GIVEN = 0.03
 
-#: By how much a learned one may differ from what neighbouring pixels say, before the noise counts as not white.
+#: Relative difference allowed between a learned noise level and the estimate from neighbouring pixels, before the noise counts as not white.
 _LEARNED = 0.25
 
-#: Relative standard errors, times the root of the number of pixels: of the noise level from neighbours, of a standard deviation.
+#: Relative standard errors, times the square root of the number of pixels: of the noise level from neighbours, of a standard deviation.
 _OF_NEIGHBOURS, _OF_RESIDUAL = 1.2, 0.71
 
-#: Standard errors that are chance.
+#: Number of standard errors that counts as chance.
 _CHANCE = 4.0
 
-#: Share of a side of the micrograph from which on a box is nearly all of it.
+#: Share of a side of the micrograph above which a box is nearly all of the micrograph.
 _WHOLE = 0.8
 
-#: Copies times the square of the separation, as a share of the field, from which on it may have excluded others.
+#: Copies times the square of the separation, as a share of the field, above which the separation may have excluded other copies.
 _PACKED = 0.25
 
-#: Part of the separation that copies of the target's size need, below which it is too large.
+#: Share of the separation that copies of the target's size need, below which the separation is too large.
 _CLOSER = 0.75
 
 
@@ -47,7 +47,7 @@ def doubt(
         recovery: the result.
         source: what it was recovered from.
         noise_given: whether the noise level was given rather than learned.
-        diameter: of the target, where it was given.
+        diameter: of the target, if it was given.
         framing: of the run.
     """
     square = len(set(recovery.likelihood.views.box_shape)) == 1
@@ -65,16 +65,16 @@ def doubt(
 
 @contextmanager
 def undoubted() -> Iterator[None]:
-    """No doubts are said: runs on noise alone find nothing, as they should."""
+    """Suppress doubts, for runs on noise alone, which should find nothing."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Doubt)
         yield
 
 
 def _no_copies(recovery: Recovery, unsaid: bool, given: bool) -> str | None:
-    """With what can still be said of the target: its diameter, where the box is square and it was not given.
+    """The warning that no copies were found; it asks for the diameter if the box is square and no diameter was given.
 
-    Where it was, leaving it out may help: in noise that is not white what it tells of the spectrum can hold every faint start down.
+    If the diameter was given, a run without it may help: behind a noise filter the diameter can keep every faint start from growing.
     """
     if recovery.found_copies:
         return None
@@ -102,18 +102,18 @@ def _rivals(recovery: Recovery, unsaid: bool) -> str | None:
 
 
 def _noise(recovery: Recovery, source: Measurement, given: bool) -> str | None:
-    """Micrographs with noise levels of their own are left to those who gave them."""
+    """The warning that the noise level or a white spectrum does not fit; micrographs with noise levels of their own are not checked."""
     sigma, left, pixels = recovery.noise_std, recovery.residual_std, recovery.statistics.pixels
     if recovery.likelihood.micrographs is not None or not pixels:
         return None
     try:
         neighbours = estimate_noise_std(recovery.likelihood.whitened(source))
-    except InputError:  # there are no neighbours to ask
+    except InputError:  # there are no neighbouring pixels
         neighbours = left
     root = math.sqrt(pixels)
     if given:
         misfit = _off(left, sigma, max(_GIVEN, _CHANCE * _OF_RESIDUAL / root))
-        # Without copies everything is left, what they add among it.
+        # If no copies were found, the residual still holds their energy.
         fits = left if recovery.found_copies or left < neighbours else neighbours
         if not misfit and (
             recovery.found_copies or not _off(neighbours, sigma, max(_GIVEN, _CHANCE * _OF_NEIGHBOURS / root))
@@ -146,7 +146,7 @@ def _off(value: float, sigma: float, tolerance: float) -> bool:
 def _geometry(recovery: Recovery, source: Measurement) -> Iterator[str]:
     likelihood, sides = recovery.likelihood, source.shape[1:]
     box = likelihood.views.box_shape
-    # a box that fills one axis is that of a signal, with a channel a row
+    # a box that fills one axis belongs to a signal with one channel per row
     free = [(n, side) for n, side in zip(box, sides, strict=True) if n < side] or [
         *zip(box, sides, strict=True)
     ]

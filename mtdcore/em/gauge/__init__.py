@@ -1,1 +1,1 @@
-"""The gauge: what the likelihood barely fixes or leaves to choose, rotations, small shifts, and the units of a prior."""
+"""The gauge: rotations, small shifts and the units of a prior, which the likelihood fixes weakly or not at all."""

@@ -1,4 +1,4 @@
-"""Whether two recoveries show the same: their correlation in the best common frame, as no frame is preferred."""
+"""Agreement of two recoveries: their correlation in the best common frame, as no frame is preferred."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ...model.poses import may_be_mirrored
 from ...model.rotations import Rotations, in_plane
 from ...model.views import Views
 
-#: Starts that end above this share of the evidence are rivals, and show the same above this correlation.
+#: Starts that end above this share of the evidence are rivals; they show the same image above this correlation.
 ABOUT, ALIKE = 0.9, 0.8
 
 
 def unrivalled(
     target: np.ndarray, evidence: float, others: Iterable[tuple[np.ndarray, float]], views: Views
 ) -> bool:
-    """Whether the other (target, evidence) pairs with about as much evidence, or more, show the same.
+    """Whether the other (target, evidence) pairs with about as much evidence, or more, show the same image.
 
     Args:
         target: (L, L), or (C, L, L) for C classes.
@@ -36,15 +36,15 @@ def rivals(evidence: float, others: Iterable[tuple[np.ndarray, float]]) -> list[
 
 
 def agreement(first: np.ndarray, second: np.ndarray, views: Views) -> float | None:
-    """Largest correlation of two targets over the rotations of the views, their hands, and all shifts, what leaves the box lost.
+    """Largest correlation of two targets over the rotations and hands of the views and all shifts; pixels shifted out of the box are lost.
 
     Args:
-        first: (L, L), or (C, L, L) for C classes, each of which is compared with the most like of the other.
+        first: (L, L), or (C, L, L) for C classes, each of which is compared with the most similar class of the other.
         second: the same.
         views: of the run.
 
     Returns:
-        From -1 to 1, the least of the classes; None for targets that are no images.
+        From -1 to 1, the least over the classes; None for targets that are not images.
     """
     shape = first.shape[-2:]
     images, others = (np.reshape(t, (-1, *t.shape[-2:])) for t in (first, second))

@@ -1,11 +1,11 @@
-"""Where the target sits in its box: in the middle, and exactly there when copies lie at any angle.
+"""Centring of the target in its box: roughly for all views, exactly if copies lie at any angle.
 
-Without a prior nothing but :class:`CentreGauge` keeps an object that began near an edge from staying there, cut off.
+Without a prior only :class:`CentreGauge` frees an object that began near an edge of the box and is cut off there.
 
-Copies turn about the centre of the box. A target that is off by u shows its copies off by ``R_k u``, another fraction of a
-pixel at each angle, while corners are whole pixels: it blurs itself. EM hardly moves it, as each copy has settled
-on the nearest corner. So shifts of the whole target are tried, and the likelihood decides. (At right angles alone
-a whole pixel of shift costs nothing, and the prior decides: see :mod:`mtdcore.em.gauge.prior`.)
+Copies turn about the centre of the box. If the target is off centre by u, its copies are off by ``R_k u``, another fraction of
+a pixel at each angle, while corners are whole pixels, so that the target blurs itself. EM hardly moves such a target, as each
+copy has settled on the nearest corner. So shifts of the whole target are tried, and the likelihood decides. (At right angles
+alone a shift by a whole pixel costs nothing, and the prior decides: see :mod:`mtdcore.em.gauge.prior`.)
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from .seen import Gauge, Seen
 
 Shift = tuple[float, float]
 
-#: Steps of the search in pixels. Half a pixel is a valley between two pixels, hence the first.
+#: Steps of the search in pixels. The first is a whole pixel, because the gain has a valley at half a pixel.
 _STEPS = (1.0, 0.5, 0.25)
 
-#: Moves of one step at most.
+#: Largest number of moves per step.
 _MOVES = 3
 
 #: A move must gain this many nats.
 _LEAST_GAIN = 1.0
 
-#: Fractions of a pixel below which :class:`BetweenPixels` leaves a target alone, and the distance beyond which it has not been centred.
+#: Shifts in pixels, below the first or beyond the second, that :class:`BetweenPixels` leaves alone: too small to matter, or of a target not yet centred.
 _LEAST_FRACTION, _FARTHEST = 0.1, 1.0
 
-#: Pixels from the middle that :class:`CentreGauge` leaves alone: what the pixels of an object weigh changes a little all the time. The edge of
-#: a disc that cuts the target is as wide as two.
+#: Distance in pixels from the middle that :class:`CentreGauge` leaves alone: the centre of mass of an object moves a little at every iteration. The
+#: soft edge of a disc that cuts the target is two pixels wide.
 _SLACK = 1
 
 _AROUND = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if i or j]
@@ -45,14 +45,14 @@ _BESIDE = [(i, j) for i, j in _AROUND if not (i and j)]
 
 @dataclass(frozen=True)
 class CentreGauge:
-    """The middle of what is bright in the middle of the box; nothing is turned. A :class:`mtdcore.em.gauge.seen.Gauge` without prior."""
+    """Moves the centre of mass of the bright pixels to the middle of the box, without rotation. A :class:`mtdcore.em.gauge.seen.Gauge` without prior."""
 
     def choose(self, target: np.ndarray, seen: Seen) -> np.ndarray:
-        """The (L, L) target, moved by whole pixels; what moves into the box is 0, for the next iterations to fill.
+        """The (L, L) target, moved by whole pixels; pixels that enter the box are 0, and the next iterations fill them.
 
         Args:
             target: (L, L).
-            seen: by the copies, for the sake of its size: no move is larger than the margin.
+            seen: by the copies; only its size is used, since no move is larger than the margin.
         """
         padded, (height, width) = widened(target, seen.average.shape), target.shape
         offset = recentring(bright(padded), target.shape, ((height - 1) / 2, (width - 1) / 2))
@@ -61,12 +61,12 @@ class CentreGauge:
 
 @dataclass(frozen=True)
 class BetweenPixels:
-    """Another gauge, which moves by whole pixels, and then the fraction that puts what is bright in the middle of the box.
+    """Another gauge of whole pixels, followed by the fractional shift that centres the bright pixels in the box.
 
-    Where copies lie between pixels so may the target, and their places are those of its middle.
+    If copies lie between pixels, the target may as well; the positions of the copies are then those of its middle.
 
     Attributes:
-        gauge: the other.
+        gauge: the gauge of whole pixels.
     """
 
     gauge: Gauge
@@ -86,8 +86,8 @@ class BetweenPixels:
 def centred(target: np.ndarray, gain: Callable[[np.ndarray], float]) -> np.ndarray:
     """The target shifted to where its gain is largest: a pattern search (Hooke and Jeeves 1961).
 
-    It starts where the target is, or, if that is better, with the centre of mass in the middle of the box or a pixel
-    from there.
+    The search starts at the present position, or, if that gains more, with the centre of mass in the middle of the box or
+    one pixel from it.
 
     Args:
         target: (L, L).
@@ -97,7 +97,7 @@ def centred(target: np.ndarray, gain: Callable[[np.ndarray], float]) -> np.ndarr
         (L, L); the target itself when no shift gains anything.
     """
 
-    @cache  # steps of one length meet the same places again
+    @cache  # steps of one length return to the same shifts
     def gained(place: Shift) -> float:
         return gain(translate(target, place) if any(place) else target)
 

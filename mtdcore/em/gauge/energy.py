@@ -1,7 +1,7 @@
-"""Without a prior the likelihood itself chooses the frame: the one whose box holds most of what the copies show.
+"""The frame chosen by the likelihood without a prior: the box that holds most of the energy of the copies.
 
-A start of random pixels settles wherever it happens to match, and what lies beyond the edge of the box is lost to it. The
-statistics of a wider box see it.
+A start of random pixels settles at an arbitrary position, and the part of the object beyond the edge of the box is lost. The
+statistics of a wider box show that part.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from ...model.rotations import disc
 from .frames import crop
 from .seen import Seen
 
-#: A move must gain so many nats: few, so that all starts end in one frame.
+#: A move must gain this many nats: few, so that all starts end in one frame.
 _LEAST_GAIN = 0.1
 
 
 @dataclass(frozen=True)
 class EnergyGauge:
-    """The frame with most energy, that in the middle counting more; nothing is turned. A :class:`mtdcore.em.gauge.seen.Gauge`.
+    """The frame with most energy, weighted towards the middle of the box, without rotation. A :class:`mtdcore.em.gauge.seen.Gauge`.
 
     Attributes:
-        turning: copies lie at any angle, so that a target is what the inscribed disc of its box holds, and nothing else.
+        turning: whether copies lie at any angle, so that the target is restricted to the inscribed disc of its box.
     """
 
     turning: bool = False
 
     def choose(self, target: np.ndarray, seen: Seen) -> np.ndarray:
-        """The (L, L) target, moved by whole pixels; what moves into the box is the aligned average there.
+        """The (L, L) target, moved by whole pixels; pixels that enter the box are those of the aligned average.
 
         A pixel of the average is worth ``(y^2 - level^2) / (2 level^2)`` nats to the target that holds it. The weight falls
         from 1 in the middle of the box to 3/4 at an edge, so that of the frames that hold an object whole the one with

@@ -1,4 +1,4 @@
-"""How large an object is inside its box, and how close two of them can come."""
+"""Size of an object inside its box, and the smallest separation of two copies."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import numpy as np
 from ...model.likelihood import Likelihood
 from .frames import centre_of_mass
 
-#: Share of the brightest pixel's energy that the background of the box is taken to reach: a third of its brightness.
+#: Energy assumed for the background of the box, as a share of the brightest pixel's: a third of its brightness.
 _FLOOR = 0.1
 
-#: The same of a signal, whose spikes stand above waves of a third of their height.
+#: The same share for a signal, whose spikes stand above waves of a third of their height.
 _SIGNAL_FLOOR = 0.02
 
-#: Share of the energy above that floor which the object's disc holds.
+#: Share of the energy above that floor inside the object's disc.
 _SHARE = 0.95
 
 
 def bright(image: np.ndarray) -> np.ndarray:
-    """(L, L) energy of an object: squared brightness where the image is positive, beyond a tenth of its largest value.
+    """(L, L) energy of an object: the square of the positive pixels, less a tenth of its largest value, at least 0.
 
-    So neither noise nor the dark fringe of a defocused particle belongs to the object.
+    So noise and the dark fringe of a defocused particle are excluded.
     """
     energy = np.square(np.clip(image, 0.0, None))
     return np.asarray(np.clip(energy - _FLOOR * energy.max(), 0.0, None))
@@ -35,7 +35,7 @@ def diameter(image: np.ndarray) -> float:
         image: (L, L) real image.
 
     Returns:
-        Pixels, from 1 to L; L for an image that is nowhere positive.
+        Pixels, from 1 to L; L for an image without positive pixels.
     """
     side, energy = len(image), bright(image)
     total = energy.sum()
@@ -51,7 +51,7 @@ def diameter(image: np.ndarray) -> float:
 
 
 def length(image: np.ndarray) -> int:
-    """Pixels along the longer side of a box that is no square which hold an object, of either sign: all but a twentieth of its energy.
+    """Length in pixels of an object of either sign along the longer side of a box that is not square: 95 % of its energy.
 
     Args:
         image: (h, w) real image, a signal for instance.
@@ -67,8 +67,8 @@ def length(image: np.ndarray) -> int:
 def closest_separation(images: np.ndarray) -> int:
     """Smallest distance along rows or columns, whichever is larger, of two copies that touch but do not overlap.
 
-    The window model sums the log-likelihood ratios of copies, which is right as long as they do not overlap: nothing closer is a pair. In
-    a box that is no square it is the length of what the copies show, along the longer side.
+    The window model sums the log-likelihood ratios of copies, which is right as long as copies do not overlap; so closer pairs are excluded.
+    In a box that is not square the distance is the length of the object along the longer side.
 
     Args:
         images: (L, L) or (h, w), or a stack of them for several classes, whose smallest decides.
@@ -85,5 +85,5 @@ def touching(diameter: float) -> int:
 
 
 def spaced(likelihood: Likelihood, target: np.ndarray) -> Likelihood:
-    """The likelihood with the minimum separation that its target shows; the same object where nothing changes."""
+    """The likelihood with the minimum separation from the extent of its target; the same object if nothing changes."""
     return likelihood.with_separation(closest_separation(target))

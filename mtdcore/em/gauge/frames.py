@@ -1,4 +1,4 @@
-"""Crops of a frame that is wider than the box, and where the mass in them lies."""
+"""Crops of a frame that is wider than the box, and their centre of mass."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Offset = tuple[int, int]
 
 
 def centre_of_mass(image: np.ndarray) -> tuple[float, float]:
-    """(row, column) centre of mass of the positive part; the middle of the image if there is none."""
+    """(row, column) centre of mass of the positive part; the middle of the image if no pixel is positive."""
     positive = np.clip(image, 0.0, None)
     total = positive.sum()
     if total <= 0.0:
@@ -24,7 +24,7 @@ def centre_of_mass(image: np.ndarray) -> tuple[float, float]:
 def recentring(frame: np.ndarray, box: tuple[int, ...], centre: tuple[float, float]) -> tuple[int, int]:
     """Offset of the crop whose centre of mass falls on ``centre``, within the margin of the frame.
 
-    The mass inside the box is followed, so that noise in the margin does not pull.
+    Only the mass inside the box counts, so that noise in the margin has no effect.
     """
     reaches = [(n - m) // 2 for n, m in zip(frame.shape, box, strict=True)]
     row = column = 0

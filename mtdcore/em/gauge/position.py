@@ -1,12 +1,12 @@
-"""Where a target lies in its box, as the prior sees it: to whole pixels, and between them (docs/model.md 9).
+"""Position of a target in its box according to the prior: to whole pixels, and between them (docs/model.md 9).
 
-The likelihood hardly knows it: the copies move the other way. The restored target does not either: it seems best where it is, the
-prior has seen to that. What the copies show of each frame does, noise and all: with its information h (:class:`mtdcore.em.gauge.seen.Seen`) and N the quadratic part
-of its log-likelihood the frame is worth
+The likelihood hardly fixes the position, as the copies move the other way. The restored target does not fix it either: the prior has shaped the
+target for its present position. The unregularised statistics of each frame do: with the information h of the frame
+(:class:`mtdcore.em.gauge.seen.Seen`) and N the quadratic part of its log-likelihood the frame is worth
 
     phi(h) = log E exp(<F, h> - <F, N F> / 2)        F from the prior,
 
-which weighs the prior against nothing but noise, so that what a shift takes off the noise is no gain. It is convex, and its slope is the posterior mean.
+its log evidence against pure noise, so that a shift gains nothing by cutting off noise. phi is convex, and its gradient is the posterior mean.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from .seen import Restored
 
 Shift = tuple[float, float]
 
-#: Whole pixels, the image that data and prior make there, and what it costs in nats.
+#: Offset in whole pixels, the posterior mean there, and its cost in nats.
 Placed = tuple[Offset, np.ndarray, float]
 
-#: Moves by a pixel at most.
+#: Largest number of moves by a pixel.
 _MOVES = 6
 
-#: Steps between pixels at most, the size in pixels below which one is the last, and how much longer than the maximiser's they are.
+#: Largest number of sub-pixel steps, the size in pixels of a last step, and the factor by which a step exceeds that of the maximiser.
 _STEPS, _LEAST, _LONGER = 10, 0.02, 2.0
 
-#: Fractions of a pixel below which a target is left alone: not worth an interpolation.
+#: Fraction of a pixel below which a target is left alone, as the shift is not worth an interpolation.
 _LEAST_FRACTION = 0.05
 
-#: Distance in pixels of the shifts between which the correlation is a parabola, and the farthest move: beyond, another whole pixel is nearer.
+#: Spacing in pixels of the shifts through which a parabola of the correlation is fitted, and the farthest move: beyond it another whole pixel is nearer.
 _APART, _FARTHEST = 0.25, 0.75
 
 
@@ -46,14 +46,14 @@ def likeliest_offset(
     surprise: Callable[[np.ndarray, bool], np.ndarray],
     least: float,
 ) -> Placed:
-    """The frame whose restored image is likeliest, up from a first one.
+    """The frame whose restored image is likeliest, by ascent from a first frame.
 
-    Likely is what explains the copies and does not surprise the prior. (phi itself, summed up along the way, asks for a score that is a slope
-    to a few nats in thousands, as those of networks are not.)
+    The cost of a frame is the surprise of the prior less the nats by which the image explains the copies. (Integrating phi along the shifts
+    would need a score that is a gradient to a few nats in thousands; the scores of networks are not.)
 
     Args:
         information: (B, B) of the target and a margin around it.
-        restored: what data and prior make of a frame.
+        restored: posterior mean of a frame.
         image: (h, w) target.
         first: where the search begins.
         surprise: nats, up to a constant, of -log density of (A, h, w) images, roughly or exactly.
@@ -87,10 +87,10 @@ def likeliest_offset(
 
 
 def likeliest_fraction(information: np.ndarray, restored: Restored, image: np.ndarray) -> Shift:
-    """(down, right) in pixels of the shift S of the largest ``phi(S h)``, near 0; (0, 0) where it is as good as that.
+    """(down, right) in pixels of the shift S near 0 that maximises ``phi(S h)``; (0, 0) if it is too small to matter.
 
-    phi grows at least as ``<F', S h>`` does from any S', F' the posterior mean given ``S' h``. Each step maximises that correlation (minorise and
-    maximise: Hunter and Lange 2004), and goes twice as far.
+    phi is convex, so from any S' it grows at least as fast as ``<F', S h>``, with F' the posterior mean given ``S' h``. Each step goes twice as far as
+    the maximiser of that correlation (minorise and maximise: Hunter and Lange 2004).
 
     Args:
         information: (h, w) of the frame.
@@ -109,7 +109,7 @@ def likeliest_fraction(information: np.ndarray, restored: Restored, image: np.nd
 
 
 def _top(clean: np.ndarray, image: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """(2,) from a shift of the image to the top of the parabolas through its correlations with a clean one, along each axis."""
+    """(2,) step from a shift of the image to the vertices of the parabolas through its correlations with the clean image, along each axis."""
     steps = _APART * np.array([-1.0, 0.0, 1.0])
     down, right = (shift_matrices(n, at + steps) for n, at in zip(image.shape, place, strict=True))
     along = np.einsum("iab,bc,dc,ad->i", down, image, right[1], clean, optimize=True)
@@ -118,7 +118,7 @@ def _top(clean: np.ndarray, image: np.ndarray, place: np.ndarray) -> np.ndarray:
 
 
 def _vertex(values: np.ndarray) -> float:
-    """Of a parabola through values at -1, 0 and 1 times the distance apart, no farther than that."""
+    """Vertex of the parabola through values at -1, 0 and 1 spacings, clipped to one spacing."""
     rise, bend = 0.5 * (values[2] - values[0]), values[0] - 2.0 * values[1] + values[2]
     farthest = _APART * float(np.sign(rise))
     return farthest if bend >= 0.0 or abs(rise) > -bend else float(-_APART * rise / bend)

@@ -1,16 +1,15 @@
 """The gauge: rotations and small shifts of the target that the likelihood barely fixes (docs/model.md 9).
 
-The prior fixes them. In white noise, a prior that says where its images lie: in the orientation that it finds most likely, by the diffusion bound on
-the log density of the target (Kingma et al., *Variational diffusion models*, 2021), with its own centre of mass, which networks trained with small
-shifts know no better than that.
+The prior fixes them. If the prior states the centre of its images and the noise is white, the target takes the orientation of highest prior density,
+by the diffusion bound on the log density (Kingma et al., *Variational diffusion models*, 2021), and the stated centre of mass: networks trained with
+small shifts know the position no better than that.
 
-Otherwise by what data and prior together make of each frame: how it explains the copies, and how it surprises the prior (:mod:`.position`). Behind
-a filter the copies do not tell the centre of mass, and the target lies where the prior has its images, whatever the frame. So it does where it
-is no more than the mean of a few samples, half a pixel from that of one image.
+Otherwise, at right angles, each frame is judged by its posterior mean: how well it explains the copies, and how much it surprises the prior
+(:mod:`.position`). Behind a filter the copies do not determine the centre of mass: the restored target lies where the prior has its images, in any
+frame. And a centre that is the mean of a few samples differs by half a pixel from that of a single image.
 
-At angles that are not right the target would always seem best where it is: the denoiser has seen to
-that, and what makes the right angle recognisable, the sharp pixels of the images that the prior knows, is gone. So
-the aligned average is judged there, noise and all. That fixes angles to a degree or two.
+At other angles the restored target would always seem best as it is: the denoiser has shaped it for its present angle, and interpolation blurs the
+sharp pixels by which the prior recognises the true angle. So the aligned average is judged there, with its noise. That fixes angles to a degree or two.
 """
 
 from __future__ import annotations
@@ -30,23 +29,23 @@ from .frames import Offset, centre_of_mass, crop, recentring, widened
 from .position import Placed, likeliest_fraction, likeliest_offset
 from .seen import Seen
 
-#: Noise levels over which the bound is averaged, relative to the root-mean-square pixel of the image: below,
-#: a denoiser looks at strokes alone, above, at nothing.
+#: Noise levels over which the bound is averaged, relative to the root-mean-square pixel of the image: below them
+#: a denoiser depends on single strokes alone, above them on nothing of the image.
 _LEVELS = np.geomspace(0.25, 5.0, 6)
 
-#: Another orientation must be this much likelier (nats) to be taken, one of four or one of any: the bound is an average
+#: Nats that another orientation must gain, among right angles and among free angles: the bound is an average
 #: over noise draws.
 _HYSTERESIS, _FREE_HYSTERESIS = 3.0, 6.0
 
-#: So must another whole pixel, if the prior says itself where its images lie: of networks that were trained with shifts, frames that are as
-#: good differ by up to ten nats (training digits).
+#: Nats that another whole pixel must gain if the prior states the centre of its images: under networks trained with shifts, equally good frames
+#: differ by up to ten nats (training digits).
 _STATED = 12.0
 
 #: Decimals of a cost, in nats, beyond which it is rounding: a prior without a preferred direction finds frames that mirror
 #: each other equally likely.
 _TIE = 6
 
-#: Samples that give the centre of mass of the prior.
+#: Number of samples that estimate the centre of mass of the prior.
 _SAMPLES = 16
 
 #: Rotations from which on copies may lie at any angle.
@@ -64,18 +63,18 @@ _SLACK = 2
 
 @dataclass(frozen=True)
 class PriorGauge:
-    """The orientation that the prior finds most likely, at the position where its own images sit.
+    """The orientation that the prior finds most likely, at the position of the prior's own images.
 
     Attributes:
         prior: the prior.
-        rotations: number K of rotations of the model. The target is turned by one of them; from 72 on, when copies may
+        rotations: number K of rotations of the views. The target is turned by one of them; from 72 on, when copies may
             lie at any angle, by any angle, found to a degree or two.
         centre: (row, column) of the prior's own centre of mass; None: the target stays where it is.
         draws: noise draws per level, each used with both signs.
         seed: of the noise.
-        mirror: whether copies may be mirrored: the prior then chooses between the target and its mirror image, too.
-        between: whether copies lie between pixels: the prior then chooses the fraction of a pixel, too.
-        stated: whether the prior says itself where its images lie.
+        mirror: whether copies may be mirrored: the prior then also chooses between the target and its mirror image.
+        between: whether copies lie between pixels: the prior then also chooses the fraction of a pixel.
+        stated: whether the prior states the centre of its images.
     """
 
     prior: Prior
@@ -91,7 +90,7 @@ class PriorGauge:
     def of(
         cls, prior: Prior, rotations: int, box_size: Lengths, mirror: bool = False, between: bool = False
     ) -> PriorGauge:
-        """The gauge of a prior: the centre that it names (:func:`mtdcore.model.priors.centre_of`), else that of samples."""
+        """The gauge of a prior: at the centre that the prior states (:func:`mtdcore.model.priors.centre_of`), else at that of its samples."""
         centre = centre_of(prior, box_size)
         stated = centre is not None
         if centre is None:
@@ -109,11 +108,11 @@ class PriorGauge:
         return there if other <= cost - _HYSTERESIS else here
 
     def _turned(self, target: np.ndarray, seen: Seen) -> tuple[np.ndarray, float]:
-        """The target at its likeliest angle, and what that costs in nats."""
+        """The target at its likeliest angle, and the cost in nats."""
         turned = Rotations(self.rotations, plain(*target.shape))
         view = _View(self, target, seen, turned.exact)
         if view.judged and float((crop(seen.information, target.shape) * target).sum()) < _HYSTERESIS:
-            return target, 0.0  # as good as nothing is seen, in whatever frame
+            return target, 0.0  # no frame shows anything yet
         if turned.exact:
             costs = dict(zip(turned.angles, view.costs(turned.angles, self.draws, _LEVELS), strict=True))
         else:
@@ -122,7 +121,7 @@ class PriorGauge:
             first = [0.0, *(grid[k] for k in rough if k)]
             costs = dict(zip(first, view.costs(first, self.draws, _LEVELS), strict=True))
             steps = (math.pi / _GRID, math.pi / _GRID / 2) if self.rotations >= ANY_ANGLE else ()
-            for step in steps:  # between few angles the copies could not follow
+            for step in steps:  # with few rotations the copies could not follow an angle between them
                 best = _cheapest(costs)
                 near = [best - step, best + step]
                 costs |= dict(zip(near, view.costs(near, self.draws, _LEVELS), strict=True))
@@ -139,13 +138,13 @@ class PriorGauge:
 
 
 def _cheapest(costs: dict[float, float]) -> float:
-    """The angle of the lowest cost, the first of those that are as low but for rounding: every machine takes the same."""
+    """The angle of the lowest cost; the first among ties up to rounding, so that every machine chooses the same."""
     return min(costs, key=lambda angle: round(float(costs[angle]), _TIE))
 
 
 @dataclass(frozen=True)
 class _View:
-    """One target and what was seen of it, looked at from any angle; arguments as in :meth:`mtdcore.em.gauge.seen.Gauge.choose`."""
+    """One target and its statistics, at any angle; arguments as in :meth:`mtdcore.em.gauge.seen.Gauge.choose`."""
 
     gauge: PriorGauge
     target: np.ndarray
@@ -154,12 +153,12 @@ class _View:
 
     @property
     def judged(self) -> bool:
-        """Whether turn and pixel are those at which data and prior together say most: see the head of this module."""
+        """Whether posterior means judge the angle and the pixel, see the module docstring."""
         known = self.gauge.stated and self.seen.white
         return self.exact and self.gauge.centre is not None and self.seen.restored is not None and not known
 
     def framed(self, angle: float, placed: Placed | None) -> np.ndarray:
-        """(L, L) target at this angle, and at this place where it was judged; what moves into the box is what the copies show there."""
+        """(L, L) target at this angle, and at this place if posterior means judged it; pixels that enter the box are those of the aligned average."""
         frame, shape = np.array(self.seen.average), self.target.shape
         crop(frame, shape)[...] = self.target
         frame = rotate(frame, [angle])[0]
@@ -177,7 +176,7 @@ class _View:
         return image if self.exact else image * disc(len(image))
 
     def place(self, angle: float) -> Placed:
-        """The likeliest whole pixel at this angle, the image there, and what it costs in nats."""
+        """The likeliest whole pixel at this angle, the image there, and its cost in nats."""
         assert self.seen.restored is not None
         information, turned = (
             rotate(image, [angle])[0]
@@ -193,7 +192,7 @@ class _View:
         return likeliest_offset(information, self.seen.restored, image, first, surprise, least)
 
     def costs(self, angles: Sequence[float], draws: int, levels: np.ndarray) -> np.ndarray:
-        """(A,) nats, up to a constant: what the frames at these angles cost."""
+        """(A,) cost in nats, up to a constant, of the frames at these angles."""
         shape = self.target.shape
         turned = rotate(widened(self.target, self.seen.average.shape), angles)
         offsets = [self._offset(image) for image in turned]
@@ -214,7 +213,7 @@ class _View:
         draws: int,
         levels: np.ndarray,
     ) -> np.ndarray:
-        """(A,) nats of what data and prior make of each frame: what a frame cuts off it does not explain."""
+        """(A,) cost in nats of the posterior mean of each frame; the part of the target outside a frame explains nothing."""
         assert self.seen.restored is not None
         shape, found = self.target.shape, []
         shown = rotate(self.seen.information, angles)
@@ -235,9 +234,9 @@ class _View:
     ) -> np.ndarray:
         """(A,) nats, up to a constant: the diffusion bound on -log density of each image.
 
-        The density is the prior's, with white noise of ``level`` for averages: with noise of level n on top, the posterior
+        The density is the prior's, with white noise of ``level`` for averages: with further noise of level n, the posterior
         mean of the image is ``y + n^2 score(y, hypot(n, level))``. The noise turns with the image, so that only the prior
-        tells two orientations apart; at free angles it comes from beyond the box, and the corners do not count.
+        tells two orientations apart; at free angles the noise is drawn on a wider frame, and the corners do not count.
         """
         height, width = images.shape[1:]
         margin, counted = (0, np.ones((height, width), bool)) if self.exact else (height // 4, disc(height))

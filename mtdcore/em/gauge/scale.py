@@ -1,7 +1,7 @@
-"""The units of a prior that has its own: one scale per class, begun from the noise and fitted in every iteration.
+"""The scale of a prior with units of its own: one scale per class, started from the noise and fitted in every iteration.
 
-Nothing in it depends on the units of the measurement: copies begin so faint that one is worth a few nats, whatever the
-noise level is in numbers, and the statistics decide from there (:mod:`mtdcore.mstep.scale`).
+The result does not depend on the units of the measurement: a copy of the start is worth a few nats at any noise level,
+and the statistics determine the scale from there (:mod:`mtdcore.mstep.scale`).
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from ...mstep.scale import observed_scale
 Scales: TypeAlias = tuple[float, ...] | None
 
 #: ``||F||^2 / sigma^2`` of the starts, twice the nats that a copy is worth: enough to find copies of that strength,
-#: little enough for stronger ones to pull it up.
+#: little enough for stronger copies to raise it.
 _FIRST_ENERGY = 25.0
 
-#: While the target is still meaningless its scale stays above this share of the first one, and its norm of that start's: a blank target stays blank.
+#: Least scale in the first half of the run, as a share of the first scale, and least norm of the target, as a share of the start's: a blank target stays blank.
 _LEAST_SHARE = 1 / 3
 
-#: How far the norm of a target may leave the range of the prior's images, either way, in the prior's units. Of images it
-#: never saw a network makes anything: a ring under the prior of proteins led the scale down, and the target up, to no copies.
+#: Factor by which the norm of a target, in the prior's units, may leave the range of the prior's images, either way. The output of a network is
+#: arbitrary for images unlike its training set: a ring under the prior of proteins led the scale down, and the target up, to no copies.
 _BEYOND = 1.5
 
-#: Samples that give the norms of the prior's images.
+#: Number of samples that estimate the norms of the prior's images.
 _SAMPLES = 16
 
 
@@ -63,13 +63,13 @@ class OwnUnits:
         return math.sqrt(_FIRST_ENERGY) * noise_std / self.norm
 
     def shown(self, targets: np.ndarray, noise_std: float) -> tuple[float, ...]:
-        """The scales that given targets, (L, L) or (C, L, L), have."""
+        """The scales of given targets, (L, L) or (C, L, L)."""
         stack = np.reshape(targets, (-1, *targets.shape[-2:]))
         least = _LEAST_SHARE * self.first(noise_std)
         return tuple(max(least, float(np.linalg.norm(target)) / self.norm) for target in stack)
 
     def visible(self, target: np.ndarray, noise_std: float) -> np.ndarray:
-        """A target, (L, L) or (C, L, L), as strong as the least scale of a start has it: a fainter one is lost in the noise, and stays so."""
+        """A target, (L, L) or (C, L, L), amplified to the norm of the least scale if it is fainter: such a target would stay lost in the noise."""
         norms = np.linalg.norm(np.reshape(target, (-1, *target.shape[-2:])), axis=(1, 2))
         least = _LEAST_SHARE * math.sqrt(_FIRST_ENERGY) * noise_std
         gains = np.divide(least, norms, out=np.ones_like(norms), where=(norms > 0.0) & (norms < least))

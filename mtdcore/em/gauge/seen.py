@@ -1,4 +1,4 @@
-"""What the copies show of a target and its surroundings: all that a frame is chosen by."""
+"""The log-likelihood of a target and its surroundings, from which a gauge chooses the frame."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import numpy as np
 
 from ...model.priors import Prior, denoise
 
-#: What data and prior make of a frame, (h, w), and the nats by which it explains them, given the (h, w) information that the frame holds and an
-#: image to begin with.
+#: The (h, w) posterior mean of a frame, and the nats by which it explains the copies, given the (h, w) information in the frame and an
+#: image to start from.
 Restored: TypeAlias = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, float]]
 
 
 @dataclass(frozen=True)
 class Seen:
-    """The log-likelihood of the target and a margin around it, a quadratic, in the ways that a gauge asks for it.
+    """The log-likelihood of the target and a margin around it, a quadratic, in the forms that gauges use.
 
     Attributes:
         average: (B, B) its maximiser, the aligned average without prior.
-        level: noise level of the average; what a frame leaves out counts as noise of this level.
-        information: (B, B) its slope at a target of 0, ``right / sigma^2``. Behind a filter this knows which frequencies the average does not.
-        restored: what data and prior make of a frame; None: only the average is known.
+        level: noise level of the average; pixels outside a frame count as noise of this level.
+        information: (B, B) its gradient at a target of 0, ``right / sigma^2``. Behind a filter it weighs each frequency by its certainty; the average does not.
+        restored: posterior mean of a frame; None: only the average is known.
         white: whether the noise of the average is white.
     """
 
@@ -35,7 +35,7 @@ class Seen:
 
     @classmethod
     def of_average(cls, average: np.ndarray, level: float, prior: Prior | None = None) -> Seen:
-        """An average with white noise of a level, and the prior of what is in it, if there is one."""
+        """From an average with white noise of a level, and the prior of its image, if there is one."""
 
         def restored(information: np.ndarray, _: np.ndarray) -> tuple[np.ndarray, float]:
             assert prior is not None
@@ -45,7 +45,7 @@ class Seen:
         return cls(average, level, average / level**2, None if prior is None else restored)
 
     def mirrored(self) -> Seen:
-        """The mirror image."""
+        """The same for the mirror image."""
         return replace(
             self, average=self.average[:, ::-1].copy(), information=self.information[:, ::-1].copy()
         )

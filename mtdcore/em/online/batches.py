@@ -1,8 +1,8 @@
-"""Mini-batch EM: each iteration reads a part of the measurement and mixes what it finds into running statistics.
+"""Mini-batch EM: each iteration reads a part of the measurement and mixes its statistics into running statistics.
 
 Source: Cappé and Moulines, *On-line expectation-maximization algorithm for latent data models*, J. R. Statist. Soc. B 71
-(2009). The parts of a measurement are alike, so the statistics of one, over its share of the sites, estimate those of the
-whole: ``S <- (1 - gamma_t) S + gamma_t s_t / share_t`` with the decaying weights ``gamma_t = (t + t0)^-alpha``.
+(2009). The parts of a measurement are alike, so the statistics of a part, divided by its share of the sites, estimate those of
+the whole: ``S <- (1 - gamma_t) S + gamma_t s_t / share_t`` with the decaying weights ``gamma_t = (t + t0)^-alpha``.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class Running:
     """Statistics mixed from parts, at the scale of the whole measurement.
 
     Attributes:
-        statistics: weighted mean of what each part says of the whole; host arrays in an EMState.
+        statistics: weighted mean of the estimates of the whole from each part; host arrays in an EMState.
         mixed: number of parts mixed since the statistics began.
-        worth: share of the measurement that the mixture is worth, ``1 / sum of weight^2 / share`` (the effective sample
-            size of Kish), at most 1. The M-step gets the statistics scaled by it: what noise is left in them
+        worth: effective share of the measurement in the mixture, ``1 / sum of weight^2 / share`` (the effective sample
+            size of Kish), at most 1. The M-step gets the statistics scaled by it: their remaining noise
             then matches the level at which the prior denoises.
-        nats: log-likelihood of the part that was mixed last, at a target that had not seen it. It decides nothing.
+        nats: log-likelihood of the part that was mixed last, at a target from before that part. For reports only.
     """
 
     statistics: Statistics
@@ -39,7 +39,7 @@ class Running:
 
     @property
     def weighed(self) -> Statistics:
-        """What the M-step gets."""
+        """The statistics for the M-step, scaled by their worth."""
         return self.statistics.scaled(self.worth)
 
     def moved(self, convert: Callable[[Array], Array]) -> Running:
@@ -49,17 +49,17 @@ class Running:
 
 @dataclass(frozen=True)
 class OnlineEM:
-    """How much of the measurement an iteration reads, and how long it remembers what earlier ones found.
+    """The part of the measurement that an iteration reads, and the weight of earlier statistics.
 
-    The last iterations are plain ones over all pixels, so that no accuracy is lost: what the others save are passes
-    while the target is still poor and a part of the pixels tells as much as all of them. One part is plain EM.
+    The last iterations are plain EM over all pixels, so that no accuracy is lost. The earlier iterations save passes while
+    the target is still poor and a part of the pixels serves as well as all of them. One part is plain EM.
 
     Attributes:
         parts: number of equal parts of the measurement, one per iteration; at most its number of smallest tiles.
-        exponent: alpha, in (1/2, 1]: how fast old statistics are forgotten, 1 never.
-        offset: t0 >= 0, in parts: a larger one holds on to the first parts for longer.
-        last: final iterations over the whole measurement.
-        seed: of the order of the parts, drawn anew for each time all of them have been read.
+        exponent: alpha, in (1/2, 1]: rate at which old statistics are forgotten; at 1 all parts weigh the same.
+        offset: t0 >= 0, in parts: a larger offset keeps the first parts for longer.
+        last: number of final iterations over the whole measurement.
+        seed: of the order of the parts, drawn anew each time all of them have been read.
     """
 
     parts: int = 1
@@ -89,7 +89,7 @@ class OnlineEM:
             )
 
     def batch(self, measurement: Measurement, iteration: int, iterations: int) -> Measurement:
-        """What an iteration (counted from 0) reads."""
+        """The part that an iteration (counted from 0) reads."""
         if self.parts == 1 or iteration >= iterations - self.last:
             return measurement
         epoch, turn = divmod(iteration, self.parts)
@@ -97,16 +97,16 @@ class OnlineEM:
         return measurement.split(self.parts)[int(order[turn])]
 
     def remembers(self, share: float) -> bool:
-        """Whether a part of this share of the measurement leaves the next iteration something to remember."""
+        """Whether the next iteration keeps the statistics of a part of this share of the measurement."""
         return share < 1.0
 
     def mix(self, before: Running | None, found: Statistics, share: float) -> Running:
         """Running statistics after those of a part.
 
         Args:
-            before: what earlier parts left; None: nothing.
+            before: running statistics of earlier parts; None: there are none.
             found: statistics of the part, in the same array library.
-            share: of the sites of the measurement that the part holds; 1: there is no more to know than ``found``.
+            share: of the sites of the measurement in the part; 1: ``found`` replaces the running statistics.
         """
         whole = found.scaled(1.0 / share)
         if before is None or share == 1.0:
@@ -115,30 +115,30 @@ class OnlineEM:
         return Running(mixed, before.mixed + 1, 1.0 / max(1.0, spread))
 
     def _mixed(self, before: Running, whole: Statistics, share: float) -> tuple[Statistics, float]:
-        """The statistics of both, and the inverse of the share of the measurement that they are worth."""
+        """The mixed statistics, and the inverse of their effective share of the measurement."""
         weight = (before.mixed + self.offset) ** -self.exponent
-        # An older part was seen at another noise level; its sums are of the same kind.
+        # Older parts were scored at another noise level; their sums can still be added.
         old = replace(before.statistics, noise_std=whole.noise_std).scaled(1.0 - weight)
         return old + whole.scaled(weight), (1.0 - weight) ** 2 / before.worth + weight**2 / share
 
 
 @dataclass(frozen=True)
 class Arriving(OnlineEM):
-    """Mini-batch EM over micrographs that come one by one: each is read once, and nobody knows how many there will be.
+    """Mini-batch EM over micrographs that arrive one by one: each is read once, and their number is unknown.
 
-    Statistics are those of a mean micrograph; what they are worth is counted in micrographs and grows without bound. The first target is
-    a good one already, so little is forgotten: with an exponent of .6 statistics of n micrographs are worth ``2 n^.6`` of them, and the error
-    after 60 simulated ones was 1.6 times that with .9 (``bench/speed/watch.py --exponents``).
+    The statistics are those of a mean micrograph; their worth is counted in micrographs and grows without bound. The first target is
+    good already, so little is forgotten: with an exponent of .6 the statistics of n micrographs are worth ``2 n^.6`` micrographs, and the error
+    after 60 simulated micrographs was 1.6 times that with .9 (``bench/speed/watch.py --exponents``).
     """
 
     exponent: float = 0.9
 
     def remembers(self, share: float) -> bool:
-        """Always."""
+        """True: the statistics are always kept."""
         return True
 
     def mix(self, before: Running | None, found: Statistics, share: float) -> Running:
-        """See :class:`OnlineEM`; masked pixels of a micrograph say nothing, and are not made up for."""
+        """See :class:`OnlineEM`; statistics are not scaled up for the masked pixels of a micrograph."""
         if before is None:
             return Running(found, 1, 1.0, found.log_likelihood)
         mixed, spread = self._mixed(before, found, 1.0)

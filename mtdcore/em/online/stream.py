@@ -1,8 +1,8 @@
 """EM over micrographs that arrive one after another: each is scored once and mixed into running statistics.
 
-The first few are recovered as a measurement of their own (:func:`mtdcore.recover`), which chooses between starts, frame, noise and
-separation. From then on every micrograph is one iteration of the same loop, at the target that the earlier ones left
-(:class:`.batches.Arriving`). The state after n micrographs depends on them and on their order alone.
+The first few micrographs are recovered as a measurement of their own (:func:`mtdcore.recover`), which chooses start, frame, noise and
+separation. From then on every micrograph is one iteration of the same loop, at the target from the earlier micrographs
+(:class:`.batches.Arriving`). The state after n micrographs depends only on the micrographs and their order.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .batches import Arriving, Running
 
 
 def first_state(recovery: Recovery, count: int) -> EMState:
-    """The state after the first ``count`` micrographs, from what was recovered from them: that of the leader, in units of one micrograph."""
+    """The state after the first ``count`` micrographs, from their recovery: the leader alone, with statistics of a mean micrograph."""
     leader, found = recovery.state.leader, recovery.statistics
     ledger = found.ledger
     if ledger is not None:
@@ -40,10 +40,10 @@ def first_state(recovery: Recovery, count: int) -> EMState:
 
 @dataclass(frozen=True)
 class Stream:
-    """What is done with one more micrograph.
+    """The iteration that one more micrograph makes.
 
     Attributes:
-        plan: of the iterations; frame, noise and separation stay as the first micrographs had them.
+        plan: of the iterations; frame, noise and separation stay those of the first micrographs.
     """
 
     plan: Plan
@@ -53,9 +53,9 @@ class Stream:
         """The stream that goes on from a state.
 
         Args:
-            one: a single micrograph, of the size of all.
+            one: a single micrograph, of the common size.
             state: from :func:`first_state`, or of an earlier stream.
-            options: keyword arguments that the first micrographs were recovered with.
+            options: keyword arguments of the recovery of the first micrographs.
         """
         same = ("prior", "update", "coarse_rotations", "iterations", "tolerance", "diameter", "backend")
         plan = begin_plan(
@@ -89,14 +89,14 @@ class Stream:
         return replace(after, history=(*earlier, record))
 
     def recovery(self, state: EMState, micrographs: Micrographs | None, settled: bool | None) -> Recovery:
-        """What all micrographs so far show, as if it were recovered from them at once.
+        """The recovery from all micrographs so far.
 
-        Its statistics are those of a mean micrograph, the later ones counting more, times their number.
+        Its statistics are those of a mean micrograph, in which later micrographs weigh more, times the number of micrographs.
 
         Args:
-            state: after them.
+            state: after the micrographs.
             micrographs: what is known about all of them.
-            settled: of the first ones.
+            settled: of the recovery of the first micrographs.
         """
         leader, running = state.leader, _running(state.leader)
         whole: Statistics = running.statistics.scaled(running.mixed)
@@ -111,7 +111,7 @@ class Stream:
 
 
 def nats(state: EMState) -> float:
-    """Evidence of the micrograph that came last, at the target that had not seen it."""
+    """Evidence, in nats, of the last micrograph at the target from the earlier micrographs."""
     return _running(state.leader).nats
 
 

@@ -1,1 +1,1 @@
-"""What a run does, nothing left open: one page of policy, what it begins with, and where it starts."""
+"""The plan of a run, with every default resolved: policy, likelihood and noise at the start, and starting targets."""

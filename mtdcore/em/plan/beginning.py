@@ -1,4 +1,4 @@
-"""What a run begins with: its views, likelihood, offset, noise and first state, from the arguments of :func:`mtdcore.recover`."""
+"""Views, likelihood, offset, noise and state at the start of a run, from the arguments of :func:`mtdcore.recover`."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def views_of(
     mirror: bool = False,
     subpixel: bool = False,
 ) -> Views:
-    """The views of a run: what ``rotations`` says of one target, of either hand, between pixels, for each class.
+    """The views of a run: those of ``rotations``, with mirror images, half-pixel shifts and classes if requested.
 
-    K angles seen modulo ``360 / n`` degrees, as symmetry C_n has it, are ``K / gcd(K, n)`` different ones.
+    Symmetry C_n leaves ``K / gcd(K, n)`` different angles of K, as angles that differ by ``360 / n`` degrees give the same view.
 
     Raises:
-        ParameterError: they have another box, classes of their own, or are rotations that leave the box.
+        ParameterError: the views have another box, classes of their own, or are rotations that leave the box.
     """
     shape = box_shape(box_size)
     rotations = usual_rotations(shape) if rotations is None else rotations
@@ -90,7 +90,7 @@ def views_of(
 
 
 def _turned_is_mirrored(views: Views) -> bool:
-    """Whether views of one row of pixels have its half turn, which is its mirror image, or see no difference."""
+    """Whether views of one row of pixels include the half turn, which is the mirror image, or are invariant under it."""
     turns = in_plane(views)
     half = turns is not None and turns.around % 2 == 0
     return views.box_shape[0] == 1 and (half or order_of(views) % 2 == 0)
@@ -136,14 +136,14 @@ def begin_likelihood(
     if diameter is not None and (min_separation is None or min_separation == "auto"):
         min_separation = touching(diameter)
     if isinstance(min_separation, str):
-        # half the box at first; the extent of the target decides later
+        # "auto" starts at half the box; the extent of the target decides later
         min_separation = (max(views.box_shape) + 1) // 2 if min_separation == "auto" else min_separation
-    if min_separation is not None:  # a micrograph holds at most one copy from its longer side on
+    if min_separation is not None:  # from the longer side of a micrograph on, it holds at most one copy
         min_separation = min(min_separation, max(source.shape[1:]))
     sigma, optics = first_levels(source, noise_std, micrographs)
     begin = _LIKELIHOODS[likelihood].begin
     model = begin(views, sigma, source.shape, expected_count, min_separation, optics)
-    # from the first iteration on: among copies that are alike a bright one wins the race, and leaves too few others to learn a spread from
+    # from the first iteration on: with equal amplitudes a start that fits bright copies wins the race, and too few others remain to learn a spread
     return model.with_amplitude_std(FIRST if amplitude_std == "auto" else float(amplitude_std))
 
 
@@ -154,14 +154,14 @@ def begin_offset(
     update: Update,
     given: bool,
 ) -> Likelihood:
-    """The likelihood with the offset at the start: what is asked for, the median of the measurement where it is to be learned.
+    """The likelihood with the offset at the start: the given offset, or the median of the measurement if the offset is learned.
 
     Args:
         likelihood: at the start.
         source: the measurement.
         offset: as in :func:`mtdcore.recover`.
         update: the M-step.
-        given: whether the likelihood is the user's, whose own offset then is the start.
+        given: whether the user gave a likelihood object, whose own offset is then the start.
     """
     if offset is None or (offset == "auto" and (given or not update.learns_offset)):
         return likelihood
@@ -183,7 +183,9 @@ def begin_noise(
     backend: Backend,
     given: bool,
 ) -> Likelihood:
-    """The likelihood with the noise at the start: white, unless the measurement shows what no copies are, and nothing lies between it and them.
+    """The likelihood with the noise at the start: white, unless a spectrum is requested or "auto" finds a slow background or lines.
+
+    "auto" tests for these only if the micrographs have no transfer.
 
     Args:
         likelihood: with its offset.
@@ -191,10 +193,10 @@ def begin_noise(
         noise: as in :func:`mtdcore.recover`.
         update: the M-step.
         backend: computes.
-        given: whether the likelihood is the user's, whose own noise then is the start.
+        given: whether the user gave a likelihood object, whose own noise is then the start.
 
     Raises:
-        ParameterError: a spectrum is asked for, and the micrographs are too small for one.
+        ParameterError: a spectrum is requested, and the micrographs are too small for one.
     """
     views, side = likelihood.views, spectrum_side(likelihood.views.box_shape, source.shape)
     if noise == "spectrum" and side is None:
@@ -206,7 +208,7 @@ def begin_noise(
         return likelihood
     optics = likelihood.micrographs
     if noise == "auto" and optics is not None and optics.transfer is not None:
-        return likelihood  # behind whitening and CTFs what looks slow may be the copies: first it is seen what these leave
+        return likelihood  # behind whitening and CTFs slow variation may be the copies, so the residual is tested later instead
     heard = heard_noise(source, likelihood, noise, backend)
     return likelihood if heard is None else likelihood.with_whitening(heard)
 
@@ -226,12 +228,11 @@ def begin_state(
 ) -> EMState:
     """The state before the first iteration; arguments as in :func:`mtdcore.recover`.
 
-    Starts are draws from the prior where there is one, cooled a little where the signal is strong: each copy would take to the pose that suits
-    the first image, for good. Without, the update says: random pixels, which are cooled, or faint ones
-    for :class:`WienerUpdate`, which are not: at the noise level of a high temperature its filter leaves the mean over rotations
-    at best, an image that looks the same at all of them, which EM never leaves. Where the diameter is known several kinds race,
-    and in a box that is no square, too: signals are crowded, and of random pixels, cooled, all starts end at the same wrong
-    place (docs/signals.md).
+    With a prior, starts are draws from it, annealed a little if the signal is strong: otherwise each copy would keep the pose that suits
+    the first image. Without a prior, the update decides. The usual start is random pixels, annealed. :class:`WienerUpdate` starts from faint
+    random pixels without annealing: at the noise level of a high temperature its filter leaves at best the mean over rotations, an image that
+    looks the same at all of them, which EM never leaves. If the diameter is known, several kinds of starts race. So they do in a box that is not
+    square: signals are crowded, and all annealed starts of random pixels end at the same wrong target (docs/signals.md).
     """
     kind = initial
     if kind is None:
@@ -260,7 +261,7 @@ def begin_state(
 
 
 def _seen(target: np.ndarray, views: Views) -> np.ndarray:
-    """The target without the pixels that no view shows, the corners of a box whose copies lie at any angle: nothing would ever change them."""
+    """The target without the pixels that no view shows (the corners of the box if copies lie at any angle), as no M-step would change them."""
     turns = in_plane(views)
     mask = None if turns is None else turns.mask(target)
     return target if mask is None else target * mask

@@ -5,20 +5,20 @@ Constants that are policy rather than mathematics, with the bench that shows the
 =======================  ========  ===================================================================================
 constant                 value     reason
 =======================  ========  ===================================================================================
-``SAMPLES``              16        draws from the prior that race: at SNR .03 eight lose one digit in ten (low_snr.py)
+``SAMPLES``              16        draws from the prior that race: at SNR .03 eight draws lose one digit in ten (low_snr.py)
 ``QUARTER``              4         the race ends, and the gauge is due, at each quarter of the iterations (ablation.py)
 ``COPIES``               100       copies that are enough to find the centre of the target (continuous.py)
 ``COARSE_STEP``          4         pixels between neighbouring coarse angles at the edge of the box (angles.py)
-``FILLED``               .5        share of the field under boxes up to which the offset is learned: each iteration leaves so much
-                                   of its error, and boxes that overlap count pixels twice (test_extent.py)
+``FILLED``               .5        share of the field under boxes up to which the offset is learned: each iteration leaves this share
+                                   of the offset's error, and boxes that overlap count pixels twice (test_extent.py)
 ``FEW``                  6         starts without a prior that run to the end: of blobs, early evidence prefers narrow ones, which
                                    end at half the nats of the right ones (docs/accuracy.md)
-``ROUNDS``               10        the noise is listened to after each tenth of the iterations (noise.py)
-``LISTENING``            .8        share of the iterations in which it is; the others converge (noise.py)
+``ROUNDS``               10        the noise is estimated from the residual after each tenth of the iterations (noise.py)
+``LISTENING``            .8        share of the iterations in which it is estimated; the others converge (noise.py)
 ``KEPT``                 .25       share of the evidence that a filter must leave: pink noise and stripes of .3 sigma leave .5 to .9 (noise.py);
-                                   pictures that were smoothed before .04, as what is not explained looks like the copies
+                                   pictures that were smoothed before leave .04, as their residual resembles the copies
 ``mstep.SEARCH_SHARE``   .6        share of the iterations that search; the others converge (ablation.py)
-``base.FLOOR``           .5        share of its start that the count keeps while the target is meaningless (ablation.py)
+``base.FLOOR``           .5        share of its start that the expected count keeps while the target is meaningless (ablation.py)
 =======================  ========  ===================================================================================
 """
 
@@ -63,13 +63,13 @@ ROUNDS, LISTENING = 10, 0.8
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run does, nothing left open.
+    """What a run does, with every default resolved.
 
     Attributes:
         backend: computes.
-        coarse: views of each class that find the places of copies; None: all views are scored everywhere.
+        coarse: number of views of each class that search for copies; None: all views are scored everywhere.
         prior: the prior.
-        units: those of the prior, where its scale is to be found; None: it has those of the measurement.
+        units: those of the prior, if its scale is learned; None: the prior has the units of the measurement.
         update: M-step of the target.
         gauge: frame of the target; None: left as it is.
         online: what an iteration reads.
@@ -80,7 +80,7 @@ class Plan:
         learn_offset: whether it updates the offset.
         learn_separation: whether the extent of the target sets the minimum separation.
         executor: runs the E-step in parts elsewhere.
-        quarter: iterations of a race, and between two looks at the gauge.
+        quarter: iterations of a race, and between two choices of the gauge.
         copies: number of copies that are enough to find the centre of the target.
         late: whether a race is decided by late evidence.
         noise: how the noise is modelled.
@@ -113,7 +113,7 @@ class Plan:
 
 
 def noise_of(noise: Noise, update: Update, likelihood: Likelihood) -> Noise:
-    """What "auto" means: the published model and method take the noise to be white."""
+    """The noise model that "auto" stands for: white in the published model and method."""
     published = not (likelihood.localises and update.learns_offset)
     return "white" if noise == "auto" and published else noise
 
@@ -173,14 +173,14 @@ def own_units(
 ) -> OwnUnits | None:
     """The units of a prior whose scale the run finds; None: the prior has those of the measurement.
 
-    By default a scale is found where the prior has units of its own and the update tells them.
+    By default the scale is learned if the prior has units of its own and the update fits a scale.
     """
     known = prior_scale is None and not (has_own_units(prior) and update.fits_scale)
     return None if is_flat(prior) or known else OwnUnits.of(prior, plain(*likelihood.views.box_shape))
 
 
 def default_update(prior: Prior, likelihood: Likelihood, diameter: float | None = None) -> Update:
-    """Denoising with a prior; without, a Wiener filter where micrographs have a transfer or the diameter is known, else the maximiser of Q."""
+    """Denoising with a prior; without a prior, a Wiener filter if micrographs have a transfer or the diameter is known, else the maximiser of Q."""
     if not is_flat(prior):
         return DenoisingUpdate()
     optics = likelihood.micrographs
@@ -190,10 +190,11 @@ def default_update(prior: Prior, likelihood: Likelihood, diameter: float | None 
 
 
 def default_gauge(prior: Prior, update: Update, views: Views, diameter: float | None = None) -> Gauge | None:
-    """As the update says; None: left as it is.
+    """The gauge that the update names; None: the frame is left as it is.
 
-    Energy decides what the box holds, or, where copies lie at any angle, its inscribed disc; an object of known diameter is kept in the middle of
-    its disc. (At its rim a neighbour finds a place opposite.) The axis of a symmetry fixes the frame: the prior then turns the target and no more.
+    For updates without a prior the box of most energy is chosen, or the inscribed disc if copies lie at any angle. An object of known diameter is
+    kept in the middle of its disc, because an object at the rim leaves room for a neighbour opposite. The axis of a symmetry fixes the position: the
+    prior then only rotates the target.
     """
     rotations, placed = in_plane(views), order_of(views) > 1
     if update.gauge == "centre" or (update.gauge == "energy" and diameter is not None):
@@ -209,7 +210,7 @@ def default_gauge(prior: Prior, update: Update, views: Views, diameter: float | 
 
 
 def coarse_views(coarse: int | Literal["auto"] | None, views: Views) -> int | None:
-    """How many views find the places of copies; None: all views are scored everywhere.
+    """Number of views that search for copies; None: all views are scored everywhere.
 
     Raises:
         ParameterError: ``coarse`` is not positive.

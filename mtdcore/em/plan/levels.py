@@ -1,4 +1,4 @@
-"""The noise at the start of a run: its common level, and those of micrographs that are told apart."""
+"""Noise levels at the start of a run: the common level, and those of single micrographs if they differ."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ...model.filters.optics import Micrographs, check_number
 def first_levels(
     source: Measurement, noise_std: float | Literal["auto"], micrographs: Micrographs | Literal["each"] | None
 ) -> tuple[float, Micrographs | None]:
-    """Common noise level, and what tells the micrographs apart; "auto" estimates both from neighbouring pixels.
+    """Common noise level, and the differences between micrographs; "auto" estimates the levels of both from neighbouring pixels.
 
     Raises:
-        ParameterError: a level that is no number, or facts about another number of micrographs.
+        ParameterError: a level that is not a number, or values for another number of micrographs.
     """
     if micrographs is None:
         return estimate_noise_std(source) if noise_std == "auto" else _number(noise_std), None

@@ -1,7 +1,7 @@
-"""Where a run starts: random images, draws from the prior, a faint blob, or images of the user's.
+"""Starting targets: random images, draws from the prior, faint blobs and rings, or images of the user's.
 
-But for U[0, 1] pixels and draws from a prior, which have units of their own, starts are in units of the noise: the
-units of the measurement do not matter.
+U[0, 1] pixels and draws from a prior have units of their own. All other starts are in units of the noise, so that
+the units of the measurement do not matter.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _SAMPLES = 16
 #: Starts of several kinds: three blobs, a ring, two faint ones.
 _SEVERAL = 6
 
-#: Starts of random pixels: of a single one every third ends beside the copies (bench/accuracy/starts.py).
+#: Number of starts of random pixels: a single start misses the copies in a third of the runs (bench/accuracy/starts.py).
 _RANDOM = 4
 
-#: Norm of a faint start as micrographs show it, in units of their noise: two nats per copy, which prefers some regions without deciding.
+#: Norm of a faint start after transfer and filter, in units of the noise: two nats per copy, which favours some regions without deciding.
 _FAINT_NORM = 2.0
 
 #: Standard deviation of a blob in boxes, and the factor by which those of several blobs differ from it either way: up to a third
-#: of the box. Of an object of known diameter: that of a disc's second moments.
+#: of the box. The last number is the standard deviation in diameters of a known object: that of a disc's second moments.
 _BLOB_WIDTH, _BLOB_SPREAD, _OF_DIAMETER = 1 / 6, 2.0, 1 / 4
 
 #: Largest power of two by which a seed changes the widths.
@@ -49,7 +49,7 @@ _RING, _THICKNESS = 1.5, 1 / 3
 _GRAIN = 0.5
 
 
-#: How many starts of each kind there are where no number is given; one of any other.
+#: Number of starts of each kind if no number is given; one of any other kind.
 _DEFAULT = {"samples": _SAMPLES, "several": _SEVERAL, "random": _RANDOM}
 
 
@@ -64,7 +64,7 @@ def choose_starts(
 ) -> list[np.ndarray]:
     """Float64 targets to start from, (L, L) or (C, L, L) for several classes; arguments as in :func:`mtdcore.recover`.
 
-    Blobs and rings are as wide as a target of this diameter, or as suits the box. The norm of random starts goes with the noise
+    The widths of blobs and rings follow from the diameter, or from the box. The norm of random starts is in units of the noise
     at ``heat``, the temperature of the first iteration.
     """
     one = likelihood.views.target_shape
@@ -76,7 +76,7 @@ def choose_starts(
             images = np.random.default_rng(seed).uniform(size=(count, *one))
             if initial == "uniform":
                 return list(images)
-            # random ones are as faint in the noise of the first temperature
+            # random starts are as faint relative to the noise at the first temperature
             hot = math.sqrt(heat) if initial == "random" else 1.0
             return [_faint(image, likelihood, _FAINT_NORM * hot) for image in images]
         case "samples":
@@ -89,13 +89,13 @@ def choose_starts(
             )
             return list(images.reshape(count, *one))
         case "blob":
-            # Equal classes would stay equal for ever, and so would a blob and itself turned or mirrored: EM would end at their mean.
+            # Equal classes would stay equal for ever, and so would a blob and its rotated or mirrored views: EM would end at their mean.
             uneven = likelihood.templates > 1
             rng = np.random.default_rng(seed)
             grain = rng.uniform(1.0 - _GRAIN, 1.0 + _GRAIN, size=one)
             widths = _width(likelihood, diameter, rng) * _BLOB_SPREAD ** _steps(count)
             blobs = [_blob(likelihood.views.box_shape, width) for width in widths]
-            # the blob itself is worth two nats: behind a filter of slow noise the grain would be all that is counted
+            # two nats for the blob without grain: behind a filter of slow noise the grain alone would determine the norm
             return [_faint(blob, likelihood) * (grain if uneven else 1.0) for blob in blobs]
         case "several":
             rings, faint = count // 4, count // 3
@@ -124,13 +124,13 @@ def _given(images: ArrayLike, one: tuple[int, ...]) -> list[np.ndarray]:
 
 
 def _width(likelihood: Likelihood, diameter: float | None, rng: np.random.Generator) -> float:
-    """Middle standard deviation of blobs in pixels, which another seed makes a little wider or narrower."""
+    """Middle standard deviation of blobs in pixels, varied a little by the seed."""
     middle = max(likelihood.views.box_shape) * _BLOB_WIDTH if diameter is None else diameter * _OF_DIAMETER
     return float(middle * 2.0 ** rng.uniform(-_JITTER, _JITTER))
 
 
 def _steps(count: int) -> np.ndarray:
-    """Evenly spaced from -1 to 1; a single one is in the middle."""
+    """``count`` numbers evenly spaced from -1 to 1; a single number is 0."""
     return np.linspace(-1.0, 1.0, count) if count > 1 else np.zeros(1)
 
 
@@ -148,7 +148,7 @@ def _blob(shape: tuple[int, int], width: float) -> np.ndarray:
 
 
 def _faint(images: np.ndarray, likelihood: Likelihood, wanted: float = _FAINT_NORM) -> np.ndarray:
-    """Images, (L, L) or (C, L, L), symmetric and scaled to so many noise standard deviations of norm in a typical micrograph."""
+    """Images, (L, L) or (C, L, L), made symmetric and scaled to a norm of ``wanted`` noise standard deviations in a typical micrograph."""
     images = invariant(images, order_of(likelihood.views))
     seen, optics = np.reshape(images, (-1, *images.shape[-2:])), likelihood.micrographs
     if optics is not None and optics.transfer is not None:

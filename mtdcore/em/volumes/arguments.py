@@ -1,4 +1,4 @@
-"""Arguments of :func:`mtdcore.recover_volume` that cannot be meant: one sentence each, before anything is computed."""
+"""Checks of the arguments of :func:`mtdcore.recover_volume`, before anything is computed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def check_volume_arguments(
     starts: object,
     callback: object,
 ) -> None:
-    """Raise ParameterError for the first argument that it cannot have; arguments as in :func:`mtdcore.recover_volume`."""
+    """Raise ParameterError for the first argument outside its domain; arguments as in :func:`mtdcore.recover_volume`."""
     if not (is_whole(box_size) and box_size > 3):  # type: ignore[operator]
         raise ParameterError(f"box_size must be a whole number of pixels, 4 at least; got {box_size!r}.")
     if noise_std != "auto" and not _positive(noise_std):
@@ -69,7 +69,7 @@ def check_volume_arguments(
 
 
 def check_state(state: VolumeState, each: bool) -> None:
-    """Raise ParameterError where a run that learned each micrograph would go on as one that does not, or the other way round."""
+    """Raise ParameterError if a state and the resumed run differ in whether each micrograph's numbers are learned."""
     if (state.best.micrographs is not None) != each:
         raise ParameterError(
             f"a state goes on with what the run that it is of was told; its own was each={not each}, and each={each} is asked for."
@@ -77,16 +77,16 @@ def check_state(state: VolumeState, each: bool) -> None:
 
 
 def planned(plan: VolumePlan | None, box_size: int, seed: int | None, **options: Any) -> VolumePlan:
-    """The plan of a run: what its options say, or the plan that is given, with the seed if there is one.
+    """The plan of a run: from its options, or the given plan, with the seed if one is given.
 
     Args:
-        plan: given; None: none.
+        plan: given plan; None: the options decide.
         box_size: L in pixels.
         seed: None: that of the plan.
         options: further arguments of :meth:`VolumePlan.of`.
 
     Raises:
-        ParameterError: a plan beside options that it would overrule.
+        ParameterError: a plan is given beside options that it would overrule.
     """
     if seed is not None and not (is_whole(seed) and seed >= 0):
         raise ParameterError(f"seed must be a whole number of at least 0; got {seed!r}.")

@@ -10,15 +10,15 @@ from scipy.spatial.transform import Rotation
 from ...model.volumes import so3
 from ...model.volumes.grids import moved
 
-#: The centre counts voxels above this share of the largest; shifts below so many voxels are not worth the change.
+#: Voxels above this share of the largest enter the centre of mass; shifts of fewer voxels than the second number are not made.
 _COUNTED, _WORTH = 0.2, 0.25
 
-#: Rotations that are tried, and evaluations of the refinement of each of the best three.
+#: Number of rotations tried, of the best that are refined, and of evaluations in each refinement.
 _TRIED, _BEST, _EVALUATIONS = 600, 3, 120
 
 
 def off_centre(volume: np.ndarray, support: np.ndarray) -> np.ndarray | None:
-    """(x, y, z) shift in voxels that brings the centre of mass of the dense part to the middle; None: not worth it."""
+    """(x, y, z) shift in voxels that brings the centre of mass of the dense part to the middle; None: it is too small to matter."""
     dense = np.maximum(gaussian_filter(volume, 1.0), 0.0) * support
     dense = np.where(dense > _COUNTED * dense.max(), dense, 0.0)
     total = dense.sum()
@@ -37,17 +37,17 @@ def find_axes(volume: np.ndarray, symmetry: str) -> tuple[np.ndarray, float]:
         symmetry: see :func:`mtdcore.model.volumes.so3.group`.
 
     Returns:
-        (3, 3) rotation of the volume, and the mean correlation with its partners after it: near 1 where the symmetry is there.
+        (3, 3) rotation of the volume, and the mean correlation of the rotated volume with its symmetry mates: near 1 if it has the symmetry.
     """
     elements = so3.group(symmetry)[1:]
     if not len(elements):
         return np.eye(3), 1.0
-    if len(elements) > 11:  # a few generators' worth tells as much
+    if len(elements) > 11:  # a subset of the elements is enough
         elements = elements[:: len(elements) // 8]
     norm = float(np.vdot(volume, volume)) + 1e-300
 
     def score(rotation: np.ndarray) -> float:
-        # V turned by R, then by g, against V turned by R: the same as V turned by R^T g R against V.
+        # The correlation of g R V with R V is that of R^T g R V with V.
         return float(
             np.mean([np.vdot(moved(volume, rotation.T @ g @ rotation, order=1), volume) for g in elements])
             / norm

@@ -1,4 +1,4 @@
-"""One iteration: E-step on a part, M-step that knows how little a part tells, numbers, frame."""
+"""One iteration: E-step on a part, M-step with the statistics of that part, numbers, frame."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ from .noise import Heard, Picture
 from .plan import VolumePlan
 from .state import VolumeCandidate, VolumeRecord, VolumeState
 
-#: Tiles in which the noise is listened to.
+#: Number of tiles from which the noise is estimated.
 _HEARD = 16
 
-#: Share of the iterations in which the offset is held at the median: while no copies are found it would take their mean for its own.
+#: Share of the iterations in which the offset is held at the median: before copies are found the offset would absorb their mean.
 _HELD = 0.25
 
-#: Least noise level, of that which neighbouring pixels tell: where windows overlap, what copies explain counts twice, and less than
-#: nothing may be left.
+#: Least noise level, as a share of the estimate from neighbouring pixels: if windows overlap, the energy explained by copies counts twice, and the
+#: residual energy may be negative.
 _QUIETEST = 0.5
 
-#: Every so many iterations the volume is centred.
+#: Number of iterations from one centring of the volume to the next.
 _CENTRED = 3
 
 
@@ -64,20 +64,20 @@ def window_model(
 
 @dataclass(frozen=True)
 class Setting:
-    """What a run works with, from its start to its end.
+    """The fixed parameters of a run.
 
     Attributes:
-        plan: what each iteration does.
+        plan: of the iterations.
         online: the parts that iterations read.
         separation: smallest distance of two corners, pixels.
-        micrographs: what tells them apart at the start; None: nothing.
-        each: whether their noise levels and numbers of copies are learned.
+        micrographs: differences between micrographs at the start; None: they are alike.
+        each: whether noise levels and numbers of copies of the micrographs are learned.
         diameter: of the particle in voxels; None: that of the box.
-        prior: learned prior on the device of the backend; None: none.
-        noise_std: of a pixel; None: what is heard, updated by every M-step.
+        prior: learned prior on the device of the backend; None: no learned prior.
+        noise_std: of a pixel; None: estimated at the start, updated by every M-step.
         amplitude_std: spread of the amplitudes of copies; None: learned, once the run has cooled.
         backend: of the E-step.
-        executor: that runs parts of an E-step elsewhere; None: none.
+        executor: runs parts of an E-step elsewhere; None: the E-step runs here.
     """
 
     plan: VolumePlan
@@ -94,13 +94,13 @@ class Setting:
 
     @property
     def cores(self) -> int:
-        """Of the host, for templates and M-steps: those that score tiles, and all of them where a device does."""
+        """Number of host cores for templates and M-steps: those of the CPU backend, or all usable cores if a device scores the tiles."""
         return self.backend.threads if self.backend.name == "cpu" else usable_cores()
 
 
 @dataclass(frozen=True)
 class Iteration:
-    """Makes one iteration of a run when it is called.
+    """One iteration of a run, made by calling the object.
 
     Attributes:
         setting: of the run.
@@ -114,15 +114,15 @@ class Iteration:
 
     @property
     def plan(self) -> VolumePlan:
-        """What each iteration does."""
+        """The plan of the run."""
         return self.setting.plan
 
     def __call__(self, state: VolumeState) -> VolumeState:
-        """The state after one more iteration of every candidate; half way only the best goes on."""
+        """The state after one more iteration of every candidate, or of the best alone once the race is over."""
         iteration, candidates = state.iteration, state.candidates
         if len(candidates) > 1 and iteration >= round(self.plan.race * self.plan.iterations):
             candidates = (max(candidates, key=lambda c: self._judged(c, iteration)),)
-        with scipy.fft.set_workers(self.setting.cores):  # of any number of them transforms have the same bits
+        with scipy.fft.set_workers(self.setting.cores):  # same bits for any number
             moved_on, records = zip(*(self._advance(c, state) for c in candidates), strict=True)
         best = max(range(len(moved_on)), key=lambda i: moved_on[i].evidence)
         seconds = sum(record.seconds for record in records)
@@ -141,13 +141,13 @@ class Iteration:
         return found.normalised()
 
     def left_over(self, candidate: VolumeCandidate, iteration: int) -> Iterator[Picture]:
-        """What the copies of a candidate leave of some of the measurement."""
+        """Residual of some tiles of the measurement after the copies of a candidate."""
         search, model = self.plan.search(iteration), self._model(candidate.noise_std, candidate)
         level = without_offset(self.source, candidate.offset)
         return left_over(level, candidate.volume, model, search, _HEARD, self.setting.backend)
 
     def told(self, candidate: VolumeCandidate) -> Micrographs | None:
-        """What tells the micrographs apart, as far as the candidate has learned it."""
+        """The differences between micrographs, as learned by the candidate or as given."""
         learned, given = candidate.micrographs, self.setting.micrographs
         return given if learned is None or given is None else replace(learned, transfer=given.transfer)
 
@@ -206,10 +206,10 @@ class Iteration:
     ) -> tuple[np.ndarray, EnvelopePrior | None]:
         """The M-step of the volume, and the prior that it estimated."""
         plan = self.plan
-        if copies < 1.0:  # so few say nothing of the volume, but that it may be too strong for the data
+        if copies < 1.0:  # too few to update the volume, which may be too strong for the data
             weaker = 0.5 if plan.early(iteration) else 1.0
             return weaker * candidate.volume, candidate.spectrum
-        # The statistics are those of the part: the prior weighs what so few copies tell, and no earlier part holds the volume back.
+        # The statistics are those of the part alone: the prior weighs them by its few copies, and earlier parts do not slow the volume.
         return VolumeUpdate(seed=plan.drawn(iteration))(
             candidate.volume,
             found.right,
@@ -229,10 +229,10 @@ class Iteration:
         sites: int,
         least_copies: float,
     ) -> Micrographs | None:
-        """The M-step of what tells the micrographs apart: levels in units of the pixels, and numbers of copies.
+        """The M-step of the micrographs' own numbers: noise levels in units of the pixels, and numbers of copies.
 
-        Those that the part does not hold keep what they had, so that a part says nothing of their scale. Residuals of single micrographs are
-        known at the volume of the E-step only: their ratios are taken from there, their scale from the new volume.
+        Micrographs outside the part keep their numbers. Residuals of single micrographs are known only at the volume of the E-step: the ratios of
+        the levels come from these residuals, the scale from the residual at the new volume.
         """
         optics, given = self.told(candidate), self.setting.micrographs
         if not self.setting.each or optics is None or given is None or found.ledger is None:
@@ -244,7 +244,7 @@ class Iteration:
         learn, model = self.setting.noise_std is None, self._model(candidate.noise_std, candidate)
         entered = model.entered(optics, ledger, sites / len(optics), learn)
         assert entered.count is not None
-        # while the volume is meaningless, no micrograph may settle on "no copies"
+        # no micrograph may settle at zero copies while the volume is meaningless
         count = np.maximum(entered.count, least_copies * given.count_share)
         quiet = _QUIETEST * self.heard.noise_std * given.noise_ratio
         return replace(
@@ -259,7 +259,7 @@ class Iteration:
         iteration: int,
         micrographs: Micrographs | None,
     ) -> tuple[float, float]:
-        """The M-step of the common noise level, of micrographs that are told apart their root mean square, and of the offset."""
+        """The M-step of the common noise level (the root mean square if micrographs have their own) and of the offset."""
         noise_std, offset = candidate.noise_std, candidate.offset
         if not found.pixels > 0:
             return noise_std, offset
@@ -270,7 +270,7 @@ class Iteration:
             else:
                 noise_std = math.sqrt(np.mean(micrographs.noise**2))
         if iteration >= _HELD * self.plan.iterations:
-            # every view has the sum of the volume
+            # the pixels of every view sum to the sum of the volume
             offset += (found.total - found.bright * float(volume.sum())) / found.weighed_pixels
         return noise_std, offset
 
@@ -281,7 +281,7 @@ class Iteration:
         return volume if shift is None else shifted(volume, shift) * support
 
     def _on_axes(self, candidate: VolumeCandidate) -> VolumeCandidate:
-        """The candidate with its axes on those of the group, and its volume made symmetric."""
+        """The candidate with its symmetry axes turned to those of the point group, and its volume made symmetric."""
         symmetry = self.plan.symmetry
         rotation, _ = find_axes(candidate.volume, symmetry)
         turned = moved(candidate.volume, rotation)

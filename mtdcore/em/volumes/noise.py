@@ -1,10 +1,10 @@
-"""The noise in which the projections of a volume are seen: its offset, its radial spectrum, its level within the band.
+"""The noise in the projections of a volume: its offset, its radial spectrum, its level within the band.
 
-A radial filter of projections is the same filter of the volume (central slices). Where the noise is not white, the measurement is
+A radial filter of the projections is the same radial filter of the volume (central slices). If the noise is not white, the measurement is
 filtered, the run recovers the filtered volume, and the filter is undone in the end, within the band.
 
-The spectrum is that of the quietest blocks, which hold the fewest copies. What copies leave (docs/model.md 15) cannot be told before a
-volume stands, and none stands in noise of the wrong colour.
+The spectrum is that of the quietest blocks, which hold the fewest copies. The residual after the copies (docs/model.md 15) is unknown before
+a volume is found, and no volume is found under a wrong noise spectrum.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from ...model.volumes.grids import filtered
 #: Boxes along a block, and side of the tiles that blocks are cut from.
 _BOXES, _TILE = 2, 512
 
-#: Tiles that are looked at; share of the blocks that count as quiet, and least number of blocks for there to be any.
+#: Number of tiles read; share of the blocks that count as quiet, and least number of blocks.
 _TILES, _QUIET, _FEWEST = 64, 0.1, 40
 
-#: Diameters of a particle from and to which reaches the band that blocks are compared in.
+#: Shortest and longest period, in diameters of a particle, of the band in which blocks are compared.
 _FINE, _COARSE = 1 / 12, 1 / 2.5
 
-#: Ratio of power between rings of the band from which on noise is not white. The choice of quiet blocks makes 1.2 of white noise.
+#: Ratio of power between rings of the band above which noise is not white. For white noise the choice of quiet blocks alone gives 1.2.
 _COLOURED = 1.6
 
 
-#: Pixels, and where they are valid.
+#: Pixels, and the mask of the valid pixels.
 Picture: TypeAlias = tuple[np.ndarray, np.ndarray]
 
 
@@ -51,9 +51,9 @@ class Heard:
 
     Attributes:
         offset: of the measurement.
-        noise_std: of a pixel, were the noise white beyond the band as it is within (behind the filter, where there is one).
+        noise_std: of a pixel, if the noise of the band (after the filter, if any) is continued as white noise beyond the band.
         whitening: radial filter; None: the noise is white.
-        share: energy of the noise, of what it would be then.
+        share: energy of the noise after the filter, as a share of ``noise_std ** 2``.
     """
 
     offset: float
@@ -67,11 +67,11 @@ class Heard:
         return level if self.whitening is None else filtered_measurement(level, self.whitening.kernel)
 
     def unfiltered(self, volume: np.ndarray, band: float) -> np.ndarray:
-        """(L, L, L) of which the given volume is what the filter leaves, up to the band."""
+        """(L, L, L) volume before the filter, from the filtered volume, up to the band."""
         return volume if self.whitening is None else filtered(volume, self._amplitudes(len(volume), band))
 
     def seen(self, volume: np.ndarray, band: float) -> np.ndarray:
-        """(L, L, L) through the filter, up to the band."""
+        """(L, L, L) volume after the filter, up to the band."""
         if self.whitening is None:
             return volume
         amplitudes = self._amplitudes(len(volume), band)
@@ -80,40 +80,40 @@ class Heard:
         )
 
     def _amplitudes(self, side: int, band: float) -> np.ndarray:
-        """Of the noise at the shells of a volume; 0 beyond the band."""
+        """Noise amplitudes at the shells of a volume; 0 beyond the band."""
         assert self.whitening is not None
-        line = self.whitening.amplitude[0]  # radial: one line says all
+        line = self.whitening.amplitude[0]  # the spectrum is radial: one line determines it
         shells = np.arange(math.ceil(math.sqrt(3.0) * (side // 2)) + 1) / side
         values = np.interp(shells, np.arange(len(line)) / (2.0 * (len(line) - 1)), line)
         return np.where(shells <= band + 0.5 / side, values, 0.0)
 
 
-#: Listened to during the run, white, or what an earlier run heard.
+#: "auto": estimated during the run; "white"; or the noise that an earlier run found.
 VolumeNoise: TypeAlias = Literal["auto", "white"] | Heard
 
 
 def hear(source: Measurement, noise: VolumeNoise, noise_std: float) -> Heard:
-    """What the noise of a measurement is at first: white and of this level, unless an earlier run has heard more."""
+    """Noise of a measurement at the start: white and of this level, unless the noise of an earlier run is given."""
     return noise if isinstance(noise, Heard) else Heard(estimate_offset(source), noise_std)
 
 
 @dataclass(frozen=True, eq=False)
 class Suspicion:
-    """That the noise is not white, because the quietest blocks are not. Where copies crowd, no block is without.
+    """The quietest blocks are not white, which suggests that the noise is not. In a crowded field every block has copies.
 
     Attributes:
-        heard: what they call for.
-        departure: ratio of their largest power in the band to their smallest.
+        heard: noise that the quietest blocks suggest.
+        departure: ratio of the largest power of these blocks in the band to the smallest.
     """
 
     heard: Heard
     departure: float
 
     def confirmed(self, pictures: Iterable[Picture], box_size: int, band: float) -> bool:
-        """Whether what copies leave departs from white by more than the root of what it did with them in it.
+        """Whether the residual after the copies departs from white by more than the square root of ``departure``, and by at least 1.6.
 
         Args:
-            pictures: what they leave, see :func:`mtdcore.estep.volumes.residual.left_over`.
+            pictures: the residual, see :func:`mtdcore.estep.volumes.residual.left_over`.
             box_size: L.
             band: frequency limit so far, cycles per pixel.
         """
@@ -130,22 +130,22 @@ def suspected(
     diameter: float | None,
     micrographs: Micrographs | None = None,
 ) -> Suspicion | None:
-    """The filter that the quietest blocks call for; None: they are white, or there are too few.
+    """The filter that whitens the quietest blocks; None: these blocks are white, or there are too few.
 
     Args:
-        source: the pixels, offset and all.
-        white: what was heard first.
+        source: the pixels, with their offset.
+        white: noise at the start.
         box_size: L.
         band: frequency limit of the volume, cycles per pixel.
         diameter: of the particle in pixels; None: three quarters of the box.
-        micrographs: their levels, which tell them apart; the spectrum is common. None: they are alike.
+        micrographs: noise levels of the micrographs; the spectrum is common. None: they are alike.
     """
     pictures = _pictures(white.through(source), _side(box_size), micrographs)
     spectrum = quiet_spectrum(pictures, box_size, diameter)
     if spectrum is None or (departure := _departure(spectrum, band)) < _COLOURED:
         return None
     side, rings, last = 2 * (len(spectrum) - 1), np.arange(len(spectrum)), _last(spectrum, band)
-    # The mean was taken off every block; beyond the band there is nothing of the volume for the filter to follow.
+    # The mean was subtracted from every block, so ring 0 is replaced; beyond the band, where the volume has nothing, the filter is flat.
     followed = np.where(rings > last, spectrum[last], np.where(rings == 0, spectrum[1], spectrum))
     level = float(spectrum[last])
     amplitude = np.maximum(np.sqrt(_on_grid(followed / level, side)), 1.0 / MOST)
@@ -206,13 +206,13 @@ def _last(spectrum: np.ndarray, band: float) -> int:
 
 
 def _departure(spectrum: np.ndarray, band: float) -> float:
-    """Ratio of the largest power in the band to the smallest; slower than a box is background, which copies are not seen in."""
+    """Ratio of the largest power in the band to the smallest; periods longer than a box are background, which does not affect copies."""
     within = spectrum[_BOXES : _last(spectrum, band) + 1]
     return float(within.max() / within.min())
 
 
 def _pictures(measurement: Measurement, least: int, micrographs: Micrographs | None) -> Iterator[Picture]:
-    """Float64 pixels of tiles all over the measurement, in noise of the common level, and where they are valid."""
+    """Float64 pixels of tiles all over the measurement, scaled to the common noise level, and their masks of valid pixels."""
     side = max(_TILE, 2 * least)
     cut = TileGeometry(side=min(side, *measurement.shape[1:]), unit=1, halo=0, reach=0)
     for part in measurement.split(min(measurement.tile_count(cut), _TILES)):

@@ -1,4 +1,4 @@
-"""What a run does at each of its iterations: how far it sees, how many views it scores, how hot it is."""
+"""The plan of a run: frequency limit, number of views and temperature of each iteration."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ...model.volumes.projections import Projections
 from ..gauge.extent import touching
 from ..temperature import Temperature
 
-#: Least number of shells at first: one alone shows where a copy is, but nothing of how it lies.
+#: Least number of shells at first: a single shell shows the place of a copy, but not its orientation.
 _SHELLS = 2
 
-#: Band at the end, cycles per voxel, by box: small boxes hold objects whose detail is nearer to the voxel.
+#: Band at the end, cycles per voxel, by box size: in small boxes the detail of an object is nearer to the voxel.
 _BOXES, _BANDS = (11, 16, 24), (0.42, 0.35, 0.30)
 
 
@@ -29,19 +29,19 @@ class VolumePlan:
         symmetry: point group that the volume has in the end.
         iterations: number of iterations.
         first_band: frequency limit at first, cycles per voxel.
-        last_band: and in the end.
+        last_band: frequency limit in the end, cycles per voxel.
         first_views: number of views at first.
-        last_views: and in the end.
-        coarse_views: views that find the places, once there are more than twice as many in all.
-        coarse_band: their frequency limit.
+        last_views: number of views in the end.
+        coarse_views: number of views that search for copies, once there are more than twice as many in all.
+        coarse_band: frequency limit of the coarse views, cycles per voxel.
         marching: share of the iterations over which band and views grow.
         cooling: share over which the temperature falls.
         whole: share at the end that reads the whole measurement.
         imposed: share after which the symmetry is imposed: earlier it hinders the search.
-        race: share after which the best of several starts goes on alone: early evidence misleads.
+        race: share after which the best of several starts continues alone: early evidence misleads.
         nats: of a copy at the first temperature.
-        seed: of everything random.
-        subpixel: whether copies are looked for between pixels, too.
+        seed: of all random draws.
+        subpixel: whether copies between pixels are scored, too.
     """
 
     box_size: int
@@ -63,7 +63,7 @@ class VolumePlan:
     subpixel: bool = False
 
     def __post_init__(self) -> None:
-        so3.group(self.symmetry)  # refused here, not when it is imposed
+        so3.group(self.symmetry)  # an unknown group is refused here, not when it is imposed
         if self.iterations < 1:
             raise ParameterError(f"a run needs at least one iteration; got {self.iterations}.")
         if not 0.0 < self.first_band <= 0.5 or not 0.0 < self.last_band <= 0.5:
@@ -86,7 +86,7 @@ class VolumePlan:
         band: float | None = None,
         subpixel: bool = False,
     ) -> VolumePlan:
-        """The plan of a box, with so many views and this frequency limit in the end; None: what suits the box."""
+        """The plan of a box, with this number of views and this frequency limit in the end; None: the limit that suits the box."""
         return cls(
             box_size,
             symmetry,
@@ -99,7 +99,7 @@ class VolumePlan:
         )
 
     def progress(self, iteration: int) -> float:
-        """0 at first, 1 once band and views are those of the end."""
+        """Progress of the marching: 0 at first, 1 once band and views are those of the end."""
         return min(1.0, iteration / max(1.0, self.marching * self.iterations))
 
     def band(self, iteration: int) -> float:
@@ -132,11 +132,11 @@ class VolumePlan:
         return Temperature(start, round(self.cooling * self.iterations)).at(iteration)
 
     def drawn(self, iteration: int) -> int:
-        """Seed of what an iteration draws at random."""
+        """Seed of the random draws of an iteration."""
         return int(np.random.SeedSequence([self.seed, iteration]).generate_state(1)[0])
 
     def early(self, iteration: int) -> bool:
-        """Whether it is of the first half, in which a start that fits badly may still come right."""
+        """Whether the iteration is in the first half, in which a start that fits badly may still recover."""
         return 2 * iteration < self.iterations
 
     @property
@@ -150,10 +150,10 @@ class VolumePlan:
 
 
 def last_band(box_size: int) -> float:
-    """The frequency limit that suits a box: beyond it, the kernel of the views and whole-pixel places cost more than detail gives."""
+    """The frequency limit that suits a box: beyond it, interpolation of the views and whole-pixel corners lose more than the detail gains."""
     return float(np.interp(box_size, _BOXES, _BANDS))
 
 
 def default_separation(box_size: int, diameter: float | None = None) -> int:
-    """Least distance of two corners in pixels: that of copies which touch, or three quarters of a box."""
+    """Smallest distance of two corners in pixels: that of touching copies, or three quarters of a box."""
     return max(1, round(0.75 * box_size)) if diameter is None else touching(diameter)

@@ -1,4 +1,4 @@
-"""The run of a volume: its start, its iterations, and a second start where the noise proves not to be white."""
+"""The recovery of a volume: its start, its iterations, and a second start if the noise proves not to be white."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from .recovery import VolumeRecovery
 from .starts import VolumeStart
 from .state import VolumeState
 
-#: Parts of the measurement that an iteration reads one of, where it has as many tiles.
+#: Number of parts of the measurement, of which an iteration reads one; fewer if the measurement has fewer tiles.
 _PARTS = 8
 
-#: Nats below which an iteration holds nothing, and the share of a run of such iterations, cooled, after which nothing is to come.
+#: Nats below which an iteration is blank, and the share of a run in blank iterations at temperature 1 after which the run stops.
 _BLANK, _PATIENCE = 5.0, 0.25
 
 
@@ -72,35 +72,35 @@ def recover_volume(
         box_size: L in pixels.
         symmetry: point group; it is imposed late, on the axes that the volume shows.
         noise_std: of a pixel; "auto": estimated, then updated by every M-step.
-        noise: "white"; or "auto": where quiet parts of the measurement are not white, and neither is what the copies leave once the run
-            has cooled, it starts again behind a radial filter (not with a prior, nor with a ``noise_std`` that is given); or what an
-            earlier run heard.
+        noise: "white"; or "auto": if quiet parts of the measurement are not white, and the residual after the copies is not white once the run
+            has cooled, the run starts again behind a radial filter (not with a prior, nor with a given ``noise_std``); or the noise that an
+            earlier run found.
         diameter: of the particle in pixels; None: the box.
         min_separation: smallest distance of two corners in pixels; None: diameter / sqrt 2, or three quarters of the box.
         expected_count: start for the number of copies; None: a tenth of the area.
         amplitude_std: standard deviation of the amplitudes of copies about 1, their mean; 0: all are alike; "auto": learned.
-        micrographs: what is known to tell them apart (docs/model.md 14): noise levels and numbers of copies relative to one another, and
-            transfers, which the volume then is without; None: nothing.
+        micrographs: known differences between micrographs (docs/model.md 14): noise levels and numbers of copies relative to one another, and
+            transfers, which are then corrected in the volume; None: no differences are known.
         each: whether every micrograph has a noise level (unless ``noise_std`` is given) and a number of copies of its own to be learned.
-        prior: learned prior over volumes of this box; None: a Gaussian that the data give.
+        prior: learned prior over volumes of this box; None: a Gaussian prior estimated from the data.
         initial: (L, L, L) start at the scale of the measurement, or (S, L, L, L); None: rough blobs.
-        starts: number of rough blobs; half way the one of most evidence goes on.
+        starts: number of rough blobs; half way only the start of most evidence continues.
         iterations: number of iterations.
         views: number of views in the end.
-        band: frequency limit in the end, cycles per pixel; None: what suits the box.
-        subpixel: whether half pixels are scored where copies are found: they lie between pixels.
-        parts: an iteration reads one of so many parts, the last ones everything; None: eight, or as many as there are tiles.
+        band: frequency limit in the end, cycles per pixel; None: the limit that suits the box.
+        subpixel: whether half pixels are scored where copies are found, for copies that lie between pixels.
+        parts: number of parts of the measurement; an iteration reads one of them, the last iterations all. None: eight, or as many as there are tiles.
         seed: of starts, views and parts; None: 0, or that of the plan.
-        backend: a backend or its name (:func:`mtdcore.get_backend`); "auto": the first CUDA device, or the CPU. Its array library makes the
-            E-steps, on its device and in its precision, and the prior is asked there; templates and the rest of an M-step are the host's.
+        backend: a backend or its name (:func:`mtdcore.get_backend`); "auto": the first CUDA device, or the CPU. The E-steps and the prior run in
+            its array library, on its device and in its precision; templates and the rest of an M-step run on the host.
         executor: runs parts of an E-step elsewhere, with the same bits.
-        plan: what each iteration does, instead of ``symmetry``, ``iterations``, ``views``, ``band`` and ``subpixel``.
+        plan: plan of the iterations, instead of ``symmetry``, ``iterations``, ``views``, ``band`` and ``subpixel``.
         callback: called after every iteration; returning True stops the run.
-        state: a state that a callback received: the run goes on from there with the same bits.
+        state: a state that a callback received: the run continues from it with the same bits.
 
     Raises:
         ParameterError: a parameter is outside its domain, or would be overruled by the plan.
-        InputError: the measurement is smaller than the box, or holds nothing usable.
+        InputError: the measurement is smaller than the box, or has no usable pixels.
     """
     check_volume_arguments(
         box_size=box_size,
@@ -175,7 +175,7 @@ def recover_volume(
 
 
 def _is_blank(state: VolumeState, plan: VolumePlan) -> bool:
-    """Whether the latest iterations found nothing at temperature 1; noise alone ends so, and costs most, as no place stands out."""
+    """Whether the latest iterations found nothing at temperature 1, as in pure noise, where local search saves no time."""
     last = state.history[-max(1, round(_PATIENCE * plan.iterations)) :]
     enough = len(last) >= _PATIENCE * plan.iterations
     return enough and all(one.temperature == 1.0 and one.evidence < _BLANK for one in last)

@@ -1,4 +1,4 @@
-"""What a run of volumes found."""
+"""Result of the recovery of a volume."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class VolumeRecovery(Plotted):
-    """A recovered volume; its hand is a coin toss, since projections do not fix it.
+    """A recovered volume; its hand is arbitrary, since projections do not determine it.
 
     Attributes:
         state: last state of the run.
         statistics: of an E-step over the whole measurement at the volume.
-        plan: what the run did.
+        plan: of the run.
         heard: offset and filter of the noise.
         separation: smallest distance of two copies, pixels.
         stopped: why the run ended; "blank": nothing was found.
-        micrographs: noise levels and numbers of copies, as given or learned, and transfers, which the volume is without; None: they are alike.
+        micrographs: noise levels and numbers of copies, as given or learned, and transfers, which are corrected in the volume; None: they are alike.
     """
 
     state: VolumeState
@@ -51,12 +51,12 @@ class VolumeRecovery(Plotted):
 
     @property
     def seen(self) -> np.ndarray:
-        """The volume as the filtered measurement shows it; where the noise is white the volume itself."""
+        """The volume behind the filter of the noise; the volume itself if the noise is white."""
         return self.state.best.volume
 
     @property
     def noise(self) -> str:
-        """What the noise was found to be, in plain words."""
+        """The noise model that was found, in plain words."""
         apart = ""
         if self.micrographs is not None and np.ptp(self.micrographs.noise) > 0.0:
             levels = self.noise_std * self.micrographs.noise_ratio
@@ -82,30 +82,30 @@ class VolumeRecovery(Plotted):
 
     @property
     def expected_count(self) -> float:
-        """Copies in the measurement."""
+        """Posterior expected number of copies in the measurement."""
         return self.statistics.expected_count
 
     @property
     def found_copies(self) -> bool:
-        """Whether there is at least one copy, and a nat of evidence for it: a blank volume is expected anywhere."""
+        """Whether at least one copy is expected and the evidence is at least one nat; the evidence excludes a blank volume, which fits anywhere."""
         return self.expected_count >= 1.0 and self.evidence >= 1.0
 
     @property
     def noise_std(self) -> float:
-        """Of a pixel, were the noise white beyond the band as it is within, behind the filter if there is one."""
+        """Noise level of a pixel, after the filter if any, if the noise of the band is continued as white noise beyond the band."""
         return self.state.best.noise_std
 
     @property
     def amplitude_std(self) -> float:
-        """Of the amplitudes of copies about 1, their mean; 0: all are alike."""
+        """Standard deviation of the amplitudes of copies about 1, their mean; 0: all are alike."""
         return self.state.best.amplitude_std
 
     @property
     def likelihood(self) -> WindowLikelihood:
-        """The window model with the views and the numbers of the end."""
+        """The window model with the final views and numbers."""
         views, count = self.plan.search(self.plan.iterations).views, max(self.expected_count, 1.0)
         offset, whitening = self.heard.offset, self.heard.whitening
-        # what the run learned of the offset it saw through the filter
+        # the offset that the run learned is that of filtered pixels
         offset += self.state.best.offset / (1.0 if whitening is None else float(whitening.kernel.sum()))
         return WindowLikelihood(
             views,
@@ -135,7 +135,7 @@ class VolumeRecovery(Plotted):
         return volume_overview(self.volume, self.state.columns, figure)
 
     def __repr__(self) -> str:
-        """What was found, on one line; arrays would fill pages."""
+        """The result on one line, without arrays."""
         found = (
             f"{self.expected_count:,.1f} copies, {self.evidence:,.0f} nats"
             if self.found_copies

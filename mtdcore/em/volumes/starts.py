@@ -1,4 +1,4 @@
-"""Where a run starts: a blob with smooth noise, in the units of the data."""
+"""Starting volumes: a blob with smooth noise, in the units of the data."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from .state import VolumeCandidate, VolumeState
 #: Standard deviation of the blob in boxes, and of the logarithm of its roughness.
 _WIDTH, _ROUGH = 0.17, 0.7
 
-#: Views over which the energy of a start is averaged.
+#: Number of views over which the energy of a start is averaged.
 _VIEWS = 60
 
-#: Least energy of the copies, as a share of the noise's, that a start assumes.
+#: Least energy of the copies that a start assumes, as a share of the energy of the noise.
 _LEAST_EXCESS = 1e-3
 
 
 @dataclass(frozen=True)
 class VolumeStart:
-    """What a run starts from, whatever noise is heard.
+    """The start of a run, for any noise.
 
     Attributes:
         setting: of the run.
         source: the measurement.
         expected_count: copies; None: as many as cover a tenth of the measurement.
         initial: (L, L, L) or (S, L, L, L) volumes at the scale of the measurement; None: rough blobs.
-        starts: number of these.
+        starts: number of rough blobs.
     """
 
     setting: Setting
@@ -50,12 +50,12 @@ class VolumeStart:
         return Iteration(self.setting, heard.through(self.source), heard)
 
     def state(self, step: Iteration) -> VolumeState:
-        """Starts in the data's units: the excess energy of the measurement over noise, shared among as many copies as there is room for.
+        """Starts in the data's units: the excess energy of the measurement over noise, divided by the largest number of copies that fit.
 
-        Were there fewer, a start would be too weak, and grows; a start that is too strong fits nowhere, and dies where copies crowd.
+        With fewer copies the start is too weak, and grows. A start that is too strong fits nowhere, and vanishes in a crowded field.
 
         Raises:
-            ParameterError: a start that is given is no finite cube of the box.
+            ParameterError: a given start is not a finite cube of the box.
         """
         given, plan, heard, shape = self.setting, step.plan, step.heard, self.source.shape
         sigma = heard.noise_std if given.noise_std is None else given.noise_std
@@ -66,10 +66,10 @@ class VolumeStart:
         volumes = self._blobs(energy) if self.initial is None else self._given(self.initial, heard)
         told, heat = given.micrographs, energy / (plan.nats * sigma**2)
         if told is not None:
-            heat *= float(np.mean(told.weights))  # of a copy in the mean over the micrographs
+            heat *= float(np.mean(told.weights))  # the mean over the micrographs
             told = replace(told, noise=sigma * told.noise_ratio, count=count * told.count_share)
         own = told if given.each else None
-        # from the first iteration on: among copies that are alike a bright one wins, and leaves too few others to learn a spread from
+        # from the first iteration on: with equal amplitudes a start that fits bright copies wins, and too few others remain to learn a spread
         spread = FIRST if given.amplitude_std is None else given.amplitude_std
         starts = (VolumeCandidate(v, sigma, count, amplitude_std=spread, micrographs=own) for v in volumes)
         return VolumeState(tuple(starts), count, max(1.0, heat))

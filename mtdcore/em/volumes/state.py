@@ -1,4 +1,4 @@
-"""The state of a run: everything that the next iteration depends on, on disk with the same bits."""
+"""The state of a run: everything that the next iteration depends on, stored on disk bit for bit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..checkpoint import read_checkpoint, write_kept
 if TYPE_CHECKING:
     from ...drawing.overview import AnyFigure
 
-#: Of a checkpoint; those of images have numbers alone.
+#: Format of a checkpoint; the formats of images are plain numbers.
 _FORMAT = "volume 5"
 
 #: Numbers of a candidate.
@@ -36,9 +36,9 @@ class VolumeRecord:
         evidence: nats against "no copies", of the whole measurement (estimated from a part).
         expected_count: copies.
         noise_std: after the iteration.
-        share: of the corners read.
+        share: share of the corners read.
         local: share of the corners searched locally.
-        seconds: taken, by all candidates.
+        seconds: wall time of all candidates.
     """
 
     iteration: int
@@ -61,12 +61,12 @@ class VolumeCandidate:
         volume: (L, L, L) float64.
         noise_std: of a pixel.
         expected_count: copies in the measurement.
-        evidence: nats, of its last E-step over the whole measurement or an estimate from a part.
+        evidence: nats of the whole measurement at the last E-step, estimated from a part if it read only a part.
         spectrum: prior that the last M-step estimated.
-        offset: of the measurement as the run reads it, beyond what was heard at the start.
+        offset: of the measurement as the run reads it, in addition to the offset at the start.
         amplitude_std: of the amplitudes of copies about 1, their mean.
-        micrographs: their noise levels, of root mean square ``noise_std``, and numbers of copies; None: these are not learned. A checkpoint
-            holds no transfers: these are given again.
+        micrographs: learned noise levels, of root mean square ``noise_std``, and numbers of copies; None: these are not learned. A checkpoint
+            holds no transfers: the caller gives them again.
     """
 
     volume: np.ndarray
@@ -99,17 +99,17 @@ class VolumeState(Plotted):
 
     @property
     def iteration(self) -> int:
-        """Iterations done."""
+        """Number of iterations completed."""
         return len(self.history)
 
     @property
     def best(self) -> VolumeCandidate:
-        """The candidate of the most evidence."""
+        """The candidate with the most evidence."""
         return max(self.candidates, key=lambda c: c.evidence)
 
     @property
     def columns(self) -> dict[str, list[float]]:
-        """What is drawn of the history."""
+        """The columns of the history that are plotted."""
         names = ("iteration", "evidence", "expected_count")
         return {name: [getattr(one, name) for one in self.history] for name in names}
 
@@ -172,7 +172,7 @@ def load_volume_checkpoint(path: str | Path, identity: Mapping[str, Any]) -> Vol
     A damaged checkpoint is replaced by the previous one, with a RuntimeWarning that says so.
 
     Raises:
-        CheckpointError: both missing or damaged, or of another run; the message lists the differences.
+        CheckpointError: both files are missing or damaged, or belong to another run; the message lists the differences.
     """
     header, arrays = read_checkpoint(Path(path), _FORMAT, identity)
     candidates = tuple(_candidate(record, arrays, i) for i, record in enumerate(header["candidates"]))

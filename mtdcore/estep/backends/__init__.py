@@ -26,10 +26,10 @@ def get_backend(
     """The backend of this name; a backend object is returned as it is.
 
     Args:
-        name: "cpu", "cuda", "cuda:1", "reference"; "array" (NumPy in array-API terms), "torch", "torch:cuda:1" and the
-            like; or "auto": the first CUDA device if there is a usable one, the CPU otherwise.
+        name: "cpu", "cuda", "cuda:1", "reference"; "array" (NumPy in array-API terms), "torch", "torch:cuda:1" and
+            similar ones; or "auto": the first CUDA device if there is a usable one, the CPU otherwise.
         precision: dtype of the correlations.
-        threads: tiles worked on at once on the CPU; None: all available cores.
+        threads: number of tiles processed at once on the CPU; None: all available cores.
 
     Raises:
         ParameterError: unknown name.

@@ -1,4 +1,4 @@
-"""The backend contract: a few coarse operations; how the correlations are done is the backend's secret."""
+"""The backend contract: a few coarse operations. How correlations are computed is up to the backend."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str:
-        """The name: "reference", "cpu", "cuda:0", ...; :func:`mtdcore.get_backend` finds it again by this name."""
+        """The name: "reference", "cpu", "cuda:0", ..., as :func:`mtdcore.get_backend` takes it."""
         ...
 
     @property
@@ -33,12 +33,12 @@ class Backend(Protocol):
 
     @property
     def precision(self) -> str:
-        """The precision, "float32" or "float64": dtype of the correlations; sums are float64 always."""
+        """The precision, "float32" or "float64": dtype of the correlations; sums are always float64."""
         ...
 
     @property
     def threads(self) -> int:
-        """Tiles that :mod:`mtdcore.estep.local` may work on at once."""
+        """Number of tiles that :mod:`mtdcore.estep.local` may process at once."""
         ...
 
     def alone(self) -> Backend:
@@ -49,7 +49,7 @@ class Backend(Protocol):
         """A host array as a float64 array of this backend's library; its own arrays in float64.
 
         Raises:
-            ParameterError: an array of a third library: nothing is converted in silence.
+            ParameterError: an array of a third library, which is never converted silently.
         """
         ...
 
@@ -60,16 +60,16 @@ class Backend(Protocol):
     def tile_pixels(self, likelihood: Likelihood) -> int:
         """Side of the tiles, in pixels read, that suit the device; tiles of any size are accepted.
 
-        The E-step keeps the likelihood's own cut where that is larger, so 0 means no wish. Depends on the likelihood
-        and the device, never on threads or on what else runs.
+        The E-step keeps the likelihood's own cut if its tiles are larger: 0 leaves the cut to the likelihood. The side depends on the
+        likelihood and the device, never on threads or other load.
         """
         ...
 
     @property
     def tiles_together(self) -> int:
-        """Least number of tiles of one call of :meth:`accumulate`: more where a call has work of its own, whatever the number of tiles.
+        """Least number of tiles of one call of :meth:`accumulate`: larger if a call has a fixed cost.
 
-        The order of sums follows from it, so it depends on the kind of device alone.
+        It determines the order of sums, and therefore depends on the kind of device only.
         """
         ...
 
@@ -97,8 +97,8 @@ class Backend(Protocol):
 
         Args:
             tile: as for :meth:`accumulate`.
-            templates: likewise.
-            likelihood: likewise.
+            templates: as for :meth:`accumulate`.
+            likelihood: as for :meth:`accumulate`.
             moment: 1 or 2: each weight times the posterior mean of this power of the amplitude, given a copy there
                 (:class:`mtdcore.model.likelihood.amplitudes.Amplitudes`).
 
@@ -116,8 +116,8 @@ class Backend(Protocol):
     ) -> np.ndarray:
         """Log of sum_k (lam / K) exp(Lambda(x, k)) at every corner x of the pixels of a tile, on the host.
 
-        See docs/model.md 7. The sum is over the templates given. Where these are a part of all of them, the prior
-        (``lam / K``, ``template_bias``) is still that of all, so the log-odds of the parts add up by ``logaddexp``.
+        See docs/model.md 7. The sum is over the given templates. If these are a part of all templates, the prior
+        (``lam / K``, ``template_bias``) is still that of all, so that ``logaddexp`` adds the log-odds of the parts.
 
         Args:
             tile: as for :meth:`accumulate`.
@@ -126,7 +126,7 @@ class Backend(Protocol):
             part: which t of ``likelihood.templates`` these are: neighbours, in order.
 
         Returns:
-            (P, Q) floating point: corners of the halo too, none of them in competition with others yet.
+            (P, Q) floating point, also at the corners of the halo, before corners compete.
 
         Raises:
             ParameterError: not the window model, or templates of another library or shape.
@@ -158,8 +158,8 @@ class Backend(Protocol):
             part: which t of ``likelihood.templates`` these are: neighbours, in order.
 
         Returns:
-            Sums of the t templates: backprojection, coverage and expected count are theirs and those of the parts
-            make up those of all. Evidence, energy, sites and pixels are those of the tile, the same in every part: count
+            Sums of the t templates: backprojection, coverage and expected count of these, which add up over the parts.
+            Evidence, energy, sites and pixels are those of the tile, the same in every part: count
             them once.
 
         Raises:
@@ -168,9 +168,9 @@ class Backend(Protocol):
         ...
 
     def active(self) -> AbstractContextManager[None]:
-        """Makes the device of this backend the current one: what the array library does in the block happens there."""
+        """Make the device of this backend the current one: the array library computes on it within the block."""
         ...
 
     def synchronize(self) -> None:
-        """Wait until everything asked of the device is done."""
+        """Wait until all work of the device is done."""
         ...

@@ -1,4 +1,4 @@
-"""What a backend found in a tile as :class:`TemplateSums`: the sums that do not depend on how scores were computed."""
+"""Results of a backend in a tile as :class:`TemplateSums`, independent of how scores were computed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..sums import TemplateSums, by_class
 
 
 class Owned(NamedTuple):
-    """What tiles own, whatever the templates: fields of :class:`TemplateSums`."""
+    """Sums over the owned pixels and sites of tiles, independent of templates: fields of :class:`TemplateSums`."""
 
     energy: float
     total: float
@@ -25,7 +25,7 @@ class Owned(NamedTuple):
 
     @classmethod
     def of(cls, tile: Tile, dtype: DTypeLike | None = None) -> Owned:
-        """By one tile; the dtype is that of :func:`owned_energy`."""
+        """The sums of one tile; ``dtype`` as for :func:`owned_energy`."""
         energy, pixels = owned_energy(tile, dtype)
         return cls(energy, tile.total, owned_sites(tile), pixels)
 
@@ -89,7 +89,7 @@ def patch_sums(
 
     Args:
         likelihood: the model.
-        owned: by the tiles.
+        owned: sums of the tiles.
         log_norm: sum over patches of log p(M_m | F) - log p(M_m | empty).
         backprojection: (t, B, B) float64.
         coverage: (t, B, B) float64.
@@ -116,7 +116,7 @@ def patch_sums(
 
 
 def owned_energy(tile: Tile, dtype: DTypeLike | None = None) -> tuple[float, int]:
-    """Energy and number of the valid pixels that this tile alone counts; rows are summed in this dtype, or the tile's."""
+    """Energy and number of the valid pixels that this tile alone counts; rows are summed in ``dtype``; None: the dtype of the tile."""
     cut = tile.owned_pixels
     values = np.asarray(tile.values[cut], dtype)
     kept = None if tile.valid is None else tile.valid[cut]

@@ -1,7 +1,7 @@
 """Competition between the corners of a tile (window model, docs/model.md 7).
 
-Where templates come in parts, this is what happens between the two halves of an E-step: the log-odds of all parts,
-joined by ``numpy.logaddexp``, become the ``log_norm`` that :meth:`Backend.project` divides by.
+If templates are scored in parts, competition comes between the two halves of an E-step: the log-odds of all parts,
+joined by ``numpy.logaddexp``, become the ``log_norm`` of :meth:`Backend.project`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _LARGEST_EXPONENT = 600.0
 
 
 def log_partition(log_odds: Array, likelihood: WindowLikelihood) -> Array:
-    """log(1 + S) at every corner: by kernels on the host, in the terms of its library elsewhere.
+    """log(1 + S) at every corner: by kernels for NumPy arrays, otherwise in array-API terms.
 
     Args:
-        log_odds: (P, Q) float64, of a copy at each corner of the pixels of a tile, all templates together.
+        log_odds: (P, Q) float64, log-odds of a copy in any template at each corner of the pixels of a tile.
         likelihood: bound to the measurement.
 
     Returns:
-        (P, Q) float64 of the same library; right at the corners whose whole neighbourhood is in the tile or beyond the micrograph.
+        (P, Q) float64 of the same library; correct at the corners whose whole neighbourhood is in the tile or beyond the micrograph.
     """
     if not isinstance(log_odds, np.ndarray):
         xp, near = array_namespace(log_odds), log_odds
@@ -40,7 +40,7 @@ def log_partition(log_odds: Array, likelihood: WindowLikelihood) -> Array:
     down = kernels.slide_sum(odds, rows, logarithmic)
     across = kernels.slide_sum(np.ascontiguousarray(down.T), columns, logarithmic)
     log_norm = np.ascontiguousarray(across.T)
-    if not logarithmic:  # NumPy's logarithm of float64 is vectorised, that of the kernels is not
+    if not logarithmic:  # NumPy's logarithm of float64 is vectorised, unlike that of the kernels
         return np.asarray(np.log(1.0 + log_norm))
     kernels.log_partition(log_norm, logarithmic)
     return log_norm
@@ -50,7 +50,7 @@ def log_norm(log_odds: np.ndarray, tile: Tile, likelihood: WindowLikelihood) -> 
     """log(1 + S) at the corners that a tile owns, as :meth:`Backend.project` takes it.
 
     Args:
-        log_odds: (P, Q) floating point, of a copy at each corner of the pixels of the tile, all templates together.
+        log_odds: (P, Q) floating point, log-odds of a copy in any template at each corner of the pixels of the tile.
         tile: the tile.
         likelihood: bound to the measurement.
 

@@ -1,4 +1,4 @@
-"""Arrays of a backend's own library: what comes in is checked, and never converted in silence."""
+"""Arrays of the library of a backend: inputs are checked, and never converted silently."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ...model.likelihood import Likelihood, WindowLikelihood
 ALL = slice(None)
 
 
-#: Least number of tiles of one call, where a call costs nothing of its own.
+#: Least number of tiles of one call, if a call has no fixed cost.
 FEW_TILES = 8
 
 
 class HostArrays:
-    """What backends of NumPy arrays share; see :class:`Backend` for the contract."""
+    """Common base of backends of NumPy arrays; see :class:`Backend` for the contract."""
 
     if TYPE_CHECKING:
 
@@ -44,7 +44,7 @@ class HostArrays:
         return np.asarray(array)
 
     def active(self) -> AbstractContextManager[None]:
-        """Nothing to make current."""
+        """An empty context."""
         return nullcontext()
 
     def synchronize(self) -> None:
@@ -61,7 +61,7 @@ class HostArrays:
 
 
 def host(array: Array) -> np.ndarray:
-    """A float64 NumPy array of what is on the host.
+    """A float64 NumPy array of a host array.
 
     Raises:
         ParameterError: an array of another library than NumPy.
@@ -75,7 +75,7 @@ def host(array: Array) -> np.ndarray:
 
 
 def check_settings(precision: str, max_memory: int = 1) -> None:
-    """Raise ParameterError unless the precision is one that backends know, and the bytes are some."""
+    """Raise ParameterError unless the precision is float32 or float64, and ``max_memory`` is positive."""
     if precision not in ("float32", "float64"):
         raise ParameterError(f'precision must be "float32" or "float64"; got {precision!r}.')
     if max_memory < 1:
@@ -83,7 +83,7 @@ def check_settings(precision: str, max_memory: int = 1) -> None:
 
 
 def checked(templates: Array, likelihood: Likelihood, xp: Array, part: slice = ALL) -> Array:
-    """The templates, if they are what a backend of the library ``xp`` asks for.
+    """The templates, if they have the shape of ``part`` and are of the library ``xp``.
 
     Args:
         templates: should be a (t, L, L) array of ``xp``.
@@ -110,7 +110,7 @@ def checked(templates: Array, likelihood: Likelihood, xp: Array, part: slice = A
 
 
 def checked_norm(log_norm: np.ndarray, tile: Tile) -> np.ndarray:
-    """The log(1 + S) that :meth:`Backend.project` is given, if it is on the host and of the owned corners.
+    """The ``log_norm`` of :meth:`Backend.project`, if it is a NumPy array of the owned corners.
 
     Raises:
         ParameterError: it is not.
@@ -126,7 +126,7 @@ def checked_norm(log_norm: np.ndarray, tile: Tile) -> np.ndarray:
 
 
 def window_model(likelihood: Likelihood) -> WindowLikelihood:
-    """The likelihood, if it is of windows.
+    """The likelihood, if it is a window likelihood.
 
     Raises:
         ParameterError: it is not.

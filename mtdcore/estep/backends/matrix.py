@@ -1,12 +1,12 @@
 """The window model as matrix products: for hundreds of templates and more, in array-API terms.
 
-Templates of a band limit lie in a small space of images: r = pi (band L)^2 functions, the sines and cosines of the box. Every window
-of a tile is described by its r coefficients there (its *features*); scores are one product, T r multiplications a window where
-transforms take T log(pixels); the right side is a second one (docs/model.md 7 and 14).
+Band-limited templates lie in a small space of images, spanned by r = pi (band L)^2 functions, the sines and cosines of the box. Every window
+of a tile has r coefficients in this basis (its *features*). Scores are one matrix product, with T r multiplications per window, compared with
+T log(pixels) by transforms; the right side is a second product (docs/model.md 7 and 14).
 
-Features come row by row: a sliding transform along columns, then, for each column frequency, a banded matrix along rows that
-makes some rows of windows at once. Only blocks of windows exist at any time. Everything is computed where the arrays are, in any library with
-``matmul`` and ``take``: pixels, and what a basis is made of, go there; nothing but scores and sums comes back.
+Features are computed row by row: by a sliding transform along columns, then, for each column frequency, by a banded matrix along rows that
+gives several rows of windows at once. Only blocks of windows exist at any time. Everything is computed on the device of the arrays, in any
+library with ``matmul`` and ``take``: pixels and the basis are copied there; only scores and sums return.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from .array.backend import ArrayBackend
 
 @dataclass(frozen=True)
 class Portions:
-    """How much is computed at once.
+    """Sizes of the parts that are computed at once.
 
     Attributes:
-        rows: of windows that one banded product makes: more cost more multiplications by 0, fewer more calls.
-        windows: single windows that are cut out.
-        scores: in one block between product, maximum, exponential and sum.
+        rows: rows of windows of one banded product; more rows cost multiplications by 0, fewer rows cost calls.
+        windows: single windows that are cut out at once.
+        scores: scores of one block, which passes through product, maximum, exponential and sum.
     """
 
     rows: int
@@ -40,11 +40,11 @@ class Portions:
 
     @classmethod
     def of(cls, arrays: ArrayBackend) -> Portions:
-        """For the cache of a CPU, or for a device that waits for its host between small ones."""
+        """Sizes for the cache of a CPU, or larger ones for a device, which would wait for its host between small parts."""
         return cls(16, 2048, 1 << 18) if arrays.in_host_memory else cls(64, 8192, 1 << 26)
 
 
-#: Rows of windows whose sums across are held at once, a multiple of the above.
+#: Rows of windows whose column sums are kept at once, a multiple of :attr:`Portions.rows`.
 _STRIP = 128
 
 
@@ -62,7 +62,7 @@ class Basis:
 
     @cached_property
     def _frequencies(self) -> list[tuple[int, list[int]]]:
-        """Column frequencies 0, 1, ... with their row frequencies, in periods per box; of -k and k one stands for both."""
+        """Column frequencies 0, 1, ... with their row frequencies, in periods per box; k also represents -k."""
         largest = min(self.band * self.box_size + 1e-9, self.box_size / 2 - 1e-9)
         found = []
         for column in range(int(largest) + 1):
@@ -95,7 +95,9 @@ class Basis:
 
     @cached_property
     def _waves(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(r, 2) frequencies (along rows, along columns) in periods per box, (r,) index of the other wave of each, (r,) its sign: + of a cosine."""
+        """(r, 2) frequencies (along rows, along columns) in periods per box; (r,) index of the sine of a cosine, and of the cosine of a sine;
+        (r,) sign of each: + for a cosine.
+        """
         waves: list[tuple[int, int]] = []
         other: list[int] = []
         sign: list[float] = []
@@ -114,19 +116,19 @@ class Basis:
         return len(self.functions)
 
     def between(self, offset: tuple[float, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The functions moved down and to the right by an offset in pixels, the box taken as periodic, as sums of two of them each.
+        """The functions moved down and to the right by an offset in pixels, in a periodic box, each as a sum of two functions of the basis.
 
         ``cos k(x - o) = cos ko cos kx + sin ko sin kx`` and ``sin k(x - o) = cos ko sin kx - sin ko cos kx``.
 
         Returns:
-            (r,) factor of the function itself, (r,) factor of the other, (r,) which that is.
+            (r,) factor of the function itself, (r,) factor of the other function, (r,) index of the other function.
         """
         waves, other, sign = self._waves
         turn = 2.0 * np.pi / self.box_size * (waves @ np.asarray(offset))
         return np.cos(turn), sign * np.sin(turn), other
 
     def coefficients(self, templates: np.ndarray) -> np.ndarray:
-        """(T, L, L) images of the band -> (T, r)."""
+        """(T, L, L) band-limited images -> (T, r)."""
         return np.asarray(templates.reshape(len(templates), -1) @ self.functions.reshape(self.size, -1).T)
 
     def images(self, coefficients: np.ndarray) -> np.ndarray:
@@ -143,7 +145,7 @@ class Basis:
 
     @cached_property
     def along(self) -> list[np.ndarray]:
-        """For each column frequency (functions, 2, L) float64: factors of its sums across, cosine and sine, at the rows of a window.
+        """For each column frequency (functions, 2, L) float64: factors of its column sums, cosine and sine, at the rows of a window.
 
         ``cos(a + b) = cos a cos b - sin a sin b`` and ``sin(a + b) = sin a cos b + cos a sin b``, a along rows, b across.
         """
@@ -169,7 +171,7 @@ def _banded(factors: np.ndarray, rows: int, arrays: ArrayBackend) -> Array:
     xp, (count, _, side) = arrays.xp, factors.shape
     padded = arrays.moved(np.pad(factors, ((0, 0), (0, 0), (0, 1))), arrays.precision)
     place = np.arange(rows + side - 1) - np.arange(rows)[:, None]
-    place[(place < 0) | (place > side)] = side  # the zero behind the factors
+    place[(place < 0) | (place > side)] = side  # the zero after the factors
     banded = xp.take(padded, arrays.moved(place.ravel(), "int64"), axis=2)
     banded = xp.permute_dims(xp.reshape(banded, (count, 2, rows, -1)), (0, 2, 1, 3))
     return xp.reshape(banded, (count * rows, -1))
@@ -181,7 +183,7 @@ class Features:
     Args:
         values: (H, W) host pixels, 0 where invalid.
         basis: of the templates.
-        arrays: library, device and precision that compute.
+        arrays: library, device and precision of the computation.
     """
 
     def __init__(self, values: np.ndarray, basis: Basis, arrays: ArrayBackend) -> None:
@@ -197,7 +199,7 @@ class Features:
         along = [_banded(factors, step, self.arrays) for factors in self.basis.along]
         for strip in range(0, rows, _STRIP):
             last = min(strip + _STRIP, rows)
-            above = min(strip, rows - step)  # a strip that is too low overlaps the one before
+            above = min(strip, rows - step)  # a strip with too few rows overlaps the one before
             sums = self._across(slice(above, last + side - 1))
             for start in range(strip, last, step):
                 first = min(start, last - step) if last - step >= above else above
@@ -222,7 +224,7 @@ class Features:
         return self._functions @ xp.reshape(cut, (side * side, len(windows)))
 
     def moved(self, features: Array, offset: tuple[float, float]) -> Array:
-        """(r, n) features of windows in the functions moved by an offset, see :meth:`Basis.between`: of copies that lie between pixels."""
+        """(r, n) features of windows in the functions moved by an offset, for copies between pixels, see :meth:`Basis.between`."""
         if offset == (0.0, 0.0):
             return features
         arrays, (own, its, other) = self.arrays, self.basis.between(offset)
@@ -231,12 +233,12 @@ class Features:
 
     @cached_property
     def _functions(self) -> Array:
-        """(r, L L) of the basis."""
+        """(r, L L) functions of the basis."""
         flat = self.basis.functions.reshape(self.basis.size, -1)
         return self.arrays.moved(flat, self.arrays.precision)
 
     def _across(self, strip: slice) -> Array:
-        """(m, 2, h, Q): sums of each row of pixels of a strip with the column waves, at each place of the window."""
+        """(m, 2, h, Q) column sums: each row of pixels of a strip times the column waves, at each place of the window."""
         xp, side = self.xp, self.basis.box_size
         values, columns = self._values[strip, :], self.shape[1]
         places = (np.arange(columns)[:, None] + np.arange(side)).ravel()
@@ -250,7 +252,7 @@ class Scores:
 
     Args:
         coefficients: (T, r) float64 of the templates.
-        noise_std: of a pixel.
+        noise_std: noise standard deviation of a pixel.
         log_prior: (T,) float64 or a number, log (lam / T) of each template.
         arrays: library, device and precision that compute.
         amplitudes: of the copies; None: all are 1.
@@ -270,7 +272,7 @@ class Scores:
         prior = np.broadcast_to(log_prior, self.count)[:, None]
         self._filters = arrays.moved(coefficients / noise_std**2, arrays.precision)
         self._energy = arrays.moved(energy, arrays.precision)
-        # where all amplitudes are 1 the energies are numbers like the prior
+        # if all amplitudes are 1, the energies are constants per template, like the prior
         self._bias = arrays.moved(prior - (0.5 * energy if amplitudes is None else 0.0), arrays.precision)
         self._block = max(128, Portions.of(arrays).scores // self.count)
 
@@ -285,7 +287,7 @@ class Scores:
         return xp.concat(found)
 
     def best(self, features: Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(n,) int64, float64, float64 on the host: the template of the highest score at each window, that score, its posterior mean amplitude."""
+        """(n,) int64, float64, float64 on the host: template of the highest score at each window, its score, its posterior mean amplitude."""
         xp, found, highest, means = self.xp, [], [], []
         for _, seen in self._seen(features):
             gains = self._filters @ seen
@@ -297,7 +299,7 @@ class Scores:
         return np.concatenate(found), np.concatenate(highest), np.concatenate(means).astype(np.float64)
 
     def matched(self, features: Array, templates: np.ndarray) -> np.ndarray:
-        """(n,) float64 on the host: ``<F, y> / sigma^2`` of a template each, given by (n,) host indices."""
+        """(n,) float64 on the host: ``<F, y> / sigma^2`` of each window and its template, given by (n,) host indices."""
         filters = self.xp.take(self._filters, self._arrays.moved(templates, "int64"), axis=0)
         return on_host(self.xp.sum(self.xp.matrix_transpose(filters) * features, axis=0), np.float64)
 
@@ -308,7 +310,7 @@ class Scores:
         )
 
     def project(self, features: Array, log_norm: Array) -> tuple[Array, Array]:
-        """Posterior-weighted sums: (T, r) features times amplitudes, and (3, T) copies, their amplitudes, and the squares of these; float64.
+        """Posterior-weighted sums, float64: (T, r) features times amplitudes; (3, T) expected counts, amplitudes, and squares of amplitudes.
 
         Args:
             features: (r, n).
@@ -330,11 +332,11 @@ class Scores:
         return wide, copies
 
     def explained(self, wide: Array, squares: Array) -> float:
-        """Energy that the copies take from the pixels, ``sum_t 2 <c_t, b_t> - n_t ||c_t||^2``.
+        """Energy that the copies explain, ``sum_t 2 <c_t, b_t> - n_t ||c_t||^2``.
 
         Args:
             wide: (T, r) b as :meth:`project` gives it.
-            squares: (T,) n, the squares of the amplitudes of the copies.
+            squares: (T,) n, sums of the squared amplitudes of the copies.
         """
         xp = self.xp
         shown = xp.sum(xp.astype(self._filters, xp.float64) * wide)
@@ -342,7 +344,7 @@ class Scores:
         return self._variance * float(2.0 * shown - own)
 
     def expected(self, features: Array, log_norm: Array) -> Array:
-        """(r, n) float64 coefficients of what the posterior expects each window to show; arguments as of :meth:`project`."""
+        """(r, n) float64 coefficients of the posterior mean of the copy at each window; arguments as of :meth:`project`."""
         xp, found = self.xp, []
         for block, seen in self._seen(features):
             gains = self._filters @ seen
@@ -352,17 +354,17 @@ class Scores:
         return xp.concat(found, axis=1)
 
     def _ratios(self, gains: Array) -> Array:
-        """(T, n) log-likelihood ratios, of amplitudes 1 without the half energy."""
+        """(T, n) log-likelihood ratios; if all amplitudes are 1, without half the energy."""
         amplitudes = self._amplitudes
         return gains if amplitudes is None else amplitudes.log_ratio(gains, self._energy)
 
     def _weights(self, gains: Array, log_norm: Array) -> Array:
-        """(T, n) posterior."""
+        """(T, n) posterior weights."""
         shift = self.xp.astype(log_norm, self._filters.dtype)
         return self.xp.exp(self._ratios(gains) + (self._bias - shift))
 
     def _moment(self, order: int, gains: Array) -> Array:
-        """Posterior mean of an amplitude to this power, (T, n) or a 1 that broadcasts."""
+        """Posterior mean of the amplitude to the power ``order``, (T, n) or a 1 that broadcasts."""
         if self._amplitudes is None:
             return self.xp.ones((1, 1), dtype=gains.dtype)
         return self._amplitudes.moment(order, gains, self._energy)

@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 
 
 def ordered(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    """``map(work, items)`` on so many threads; few items are taken from the stream ahead of the results."""
+    """``map(work, items)`` on ``threads`` threads; few items are taken from the stream ahead of the results."""
     items = iter(items)
     first = list(islice(items, min(threads, 2)))
     items = chain(first, items)

@@ -1,4 +1,4 @@
-"""A prior that is asked on the device of a backend, whatever holds the images."""
+"""A prior evaluated on the device of a backend, for images of any library."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .base import Backend
 
 @dataclass(frozen=True, eq=False)
 class _Placed:
-    """Host arrays go to the device and answers come back; a network follows the arrays that it is given and would else move to and fro."""
+    """Copies host arrays to the device and scores back; a network follows its inputs, and would otherwise move between devices."""
 
     prior: Prior
     backend: Backend
@@ -28,13 +28,13 @@ class _Placed:
         return answer.astype(images.dtype, copy=False)
 
     def __getattr__(self, name: str) -> Any:
-        """What else the prior says: its centre, its units."""
+        """Other attributes of the prior: its centre, its units."""
         if name.startswith("__"):
             raise AttributeError(name)
         return getattr(self.prior, name)
 
 
 def placed(prior: Prior, backend: Backend) -> Prior:
-    """The prior, asked on the device of a backend; the same object where that is the host, or where the prior is flat."""
+    """The prior, evaluated on the device of a backend; the same object if the device is the host or the prior is flat."""
     on_host = isinstance(backend.asarray(np.zeros(1)), np.ndarray)
     return prior if on_host or is_flat(prior) else _Placed(prior, backend)

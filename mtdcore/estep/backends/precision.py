@@ -1,4 +1,4 @@
-"""When float32 correlations are not enough."""
+"""The precision that correlations need."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _TOLERANCE = 0.01
 
 
 def needed_precision(precision: str, largest_norm: float, noise_std: float, tiles: Sequence[Tile]) -> str:
-    """float64 when float32 rounding of the scores of these tiles would be felt, ``precision`` otherwise.
+    """float64 if float32 rounding of the scores of these tiles exceeds :data:`_TOLERANCE`, ``precision`` otherwise.
 
     The scores are of size ||F||^2 / sigma^2 for a hit and rms(M) ||F|| / sigma^2 elsewhere, where a transform
     multiplies the rounding by a few.
 
     Args:
-        precision: "float32" or "float64", what was asked for.
-        largest_norm: largest norm of a rotated target.
+        precision: the requested one, "float32" or "float64".
+        largest_norm: largest norm of a template.
         noise_std: noise level of the measurement.
         tiles: tiles that are scored together.
     """

@@ -1,11 +1,11 @@
-"""The written definition: plain loops over poses, float64, no transform. Slow on purpose.
+"""The definition of the E-step: plain loops over poses, float64, no transform. Clear rather than fast.
 
 ======================  =================================================================
 docs/model.md           here
 ======================  =================================================================
 M_m, x                  ``pixels`` of one patch; ``corner`` of one window
 l                       ``shift``, signed: -L+1 .. L-1 shows something, the others are empty
-R_k F                   ``turned[k]``
+R_k F                   ``templates[k]``
 log w, w                ``log_weight``, ``weight``
 Lambda(x, k)            ``ratio[k, row, column]``
 S(x)                    ``log_competition`` (its logarithm)
@@ -39,32 +39,32 @@ class ReferenceBackend(HostArrays):
     precision = "float64"
 
     def tile_pixels(self, likelihood: Likelihood) -> int:
-        """Any tile will do."""
+        """0: the cut of the likelihood is kept."""
         return 0
 
     def accumulate(self, tiles: Iterable[Tile], templates: Array, likelihood: Likelihood) -> TemplateSums:
         """Sum of the statistics of the tiles; see :meth:`Backend.accumulate`."""
-        turned = _float64(templates, likelihood)
-        total = TemplateSums.zeros(len(turned), likelihood)
+        templates = _float64(templates, likelihood)
+        total = TemplateSums.zeros(len(templates), likelihood)
         for tile in tiles:
-            total = total + _accumulate(tile, turned, likelihood)
+            total = total + _accumulate(tile, templates, likelihood)
         return total
 
     def posterior(
         self, tile: Tile, templates: Array, likelihood: Likelihood, moment: Moment = 0
     ) -> np.ndarray:
         """Posterior weights of one tile; see :meth:`Backend.posterior`."""
-        turned = _float64(templates, likelihood)
+        templates = _float64(templates, likelihood)
         if likelihood.localises:
-            return _window_posterior(tile, turned, cast(WindowLikelihood, likelihood), moment)
-        return _patch_posterior(tile, turned, cast(PatchLikelihood, likelihood))[0]
+            return _window_posterior(tile, templates, cast(WindowLikelihood, likelihood), moment)
+        return _patch_posterior(tile, templates, cast(PatchLikelihood, likelihood))[0]
 
     def log_odds(
         self, tile: Tile, templates: Array, likelihood: WindowLikelihood, part: slice = ALL
     ) -> np.ndarray:
         """Log-odds of a copy at each corner; see :meth:`Backend.log_odds`."""
-        turned = _float64(templates, window_model(likelihood), part)
-        return np.asarray(logsumexp(_window_log_odds(tile, turned, likelihood, part), axis=0))
+        templates = _float64(templates, window_model(likelihood), part)
+        return np.asarray(logsumexp(_window_log_odds(tile, templates, likelihood, part), axis=0))
 
     def project(
         self,
@@ -75,29 +75,29 @@ class ReferenceBackend(HostArrays):
         part: slice = ALL,
     ) -> TemplateSums:
         """Statistics of some templates; see :meth:`Backend.project`."""
-        turned = _float64(templates, window_model(likelihood), part)
-        return _project(tile, turned, likelihood, checked_norm(log_norm, tile), part)
+        templates = _float64(templates, window_model(likelihood), part)
+        return _project(tile, templates, likelihood, checked_norm(log_norm, tile), part)
 
 
 def _float64(templates: Array, likelihood: Likelihood, part: slice = ALL) -> np.ndarray:
     return np.asarray(checked(templates, likelihood, np, part), dtype=np.float64)
 
 
-def _accumulate(tile: Tile, turned: np.ndarray, likelihood: Likelihood) -> TemplateSums:
+def _accumulate(tile: Tile, templates: np.ndarray, likelihood: Likelihood) -> TemplateSums:
     if likelihood.localises:
-        return _accumulate_windows(tile, turned, cast(WindowLikelihood, likelihood))
-    return _accumulate_patches(tile, turned, cast(PatchLikelihood, likelihood))
+        return _accumulate_windows(tile, templates, cast(WindowLikelihood, likelihood))
+    return _accumulate_patches(tile, templates, cast(PatchLikelihood, likelihood))
 
 
 # ---------------------------------------------------------------- patch model (docs/model.md 3)
 
 
-def _accumulate_patches(tile: Tile, turned: np.ndarray, likelihood: PatchLikelihood) -> TemplateSums:
+def _accumulate_patches(tile: Tile, templates: np.ndarray, likelihood: PatchLikelihood) -> TemplateSums:
     box, sigma = likelihood.views.box_shape, likelihood.noise_std
-    zero = TemplateSums.zeros(len(turned), likelihood)
+    zero = TemplateSums.zeros(len(templates), likelihood)
     backprojection, coverage = zero.backprojection.copy(), zero.coverage.copy()
-    weights, evidence = _patch_posterior(tile, turned, likelihood)
-    empty_mass, mass = 0.0, np.zeros(len(turned))
+    weights, evidence = _patch_posterior(tile, templates, likelihood)
+    empty_mass, mass = 0.0, np.zeros(len(templates))
     for row, column, pixels, valid in _patches(tile, box):
         for (k, *shift), weight in np.ndenumerate(weights[row, column]):
             if shift[0] == box[0] or shift[1] == box[1]:
@@ -128,13 +128,15 @@ def _accumulate_patches(tile: Tile, turned: np.ndarray, likelihood: PatchLikelih
     )
 
 
-def _patch_posterior(tile: Tile, turned: np.ndarray, likelihood: PatchLikelihood) -> tuple[np.ndarray, float]:
+def _patch_posterior(
+    tile: Tile, templates: np.ndarray, likelihood: PatchLikelihood
+) -> tuple[np.ndarray, float]:
     """w_m(l, k) of eq. 14 and the sum over patches of log p(M_m | F) - log p(M_m | empty)."""
     box = likelihood.views.box_shape
     log_empty, log_shown = likelihood.log_prior
     bias = likelihood.template_bias
     rows, columns = (s.stop // n - s.start // n for s, n in zip(tile.owned, box, strict=True))
-    poses = (len(turned), 2 * box[0], 2 * box[1])
+    poses = (len(templates), 2 * box[0], 2 * box[1])
     weights = np.empty((rows, columns, *poses))
     evidence = 0.0
     for row, column, pixels, valid in _patches(tile, box):
@@ -142,9 +144,9 @@ def _patch_posterior(tile: Tile, turned: np.ndarray, likelihood: PatchLikelihood
         for k, *shift in np.ndindex(log_weight.shape):
             if shift[0] == box[0] or shift[1] == box[1]:
                 continue
-            # -||M - C T_l Z R_k F||^2 / (2 sigma^2), less the same for the empty pose (15)
+            # -||M - C T_l Z R_k F||^2 / (2 sigma^2), minus the same for the empty pose (15)
             target, seen = _frame(shift, box, (0, 0))
-            image = turned[k][target]
+            image = templates[k][target]
             gain = (image * (pixels[seen] - 0.5 * image)).sum(where=valid[seen])
             log_weight[k][tuple(shift)] = log_shown + bias[k] + gain / likelihood.noise_std**2
         total = logsumexp(log_weight)
@@ -182,35 +184,35 @@ def _frame(
 # ---------------------------------------------------------------- window model (docs/model.md 7)
 
 
-def _accumulate_windows(tile: Tile, turned: np.ndarray, likelihood: WindowLikelihood) -> TemplateSums:
-    log_odds = _window_log_odds(tile, turned, likelihood)
-    return _project(tile, turned, likelihood, _log_norm(tile, log_odds, likelihood))
+def _accumulate_windows(tile: Tile, templates: np.ndarray, likelihood: WindowLikelihood) -> TemplateSums:
+    log_odds = _window_log_odds(tile, templates, likelihood)
+    return _project(tile, templates, likelihood, _log_norm(tile, log_odds, likelihood))
 
 
 def _window_posterior(
-    tile: Tile, turned: np.ndarray, likelihood: WindowLikelihood, moment: Moment
+    tile: Tile, templates: np.ndarray, likelihood: WindowLikelihood, moment: Moment
 ) -> np.ndarray:
     """w(x, k) at the owned corners, times the posterior mean of a power of the amplitude."""
-    log_odds = _window_log_odds(tile, turned, likelihood)
+    log_odds = _window_log_odds(tile, templates, likelihood)
     weights = _weights(tile, log_odds, _log_norm(tile, log_odds, likelihood))
-    return weights * _moment(tile, turned, likelihood, moment)
+    return weights * _moment(tile, templates, likelihood, moment)
 
 
 def _project(
     tile: Tile,
-    turned: np.ndarray,
+    templates: np.ndarray,
     likelihood: WindowLikelihood,
     log_norm: np.ndarray,
     part: slice = ALL,
 ) -> TemplateSums:
     """Statistics at the owned corners, given the log(1 + S) there."""
     zero, log_odds = (
-        TemplateSums.zeros(len(turned), likelihood),
-        _window_log_odds(tile, turned, likelihood, part),
+        TemplateSums.zeros(len(templates), likelihood),
+        _window_log_odds(tile, templates, likelihood, part),
     )
     backprojection, coverage = zero.backprojection.copy(), zero.coverage.copy()
     weights = _weights(tile, log_odds, log_norm)
-    first, second = (weights * _moment(tile, turned, likelihood, order) for order in (1, 2))
+    first, second = (weights * _moment(tile, templates, likelihood, order) for order in (1, 2))
     pixels, valid = _pixels(tile)
     around, (height, width) = [(m, m) for m in likelihood.margins], likelihood.frame_shape
     pixels = np.pad(np.where(valid, pixels, 0.0), around)
@@ -261,10 +263,10 @@ def _log_norm(tile: Tile, log_odds: np.ndarray, likelihood: WindowLikelihood) ->
 
 
 def _window_log_odds(
-    tile: Tile, turned: np.ndarray, likelihood: WindowLikelihood, part: slice = ALL
+    tile: Tile, templates: np.ndarray, likelihood: WindowLikelihood, part: slice = ALL
 ) -> np.ndarray:
     """(t, P, Q) log a_k = log (lam / K) + Lambda(x, k) at every corner of the pixels of a tile."""
-    gain, energy = _gains(tile, turned, likelihood)
+    gain, energy = _gains(tile, templates, likelihood)
     amplitudes = likelihood.amplitudes
     ratio = gain - 0.5 * energy if amplitudes is None else amplitudes.log_ratio(gain, energy)
     log_prior = likelihood.template_bias[part] + likelihood.log_activity - math.log(likelihood.templates)
@@ -272,26 +274,26 @@ def _window_log_odds(
 
 
 def _moment(
-    tile: Tile, turned: np.ndarray, likelihood: WindowLikelihood, order: Moment
+    tile: Tile, templates: np.ndarray, likelihood: WindowLikelihood, order: Moment
 ) -> np.ndarray | float:
-    """Posterior mean of a power of the amplitude of a copy at each owned corner; 1 where all are alike."""
+    """Posterior mean of a power of the amplitude of a copy at each owned corner; 1 if all amplitudes are 1."""
     amplitudes = likelihood.amplitudes
     if order == 0 or amplitudes is None:
         return 1.0
-    gain, energy = (values[(slice(None), *tile.owned)] for values in _gains(tile, turned, likelihood))
+    gain, energy = (values[(slice(None), *tile.owned)] for values in _gains(tile, templates, likelihood))
     return np.asarray(amplitudes.moment(order, gain, energy))
 
 
-def _gains(tile: Tile, turned: np.ndarray, likelihood: WindowLikelihood) -> tuple[np.ndarray, np.ndarray]:
+def _gains(tile: Tile, templates: np.ndarray, likelihood: WindowLikelihood) -> tuple[np.ndarray, np.ndarray]:
     """(t, P, Q) each: <M, R_k F> / sigma^2 and ||R_k F||^2 / sigma^2 over the valid pixels of every window."""
     height, width = likelihood.views.box_shape
     pixels, valid = _pixels(tile)
-    shape = (len(turned), pixels.shape[0] - height + 1, pixels.shape[1] - width + 1)
+    shape = (len(templates), pixels.shape[0] - height + 1, pixels.shape[1] - width + 1)
     gain, energy = np.empty(shape), np.empty(shape)
     for k, row, column in np.ndindex(shape):
         window = (slice(row, row + height), slice(column, column + width))
-        gain[k, row, column] = (turned[k] * pixels[window]).sum(where=valid[window])
-        energy[k, row, column] = (turned[k] ** 2).sum(where=valid[window])
+        gain[k, row, column] = (templates[k] * pixels[window]).sum(where=valid[window])
+        energy[k, row, column] = (templates[k] ** 2).sum(where=valid[window])
     return gain / likelihood.noise_std**2, energy / likelihood.noise_std**2
 
 

@@ -1,1 +1,1 @@
-"""The E-step of volumes: thousands of views by matrix products, scored in full only where copies may be."""
+"""The E-step of volumes: thousands of views by matrix products, all of them scored only at places of copies."""

@@ -1,4 +1,4 @@
-"""The E-step over a measurement: sums are kept in the basis of the templates, and taken back to the volume once."""
+"""The E-step over a measurement: sums are added in the basis of the templates, and taken back to the volume once."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ def volume_e_step(
     backend: str | Backend = "auto",
     executor: Executor | None = None,
 ) -> VolumeStatistics:
-    """Score every view at every corner and sum up what the M-step needs.
+    """Score every view at every corner and sum up the statistics of the M-step.
 
     Corners whose window holds an invalid pixel hold no copy.
 
     Args:
         measurement: the pixels, or a part of them.
         volume: (L, L, L) current estimate.
-        likelihood: noise level, count, separation, spread of the amplitudes and what tells the micrographs apart; bound to the measurement here.
+        likelihood: noise level, count, separation, standard deviation of amplitudes, and numbers of micrographs; bound to the measurement here.
         search: the views.
-        backend: a backend or its name; "auto": the first CUDA device, or the CPU. Its array library scores, on its device and in its precision.
+        backend: a backend or its name; "auto": the first CUDA device, or the CPU. Scores are computed in its array library, device and precision.
         executor: runs parts of the measurement elsewhere, with the same bits.
 
     Raises:
-        ParameterError: a volume or a likelihood of another box than the views, or facts about another number of micrographs.
+        ParameterError: a volume or a likelihood of another box than the views, or of another number of micrographs.
     """
     views = search.views
     if volume.shape != views.target_shape or likelihood.box_size != views.box_size:
@@ -67,7 +67,7 @@ def volume_cut(likelihood: WindowLikelihood) -> TileGeometry:
 
 
 def with_views(likelihood: WindowLikelihood, views: Projections) -> WindowLikelihood:
-    """The same model with the views of one E-step."""
+    """The same likelihood with the views of one E-step."""
     return replace(likelihood, views=views)
 
 

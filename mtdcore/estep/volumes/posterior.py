@@ -1,10 +1,10 @@
-"""The posterior of a tile: where copies may be, how the corners compete, and the sums over those that matter.
+"""The posterior of a tile: places of copies, competition of the corners, and sums over corners with posterior mass.
 
 A few coarse, band-limited views find the *places*; all views are scored there (docs/model.md 14, and
-:mod:`mtdcore.estep.local` for in-plane rotations), between pixels too if copies may lie there. Where the posterior is not sharp, all views
+:mod:`mtdcore.estep.local` for in-plane rotations), with sub-pixel shifts if requested. If the posterior is not sharp, all views
 are scored at every corner, on whole pixels.
 
-Everything of a tile stays where the backend computes, from its pixels to its sums; the host learns which corners matter.
+All arrays of a tile, from its pixels to its sums, stay on the device of the backend; the host receives the indices of the used corners.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from ..local import find_places
 from .statistics import NUMBERS, BasisSums
 from .templates import PROFILE, WHOLE, Templates, Transfer
 
-#: A tile is searched locally when places are at most this share of its corners, and hold all but this share of its copies.
+#: Largest share of places among the corners of a tile, and of its copies outside of places, for a local search.
 _LARGEST_SHARE, _NEGLECTED = 0.10, 0.01
 
-#: Corners whose probability, as its logarithm, would stay below this whatever is between pixels are scored on whole ones.
+#: Log-probability of a copy below which a corner is scored on whole pixels only, if no sub-pixel shift can raise it above.
 _HARDLY = math.log(1e-3)
 
 #: All corners of a tile.
 _EVERY = slice(None), slice(None)
 
-#: Share of the posterior mass of a tile, in its weakest corners, that enters no sum.
+#: Share of the posterior mass of a tile that is left out of the sums: that of its weakest corners.
 _WEAK = 2e-3
 
-#: Share of corners up to which their features are made one by one.
+#: Share of corners up to which features are computed from single windows.
 _FEW = 0.08
 
-#: Log-odds of a corner where no copy can be.
+#: Log-odds of a copy at an excluded corner.
 _NEVER = -1.0e30
 
 
@@ -55,10 +55,10 @@ class Shown:
     Attributes:
         likelihood: of the micrograph, bound.
         scores: of the views, and of the coarse ones if there are any.
-        offsets: of the views at a place.
-        lost: nats that whole pixels may cost a copy between them.
-        transfer: what the micrograph lets through; None: everything.
-        weight: of what it says of the volume, ``sigma^2 / sigma_m^2``; None: micrographs are alike.
+        offsets: sub-pixel offsets of the views at a place.
+        lost: largest loss in nats of a copy between pixels that is scored on whole pixels.
+        transfer: transfer function of the micrograph; None: 1 everywhere.
+        weight: weight of its statistics, ``sigma^2 / sigma_m^2``; None: micrographs are alike.
     """
 
     likelihood: WindowLikelihood
@@ -70,14 +70,14 @@ class Shown:
 
 
 class Posteriors:
-    """The posterior of every tile, with the templates as its micrograph shows them; tiles in order of micrographs are cheapest.
+    """The posterior of every tile, with the templates of its micrograph; tiles in the order of micrographs are cheapest.
 
-    A transfer is a factor for each function of the basis: the box is taken as periodic.
+    A transfer is a factor for each function of the basis, as in a periodic box.
 
     Args:
         likelihood: bound to the measurement.
         templates: of the views, and of the coarse ones if there are any.
-        backend: scores them; its device is the current one wherever posteriors are made and used (:meth:`Backend.active`).
+        backend: scores them; its device must be the current one wherever posteriors are made and used (:meth:`Backend.active`).
     """
 
     def __init__(self, likelihood: WindowLikelihood, templates: list[Templates], backend: Backend) -> None:
@@ -86,7 +86,7 @@ class Posteriors:
         self._last: tuple[int, Shown] | None = None
 
     def __call__(self, tile: Tile) -> TilePosterior:
-        """That of a tile."""
+        """The posterior of a tile."""
         last = self._last
         if last is None or (self._likelihood.micrographs is not None and last[0] != tile.micrograph):
             last = self._last = (tile.micrograph, self._shown(tile.micrograph))
@@ -114,13 +114,13 @@ class Posteriors:
 
 
 class TilePosterior:
-    """One tile: where copies may be, how the corners compete, and the sums over those that matter.
+    """One tile: places of copies, competition of the corners, and sums over corners with posterior mass.
 
     Args:
         tile: of :func:`volume_cut`.
-        shown: the templates in its micrograph.
+        shown: the templates of its micrograph.
         bases: of the views, and of the coarse ones if there are any.
-        arrays: library, device and precision that score.
+        arrays: library, device and precision of the scores.
     """
 
     def __init__(self, tile: Tile, shown: Shown, bases: list[Basis], arrays: ArrayBackend) -> None:
@@ -154,7 +154,7 @@ class TilePosterior:
         self.mass = xp.where(counts, mass, xp.zeros_like(mass))
 
     def kept(self) -> np.ndarray:
-        """Owned corners, in row-major order, that hold all but a small share of the posterior mass; on the host."""
+        """Owned corners, in row-major order, that hold nearly all of the posterior mass; on the host."""
         xp, mass = self._xp, self._flat(self.mass)
         order = xp.argsort(mass, stable=True)
         below = xp.cumulative_sum(xp.take(mass, order)) < _WEAK * xp.sum(mass)
@@ -162,13 +162,13 @@ class TilePosterior:
         return on_host(xp.sort(order[weak:])) if weak < math.prod(mass.shape) else np.empty(0, np.int64)
 
     def blocks(self, corners: np.ndarray) -> Iterator[tuple[np.ndarray, tuple[float, float], Array]]:
-        """(corners, an offset, their features there) of the corners, some at a time, at one offset after the other."""
+        """(corners, an offset, their features at it), for chunks of the corners, at one offset after the other."""
         for chosen, features in self._whole(corners):
             for offset in self._offsets:
                 yield chosen, offset, self.features.moved(features, offset)
 
     def best(self, corners: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of (n,) corners the most probable template, (n,); its place, (n, 2) pixels down and to the right of them; its mean amplitude, (n,)."""
+        """For (n,) corners the most probable template, (n,); its offset, (n, 2) pixels down and to the right; its mean amplitude, (n,)."""
         features = self.features.at(corners)
         each = [self.scores.best(self.features.moved(features, offset)) for offset in self._offsets]
         views, scores, amplitudes = (np.stack(one) for one in zip(*each, strict=True))
@@ -180,7 +180,7 @@ class TilePosterior:
         return self.scores.matched(self.features.moved(self.features.at(corners), offset), views)
 
     def _whole(self, corners: np.ndarray) -> Iterator[tuple[np.ndarray, Array]]:
-        """(corners, their features on whole pixels) of the corners, some at a time."""
+        """(corners, their features on whole pixels), for chunks of the corners."""
         if self.local or len(corners) <= _FEW * math.prod(self.mass.shape):
             yield from ((chunk, self.features.at(chunk)) for chunk in self._chunks(corners))
             return
@@ -191,7 +191,7 @@ class TilePosterior:
                 yield chosen, self._xp.take(block, self._arrays.moved(chosen - cut.start, "int64"), axis=1)
 
     def explained(self) -> np.ndarray:
-        """(h, w) float64: what the copies at the owned corners are expected to show of the tile."""
+        """(h, w) float64 posterior mean of the copies at the owned corners, in the pixels of the tile."""
         found, columns = np.zeros(np.shape(self.tile.values)), self.log_odds.shape[1]
         side = self.features.basis.box_size
         for corners, (down, right), features in self.blocks(self.kept()):
@@ -202,7 +202,7 @@ class TilePosterior:
         return found
 
     def sums(self) -> BasisSums:
-        """Sums over the corners that matter."""
+        """Sums over the corners of :meth:`kept`."""
         wide_there, copies_there = self.scores.nothing()
         for corners, _, features in self.blocks(self.kept()):
             more, here = self.scores.project(features, self._norm(corners))
@@ -244,7 +244,7 @@ class TilePosterior:
     def _rescored(
         self, log_odds: Array, chosen: np.ndarray, offsets: tuple[tuple[float, float], ...]
     ) -> Array:
-        """Log-odds, at the (P, Q) corners chosen those of all views at the offsets."""
+        """Log-odds; at the (P, Q) bool ``chosen`` corners replaced by those of all views at the offsets."""
         xp, corners = self._xp, np.flatnonzero(chosen)
         if not len(corners):
             return log_odds
@@ -262,7 +262,7 @@ class TilePosterior:
         return peak + xp.log(xp.mean(xp.exp(each - peak), axis=0))
 
     def _where_whole(self, log_odds: Array) -> Array:
-        """Log-odds where windows are whole; elsewhere no copy can be."""
+        """Log-odds at whole windows; no copy elsewhere."""
         if self._may.all():
             return log_odds
         never = self._xp.full_like(log_odds, _NEVER)

@@ -1,4 +1,4 @@
-"""What the copies leave of a measurement: where the model is right, noise."""
+"""The residual of a measurement: noise, if the model is correct."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def left_over(
     tiles: int,
     backend: Backend,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """What the copies leave of some tiles, spread over the measurement: float64 pixels that owned corners alone reach, in noise of the common
-    level, and which are valid.
+    """Residuals of some tiles, spread over the measurement: float64 pixels that only windows of owned corners cover, scaled to the common noise
+    level, and their validity.
 
     Args:
         measurement: the pixels.
         volume: (L, L, L) current estimate.
-        likelihood: noise level, count, separation and what tells the micrographs apart.
+        likelihood: noise level, count, separation and numbers of micrographs.
         search: the views.
         tiles: largest number of tiles.
         backend: scores them.

@@ -1,4 +1,4 @@
-"""What an E-step of volumes found: in target space once it is whole, in the basis of its templates until then."""
+"""Statistics of an E-step of volumes: in target space when complete, in the basis of its templates before."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ..ledger import joined
 
 @dataclass(frozen=True, eq=False)
 class VolumeStatistics:
-    """What an E-step found, in target space: independent of the views, additive over tiles and parts.
+    """The statistics of an E-step in target space: independent of the views, additive over tiles and parts.
 
-    Where micrographs are told apart, right, normal, energy, total, bright and weighed_pixels have micrograph m ``sigma^2 / sigma_m^2`` times,
-    as if all had the noise sigma; counts and evidence are what they are.
+    If the likelihood distinguishes micrographs, right, normal, energy, total, bright and weighed_pixels weight micrograph m by
+    ``sigma^2 / sigma_m^2``, as if all had the noise level sigma; counts and evidence are not weighted.
 
     Attributes:
         right: (L, L, L) float64, ``sum_t A_t^T b_t``.
@@ -23,15 +23,15 @@ class VolumeStatistics:
         log_likelihood: nats of evidence against "no copies" (docs/model.md 7).
         energy: sum of the squared valid pixels.
         expected_count: posterior expected number of copies.
-        sites: corners that tiles own.
+        sites: number of owned corners.
         pixels: valid pixels that ``energy`` sums over, each once.
-        local: corners of those tiles that were searched locally.
+        local: number of owned corners in tiles with a local search.
         total: sum of the valid pixels.
-        bright: amplitudes of the copies, each times what its micrograph lets through of frequency 0.
+        bright: sum of the amplitudes of the copies, each times the transfer of its micrograph at frequency 0.
         amplitude_sum: sum of the posterior mean amplitudes of the copies.
-        amplitude_squares: the same of their squares.
-        weighed_pixels: the valid pixels as ``energy`` weighs them.
-        ledger: what was found in each micrograph, where they are told apart, see :mod:`mtdcore.estep.ledger`.
+        amplitude_squares: sum of the posterior mean squared amplitudes.
+        weighed_pixels: number of the valid pixels, weighted as in ``energy``.
+        ledger: sums of each micrograph, if the likelihood distinguishes micrographs, see :mod:`mtdcore.estep.ledger`.
     """
 
     right: np.ndarray
@@ -57,7 +57,7 @@ class VolumeStatistics:
         )
 
     def normalised(self) -> VolumeStatistics:
-        """Those of amplitudes whose mean is 1, as :meth:`mtdcore.Statistics.normalised`: that of the copies found goes to the volume."""
+        """Statistics of amplitudes with mean 1: the mean amplitude is moved to the volume, as in :meth:`mtdcore.Statistics.normalised`."""
         if not self.amplitude_sum > 0.0 or self.amplitude_sum == self.expected_count:
             return self
         mean = self.amplitude_sum / self.expected_count
@@ -71,7 +71,7 @@ class VolumeStatistics:
         )
 
     def copy_energy(self, volume: np.ndarray) -> float:
-        """``||A_t V||^2`` of a copy of amplitude 1, in the mean over the copies; 0 where there are none."""
+        """``||A_t V||^2`` of a copy of amplitude 1, averaged over the copies; 0 without copies."""
         if not self.amplitude_squares > 0.0:
             return 0.0
         return float(np.vdot(volume, self.normal(volume))) / self.amplitude_squares
@@ -87,13 +87,13 @@ NUMBERS = tuple(f.name for f in fields(VolumeStatistics))[2:-1]
 
 @dataclass(frozen=True, eq=False)
 class BasisSums:
-    """Sums of some tiles, weighed as :class:`VolumeStatistics` are.
+    """Sums of some tiles, weighted as in :class:`VolumeStatistics`.
 
     Attributes:
         wide: (T, r) posterior-weighted features.
         copies: (T,) squared amplitudes of copies, or (T, R) with their squared transfers.
-        numbers: of the statistics.
-        ledger: likewise.
+        numbers: scalar sums, in the order of :data:`NUMBERS`.
+        ledger: as of :class:`VolumeStatistics`.
     """
 
     wide: np.ndarray

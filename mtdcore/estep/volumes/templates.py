@@ -1,4 +1,4 @@
-"""The views of one E-step, their templates in a basis of the band, and what a micrograph lets through of them."""
+"""The views of one E-step, their templates in a basis of the band, and the transfer of a micrograph in this basis."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ...model.volumes.projections import Projections
 from ..backends.array.backend import ArrayBackend
 from ..backends.matrix import Basis, Scores
 
-#: Places that are scored at a corner, in pixels down and to the right of it: on whole pixels, and between them.
+#: Offsets scored at a corner, in pixels down and to the right of it: without and with sub-pixel shifts.
 WHOLE = ((0.0, 0.0),)
 HALVES = ((0.0, 0.0), (0.0, 0.5), (0.5, 0.0), (0.5, 0.5))
 
-#: Frequencies that the squares of a transfer are kept at: between two of them, oscillating CTFs are nearly straight.
+#: Number of frequencies at which squared transfers are kept: between two of them, oscillating CTFs are nearly linear.
 PROFILE = 257
 
 
@@ -25,9 +25,9 @@ class Search:
     """Views of one E-step with their templates.
 
     Attributes:
-        views: all that are scored.
-        coarse: fewer, that find the places; None: all are scored everywhere.
-        subpixel: whether places between pixels are scored where copies are found.
+        views: all scored views.
+        coarse: fewer views, which find the places; None: all views are scored everywhere.
+        subpixel: whether sub-pixel shifts are scored at places.
     """
 
     views: Projections
@@ -40,9 +40,9 @@ class Templates:
     """Templates of one set of views in a basis of their band.
 
     Attributes:
-        basis: that they lie in.
+        basis: the basis.
         coefficients: (T, r) float64.
-        offsets: where copies may lie at a corner that is a place of one, (down, right) in pixels.
+        offsets: sub-pixel offsets of copies at a place, (down, right) in pixels.
     """
 
     basis: Basis
@@ -51,7 +51,7 @@ class Templates:
 
     @classmethod
     def of(cls, views: Projections, volume: np.ndarray, subpixel: bool = False) -> Templates:
-        """Projections of a volume."""
+        """The templates of the projections of a volume."""
         basis = Basis(views.box_size, views.band)
         coefficients = basis.coefficients(np.asarray(views.apply(volume)))
         return cls(basis, coefficients, HALVES if subpixel else WHOLE)
@@ -59,14 +59,14 @@ class Templates:
     def scores(
         self, likelihood: WindowLikelihood, factors: np.ndarray | float, arrays: ArrayBackend
     ) -> Scores:
-        """Scores of the templates, times (r,) factors."""
+        """Scores of the templates, their coefficients multiplied by (r,) factors."""
         log_prior = likelihood.log_activity - math.log(len(self.coefficients))
         return Scores(
             self.coefficients * factors, likelihood.noise_std, log_prior, arrays, likelihood.amplitudes
         )
 
     def lost(self, likelihood: WindowLikelihood, factors: np.ndarray | float) -> float:
-        """Nats, ``||F - S F||^2 / 2 sigma^2`` at most, S the farthest of the offsets: what scoring a copy there at its corner may cost it."""
+        """Largest loss in nats, ``||F - S F||^2 / 2 sigma^2``, of a copy at the farthest offset S that is scored at its corner."""
         if len(self.offsets) == 1:
             return 0.0
         shown, (own, its, other) = self.coefficients * factors, self.basis.between(max(self.offsets))
@@ -82,12 +82,12 @@ def templates_of(volume: np.ndarray, search: Search) -> list[Templates]:
 
 @dataclass(frozen=True, eq=False)
 class Transfer:
-    """What one micrograph lets through of the templates.
+    """The transfer function of one micrograph in the basis of the templates.
 
     Attributes:
-        factors: (r,) of each function of their basis.
-        squares: (R,) at frequencies evenly spaced from 0 to 1/2 cycles per pixel.
-        constant: of frequency 0.
+        factors: (r,) transfer of each function of the basis.
+        squares: (R,) squared transfer at frequencies evenly spaced from 0 to 1/2 cycles per pixel.
+        constant: transfer of frequency 0.
     """
 
     factors: np.ndarray
@@ -96,7 +96,7 @@ class Transfer:
 
     @classmethod
     def of(cls, profile: np.ndarray, basis: Basis) -> Transfer:
-        """Of (R,) factors as in :attr:`mtdcore.Micrographs.transfer`."""
+        """The transfer of (R,) factors as in :attr:`mtdcore.Micrographs.transfer`."""
         at, fine = np.linspace(0.0, 0.5, len(profile)), np.linspace(0.0, 0.5, PROFILE)
         squares = np.square(np.interp(fine, at, profile))
         return cls(np.interp(basis.lengths, at, profile), squares, float(profile[0]))

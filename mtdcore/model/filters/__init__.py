@@ -1,1 +1,1 @@
-"""What copies are seen through: the optics of each micrograph, and the filter that makes the noise white."""
+"""Filters on copies: the optics of each micrograph, and the whitening filter of the noise."""

@@ -1,8 +1,8 @@
-"""What tells the micrographs of one measurement apart: noise, number of copies, optics.
+"""Differences between the micrographs of one measurement: noise, number of copies, optics.
 
-The micrographs of a stack share the target and nothing else. Micrograph m has white noise of standard deviation
-sigma_m, p_m expected copies, and shows the target through a transfer function H_m that is real and the same in all
-directions: what whitening did to it, or the magnitude of its CTF where phases have been flipped. Such a filter commutes with rotations.
+The micrographs of a stack share only the target. Micrograph m has white noise of standard deviation
+sigma_m, p_m expected copies, and shows the target through a real, isotropic transfer function H_m: the radial gain of a
+whitening filter, or the magnitude of the CTF where phases were flipped. Such a filter commutes with rotations.
 Which pixels may be used belongs to the measurement (:func:`mtdcore.open_measurement`).
 """
 
@@ -22,11 +22,11 @@ from ..views import EVERY, Classes, Composed, Views, extended
 
 @dataclass(frozen=True, eq=False)
 class Micrographs:
-    """Facts about each of M micrographs, carried by a likelihood.
+    """Noise level, expected count and optics of each of M micrographs, carried by a likelihood.
 
-    Noise levels and counts are relative: only their ratios matter, their scale is the likelihood's ``noise_std``
-    (their root mean square) and ``expected_count`` (their sum). So absolute values may be given as well, and a
-    likelihood at another noise level or temperature needs no others.
+    Noise levels and counts are relative: only their ratios matter. The likelihood has their scale, ``noise_std``
+    (root mean square of the noise levels) and ``expected_count`` (sum of the counts). Absolute values may therefore be given
+    as well, and a likelihood at another noise level or temperature uses the same ones.
 
     Attributes:
         noise: (M,) positive, noise levels relative to one another.
@@ -56,17 +56,17 @@ class Micrographs:
 
     @property
     def noise_ratio(self) -> np.ndarray:
-        """(M,) sigma_m over their root mean square."""
+        """(M,) sigma_m over the root mean square of all sigma_m."""
         return np.asarray(self.noise / np.sqrt(np.mean(self.noise**2)))
 
     @property
     def weights(self) -> np.ndarray:
-        """(M,) sigma^2 / sigma_m^2: what each says of the target, at the level sigma of all."""
+        """(M,) sigma^2 / sigma_m^2: weight of each micrograph in the statistics, sigma the common noise level."""
         return np.asarray(1.0 / self.noise_ratio**2)
 
     @property
     def count_share(self) -> np.ndarray:
-        """(M,) p_m over their sum."""
+        """(M,) p_m over the sum of all p_m."""
         count = np.ones(len(self)) if self.count is None else self.count
         return np.asarray(count / count.sum())
 
@@ -85,7 +85,7 @@ class Micrographs:
 
 
 def check_number(facts: Micrographs | None, micrographs: int) -> None:
-    """Raise ParameterError when facts are given, but not for this many micrographs."""
+    """Raise ParameterError if ``facts`` are of another number of micrographs."""
     if facts is not None and len(facts) != micrographs:
         raise ParameterError(
             f"the measurement has {micrographs} micrographs, the facts about them are for {len(facts)}: give one of "
@@ -95,7 +95,7 @@ def check_number(facts: Micrographs | None, micrographs: int) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Defocused(Composed):
-    """Views through a transfer that is real and the same in all directions.
+    """Views through a real, isotropic transfer function.
 
     Attributes:
         views: without transfer.
@@ -106,16 +106,16 @@ class Defocused(Composed):
 
     @property
     def exact(self) -> bool:
-        """A filter permutes nothing."""
+        """False: a filter does not permute pixels."""
         return False
 
     @property
     def gain(self) -> float:
-        """That of the views, times the largest squared factor."""
+        """The gain of the views, times the largest squared factor."""
         return self.views.gain * float(np.square(self.transfer).max())
 
     def seen(self, templates: Array) -> Array:
-        """(t, h, w) templates of the views, as they look through the transfer."""
+        """Filter the (t, h, w) templates of the views by the transfer."""
         return radial_filter(templates, self.transfer)
 
     def apply(self, target: Array, part: slice = EVERY) -> Array:

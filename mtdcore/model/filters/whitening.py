@@ -1,7 +1,7 @@
-"""Noise that is not white: its spectrum, and the filter that makes it so (docs/model.md 15).
+"""Coloured noise: its spectrum, and its whitening filter (docs/model.md 15).
 
-Measurement and templates pass one over the amplitude spectrum of the noise; the target does not. What is left is white
-noise and copies seen through a filter, for which everything else holds as it stands.
+The filter, the reciprocal of the amplitude spectrum of the noise, acts on measurement and templates, not on the target. The
+filtered measurement has white noise and filtered copies; the rest of the model is unchanged.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ...errors import ParameterError
 from ..normal import Normal, PerView
 from ..views import EVERY, Classes, Composed, Views, extended
 
-#: Largest gain of the filter, of that at a typical frequency: where a detector or an earlier filter left nothing, nothing is.
+#: Largest gain of the filter, relative to that at a typical frequency: a detector or an earlier filter may have removed some frequencies.
 MOST = 20.0
 
 #: Largest side of a spectrum that is read from a record.
@@ -38,7 +38,7 @@ class Whitening:
     Attributes:
         amplitude: (P, P // 2 + 1) positive, on the ``rfft2`` grid of P x P pixels, P even: standard deviation of the noise at each
             frequency, relative to that at the median frequency.
-        cutoff: cycles per pixel up to which a slow background is removed altogether; 0: there is none.
+        cutoff: cycles per pixel up to which a slow background is removed; 0: there is no background.
 
     Raises:
         ParameterError: amplitudes of another shape, or not positive.
@@ -73,7 +73,7 @@ class Whitening:
 
     @cached_property
     def kernel(self) -> np.ndarray:
-        """(2 R + 1, 2 R + 1) the filter: point-symmetric, and blind to constants and slopes where there is a background."""
+        """(2 R + 1, 2 R + 1) filter: point-symmetric; with a background it removes constants and slopes."""
         gains = 1.0 / self.amplitude
         if not self.background:
             return self._kernel(gains)
@@ -85,17 +85,17 @@ class Whitening:
 
     @cached_property
     def colouring(self) -> np.ndarray:
-        """(2 R + 1, 2 R + 1) gives white noise this spectrum."""
+        """(2 R + 1, 2 R + 1) filter that gives white noise this spectrum."""
         return self._kernel(self.amplitude)
 
     @cached_property
     def power(self) -> np.ndarray:
-        """Squared gain of the filter at each frequency of a grid of its own."""
+        """(2 P, P + 1) squared gain of the filter on the ``rfft2`` grid of 2 P x 2 P pixels."""
         side = 2 * len(self.amplitude)
         return np.asarray(np.abs(np.fft.rfft2(wrapped(self.kernel, (side, side)))) ** 2)
 
     def radial_power(self, frequencies: np.ndarray) -> np.ndarray:
-        """(n,) squared gain of the filter at (n,) frequencies from 0 to 1/2 cycles per pixel, the mean over their directions."""
+        """(n,) squared gain of the filter at (n,) frequencies from 0 to 1/2 cycles per pixel, averaged over directions."""
         side = 2 * len(self.amplitude)
         ring = np.rint(side * radial_frequencies((side, side), np.float64)).astype(int)
         mean = np.bincount(ring.ravel(), self.power.ravel()) / np.bincount(ring.ravel())
@@ -108,7 +108,7 @@ class Whitening:
         return Whitened(views, self)
 
     def agrees(self, other: Whitening | None, tolerance: float) -> bool:
-        """Whether another filter differs by no more than this share of the gain, root mean square."""
+        """Whether the relative difference to another filter (root mean square) is at most ``tolerance``."""
         if other is None or other.cutoff != self.cutoff or other.amplitude.shape != self.amplitude.shape:
             return False
         ratio = np.log(self.amplitude / other.amplitude)
@@ -122,7 +122,7 @@ class Whitening:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Whitening:
-        """The filter of which :meth:`record` made this."""
+        """The filter of a record of :meth:`record`."""
         side, packed = int(record["side"]), base64.b64decode(record["amplitude"], validate=True)
         if not 0 < side <= _LARGEST:
             raise ValueError(f"side of the noise spectrum should be at most {_LARGEST} pixels; it is {side}")
@@ -132,7 +132,7 @@ class Whitening:
 
     @property
     def sentence(self) -> str:
-        """What was found, in plain words."""
+        """The noise described in one sentence."""
         low, high = np.quantile(self.amplitude, (0.05, 0.95))
         slow = (
             f"; a slow background, of periods beyond {1.0 / self.cutoff:.0f} pixels, is removed"
@@ -154,10 +154,10 @@ class Whitening:
 
 @dataclass(frozen=True, eq=False)
 class Whitened(Composed):
-    """Views through the filter that makes the noise white.
+    """Views through the whitening filter of the noise.
 
     Attributes:
-        views: without it.
+        views: without the filter.
         whitening: the noise.
     """
 
@@ -165,12 +165,12 @@ class Whitened(Composed):
 
     @property
     def exact(self) -> bool:
-        """A filter permutes nothing."""
+        """False: a filter does not permute pixels."""
         return False
 
     @property
     def gain(self) -> float:
-        """That of the views, times the largest squared gain of the filter."""
+        """The gain of the views, times the largest squared gain of the filter."""
         return self.views.gain * float(self.whitening.power.max())
 
     def apply(self, target: Array, part: slice = EVERY) -> Array:
@@ -188,7 +188,7 @@ class Whitened(Composed):
 
 @dataclass(frozen=True)
 class Uneven(PerView):
-    """A weight for each pixel of each template, some of whose frequencies weigh much less than others."""
+    """A weight for each pixel of each filtered template; frequencies that the filter damps weigh much less than others."""
 
     views: Whitened
 
@@ -199,14 +199,14 @@ class Uneven(PerView):
         return float(power.max() / power.mean())
 
     def copies(self, frequencies: np.ndarray) -> np.ndarray:
-        """See :class:`mtdcore.model.normal.Normal`; the mean over the directions of a frequency."""
+        """See :class:`mtdcore.model.normal.Normal`; averaged over directions."""
         xp = array_namespace(self.coverage)
         counted = self.views.views.gain * float(xp.sum(xp.max(self.coverage, axis=(1, 2))))
         return counted * self.views.whitening.radial_power(frequencies)
 
 
 def _taper(side: int) -> np.ndarray:
-    """(side, side) 1 in the middle, a cosine to 0 over the outer half of the way to an edge."""
+    """(side, side) taper: 1 in the middle, falling to 0 as a cosine over the outer half of the distance to an edge."""
     way = np.abs(np.linspace(-1.0, 1.0, side))
     line = 0.5 * (1.0 + np.cos(np.pi * np.clip(2.0 * way - 1.0, 0.0, 1.0)))
     return np.outer(line, line)

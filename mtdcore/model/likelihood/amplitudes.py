@@ -1,4 +1,4 @@
-"""Amplitudes of copies: each shows the target ``a`` times, ``a ~ N(1, v)``, integrated out in closed form (docs/model.md 7).
+"""Amplitudes of copies: each copy is ``a`` times the target, ``a ~ N(1, v)``, integrated out in closed form (docs/model.md 7).
 
 With ``g = <M, A_t F> / sigma^2`` and ``e = ||A_t F||^2 / sigma^2`` of a pose, both over the valid pixels:
 
@@ -6,7 +6,7 @@ With ``g = <M, A_t F> / sigma^2`` and ``e = ||A_t F||^2 / sigma^2`` of a pose, b
     m      = (1 + v g) / (1 + v e)                                         posterior mean of a, given a copy there
     q      = m^2 + v / (1 + v e)                                           posterior mean of a^2
 
-A copy of weight w adds ``w m`` of its pixels to the right side of the M-step, and counts ``w q`` in its normal operator.
+A copy of weight w adds ``w m`` times its pixels to the right side of the M-step, and ``w q`` to its normal operator.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from array_api_compat import array_namespace
 
 from ..._base.typing import Array
 
-#: Standard deviation with which learning begins, and the largest: beyond, a copy may as well be none.
+#: Standard deviation at which learning starts, and its upper bound: beyond it, the model hardly tells a copy from none.
 FIRST, MOST = 0.3, 1.0
 
-#: Change of it below which it is at rest.
+#: Change of the standard deviation below which it has converged.
 SETTLED = 0.01
 
-#: Expected copies below which their spread is not learned.
+#: Expected number of copies below which the standard deviation is not learned.
 LEAST_COPIES = 3.0
 
 
@@ -74,12 +74,12 @@ class Amplitudes:
 def learned_std(amplitude_std: float, found: Moments, energy: float) -> float:
     """M-step of the standard deviation (docs/model.md 7).
 
-    EM's ``v' = sum w ((m - 1)^2 + 1 / A) / sum w`` moves by the share ``k^2`` of the way that is left, ``k = v e / (1 + v e)``: next to
-    nothing where v is small. A step ``1 / k^2`` times as long has the same fixed points, and is there at once where all e are equal (Louis 1982).
-    Below ``k = 1 / 4`` a spread makes no difference to what is found, and stays where it may grow again.
+    EM's ``v' = sum w ((m - 1)^2 + 1 / A) / sum w`` covers the share ``k^2`` of the distance to its fixed point, ``k = v e / (1 + v e)``: very
+    little if v is small. A step ``1 / k^2`` times as long has the same fixed points, and reaches them at once if all e are equal (Louis 1982).
+    Below ``k = 1 / 4`` the variance hardly affects the posterior; it is kept at this bound, from which it can grow again.
 
     Args:
-        amplitude_std: at which ``found`` was computed; from 0, where EM would stay, learning begins.
+        amplitude_std: value at which ``found`` was computed; 0, a fixed point of EM, is replaced by :data:`FIRST`.
         found: sums of an E-step, of amplitudes whose mean is 1.
         energy: e, ``||A_t F||^2 / sigma^2`` in the mean over the copies.
     """

@@ -1,4 +1,4 @@
-"""What the two likelihoods share: their views, classes and noise, and the M-step of every number that both have."""
+"""Base of the two likelihoods: their views, classes and noise, and the M-step of their common numbers."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from ..filters.whitening import Whitening
 from ..views import Views
 from .amplitudes import Amplitudes
 
-#: How far from 1 the weights of classes may sum.
+#: Largest deviation from 1 of the sum of the class weights.
 _TOLERANCE = 1e-6
 
-#: While the targets are still meaningless neither the count nor the weight of a class may fall below this share of its
-#: start: otherwise EM can settle on "there are no copies" (docs/model.md 11), or on one class.
+#: Early in a run, while the targets are still meaningless, the count and the class weights stay above this share of their
+#: start values: otherwise EM can converge to "there are no copies" (docs/model.md 11), or to one class.
 FLOOR = 0.5
 
-#: Smallest weight of a class: one copy in a hundred thousand. A class is never given up altogether.
+#: Smallest weight of a class, one copy in a hundred thousand: no class is lost.
 _LEAST_WEIGHT = 1e-5
 
 #: Noise level of a micrograph, in units of the common one, below which it counts as damaged rather than quiet.
@@ -36,7 +36,7 @@ _QUIETEST = 1e-3
 
 
 class Found(Protocol):
-    """The numbers of an E-step that a likelihood updates itself from; :class:`mtdcore.Statistics`."""
+    """The sums of an E-step from which a likelihood updates its numbers; :class:`mtdcore.Statistics`."""
 
     @property
     def log_likelihood(self) -> float:
@@ -65,7 +65,7 @@ class Found(Protocol):
 
     @property
     def amplitude_squares(self) -> float:
-        """Sum of the posterior mean squares of their amplitudes."""
+        """Sum of the posterior mean squares of the amplitudes of the copies."""
         ...
 
     @property
@@ -106,10 +106,10 @@ class Likelihood(ABC):
         margin: extra pixels kept around the box in the statistics (for gauge moves): one number, or (along rows, along
             columns), 0 along an axis on which a copy has one place.
         class_weights: share of each of C classes among the copies; None: one class.
-        micrographs: what tells the micrographs apart; None: nothing does.
-        offset: what every pixel reads where there is neither noise nor a copy, in the units of the measurement.
-        whitening: the filter that makes the noise white; None: it is.
-        amplitude_std: standard deviation of the amplitudes of copies about 1, their mean; 0: all are alike.
+        micrographs: noise levels, counts and optics of the micrographs; None: all are alike.
+        offset: value of a pixel without noise and copies, in the units of the measurement.
+        whitening: whitening filter of the noise; None: the noise is white.
+        amplitude_std: standard deviation of the amplitudes of copies about their mean 1; 0: all are 1.
     """
 
     views: Views
@@ -121,7 +121,7 @@ class Likelihood(ABC):
     whitening: Whitening | None = field(default=None, kw_only=True)
     amplitude_std: float = field(default=0.0, kw_only=True)
 
-    #: Whether a copy has one pose, so that its place can be told.
+    #: Whether a copy has one pose, so that its place is defined.
     localises: ClassVar[bool]
 
     #: Whether strong signals need a falling temperature to be found from random pixels (docs/model.md 8).
@@ -141,14 +141,14 @@ class Likelihood(ABC):
         corners: float,
         early: bool,
     ) -> Self:
-        """M-step of every number of the model.
+        """M-step of every number of the likelihood.
 
         Args:
             statistics: of the E-step.
             residual_energy: of the new target; None: the noise level is known.
             first_count: expected number of copies at the start of the run.
             corners: sites of one micrograph.
-            early: whether counts and weights are still held up.
+            early: whether counts and weights stay above their share :data:`FLOOR`.
         """
 
     @abstractmethod
@@ -188,7 +188,7 @@ class Likelihood(ABC):
 
     @property
     def square(self) -> bool:
-        """Whether box and margin are square, which the kernels of the fast backends ask for."""
+        """Whether box and margin are square, as the kernels of the fast backends require."""
         height, width = self.frame_shape
         return height == width and self.margins[0] == self.margins[1]
 
@@ -199,12 +199,12 @@ class Likelihood(ABC):
 
     @property
     def templates(self) -> int:
-        """Number of templates T, those of all classes."""
+        """Number of templates T of all classes."""
         return self.views.count
 
     @property
     def template_bias(self) -> np.ndarray:
-        """(T,) float64 nats: log prior of each template, less that of equally likely ones.
+        """(T,) float64 nats: log prior of each template, minus that of equally likely templates.
 
         The weights w_c of C classes enter as one number per template, ``log(C w_c)``.
         """
@@ -216,22 +216,22 @@ class Likelihood(ABC):
 
     @property
     def separation(self) -> int:
-        """Smallest distance of two copies in pixels (max norm): the box, where copies do not compete.
+        """Smallest distance of two copies in pixels (max norm): the side of the box, if copies do not compete.
 
-        Along the longer side, where the box is no square: see :attr:`separations`.
+        It holds along the longer side of a box that is no square, see :attr:`separations`.
         """
         return max(self.views.box_shape)
 
     @property
     def separations(self) -> tuple[int, int]:
-        """The same along rows and columns: along the shorter side of a box no more than that side, which copies cannot share."""
+        """The separation along rows and along columns; along the shorter side of a box at most that side."""
         longest, distance = max(self.views.box_shape), self.separation
         rows, columns = (distance if n == longest else min(distance, n) for n in self.views.box_shape)
         return rows, columns
 
     @property
     def amplitudes(self) -> Amplitudes | None:
-        """What scores and weights of poses become where copies differ in strength; None: they do not."""
+        """The distribution of the amplitudes of copies; None: all are 1."""
         return Amplitudes(self.amplitude_std**2) if self.amplitude_std else None
 
     @property
@@ -240,16 +240,16 @@ class Likelihood(ABC):
         return 0.0
 
     def bind(self, shape: tuple[int, int, int]) -> Self:
-        """The model of a measurement of this (micrographs, rows, columns) shape.
+        """The likelihood of a measurement of this (micrographs, rows, columns) shape.
 
         Raises:
-            ParameterError: it knows of another number of micrographs.
+            ParameterError: its ``micrographs`` are of another number.
         """
         check_number(self.micrographs, shape[0])
         return self
 
     def of_micrograph(self, index: int) -> Self:
-        """The bound model of one micrograph alone, with its own noise level and transfer."""
+        """The bound likelihood of one micrograph, with its own noise level and transfer."""
         optics = self.micrographs
         if optics is None:
             return self
@@ -263,37 +263,37 @@ class Likelihood(ABC):
         )
 
     def of_times(self, factor: float, micrographs: Micrographs | None) -> Self:
-        """The same model of ``factor`` times the data, told apart by ``micrographs``."""
+        """The same likelihood for ``factor`` times the data, with the numbers ``micrographs``."""
         return replace(self, micrographs=micrographs)
 
     def with_separation(self, separation: int) -> Self:
-        """The same model with another minimum separation in pixels; itself where there is none, or nothing changes."""
+        """The same likelihood with another minimum separation in pixels; itself where it has none, or nothing changes."""
         return self
 
     @property
     def shown(self) -> Views:
-        """The views as :meth:`whitened` measurements show them."""
+        """The views as a measurement of :meth:`whitened` shows them."""
         return self.views if self.whitening is None else self.whitening.seen_through(self.views)
 
     def whitened(self, measurement: Measurement) -> Measurement:
-        """A measurement as the E-step scores it: less the offset, and through the filter that makes its noise white."""
+        """A measurement as the E-step scores it: minus the offset, and whitened."""
         level = without_offset(measurement, self.offset)
         return level if self.whitening is None else filtered(level, self.whitening.kernel)
 
     def with_whitening(self, whitening: Whitening | None) -> Self:
-        """The same model of other noise."""
+        """The same likelihood with another whitening filter."""
         return replace(self, whitening=whitening)
 
     def with_noise_std(self, noise_std: float) -> Self:
-        """The same model at another noise level."""
+        """The same likelihood at another noise level."""
         return replace(self, noise_std=noise_std)
 
     def with_offset(self, offset: float) -> Self:
-        """The same model at another offset."""
+        """The same likelihood at another offset."""
         return replace(self, offset=offset)
 
     def with_amplitude_std(self, amplitude_std: float) -> Self:
-        """The same model of copies whose amplitudes spread so much; itself where nothing changes."""
+        """The same likelihood with another standard deviation of the amplitudes; itself where nothing changes."""
         return self if amplitude_std == self.amplitude_std else replace(self, amplitude_std=amplitude_std)
 
     def __post_init__(self) -> None:
@@ -324,7 +324,7 @@ class Likelihood(ABC):
     def _common_numbers(
         self, statistics: Found, residual_energy: Callable[[], float] | None, corners: float, early: bool
     ) -> Self:
-        """M-step of class weights, of what tells micrographs apart, and of the noise level."""
+        """M-step of class weights, of the numbers of micrographs, and of the noise level."""
         model = self
         if model.class_weights is not None:
             weights = shares(statistics.class_mass, FLOOR if early else 0.0)
@@ -339,10 +339,10 @@ class Likelihood(ABC):
     def entered(
         self, optics: Micrographs, ledger: np.ndarray, corners: float, learn_noise: bool
     ) -> Micrographs:
-        """M-step of what tells micrographs apart, in absolute terms; those that the E-step did not see (mini-batches) keep what they had.
+        """M-step of the numbers of micrographs, in absolute terms; micrographs outside of a mini-batch keep theirs.
 
         Args:
-            optics: so far.
+            optics: numbers of the micrographs so far.
             ledger: of the E-step, see :mod:`mtdcore.estep.ledger`.
             corners: sites of one micrograph.
             learn_noise: whether noise levels are learned, ``sigma_m^2 = residual energy / pixels``.
@@ -367,13 +367,13 @@ def shares(mass: np.ndarray, least: float) -> tuple[float, ...]:
 
     Args:
         mass: (C,) posterior mass of each class.
-        least: 0 .. 1.
+        least: smallest share relative to equal weights, 0 .. 1.
     """
     total = mass.sum()
     weights = mass / total if total > 0.0 else np.full(len(mass), 1.0 / len(mass))
     floor = max(least / len(mass), _LEAST_WEIGHT)
     low = np.zeros(len(mass), bool)
-    while (weights < floor).any():  # what the others give up may bring one of them down, too
+    while (weights < floor).any():  # raising some weights may bring others below the floor
         low |= weights < floor
         rest = np.where(low, 0.0, mass)
         weights = np.where(low, floor, rest * (1.0 - floor * low.sum()) / max(rest.sum(), 1e-300))

@@ -69,7 +69,7 @@ class PatchLikelihood(Likelihood):
 
     @property
     def poses(self) -> tuple[int, int]:
-        """Number of shifts that show nothing, and of those that show something: 4 L - 1 and (2 L - 1)^2 of a square box."""
+        """Numbers of empty and of non-empty shifts: 4 L - 1 and (2 L - 1)^2 for a square box."""
         height, width = self.views.box_shape
         shown = (2 * height - 1) * (2 * width - 1)
         return 4 * height * width - shown, shown
@@ -78,7 +78,7 @@ class PatchLikelihood(Likelihood):
     def log_prior(self) -> tuple[float, float]:
         """(log rho of one empty pose, log rho of one non-empty pose); poses are (shift, template).
 
-        Of equally likely templates: :attr:`template_bias` comes on top of the second.
+        Templates count as equally likely here: :attr:`template_bias` is added to the second value.
         """
         empty, shown = self.poses
         b0 = self.empty_probability
@@ -99,7 +99,7 @@ class PatchLikelihood(Likelihood):
         min_separation: int | None = None,
         micrographs: Micrographs | None = None,
     ) -> PatchLikelihood:
-        """The model at the start of a run, with the paper's uniform pose prior; count and separation are not used."""
+        """The likelihood at the start of a run, with the paper's uniform pose prior; count and separation are not used."""
         return cls(views, noise_std, class_weights=equal_weights(views), micrographs=micrographs)
 
     def updated(
@@ -118,7 +118,7 @@ class PatchLikelihood(Likelihood):
         return model._common_numbers(statistics, residual_energy, corners, early)
 
     def evidence(self, statistics: Found) -> float:
-        """Log-likelihood of the pixels less that of noise alone, in nats."""
+        """Log-likelihood of the pixels minus that of noise alone, in nats."""
         levels, pixels = np.array([statistics.noise_std]), np.array([statistics.pixels])
         if self.micrographs is not None and statistics.ledger is not None:
             seen = statistics.ledger[:, 0].astype(np.int64)

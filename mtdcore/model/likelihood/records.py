@@ -28,7 +28,7 @@ def likelihood_record(likelihood: Likelihood) -> dict[str, Any]:
 
 
 def likelihood_from_record(record: Mapping[str, Any]) -> Likelihood:
-    """The likelihood of which :func:`likelihood_record` made this record."""
+    """The likelihood of a record of :func:`likelihood_record`."""
     kind = _LIKELIHOODS[record["model"]]
     values = {name: value for name, value in record.items() if name != "model"}
     values["views"] = views_from_record(values["views"])

@@ -1,7 +1,7 @@
 """The window likelihood: whole windows with local exclusion (docs/model.md 7).
 
 Every corner x carries one log-likelihood ratio per rotation, Lambda(x, k); corners closer than the
-minimum separation exclude each other. Nothing is cropped, so a copy is judged once and whole.
+minimum separation exclude each other. No window is cropped, so each copy is scored once and whole.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from .base import FLOOR, Found, Likelihood, equal_weights
 #: Exclusion saturates: above this share of the close-packed density the activity would diverge.
 _MAX_PACKING = 0.9
 
-#: Side of the square of pixels a tile reads (a rectangle of this area where the box is one): the halo is recomputed, so
-#: larger is leaner until the correlation maps leave the cache.
+#: Side of the square of pixels that a tile reads (for a rectangular box a rectangle of this area). The halo is computed again by
+#: neighbouring tiles, so larger tiles are faster, as long as the correlation maps stay in the cache.
 _TILE_PIXELS = 512
 
 
@@ -37,7 +37,7 @@ class WindowLikelihood(Likelihood):
         min_separation: smallest distance d (max norm, pixels) between two corners; None: box_size.
         positions: number of corners in the whole measurement, which ``expected_count`` refers to;
             None until :meth:`bind` is called (the E-step does).
-        corners: of a micrograph, along rows and columns; None until then.
+        corners: numbers of corners of a micrograph along rows and columns; None until :meth:`bind` is called.
     """
 
     expected_count: float
@@ -64,7 +64,7 @@ class WindowLikelihood(Likelihood):
 
     @property
     def neighbourhood(self) -> int:
-        """Number of corners (2d - 1)^2 that a copy excludes, its own among them: along an axis no more than there are."""
+        """Number of corners (2d - 1)^2 that a copy excludes, including its own; along each axis at most the corners of a micrograph."""
         rows, columns = (
             min(2 * d - 1, n)
             for d, n in zip(self.separations, self.corners or (math.inf, math.inf), strict=True)
@@ -95,7 +95,7 @@ class WindowLikelihood(Likelihood):
     def blank(self, tile: Tile) -> float:
         """Nats: sum of log(1 + S_0) over the owned corners of a tile, S_0 the competition when every Lambda is 0.
 
-        S_0 depends only on how many corners are near, which the edges of the micrograph alone make differ.
+        S_0 depends only on the number of neighbouring corners, which is smaller near the edges of the micrograph.
         """
         extent = tile.geometry.extent(tile.micrograph_shape)
         (rows, row_counts), (columns, column_counts) = (
@@ -110,12 +110,12 @@ class WindowLikelihood(Likelihood):
         return float(row_counts @ log_norm @ column_counts)
 
     def bind(self, shape: tuple[int, int, int]) -> WindowLikelihood:
-        """The same model for a measurement of this (micrographs, rows, columns) shape."""
+        """The same likelihood for a measurement of this (micrographs, rows, columns) shape."""
         rows, cols = self.geometry.extent(shape[1:])
         return replace(super().bind(shape), positions=shape[0] * rows * cols, corners=(rows, cols))
 
     def of_micrograph(self, index: int) -> WindowLikelihood:
-        """The bound model of one micrograph alone: its noise level, count, corners and transfer."""
+        """The bound likelihood of one micrograph, with its own noise level, count, corners and transfer."""
         optics = self.micrographs
         if optics is None or self.positions is None:
             return self
@@ -126,7 +126,7 @@ class WindowLikelihood(Likelihood):
         )
 
     def of_times(self, factor: float, micrographs: Micrographs | None) -> WindowLikelihood:
-        """See :class:`Likelihood`; unbound, with so many times the copies."""
+        """See :class:`Likelihood`; unbound, with ``factor`` times the expected count."""
         count = self.expected_count * factor
         return replace(self, expected_count=count, micrographs=micrographs, positions=None, corners=None)
 
@@ -145,14 +145,14 @@ class WindowLikelihood(Likelihood):
         min_separation: int | None = None,
         micrographs: Micrographs | None = None,
     ) -> WindowLikelihood:
-        """The model at the start of a run; arguments as in :func:`mtdcore.recover`."""
+        """The likelihood at the start of a run; arguments as in :func:`mtdcore.recover`."""
         if expected_count is None:
             expected_count = default_expected_count(shape, math.prod(views.box_shape))
         model = cls(views, noise_std, expected_count, min_separation, micrographs=micrographs)
         return replace(model, class_weights=equal_weights(views))
 
     def with_separation(self, separation: int) -> WindowLikelihood:
-        """The same model with another minimum separation in pixels; itself where nothing changes."""
+        """The same likelihood with another minimum separation in pixels; itself where nothing changes."""
         return self if separation == self.min_separation else replace(self, min_separation=separation)
 
     def updated(
@@ -169,7 +169,7 @@ class WindowLikelihood(Likelihood):
         return model._common_numbers(statistics, residual_energy, corners, early)
 
     def evidence(self, statistics: Found) -> float:
-        """See :class:`Likelihood`: what the E-step sums up (docs/model.md 7)."""
+        """See :class:`Likelihood`; the E-step sums it up as its log-likelihood (docs/model.md 7)."""
         return statistics.log_likelihood
 
     def entered(
@@ -177,21 +177,19 @@ class WindowLikelihood(Likelihood):
     ) -> Micrographs:
         """See :class:`Likelihood`; noise levels and counts.
 
-        The count of a micrograph is drawn towards the mean: with an exponential prior on its expectation, n copies seen
-        mean ``(n + 1) / (1 + 1 / mean)``. A micrograph without copies so keeps the chance of having some.
+        The count of a micrograph shrinks towards the mean: with an exponential prior on the expected count, n copies found give
+        ``(n + 1) / (1 + 1 / mean)``. A micrograph in which none was found thus keeps a positive expected count.
         """
         seen, sites, _, _, copies = ledger.T
         mean = self.expected_count / len(optics)
         count = self.expected_count * optics.count_share
-        found = (
-            copies / np.maximum(sites, 1.0) * corners
-        )  # of a mini-batch, copies and sites are scaled alike
+        found = copies / np.maximum(sites, 1.0) * corners  # copies and sites of a mini-batch are scaled alike
         count[seen.astype(np.int64)] = (found + 1.0) / (1.0 + 1.0 / mean)
         return replace(super().entered(optics, ledger, corners, learn_noise), count=count)
 
 
 def localised(likelihood: Likelihood, expected_count: float) -> WindowLikelihood:
-    """The window model with the views and the numbers of any likelihood, at another count."""
+    """The window likelihood with the views and the numbers of any likelihood, at another count."""
     if isinstance(likelihood, WindowLikelihood):
         return replace(likelihood, expected_count=expected_count)
     return WindowLikelihood(

@@ -1,4 +1,4 @@
-"""Cubes of voxels: coordinates, the ball that rotations keep inside, shells of frequency.
+"""Cubes of voxels: coordinates, the inscribed ball, shells of frequency.
 
 Volumes are indexed (z, y, x), as MRC files store them, and turn about voxel L // 2 of each axis, as in RELION.
 """
@@ -26,7 +26,7 @@ def ball(side: int, diameter: float | None = None) -> np.ndarray:
 
     Args:
         side: L in voxels.
-        diameter: of the ball in voxels; None: the largest that fits, L - 1.
+        diameter: diameter of the ball in voxels; None: the largest that fits, L - 1.
     """
     radius = (side - 1 if diameter is None else min(diameter, side - 1)) / 2
     inside = np.clip(radius + 0.5 - radii(side), 0.0, 1.0)
@@ -44,7 +44,7 @@ def shells(side: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=16)
 def _counts(side: int) -> tuple[np.ndarray, np.ndarray]:
-    """How often each entry of ``rfftn`` stands in ``fftn``, and the sum of that over each shell."""
+    """Multiplicity of each entry of ``rfftn`` in ``fftn``, and its sum over each shell."""
     twice = np.full(shells(side).shape, 2.0)
     twice[..., 0] = 1.0
     if side % 2 == 0:
@@ -64,14 +64,14 @@ def shell_sizes(side: int) -> np.ndarray:
 
 
 def filtered(volume: np.ndarray, gains: np.ndarray) -> np.ndarray:
-    """A volume times a gain at each frequency of ``rfftn``, or for each shell."""
+    """A volume filtered by gains: one for each frequency of ``rfftn``, or for each shell."""
     side = len(volume)
     transfer = gains[shells(side)] if gains.ndim == 1 else gains
     return np.asarray(scipy.fft.irfftn(scipy.fft.rfftn(volume) * transfer, s=volume.shape))
 
 
 def low_passed(volume: np.ndarray, band: float) -> np.ndarray:
-    """The shells up to ``band`` cycles per voxel."""
+    """A volume reduced to the shells up to ``band`` cycles per voxel."""
     side = len(volume)
     return filtered(volume, (np.arange(shells(side).max() + 1) <= band * side + 1e-6).astype(float))
 
@@ -94,7 +94,7 @@ def _spread(low: np.ndarray, part: np.ndarray, values: np.ndarray, size: int) ->
 
 
 def shifted(volume: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    """Band-limited shift by (x, y, z) voxels; what leaves the box comes in at the other side."""
+    """Band-limited shift by (x, y, z) voxels; voxels that leave the box enter at the opposite side."""
     side = len(volume)
     line, half = np.fft.fftfreq(side), np.fft.rfftfreq(side)
     turns = line[:, None, None] * shift[2] + line[:, None] * shift[1] + half * shift[0]
@@ -113,8 +113,8 @@ def moved(
     Args:
         volume: (L, L, L).
         rotation: (3, 3), acting on (x, y, z).
-        shift: in voxels.
-        order: of the interpolating spline, 1 to 5.
+        shift: (x, y, z) in voxels.
+        order: order of the interpolating spline, 1 to 5.
     """
     centre = np.full(3, len(volume) // 2)
     inverse = rotation.T[::-1, ::-1]  # axes (z, y, x)

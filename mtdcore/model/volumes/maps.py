@@ -17,7 +17,7 @@ from ...errors import InputError, StorageError
 def write_map(path: str | Path, volume: np.ndarray, voxel_size: float | None = None) -> None:
     """Write an (L, L, L) volume, axes (z, y, x), whole or not at all, as float32.
 
-    The centre of rotation is voxel L // 2, as RELION takes it; the header's origin is 0.
+    The centre of rotation is voxel L // 2, as in RELION; the origin in the header is 0.
 
     Args:
         path: the file, replaced.

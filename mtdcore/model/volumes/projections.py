@@ -23,14 +23,14 @@ from . import so3
 from .grids import ball
 from .toeplitz import Toeplitz
 
-#: Slices worked on at once: their frequencies take 24 bytes a sample.
+#: Slices per chunk: their frequencies take 24 bytes a sample.
 _CHUNK = 256
 
 _ALL = slice(None)
 
 
 class Projections:
-    """Projections of an (L, L, L) volume along near-uniform directions, turned in plane as well.
+    """Projections of an (L, L, L) volume under near-uniform rotations, in plane as well as in direction.
 
     Args:
         box_size: L in voxels.
@@ -38,15 +38,15 @@ class Projections:
         symmetry: point group of the volume, C1, C2, ..., D2, ..., T, O, I; the axes stand as in :func:`mtdcore.model.volumes.so3.group`.
         band: highest frequency of the volume in cycles per voxel, at most 1/2.
 
-    With a symmetry, views are of the volume averaged over the group: of a symmetric volume, each of its partners is the same
-    image, so that statistics of T views tell as much as those of ``T |G|``.
+    With a symmetry, views show the volume averaged over the group. The partners of a view, its rotation times the elements of the
+    group, show the same image of a symmetric volume, so that statistics of T views hold as much information as those of ``T |G|``.
 
     Attributes:
         rotations: (T, 3, 3) float64.
         partners: (|G|, 3, 3) elements of the group.
 
     Raises:
-        ParameterError: a box, rotations, a symmetry or a band that make no sense.
+        ParameterError: invalid box, rotations, symmetry or band.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Projections:
 
     @property
     def gain(self) -> float:
-        """Largest ``||A_t||^2``: a ray through the ball sums at most L voxels."""
+        """Largest ``||A_t||^2``, L: a ray through the ball sums at most L voxels."""
         return float(self.box_size)
 
     def apply(self, target: Array, part: slice = _ALL) -> Array:
@@ -145,8 +145,8 @@ class Projections:
 
         Args:
             coverage: (t,) expected copies per view; (t, R) copies weighed by their squared transfers at R frequencies evenly spaced from
-                0 to 1/2 cycles per pixel; or (t, L, L) posterior mass that saw each pixel. A slice has one weight, so that the mean
-                over pixels is taken: exact where windows are whole, as in the window model without masks.
+                0 to 1/2 cycles per pixel; or (t, L, L) posterior mass on each pixel. A slice has one weight, the mean over
+                pixels: exact for whole windows, as in the window model without masks.
             part: which of the T views.
         """
         copies, rotations = on_host(coverage, np.float64), self.rotations[part]
@@ -179,12 +179,12 @@ class Projections:
         return Projections(self.box_size, count, self.symmetry, self.band if band is None else band)
 
     def turned(self, seed: int) -> Projections:
-        """The whole set turned at random: over iterations the views then fall everywhere."""
+        """The whole set turned at random, so that the views of many iterations cover all rotations."""
         turn = so3.random_rotations(1, np.random.default_rng(seed))[0]
         return Projections(self.box_size, turn @ self.rotations, self.symmetry, self.band)
 
     def symmetrised(self, volume: np.ndarray) -> np.ndarray:
-        """The average of an (L, L, L) volume over its group, band-limited: what the views are of."""
+        """The average of an (L, L, L) volume over its group, band-limited: the volume that the views show."""
         side, order = self.box_size, len(self.partners)
         if order == 1:
             return volume
@@ -203,7 +203,7 @@ class Projections:
     def _frequencies(self, rotations: np.ndarray) -> np.ndarray:
         """(t |G| m, 3) frequencies (z, y, x) of the slices of these views and their partners."""
         every = np.einsum("tij,gjk->tgik", rotations, self.partners).reshape(-1, 3, 3)
-        # R^T (fx, fy, 0): the first two rows of R, weighed
+        # R^T (fx, fy, 0): the first two rows of R, weighted
         points = self._plane @ every[:, :2]
         return np.ascontiguousarray(points[..., ::-1].reshape(-1, 3))
 

@@ -1,4 +1,4 @@
-"""Rotations in space: near-uniform sets, point groups, neighbours, and the angles that RELION writes.
+"""Rotations in space: near-uniform sets, point groups, neighbours, and the Euler angles of RELION.
 
 A rotation is a (3, 3) matrix R that acts on column vectors (x, y, z), as in ``scipy.spatial.transform.Rotation``. A volume
 turned by R is ``V'(r) = V(R^T r)``, and its view is the projection of V' along z. RELION's Euler matrix A samples the slice of
@@ -21,14 +21,14 @@ _PHI, _PSI = math.sqrt(2.0), 1.533751168755204288118041
 #: Golden ratio, of the icosahedral axes.
 _GOLDEN = (1.0 + math.sqrt(5.0)) / 2.0
 
-#: Axes (x, y, z) and orders of generators, in the frames of RELION: T has a three-fold axis on z, O a four-fold, I a two-fold.
+#: Axes (x, y, z) and orders of generators, in the frames of RELION: T has a three-fold axis on z, O a four-fold one, I a two-fold one.
 _POLYHEDRAL: dict[str, tuple[tuple[tuple[float, float, float], int], ...]] = {
     "T": (((0, 0, 1), 3), ((0, math.sqrt(2 / 3), math.sqrt(1 / 3)), 2)),
     "O": (((0, 0, 1), 4), ((1, 1, 1), 3)),
     "I": (((0, 0, 1), 2), ((1, 0, _GOLDEN), 5), ((0, 1, _GOLDEN**2), 3)),
 }
 
-#: Two matrices whose entries differ by less are the same element of a group.
+#: Largest difference of entries of two matrices that are the same element of a group.
 _SAME = 1e-6
 
 
@@ -66,11 +66,11 @@ def random_rotations(count: int, rng: np.random.Generator) -> np.ndarray:
 def view_set(count: int, symmetry: str = "C1") -> np.ndarray:
     """Near-uniform rotations of which no two show the same view of an object of this symmetry.
 
-    A rotation R and R g, g an element of the group, show the same view. Of a spiral of ``count |G|`` rotations those stay that are
-    nearer to the identity than their partners.
+    A rotation R and R g, g an element of the group, show the same view. Of a spiral of ``count |G|`` rotations the ones
+    nearer to the identity than their partners are kept.
 
     Args:
-        count: number T of views; reached exactly without symmetry, and within the grain of the spiral with it.
+        count: number T of views; reached exactly without symmetry, approximately with one.
         symmetry: see :func:`group`.
 
     Returns:
@@ -88,7 +88,7 @@ def view_set(count: int, symmetry: str = "C1") -> np.ndarray:
 def group(symmetry: str) -> np.ndarray:
     """Elements of a point group: C1, C2, ..., D2, D3, ..., T, O or I.
 
-    Axes stand as in RELION: the main axis on z; D_n has a two-fold axis on x.
+    Axes are oriented as in RELION: the main axis on z; D_n has a two-fold axis on x.
 
     Returns:
         (|G|, 3, 3) float64, the identity first.
@@ -105,7 +105,7 @@ def group(symmetry: str) -> np.ndarray:
     else:
         raise ParameterError(f"the symmetry should be C1, C2, ..., D2, D3, ..., T, O or I; got {symmetry}.")
     elements = [np.eye(3)]
-    for element in elements:  # grows while it is read: every product of generators is reached
+    for element in elements:  # the list grows during the loop, up to all products of generators
         for generator in generators:
             product = generator @ element
             if all(np.abs(product - known).max() > _SAME for known in elements):
@@ -122,7 +122,7 @@ def neighbours(rotation: np.ndarray, among: np.ndarray, count: int) -> np.ndarra
 
 def angle_between(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Geodesic distance in radians of (..., 3, 3) rotations, between 0 and pi."""
-    # The chord ||R - S||_F = sqrt(8) sin(angle / 2) keeps its digits where the angle is small; arccos of a trace does not.
+    # The chord ||R - S||_F = sqrt(8) sin(angle / 2) is precise for small angles; arccos of a trace is not.
     chord = np.linalg.norm(np.asarray(first) - np.asarray(second), axis=(-2, -1))
     return np.asarray(2.0 * np.arcsin(np.clip(chord / math.sqrt(8.0), 0.0, 1.0)))
 
@@ -130,7 +130,7 @@ def angle_between(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def spacing(count: int) -> float:
     """Typical angle in radians between neighbours among ``count`` near-uniform rotations.
 
-    A ball of that diameter has the volume ``8 pi^2 / count`` of a rotation's cell (SO(3) as half of the sphere of radius 2).
+    A ball of this diameter has the volume ``8 pi^2 / count`` of a rotation's cell (SO(3) as half of the sphere of radius 2).
     """
     return 2.0 * math.cbrt(6.0 * math.pi / count)
 
@@ -156,7 +156,7 @@ def from_euler(angles: np.ndarray) -> np.ndarray:
 def to_euler(rotations: np.ndarray) -> np.ndarray:
     """(T, 3, 3) rotations -> (T, 3) RELION angles (rot, tilt, psi) in degrees, tilt in [0, 180].
 
-    Where tilt is 0 or 180 only a sum or difference of the other two is fixed: psi is then 0.
+    If tilt is 0 or 180, only the sum or difference of rot and psi is determined: psi is then 0.
     """
     r = np.asarray(rotations)
     sine = np.hypot(r[:, 2, 0], r[:, 2, 1])

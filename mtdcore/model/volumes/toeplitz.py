@@ -1,4 +1,4 @@
-"""The normal operator of projections: a convolution, which adds, bounds its eigenvalues and is solved for."""
+"""The normal operator of projections, a convolution: its sum, eigenvalue bound and solution."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ..._base.numerics.conjugate_gradients import conjugate_gradients
 from ..._base.typing import Array
 from .grids import ball, filtered, shell_mean
 
-#: Share of the largest weight that :meth:`Toeplitz.solve` adds to all: what hardly any view saw would be noise over rounding.
+#: Share of the largest weight that :meth:`Toeplitz.solve` adds to all weights: frequencies with few views would be amplified noise.
 _DAMPING = 1e-3
 
-#: Relative residual at which it stops, and its largest number of steps.
+#: Relative residual at which :meth:`Toeplitz.solve` stops, and its largest number of steps.
 _TOLERANCE, _STEPS = 1e-4, 50
 
 
 @dataclass(frozen=True, eq=False)
 class Toeplitz:
-    """The normal operator ``V -> sum_t A_t^T c_t A_t V``: a convolution, since slices know nothing of where V lies.
+    """The normal operator ``V -> sum_t A_t^T c_t A_t V``: a convolution, because it commutes with shifts of V.
 
     Attributes:
         spectrum: (2L, 2L, L + 1) float64, the kernel's ``rfftn`` on the doubled grid, where the convolution does not wrap.
@@ -41,7 +41,7 @@ class Toeplitz:
 
     @property
     def bound(self) -> float:
-        """No eigenvalue is larger: the largest sum of absolute values of a row (Schur's test)."""
+        """Upper bound of the eigenvalues: the largest sum of absolute values of a row (Schur's test)."""
         side, shape = self.side, self.spectrum.shape[:2] + self.spectrum.shape[:1]
         lags = np.abs(scipy.fft.irfftn(self.spectrum, s=shape))
         sums = Toeplitz(scipy.fft.rfftn(lags).real)(np.ones((side, side, side)))
@@ -49,14 +49,14 @@ class Toeplitz:
 
     @property
     def shell_weights(self) -> np.ndarray:
-        """(n,) mean eigenvalue at the frequencies of each shell: how much the views saw of it."""
+        """(n,) mean eigenvalue at the frequencies of each shell: the weight of the views there."""
         return shell_mean(self.weights, self.side)
 
     @cached_property
     def weights(self) -> np.ndarray:
-        """(L, L, L // 2 + 1) float64 eigenvalues, not negative, of the periodic convolution that is nearest to this one.
+        """(L, L, L // 2 + 1) float64 non-negative eigenvalues of the nearest periodic convolution.
 
-        In the Frobenius norm (Chan, SIAM J. Sci. Stat. Comput. 9 (1988) 766): each lag counts as often as it occurs in the box.
+        Nearest in the Frobenius norm (Chan, SIAM J. Sci. Stat. Comput. 9 (1988) 766): each lag counts as often as it occurs in the box.
         """
         side, shape = self.side, self.spectrum.shape[:2] + self.spectrum.shape[:1]
         often = np.maximum(1.0 - np.abs(np.fft.fftfreq(2 * side) * 2.0), 0.0)
@@ -77,15 +77,15 @@ class Toeplitz:
         return type(self)(self.spectrum + other.spectrum)
 
     def scaled(self, factor: float) -> Self:
-        """The operator of so many times the copies."""
+        """The operator of ``factor`` times the copies."""
         return type(self)(self.spectrum * factor)
 
     def moved(self, convert: Callable[[Array], Array]) -> Self:
-        """The same: the kernel is a host array always."""
+        """The operator itself: its kernel always is a host array."""
         return self
 
     def solve(self, right: Array, start: Array) -> np.ndarray:
-        """``V`` with ``N V = right`` by damped, preconditioned conjugate gradients; what no view saw keeps the values of the start."""
+        """``V`` with ``N V = right`` by damped, preconditioned conjugate gradients; frequencies without views keep the values of ``start``."""
         damping = _DAMPING * float(self.weights.max())
         nearly = 1.0 / (self.weights + damping)
         first = np.asarray(start, np.float64)

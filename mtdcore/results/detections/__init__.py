@@ -1,4 +1,4 @@
-"""Copies: found in a measurement, placed between pixels, and listed in the tables of the field."""
+"""Detection of copies in a measurement: search, sub-pixel positions, and tables in the formats of the field."""
 
 from __future__ import annotations
 

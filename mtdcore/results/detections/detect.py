@@ -3,9 +3,9 @@
 A copy's posterior spreads over a few corners and rotations around the best one. Its *probability* is the mass of
 that whole neighbourhood. Copies are read off greedily, the most probable first, and keep the minimum separation.
 
-In a crowd that is not all. A corner competes with every other one nearby, also with those that a third copy excludes: of three in a row the
-middle one, excluded by the first, still hides the last. So copies are read off in rounds, each beside the copies of
-those before, whose image is taken off, until a round finds none.
+In a crowded field one round is not enough. A corner competes with all corners nearby, also with those that a third copy excludes: of three copies in
+a row the middle one, excluded by the first, still hides the last. So copies are detected in rounds, each after the copies of the earlier rounds are
+subtracted, until a round finds none.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from .table import Detections
 #: Largest side of the tiles in pixels read.
 _TILE = 1024
 
-#: From this power on, of white noise of the same level, what the copies leave counts as noise of another spectrum. In white noise the copies that are
-#: not explained make up to 1.2.
+#: Power of the residual at the frequencies of the target, relative to white noise of the same level, above which the noise counts as not white. In
+#: white noise unexplained copies reach up to 1.2.
 _COLOURED = 1.5
 
 
@@ -47,10 +47,10 @@ def detect(
     threshold: float = 0.5,
     reach: int | None = None,
 ) -> Detections:
-    """Find the copies of a target: two or a few passes over the tiles, with a result that does not depend on their cut.
+    """Find the copies of a target: two or a few passes over the tiles, with a result that does not depend on the tiles.
 
-    Where what the copies leave is not white and the likelihood has no filter for it, its noise level is taken at the frequencies of the target.
-    Where the views know places between pixels, those of the copies are refined to the top of their likelihood
+    If the residual after the copies is not white and the likelihood has no filter, the noise level is that at the frequencies of the target.
+    If the views include sub-pixel shifts, the positions of copies are refined to the maximum of their likelihood
     (:mod:`mtdcore.results.detections.places`). Copies that are masked for the greater part are not listed.
 
     Args:
@@ -81,7 +81,7 @@ def detect(
     engine, every = get_backend(backend), Poses.of(views)
     sober = _sober(likelihood, source, target, engine).bind(source.shape)
     wide = replace(sober, margin=halo(likelihood, reaches))
-    # the halo is of the tiles: what scores them needs no margin, which would leave less of each transform
+    # only the tiles need the halo: a margin in the scoring likelihood would shrink the useful part of each transform
     posterior, poses = Posterior(target, replace(wide, margin=0), engine), every.where(every.whole)
     around = max(2 * near + far for near, far in zip(wide.geometry.halos, wide.geometry.reaches, strict=True))
     cut = wide.geometry.enlarged(max(_TILE, around + 1))
@@ -136,7 +136,7 @@ def detect(
 
 
 def _sober(likelihood: Likelihood, source: Measurement, target: Array, backend: Backend) -> Likelihood:
-    """The likelihood at the noise level that the target meets, where the white model took noise that is not white for white.
+    """The likelihood with the noise level at the frequencies of the target, if the white model was fitted to noise that is not white.
 
     Smoothed noise looks like copies, and each seems certain. (A run that learned the spectrum has a filter for it.)
     """

@@ -1,4 +1,4 @@
-"""Where a later round of detections may find a copy that others hid: most tiles need not be looked at again."""
+"""Tiles in which a later round of detection may find a copy that others hid; most tiles need not be scored again."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import numpy as np
 from ...estep.posteriors import Chances
 from ...model.likelihood import Likelihood
 
-#: Side of the blocks of corners that are kept in mind, and how many in all.
+#: Side of the blocks of corners that are stored, and largest number of blocks in all.
 _BLOCK, _ROOM = 4, 1 << 21
 
-#: What rounding may take from a sum of probabilities.
+#: Factor on the threshold that allows for rounding in a sum of probabilities.
 _NEARLY = 0.99
 
 
 class Hidden:
     """Corners at which a later round may find a copy: so likely before corners compete that they can be part of a peak.
 
-    Where copies at the minimum separation do not overlap, what known copies show is no part of the boxes of others: the log-odds of those that
-    they do not exclude stay as they were, and a tile in which every such corner is excluded holds no further copy.
+    If copies at the minimum separation do not overlap, known copies do not contribute to the boxes of others. So the log-odds of corners that known
+    copies do not exclude stay the same, and a tile in which every likely corner is excluded holds no further copy.
 
     Args:
         likelihood: window model.
@@ -36,7 +36,7 @@ class Hidden:
         self._room = _ROOM
 
     def keep(self, number: int, chances: Chances) -> None:
-        """Take note of the corners of a tile, as far as there is room."""
+        """Store the likely corners of a tile, if there is room."""
         if not self._stays:
             return
         likely = chances.log_odds >= self._least
@@ -53,7 +53,7 @@ class Hidden:
             self._room += len(blocks)
 
     def may_be_in(self, number: int, copies: np.ndarray) -> bool:
-        """Whether a tile may hold one beside known copies, (N, 2) rows (row, column) of the corners in its micrograph."""
+        """Whether a tile may hold a further copy beside known copies, (N, 2) rows (row, column) of the corners in its micrograph."""
         left = self._blocks.get(number)
         if left is None:
             return True

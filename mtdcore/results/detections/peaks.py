@@ -1,7 +1,7 @@
-"""Copies are read off the posterior of tiles: peaks that hold a copy, the most probable first, apart from one another.
+"""Peaks of the posterior of tiles that are copies, the most probable first, at a minimum separation.
 
-A peak knows no borders: each tile also judges the corners around those that it owns, and the separation is kept between tiles. So the list
-does not depend on the cut.
+Each tile also scores the corners around those that it owns, and the separation is kept across tiles. So the list does not depend on the
+tiles.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ...model.likelihood import Likelihood
 
 
 def check_threshold(threshold: float) -> None:
-    """Raise ParameterError unless it is a probability that copies may have or miss."""
+    """Raise ParameterError unless the threshold is a probability in (0, 1)."""
     if not 0.0 < threshold < 1.0:
         raise ParameterError(f"threshold should be a probability strictly between 0 and 1; got {threshold}.")
 

@@ -1,4 +1,4 @@
-"""Where a copy lies between pixels: the top of its log-likelihood ratio, by a parabola through half pixels."""
+"""Sub-pixel position of a copy: the maximum of its log-likelihood ratio, by a quadratic through half pixels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _IN_SIGHT = 0.5
 
 
 class Places:
-    """Refines the places of copies of one micrograph.
+    """Refines the positions of copies of one micrograph.
 
     Args:
         templates: (T, h, w) NumPy, at whole pixels, as the micrograph shows them.
@@ -54,7 +54,7 @@ class Places:
     def in_sight(self, valid: np.ndarray, index: int) -> bool:
         """Whether enough of the energy of a copy lies on valid pixels.
 
-        Beside a mask what a few pixels show, the rim of what was masked, would be worth a copy by itself.
+        Beside a mask the few pixels at the rim of a masked object could otherwise be taken for a copy.
 
         Args:
             valid: (h, w) bool.

@@ -19,10 +19,10 @@ from ...model.poses import Poses, may_be_mirrored
 from ...model.views import Views
 from ..metrics import Alignment
 
-#: Digits of what needs more than six: a day of a signal to a microsecond.
+#: Digits of columns that need more than six: a day of a signal to a microsecond.
 _DIGITS = {"seconds": 12}
 
-#: Largest probability that counts: beyond it, float32 weights cannot tell 1 - q from 0. It caps log-odds at 16 nats.
+#: Largest probability in log-odds: beyond it float32 weights cannot distinguish 1 - q from 0. It caps log-odds at 16 nats.
 _SUREST = 1.0 - 2.0**-23
 
 
@@ -32,7 +32,7 @@ class Detections:
 
     Attributes:
         micrograph: (N,) int64 index of the micrograph.
-        row: (N,) row of the top-left corner of the box, int64, or float64 where the views know places between pixels.
+        row: (N,) row of the top-left corner of the box, int64, or float64 if the views include sub-pixel shifts.
         column: (N,) column of the same corner.
         rotation: (N,) int64 index k: the copy looks like the target turned by ``2 pi k / K`` counter-clockwise. Of a target with
             symmetry C_n the k below K / n are all there are.
@@ -42,7 +42,7 @@ class Detections:
         class_index: (N,) int64, which of the targets the copy shows; 0 where there is one.
         mirrored: (N,) bool, whether the copy looks like the mirror image of the target, its columns in reverse order, turned by
             that angle; None: copies are not mirrored.
-        amplitude: (N,) float64, how many times the copy shows the target, posterior mean given the pose; None: copies are alike.
+        amplitude: (N,) float64, factor of the target in the copy, posterior mean given the pose; None: copies are alike.
     """
 
     micrograph: np.ndarray

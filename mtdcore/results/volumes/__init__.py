@@ -1,4 +1,4 @@
-"""What belongs to a recovered volume: comparisons, maps on disk, copies with their angles, gold-standard halves, the verdict, the omit test, draws from the posterior."""
+"""Results from a recovered volume: comparisons, maps on disk, copies with their angles, gold-standard halves, the verdict, the omit test, draws from the posterior."""
 
 from __future__ import annotations
 

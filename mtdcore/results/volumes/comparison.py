@@ -1,7 +1,7 @@
-"""How close a volume is to another one, where rotation, place and hand are left open.
+"""Comparison of two volumes up to rotation, shift and hand.
 
-Projections of a volume and of its mirror image are the same set, so the hand of a recovered volume is a coin toss. Plain correlation
-says little: every particle is a blob. *Shape* is the correlation of what is left without the spherical means.
+Projections of a volume and of its mirror image are the same set, so the hand of a recovered volume is arbitrary. Plain correlation
+says little, as every particle is a blob. *Shape* is the correlation after the spherical means are subtracted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CANDIDATES, _EVALUATIONS = 3, 200
 #: Nats per copy that tell the orientation, below which the shape of a volume is not to be trusted (docs/model.md 14).
 LEAST_ORIENTATION = 1.4
 
-#: Share of the largest power of a shell that rounding makes.
+#: Share of the largest power of a shell below which power is rounding error.
 _NOTHING = 1e-12
 
 #: Edges of the first simplex: radians, voxels. A tenth of the spacing of 1000 rotations and half a voxel of half the grid.
@@ -89,10 +89,10 @@ def align_volumes(
 
 
 def matched_to(volume: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """The volume with the power of each shell that of a reference, where it has any: what differs then is not how sharp it is.
+    """The volume with the power of each shell set to that of a reference, so that a difference in sharpness does not count; empty shells stay.
 
-    Micrographs that were smoothed or denoised give volumes whose shells fall by orders of magnitude. Turn and mask such a volume
-    after this, not before: interpolation and edges carry a thousandth of a strong shell into the next ones, where it drowns them.
+    Micrographs that were smoothed or denoised give volumes whose shells fall by orders of magnitude. Rotate and mask such a volume
+    after this step, not before: interpolation and edges leak a thousandth of a strong shell into its neighbours, which it then dominates.
 
     Args:
         volume: (L, L, L) real.
@@ -148,7 +148,7 @@ def fourier_shell_correlation(
 def orientation_information(volume: np.ndarray, noise_std: float, views: int = 600) -> float:
     """J, nats per copy that tell the orientation: ``1/2 sum Var_views(A_t V) / sigma^2`` (docs/model.md 14).
 
-    At J of 4 and more the shape of a volume comes back; below :data:`LEAST_ORIENTATION` only its spherical mean does.
+    At J of 4 and more the shape of a volume is recovered; below :data:`LEAST_ORIENTATION` only its spherical mean is.
 
     Args:
         volume: (L, L, L) at the scale of the measurement.
@@ -171,7 +171,7 @@ def aspherical(volume: np.ndarray) -> np.ndarray:
 
 
 def cosine(first: np.ndarray, second: np.ndarray) -> float:
-    """Of the angle between two arrays; 0 where one of them is all zero."""
+    """Cosine of the angle between two arrays; 0 if one of them is all zero."""
     norm = float(np.linalg.norm(first) * np.linalg.norm(second))
     return float(np.vdot(first, second)) / norm if norm > 0 else 0.0
 
@@ -199,7 +199,7 @@ def _candidates(volume: np.ndarray, wanted: np.ndarray, hands: str, rotations: i
 
 
 def _distinct(found: list[_Candidate]) -> list[_Candidate]:
-    """Without those that a better one makes superfluous: same hand, less than a coarse step away."""
+    """The candidates without near duplicates of a better one: same hand, less than a coarse step away."""
     kept: list[_Candidate] = []
     for candidate in found[:50]:
         if all(

@@ -1,4 +1,4 @@
-"""Copies of a volume in the micrographs: places, probabilities and Euler angles, for RELION to go on from."""
+"""Copies of a volume in the micrographs: positions, probabilities and Euler angles, for further work in RELION."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from ...model.volumes import so3
 from ..detections.peaks import apart, check_threshold, grown, halo, neighbourhood, peaks
 from ..detections.places import top
 
-#: Distance of two places through which the quadratic goes that tells where a copy lies between them, pixels.
+#: Spacing in pixels of the quadratic that locates a copy between pixels.
 _STEP = 0.5
 
-#: A copy's posterior spreads over so many pixels either way; over fewer where another copy may be closer.
+#: Pixels either way over which a copy's posterior is summed; fewer if another copy may be closer.
 _SPREAD = 2
 
 
@@ -40,7 +40,7 @@ class VolumeCopies:
         column: (N,) float64 column of the same corner.
         probability: (N,) float64 posterior probability that a copy is there, within two pixels.
         rotations: (N, 3, 3) float64, the most probable view at the corner.
-        amplitude: (N,) float64 posterior mean of how many times the copy shows the volume; 1 where all are alike.
+        amplitude: (N,) float64 posterior mean of the factor of the volume in the copy; 1 if all are alike.
         box_size: side L of the box in pixels.
     """
 
@@ -104,7 +104,7 @@ def find_copies(
     threshold: float = 0.5,
     backend: str | Backend = "auto",
 ) -> VolumeCopies:
-    """The most probable copies that keep the least separation, each with its most probable view; the list does not depend on the tiles.
+    """The most probable copies at the minimum separation, each with its most probable view; the list does not depend on the tiles.
 
     Args:
         measurement: anything :func:`mtdcore.open_measurement` takes.

@@ -1,4 +1,4 @@
-"""How sure each voxel of a volume is: draws from its posterior, with the poses left open (docs/model.md 14)."""
+"""Uncertainty of each voxel of a volume: draws from its posterior with unknown poses (docs/model.md 14)."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from ...mstep.volumes import NormalEquations, VolumeUpdate, in_units_of, noise_l
 from ..uncertainty import PosteriorSamples
 from .langevin import Density, Enveloped, Link, Smoothed, walk
 
-#: Of a checkpoint of a chain.
+#: Format of a checkpoint of a chain.
 _FORMAT = "draws 1"
 
 #: Steps before the first draw, and from one draw to the next.
 _BEFORE, _EVERY = 20, 2
 
-#: Least share of the information that poses are taken to leave.
+#: Least share of the information that is assumed to remain with unknown poses.
 _LEAST_SHARE = 0.02
 
 
 @dataclass(frozen=True, eq=False)
 class DrawsState:
-    """A chain of volumes after some of its steps: what the next one depends on.
+    """State of a chain of volumes: everything that the next step depends on.
 
     Attributes:
         iteration: number of steps done.
-        link: where it is.
-        generator: of the random numbers, as NumPy says it.
+        link: present position of the chain.
+        generator: state of the random number generator, as NumPy gives it.
         images: (n, L, L, L) float64, the draws so far.
     """
 
@@ -58,9 +58,9 @@ class VolumeDraws(PosteriorSamples):
     """Draws from the posterior of a volume, in the frame of the recovered one.
 
     Attributes:
-        images: (N, L, L, L) float64, one after another of a chain.
+        images: (N, L, L, L) float64, in the order of the chain.
         support: (L, L, L) where density may be.
-        state: of the chain after the last one; None: they are of no chain.
+        state: of the chain after the last draw; None: the draws are not from a chain.
     """
 
     support: np.ndarray
@@ -68,9 +68,9 @@ class VolumeDraws(PosteriorSamples):
 
     @property
     def effective(self) -> float:
-        """Independent draws that these are worth: N / (1 + 2 sum of the autocorrelations), each the mean over the voxels by their variance.
+        """Effective number of independent draws: N / (1 + 2 sum of the autocorrelations), averaged over the voxels by their variance.
 
-        The sum ends where they are first 0 (Geyer, *Practical Markov chain Monte Carlo*, 1992).
+        The sum ends where the autocorrelation first reaches 0 (Geyer, *Practical Markov chain Monte Carlo*, 1992).
         """
         away = (self.images - self.mean).reshape(len(self.images), -1)
         number, total = len(away), 0.0
@@ -102,24 +102,24 @@ def posterior_volumes(
     callback: Callable[[DrawsState], None] | None = None,
     state: DrawsState | None = None,
 ) -> VolumeDraws:
-    """Draw volumes from the posterior, by a chain that starts at the recovered one: an E-step over the whole measurement for each of its steps.
+    """Draw volumes from the posterior by a chain that starts at the recovered volume; each step is an E-step over the whole measurement.
 
-    Noise level, number of copies, amplitudes and offset are those of the recovery. Turns, shifts and the hand are not in the spread, nor is a
-    volume that is wrong altogether.
+    Noise level, number of copies, amplitudes and offset are those of the recovery. The spread does not include rotations, shifts and the hand, nor
+    the possibility that the volume is wrong altogether.
 
     Args:
-        measurement: what the volume was recovered from.
+        measurement: of the run.
         recovery: the run.
         count: number of draws, at least 2; two steps of the chain each, after the first twenty.
-        prior: learned prior that the run had, smoothed here by the noise that the data leave in a voxel with their poses unknown; None: the
-            Gaussian that the data give, its powers drawn as well.
+        prior: learned prior of the run, smoothed here by the noise that the data leave in a voxel with unknown poses; None: the
+            Gaussian prior estimated from the data, whose powers are drawn as well.
         diameter: of the particle in pixels, as in :func:`mtdcore.recover_volume`.
-        poses: "held": as the recovered volume left them, which is too sure wherever they are in doubt.
+        poses: "open": unknown; "held": fixed at the posterior of the recovered volume, which is too certain if poses are uncertain.
         seed: of the noise.
         backend: of the E-steps, see :func:`mtdcore.recover_volume`.
         executor: runs parts of an E-step elsewhere.
         callback: called after every step with the state of the chain.
-        state: that a callback received, with the same arguments: the chain goes on from there with the same bits.
+        state: a state that a callback received, with the same arguments: the chain continues from it with the same bits.
 
     Returns:
         (count, L, L, L), up to the band of the run.
@@ -141,7 +141,7 @@ def posterior_volumes(
     steps = itertools.count(plan.iterations + 1 + done)
 
     def e_step(volume: np.ndarray, fresh: bool = True) -> VolumeStatistics:
-        # views of its own for every step: those of one set would be a pull of their own
+        # new views for every step, as a fixed set would bias the chain
         search = plan.search(next(steps) if fresh else plan.iterations)
         return volume_e_step(
             source, volume, with_views(model, search.views), search, engine, executor
@@ -164,7 +164,7 @@ def posterior_volumes(
             level /= math.sqrt(_share(found, near, recovery.seen, step))
         density = Smoothed(in_units_of(placed(prior, engine), begun[0]), sigma, level)
     link, drawn = (None, []) if state is None else (state.link, [*state.images])
-    if state is not None:  # what the level of a prior has drawn above came before it
+    if state is not None:  # the state was saved after the draws above
         rng.bit_generator.state = dict(state.generator)
     chain = walk(e_step if poses == "open" else held, density, recovery.seen, rng, views.symmetrised, link)
     support = ball(plan.box_size, diameter)
@@ -202,7 +202,7 @@ def load_draws(path: str | Path, identity: Mapping[str, Any]) -> DrawsState:
     """Read the checkpoint of the chain with this identity.
 
     Raises:
-        CheckpointError: missing or damaged, or of another chain; the message lists the differences.
+        CheckpointError: the file is missing or damaged, or belongs to another chain; the message lists the differences.
     """
     header, arrays = read_checkpoint(Path(path), _FORMAT, identity)
     link = Link(arrays["state"], arrays["noise"], arrays.get("free"))
@@ -210,7 +210,7 @@ def load_draws(path: str | Path, identity: Mapping[str, Any]) -> DrawsState:
 
 
 def _share(here: VolumeStatistics, there: VolumeStatistics, volume: np.ndarray, step: np.ndarray) -> float:
-    """Share of the information that unknown poses leave: the response of the gradient ``b - N V`` to a step, over that with known poses (Louis 1982)."""
+    """Share of the information that remains with unknown poses: the response of the gradient ``b - N V`` to a step, over that with known poses (Louis 1982)."""
     turn = here.right - here.normal(volume) - there.right + there.normal(volume + step)
     share = float(np.vdot(step, turn)) / float(np.vdot(step, here.normal(step)))
     return min(max(share, _LEAST_SHARE), 1.0)

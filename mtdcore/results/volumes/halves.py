@@ -23,14 +23,14 @@ _SHARE = 0.4
 class VolumeHalves:
     """Volumes of two halves in one frame, and how they agree.
 
-    They are compared as the filtered measurement shows them: where the noise is not white, the volumes that are without the filter may
-    fall by orders of magnitude from shell to shell, and the edge of a ball carries what they share into all shells.
+    They are compared behind the noise filter: if the noise is not white, the power of the unfiltered volumes may fall by orders of magnitude
+    from shell to shell, and the edge of the ball leaks the strong shared shells into all others.
 
     Attributes:
         first: (L, L, L) float64, without the filter.
         second: (L, L, L) float64, aligned to the first.
         whole: their shell correlation, which counts down to :data:`~mtdcore.results.metrics.HALF_SETS_LIMIT`.
-        aspherical: that of what is not spherically symmetric, which no two particles share for free.
+        aspherical: shell correlation without the spherical means, which any two particles share.
         runs: the recovery of each half, in its own frame.
     """
 
@@ -47,9 +47,9 @@ def volume_halves(
     """Search each half anew, from the recovered volume low-passed to the first band of the run.
 
     Args:
-        measurement: what the volume was recovered from.
+        measurement: of the run.
         recovery: the run.
-        repeat: makes "half_1" and "half_2".
+        repeat: makes the recoveries "half_1" and "half_2".
         options: further arguments of :func:`mtdcore.em.volumes.recover.recover_volume`: diameter, min_separation, prior, backend, executor.
     """
     plan = recovery.plan
@@ -81,7 +81,7 @@ def volume_halves(
 
 
 def halves_of(measurement: Measurement) -> tuple[Measurement, Measurement]:
-    """Two halves that share no pixel: whole micrographs where their number is even, otherwise the upper and the lower half of each."""
+    """Two halves that share no pixel: whole micrographs if their number is even, otherwise the upper and the lower half of each."""
     if measurement.shape[0] % 2 == 0:
         first, second = measurement.split(2)
         return first, second

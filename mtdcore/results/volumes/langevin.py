@@ -1,12 +1,12 @@
-"""A chain of volumes around a recovered one: EM with noise, its stationary density the posterior with the poses left open.
+"""A chain of volumes around a recovered one: EM with noise, whose stationary density is the posterior with unknown poses.
 
 EM's next volume is ``M(V) = V + C g(V)``: g is the gradient of the log posterior, which the E-step gives exactly (Fisher's identity), and C the
-covariance that the M-step leaves, as if the poses that it used were known. So
+posterior covariance in the M-step, given the poses. So
 
     V' = V + h (M(V) - V) + sqrt(h / 2) (e + e'),    e of covariance C, each used in two steps,
 
-is Langevin dynamics preconditioned by C. With poses in doubt M pulls back by a share a of the way only, and the chain spreads by C / a: the covariance
-that the data leave, poses and all. For a Gaussian that is exact with any h below 2, and the same noise in two steps makes it so: in scalars
+is Langevin dynamics preconditioned by C. With uncertain poses M moves back by a share a of a deviation only, and the chain has the covariance C / a,
+the posterior covariance with unknown poses. For a Gaussian this is exact with any h below 2, because each noise is used in two steps: in scalars
 ``V' = r V + w`` with r = 1 - h a, w of variance h c and half of that between neighbours, has the variance ``h c (1 + r) / (1 - r^2) = c / a``.
 
 Source: Leimkuhler and Matthews, *Rational construction of stochastic numerical methods for molecular sampling*, Appl. Math. Res. Express 2013, 34.
@@ -28,27 +28,27 @@ from ...model.volumes.grids import moved
 from ...mstep.envelope import EnvelopePrior
 from ...mstep.volumes import NormalEquations
 
-#: h, beyond EM's step: directions that poses leave in doubt are slow.
+#: h, longer than EM's step of 1: directions with uncertain poses are slow.
 _STRIDE = 1.5
 
-#: Steps of an M-step and its relative residual: what is left would be a pull of its own.
+#: Largest number of steps of an M-step, and its relative residual: an unconverged M-step would bias the chain.
 _STEPS, _TOLERANCE = 50, 1e-3
 
-#: Envelope below which a voxel is of the edge of the support.
+#: Envelope below which a voxel belongs to the edge of the support.
 _EDGE = 0.05
 
-#: Turn in boxes, and shift in voxels, from which tangents are taken.
+#: Rotation (arc in voxels at one box from the axis) and shift in voxels of the differences that approximate the tangents.
 _TURN, _SHIFT = 1.0, 0.5
 
 
 @dataclass(frozen=True, eq=False)
 class Link:
-    """Where a chain is: with the random numbers to come, all that its next step depends on.
+    """Position of a chain: with the generator of random numbers, all that its next step depends on.
 
     Attributes:
         state: coordinates of the volume.
-        noise: of the last step, which the next one uses once more.
-        free: numbers of the prior as they were drawn last; None: it has none.
+        noise: of the last step, which the next step uses once more.
+        free: numbers of the prior from the last draw; None: the prior has none.
     """
 
     state: np.ndarray
@@ -57,7 +57,7 @@ class Link:
 
 
 class Density(Protocol):
-    """What a chain draws from, given the statistics: data and a prior, in coordinates of their own."""
+    """The posterior that a chain samples, given the statistics: data and a prior, in coordinates of its own."""
 
     @property
     def free(self) -> np.ndarray | None:
@@ -65,7 +65,7 @@ class Density(Protocol):
         ...
 
     def given(self, free: np.ndarray) -> Self:
-        """With these."""
+        """The density with these numbers."""
         ...
 
     def volume(self, state: np.ndarray) -> np.ndarray:
@@ -83,7 +83,7 @@ class Density(Protocol):
         ...
 
     def renewed(self, state: np.ndarray, rng: np.random.Generator) -> Self:
-        """With what the prior has of free numbers drawn anew."""
+        """The density with the free numbers of the prior drawn anew."""
         ...
 
 
@@ -91,12 +91,12 @@ class Density(Protocol):
 class Enveloped:
     """The data under the Gaussian prior of the M-step, in u of ``V = e u``.
 
-    Its powers are drawn as well. Those of the M-step count what it found as if the poses were known, and are too small where they are not.
+    The powers are drawn as well. Those of the M-step are estimated as if the poses were known, and are too small if they are not.
 
     Attributes:
-        prior: the envelope, and the powers to begin with.
+        prior: the envelope, and the powers at the start.
         noise_std: of a pixel.
-        order: of the point group: a symmetric volume has as many times fewer free numbers.
+        order: of the point group, by which the free numbers of a symmetric volume are divided.
     """
 
     prior: EnvelopePrior
@@ -136,7 +136,7 @@ class Enveloped:
 
 @dataclass(frozen=True, eq=False)
 class Smoothed:
-    """The data under a learned prior, smoothed by white noise: what the half-quadratic M-step climbs.
+    """The data under a learned prior smoothed by white noise: the objective of the half-quadratic M-step.
 
     Attributes:
         prior: in the units of the volume.
@@ -188,18 +188,18 @@ def walk(
     symmetrised: Callable[[np.ndarray], np.ndarray] = lambda volume: volume,
     last: Link | None = None,
 ) -> Iterator[tuple[np.ndarray, Link]]:
-    """Volumes of a chain and where it is, without end, one E-step each.
+    """Volumes and positions of a chain, without end, one E-step each.
 
-    Projections do not fix the frame, so that the chain would turn and drift without bound: what of a step turns or shifts the start is taken
-    out again. EM does the same from every turned volume, so the rest of the chain is what it would have been.
+    Projections do not fix the frame, so that the chain would rotate and drift without bound. So the component of a step that rotates or shifts the
+    start is removed. EM is the same from every rotated volume, so this does not affect the rest of the chain.
 
     Args:
         e_step: statistics at a volume.
         density: data and prior.
-        start: (L, L, L), near the top.
+        start: (L, L, L), near the mode.
         rng: of the noise.
         symmetrised: projects on the volumes of the symmetry.
-        last: where the chain goes on from; None: it begins.
+        last: position from which the chain continues; None: the chain begins at the start.
     """
     fixed = frame_of(start, symmetrised)
     state, before = (density.state(start), None) if last is None else (last.state, last.noise)
@@ -217,7 +217,7 @@ def walk(
 
 
 def frame_of(volume: np.ndarray, symmetrised: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """(n, L^3) orthonormal changes of a volume that turns and shifts make; with a symmetry those that keep it, fewer than six.
+    """(n, L^3) orthonormal basis of the changes of a volume by rotations and shifts; with a symmetry only those that keep it, fewer than six.
 
     Args:
         volume: (L, L, L).
@@ -233,6 +233,6 @@ def frame_of(volume: np.ndarray, symmetrised: Callable[[np.ndarray], np.ndarray]
     _, size, every = np.linalg.svd(np.reshape(ways, (6, -1)), full_matrices=False)
     every = every[size > 1e-6 * size.max()]
     kept = [symmetrised(one.reshape(volume.shape)).ravel() for one in every]
-    # the singular values are the cosines between ways and symmetric ones
+    # the singular values are the cosines between these changes and symmetric ones
     _, cosines, basis = np.linalg.svd(kept, full_matrices=False)
     return np.asarray(basis[cosines > 0.5])

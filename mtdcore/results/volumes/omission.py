@@ -1,17 +1,18 @@
-"""The omit test: a part of a volume that neither poses nor prior know of, and what the data give back of it.
+"""The omit test: a part is left out of a volume, and its amplitude is estimated from the data without prior or poses that depend on it.
 
-A prior may put density where the data have none, and poses that were found with it bring it back from noise ("Einstein from noise").
-So a part D is taken out of the volume V, and the likelihood is asked with which amplitude a the data hold it, everything else being
-``V - D``. An E-step at ``V - D + a D`` has a right side b and a normal operator N, and the parabola of its M-step along D is highest at
+A prior may put density where the data have none, and poses estimated with this density reproduce it from noise ("Einstein from noise").
+So a part D is left out of the volume V, and the likelihood estimates its amplitude a in the data, the rest being ``V - D``. An E-step at
+``V - D + a D`` has a right side b and a normal operator N, and the parabola of its M-step along D is highest at
 
     m(a) = <D, b - N (V - D)> / <D, N D>,    standard error sigma / sqrt(<D, N D>)
 
-without any prior. EM along this one line goes a -> m(a) from 0: the first poses know nothing of the part. Where m(0) is clear of nothing, the
-fixed point follows from two more E-steps, as m is nearly straight; with the slope m' the error is ``1 / sqrt(1 - m')`` times larger, by what the
-poses leave unknown (Louis 1982). A slope near 1 leaves the amplitude untold. 1: the data hold the part as the volume shows it; 0: nothing of it.
+without any prior. EM along this line iterates a -> m(a) from 0, so that the first poses do not depend on the part. If m(0) differs from 0 by more
+than chance, the fixed point follows from two more E-steps, as m is nearly linear; with the slope m' the error is ``1 / sqrt(1 - m')`` times larger
+because of the unknown poses (Louis 1982). At a slope near 1 the amplitude is undetermined. An amplitude of 1 means that the data hold the part as in
+the volume, 0 that they hold nothing of it.
 
-What a volume has fitted of the noise comes back from the same noise. So the data that are asked should be others than those that the volume was
-recovered from: the volume of one half is asked of the other half, where only what both hold comes back.
+Noise that the volume has fitted comes back from the same noise. So the test should use other data than the recovery: the volume of one half is
+tested on the other half, where only density in both comes back.
 
 Source: the template with a part left out, of 2-D template matching (Lucas, Himes and Grigorieff, *Baited reconstruction with 2D template
 matching for high-resolution structure determination in vitro and in vivo without template bias*, eLife 2023), without picking.
@@ -39,19 +40,19 @@ from ...estep.volumes.statistics import VolumeStatistics
 from ...model.volumes import so3
 from ...model.volumes.grids import ball
 
-#: Width of the edges between parts, in boxes: an edge that is sharp would carry strong shells into weak ones.
+#: Width of the edges between parts, in boxes: a sharp edge would leak strong shells into weak ones.
 _SOFT = 0.03
 
-#: A part is in the data from this amplitude on, as long as it is so many standard errors from nothing.
+#: Least amplitude of a part that is in the data, and least number of standard errors from 0.
 _HALF, _CLEAR = 0.5, 3.0
 
-#: Largest slope of m that tells an amplitude: with one near 1 the fixed point may be anywhere.
+#: Largest slope of m that determines an amplitude: with a slope near 1 the fixed point may be anywhere.
 _STEEPEST = 0.9
 
-#: Copies that are asked, of those there are: errors of some hundredths are small enough, and an E-step over all may take long.
+#: Approximate number of copies that are tested: errors of some hundredths are small enough, and an E-step over all copies may take long.
 _COPIES = 1000
 
-#: Amplitudes beyond this are not looked at, and not told: a part so bright would take all poses for itself.
+#: Largest amplitude that is searched and reported: a brighter part would dominate all poses.
 _FURTHEST = 1.5
 
 
@@ -60,10 +61,10 @@ class Omission:
     """A part of a volume that was left out.
 
     Attributes:
-        part: (L, L, L) float64, the density that was left out, as the filtered measurement shows it.
+        part: (L, L, L) float64, the density that was left out, behind the noise filter.
         share: of the positive density of the volume.
-        amplitude: with which the data give it back.
-        error: its standard error, from the noise alone; infinite where the amplitude is not told: poses leave it open, or it is beyond 1.5.
+        amplitude: of the part, estimated from the data.
+        error: standard error of the amplitude, from the noise alone; infinite if the poses leave the amplitude undetermined, or it is beyond 1.5.
     """
 
     part: np.ndarray
@@ -73,12 +74,12 @@ class Omission:
 
     @property
     def in_data(self) -> bool:
-        """Whether the data are known to hold the part; otherwise the volume may have it from its prior, or from noise."""
+        """Whether the data support the part; otherwise the part may come from the prior or from noise."""
         return self.amplitude >= max(_HALF, _CLEAR * self.error)
 
     @property
     def told(self) -> bool:
-        """Whether the data tell the amplitude."""
+        """Whether the data determine the amplitude."""
         return math.isfinite(self.error)
 
     def __str__(self) -> str:
@@ -94,22 +95,22 @@ def omit_test(
     executor: Executor | None = None,
     known: Sequence[tuple[float, float]] = (),
 ) -> Iterator[Omission]:
-    """Leave out one part of a recovered volume after another, and ask the data for it; up to three E-steps each.
+    """Leave out one part of a recovered volume after another, and estimate it from the data; up to three E-steps each.
 
-    Of many copies the first thousand or so are asked.
+    Of many copies about the first thousand are used.
 
     Args:
-        measurement: the data to ask, of the run's number and shape of micrographs: at best the half that the run has not seen
-            (:attr:`.halves.VolumeHalves.runs`, :func:`.halves.halves_of`), at least what the volume was recovered from.
+        measurement: the test data, with the run's number and shape of micrographs: preferably the half that the run has not seen
+            (:attr:`.halves.VolumeHalves.runs`, :func:`.halves.halves_of`), otherwise the measurement of the run.
         recovery: the run.
         parts: number of parts, each with the same share of the positive density; or (n, L, L, L) weights in [0, 1] of parts, such as a
             ligand or a domain. Of a symmetric volume a part is left out of every asymmetric unit.
         backend: of the E-steps, see :func:`mtdcore.em.volumes.recover.recover_volume`.
         executor: runs parts of an E-step elsewhere.
-        known: amplitude and error of the first parts, as the same call found them before: the data are not asked for these.
+        known: amplitude and error of the first parts, from an earlier run of the same call; these are not estimated again.
 
     Returns:
-        One for each part, when it has been asked for.
+        One omission per part, computed when the iterator reaches it.
 
     Raises:
         ParameterError: fewer than two parts, weights of another shape, or a run that found no copies.
@@ -160,7 +161,7 @@ def _highest(
 
 
 def _fixed_point(highest: Callable[[float], tuple[float, float]]) -> tuple[float, float]:
-    """Amplitude at which EM along a part rests, coming from 0, and its standard error."""
+    """Fixed point of EM along a part, started at amplitude 0, and its standard error."""
     first, error = highest(0.0)
     if not abs(first) > _CLEAR * error:
         return first, error
@@ -205,7 +206,7 @@ def soft_parts(density: np.ndarray, count: int, symmetry: str = "C1") -> np.ndar
 
 
 def _in_one_unit(points: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """(n, 3) points (x, y, z), each taken to its partner in one asymmetric unit: the one furthest along a direction of no symmetry."""
+    """(n, 3) points (x, y, z), each mapped to one asymmetric unit: to its symmetry mate furthest along a direction of no symmetry."""
     partners = np.einsum("gij,nj->gni", group, points)
     furthest = np.argmax(partners @ np.array([0.36, 0.48, 0.8]) + 1e-9 * partners[..., 0], axis=0)
     return np.asarray(partners[furthest, np.arange(len(points))])

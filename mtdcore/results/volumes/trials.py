@@ -28,11 +28,11 @@ def judge_volume(
     """Whether a measurement supports the volume that was recovered from it.
 
     Args:
-        measurement: what was recovered from.
+        measurement: of the run.
         recovery: the result.
         runs: largest number of null runs of each kind.
-        complete: ask everything, also what can no longer change the verdict.
-        options: keyword arguments that :func:`mtdcore.em.volumes.recover.recover_volume` was called with.
+        complete: ask all questions, also those that can no longer change the verdict.
+        options: keyword arguments of the call of :func:`mtdcore.em.volumes.recover.recover_volume`.
     """
     trials = VolumeTrials.of(measurement, recovery, options)
     return told(Verdict(recovery.evidence), trials, runs, complete)
@@ -97,7 +97,7 @@ class VolumeTrials:
         return self._judged("held_out_1", first, second), self._judged("held_out_2", second, first)
 
     def other_start(self) -> tuple[bool, VolumeRecovery]:
-        """From other rough blobs. The same is what has the same shape: every particle is a blob, so that plain correlation says little."""
+        """From other rough blobs; compared by shape, since every particle is a blob and plain correlation says little."""
         seed = self.claim.plan.seed + 1
         found = self.repeat("other_start", self.source, **self._own_starts, seed=seed)
         if found.evidence <= ABOUT * self.claim.evidence:
@@ -108,7 +108,7 @@ class VolumeTrials:
 
     @property
     def _own_starts(self) -> dict[str, Any]:
-        """The options with rough blobs to start from: a volume that was given may have been made from all of the data."""
+        """The options with rough blobs as starts, as a given volume may have been made from all of the data."""
         return {**self.options, "initial": None}
 
     def _judged(self, name: str, seen: Measurement, other: Measurement) -> float:

@@ -89,11 +89,11 @@ def test_a_strong_signal_is_scored_in_float64(host_device: Any) -> None:
 
 
 def test_arrays_of_another_library_and_wrong_shapes_are_refused(host_device: Any) -> None:
-    backend, likelihood, turned = CudaBackend(host_device), _DIRECT.likelihood(), _DIRECT.templates()
+    backend, likelihood, templates = CudaBackend(host_device), _DIRECT.likelihood(), _DIRECT.templates()
     with pytest.raises(ParameterError, match="array of numpy"):
-        backend.accumulate([], turned.tolist(), likelihood)
+        backend.accumulate([], templates.tolist(), likelihood)
     with pytest.raises(ParameterError, match=r"shape \(3, 4, 4\)"):
-        backend.accumulate([], turned[:2], likelihood)
+        backend.accumulate([], templates[:2], likelihood)
     with pytest.raises(ParameterError, match="precision"):
         CudaBackend(host_device, "float16")  # type: ignore[arg-type]
 

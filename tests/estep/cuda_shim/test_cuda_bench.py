@@ -74,10 +74,10 @@ def test_a_row_of_many_templates(host_device: Any, bench: ModuleType) -> None:
 def test_the_simple_patch_step_computes_the_same(host_device: Any, bench: ModuleType) -> None:
     likelihood = bench.CASES["patch-5-4"].likelihood
     rng = np.random.default_rng(0)
-    patches, turned = rng.normal(size=(7, 5, 5)), rng.normal(size=(4, 5, 5))
-    step = bench._EStep(host_device, turned, likelihood, "float64")
+    patches, templates = rng.normal(size=(7, 5, 5)), rng.normal(size=(4, 5, 5))
+    step = bench._EStep(host_device, templates, likelihood, "float64")
     priors = step.model.log_shown, step.model.log_empty
-    spectra, _ = bench.simple_patch_step(patches, *bench.templates(turned, 1.0), *priors)
+    spectra, _ = bench.simple_patch_step(patches, *bench.scaled(templates, 1.0), *priors)
     path = step.path(
         "float64", bench.ArrayMeasurement(np.zeros((1, 5, 5))).tiles(likelihood.geometry).__next__()
     )
@@ -91,10 +91,10 @@ def test_the_simple_window_step_computes_the_same(bench: ModuleType, library: st
     rng = np.random.default_rng(0)
     image, target = rng.normal(size=(50, 61)), rng.normal(size=(6, 6))
     likelihood = bench.WindowLikelihood(Rotations(4, 6), 1.0, 20.0, 4).bind((1, *image.shape))
-    turned = bench.Rotations(4, 6).apply(target)
+    templates = bench.Rotations(4, 6).apply(target)
     found = bench.simple_window_step(
-        *(xp.asarray(np.ascontiguousarray(a)) for a in (image, turned)), likelihood
+        *(xp.asarray(np.ascontiguousarray(a)) for a in (image, templates)), likelihood
     )
     tiles = ArrayMeasurement(image).tiles(likelihood.geometry)
-    expected = get_backend("cpu", "float64").accumulate(tiles, turned, likelihood).backprojection
+    expected = get_backend("cpu", "float64").accumulate(tiles, templates, likelihood).backprojection
     np.testing.assert_allclose(np.stack([np.asarray(a) for a in found]), expected, atol=1e-10)

@@ -60,7 +60,15 @@ def _compile(nvrtc: ctypes.CDLL, architecture: int, precision: str) -> tuple[byt
 
 
 @pytest.mark.parametrize("precision", list(_REAL))
-@pytest.mark.parametrize("architecture", [10 * OLDEST[0] + OLDEST[1], 80, 90, "newest"])
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        10 * OLDEST[0] + OLDEST[1],
+        pytest.param(80, marks=pytest.mark.slow),
+        pytest.param(90, marks=pytest.mark.slow),
+        "newest",
+    ],
+)
 def test_every_kernel_compiles(nvrtc: ctypes.CDLL, architecture: int | str, precision: str) -> None:
     supported = _supported(nvrtc)
     number = supported[-1] if isinstance(architecture, str) else architecture

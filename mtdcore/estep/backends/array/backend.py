@@ -1,7 +1,7 @@
 """The E-step of both models in array-API terms: any array library with an FFT is a backend.
 
-Templates, and patches, go in chunks that bound the memory; scores that do not fit are computed twice. Chunks follow from
-shapes and from ``max_memory``, never from what else runs.
+Templates and patches are processed in chunks that bound the memory; scores that do not fit are computed twice. Chunks depend on
+shapes and ``max_memory`` only.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ArrayBackend:
         xp: the library, for instance ``numpy`` or ``torch``; it needs the ``fft`` extension.
         precision: dtype of the correlations, raised to float64 where the signal is so strong that rounding alone would
             move log-weights by more than 0.01 nats.
-        device: where arrays are, in the terms of the library ("cuda:0"); None: its default.
+        device: device of the arrays, as the library names it ("cuda:0"); None: its default.
         max_memory: bytes that a chunk of scores may take.
 
     Raises:
@@ -61,7 +61,7 @@ class ArrayBackend:
     ) -> None:
         check_settings(precision, max_memory)
         try:
-            self.xp = array_namespace(xp.zeros(()))  # CuPy's own asarray knows no device
+            self.xp = array_namespace(xp.zeros(()))  # CuPy's own asarray takes no device
             self.xp.asarray(0.0, device=device)
         except Exception as error:  # libraries share no exception type
             raise DeviceError(f"{xp.__name__} should have a device {device!r}; it says: {error}.") from error
@@ -73,7 +73,7 @@ class ArrayBackend:
         self.device, self.max_memory = device, max_memory
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Modules do not travel, their names do."""
+        """Pickle the name of the library: modules cannot be pickled."""
         return _opened, (type(self), self.xp.__name__, self.precision, self.device, self.max_memory)
 
     def asarray(self, array: Array) -> Array:
@@ -89,24 +89,24 @@ class ArrayBackend:
     threads, tiles_together = 1, FEW_TILES
 
     def alone(self) -> Self:
-        """Itself: the library has threads of its own."""
+        """The backend itself: the library has its own threads."""
         return self
 
     def active(self) -> AbstractContextManager[None]:
-        """Nothing to make current: arrays are made where the device is named."""
+        """An empty context: the device is passed with every new array."""
         return nullcontext()
 
     def synchronize(self) -> None:
-        """Fetch a number, which comes after all that was asked of the device before."""
+        """Wait for the device by fetching a number, which arrives after all earlier work."""
         self.to_host(self.xp.zeros((), device=self.device))
 
     @functools.cached_property
     def in_host_memory(self) -> bool:
-        """Whether the CPU computes: small blocks stay in its cache there, where a device asks for few large ones."""
+        """Whether the CPU computes: small blocks then stay in its cache, while a device needs few large ones."""
         return int(self.xp.zeros(0, device=self.device).__dlpack_device__()[0]) == _CPU
 
     def tile_pixels(self, likelihood: Likelihood) -> int:
-        """Any tile will do: what the likelihood asks for bounds the memory of one template."""
+        """0: the cut of the likelihood is kept, which bounds the memory of one template."""
         return 0
 
     def accumulate(self, tiles: Iterable[Tile], templates: Array, likelihood: Likelihood) -> TemplateSums:
@@ -149,11 +149,11 @@ class ArrayBackend:
 
 
 def general(backend: Backend, likelihood: Likelihood) -> ArrayBackend | None:
-    """What a backend with kernels for square boxes uses for other boxes: the array E-step in the same library; None: a square.
+    """The array E-step in the library of a backend whose kernels need square boxes, for other boxes; None: the box is a square.
 
     Args:
-        backend: has the library and the precision.
-        likelihood: has the box.
+        backend: gives the library and the precision.
+        likelihood: gives the box.
     """
     if likelihood.square:
         return None

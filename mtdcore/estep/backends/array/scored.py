@@ -14,12 +14,12 @@ from ....model.likelihood import Likelihood
 from ..library import ALL, checked
 from ..precision import needed_precision
 
-#: Arrays of the size of the scores that exist at once: their spectra (two), scores, and what becomes of them.
+#: Arrays of the size of the scores that exist at once: spectra (two), scores, and temporary results.
 COPIES = 6
 
 
 class Library(Protocol):
-    """What the sums need of :class:`.backend.ArrayBackend`."""
+    """The part of :class:`.backend.ArrayBackend` that the sums use."""
 
     xp: Array
     precision: Any
@@ -40,11 +40,11 @@ class Library(Protocol):
 
 
 class EStep:
-    """Templates and model of one E-step.
+    """Templates and likelihood of one E-step.
 
     Args:
-        backend: has the library, the precision and the memory.
-        templates: (t, L, L) of its library.
+        backend: gives the library, the precision and the memory.
+        templates: (t, L, L) array of its library.
         likelihood: of all templates.
         part: the t templates among them.
     """
@@ -72,11 +72,11 @@ class Scored:
         self.values = tile.values if self.valid is None else np.where(self.valid, tile.values, 0.0)
 
     def chunks(self, score: Callable[[slice], Array], pixels: int) -> Chunks:
-        """Scores of the templates, so many at once that they fit.
+        """Scores of the templates, in chunks that fit in memory.
 
         Args:
-            score: of some templates.
-            pixels: of the torus of one of them.
+            score: computes the scores of some templates.
+            pixels: number of pixels of the torus of one template.
         """
         itemsize = np.dtype(self.precision).itemsize
         size = max(1, self.backend.max_memory // (COPIES * itemsize * pixels))
@@ -100,7 +100,7 @@ class Scored:
 
 
 class Chunks:
-    """Scores of templates in turn: kept where one chunk holds them all, computed each time otherwise."""
+    """Scores of templates, chunk by chunk: kept if one chunk holds them all, otherwise computed at each iteration."""
 
     def __init__(self, score: Callable[[slice], Array], count: int, size: int) -> None:
         self._score = score

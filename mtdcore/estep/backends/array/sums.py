@@ -11,7 +11,7 @@ scores of patches    patches                       templates, at negative shifts
 their statistics     patches                       weights of all shifts
 ===================  ============================  ==================================
 
-The same with the validity of pixels in their place gives energies of templates, and coverage.
+The same sums with the validity of pixels as the image give energies of templates, and coverage.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ...._base.typing import Array
 
 
 def torus(shape: Sequence[int], zeros: Sequence[int]) -> tuple[int, ...]:
-    """Sides that transforms like, with room for so many zeros around an image along rows and columns."""
+    """Sides of fast transforms, with room for ``zeros`` around an image along rows and columns."""
     return tuple(next_fast_len(n + zero, real=True) for n, zero in zip(shape, zeros, strict=True))
 
 
@@ -45,7 +45,7 @@ def correlate(
         kernels: (..., a, b), their leading axes broadcast against those of the image.
         firsts: first shift along rows and columns.
         counts: number of shifts along both.
-        zeros: how far a kernel at one of the shifts reaches beyond the image, along rows and columns.
+        zeros: pixels by which a kernel at any of the shifts reaches beyond the image, along rows and columns.
         summed: add up the first axis.
 
     Returns:

@@ -24,17 +24,17 @@ class Windows(Scored):
 
     def __init__(self, step: EStep, tile: Tile) -> None:
         super().__init__(step, tile)
-        self.likelihood = like = cast(WindowLikelihood, step.likelihood)
-        self.amplitudes = like.amplitudes
-        self.log_rate = like.log_activity - math.log(like.templates)
+        self.likelihood = likelihood = cast(WindowLikelihood, step.likelihood)
+        self.amplitudes = likelihood.amplitudes
+        self.log_rate = likelihood.log_activity - math.log(likelihood.templates)
         self.image = self.backend.moved(self.values, self.precision)
         self.seen = None if self.valid is None else self.backend.moved(self.valid, self.precision)
-        box = like.views.box_shape
+        box = likelihood.views.box_shape
         self.corners = tuple(n - side + 1 for n, side in zip(tile.values.shape, box, strict=True))
-        self.scores = self.chunks(self._score, math.prod(torus(tile.values.shape, like.margins)))
+        self.scores = self.chunks(self._score, math.prod(torus(tile.values.shape, likelihood.margins)))
 
     def _score(self, part: slice) -> Array | tuple[Array, Array]:
-        """(t, P, Q) log a_k at every corner; where amplitudes differ, gain and half the energy, which broadcasts."""
+        """(t, P, Q) log a_k at every corner; if amplitudes differ, the gain and half the energy, which broadcast."""
         energy = self.energies[part, ...]
         gain = correlate(self.image, self.templates[part, ...], (0, 0), self.corners)
         if self.seen is None:
@@ -51,7 +51,7 @@ class Windows(Scored):
         return self.amplitudes.log_ratio(gain, 2.0 * lost) + self.prior(self.log_rate, part)
 
     def log_odds(self) -> Array:
-        """(P, Q) of a copy at each corner."""
+        """(P, Q) log-odds of a copy at each corner."""
         each = (log_sum(self._log_odds(*chunk), 0)[0, ...] for chunk in self.scores)
         return reduce(self.xp.logaddexp, each)
 
@@ -63,7 +63,7 @@ class Windows(Scored):
         return xp.logaddexp(odds[self.tile.owned], xp.zeros_like(odds[self.tile.owned]))
 
     def weights(self, log_norm: Array) -> Iterator[tuple[Array, Array, Array]]:
-        """(t, owned rows, owned columns) posterior of some templates, then of the next: itself, and times amplitudes and their squares."""
+        """(t, owned rows, owned columns) posterior, chunk by chunk of templates: itself, times amplitudes, and times their squares."""
         owned = (slice(None), *self.tile.owned)
         for part, found in self.scores:
             if self.amplitudes is None:
@@ -83,13 +83,13 @@ class Windows(Scored):
         """Sums over the owned corners.
 
         Args:
-            log_norm: log(1 + S) there; None: that of these templates.
+            log_norm: log(1 + S) at the owned corners; None: that of these templates.
         """
-        like, xp = self.likelihood, self.xp
+        likelihood, xp = self.likelihood, self.xp
         log_norm = self.log_norm() if log_norm is None else log_norm
-        frame, margins = like.frame_shape, like.margins
+        frame, margins = likelihood.frame_shape, likelihood.margins
         firsts = tuple(s.start - m for s, m in zip(self.tile.owned, margins, strict=True))
-        # room for every shift of the frame, also where there are fewer corners than its margin is wide
+        # room for every shift of the frame, also if there are fewer corners than margin pixels
         pixels = self.tile.values.shape
         zeros = tuple(max(m, side - n) for m, side, n in zip(margins, frame, pixels, strict=True))
         projected, covered, masses, sums = [], [], [], np.zeros(2)
@@ -108,4 +108,4 @@ class Windows(Scored):
                 covered.append(correlate(seen, second, firsts, frame, zeros))
         frames, mass = (self.joined(projected), self.joined(covered)), np.concatenate(masses)
         amplitudes = None if self.amplitudes is None else (float(sums[0]), float(sums[1]))
-        return window_sums(self.tile, like, self.sum64(log_norm), *frames, mass, self.part, amplitudes)
+        return window_sums(self.tile, likelihood, self.sum64(log_norm), *frames, mass, self.part, amplitudes)

@@ -23,7 +23,7 @@ from ..precision import needed_precision
 from .patch import PatchPlan
 from .window import Run, WindowPlan
 
-#: Halo of a window tile, both sides together, above which larger tiles pay; sides of tiles in pixels.
+#: Halo of a window tile, both sides together, above which larger tiles are faster; the two sides of tiles in pixels.
 _LARGE_HALO, _TILE_PIXELS, _LARGE_TILE_PIXELS = 160, 1024, 1536
 
 _GIB = 1 << 30
@@ -35,9 +35,9 @@ class CpuBackend(HostArrays):
     Args:
         precision: dtype of the correlations. float32 is raised to float64 for an E-step in which the signal is
             so strong that rounding alone would move log-weights by more than 0.01 nats (SNR above about 100).
-        threads: tasks worked on at once; None: the cores this process may use. Never changes a bit of the result.
-        max_memory: bytes that patch scores of all threads may take while they wait for their normaliser; beyond, they are
-            computed twice. Changes no bit either.
+        threads: number of tasks processed at once; None: the cores this process may use. The result has the same bits for any number.
+        max_memory: bytes in which the patch scores of all threads may be kept until their normaliser is known; scores beyond it are
+            computed twice. The result has the same bits for any value.
     """
 
     name = "cpu"
@@ -57,7 +57,7 @@ class CpuBackend(HostArrays):
 
     @property
     def threads(self) -> int:
-        """Tasks worked on at once."""
+        """Number of tasks processed at once."""
         return self._threads
 
     def alone(self) -> CpuBackend:
@@ -65,7 +65,7 @@ class CpuBackend(HostArrays):
         return CpuBackend(self.precision, 1, self.max_memory)
 
     def tile_pixels(self, likelihood: Likelihood) -> int:
-        """Large tiles, of which halos and incomplete groups of patches are a small part."""
+        """Large tiles, in which halos and incomplete groups of patches are a small share."""
         cut, arrays = likelihood.geometry, general(self, likelihood)
         if arrays is not None:
             return arrays.tile_pixels(likelihood)
@@ -81,13 +81,16 @@ class CpuBackend(HostArrays):
             )
         else:
             plans = self._plans(templates, likelihood)
-            total, parts = TemplateSums.zeros(len(plans.turned), likelihood), self._statistics(tiles, plans)
+            total, parts = (
+                TemplateSums.zeros(len(plans.templates), likelihood),
+                self._statistics(tiles, plans),
+            )
         for part in parts:
             total = total + part
         return total
 
     def _statistics(self, tiles: Iterable[Tile], plans: _Plans) -> Iterator[TemplateSums]:
-        """Statistics of each tile in order: threads share out tiles of patches, and the work on each tile of windows."""
+        """Statistics of each tile in order. Threads share the tiles of patches; of windows, they share the work on each tile."""
         if not plans.likelihood.localises:
             yield from ordered(lambda tile: plans.patches(tile).statistics(tile), tiles, self.threads)
         else:
@@ -144,19 +147,24 @@ class CpuBackend(HostArrays):
                 yield pool.map
 
     def _plans(self, templates: Array, likelihood: Likelihood, part: slice = ALL) -> _Plans:
-        turned = checked(templates, likelihood, np, part)
-        return _Plans(turned, likelihood, self.precision, self.max_memory // self.threads, part)
+        templates = checked(templates, likelihood, np, part)
+        return _Plans(templates, likelihood, self.precision, self.max_memory // self.threads, part)
 
 
 class _Plans:
     """The plan of an E-step in each precision, made when a tile first needs it."""
 
     def __init__(
-        self, turned: np.ndarray, likelihood: Likelihood, precision: str, memory: int, part: slice
+        self, templates: np.ndarray, likelihood: Likelihood, precision: str, memory: int, part: slice
     ) -> None:
-        self.turned, self.likelihood, self.precision, self.memory = turned, likelihood, precision, memory
+        self.templates, self.likelihood, self.precision, self.memory = (
+            templates,
+            likelihood,
+            precision,
+            memory,
+        )
         self.part = part
-        self.norm = float(np.sqrt(np.square(turned).sum(axis=(1, 2)).max()))
+        self.norm = float(np.sqrt(np.square(templates).sum(axis=(1, 2)).max()))
         self._patches: dict[str, PatchPlan] = {}
         self._windows: dict[tuple[str, tuple[int, int]], WindowPlan] = {}
 
@@ -164,7 +172,7 @@ class _Plans:
         key = self._needed(tile)
         if key not in self._patches:
             self._patches[key] = PatchPlan(
-                self.turned, cast(PatchLikelihood, self.likelihood), np.dtype(key), self.memory
+                self.templates, cast(PatchLikelihood, self.likelihood), np.dtype(key), self.memory
             )
         return self._patches[key]
 
@@ -173,7 +181,7 @@ class _Plans:
         if key not in self._windows:
             dtype = np.dtype(key[0])
             self._windows[key] = WindowPlan(
-                self.turned, cast(WindowLikelihood, self.likelihood), dtype, key[1], self.part
+                self.templates, cast(WindowLikelihood, self.likelihood), dtype, key[1], self.part
             )
         return self._windows[key]
 

@@ -1,4 +1,4 @@
-"""Blocks of window corners: how large, which ones, and how their cells (see ``window_kernels``) become arrays."""
+"""Blocks of window corners: their side, their cut, and the conversion of their cells (see ``window_kernels``) to arrays."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from .lanes.emitter import LANES
 from .lanes.fft import relative_cost
 
-#: Largest side of a block (its spectrum then fills a second-level cache) unless the box, times the second, needs more.
+#: Largest side of a block (its spectrum then fills a second-level cache), unless the side of the box times _BOXES is larger.
 _LARGEST, _BOXES = 320, 4
 
 
@@ -21,19 +21,19 @@ class Block(NamedTuple):
     columns: range
 
 
-#: What a pair holds when the number of blocks is odd.
+#: Second block of the last pair if the number of blocks is odd.
 NOTHING = Block(range(0), range(0))
 
 
 def block_side(scored: tuple[int, int], owned: tuple[int, int], box: int, margin: int, limit: int) -> int:
-    """Side N of the cheapest blocks: small ones spend their pixels on overlap, large ones fit a tile badly.
+    """Side N of the cheapest blocks: small blocks overlap more, large ones fit a tile badly.
 
     Args:
         scored: number of corners of a tile along rows and columns that are scored once.
-        owned: those that are scored again and projected.
+        owned: number of corners along rows and columns that are scored again and projected.
         box: side L of the templates.
         margin: pixels around the box that the statistics keep.
-        limit: N should not exceed this, if it can.
+        limit: N should not exceed this, if possible.
     """
     least = -(-(box + 2 * margin) // LANES) * LANES
     sides = [n for n in range(least, max(_LARGEST, _BOXES * least) + 1, LANES) if relative_cost(n)]

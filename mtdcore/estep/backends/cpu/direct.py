@@ -1,7 +1,7 @@
 """Patch E-step without transforms for small boxes: sums over the pixels of LANES patches side by side.
 
-Written out for one box size and margin at a time, so that sums stay in registers: a row of scores gains the product of
-every pixel of a patch row with every pixel of a template row, and a row of the back-projection that of weights and pixels.
+The code is generated for one box size and margin, so that sums stay in registers: products of every pixel of a patch row
+with every pixel of a template row are added to a row of scores, and products of weights and pixels to a row of the back-projection.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 from ...._base.numerics.kernels import kernel
 from .lanes.emitter import INDEX, LANES, emitting
 
-#: Groups of patches summed in the precision of the pixels before they join float64 sums.
+#: Groups of patches that are summed in the precision of the pixels before they are added to float64 sums.
 _FLUSH = 64
 
 
@@ -131,7 +131,7 @@ def direct_patches(length: int, margin: int) -> Any:
     """Patch E-step for one box size and margin: ``(pixels, templates, bias, log_empty, projected, weight_sum)``.
 
     pixels (rows L, columns L) of whole patches, taken row by row; templates (K, L, L) over sigma^2, flipped on both axes;
-    bias (K, S, S), S = 2 L - 1: log prior less energy at shift l - (L - 1); log_empty: log of the prior mass of the empty
+    bias (K, S, S), S = 2 L - 1: log prior minus energy at shift l - (L - 1); log_empty: log of the prior mass of the empty
     poses; projected (K, B, B) and weight_sum (K, S, S), float64, gain the sums. Returns (sum of the log normalisers, sum
     of the empty masses).
     """

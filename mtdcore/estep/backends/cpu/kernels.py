@@ -1,6 +1,6 @@
 """Numba kernels of the window model: competition between neighbouring corners (docs/model.md 7).
 
-Loops run over contiguous rows without reductions where they can, which is what LLVM vectorises without reordering sums.
+Loops run over contiguous rows, without reductions where possible: LLVM vectorises these without reordering sums.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def _join(above, below, out, logarithmic):
 def slide_sum(values, reach, logarithmic):
     """Sum (or log-sum-exp) over rows r - reach .. r + reach of every column, in O(1) per entry.
 
-    Blocks as long as the window, a running sum down and one up each block; every window is the end of
-    one block and the start of the next (van Herk 1992). Sums only grow, nothing is ever subtracted.
+    The axis is cut into blocks as long as the window, with a running sum down and one up each block; every window is the end of
+    one block and the start of the next (van Herk 1992). Nothing is subtracted, so no digits cancel.
     """
     rows, columns = values.shape
     width = 2 * reach + 1

@@ -19,7 +19,7 @@ from .lanes.emitter import CELL, LANES
 from .lanes.fft import Transform, cells, fast_length
 from .patch_kernels import patch_statistics
 
-#: Largest box for direct sums. They beat the transforms up to 11 (bench/README.md), but are compiled for every box anew.
+#: Largest box for direct sums. They are faster than transforms up to 11 (bench/README.md), but are compiled for each box size.
 DIRECT_BOX = 8
 
 
@@ -43,25 +43,27 @@ class _Workspace(NamedTuple):
 
 
 class PatchPlan:
-    """What one E-step prepares once and every tile uses: templates, energies, pose prior.
+    """Precomputed data of one E-step, used by every tile: templates, energies, pose prior.
 
     A shift l of docs/model.md 3 is held at index l - (L - 1) of a (2L - 1)^2 array ("centred") or, on the torus
     of the transforms, at l modulo its side; empty poses are summed in closed form.
 
     Args:
-        turned: (K, L, L) templates.
+        templates: (K, L, L) templates.
         likelihood: the model.
         dtype: of the correlations.
-        memory: bytes that a thread may use for maps of the templates; at least one map is always made.
+        memory: bytes that a thread may use for maps of the templates; one map is the minimum.
     """
 
-    def __init__(self, turned: np.ndarray, likelihood: PatchLikelihood, dtype: np.dtype, memory: int) -> None:
+    def __init__(
+        self, templates: np.ndarray, likelihood: PatchLikelihood, dtype: np.dtype, memory: int
+    ) -> None:
         self.likelihood, self.dtype, self.memory = likelihood, dtype, memory
         length, variance = likelihood.box_size, likelihood.noise_std**2
         log_empty, log_shown = likelihood.log_prior
         self.log_shown = (log_shown + likelihood.template_bias)[:, None, None]
-        self.log_empty = log_empty + math.log((4 * length - 1) * len(turned))
-        self.templates, self.energies = turned / variance, 0.5 * turned**2 / variance
+        self.log_empty = log_empty + math.log((4 * length - 1) * len(templates))
+        self.templates, self.energies = templates / variance, 0.5 * templates**2 / variance
         self.bias = self.log_shown - _box_sums(self.energies, range(1 - length, length), length)
         # A torus of 2L - 1 + margin is the smallest on which no two needed shifts or pixels coincide.
         self.side = fast_length(2 * length - 1 + likelihood.margins[1])
@@ -217,11 +219,11 @@ class PatchPlan:
 
     @cached_property
     def _blank_bias(self) -> np.ndarray:
-        """Pose prior alone, for patches whose energy depends on their invalid pixels."""
+        """The pose prior without energies, for patches whose energies depend on invalid pixels."""
         return self._on_torus(np.broadcast_to(self.log_shown, self.bias.shape))
 
     def _on_torus(self, centred: np.ndarray) -> np.ndarray:
-        """(K, S, N) centred values by column and row of the torus, log 0 off the poses."""
+        """(K, S, N) centred values by column and row of the torus, log 0 where there is no pose."""
         length = self.likelihood.box_size
         torus = np.full((len(centred), self.shown.size, self.side), -np.inf, self.dtype)
         order = (self.shown + length - 1) % self.side

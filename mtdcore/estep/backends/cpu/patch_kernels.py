@@ -1,10 +1,10 @@
 """Patch E-step between pixels and statistics: correlation, posterior and back-projection of 2 LANES patches at a time.
 
-Two patches are one complex image, and LANES of those lie side by side: ``a + i b`` correlated with a real template has the
+Two patches form one complex image, and LANES of these lie side by side: ``a + i b`` correlated with a real template has the
 scores of ``a`` as real part and those of ``b`` as imaginary part, and ``sum_m hat(M_m) conj(hat(w_m))`` over such pairs
 has the back-projection of both as the real part of its inverse transform. No transform of real input is needed.
 
-Cells (see ``lanes.emitter``) lie in rows of an odd number of cells: the cells of a column spread over the sets of the cache.
+Rows have an odd number of cells (see ``lanes.emitter``), so that the cells of a column spread over the sets of the cache.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _kernel = kernel(error_model="numpy")
 
 @_kernel
 def _load(pixels, length, first, pitch, image, work, radices, twiddles):
-    """Spectrum of the patches ``first ..``, two in each lane; zeros where there are no more."""
+    """Spectrum of the patches ``first ..``, two in each lane; zeros after the last patch."""
     columns = pixels.shape[1] // length
     image[:] = 0
     for a in range(min(CELL, pixels.size // length**2 - first)):
@@ -80,19 +80,19 @@ def patch_statistics(
         pixels: (rows L, columns L) of whole patches, taken row by row.
         valid: ones and zeros of the shape and dtype of the pixels, or no rows when all are valid.
         spectra: (K, N, N, 2) conjugate spectra of the templates over sigma^2 N^2, real and imaginary parts.
-        energies: the same for minus the templates' energies per pixel; used when ``valid`` is.
-        bias: (K, S, N) log prior (less the energy when all pixels are valid) by column and row of the torus, -inf off
-            the poses.
+        energies: the same for minus the templates' energies per pixel; used if ``valid`` has rows.
+        bias: (K, S, N) log prior (minus the energy if all pixels are valid) by column and row of the torus, -inf where there
+            is no pose.
         shown: (S,) columns of the torus that hold poses, the same set as the rows.
         log_empty: log of the prior mass of the empty poses.
         radices: of the transform of length N.
-        twiddles: of the same.
+        twiddles: of the transform of length N.
         image: workspace of R x P cells, zeros beyond N rows; R = N rounded up to LANES, P odd and at least R.
-        seen: the same, used when ``valid`` is.
-        maps: (1 to K, R P CELL) workspace: maps beyond the first are recomputed where there are fewer than K.
+        seen: the same, used if ``valid`` has rows.
+        maps: (1 to K, R P CELL) workspace: with fewer than K maps, maps beyond the first are recomputed.
         work: workspace of 2 N cells.
         projected: (K, N, R, 2) gains the spectra of the back-projections.
-        covered: the same of the coverage, when ``valid`` is used.
+        covered: (K, N, R, 2) gains the spectra of the coverages, if ``valid`` has rows.
         weight_sum: (K, S, R) gains the weights by column and row.
 
     Returns:

@@ -1,9 +1,9 @@
 """Window E-step on the CPU: correlations in small blocks, local exclusion in the log domain.
 
 A tile goes through three phases, each a map over independent tasks that threads share: the log-odds of a copy at every
-corner, blocks apart; their competition, strips apart; the weights and their back-projection, templates apart.
-Scores are computed twice rather than kept: memory does not grow with the number of templates, and a block never leaves
-the cache. What is summed into one array, and in which order, depends on shapes only, not on threads.
+corner, by blocks; the competition of the corners, by strips; the weights and their back-projection, by templates.
+Scores are computed twice instead of being kept: memory does not grow with the number of templates, and a block stays in
+the cache. Terms and order of every sum depend on shapes only, not on threads.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ from .blocks import Block, block_side, from_cells, from_space, pairs, to_cells
 from .lanes.emitter import LANES
 from .lanes.fft import Transform, cells
 
-#: ``map``, perhaps on threads: results in the order of the items.
+#: ``map``, serial or on threads, with results in the order of the items.
 Run: TypeAlias = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
 #: Log-odds below which sums over a neighbourhood stay inside float32.
 _LARGEST_EXPONENT = 60.0
 
-#: The spectra of all templates should take no more: blocks become smaller instead.
+#: Bytes that the spectra of all templates should not exceed: blocks become smaller instead.
 _SPECTRA_BYTES = 1 << 28
 
-#: Corners along one axis of a strip that competes by itself.
+#: Corners along one axis of a strip whose competition is one task.
 _STRIP = 128
 
-#: Back-projections are summed in at least so many tasks, for threads to share.
+#: Least number of tasks in which back-projections are summed, for threads to share.
 _TASKS = 8
 
 
 class _View(NamedTuple):
-    """A tile as the kernels take it.
+    """A tile in the form that the kernels take.
 
     ``seen`` (ones and zeros) is None where every pixel that the statistics touch is valid; ``masked`` tells whether
-    template energies depend on invalid pixels; ``offsets`` are to be added to the scores of each template.
+    template energies depend on invalid pixels; ``offsets`` are added to the scores of each template.
     """
 
     tile: Tile
@@ -67,7 +67,7 @@ class _Pair(NamedTuple):
 
 
 class _Workspace(NamedTuple):
-    """Arrays that one task uses at a time."""
+    """Arrays that one task at a time uses."""
 
     space: np.ndarray
     second: np.ndarray
@@ -77,10 +77,10 @@ class _Workspace(NamedTuple):
 
 
 class WindowPlan:
-    """What one E-step prepares once and every tile uses: templates, energies, activity.
+    """Precomputed data of one E-step, used by every tile: templates, energies, activity.
 
     Args:
-        turned: (t, L, L) templates.
+        templates: (t, L, L) templates.
         likelihood: of all templates, bound to the measurement.
         dtype: of the correlations.
         largest_read: height and width of the largest tile.
@@ -89,15 +89,15 @@ class WindowPlan:
 
     def __init__(
         self,
-        turned: np.ndarray,
+        templates: np.ndarray,
         likelihood: WindowLikelihood,
         dtype: np.dtype,
         largest_read: tuple[int, int],
         part: slice = ALL,
     ) -> None:
         self.likelihood, self.dtype, self.part = likelihood, dtype, part
-        self.turned = turned / likelihood.noise_std**2
-        self.energies = 0.5 * turned**2 / likelihood.noise_std**2
+        self.templates = templates / likelihood.noise_std**2
+        self.energies = 0.5 * templates**2 / likelihood.noise_std**2
         self.amplitudes = likelihood.amplitudes
         self.log_rate = (
             likelihood.log_activity - math.log(likelihood.templates) + likelihood.template_bias[part]
@@ -105,9 +105,9 @@ class WindowPlan:
         length, margin, halo = likelihood.box_size, likelihood.margins[1], likelihood.geometry.halos[1]
         rows, columns = (n - length + 1 for n in largest_read)
         owned = max(1, rows - 2 * halo), max(1, columns - 2 * halo)
-        limit = math.isqrt(_SPECTRA_BYTES // (2 * dtype.itemsize * len(turned)))
+        limit = math.isqrt(_SPECTRA_BYTES // (2 * dtype.itemsize * len(templates)))
         self.side = block_side((rows, columns), owned, length, margin, limit)
-        #: Corners along one axis of a block: scored only, and owned ones, of which the first follows the margin.
+        #: Corners along one axis of a block: of a block that is only scored, and of one of owned corners, which begin after the margin.
         self.scored, self.owned = self.side - length + 1, self.side - length + 1 - 2 * margin
         self.transform = Transform.of(self.side, dtype)
         self._free: deque[_Workspace] = deque()
@@ -120,14 +120,14 @@ class WindowPlan:
         return self._sums(view, self._log_partition(self._log_odds(view, run), tile, run), run)
 
     def project(self, tile: Tile, log_norm: np.ndarray, run: Run = map) -> TemplateSums:
-        """The same for a log(1 + S) that more templates than these went into."""
+        """Statistics of one tile with the log(1 + S) of more templates than these."""
         return self._sums(self._view(tile), log_norm.astype(self.dtype), run)
 
     def posterior(self, tile: Tile, moment: Moment = 0, run: Run = map) -> np.ndarray:
         """(K, owned rows, owned columns) weights, times a power of the amplitude."""
         view = self._view(tile)
         log_norm = self._log_partition(self._log_odds(view, run), tile, run)
-        weights = np.empty((len(self.turned), *log_norm.shape), self.dtype)
+        weights = np.empty((len(self.templates), *log_norm.shape), self.dtype)
         for _ in run(partial(self._fill, view, log_norm, weights, moment), self._owned_pairs(tile)):
             pass
         return weights
@@ -146,7 +146,7 @@ class WindowPlan:
         held, ignored = space.second if squared else space.space, self._no_sums()
         margin = self.likelihood.margins[1]
         top, left = (s.start for s in view.tile.owned)
-        for k in range(len(self.turned)):
+        for k in range(len(self.templates)):
             weighing = *self._weighing(view, prepared), *space, *self._stages
             block_kernels.weigh_blocks(k, *weighing, ignored, moment == 0)
             for block, found in zip(pair, from_space(held, self.side), strict=True):
@@ -155,7 +155,7 @@ class WindowPlan:
         self._free.append(space)
 
     def log_odds(self, tile: Tile, run: Run = map) -> np.ndarray:
-        """(P, Q) log-odds of a copy at every corner of the pixels of the tile, before they compete."""
+        """(P, Q) log-odds of a copy at every corner of the pixels of the tile, before corners compete."""
         return self._log_odds(self._view(tile), run)
 
     # ---------------------------------------------------------------- phases
@@ -199,7 +199,7 @@ class WindowPlan:
     def _log_partition(self, log_odds: np.ndarray, tile: Tile, run: Run = map) -> np.ndarray:
         """log(1 + S) at the owned corners.
 
-        Plain sums while no number can overflow, which is faster; in the log domain otherwise.
+        Plain sums, which are faster, as long as no number can overflow; otherwise sums in the log domain.
         """
         reach = self.likelihood.separation - 1
         logarithmic = not float(log_odds.max()) < _LARGEST_EXPONENT
@@ -226,13 +226,13 @@ class WindowPlan:
         return log_norm
 
     def _sums(self, view: _View, log_norm: np.ndarray, run: Run) -> TemplateSums:
-        """Weights and their back-projection, templates apart."""
+        """Weights and their back-projection, by templates."""
         prepared = list(run(partial(self._prepare, view, log_norm), self._owned_pairs(view.tile)))
-        slices = min(len(prepared), max(1, _TASKS // len(self.turned)))
-        tasks = [(k, prepared[first::slices]) for k in range(len(self.turned)) for first in range(slices)]
+        slices = min(len(prepared), max(1, _TASKS // len(self.templates)))
+        tasks = [(k, prepared[first::slices]) for k in range(len(self.templates)) for first in range(slices)]
         frame = self.likelihood.box_size + 2 * self.likelihood.margins[1]
-        backprojection, coverage = np.zeros((2, len(self.turned), frame, frame))
-        mass, first, second = np.zeros((3, len(self.turned)))
+        backprojection, coverage = np.zeros((2, len(self.templates), frame, frame))
+        mass, first, second = np.zeros((3, len(self.templates)))
         for (k, _), found in zip(tasks, run(partial(self._project, view), tasks), strict=True):
             backprojection[k] += found[0]
             coverage[k] += found[1]
@@ -320,7 +320,7 @@ class WindowPlan:
         return np.asarray(whole[np.ix_(frame, frame)], dtype=np.float64) / self.side**2
 
     def _no_sums(self) -> np.ndarray:
-        """Zeros for the sums of weights, and of those times amplitudes and times their squares where these differ."""
+        """Zeros for the sums of weights; if amplitudes differ, also of weights times amplitudes and times their squares."""
         return np.zeros(1 if self.amplitudes is None else 3)
 
     @cached_property
@@ -330,16 +330,16 @@ class WindowPlan:
 
     @cached_property
     def _amplitude_rows(self) -> np.ndarray:
-        """(K, 3) coefficients of the kernels, (0, 3) where copies are alike."""
+        """(K, 3) coefficients of the kernels; (0, 3) if all amplitudes are 1."""
         if self.amplitudes is None:
             return np.zeros((0, 3), self.dtype)
-        variance = np.full(len(self.turned), self.amplitudes.variance)
+        variance = np.full(len(self.templates), self.amplitudes.variance)
         slope = 1.0 / (1.0 + variance * self._whole_energies)
         return np.stack([variance, slope, 0.5 * variance * slope], axis=1).astype(self.dtype)
 
     @cached_property
     def _spectra(self) -> np.ndarray:
-        return self._conjugate_spectra(self.turned)
+        return self._conjugate_spectra(self.templates)
 
     @cached_property
     def _energy_spectra(self) -> np.ndarray:

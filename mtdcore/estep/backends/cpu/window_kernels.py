@@ -1,6 +1,6 @@
 """Window E-step between pixels and statistics, in blocks that stay in the second-level cache (overlap-save).
 
-Two blocks of pixels are one complex image ``a + i b``: correlated with a real template it has the scores of ``a`` as
+Two blocks of pixels form one complex image ``a + i b``: correlated with a real template it has the scores of ``a`` as
 real and those of ``b`` as imaginary part; back-projections of both add up in the real part of the inverse transform.
 
 ======================  =================================================================================
@@ -12,11 +12,11 @@ spectrum                N / LANES bands of N cells: lanes are LANES neighbouring
 ``log_norm``, ``peak``  for each band of columns, one cell per row
 ======================  =================================================================================
 
-Columns are transformed where they lie; between the two passes squares of LANES x LANES are transposed in registers.
+Columns are transformed in place; between the two passes squares of LANES x LANES are transposed in registers.
 
-Where copies differ in amplitude (docs/model.md 7), ``amplitudes`` holds v, 1 / (1 + v e) and v / (2 (1 + v e)) of each template, and is
-empty otherwise. Scores are then gains g first, beside minus half the energy e in a ``second`` space where invalid pixels change it;
-weights are times the amplitude in ``space`` and times its square in ``second``.
+If copies differ in amplitude (docs/model.md 7), ``amplitudes`` holds v, 1 / (1 + v e) and v / (2 (1 + v e)) of each template; otherwise it
+is empty. Scores then begin as gains g; minus half the energy e is in a ``second`` space if invalid pixels change it.
+``space`` then receives weights times amplitudes, and ``second`` weights times their squares.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _load(pixels, tops, lefts, space, step, side):
 
 @_kernel
 def _band(space, step, band, bands, out, start, side, work, radices, twiddles):
-    """One band of the spectrum from columns already transformed, of which only ``bands`` bands are not zero."""
+    """One band of the spectrum from transformed columns, of which only ``bands`` bands are not zero."""
     for b in range(bands):
         transpose(space, band * LANES * step + b * CELL, step, out, start + b * LANES * CELL, CELL)
     out[start + bands * LANES * CELL : start + side * CELL] = 0
@@ -75,7 +75,7 @@ def block_spectrum(pixels, tops, lefts, space, out, work, radices, twiddles):
 def _correlate(
     k, image, seen, masked, templates, energies, row, space, step, bands, side, work, radices, twiddles
 ):
-    """Scores of template k in ``bands`` bands of columns: the inverse transform but for its pass along columns."""
+    """Scores of template k in ``bands`` bands of columns: the inverse transform without its pass along columns."""
     for band in range(side // LANES):
         at = band * side * CELL
         multiply_cells(0, side, image, at, templates[k], at, row, 0)
@@ -105,7 +105,7 @@ def _gains(
     radices,
     twiddles,
 ):
-    """Scores of template k as :func:`_correlate` leaves them; where amplitudes differ, gains and what is lost apart."""
+    """Scores of template k in the form of :func:`_correlate`; if amplitudes differ, gains and energies in separate spaces."""
     apart = masked and amplitudes.size > 0
     _correlate(
         k,
@@ -131,7 +131,7 @@ def _gains(
 
 @_kernel
 def _log_ratios(count, k, space, second, start, step, masked, amplitudes):
-    """Gains of ``count`` cells to log-likelihood ratios in place; what depends on the template alone is among the offsets."""
+    """Convert gains of ``count`` cells to log-likelihood ratios in place; terms of the template alone are in the offsets."""
     variance, slope, bend = amplitudes[k, 0], amplitudes[k, 1], amplitudes[k, 2]
     one = amplitudes.dtype.type(1)
     half = one / (one + one)
@@ -150,7 +150,7 @@ def _log_ratios(count, k, space, second, start, step, masked, amplitudes):
 
 @_kernel
 def _compare_band(b, count, k, masked, amplitudes, space, second, step, work, radices, twiddles):
-    """Gains of one band of columns to log-likelihood ratios of copies that differ in amplitude."""
+    """Convert gains of one band of columns to log-likelihood ratios of copies that differ in amplitude."""
     if masked:
         transform(second, b * CELL, step, work, LANES, radices, twiddles)
     _log_ratios(count, k, space, second, b * CELL, step, masked, amplitudes)
@@ -160,9 +160,9 @@ def _compare_band(b, count, k, masked, amplitudes, space, second, step, work, ra
 def _weigh_amplitudes(
     count, k, space, second, start, step, masked, amplitudes, offsets, log_norm, at, paired, sums
 ):
-    """Gains of ``count`` cells to weights times amplitudes, and times their squares to ``second`` where ``paired``.
+    """Convert gains of ``count`` cells to weights times amplitudes and, if ``paired``, to weights times their squares in ``second``.
 
-    The three cells of ``sums`` gain those of the weights, of these, and of those.
+    The three cells of ``sums`` gain the weights, the weights times amplitudes, and the weights times squares.
     """
     variance, slope, bend, offset = amplitudes[k, 0], amplitudes[k, 1], amplitudes[k, 2], offsets[k]
     one = amplitudes.dtype.type(1)
@@ -220,18 +220,18 @@ def score_blocks(
         masked: whether template energies depend on invalid pixels.
         templates: (K, 2 N^2) conjugate spectra of the templates over sigma^2 N^2.
         energies: the same for minus half the templates' energies per pixel.
-        amplitudes: (K, 3), or (0, 3) where copies are alike.
-        offsets: (K,) to add to the scores.
+        amplitudes: (K, 3), or (0, 3) if all amplitudes are 1.
+        offsets: (K,) added to the scores.
         valid: number of corners along an axis.
         peak: bands x ``valid`` cells.
         total: workspace like ``peak``.
         space: workspace, N rows.
-        second: the same where amplitudes differ, else one cell.
+        second: the same if amplitudes differ, else one cell.
         row: workspace of N cells.
-        mass: unused: the workspace is that of :func:`project_blocks`.
+        mass: unused; part of the workspace of :func:`project_blocks`.
         work: workspace of 2 N cells.
         radices: of the transform of length N.
-        twiddles: of the same.
+        twiddles: of the transform of length N.
     """
     side = work.size // (2 * CELL)
     step, bands = (side // LANES | 1) * CELL, -(-valid // LANES)
@@ -284,7 +284,7 @@ def _weigh_band(
     radices,
     twiddles,
 ):
-    """Scores of one band of columns, ready but for the transform along them, to weights, which join ``sums``."""
+    """Transform one band of scores along its columns and convert it to weights, which are added to ``sums``."""
     transform(space, b * CELL, step, work, LANES, radices, twiddles)
     mass[:] = 0
     first = b * reach * CELL
@@ -339,7 +339,7 @@ def weigh_blocks(
 ):
     """Weights of template k in two blocks, left in ``space``, and in ``second``; see :func:`project_blocks`.
 
-    ``alone``: the weights themselves, whatever the amplitudes.
+    ``alone``: the weights without factors of the amplitudes.
     """
     side = work.size // (2 * CELL)
     step, bands = (side // LANES | 1) * CELL, -(-reach // LANES)
@@ -389,7 +389,7 @@ def weigh_blocks(
 
 @_kernel
 def _spread(space, b, reach, step, side, work, radices, twiddles):
-    """One band of columns of weights, which the first ``reach`` rows hold, transformed along them."""
+    """Transform one band of weights, zero beyond the first ``reach`` rows, along its columns."""
     for y in range(reach, side):
         space[y * step + b * CELL : y * step + (b + 1) * CELL] = 0
     transform(space, b * CELL, step, work, 0, radices, twiddles)
@@ -421,8 +421,8 @@ def project_blocks(
     """Back-projection of two blocks by their weights of template k.
 
     ``log_norm`` holds bands x ``reach`` cells of log(1 + S), infinite where there is no owned corner; the first ``reach``
-    rows and columns of a block hold such corners. ``mass`` is a workspace of a cell for each of the (1,) or, where amplitudes differ,
-    (3,) float64 ``sums``, which gain the weights, those times amplitudes, and times their squares. ``projected`` (N^2 / LANES cells)
+    rows and columns of a block hold owned corners. ``mass`` is a workspace of one cell for each of the (1,) float64 ``sums``, or (3,) if
+    amplitudes differ; ``sums`` gain the weights, the weights times amplitudes, and the weights times their squares. ``projected`` (N^2 / LANES cells)
     gains the spectrum of the back-projection, ``covered`` that of the coverage unless it is empty. The rest is as in
     :func:`score_blocks`; ``seen`` is also used for the coverage.
     """
@@ -481,7 +481,7 @@ def project_blocks(
 
 @_kernel
 def block_image(spectrum, space, work, radices, twiddles):
-    """Inverse transform, times N^2, of a spectrum, which is consumed, to ``space``."""
+    """Inverse transform, times N^2, of a spectrum to ``space``; the spectrum is overwritten."""
     side = work.size // (2 * CELL)
     bands, step = side // LANES, (side // LANES | 1) * CELL
     for band in range(bands):

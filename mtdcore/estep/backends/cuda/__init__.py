@@ -1,1 +1,1 @@
-"""The CUDA backend: cuFFT, and kernels of our own between the transforms. Imports CuPy when a device is opened."""
+"""The CUDA backend: cuFFT, and our own kernels between the transforms. CuPy is imported when a device is opened."""

@@ -1,4 +1,4 @@
-"""The CUDA backend: cuFFT for the transforms, kernels of our own for everything between them."""
+"""The CUDA backend: cuFFT for the transforms, our own kernels for everything between them."""
 
 from __future__ import annotations
 
@@ -43,24 +43,24 @@ __all__ = ["CudaBackend", "DeviceInfo", "choose_device", "describe_devices", "de
 
 _LOG = logging.getLogger("mtdcore.cuda")
 
-#: Share of the free memory that a batch may take; transforms, templates and other libraries live in the rest.
+#: Share of the free memory for a batch; the rest is for transforms, templates and other libraries.
 _MEMORY_SHARE = 0.6
 
-#: Sides of a torus, and the largest halo (pixels, both sides together) up to which each is leaner than the next: see
-#: docs/gpu.md. Powers of two, whose transforms are twice as fast as others.
+#: Sides of a torus, and the largest halo (pixels, both sides together) up to which each is faster than the next, see
+#: docs/gpu.md. Transforms of powers of two are twice as fast as others.
 _TORUS = ((512, 40), (1024, 300), (2048, 800), (4096, math.inf))
 
-#: Side of the largest tile whose windows are worth scoring together.
+#: Largest side of a tile of windows for matrix products.
 _LARGEST_TILE = 2048
 
-#: Side of a tile of patches, which may be any: they meet again in batches.
+#: Side of a tile of patches; any side would do, as batches join the patches of tiles.
 _PATCH_TILE = 1024
 
-#: Tiles that a batch should hold, so that the transforms of templates and of sums are shared.
+#: Number of tiles that a batch should hold, so that they share the transforms of templates and of sums.
 _TILES = 8
 
 
-#: Tiles of one call, which shares the transforms of templates and of sums: a micrograph of 4096 x 4096 or so.
+#: Number of tiles of one call, which share the transforms of templates and of sums: about a micrograph of 4096 x 4096.
 _TOGETHER = 40
 
 
@@ -83,7 +83,7 @@ class CudaBackend:
         check_settings(precision)
         self.device, self.name, self.xp = device, device.name, device.xp
         self.precision: Precision = precision
-        self._batch_bytes: int | None = None  # learnt when memory ran out
+        self._batch_bytes: int | None = None  # set when memory ran out
         self._resident = Resident()
 
     @classmethod
@@ -97,7 +97,7 @@ class CudaBackend:
         return cls(CupyDevice(choose_device().index if index is None else index), precision)
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Workers open the device again, once each: handles do not travel."""
+        """Pickle the index of the device: handles cannot be pickled, and each worker opens the device once."""
         return _opened, (int(self.name.partition(":")[2]), self.precision)
 
     def asarray(self, array: Array) -> Array:
@@ -113,11 +113,11 @@ class CudaBackend:
 
     @property
     def threads(self) -> int:
-        """The host works on one tile at a time."""
+        """One: the host processes one tile at a time."""
         return 1
 
     def alone(self) -> CudaBackend:
-        """Itself."""
+        """The backend itself, which has one thread."""
         return self
 
     def synchronize(self) -> None:
@@ -126,7 +126,7 @@ class CudaBackend:
             self.device.synchronize()
 
     def tile_pixels(self, likelihood: Likelihood) -> int:
-        """A power of two with the margin left free, large against the halo, small enough for a batch of several tiles."""
+        """A power of two minus the margin: large compared with the halo, small enough for a batch of several tiles."""
         if not likelihood.square:
             return self._arrays.tile_pixels(likelihood)
         if not likelihood.localises:
@@ -134,7 +134,7 @@ class CudaBackend:
         margin = likelihood.margins[1]
         halo = 2 * likelihood.geometry.halos[1] + likelihood.geometry.reaches[1]
         if likelihood.amplitudes is None and matrix_is_faster(likelihood.box_size, likelihood.templates):
-            # scores are held between the two products
+            # scores are kept between the two matrix products
             held = _MEMORY_SHARE * self.device.total_bytes() / (5 * likelihood.templates)
             return min(_LARGEST_TILE, math.isqrt(int(held)))
         share = _MEMORY_SHARE * self.device.total_bytes() / _TILES
@@ -209,12 +209,12 @@ class CudaBackend:
 
     @property
     def _arrays(self) -> ArrayBackend:
-        """The same sums in array-API terms, on the same device."""
+        """The E-step in array-API terms on the same device."""
         return arrays_of(self)
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Work on the device; see :meth:`Backend.active`. Running out of memory for good is a DeviceError."""
+        """See :meth:`Backend.active`; lack of memory that smaller batches do not cure raises DeviceError."""
         try:
             with self.device.active():
                 yield
@@ -238,7 +238,7 @@ class CudaBackend:
             try:
                 batch = path.sums(items[slice(start, start + limit)])
             except MemoryError as error:
-                cause = str(error)  # keeping the error would keep the arrays of its frames
+                cause = str(error)  # the error itself would keep the arrays of its frames alive
             else:
                 total = batch if total is None else total + batch
                 start += limit
@@ -263,53 +263,53 @@ def _opened(index: int, precision: Precision) -> CudaBackend:
 
 
 class _EStep:
-    """What one E-step prepares once: the model, and a path per precision and torus when first needed."""
+    """Precomputed data of one E-step: the model, and a path per precision and torus, made at first use."""
 
-    def __init__(self, device: Device, turned: Array, likelihood: Likelihood, precision: str) -> None:
-        self._device, self._turned, self._precision = device, turned, precision
+    def __init__(self, device: Device, templates: Array, likelihood: Likelihood, precision: str) -> None:
+        self._device, self._templates, self._precision = device, templates, precision
         self.likelihood = likelihood
         self.model: Model = (
             WindowModel(cast(WindowLikelihood, likelihood))
             if likelihood.localises
             else PatchModel(cast(PatchLikelihood, likelihood))
         )
-        self._norm = float((turned**2).sum(axis=(1, 2)).max()) ** 0.5
+        self._norm = float((templates**2).sum(axis=(1, 2)).max()) ** 0.5
         self._paths: dict[tuple[str, tuple[object, Way]], Path] = {}
 
     def key(self, tile: Tile) -> tuple[str, tuple[object, Way]]:
-        """Tiles of one key may be worked on together: precision, torus, and the way they go."""
+        """Precision, torus and way of a tile; tiles with equal keys can share a batch."""
         precision = needed_precision(self._precision, self._norm, self.likelihood.noise_std, [tile])
         way = self._way(precision, tile)
         torus = self._pairs_torus(tile) if way == "pairs" else None
         return precision, (torus or self.model.torus(tile), way)
 
     def _way(self, precision: str, tile: Tile) -> Way:
-        """The fastest that is right enough. Invalid pixels, amplitudes and float64 leave windows to the library's transforms."""
-        model, like = self.model, self.likelihood
+        """The fastest way that is accurate enough. Windows with invalid pixels, amplitudes or float64 take the transforms of the library."""
+        model, likelihood = self.model, self.likelihood
         if isinstance(model, PatchModel):
-            if DirectPath.suits(self._kernels(precision), like):
+            if DirectPath.suits(self._kernels(precision), likelihood):
                 return "registers"
             if precision == "float64" or tile.valid is not None:
                 return "transforms"
             if suits_patch_pairs(model.likelihood, self._device.shared_bytes):
                 return "pairs"
             in_pairs = False
-            patches = math.prod(n // like.box_size for n in tile.micrograph_shape)
+            patches = math.prod(n // likelihood.box_size for n in tile.micrograph_shape)
             memory, pixels = self._device.total_bytes(), math.prod(model.torus(tile))
             faster = patch_matrix_is_faster(model.likelihood, patches, pixels, memory)
         else:
             assert isinstance(model, WindowModel)
-            alike = like.amplitudes is None and model.sees_valid_pixels_only(tile)
+            alike = likelihood.amplitudes is None and model.sees_valid_pixels_only(tile)
             if precision == "float64" or not alike:
                 return "transforms"
             in_pairs = self._pairs_torus(tile) is not None
-            faster = matrix_is_faster(like.box_size, like.templates, in_pairs)
-        if faster and exact_enough(self._norm, like.box_size, like.noise_std, [tile]):
+            faster = matrix_is_faster(likelihood.box_size, likelihood.templates, in_pairs)
+        if faster and exact_enough(self._norm, likelihood.box_size, likelihood.noise_std, [tile]):
             return "matrices"
         return "pairs" if in_pairs else "transforms"
 
     def _pairs_torus(self, tile: Tile) -> tuple[int, int] | None:
-        """Of transforms of our own; None: patches have theirs, or a library's are faster."""
+        """Torus of our own transforms; None: those of the library are faster, or the tile is of patches, which have their own kernel."""
         model = self.model
         return (
             suitable_torus(model.least(tile), model.torus(tile)) if isinstance(model, WindowModel) else None
@@ -325,7 +325,7 @@ class _EStep:
         return Sums(frames, xp.zeros(scores, dtype=np.float64))
 
     def path(self, precision: str, tile: Tile) -> Path:
-        """The way for tiles like this one."""
+        """The path of tiles with the key of this one."""
         key = self.key(tile)
         if key not in self._paths:
             self._paths[key] = self._new_path(precision, tile, key[1][1])
@@ -337,23 +337,23 @@ class _EStep:
             return self.spectral_path(precision, tile)
         if isinstance(model, PatchModel):
             if way == "registers":
-                return DirectPath(kernels, self._turned, model)
+                return DirectPath(kernels, self._templates, model)
             if way == "matrices":
-                return PatchMatrixPath(self._device, kernels, self._turned, model)
+                return PatchMatrixPath(self._device, kernels, self._templates, model)
             return PatchPairsPath(
-                self._device, kernels, self._turned, model, self.spectral_path(precision, tile)
+                self._device, kernels, self._templates, model, self.spectral_path(precision, tile)
             )
         assert isinstance(model, WindowModel)
         if way == "matrices":
-            return MatrixPath(self._device, kernels, self._turned, model)
+            return MatrixPath(self._device, kernels, self._templates, model)
         torus = self._pairs_torus(tile)
         assert torus is not None
-        return PairsPath(kernels, self._turned, model, torus)
+        return PairsPath(kernels, self._templates, model, torus)
 
     def spectral_path(self, precision: str, tile: Tile) -> SpectralPath:
-        """The transforms, whatever the box."""
+        """The path of transforms, for any box."""
         kernels = self._kernels(precision)
-        return SpectralPath(self._device, kernels, self._turned, self.model, self.model.torus(tile))
+        return SpectralPath(self._device, kernels, self._templates, self.model, self.model.torus(tile))
 
     def valid_pixels(self, tile: Tile) -> int:
         """Number of valid pixels that this tile counts."""

@@ -1,4 +1,4 @@
-"""Everything that is CuPy's: the device, its transforms, streams, memory and compiler. Imported lazily."""
+"""All uses of CuPy: the device, its transforms, streams, memory and compiler. CuPy is imported lazily."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from . import kernels as _cuda_kernels
 
 _LOG = logging.getLogger("mtdcore.cuda")
 
-#: Oldest compute capability the kernels are compiled for.
+#: Lowest compute capability for which the kernels are compiled.
 OLDEST = (7, 5)
 
 #: CUDA_R_16F, CUDA_R_32F, CUBLAS_COMPUTE_32F and CUBLAS_GEMM_DEFAULT of the CUDA headers.
@@ -33,13 +33,13 @@ class Event(Protocol):
 
 
 class Device(Protocol):
-    """What the CUDA backend needs of a device; the tests put the host in its place.
+    """The interface of a device; in the tests the host takes its place.
 
     Attributes:
         name: "cuda:<index>".
         xp: array library.
         blocks: blocks of 256 threads that fill the device.
-        shared_bytes: shared memory that a block gets if it asks.
+        shared_bytes: largest shared memory of a block, on request.
 
     A failed allocation raises MemoryError.
     """
@@ -62,13 +62,13 @@ class Device(Protocol):
         ...
 
     def irfft2(self, spectra: Array, out: Array) -> None:
-        """The way back, unnormalised; may overwrite ``spectra``."""
+        """Inverse of :meth:`rfft2`, unnormalised; may overwrite ``spectra``."""
         ...
 
     def products(self, x: Array, y: Array, out: Array) -> None:
         """``out = x y^T``: (n, p) and (t, p) float16 into (n, t) float32, summed in float32; p, t multiples of 8.
 
-        Each may be some columns of a wider matrix, from a multiple of 8 on.
+        Each may be a range of columns of a wider matrix that starts at a multiple of 8.
         """
         ...
 
@@ -81,7 +81,7 @@ class Device(Protocol):
         ...
 
     def upload(self, host: np.ndarray, out: Array, after: Event | None) -> Event:
-        """Copy bytes beside the computation, once ``after`` has passed; returns the end of the copy."""
+        """Copy bytes concurrently with the computation, once ``after`` has passed; returns the end of the copy."""
         ...
 
     def wait(self, event: Event) -> None:
@@ -174,7 +174,7 @@ def describe_devices() -> list[DeviceInfo]:
 
 
 def _describe(cupy: Array, index: int) -> DeviceInfo:
-    """Without a context on the device: asking takes no memory there."""
+    """Describe a device without a context, which would take memory on it."""
     properties = cupy.cuda.runtime.getDeviceProperties(index)
     return DeviceInfo(
         index=index,
@@ -187,7 +187,7 @@ def _describe(cupy: Array, index: int) -> DeviceInfo:
 
 
 def choose_device() -> DeviceInfo:
-    """The first usable device; says which and why on the "mtdcore.cuda" logger.
+    """The first usable device; the choice and its reason are logged to "mtdcore.cuda".
 
     Raises:
         DependencyError, DeviceError: there is none.
@@ -248,7 +248,7 @@ class CupyDevice:
         return self._device  # type: ignore[no-any-return]
 
     def kernel(self, name: str, precision: str) -> Callable[..., None]:
-        """A compiled kernel; the module is compiled when its first kernel is asked for."""
+        """A compiled kernel; the module is compiled at the first request for one of its kernels."""
         function: Callable[..., None] = _kernel(self.name, name, precision)
         return function
 
@@ -281,7 +281,7 @@ class CupyDevice:
     def products(self, x: Array, y: Array, out: Array) -> None:
         """See :meth:`Device.products`."""
         (n, p), t = x.shape, y.shape[0]
-        # cuBLAS counts by columns: to it, these arrays are their own transposes, and out^T = y x^T
+        # cuBLAS is column-major: it sees the transposes of these arrays, and computes out^T = y x^T
         self._multiply(True, False, t, n, p, y, _stride(y), x, _stride(x), out, _stride(out))
 
     def sums(self, x: Array, y: Array, out: Array) -> None:
@@ -290,7 +290,7 @@ class CupyDevice:
         self._multiply(False, True, p, t, n, y, _stride(y), x, _stride(x), out, _stride(out))
 
     def _multiply(self, first_turned: bool, second_turned: bool, *rest: Any) -> None:
-        """CublasGemmEx by columns: ``c (m, n) = op(a) op(b)``, float16 in, float32 out and between."""
+        """CublasGemmEx column-major: ``c (m, n) = op(a) op(b)``, float16 in, float32 sums and output."""
         from cupy.cuda import device as cupy_device
         from cupy_backends.cuda.libs import cublas
 
@@ -299,7 +299,7 @@ class CupyDevice:
         one, zero = (
             np.ones(1, np.float32),
             np.zeros(1, np.float32),
-        )  # of the host, read before the call returns
+        )  # host memory, read before the call returns
         cublas.gemmEx(
             cupy_device.get_cublas_handle(),
             turned[first_turned],
@@ -353,7 +353,7 @@ class CupyDevice:
         return int(self._device.mem_info[0] + self._cupy.get_default_memory_pool().free_bytes())
 
     def release(self) -> None:
-        """Drop plans (they hold work areas) and give the pool's free blocks back."""
+        """Drop the plans, which hold work areas, and return the free blocks of the pool."""
         self._plan.cache_clear()
         self._cupy.get_default_memory_pool().free_all_blocks()
 

@@ -1,6 +1,6 @@
-"""What the two likelihoods do differently on the device: cutting tiles into items, and normalising gains.
+"""The two likelihoods on the device: cutting tiles into items, and normalising gains.
 
-An *item* is what one set of correlation maps belongs to: a patch, or a tile of windows.
+An *item* has one set of correlation maps: it is a patch, or a tile of windows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..collect import Owned, patch_sums
 from .kernels import Amplitudes, Kernels
 from .staging import StagedTile
 
-#: From this power of two on, one up to so many times longer than needed is still faster (both sides of a square).
+#: From _LARGE on, a power of two up to _NEAR times the needed length is faster than other lengths (both sides of a square).
 _LARGE, _NEAR = 512, 1.34
 
 
@@ -30,7 +30,7 @@ class Items:
 
     Attributes:
         pixels: (M, h, w) real, invalid pixels 0.
-        valid: (M, h, w) uint8, or None when every pixel is valid; what lies beyond (h, w) is not.
+        valid: (M, h, w) uint8, or None when every pixel is valid; pixels of the torus beyond (h, w) are invalid.
         corners: (M, 6) int32 as :meth:`Kernels.window_posterior` takes it (window model only).
     """
 
@@ -54,19 +54,19 @@ class Model(Protocol):
         ...
 
     def torus(self, tile: Tile) -> tuple[int, int]:
-        """Shape of the transforms: nothing that is used wraps around, both factors suit the transform."""
+        """Shape of the transforms: large enough that no used pixel wraps around, with fast lengths."""
         ...
 
     def gather(self, tiles: list[StagedTile], xp: Array, torus: tuple[int, int] | None = None) -> Items:
-        """The items of these tiles, where it matters on this torus; None: on that of :meth:`torus`."""
+        """The items of these tiles; windows lie on ``torus``, None: the one of :meth:`torus`."""
         ...
 
     def normalise(
         self, maps: Array, items: Items, kernels: Kernels, amplitudes: Amplitudes | None = None
     ) -> tuple[Array, Array | None]:
-        """From gains (K, M, N1, N2): (2,) float64, evidence, and empty mass or count; and the normalisers (M, N1, N2).
+        """Normalise gains (K, M, N1, N2). Returns (2,) float64, evidence and empty mass or count; and the normalisers (M, N1, N2).
 
-        No normalisers: gains have become weights in place, and :meth:`weigh` has nothing to do.
+        If the normalisers are None, gains were converted to weights in place, and :meth:`weigh` does nothing.
         """
         ...
 
@@ -79,9 +79,10 @@ class Model(Protocol):
         amplitudes: Amplitudes | None = None,
         moment: Moment = 0,
     ) -> None:
-        """Weights of some gains (k, m, N1, N2) and the normalisers of their items; ``out`` may be ``maps``.
+        """Weights from some gains (k, m, N1, N2) and the normalisers of their items; ``out`` may be ``maps``.
 
-        Where amplitudes differ, those of these gains; weights are times the posterior mean of a power of the amplitude.
+        If amplitudes differ, ``amplitudes`` are those of these gains, and weights are multiplied by the posterior mean of a power of the
+        amplitude.
         """
         ...
 
@@ -90,18 +91,18 @@ class Model(Protocol):
         ...
 
     def energy(self, tiles: list[StagedTile], items: Items) -> Array:
-        """Energy of the pixels that these tiles own, float64 on the device; ``items`` are gathered from them."""
+        """Energy of the pixels that these tiles own, float64 on the device; ``items`` are those of the tiles."""
         ...
 
     def statistics(self, frames: Array, scores: Any, owned: Owned) -> TemplateSums:
-        """Sums of an E-step: frames (2, K, B, B), host scores as :class:`.paths.Sums` has them, and what the tiles own."""
+        """Sums of an E-step: frames (2, K, B, B), host scores as in :class:`.paths.Sums`, and the sums of owned pixels."""
         ...
 
 
 def fast_length(least: int) -> int:
-    """Length of a transform: the next power of two where it is near, else a multiple of 4 without factors above 7.
+    """Length of a transform: the next power of two if it is near, else a multiple of 4 without prime factors above 7.
 
-    From 1024 up, transforms of powers of two take little more than half the time of others of that size (docs/gpu.md).
+    From 1024 on, transforms of powers of two take little more than half the time of others of similar size (docs/gpu.md).
     """
     power = 4
     while power < least:
@@ -124,7 +125,7 @@ def _smooth(n: int) -> bool:
 
 
 class PatchModel:
-    """Patches on a torus of side >= 2 L - 1 + margin; the empty poses are counted analytically."""
+    """Patches on a torus of side >= 2 L - 1 + margin; the empty poses are summed in closed form."""
 
     def __init__(self, likelihood: PatchLikelihood) -> None:
         self._likelihood = likelihood
@@ -137,7 +138,7 @@ class PatchModel:
         return self._likelihood
 
     def torus(self, tile: Tile) -> tuple[int, int]:
-        """The same for every tile."""
+        """One torus for every tile."""
         side = fast_length(2 * self.likelihood.box_size - 1 + self.likelihood.margins[1])
         return side, side
 
@@ -168,7 +169,7 @@ class PatchModel:
         amplitudes: Amplitudes | None = None,
         moment: Moment = 0,
     ) -> None:
-        """See :meth:`normalise`: maps are weights."""
+        """Nothing to do: :meth:`normalise` made weights of the maps."""
 
     def posterior(self, maps: Array, tile: Tile) -> np.ndarray:
         """Shifts l of docs/model.md 3: the empty ones share the empty mass of their patch evenly."""
@@ -184,11 +185,11 @@ class PatchModel:
         return out.reshape(rows, columns, *out.shape[1:])
 
     def energy(self, tiles: list[StagedTile], items: Items) -> Array:
-        """All patches at once."""
+        """The energy of all patches at once."""
         return _energy(items.pixels)
 
     def statistics(self, frames: Array, scores: Any, owned: Owned) -> TemplateSums:
-        """Log-likelihood of the valid pixels, and copies as the mean coverage of a pixel of the box."""
+        """Sums of patches: log-likelihood of the valid pixels; the number of copies is the mean coverage of a pixel of the box."""
         evidence, empty_mass = float(scores[0]), float(scores[1])
         mass = np.array(scores[2:] if self.likelihood.classes > 1 else [owned.sites - empty_mass])
         return patch_sums(self.likelihood, owned, evidence, frames[0], frames[1], mass, empty_mass)
@@ -211,7 +212,7 @@ class WindowModel:
         return self._likelihood
 
     def torus(self, tile: Tile) -> tuple[int, int]:
-        """The same for all tiles of a measurement, so that they share their transforms."""
+        """One torus for all tiles of a measurement, so that they share their transforms."""
         rows, columns = (fast_length(least) for least in self.least(tile))
         return rows, columns
 
@@ -225,7 +226,7 @@ class WindowModel:
         return rows, columns
 
     def gather(self, tiles: list[StagedTile], xp: Array, torus: tuple[int, int] | None = None) -> Items:
-        """Tiles on a torus; what lies outside the micrograph is invalid, if it can be seen at all."""
+        """Tiles on a torus; pixels outside the micrograph are invalid, if a frame reaches them."""
         shape = (len(tiles), *(torus or self.torus(tiles[0].tile)))
         masked = not all(self.sees_valid_pixels_only(t.tile) for t in tiles)
         pixels = xp.zeros(shape, dtype=tiles[0].pixels.dtype)
@@ -249,9 +250,9 @@ class WindowModel:
         self, maps: Array, items: Items, kernels: Kernels, amplitudes: Amplitudes | None = None
     ) -> tuple[Array, Array | None]:
         """Competition of corners closer than the minimum separation."""
-        like = self.likelihood
+        likelihood = self.likelihood
         normaliser, sums = kernels.window_posterior(
-            maps, items.corners, like.log_activity, like.separation, amplitudes
+            maps, items.corners, likelihood.log_activity, likelihood.separation, amplitudes
         )
         return sums.sum(axis=(0, 1)), normaliser
 
@@ -264,7 +265,7 @@ class WindowModel:
         amplitudes: Amplitudes | None = None,
         moment: Moment = 0,
     ) -> None:
-        """Posterior of a template at each owned corner."""
+        """Posterior of each template at each owned corner."""
         log_prior = self.likelihood.log_activity - math.log(self.likelihood.templates)
         kernels.window_weights(maps, normaliser, log_prior, out, amplitudes, moment)
 
@@ -273,24 +274,26 @@ class WindowModel:
         return np.asarray(maps[(slice(None), 0, *tile.owned)], dtype=np.float64)
 
     def energy(self, tiles: list[StagedTile], items: Items) -> Array:
-        """Tile by tile: neighbours read the same pixels."""
+        """The energy tile by tile, because neighbouring tiles read common pixels."""
         return sum(_energy(t.pixels[t.tile.owned_pixels]) for t in tiles)
 
     def statistics(self, frames: Array, scores: Any, owned: Owned) -> TemplateSums:
-        """Evidence against "no copies" (docs/model.md 7)."""
-        like = self.likelihood
-        # the sums of amplitudes come last, where these differ
-        first, squares = scores[-2:] if like.amplitudes is not None else (scores[1], scores[1])
+        """Sums of windows, with the evidence against "no copies" (docs/model.md 7)."""
+        likelihood = self.likelihood
+        # if amplitudes differ, their sums come last
+        first, squares = scores[-2:] if likelihood.amplitudes is not None else (scores[1], scores[1])
         return TemplateSums(
             backprojection=frames[0],
             coverage=frames[1],
-            class_mass=np.array(scores[2 : 2 + like.classes] if like.classes > 1 else scores[1:2]),
-            log_likelihood=float(scores[0]) / like.neighbourhood,
+            class_mass=np.array(
+                scores[2 : 2 + likelihood.classes] if likelihood.classes > 1 else scores[1:2]
+            ),
+            log_likelihood=float(scores[0]) / likelihood.neighbourhood,
             expected_count=float(scores[1]),
             empty_mass=0.0,
             **owned._asdict(),
-            noise_std=like.noise_std,
-            box_size=like.box_size,
+            noise_std=likelihood.noise_std,
+            box_size=likelihood.box_size,
             amplitude_sum=float(first),
             amplitude_squares=float(squares),
         )

@@ -1,4 +1,4 @@
-"""Tiles that stay on the device from one E-step to the next, as long as they fit."""
+"""Cache of tiles that stay on the device from one E-step to the next, if they fit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .staging import Group, StagedTile, grouped, sent, shown, staged
 
 _LOG = logging.getLogger("mtdcore.cuda")
 
-#: Share of the memory of the card that tiles may keep.
+#: Share of the memory of the card for cached tiles.
 _SHARE = 0.2
 
 _Key = Callable[[Tile], tuple[str, Any]]
@@ -24,7 +24,7 @@ _Key = Callable[[Tile], tuple[str, Any]]
 
 @dataclass(frozen=True)
 class _Kept:
-    """Some tiles as they are stored, in groups of one way through the E-step, with that way of every tile."""
+    """Cached tiles as stored, in groups of one way through the E-step, with the key of every tile."""
 
     groups: list[list[StagedTile]]
     keys: list[Any]
@@ -39,15 +39,15 @@ class Resident:
         self._said: set[Any] = set()
 
     def clear(self) -> None:
-        """Forget all: the memory is needed."""
+        """Drop all tiles to free their memory."""
         self._kept.clear()
 
     def groups(
         self, device: Device, tiles: Iterable[Tile], key: _Key
     ) -> Iterator[tuple[Group, list[StagedTile]]]:
-        """Like :func:`staged` of :func:`grouped` tiles, from the device where they are there.
+        """As :func:`staged` of :func:`grouped` tiles, but from the device if they are cached there.
 
-        A constant that is taken off the pixels is taken off on the device, so that they stay while it moves.
+        The offset of the pixels is subtracted on the device, so that cached pixels stay valid when it changes.
         """
         stored, offset = as_stored(tiles)
         identity = getattr(stored, "identity", None)
@@ -68,7 +68,7 @@ class Resident:
             if found.keys == [key_of(tile.tile) for kept in found.groups for tile in kept]:
                 yield from map(group_of, found.groups)
                 return
-            del self._kept[identity]  # they go another way now
+            del self._kept[identity]  # their keys have changed
         copies: list[list[StagedTile]] | None = None if identity is None else []
         keys: list[Any] = []
         size = 0
@@ -83,7 +83,7 @@ class Resident:
             self._say(identity, len(keys), size, device.name)
 
     def _fits(self, device: Device, identity: Any, size: int) -> bool:
-        """Whether so many bytes more may stay; other measurements make room, and the same pixels in another cut or behind another filter."""
+        """Whether ``size`` more bytes may stay; other measurements, and other cuts or filters of the same pixels, are evicted for them."""
         room = _SHARE * device.total_bytes() - size
         if sum(kept.bytes for kept in self._kept.values()) > room:
             for other in [i for i in self._kept if i[0] != identity[0] or i[:2] == identity[:2]]:
@@ -110,12 +110,12 @@ class Resident:
 
 
 def _hollow(tile: Tile) -> Tile:
-    """The tile without its pixels: what is asked of them as a whole is all that the host still needs."""
+    """The tile without its pixels: the host needs only their summaries."""
     return _shadow(tile, level=tile.level, peak=tile.peak, total=tile.total)
 
 
 def _below(tile: Tile, offset: float) -> Tile:
-    """What is asked of the tile less a constant; its pixels are on the device, and none here."""
+    """The tile with the summaries of its pixels minus the offset; the pixels themselves are on the device."""
     return _shadow(tile, **tile.brightness.less(offset)) if offset else tile
 
 

@@ -1,6 +1,6 @@
-"""Host tiles to the device through two pinned buffers: the next group travels while this one is worked on.
+"""Host tiles to the device through two pinned buffers: the next group is copied while the current one is processed.
 
-Pixels travel as they are stored; a constant is taken off them, and they are converted, on the device.
+Pixels are copied as stored; the device subtracts the offset and converts them.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from .device import Device, Event
 #: Bytes between the starts of two arrays in a buffer.
 _ALIGNMENT = 256
 
-#: One core copies slower than the bus carries.
+#: Threads that fill a buffer: a single core is slower than the bus.
 _COPY_THREADS = 4
 
-#: A group is closed when it holds this many pixels.
+#: Number of pixels at which a group is complete.
 _GROUP_PIXELS = 1 << 24
 
 
@@ -31,8 +31,8 @@ class StagedTile:
     """One tile on the device.
 
     Attributes:
-        tile: the host tile it came from.
-        pixels: (h, w), invalid pixels 0; of the dtype of the tile when sent, in the precision of the group when shown.
+        tile: the host tile.
+        pixels: (h, w), invalid pixels 0; of the dtype of the tile after :func:`sent`, in the precision of the group after :func:`shown`.
         valid: (h, w) uint8, or None when every pixel is valid.
     """
 
@@ -43,7 +43,7 @@ class StagedTile:
 
 @dataclass(frozen=True)
 class Group:
-    """Tiles that are worked on together, in one precision ("float32" or "float64")."""
+    """Tiles that are processed together, in one precision ("float32" or "float64")."""
 
     tiles: list[Tile]
     precision: str
@@ -69,7 +69,7 @@ def grouped(
 
 
 class _Slot:
-    """A pinned buffer, its twin on the device, and who may touch them when."""
+    """A pinned buffer, its twin on the device, and the events after which they may be overwritten."""
 
     def __init__(self) -> None:
         self.host = np.empty(0, np.uint8)
@@ -84,14 +84,14 @@ def staged(device: Device, groups: Iterable[Group]) -> Iterator[tuple[Group, lis
 
 
 def shown(device: Device, tiles: list[StagedTile], precision: str, offset: float = 0.0) -> list[StagedTile]:
-    """Tiles less a constant, which is taken off in float64 as on the host, in some precision."""
+    """Tiles minus the offset, which is subtracted in float64 as on the host, converted to ``precision``."""
     return [replace(tile, pixels=_less(device.xp, tile, np.dtype(precision), offset)) for tile in tiles]
 
 
 def _less(xp: Any, tile: StagedTile, dtype: np.dtype, offset: float) -> Array:
     stored = tile.pixels
     if offset:
-        # rounded to the dtype of the tile first, like on the host
+        # rounded to the dtype of the tile first, as on the host
         stored = (stored.astype(np.float64) - offset).astype(stored.dtype)
         if tile.valid is not None:
             stored *= tile.valid
@@ -123,13 +123,13 @@ def _handed_over(
 
 
 def _send(device: Device, slot: _Slot, group: Group, copiers: Executor) -> list[StagedTile]:
-    dtype = group.tiles[0].values.dtype  # the same in all of a measurement
+    dtype = group.tiles[0].values.dtype  # one dtype for the whole measurement
     places, size = _layout(group.tiles, dtype)
     if slot.uploaded is not None:
         slot.uploaded.synchronize()
     if slot.host.size < size:
         slot.host, slot.twin = device.pinned(size), device.xp.empty(size, dtype=np.uint8)
-        slot.consumed = device.record()  # the allocator may hand out memory that earlier work still uses
+        slot.consumed = device.record()  # the new memory may still be in use by earlier work
     spread = copiers.map if len(group.tiles) > 1 else map
     list(spread(lambda tile, cut: _fill(slot.host, tile, dtype, *cut), group.tiles, places))
     slot.uploaded = device.upload(slot.host[:size], slot.twin[:size], slot.consumed)
@@ -137,7 +137,7 @@ def _send(device: Device, slot: _Slot, group: Group, copiers: Executor) -> list[
 
 
 def _layout(tiles: list[Tile], dtype: np.dtype) -> tuple[list[tuple[slice, slice]], int]:
-    """Where the bytes of pixels and validity of each tile go, and how many they are in all."""
+    """Slices of the buffer for pixels and validity of each tile, and the total size in bytes."""
     places, end = [], 0
     for tile in tiles:
         pixels = slice(end, end + tile.values.size * dtype.itemsize)

@@ -19,7 +19,7 @@ _WORKER = "MTDCORE_CUDA_WORKER"
 def device_executor(indices: Sequence[int] | None = None) -> ProcessPoolExecutor:
     """An executor with one process per device: ``e_step(..., backend="cuda", executor=device_executor())``.
 
-    Each worker sees its own device only, as "cuda:0"; statistics travel back through the host.
+    Each worker sees only its own device, as "cuda:0"; statistics return through the host.
 
     Args:
         indices: devices to use, as numbered in this process; None: every usable one.
@@ -39,13 +39,13 @@ def device_executor(indices: Sequence[int] | None = None) -> ProcessPoolExecutor
 
 
 def _visible_name(index: int) -> str:
-    """What CUDA_VISIBLE_DEVICES calls device ``index`` of this process."""
+    """Name of device ``index`` of this process in CUDA_VISIBLE_DEVICES."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return visible.split(",")[index].strip() if visible else str(index)
 
 
 def _see_one_device(names: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that can save a checkpoint
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the process that saves checkpoints
     os.environ["CUDA_VISIBLE_DEVICES"] = names.get()
     os.environ[_WORKER] = "1"
 

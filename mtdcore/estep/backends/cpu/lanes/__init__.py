@@ -1,1 +1,1 @@
-"""Vectorised transforms for Numba kernels: several FFTs side by side, one in each lane of a vector. Nothing here knows of images or copies."""
+"""Vectorised FFTs for Numba kernels, side by side in the lanes of a vector; independent of multi-target detection."""

@@ -1,7 +1,7 @@
 """LLVM vector instructions for transforms that lie side by side, one in each lane of a vector.
 
-The FFT of scipy is compiled for the oldest processor it must run on, four floats at a time. Here LLVM compiles for
-the processor at hand, and LANES transforms run at once: no shuffles, no remainder.
+The FFT of scipy is compiled for the oldest supported processor, with four floats at a time. Here LLVM compiles for
+the processor at hand, and LANES transforms run at once, without shuffles or remainders.
 
 A *cell* is one complex number of each lane: LANES real parts, then LANES imaginary parts. An inverse transform is a
 forward one with the two halves of every cell exchanged (``swap = LANES``).
@@ -22,7 +22,7 @@ LANES = 16
 #: Floats in a cell.
 CELL = 2 * LANES
 
-#: Lengths of a butterfly; every other length is a product of them.
+#: Lengths of the butterflies; transform lengths are products of these.
 RADICES = (8, 7, 5, 4, 3, 2)
 
 INDEX = ir.IntType(64)
@@ -37,7 +37,7 @@ class Complex(NamedTuple):
 
 
 class Emitter:
-    """Emits arithmetic on vectors of one float per lane; products and sums may fuse."""
+    """Emits arithmetic on vectors of one float per lane; a product and a sum may be fused."""
 
     def __init__(self, builder: ir.IRBuilder, number: types.Float) -> None:
         self.builder, self.bytes, self.single = builder, number.bitwidth // 8, number.bitwidth == 32
@@ -95,7 +95,7 @@ class Emitter:
         return Complex(self.broadcast(base, index), self.broadcast(base, following))
 
     def sums(self, vectors: list[Any]) -> Any:
-        """The sums over lanes of LANES vectors, as one vector: pairs are halved and joined until one is left."""
+        """The sums over lanes of LANES vectors, as one vector, by pairwise halving."""
         width = LANES
         while len(vectors) > 1:
             width //= 2
@@ -115,12 +115,12 @@ class Emitter:
         return self.builder.select(self.builder.fcmp_ordered(">", a, b), a, b)
 
     def clipped(self, index: Any, low: int, high: int) -> Any:
-        """An index, or the nearest of those from low to high."""
+        """An index clipped to the range from low to high."""
         above = self.builder.select(self.builder.icmp_signed("<", index, INDEX(low)), INDEX(low), index)
         return self.builder.select(self.builder.icmp_signed(">", above, INDEX(high)), INDEX(high), above)
 
     def exp(self, x: Any) -> Any:
-        """e^x for x <= 0, to 2 units in the last place; 0 where it would be denormal."""
+        """e^x for x <= 0, accurate to 2 units in the last place; 0 where it would be denormal."""
         bits, fraction, degree = (32, 23, 6) if self.single else (64, 52, 13)
         lowest, bias, high = (-87.3, 127, 0.693359375) if self.single else (-708.0, 1023, 0.693145751953125)
         integers = ir.VectorType(ir.IntType(bits), LANES)

@@ -1,8 +1,8 @@
 """Two-dimensional FFTs that never leave the cache: mixed-radix, in place, LANES at a time (see ``emitter``).
 
 Stockham's self-sorting algorithm: stage i of radix r takes a length n = r m and a stride s (the product of the radices
-before it) and moves cell q + s (p + m j) to q + s (r p + k), j and k < r, p < m, q < s. The first stage reads, and the last
-writes, wherever the data are, so that columns need no copy.
+before it) and moves cell q + s (p + m j) to q + s (r p + k), j and k < r, p < m, q < s. The first stage reads and the last
+stage writes the data in place, so that columns need no copy.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _kernel = kernel(error_model="numpy")
 
 @dataclass(frozen=True)
 class Transform:
-    """A length, and what :func:`transform` needs to know about it.
+    """A length of :func:`transform`, with its radices and twiddle factors.
 
     Attributes:
         radices: radix of each stage.
@@ -58,13 +58,13 @@ def fast_length(least: int) -> int:
 
 
 def relative_cost(length: int) -> int:
-    """Time of a transform of this length per point, in units of its own; 0 where there is none."""
-    # Measured: the same within a tenth for up to three stages, whatever the radices; it grows with further ones.
+    """Time per point of a transform of this length, in arbitrary units; 0 if the length is not supported."""
+    # Measured: equal within a tenth for up to three stages of any radices; it grows with further stages.
     return 12 + len(_radices(length)) if _factors(length) else 0
 
 
 def cells(*shape: int, dtype: np.dtype) -> np.ndarray:
-    """1-D workspace of so many cells, zeros, that starts at a cache line."""
+    """1-D workspace of zero cells of this shape; it starts at a cache line."""
     size = math.prod(shape) * CELL
     raw = np.zeros(size + CELL, dtype)
     first = -raw.ctypes.data % (LANES * 4) // raw.itemsize
@@ -72,7 +72,7 @@ def cells(*shape: int, dtype: np.dtype) -> np.ndarray:
 
 
 def _radices(length: int) -> tuple[int, ...]:
-    """Fewest stages, then the most even radices."""
+    """The factorisation of fewest stages and, among these, of the most even radices."""
     return min(_factors(length), key=lambda radices: (len(radices), sum(radices)))
 
 

@@ -1,8 +1,8 @@
-"""Elementary functions that LLVM turns into SIMD code when they stand in a loop.
+"""Elementary functions that LLVM vectorises in loops.
 
 Numba calls libm for ``exp`` and ``log``, one number at a time. In float32 a short polynomial on the reduced
 argument is as accurate as the rest of the pipeline (2 ulp) and runs eight to sixteen at a time. In float64,
-which is the exact path, libm is kept. No fastmath: NaN and infinity behave.
+the exact path, libm is kept. Without fastmath, NaN and infinity follow IEEE 754.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _exp32(x):
     return p * scale if x >= _LOWEST else _ZERO
 
 
-@njit(error_model="numpy")  # a division that may raise would stop vectorisation
+@njit(error_model="numpy")  # a division that may raise prevents vectorisation
 def _log1p32(x):
     """log(1 + x) for 0 <= x <= 1, by the series of 2 artanh(x / (2 + x))."""
     z = x / (_TWO + x)

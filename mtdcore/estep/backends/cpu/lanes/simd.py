@@ -1,4 +1,4 @@
-"""Operations on cells (see ``emitter``) that Numba kernels call: a butterfly, products, sums, exponentials.
+"""Operations on cells (see ``emitter``) for Numba kernels: a butterfly, products, sums, exponentials.
 
 Arrays are C-contiguous and of one dtype; every index and step counts floats from the start of an array.
 """
@@ -15,7 +15,7 @@ from .emitter import CELL, INDEX, LANES, Complex, emitting
 
 @intrinsic
 def never_inline(typingctx):  # type: ignore[no-untyped-def]
-    """Compile the function that calls this once, not once per place where it is called."""
+    """Compile the calling function once, instead of inlining it at every call."""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
         builder.function.attributes.add("noinline")
@@ -127,7 +127,7 @@ def exponentiate(typingctx, count, cells, start, step, bias, first, peak, total,
 
 @intrinsic
 def scale(typingctx, count, cells, start, step, factor, at, sums, first):  # type: ignore[no-untyped-def]
-    """``count`` cells times the cell ``factor[at ..]``, lane by lane; the sum over lanes of each joins ``sums``."""
+    """``count`` cells times the cell ``factor[at ..]``, lane by lane; the sum over lanes of each cell is added to ``sums``."""
     index = types.intp
 
     def body(emit, count, cells, start, step, factor, at, sums, first):  # type: ignore[no-untyped-def]

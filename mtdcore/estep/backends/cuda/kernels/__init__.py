@@ -1,4 +1,4 @@
-"""The one place that launches the kernels of ``source/``: checked arguments, one module for each way through an E-step."""
+"""All launches of the kernels of ``source/``, with checked arguments; one module for each way through an E-step."""
 
 from .launching import BLOCKS_PER_MULTIPROCESSOR, SHARED_LIMIT, source
 from .lines import LINE_LENGTHS, LineKernels

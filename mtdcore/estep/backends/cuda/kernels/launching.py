@@ -1,4 +1,4 @@
-"""What every launch does: arrays are checked before their pointers go out, and grids fit the device.
+"""The common part of all launches: arrays are checked before their pointers are passed, and grids fit the device.
 
 A kernel function has the call of ``cupy.RawKernel``: ``function(grid, block, arguments, shared_mem=bytes)``.
 """
@@ -17,11 +17,11 @@ from .....errors import ParameterError
 
 KernelFunction = Callable[..., None]
 
-#: Threads of a block, and the bytes of shared memory that one block scratches for a reduction.
+#: Threads of a block, and bytes of shared memory that a block uses for a reduction.
 THREADS = 256
 SCRATCH = 16 * (THREADS // 32)
 
-#: Shared memory that every device gives a block without being asked.
+#: Bytes of shared memory of a block that need no request.
 SHARED_LIMIT = 48 << 10
 
 #: Blocks of 256 threads that one multiprocessor holds.
@@ -30,7 +30,7 @@ BLOCKS_PER_MULTIPROCESSOR = 8
 #: A pointer to nothing.
 NULL: Any = np.uintp(0)
 
-#: The text of the kernels, in order: the other files build on the first.
+#: Files of the kernels, in order: the others build on the first.
 _SOURCES = (
     "kernels",
     "kernels_amplitudes",
@@ -101,6 +101,6 @@ class Launcher:
     ) -> None:
         integers = tuple(n if isinstance(n, np.integer) else np.int32(n) for n in sizes)
         function = self._function(name)
-        if shared > SHARED_LIMIT:  # a device gives more to those who ask
+        if shared > SHARED_LIMIT:  # more needs a request
             function.max_dynamic_shared_size_bytes = shared  # type: ignore[attr-defined]
         function(grid, (threads, 1, 1), (*arguments, *integers), shared_mem=shared)

@@ -1,4 +1,4 @@
-"""Launches of transforms of our own, two templates at a time (``kernels_pairs.cu``)."""
+"""Launches of our own transforms, two templates at a time (``kernels_pairs.cu``)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _POINTS, _LANES, _LINES = 8, 4, 2048
 
 
 class LineKernels(Launcher):
-    """Lines of planes, with what comes before and after their transform."""
+    """Transforms of lines of planes, fused with the steps before and after them."""
 
     def correlate_lines(self, pixels: Array, pairs: Array, corners: Array, out: Array) -> None:
-        """Products of spectra, back along the columns: ``out[p, m] = ifft(pixels[m] conj(pairs[p]), axis=0)``, not divided.
+        """Products of spectra and their inverse transform along the columns: ``out[p, m] = ifft(pixels[m] conj(pairs[p]), axis=0)``, not divided.
 
         Args:
             pixels: (M, N1, N2) complex spectra of the tiles.
-            pairs: (P, N1, N2) complex spectra of the templates 2 p less i times those of 2 p + 1.
+            pairs: (P, N1, N2) complex spectra of the templates 2 p minus i times those of 2 p + 1.
             corners: as in :meth:`window_posterior`; rows without a corner are left as they are.
             out: (P, M, N1, N2) complex, written.
         """
@@ -33,7 +33,7 @@ class LineKernels(Launcher):
         self._lines("correlate_lines", side, grid, (pixels, pairs, corners, out), (count, items, columns))
 
     def odds_lines(self, planes: Array, level: Array, corners: Array, log_prior: float) -> Array:
-        """Gains of two templates a plane, in place, back along the rows; and the log-odds of a copy at each corner.
+        """Gains of two templates per plane by the inverse transform along the rows, in place, and the log-odds of a copy at each corner.
 
         Args:
             planes: (P, M, N1, N2) complex, of :meth:`correlate_lines`.
@@ -55,7 +55,7 @@ class LineKernels(Launcher):
         return odds
 
     def weigh_lines(self, planes: Array, normaliser: Array, corners: Array, log_prior: float) -> None:
-        """Gains to weights, as in :meth:`window_weights`, and along the rows to spectra, in place: rows that are owned."""
+        """Convert gains to weights, as :meth:`window_weights`, and transform them along the rows, in place; owned rows only."""
         count, items, rows, side = planes.shape
         self._check("planes", planes, self.complex, (count, items, rows, side))
         self._check("normaliser", normaliser, self.real, (items, rows, side))
@@ -74,10 +74,10 @@ class LineKernels(Launcher):
             planes: (P, M, N1, N2) complex, of :meth:`weigh_lines`.
             pixels: (M, N1, N2) complex spectra of the tiles.
             corners: as in :meth:`window_posterior`.
-            before: what an earlier call returned, for as many items, which is then added to.
+            before: result of an earlier call for the same number of items, to which this one is added.
 
         Returns:
-            (G, P, N1, N2) complex, spectra of the frames of the templates 2 p less i times those of 2 p + 1, and the sums of all
+            (G, P, N1, N2) complex, spectra of the frames of the templates 2 p minus i times those of 2 p + 1, and the sums of all
             weights (G, 2 P) float64.
         """
         count, items, side, columns = self._check_pairs(pixels, corners, planes)
@@ -95,7 +95,7 @@ class LineKernels(Launcher):
         return sums, mass
 
     def _groups(self, blocks: int, items: int) -> int:
-        """Groups of 16 items or fewer, so that blocks of each fill the device."""
+        """Number of groups, each of 16 items or fewer, such that their blocks fill the device."""
         return min(items, max(-(-items // 16), self._blocks // blocks), self.grid_limit)
 
     def _check_pairs(self, pixels: Array, corners: Array, planes: Array) -> tuple[int, int, int, int]:
@@ -114,11 +114,11 @@ class LineKernels(Launcher):
         arguments: tuple[Any, ...],
         sizes: tuple[Any, ...],
     ) -> None:
-        """A kernel that transforms lines of this length."""
+        """Launch a kernel that transforms lines of this length."""
         if side not in LINE_LENGTHS:
             raise ParameterError(f"lines should have one of the lengths {LINE_LENGTHS}; got {side}.")
         columns = name in ("correlate_lines", "backproject_lines")
         together = _LANES if columns else _LINES // side
-        points = side - _POINTS + together * (side + side // _POINTS)  # factors, and a gap in so many
+        points = side - _POINTS + together * (side + side // _POINTS)  # factors; points, with gaps
         shared = self.complex.itemsize * points
         self._launch(f"{name}_{side}", grid, arguments, sizes, shared, together * side // _POINTS)

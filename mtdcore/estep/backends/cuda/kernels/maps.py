@@ -1,4 +1,4 @@
-"""Launches of the way through a library's transforms: spectra, and the posterior of maps (``kernels.cu``, ``kernels_amplitudes.cu``)."""
+"""Launches for the transforms of a library: spectra, and the posterior of maps (``kernels.cu``, ``kernels_amplitudes.cu``)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _SLIDE_SHARED = 36 << 10
 
 
 class Amplitudes(NamedTuple):
-    """What the maps of copies that differ in amplitude come with, which then hold gains alone.
+    """Energies and priors that go with maps if copies differ in amplitude; the maps then hold gains without energies.
 
     Attributes:
         variance: v > 0 of the amplitudes.
-        lost: half the energy of each template, (K,) real, or, where invalid pixels change it, as the maps.
+        lost: half the energy of each template, (K,) real; of the shape of the maps if invalid pixels change it.
         bias: (K,) real, added to the log-likelihood ratios of each template.
     """
 
@@ -29,13 +29,13 @@ class Amplitudes(NamedTuple):
     bias: Array
 
     def part(self, cut: slice, items: slice) -> Amplitudes:
-        """Of some templates and items."""
+        """The same for some templates and items."""
         lost = self.lost[cut] if self.lost.ndim == 1 else self.lost[cut, items]
         return Amplitudes(self.variance, lost, self.bias[cut])
 
 
 class MapKernels(Launcher):
-    """Spectra to gains, gains to weights, weights to spectra of sums."""
+    """From spectra to gains, from gains to weights, from weights to spectra of sums."""
 
     def correlate_spectra(
         self,
@@ -81,7 +81,7 @@ class MapKernels(Launcher):
             pixels: (M, N1, N2 / 2 + 1) complex.
             valid: the same, or (1, ...) shared by all items; None: no spectra of coverage.
             weights: (K, M, N1, N2 / 2 + 1) complex.
-            before: what an earlier call for other items returned, which is then added to.
+            before: result of an earlier call for other items, to which this one is added.
 
         Returns:
             (2, G, K, N1, N2 / 2 + 1) complex, (1, ...) without coverage, and the sums of all weights (G, K) float64; the
@@ -119,7 +119,7 @@ class MapKernels(Launcher):
     def patch_posterior(
         self, maps: Array, box_size: int, log_shown: float, log_empty: float
     ) -> tuple[Array, Array]:
-        """Gains to posterior weights in place, normalised over all poses of each patch.
+        """Convert gains to posterior weights in place, normalised over all poses of each patch.
 
         Args:
             maps: (K, M, N, N) real, N >= 2 L - 1; shift l at l modulo N. Empty poses become 0.
@@ -150,15 +150,15 @@ class MapKernels(Launcher):
         separation: int,
         amplitudes: Amplitudes | None = None,
     ) -> tuple[Array, Array]:
-        """The posterior of a copy at each corner, which competes with its neighbours; :meth:`window_weights` goes on.
+        """The posterior of a copy at each corner, in competition with its neighbours; :meth:`window_weights` is the next step.
 
         Args:
-            maps: (K, M, N1, N2) real, Lambda at every corner; gains where amplitudes differ.
-            corners: (M, 6) int32 per tile: rows and columns of corners, then first and last owned row, first
+            maps: (K, M, N1, N2) real, Lambda at every corner; gains if amplitudes differ.
+            corners: (M, 6) int32 per tile: numbers of rows and columns of corners, then first and last owned row, first
                 and last owned column (half-open).
             log_activity: log lambda.
             separation: minimum separation d in pixels.
-            amplitudes: of copies that differ in it.
+            amplitudes: if copies differ in amplitude.
 
         Returns:
             (M, N1, N2) real, log(1 + S) at owned corners and infinity elsewhere, and (M, G, 2) float64 partial sums:
@@ -184,7 +184,7 @@ class MapKernels(Launcher):
     def _apart(
         self, amplitudes: Amplitudes, maps: Array, others: tuple[Array, ...], log_prior: np.floating
     ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        """Arguments of the kernels of copies that differ in amplitude: arrays and reals, then whether energies differ between windows."""
+        """Arguments of the kernels for amplitudes: arrays and reals, then whether energies differ between windows."""
         everywhere = amplitudes.lost.ndim > 1
         self._check("lost", amplitudes.lost, self.real, tuple(maps.shape) if everywhere else (len(maps),))
         self._check("bias", amplitudes.bias, self.real, (len(maps),))
@@ -200,14 +200,14 @@ class MapKernels(Launcher):
         amplitudes: Amplitudes | None = None,
         moment: int = 0,
     ) -> None:
-        """Gains to posterior weights.
+        """Convert gains to posterior weights.
 
         Args:
-            maps: (k, M, N1, N2) real, some of those of :meth:`window_posterior`.
-            normaliser: (M, N1, N2) real, of these items.
+            maps: (k, M, N1, N2) real, some of the maps of :meth:`window_posterior`.
+            normaliser: (M, N1, N2) real, log(1 + S) of these items.
             log_prior: log(lambda / K), K the number of all rotations.
-            out: like ``maps``, or the same; becomes w at owned corners and 0 elsewhere.
-            amplitudes: of copies that differ in it, those of these maps.
+            out: like ``maps``, or the same array; becomes w at owned corners and 0 elsewhere.
+            amplitudes: of these maps, if copies differ in amplitude.
             moment: power of the amplitude whose posterior mean multiplies the weights.
         """
         rotations, items, *plane = maps.shape
@@ -230,7 +230,7 @@ class MapKernels(Launcher):
         """The competition between corners.
 
         Args:
-            odds: (M, N1, N2) real, log-odds A(x) of a copy at each corner, log 0 where there is none.
+            odds: (M, N1, N2) real, log-odds A(x) of a copy at each corner, log 0 where there is no corner.
             corners: as in :meth:`window_posterior`.
             log_activity: log lambda.
             separation: minimum separation d in pixels.
@@ -273,9 +273,9 @@ class MapKernels(Launcher):
         self._launch("slide_log_sum", grid, (values, out), sizes, shared)
 
     def _slide_blocks(self, lines: int, length: int, separation: int, across: bool) -> tuple[int, int, int]:
-        """Lines and spans that a block of :meth:`_slide` takes, and its bytes of shared memory.
+        """Numbers of lines and spans of a block of :meth:`_slide`, and its bytes of shared memory.
 
-        As few spans as fill the line, as many threads as fit: those are lines times spans.
+        As few spans as cover the line, and as many threads, lines times spans, as fit.
         """
         window, whole = 2 * separation - 1, -(-length // (2 * separation - 1))
 

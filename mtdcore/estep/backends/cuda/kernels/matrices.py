@@ -10,12 +10,12 @@ from .launching import NULL, SHARED_LIMIT, THREADS, Launcher
 #: Threads of a block of ``patch_rows``.
 _ROW_THREADS = 512
 
-#: Columns of :meth:`MatrixKernels.cut_windows` that hold no pixel.
+#: Offsets that mark columns of zeros and of ones in :meth:`MatrixKernels.cut_windows`.
 ZEROS, ONES = -(1 << 30), -(1 << 30) - 1
 
 
 class MatrixKernels(Launcher):
-    """Rows of matrices, a corner or a patch each."""
+    """Launches on matrices with one corner or one patch per row."""
 
     def cut_windows(
         self,
@@ -30,11 +30,11 @@ class MatrixKernels(Launcher):
 
         Args:
             pixels: (N1, N2) float32, every window inside.
-            offsets: (P,) int32, P a multiple of 8: the pixel of each column as an offset from that of the corner,
+            offsets: (P,) int32, P a multiple of 8: the pixel of each column as an offset from the pixel of the corner,
                 or :data:`ZEROS`, or :data:`ONES`.
             part: first corner and number of corners, in row-major order.
             corner_columns: number of corners in a row.
-            factor: what pixels (not ones) are multiplied by.
+            factor: multiplies the pixels, but not the ones.
             posterior: log-odds (R, C) and normaliser (R, C) at the corners, float32, and the log of their largest
                 ratio (1,): a row is multiplied by the posterior of a copy at its corner over the largest one.
 
@@ -65,7 +65,7 @@ class MatrixKernels(Launcher):
 
         Args:
             scores: (corners, T) float32, T a multiple of 4.
-            shift: (T,) float32, added to each row; -1e30 for columns that are no template.
+            shift: (T,) float32, added to each row; -1e30 for padding columns.
             odds: (R, C) float32, written at the corners.
             log_prior: added to the log-sum.
             first: first corner, in row-major order.
@@ -76,7 +76,7 @@ class MatrixKernels(Launcher):
     def row_shares(
         self, scores: Array, shift: Array, odds: Array, log_prior: float, first: int, corner_columns: int
     ) -> Array:
-        """(corners, T) float16: posterior of each template given a copy there; see :meth:`row_log_sums`."""
+        """(corners, T) float16: posterior of each template given a copy at the corner; see :meth:`row_log_sums`."""
         shares = self.xp.empty(scores.shape, dtype=np.float16)
         self._rows("row_shares", scores, shift, (odds, shares), odds, log_prior, first, corner_columns)
         return shares
@@ -107,9 +107,9 @@ class MatrixKernels(Launcher):
 
         Args:
             scores: (patches, T) float32, T a multiple of 4.
-            shift: (T,) float32, added to each row; -1e30 for columns that are no pose.
+            shift: (T,) float32, added to each row; -1e30 for padding columns.
             log_empty: log prior of all empty poses together.
-            factor: what weights are multiplied by.
+            factor: multiplies the weights.
 
         Returns:
             (patches, T) float16, log-evidence and posterior mass of the empty poses (patches,) float64.
@@ -140,8 +140,8 @@ class MatrixKernels(Launcher):
             product: (poses, W) float32, poses in the order (row of shifts, rotation, column of shifts).
             rows: first row of shifts, and number of rows.
             shape: number of rotations, box and margin.
-            columns: the column of ``product`` at which the first pixel of a patch would lie, and that of ones.
-            factors: what back-projections and coverages are multiplied by.
+            columns: column of ``product`` of the first pixel of a patch (perhaps outside of it), and the column of ones.
+            factors: multiply back-projections and coverages.
 
         Returns:
             (2, K, B, B) float64.

@@ -21,7 +21,7 @@ _FUSED_BLOCKS = {(32, 1): 6, (32, 2): 4, (64, 1): 1, (64, 2): 1}
 
 
 class PatchKernels(Launcher):
-    """Patches to sums, with no map in the memory of the device."""
+    """From patches to sums, without maps in the memory of the device."""
 
     def direct_bytes(self, rotations: int, box_size: int, margin: int) -> int:
         """Shared memory of one block of :meth:`patch_direct`."""
@@ -39,7 +39,7 @@ class PatchKernels(Launcher):
         log_shown: float,
         log_empty: float,
     ) -> tuple[Array, Array, Array]:
-        """The whole patch E-step in one kernel, for boxes whose posterior fits in shared memory.
+        """The whole patch E-step in one kernel, for boxes whose posterior fits into shared memory.
 
         Args:
             pixels: (M, L, L) real, invalid pixels 0.
@@ -81,13 +81,13 @@ class PatchKernels(Launcher):
         return sums, evidence, empty
 
     def suits_small(self, rotations: int, box_size: int, margin: int) -> bool:
-        """Whether :meth:`patch_small` takes these."""
+        """Whether :meth:`patch_small` supports these sizes."""
         return self.real == np.float32 and box_size in SMALL_BOXES and margin == 0 and rotations <= 32
 
     def patch_small(
         self, pixels: Array, targets: Array, squares: Array, log_shown: float, log_empty: float
     ) -> tuple[Array, Array, Array]:
-        """:meth:`patch_direct` of boxes that fit in registers: float32, every pixel valid, no margin."""
+        """:meth:`patch_direct` for boxes that fit into registers: float32, every pixel valid, no margin."""
         rotations, box, _ = targets.shape
         items = pixels.shape[0]
         if not self.suits_small(rotations, box, 0):
@@ -110,7 +110,7 @@ class PatchKernels(Launcher):
 
     @staticmethod
     def fused_bytes(side: int, pairs: int) -> int:
-        """Shared memory of one block of :meth:`patch_fused`: sums of two planes a pair, buffers, and what warps exchange."""
+        """Shared memory of one block of :meth:`patch_fused`: sums of two planes per pair, buffers, and the exchange between warps."""
         radix = side // 4
         area = 16 * (radix + 1) + (8 if radix == 8 else 0)
         return 8 * (2 * pairs * side**2 + 2 * radix * area + radix**2 // 32)
@@ -122,13 +122,13 @@ class PatchKernels(Launcher):
 
         Args:
             pixels: (M, L, L) real.
-            spectra: (P, 8, T, 2) complex, T threads: conj of the spectra of the templates 2 p less i times those of 2 p + 1,
+            spectra: (P, 8, T, 2) complex, T threads: conj of the spectra of the templates 2 p minus i times those of 2 p + 1,
                 divided by the pixels of the torus, in units of log 2 and in the order of the threads.
-            level: the same shape, log prior less energy of the templates 2 p and, i times, 2 p + 1 at a shift.
+            level: the same shape, log prior minus energy at each shift, of the templates 2 p plus i times that of 2 p + 1.
             log_empty: log prior of all empty poses together, in units of log 2.
 
         Returns:
-            (G, 2, P, 8, T, 2) complex128 in the order of the threads: spectra of the back-projections of 2 p less i times those of
+            (G, 2, P, 8, T, 2) complex128 in the order of the threads: spectra of the back-projections of 2 p minus i times those of
             2 p + 1, and weights of 2 p plus i times those of 2 p + 1; and (G, 2) float64, log-evidence against "empty" in nats
             and posterior mass of the empty poses.
         """

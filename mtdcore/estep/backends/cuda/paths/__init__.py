@@ -1,1 +1,1 @@
-"""Ways through an E-step on the device; docs/gpu.md says which is taken when."""
+"""Ways through an E-step on the device; docs/gpu.md describes the choice between them."""

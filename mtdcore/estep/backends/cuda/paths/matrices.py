@@ -1,10 +1,10 @@
 """The window model with many templates: scores and back-projection as matrix products on tensor cores (docs/gpu.md).
 
 Scores are windows (n, P) times templates (P, T), in half precision with float32 sums; the back-projection is posterior
-shares (T, n) times windows (n, B^2). Between the two, corners compete exactly as they do elsewhere. A posterior is split
-in two factors of which each suits half precision: the share of a template among all at its corner, and the posterior
-of a copy at the corner relative to the largest in the tile. Windows are cut chunk by chunk and never held; scores are
-held as long as memory lasts and computed again otherwise.
+shares (T, n) times windows (n, B^2). Between the two, corners compete as in the other ways. A posterior is split
+into two factors in the range of half precision: the share of a template among all at its corner, and the posterior
+of a copy at the corner relative to the largest in the tile. Windows are cut chunk by chunk and not kept; scores are
+kept as far as memory allows, and computed again otherwise.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from .sums import Sums, with_classes
 #: Bytes of windows, scores and shares of one chunk.
 _CHUNK_BYTES = 1 << 30
 
-#: Share of the free memory in which scores are held between the two products.
+#: Share of the free memory in which scores are kept between the two products.
 _HELD_SHARE = 0.6
 
 #: Columns of a matrix come in multiples of this; tensor cores need 8, and are faster with more.
 _COLUMNS = 32
 
-#: Rounding of the scores may reach this many nats (root mean square), see :mod:`mtdcore.estep.backends.precision`.
+#: Largest rounding error of the scores in nats (root mean square), see :mod:`mtdcore.estep.backends.precision`.
 _TOLERANCE = 0.01
 
 #: Root mean square of the relative error of a number rounded to half precision, where all mantissas are equally likely.
 _HALF_ROUNDING = 2.1e-4
 
-#: Fewer templates keep single precision, which costs them little.
+#: Fewer templates are scored in single precision, at little cost.
 _FEWEST = 128
 
 #: Pixels above this many noise levels overflow half precision, or nearly so.
@@ -56,10 +56,10 @@ def faster(box_size: int, count: int, in_pairs: bool = True) -> bool:
 
 
 def exact_enough(largest_norm: float, box_size: int, noise_std: float, tiles: Sequence[Tile]) -> bool:
-    """Whether half precision moves the log-weights of these tiles by no more than is allowed.
+    """Whether half precision moves the log-weights of these tiles by at most :data:`_TOLERANCE`.
 
     Both factors of a product are rounded, and errors of different pixels are independent: the score of a window of
-    level m is off by ``sqrt(2) r ||F|| m / sigma^2``, root mean square. Windows that hold a copy are the highest.
+    level m has the error ``sqrt(2) r ||F|| m / sigma^2``, root mean square. Windows with a copy have the highest level.
 
     Args:
         largest_norm: largest norm of a template.
@@ -81,27 +81,27 @@ class MatrixPath:
 
     torus: tuple[int, int] | None = None
 
-    def __init__(self, device: Device, kernels: Kernels, turned: Array, model: WindowModel) -> None:
+    def __init__(self, device: Device, kernels: Kernels, templates: Array, model: WindowModel) -> None:
         self._device, self._kernels, self._model = device, kernels, model
         self._tables: dict[tuple[int, bool], Array] = {}
         likelihood, xp = model.likelihood, kernels.xp
         self._side = likelihood.box_size + 2 * likelihood.margins[1]
-        self._count = len(turned)
+        self._count = len(templates)
         width = -(-self._count // 8) * 8
-        # pixels that no template has are left out: a disc has a fifth less than its square
-        support = (turned != 0).any(axis=0)
+        # pixels outside of all templates are left out: a disc has a fifth fewer pixels than its square
+        support = (templates != 0).any(axis=0)
         self._places = np.argwhere(on_host(support))
         if len(self._places) == 0:
             self._places = np.zeros((1, 2), int)
         rows, columns = (xp.asarray(a) for a in self._places.T)
         self._templates = xp.zeros((width, _padded(len(self._places))), dtype=np.float16)
-        scaled = turned[:, rows, columns] / likelihood.noise_std
+        scaled = templates[:, rows, columns] / likelihood.noise_std
         self._templates[: self._count, : len(self._places)] = scaled.astype(np.float16)
         self._shift = xp.full(width, -1e30, dtype=np.float32)
-        energy = (turned**2).sum(axis=(1, 2)) / (2.0 * likelihood.noise_std**2)
+        energy = (templates**2).sum(axis=(1, 2)) / (2.0 * likelihood.noise_std**2)
         self._shift[: self._count] = (xp.asarray(likelihood.template_bias) - energy).astype(np.float32)
         self._log_prior = likelihood.log_activity - math.log(self._count)
-        self.bytes_per_item = 1  # tiles are worked on one by one
+        self.bytes_per_item = 1  # tiles are processed one by one
 
     def sums(self, items: Items) -> Sums:
         """See :meth:`Path.sums`."""
@@ -115,7 +115,7 @@ class MatrixPath:
 
     def _tile(self, item: Items, corners: np.ndarray) -> Sums:
         """Sums of one tile."""
-        xp, kernels, like = self._kernels.xp, self._kernels, self._model.likelihood
+        xp, kernels, likelihood = self._kernels.xp, self._kernels, self._model.likelihood
         pixels = item.pixels[0].astype(np.float32)
         rows, columns, top, bottom, _, _ = (int(c) for c in corners)
         odds = xp.full((rows, -(-columns // 4) * 4), -np.inf, dtype=np.float32)
@@ -127,7 +127,9 @@ class MatrixPath:
             kernels.row_log_sums(scores, self._shift, odds, self._log_prior, first, columns)
             room -= scores.nbytes if counts else 0
             held.append(scores if counts and room > 0 else None)
-        normaliser, sums = kernels.compete(odds[None], item.corners, like.log_activity, like.separation)
+        normaliser, sums = kernels.compete(
+            odds[None], item.corners, likelihood.log_activity, likelihood.separation
+        )
         largest = (odds - normaliser[0]).max().reshape(1)
         posterior = odds, normaliser[0], largest
         frames = xp.zeros((self._templates.shape[0], _padded(self._side**2 + 1)), dtype=np.float64)
@@ -141,16 +143,16 @@ class MatrixPath:
             shares = kernels.row_shares(scores, self._shift, odds, self._log_prior, first, columns)
             del scores
             offsets = self._offsets(pixels.shape[1], True)
-            factor = 1.0 / like.noise_std
+            factor = 1.0 / likelihood.noise_std
             windows = kernels.cut_windows(pixels, offsets, (first, count), columns, factor, posterior)
             self._device.sums(shares, windows, product)
             frames += product
         frames *= xp.exp(largest.astype(np.float64))
         area, shape = self._side**2, (self._count, self._side, self._side)
-        seen = (frames[: self._count, :area] * like.noise_std).reshape(shape)
+        seen = (frames[: self._count, :area] * likelihood.noise_std).reshape(shape)
         covered = xp.ones_like(seen) * frames[: self._count, area, None, None]
         mass = frames[: self._count, area]
-        return Sums(xp.stack((seen, covered)), with_classes(sums.sum(axis=(0, 1)), mass, like))
+        return Sums(xp.stack((seen, covered)), with_classes(sums.sum(axis=(0, 1)), mass, likelihood))
 
     def _scores(self, pixels: Array, first: int, count: int, columns: int) -> Array:
         """(count, T) float32 scores of consecutive corners."""
@@ -171,7 +173,7 @@ class MatrixPath:
                 yield row * columns, (min(row + step, stop) - row) * columns, owned
 
     def _offsets(self, stride: int, framed: bool) -> Array:
-        """(P,) int32 columns of the windows: those scored, or all of the frame and a column of ones."""
+        """(P,) int32 columns of the windows: the scored pixels, or, if ``framed``, all pixels of the frame and a column of ones."""
         key = stride, framed
         if key not in self._tables:
             places = self._places

@@ -1,9 +1,9 @@
 """The patch E-step as matrix products, for boxes beyond the fused kernel's.
 
-Patches are the rows of one matrix, targets at every shift that shows some of them the rows of another; their product is
-the score of every pose of every patch. Weights times patches, summed over the patches by the same product, are sums by
-shift and pixel, and only those few are brought together to frames. A row of shifts sees some rows of a patch: shifts are
-taken in groups, and each group multiplies no more pixels than it sees.
+Patches are the rows of one matrix, templates at every non-empty shift the rows of another; their product holds
+the scores of every pose of every patch. A second product, of weights and patches, sums over the patches; only these sums by
+shift and pixel are added up to frames. A row of shifts sees some rows of a patch only: shifts are
+processed in groups, and each group multiplies only the pixels that it sees.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ _CHUNK_BYTES = 2 << 30
 #: Groups of rows of shifts.
 _GROUPS = 2
 
-#: Columns before and after the pixels of a patch: ones, whose products are the weights' own sums, and zeros.
+#: Columns before and after the pixels of a patch: a one, whose products are the sums of the weights, and zeros.
 _BORDER = 8
 
-#: Weights times this keep their digits in half precision: 1 is the largest there is.
+#: Factor by which weights, at most 1, keep their digits in half precision.
 _WEIGHT_SCALE = 2.0**14
 
-#: Share of the memory that targets at every shift and sums by shift and pixel may take.
+#: Share of the memory for templates at every shift and sums by shift and pixel.
 _TABLE_SHARE = 0.1
 
-#: Picoseconds: a multiplication and addition, a byte of a map, a pixel of a torus and rotation by the transforms; and what
-#: one more E-step costs, whatever its patches, then for every number of the tables (an H100, see docs/gpu.md).
+#: Picoseconds: of a multiplication and addition, of a byte of a map, of a pixel of a torus and rotation by the transforms; of an
+#: E-step whatever its number of patches, and of a number of the tables (an H100, see docs/gpu.md).
 _PRODUCT, _BYTE, _TRANSFORMS, _FIXED, _TABLE = 4.4e-3, 0.4, 27.0, 6e8, 12.0
 
 
@@ -47,7 +47,7 @@ class Layout:
     Attributes:
         box: side L of a patch.
         margin: pixels kept around the frame.
-        rotations: targets K.
+        rotations: number of templates K.
     """
 
     box: int
@@ -56,7 +56,7 @@ class Layout:
 
     @property
     def padded(self) -> int:
-        """Columns of shifts, and some that are none: a multiple of 8."""
+        """Columns of shifts, padded to a multiple of 8."""
         return -(-(2 * self.box - 1) // 8) * 8
 
     @property
@@ -70,7 +70,7 @@ class Layout:
         return -(-(_BORDER + self.box**2 + 1) // 8) * 8
 
     def groups(self) -> Iterator[tuple[int, int, int, int]]:
-        """First row of shifts and number of rows of each group, first and end of the columns that it sees."""
+        """For each group: first row and number of rows of shifts, first and last + 1 of the columns that it sees."""
         step = -(-(2 * self.box - 1) // _GROUPS)
         for first in range(1 - self.box, self.box, step):
             count = min(step, self.box - first)
@@ -80,7 +80,7 @@ class Layout:
             yield first, count, start, stop
 
     def seconds(self, patches: int) -> float:
-        """Prediction for an E-step."""
+        """Predicted time of an E-step in seconds."""
         seen = sum(count * (stop - start) for _, count, start, stop in self.groups())
         products = 2 * seen * self.rotations * self.padded
         return 1e-12 * (
@@ -91,12 +91,12 @@ class Layout:
 
 
 def layout(likelihood: PatchLikelihood) -> Layout:
-    """Of the matrices of this likelihood."""
+    """The layout of the matrices of a likelihood."""
     return Layout(likelihood.box_size, likelihood.margins[1], likelihood.templates)
 
 
 def faster(likelihood: PatchLikelihood, patches: int, torus: int, total_bytes: int) -> bool:
-    """Whether so many patches take less time as matrices than as transforms on a torus of so many pixels."""
+    """Whether ``patches`` take less time as matrices than by transforms on a torus of ``torus`` pixels."""
     sizes = layout(likelihood)
     if 6 * sizes.poses * sizes.width > _TABLE_SHARE * total_bytes:
         return False
@@ -108,10 +108,10 @@ class PatchMatrixPath:
 
     torus: tuple[int, int] | None = None
 
-    def __init__(self, device: Device, kernels: Kernels, turned: Array, model: PatchModel) -> None:
+    def __init__(self, device: Device, kernels: Kernels, templates: Array, model: PatchModel) -> None:
         self._device, self._kernels, self._model = device, kernels, model
         self._layout = layout(model.likelihood)
-        self._targets, self._shift = self._tables(turned)
+        self._targets, self._shift = self._tables(templates)
         self.bytes_per_item = 6 * self._layout.poses + 8 * self._layout.width
 
     def sums(self, items: Items) -> Sums:
@@ -168,20 +168,20 @@ class PatchMatrixPath:
         out[:, 0] = out[:, _BORDER + area] = 1
         return out
 
-    def _tables(self, turned: Array) -> tuple[Array, Array]:
-        """Targets at every shift (poses, width) float16, and what is added to their scores (poses,) float32."""
-        xp, sizes, like = self._kernels.xp, self._layout, self._model.likelihood
+    def _tables(self, templates: Array) -> tuple[Array, Array]:
+        """Templates at every shift (poses, width) float16, and terms added to their scores (poses,) float32."""
+        xp, sizes, likelihood = self._kernels.xp, self._layout, self._model.likelihood
         length, reach = sizes.box, 2 * sizes.box - 1
         targets = xp.zeros((reach, sizes.rotations, sizes.padded, sizes.width), dtype=np.float16)
         shift = xp.full((reach, sizes.rotations, sizes.padded), -1e30, dtype=np.float32)
         framed = xp.zeros((length + 2 * (length - 1),) * 2, dtype=np.float32)
-        # pixel x of a patch shows pixel x - o of the target, which lies L - 1 further in the frame of zeros
+        # pixel x of a patch shows pixel x - o of the template, which is at x - o + L - 1 in the zero-padded frame
         place = np.arange(length) - np.arange(1 - length, length)[:, None] + length - 1
         rows, columns = xp.asarray(place[:, None, :, None]), xp.asarray(place[None, :, None, :])
         inner = slice(length - 1, 2 * length - 1)
-        bias = np.broadcast_to(np.asarray(like.template_bias, dtype=np.float64), sizes.rotations)
+        bias = np.broadcast_to(np.asarray(likelihood.template_bias, dtype=np.float64), sizes.rotations)
         for k in range(sizes.rotations):
-            framed[inner, inner] = turned[k] / like.noise_std
+            framed[inner, inner] = templates[k] / likelihood.noise_std
             moved = framed[rows, columns].reshape(reach, reach, length**2)
             targets[:, k, :reach, _BORDER : _BORDER + length**2] = moved.astype(np.float16)
             energy = 0.5 * (moved * moved).sum(axis=-1, dtype=np.float64)

@@ -1,8 +1,8 @@
-"""The patch E-step of boxes of 9 to 32 pixels in one kernel: no map of a patch is ever in the memory of the device.
+"""The patch E-step of boxes of 9 to 32 pixels in one kernel, without maps of patches in the memory of the device.
 
 Two templates are the real and the imaginary part of one image, as in :mod:`.pairs`. A block of threads transforms a
-patch, has the gains of all its poses in registers, normalises them, and adds weights and back-projections to sums of its
-own; ``kernels_patch_fused.cu`` says how. Tables and sums are in the order of its threads, which is written down here.
+patch, keeps the gains of all its poses in registers, normalises them, and adds weights and back-projections to its own
+sums (``kernels_patch_fused.cu``). Tables and sums are in the order of the threads, which :func:`thread_order` defines.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from .sums import Path, Sums, with_classes
 
 _LOG = logging.getLogger("mtdcore.cuda")
 
-#: Gains of so many templates stay in registers.
+#: Number of templates whose gains fit into registers.
 _TEMPLATES = 4
 
 #: Logarithms are to base 2 in the kernel.
 _BITS = 1.0 / math.log(2.0)
 
-#: Patches of the first E-step that the transforms work on as well, and how far the two may differ, in the largest value.
+#: Number of patches on which the kernel is compared with the transforms, and largest difference relative to the largest value.
 _ASKED, _AGREES = 64, 1e-3
 
-#: Whether a device and a kernel agree with the transforms, by their names; asked once.
+#: Whether a kernel agrees with the transforms, by device and kernel; tested once.
 _AGREEMENT: dict[tuple[str, int, int], bool] = {}
 
 
 def torus_side(likelihood: PatchLikelihood) -> int | None:
-    """Side of the smallest torus that the kernel knows and that holds all shifts; None: there is none."""
+    """Side of the smallest torus that the kernel supports and that holds all shifts; None: there is none."""
     least = 2 * likelihood.box_size - 1 + likelihood.margins[1]
     return next((side for side in FUSED_SIDES if side >= least), None)
 
 
 def suits(likelihood: PatchLikelihood, shared_bytes: int) -> bool:
-    """Whether boxes, templates and the shared memory of a block let the kernel do it."""
+    """Whether the kernel supports the box and the templates with this shared memory of a block."""
     side = torus_side(likelihood)
     if side is None or likelihood.templates > _TEMPLATES or likelihood.amplitudes is not None:
         return False
@@ -49,7 +49,7 @@ def suits(likelihood: PatchLikelihood, shared_bytes: int) -> bool:
 
 
 def thread_order(side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of the kernel's 16 points a thread: frequency, and position, as an index into the plane, (8, threads, 2) each."""
+    """Frequencies and positions of the 16 points of each thread, as indices into the plane, (8, threads, 2) each."""
     radix = side // 4
     point = np.arange(16).reshape(8, 1, 2)
     own, other = np.divmod(np.arange(radix**2)[None, :, None], radix)
@@ -64,13 +64,13 @@ def thread_order(side: int) -> tuple[np.ndarray, np.ndarray]:
 class PatchPairsPath:
     """Statistics of patches without invalid pixels, copies alike in amplitude; see :class:`Path`.
 
-    The kernel asks for nearly all shared memory of a multiprocessor, and leans on the order in which warps meet. So a device is asked
-    once whether it agrees with the transforms, which go on alone where it does not.
+    The kernel takes nearly all shared memory of a multiprocessor, and relies on the synchronisation of warps. Its sums are therefore
+    compared once per device with those of the transforms, which replace it if they differ.
 
     Args:
         device: the device.
         kernels: in float32.
-        turned: (K, L, L) float64 templates.
+        templates: (K, L, L) float64 templates.
         model: the patch model.
         transforms: the same statistics by transforms.
     """
@@ -78,29 +78,29 @@ class PatchPairsPath:
     torus: tuple[int, int] | None = None
 
     def __init__(
-        self, device: Device, kernels: Kernels, turned: Array, model: PatchModel, transforms: Path
+        self, device: Device, kernels: Kernels, templates: Array, model: PatchModel, transforms: Path
     ) -> None:
         self._device, self._kernels, self._model, self._transforms = device, kernels, model, transforms
-        like, xp = model.likelihood, kernels.xp
-        side = torus_side(like)
+        likelihood, xp = model.likelihood, kernels.xp
+        side = torus_side(likelihood)
         assert side is not None
-        self._side, self._count, self._pairs = side, len(turned), -(-len(turned) // 2)
-        length = like.box_size
+        self._side, self._count, self._pairs = side, len(templates), -(-len(templates) // 2)
+        length = likelihood.box_size
         frequencies, positions = thread_order(side)
         even = xp.zeros((2 * self._pairs, side, side), dtype=np.float64)
-        even[: self._count, :length, :length] = turned * (1.0 / like.noise_std)
+        even[: self._count, :length, :length] = templates * (1.0 / likelihood.noise_std)
         images = even[0::2] - 1j * even[1::2]
-        spectra = xp.fft.fft2(images).conj() * (_BITS / (like.noise_std * side**2))
+        spectra = xp.fft.fft2(images).conj() * (_BITS / (likelihood.noise_std * side**2))
         self._spectra = self._ordered(spectra.astype(kernels.complex), frequencies)
         box = xp.zeros((side, side), dtype=np.float64)
         box[:length, :length] = 1.0
         self._box = xp.fft.fft2(box)
         self._level = self._ordered(self._levels(0.5 * even**2), positions)
         self._places = tuple(xp.asarray(np.argsort(order, axis=None)) for order in (frequencies, positions))
-        margin = like.margins[1]
+        margin = likelihood.margins[1]
         lags = xp.asarray(np.arange(-margin, length + margin) % side)
         self._rows, self._columns = lags[:, None], lags
-        # nothing but the patches themselves, which are there
+        # only the patches, which are on the device already
         self.bytes_per_item = 16 if self._agrees is not False else transforms.bytes_per_item
 
     def sums(self, items: Items) -> Sums:
@@ -116,7 +116,7 @@ class PatchPairsPath:
 
     @property
     def _agrees(self) -> bool | None:
-        """None: not asked yet."""
+        """Whether the kernel agrees with the transforms; None: not compared yet."""
         return _AGREEMENT.get(self._key)
 
     def _ask(self, items: Items) -> None:
@@ -125,7 +125,7 @@ class PatchPairsPath:
             found = self._fused(items)
         except MemoryError:
             raise
-        except Exception as error:  # whatever CuPy makes of a launch that failed: the transforms do not care
+        except Exception as error:  # CuPy raises anything for a failed launch; the transforms still work
             reason = str(error)
         else:
             pairs = ((found.frames, expected.frames), (found.scores, expected.scores))
@@ -149,22 +149,22 @@ class PatchPairsPath:
         seen, weights = (summed[i][:, self._places[i]].reshape(-1, self._side, self._side) for i in range(2))
         weighed = xp.fft.fft2(weights).conj()
         maps = xp.fft.ifft2(xp.stack((seen, self._box * weighed)))
-        # the few kernels after that of the patches take a twentieth of its time: what is not asked for is not made
+        # the kernels after that of the patches take a twentieth of its time: unused results are not computed
         frames = self._apart(maps[..., self._rows, self._columns])
-        scores, like = scores.sum(axis=0), self._model.likelihood
-        if like.classes > 1:
-            scores = with_classes(scores, self._apart(weighed[:, :1, :1])[:, 0, 0], like)
+        scores, likelihood = scores.sum(axis=0), self._model.likelihood
+        if likelihood.classes > 1:
+            scores = with_classes(scores, self._apart(weighed[:, :1, :1])[:, 0, 0], likelihood)
         return Sums(frames, scores)
 
     def _levels(self, squares: Array) -> Array:
-        """(P, N, N) complex: log prior of two templates at a shift less their energies there, in units of log 2."""
-        xp, like = self._kernels.xp, self._model.likelihood
+        """(P, N, N) complex: log prior minus energy of two templates at each shift, in units of log 2."""
+        xp, likelihood = self._kernels.xp, self._model.likelihood
         energy = xp.fft.ifft2(self._box * xp.fft.fft2(squares).conj()).real
         bias = xp.full(2 * self._pairs, -1e30, dtype=np.float64)
-        bias[: self._count] = xp.asarray(like.template_bias)
+        bias[: self._count] = xp.asarray(likelihood.template_bias)
         level = (bias[:, None, None] + self._model.log_shown - energy) * _BITS
         shift = np.fft.fftfreq(self._side, 1.0 / self._side)
-        shows = xp.asarray(np.abs(shift) < like.box_size)
+        shows = xp.asarray(np.abs(shift) < likelihood.box_size)
         level = xp.where(shows[:, None] & shows, xp.maximum(level, -1e30), -1e30)
         return (level[0::2] + 1j * level[1::2]).astype(self._kernels.complex)
 

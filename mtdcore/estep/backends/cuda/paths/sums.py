@@ -1,4 +1,4 @@
-"""What every way adds up, and the images that it starts from."""
+"""The sums of every way, and the images from which it starts."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ..models import Items
 
 @dataclass(frozen=True)
 class Sums:
-    """What a batch adds, on the device.
+    """The sums of a batch, on the device.
 
     Attributes:
         frames: (2, K, B, B) float64, back-projection and coverage.
-        scores: (2,) float64: evidence in nats, and mass of the empty poses or expected count; then the mass of each class where there
-            are several, and the sums of amplitudes and of their squares where these differ.
+        scores: (2,) float64: evidence in nats, and mass of the empty poses or expected count; then the mass of each class if there
+            are several, and the sums of amplitudes and of their squares if amplitudes differ.
     """
 
     frames: Array
@@ -36,21 +36,21 @@ class Path(Protocol):
 
     @property
     def torus(self) -> tuple[int, int] | None:
-        """On which tiles of windows are to lie; None: that of the model, or it does not matter."""
+        """Torus for tiles of windows; None: that of the model, or none is needed."""
         ...
 
     def sums(self, items: Items) -> Sums:
-        """Sums over the items; raises MemoryError, leaving nothing behind, when they are too many."""
+        """Sums over the items; raises MemoryError, and frees its memory, if they are too many."""
         ...
 
 
-def templates(turned: Array, noise_std: float) -> tuple[Array, Array]:
+def scaled(templates: Array, noise_std: float) -> tuple[Array, Array]:
     """R_k F / sigma^2 and (R_k F)^2 / (2 sigma^2), (K, L, L) float64."""
-    return turned / noise_std**2, turned**2 / (2.0 * noise_std**2)
+    return templates / noise_std**2, templates**2 / (2.0 * noise_std**2)
 
 
 def with_classes(scores: Array, mass: Array, likelihood: Likelihood) -> Array:
-    """Scores (2,), and behind them the posterior mass of each class where there are several, from that of templates."""
+    """Scores (2,), followed by the posterior mass of each class if there are several; ``mass`` is that of templates."""
     if likelihood.classes == 1:
         return scores
     return array_namespace(scores).concat((scores, mass.reshape(likelihood.classes, -1).sum(axis=1)))

@@ -13,9 +13,9 @@ from ...base import Moment
 from ..device import Device
 from ..kernels import Amplitudes, Kernels
 from ..models import Items, Model
-from .sums import Sums, templates, with_classes
+from .sums import Sums, scaled, with_classes
 
-#: Spectra of all templates are kept when they take no more than this share of the free memory.
+#: Largest share of the free memory in which the spectra of all templates are kept.
 _KEPT_SHARE = 0.1
 
 #: Bytes of spectra in flight: enough to fill the device and to hide launches. Smaller chunks, which would stay in the cache of
@@ -26,25 +26,25 @@ _CHUNK_BYTES = 256 << 20
 class SpectralPath:
     """Both models: correlate, normalise, back-project, on one torus.
 
-    The maps of a batch hold all rotations, as the normaliser needs them; spectra exist for a few rotations at a time.
-    Back-projection is summed over the items of a batch before its inverse transform, so the transforms that are not
-    one per item and rotation cost little: templates and sums, 2 / M of those that are, or 1 / M where all is valid.
+    The maps of a batch hold all templates, as the normaliser needs them; spectra exist for a few templates at a time.
+    The back-projection is summed over the M items of a batch before its inverse transform. The transforms of templates and
+    sums are therefore few: 2 / M of those per item and template, or 1 / M if all pixels are valid.
     """
 
     torus: tuple[int, int] | None = None
 
     def __init__(
-        self, device: Device, kernels: Kernels, turned: Array, model: Model, torus: tuple[int, int]
+        self, device: Device, kernels: Kernels, templates: Array, model: Model, torus: tuple[int, int]
     ) -> None:
         self._device, self._kernels, self._model, self._torus = device, kernels, model, torus
         likelihood = model.likelihood
         self._targets, self._squares = (
-            (a / math.prod(torus)).astype(kernels.real) for a in templates(turned, likelihood.noise_std)
+            (a / math.prod(torus)).astype(kernels.real) for a in scaled(templates, likelihood.noise_std)
         )
         lags = np.arange(-likelihood.margins[1], likelihood.box_size + likelihood.margins[1])
         bias = kernels.xp.asarray(likelihood.template_bias)
         self._bias = bias.astype(kernels.real) if likelihood.template_bias.any() else None
-        energy = (turned**2).sum(axis=(1, 2)) / (2.0 * likelihood.noise_std**2)
+        energy = (templates**2).sum(axis=(1, 2)) / (2.0 * likelihood.noise_std**2)
         self._amplitudes: Amplitudes | None = None
         if likelihood.amplitudes is not None:
             variance = likelihood.amplitudes.variance
@@ -56,14 +56,14 @@ class SpectralPath:
         self._rows, self._columns = (kernels.xp.asarray(lags % n) for n in torus)
         self._half = (torus[0], torus[1] // 2 + 1)
         self._spectrum_bytes = math.prod(self._half) * kernels.complex.itemsize
-        # the maps, and energies beside them; pixels and validity with their spectra; odds, sums along rows, competition
-        maps = len(turned) * (1 if self._amplitudes is None else 2)
+        # maps and energies; pixels and validity with their spectra; odds, sums along rows, competition
+        maps = len(templates) * (1 if self._amplitudes is None else 2)
         self.bytes_per_item = self._spectrum_bytes * (maps + 7)
 
     def sums(self, items: Items) -> Sums:
         """See :meth:`Path.sums`."""
         maps, pixels, valid, amplitudes = self._gains(items)
-        xp, like = self._kernels.xp, self._model.likelihood
+        xp, likelihood = self._kernels.xp, self._model.likelihood
         scores, normaliser = self._model.normalise(maps, items, self._kernels, amplitudes)
         cuts = self._cuts(len(items))
         if amplitudes is None:
@@ -76,8 +76,8 @@ class SpectralPath:
             for i, parts in enumerate(zip(*found, strict=True))
         )
         if amplitudes is None:
-            return Sums(frames, with_classes(scores, mass, like))
-        scores = with_classes(scores, mass[0], like)
+            return Sums(frames, with_classes(scores, mass, likelihood))
+        scores = with_classes(scores, mass[0], likelihood)
         return Sums(frames, array_namespace(scores).concat((scores, mass[1:].sum(axis=1))))
 
     def weights(self, items: Items, moment: Moment = 0) -> Array:
@@ -105,7 +105,7 @@ class SpectralPath:
     def _gains(self, items: Items) -> tuple[Array, Array, Array | None, Amplitudes | None]:
         """Maps (K, M, N1, N2) of the gains, the spectra of pixels and validity (None: constant coverage), and amplitudes (None: alike).
 
-        Gains are less half the energies, but where amplitudes differ: these come beside them.
+        Half the energies are subtracted from the gains; if amplitudes differ, they are returned with the amplitudes instead.
         """
         constant = self._constant_coverage(items)
         pixels = self._spectra(items.pixels)
@@ -140,7 +140,7 @@ class SpectralPath:
     def _template_spectra(self, cut: slice, constant: bool) -> tuple[Array, Array | None]:
         """Spectra of some templates and of their squares (None: constant coverage).
 
-        Kept from batch to batch of an E-step where all of them take a small share of the memory.
+        They are kept from batch to batch of an E-step if all of them take a small share of the memory.
         """
         count = len(self._targets)
         if self._transformed is None or (self._transformed[1] is None) != constant:
@@ -157,7 +157,7 @@ class SpectralPath:
     def _backproject(
         self, maps: Array, cut: slice, normaliser: Array | None, pixels: Array, valid: Array | None
     ) -> tuple[Array, Array]:
-        """(2, k, B, B) float64 frames of some rotations, and their posterior mass (k,) float64."""
+        """(2, k, B, B) float64 frames of some templates, and their posterior mass (k,) float64."""
         kernels, items, found = self._kernels, len(pixels), None
         chunk = self._chunk(items, complex_=True)
         scratch = None if normaliser is None else self._chunk(items)
@@ -188,7 +188,7 @@ class SpectralPath:
         valid: Array | None,
         amplitudes: Amplitudes,
     ) -> tuple[Array, Array]:
-        """The same where copies differ in amplitude; (3, k) sums of the weights, of those times amplitudes, and times their squares."""
+        """As :meth:`_backproject`, if amplitudes differ; (3, k) sums of weights, weights times amplitudes, and times their squares."""
         kernels, items, xp = self._kernels, len(pixels), self._kernels.xp
         chunk, scratch = self._chunk(items, complex_=True), self._chunk(items)
         seen: tuple[Array, Array] | None = None
@@ -232,18 +232,18 @@ class SpectralPath:
         return spectra
 
     def _cuts(self, items: int) -> Iterator[slice]:
-        """Rotations whose spectra exist at one time."""
+        """Slices of templates whose spectra exist at one time."""
         rotations = len(self._targets)
         step = max(1, _CHUNK_BYTES // (items * self._spectrum_bytes))
         return (slice(k, min(k + step, rotations)) for k in range(0, rotations, step))
 
     def _ranges(self, items: int) -> Iterator[slice]:
-        """Items whose spectra exist at one time: all, unless they are too many for a single rotation."""
+        """Slices of items whose spectra exist at one time: all items, unless they are too many for a single template."""
         step = max(1, min(items, _CHUNK_BYTES // self._spectrum_bytes))
         return (slice(m, min(m + step, items)) for m in range(0, items, step))
 
     def _chunk(self, items: int, complex_: bool = False) -> Array:
-        """Planes in flight, spectra or maps, one after another."""
+        """Buffer of the planes in flight, spectra or maps, one after another."""
         cut, some = next(self._cuts(items)), next(self._ranges(items))
         count = (cut.stop - cut.start) * (some.stop - some.start)
         return self._empty((count, *(self._half if complex_ else self._torus)), complex_)

@@ -15,7 +15,7 @@
 //
 // Maps are (K, items, N1, N2), row-major; N2 is a multiple of 4, so every plane is a whole number of Packs and every
 // load and store is 128 bits wide and coalesced. Shift l of an item sits at l mod (N1, N2). Sums over more than a few
-// terms are float64. No atomics: the same launch gives the same bits.
+// terms are float64. Without atomics, the same launch gives the same bits.
 //
 // Compiled by NVRTC with -DREAL=float or -DREAL=double; the tests compile the same text as C++ with HOST_SHIM defined.
 
@@ -111,9 +111,9 @@ __device__ inline Complex times_conjugate(Complex a, Complex b) {
 }
 
 // gain_hat_k = M_hat conj(target_hat_k) - valid_hat conj(square_hat_k): score and energy in one inverse transform.
-// `square_hat` null: energies are the same everywhere, and in `level`, which is added to gain_hat_k(0): a constant on the
-// map. Null: none.
-// A thread keeps its frequencies of rotation blockIdx.y in registers and walks over the items.
+// `square_hat` null: energies are the same at every shift, and part of `level`. `level`, null or (K,), is added to
+// gain_hat_k(0): a constant on the map.
+// A thread keeps its frequencies of rotation blockIdx.y in registers and loops over the items.
 extern "C" __global__ void correlate_spectra(const ComplexPack* pixels_hat, const ComplexPack* valid_hat,
                                              const ComplexPack* target_hat, const ComplexPack* square_hat,
                                              const real* level, ComplexPack* gain_hat, int rotations, int items,
@@ -141,9 +141,9 @@ extern "C" __global__ void correlate_spectra(const ComplexPack* pixels_hat, cons
 
 // sums[0] = sum_m M_hat conj(w_hat_mk), sums[1] = sum_m valid_hat conj(w_hat_mk), one partial sum per group of items
 // (blockIdx.z): back-projection and coverage before their inverse transform. Runs of 16 terms are summed in `real`,
-// the runs in float64: float64 arithmetic is slow on many cards, and 16 terms lose nothing that the data have.
-// mass (groups, K) is the sum of all weights. `valid_hat` null: sums[0] alone, the mass is the coverage everywhere.
-// `more`: on top of what sums and mass hold.
+// the runs in float64: float64 arithmetic is slow on many cards, and rounding of 16 terms is below the precision of the data.
+// mass (groups, K) is the sum of all weights. `valid_hat` null: only sums[0]; the coverage is the mass at every pixel.
+// `more`: add to the contents of sums and mass.
 extern "C" __global__ void backproject_spectra(const ComplexPack* pixels_hat, const ComplexPack* valid_hat,
                                                const ComplexPack* weight_hat, ComplexPack* sums, double* mass,
                                                int rotations, int items, int masks, int packs, int more) {
@@ -202,14 +202,14 @@ extern "C" __global__ void backproject_spectra(const ComplexPack* pixels_hat, co
 
 // ---------------------------------------------------------------- patch model (docs/model.md 3)
 
-// Does torus position i of an N x N plane hold a shift that shows some of an L x L target?
+// Whether torus position i of an N x N plane holds a shift that shows some of an L x L target.
 __device__ inline bool shown(int i, int side, int box) {
     const int row = i / side, column = i - row * side;
     return (row < box || row > side - box) && (column < box || column > side - box);
 }
 
 // One block per patch: log-sum-exp over all shifts and rotations, then the weights in place. The empty poses all have
-// gain 0 and enter as one term; their map positions (and those that are no shift at all) become 0.
+// gain 0 and enter as one term; their map positions, and positions that are no shift, become 0.
 extern "C" __global__ void __launch_bounds__(256)
     patch_posterior(Pack* maps, double* log_evidence, double* empty_mass, real log_shown, real log_empty, int rotations,
                     int items, int side, int box) {
@@ -247,7 +247,7 @@ extern "C" __global__ void __launch_bounds__(256)
 
 // ---------------------------------------------------------------- window model (docs/model.md 7)
 
-// Integers that describe a tile: corners it holds, and the owned ones among them (half-open).
+// Numbers of corners of a tile, and ranges of the owned ones (half-open).
 struct Corners {
     int rows, columns, first_row, last_row, first_column, last_column;
 };
@@ -276,21 +276,21 @@ extern "C" __global__ void window_odds(const Pack* maps, const Corners* corners,
     }
 }
 
-// exp and log of the special function units: off by some units of the last place, as the float32 of the gains is.
+// exp and log of the special function units: their error, some units in the last place, is that of the float32 gains.
 __device__ inline float quick_exp(float x) { return __expf(x); }
 __device__ inline float quick_log(float x) { return __logf(x); }
 __device__ inline double quick_exp(double x) { return exp(x); }
 __device__ inline double quick_log(double x) { return log(x); }
 
-// A sum of exponentials as (largest exponent, sum over it): one exponential a term and no branch. Nothing is -1e30,
-// whose differences are numbers.
+// A sum of exponentials as (largest exponent, sum relative to it): one exponential per term and no branch. The empty sum has
+// the exponent -1e30, so that differences are finite.
 struct NearSum {
     real max, sum;
 };
 
 #define NOTHING_NEAR real(-1e30)
 
-// `sum` times exp(value), the sum at most a few and at least 1.
+// Adds `sum` times exp(value); `sum` is at least 1 and not much larger.
 __device__ inline void add(NearSum& total, real value, real sum = 1) {
     const real apart = value - total.max, smaller = quick_exp(-fabs(apart));
     total.sum = apart > 0 ? total.sum * smaller + sum : total.sum + sum * smaller;
@@ -298,12 +298,12 @@ __device__ inline void add(NearSum& total, real value, real sum = 1) {
 }
 
 // Along one axis: out(x) = log sum_{|x' - x| < d} exp(in(x')), O(1) per position (van Herk): the axis is cut into
-// spans as long as the window, so that every window is the end of one span and the start of the next. A block takes
-// `lines` neighbouring lines, a power of two, and `spans` spans of each through shared memory, with loads and stores along
-// whichever axis is contiguous. A thread owns one span of one line: it walks back over it (suffix sums), then forward over
-// the next one (prefix sums, in place); all threads bring the two together on the way out. Neighbouring threads take
-// neighbouring lines (stride 1 in shared memory) or neighbouring spans (stride 2 d - 1, odd): no two of a warp meet in
-// a bank.
+// spans as long as the window, so that every window is the end of one span and the start of the next. A block loads
+// `lines` neighbouring lines, a power of two, and `spans` spans of each into shared memory, with loads and stores along
+// the contiguous axis. A thread owns one span of one line: it makes the suffix sums backwards over this span, then the
+// prefix sums forwards over the next one, in place; all threads add the two when they store. Neighbouring threads have
+// neighbouring lines (stride 1 in shared memory) or neighbouring spans (stride 2 d - 1, odd), so that a warp has no bank
+// conflicts.
 extern "C" __global__ void __launch_bounds__(256)
     slide_log_sum(const real* in, real* out, int items, offset item_stride, int line_count, int line_stride, int length,
                   int stride, int separation, int lines, int spans) {
@@ -314,7 +314,7 @@ extern "C" __global__ void __launch_bounds__(256)
     real* inputs = reinterpret_cast<real*>(memory);
     real* suffixes = inputs + (across ? extent * lines : lines * in_step);
     const int groups = (line_count + lines - 1) / lines, stretches = (length + owned - 1) / owned;
-    // threads walk along the contiguous axis first
+    // the contiguous axis varies fastest over the threads
     const int threads = blockDim.x, own_line = across ? threadIdx.x % lines : 0;
     const int own_x = across ? threadIdx.x / lines : threadIdx.x, next_x = across ? threads / lines : threads;
     for (int m = blockIdx.y; m < items; m += gridDim.y) {
@@ -357,7 +357,7 @@ extern "C" __global__ void __launch_bounds__(256)
             for (int line = own_line; line < lines; line += across ? lines : 1) {
                 real* to = out + origin + offset(line) * line_stride;
                 const int end = first_line + line < line_count ? (length - first < owned ? length - first : owned) : 0;
-                int within = own_x % window;  // place in its window: 0 where that is a span
+                int within = own_x % window;  // position in a span: 0 where the window is one span
                 for (int x = own_x; x < end; x += next_x) {
                     real near = suffixes[x * x_step + line * out_step];
                     if (within != 0) {
@@ -444,8 +444,8 @@ __device__ inline void four_shifts(const real* image, const real* target, int bo
     }
 }
 
-// One block per patch at a time; patch, targets, energies and weights live in shared memory, nothing but the sums is
-// written. Shift o has its weight at o + L - 1; the block's own sums over its patches are float64.
+// One block per patch at a time; patch, targets, energies and weights are in shared memory, only the sums are
+// written. Shift o has its weight at o + L - 1; the sums of a block over its patches are float64.
 // `valid` null: every pixel is valid, and the energies are computed once.
 extern "C" __global__ void __launch_bounds__(256)
     patch_direct(const real* pixels, const unsigned char* valid, const real* target, const real* square, double* sums,
@@ -471,7 +471,7 @@ extern "C" __global__ void __launch_bounds__(256)
     }
     bool energy_known = false;
     for (int m = blockIdx.x; m < items; m += gridDim.x) {
-        __syncthreads();  // the previous patch is done with
+        __syncthreads();  // the previous patch is no longer read
         for (int i = threadIdx.x; i < area; i += blockDim.x) {
             patch[i] = pixels[offset(m) * area + i];
             mask[i] = valid == nullptr || valid[offset(m) * area + i] ? 1 : 0;

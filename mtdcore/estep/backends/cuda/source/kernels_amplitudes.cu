@@ -1,5 +1,5 @@
-// Window model where copies differ in amplitude, a ~ N(1, v), integrated out (docs/model.md 7). Maps hold gains g alone; `lost` is half
-// the energy of each rotation, e / 2, or, where invalid pixels change it, of every window: `lost` then is laid out as the maps.
+// Window model where copies differ in amplitude, a ~ N(1, v), integrated out (docs/model.md 7). Maps hold gains g without energies; `lost` is half
+// the energy of each rotation, e / 2. If invalid pixels change it, `lost` has the layout of the maps: one value per window.
 
 __device__ inline Pack lost_at(const Pack* lost, bool everywhere, int k, offset here) {
     if (everywhere) return lost[here];
@@ -39,8 +39,8 @@ extern "C" __global__ void amplitude_odds(const Pack* maps, const Pack* lost, co
     }
 }
 
-// As window_weights; each weight times the posterior mean of a^moment, which for moment 0 is 1. `lost` and `bias` begin with the
-// rotations of these maps.
+// As window_weights; each weight times the posterior mean of a^moment, which is 1 for moment 0. `lost` and `bias` start at the first
+// rotation of these maps.
 extern "C" __global__ void amplitude_weights(const Pack* maps, const Pack* lost, const real* bias, const Pack* normaliser,
                                              Pack* weights, real variance, real log_prior, int everywhere, int moment,
                                              int rotations, int items, int packs) {

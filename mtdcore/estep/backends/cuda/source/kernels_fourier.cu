@@ -1,6 +1,6 @@
 // ---------------------------------------------------------------- Fourier transforms in registers
 
-// Transforms of our own, where a library's would write and read once more what comes before and after them. N points, a
+// Our own transforms, fused with the steps before and after them, which a library would write and read once more. N points, a
 // power of two, by N / POINTS threads: thread t holds points t, t + T, t + 2 T, ..., T = N / POINTS, before and after.
 // Stockham's order: a stage is butterflies of 16 points or fewer in registers, and between stages the threads exchange
 // points through shared memory. SIGN is that of the exponent; nothing is divided by N.
@@ -10,7 +10,7 @@ __device__ inline Complex times(Complex a, Complex b) {
     return {a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re};
 }
 
-// cos of k sixteenths of a turn; k is known to the compiler wherever this is called.
+// cos of k sixteenths of a turn; k is a compile-time constant at every call.
 __device__ inline real cosine(int k) {
     const int folded = (k & 15) > 8 ? 16 - (k & 15) : (k & 15);
     const int quarter = folded > 4 ? 8 - folded : folded;
@@ -65,7 +65,7 @@ struct Butterfly<2, S, SIGN> {
     }
 };
 
-// Where point i lies in shared memory: one gap in POINTS keeps the threads of a warp in banks of their own.
+// Index of point i in shared memory: a gap after every POINTS points avoids bank conflicts of a warp.
 __device__ constexpr int spaced(int i) { return i + i / POINTS; }
 
 // Factors between the stages of a transform of N points, in shared memory: (R - 1) NS of them before butterflies of R
@@ -96,7 +96,7 @@ __device__ inline Complex* points_of(unsigned char* memory) {
     return reinterpret_cast<Complex*>(memory) + factors(N);
 }
 
-// Before the first transform of a block; a barrier must follow, and the first exchange is one.
+// To be called before the first transform of a block. A barrier must follow; the first exchange has one.
 template <int N, int SIGN>
 __device__ inline void prepare(unsigned char* memory) {
     make_factors<N, 1, SIGN>(reinterpret_cast<Complex*>(memory));
@@ -117,7 +117,7 @@ __device__ inline void stages(Complex* x, int t, const Complex* table, Complex* 
     }
     if constexpr (NS * R < N) {
         const int first = (t / NS) * NS * R + t % NS;  // B is 1 before the last stage
-        __syncthreads();  // what was there has been read
+        __syncthreads();  // the previous points have been read
 #pragma unroll
         for (int r = 0; r < R; ++r) points[(spaced(first) + r * spaced(NS)) * step] = x[r];
         __syncthreads();

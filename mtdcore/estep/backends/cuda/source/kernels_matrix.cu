@@ -1,7 +1,7 @@
 // ---------------------------------------------------------------- window model as matrix products (docs/gpu.md)
 
 // Appended to kernels.cu, compiled with it. Windows, templates and weights are half precision, in rows of a multiple
-// of 8 numbers, as tensor cores want them; what they multiply to is float. `real` plays no part here.
+// of 8 numbers, as tensor cores require; their products are float. `real` is not used here.
 
 #ifdef HOST_SHIM
 __device__ inline unsigned short to_half(float x) {
@@ -12,12 +12,12 @@ __device__ inline unsigned short to_half(float x) {
 }
 __device__ inline float fast_exp(float x) { return std::exp(x); }
 #else
-__device__ inline unsigned short to_half(float x) {  // no header: NVRTC has none at hand everywhere
+__device__ inline unsigned short to_half(float x) {  // without a header, which NVRTC does not find everywhere
     unsigned short bits;
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
     return bits;
 }
-__device__ inline float fast_exp(float x) { return __expf(x); }  // far finer than the half it becomes
+__device__ inline float fast_exp(float x) { return __expf(x); }  // far more precise than half, to which it is rounded
 #endif
 
 struct alignas(16) FloatPack {
@@ -33,13 +33,13 @@ struct alignas(16) IntPack {
     int v[4];
 };
 
-// Which pixel of a window a column of the matrix holds: its offset in the tile (negative in a margin), or one of these.
+// A column of the matrix holds the pixel at an offset in the tile (negative in a margin), or one of these constants.
 #define COLUMN_OF_ZEROS (-(1 << 30))
 #define COLUMN_OF_ONES (COLUMN_OF_ZEROS - 1)
 
 // Windows of `count` corners in row-major order, from corner `first` on, of a tile with `corner_columns` corners in a
 // row: out(x, q) = r(x) factor M[x + offsets[q]]. `odds` null: r = 1. Otherwise r = exp(A(x) - log(1 + S(x)) - top),
-// the posterior of a copy at x over the largest one of the tile: in half precision, small posteriors keep their digits.
+// the posterior of a copy at x relative to the largest of the tile, so that small posteriors keep their digits in half.
 extern "C" __global__ void cut_windows(const float* pixels, const IntPack* offsets, const float* odds,
                                        const float* normaliser, const float* top, HalfPack* out, float factor,
                                        int count, int first, int corner_columns, int pixel_stride, int odds_stride,
@@ -59,7 +59,7 @@ extern "C" __global__ void cut_windows(const float* pixels, const IntPack* offse
         for (int j = 0; j < 8; ++j) {
             const int o = where[j / 4].v[j % 4];
             float pixel = o == COLUMN_OF_ONES ? 1.0f : 0.0f;
-            // a corner that is not owned has no share, and frames that may reach beyond the tile
+            // a corner that is not owned has share 0, and its frame may reach beyond the tile
             if (o > COLUMN_OF_ZEROS && share > 0) pixel = factor * origin[o];
             cut.v[j] = to_half(share * pixel);
         }
@@ -67,8 +67,8 @@ extern "C" __global__ void cut_windows(const float* pixels, const IntPack* offse
     }
 }
 
-// A(x) = log sum_k exp(score(x, k) + shift_k) + log_prior for `count` corners, a warp for each; columns beyond the
-// templates have a shift of -1e30, which stands in for log 0 and makes no NaN.
+// A(x) = log sum_k exp(score(x, k) + shift_k) + log_prior for `count` corners, one warp per corner; padding columns
+// have a shift of -1e30, which replaces log 0 without NaN.
 extern "C" __global__ void __launch_bounds__(256)
     row_log_sums(const FloatPack* scores, const FloatPack* shift, float* odds, float log_prior, int count, int first,
                  int corner_columns, int odds_stride, int packs) {
@@ -102,7 +102,7 @@ extern "C" __global__ void __launch_bounds__(256)
     }
 }
 
-// The posterior of each template given that there is a copy at x: exp(score(x, k) + shift_k + log_prior - A(x)), which
+// The posterior of each template given a copy at x: exp(score(x, k) + shift_k + log_prior - A(x)), which
 // sums to 1 over k. A warp for each corner.
 extern "C" __global__ void __launch_bounds__(256)
     row_shares(const FloatPack* scores, const FloatPack* shift, const float* odds, HalfQuad* shares, float log_prior,

@@ -1,21 +1,21 @@
-// ---------------------------------------------------------------- window model through transforms of our own
+// ---------------------------------------------------------------- window model through our own transforms
 
 // Two templates at a time, as the real and the imaginary part of one image: pair p is F_2p - i F_2p+1 over sigma^2, and
 //   M_hat conj(pair_hat) -> gain_2p + i gain_2p+1       M_hat conj(weight_hat) -> seen_2p - i seen_2p+1,
-// weight = w_2p + i w_2p+1. Planes are complex and whole, rows x columns. Where every pixel that is seen is valid.
-// A plane is read and written four times: lines of one axis are transformed with what comes before and after.
+// weight = w_2p + i w_2p+1. Planes are complex, rows x columns. Every seen pixel must be valid.
+// A plane is read and written four times: each transform of the lines of one axis includes the steps before and after it.
 
-// Transforms along columns that a block takes side by side, and blocks that follow one another: together they read and
-// write whole lines of the cache.
+// Number of transforms along columns in a block, side by side; consecutive blocks together read and write whole lines of
+// the cache.
 #define LANES 4
 #define NEIGHBOURS 4
 #define COLUMN_THREADS(n) (LANES * (n) / POINTS)
 
-// Transforms along rows that a block takes.
+// Number of transforms along rows in a block.
 #define LINES(n) (2048 / (n))
 #define ROW_THREADS(n) (LINES(n) * (n) / POINTS)
 
-// Column of this thread, and of the planes which; blocks of the same columns follow one another, too: the pixels lie in
+// Column and plane of this thread. Blocks of the same columns are consecutive, so that their pixels stay in
 // the cache.
 struct Place {
     int column, plane;
@@ -26,8 +26,8 @@ __device__ inline Place column_place(int planes) {
     return {group * LANES + int(threadIdx.x) % LANES, b / NEIGHBOURS % planes};
 }
 
-// planes(p, m) = M_hat conj(pair_hat), back along the columns: rows that hold corners. A block takes the items of a group
-// (blockIdx.y).
+// planes(p, m) = M_hat conj(pair_hat), inverse transform along the columns; rows with corners only. A block loops over the
+// items of a group (blockIdx.y).
 template <int N>
 __device__ inline void correlate_lines(const Complex* pixels_hat, const Complex* pair_hat, const Corners* corners,
                                        Complex* planes, int pairs, int items, int columns) {
@@ -56,7 +56,7 @@ __device__ inline void correlate_lines(const Complex* pixels_hat, const Complex*
     }
 }
 
-// Back along the rows, in place: gains with `level` (K,) added; and their log-sum, odds(m, x) = A(x).
+// Inverse transform along the rows, in place: gains plus `level` (K,), and their log-sum, odds(m, x) = A(x).
 template <int N>
 __device__ inline void odds_lines(Complex* planes, const real* level, const Corners* corners, real* odds,
                                   real log_prior, int pairs, int items, int rows) {
@@ -99,7 +99,7 @@ __device__ inline void odds_lines(Complex* planes, const real* level, const Corn
     }
 }
 
-// Gains become weights, and these are transformed along the rows, in place: rows that the tiles own.
+// Converts gains to weights and transforms these along the rows, in place; owned rows only.
 template <int N>
 __device__ inline void weigh_lines(Complex* planes, const real* normaliser, const Corners* corners, real log_prior,
                                    int pairs, int items, int rows) {
@@ -130,8 +130,8 @@ __device__ inline void weigh_lines(Complex* planes, const real* normaliser, cons
     }
 }
 
-// Along the columns, and summed over the items of a group (blockIdx.y), of 16 or fewer: M_hat conj(weight_hat), and the
-// sums of the weights, mass (groups, K). `more`: on top of what sums and mass hold.
+// Transform along the columns, then sums over the items of a group (blockIdx.y) of 16 or fewer: M_hat conj(weight_hat), and
+// the sums of the weights, mass (groups, K). `more`: add to the contents of sums and mass.
 template <int N>
 __device__ inline void backproject_lines(const Complex* planes, const Complex* pixels_hat, const Corners* corners,
                                          Complex* sums, double* mass, int pairs, int items, int columns, int more) {

@@ -1,21 +1,21 @@
 // ---------------------------------------------------------------- patch model, boxes of 9 to 32: one fused kernel
 
-// Appended after kernels_fourier.cu, compiled with it. A block works on one patch at a time and keeps all of it: the
-// spectrum of the patch and the gains of all its poses are in registers, the sums over patches in shared memory. Two
+// Appended after kernels_fourier.cu, compiled with it. A block processes one patch at a time, without global memory for
+// maps: spectrum of the patch and gains of all its poses are in registers, sums over patches in shared memory. Two
 // templates are the real and imaginary part of one image (kernels_pairs.cu). Float32, every pixel valid.
 //
 // Transforms of N x N points, N = 4 R, by R^2 threads of 16 points: row g + R a, column c + 4 i, with a and c below 4,
 //   rows      thread (g, u): butterflies of R points over i for each line (a, c) = u, u + R, ...         -> column u
 //   middle    thread (g, u): butterflies of 4 points over c and over a for its 16 points (a, c)
 //   columns   thread (v, u): butterflies of R points over g for each line v, v + R, ... of those 16
-// so three passes and two exchanges do what rows and columns by themselves do in four and three. The first exchange is
-// within the R threads of g, which are of one warp; the second needs one barrier, as every transform takes the buffer
-// that the one before has left. Nothing is put in order: tables and sums have the order of the threads.
+// so three passes and two exchanges replace the four passes and three exchanges of separate rows and columns. The first
+// exchange is among the R threads of g, which are in one warp; the second needs one barrier, because consecutive transforms
+// alternate between two buffers. Points are not reordered: tables and sums have the order of the threads.
 
-// Patches whose sums are float32 before they are added in float64.
+// Number of patches summed in float32 before they are added in float64.
 #define FUSED_RUN 64
 
-// 2^x, off by two units of the last place
+// 2^x, with an error of two units in the last place
 __device__ inline real quick_exp2(real x) {
 #ifdef HOST_SHIM
     return exp2(x);
@@ -29,7 +29,7 @@ __device__ inline real quick_exp2(real x) {
 template <int R>
 struct Plane {
     static constexpr int THREADS = R * R, LINES = 16 / R;
-    static constexpr int AREA = 16 * (R + 1) + (R == 8 ? 8 : 0);  // of a group in a buffer: no two points in a bank
+    static constexpr int AREA = 16 * (R + 1) + (R == 8 ? 8 : 0);  // of a group in a buffer, without bank conflicts
     static constexpr int BUFFER = R * AREA;
 
     int g, u;                    // thread (g, u), and (v, u) with v = g
@@ -71,7 +71,7 @@ __device__ inline void line_butterflies(Complex* x) {
     for (int j = 0; j < 16 / R; ++j) Butterfly<R, 1, SIGN>().run(x + j * R);
 }
 
-// Positions, in the rows' order, to frequencies, in the columns' order.
+// From positions, in the order of the rows pass, to frequencies, in the order of the columns pass.
 template <int R>
 __device__ inline void to_frequencies(Plane<R>& plane, Complex* x) {
     constexpr int AREA = Plane<R>::AREA, LINES = Plane<R>::LINES;
@@ -107,7 +107,7 @@ __device__ inline void to_frequencies(Plane<R>& plane, Complex* x) {
     change_buffers(plane);
 }
 
-// And back, the same steps the other way round.
+// The inverse transform: the same steps in reverse order.
 template <int R>
 __device__ inline void to_positions(Plane<R>& plane, Complex* x) {
     constexpr int AREA = Plane<R>::AREA, LINES = Plane<R>::LINES;
@@ -146,7 +146,7 @@ __device__ inline void to_positions(Plane<R>& plane, Complex* x) {
     change_buffers(plane);
 }
 
-// Pixels of a patch that this thread begins with: columns below N / 2 alone hold any.
+// Pixels of a patch that this thread loads: only columns below N / 2 hold pixels.
 template <int R>
 __device__ inline void read_patch(const Plane<R>& plane, const real* patch, int box, real* found) {
 #pragma unroll
@@ -161,7 +161,7 @@ __device__ inline void read_patch(const Plane<R>& plane, const real* patch, int 
 }
 
 // spectra (SLOTS, 8, R^2) packs: conj(pair_hat) over N^2 in units of log 2, pair_p = F_2p - i F_2p+1 over sigma^2.
-// level (SLOTS, 8, R^2) packs: log prior less energy of both templates at a shift in units of log 2, -1e30 where a
+// level (SLOTS, 8, R^2) packs: log prior minus energy of both templates at a shift in units of log 2, -1e30 where a
 // position is no shift or there is no template. sums (blocks, 2, SLOTS, 8, R^2, 2): M_hat conj(weight_hat) and the
 // weights, summed over patches. scores (blocks): log-evidence and empty mass.
 template <int R, int SLOTS>
@@ -190,7 +190,7 @@ __device__ inline void patch_fused(const real* pixels, const ComplexPack* spectr
         }
         to_frequencies(plane, image);
 
-        // weights as powers of 2 over the largest of a warp, of one pair at a time
+        // weights as powers of 2 relative to the largest of a warp, one pair at a time
         Complex gain[SLOTS][16];
         real largest[SLOTS], sum[SLOTS];
 #pragma unroll
@@ -226,7 +226,7 @@ __device__ inline void patch_fused(const real* pixels, const ComplexPack* spectr
         }
         if (m + step < items) read_patch(plane, pixels + offset(m + step) * area, box, ahead);
 
-        // and over the sum of all
+        // then relative to the sum of all
         NearSum own = {largest[0], sum[0]};
 #pragma unroll
         for (int p = 1; p < SLOTS; ++p) {

@@ -1,7 +1,7 @@
 // ---------------------------------------------------------------- patch model as matrix products (docs/gpu.md)
 
 // Appended after kernels_matrix.cu, compiled with it. Scores of a patch are a row: one for every pose, that is for
-// every shift (row, column) and rotation, then columns that are no pose, whose shift is -1e30.
+// every shift (row, column) and rotation, then padding columns, whose `shift` is -1e30.
 
 struct Peak {
     float top;
@@ -11,8 +11,8 @@ __device__ inline Peak merge(Peak a, Peak b) { return {fmaxf(a.top, b.top)}; }
 
 __device__ inline Peak partner(Peak a, int lanes) { return {__shfl_xor_sync(0xffffffffu, a.top, lanes)}; }
 
-// w(pose) = factor exp(score + shift) / (sum of them all + exp(log_empty)), one block for a patch. The first `kept`
-// packs of a row wait in shared memory between the maximum, the sum and the weights; the others are read again.
+// w(pose) = factor exp(score + shift) / (sum over poses + exp(log_empty)), one block per patch. The first `kept`
+// packs of a row stay in shared memory between the maximum, the sum and the weights; the others are read again.
 extern "C" __global__ void __launch_bounds__(512)
     patch_rows(const FloatPack* scores, const FloatPack* shift, HalfQuad* weights, double* log_evidence,
                double* empty_mass, float log_empty, float factor, int items, int packs, int kept) {

@@ -2,10 +2,10 @@
 
 // Appended to kernels.cu, compiled with it. A thread owns one rotation of one patch at a time: pixels, target, the gains
 // of all (2 L - 1)^2 shifts and its own sums stay in registers, since every loop below is unrolled; the threads of a
-// patch meet in shared memory to normalise. Float32 only, every pixel valid, no margin: everything else is
-// patch_direct's. The double build would not fit in registers and holds no code.
+// patch normalise through shared memory. Float32 only, every pixel valid, no margin; patch_direct does all
+// other cases. The double build would not fit in registers and holds no code.
 
-// Patches per thread: so many terms are summed in float32, as elsewhere, then in float64 over the block.
+// Patches per thread: number of terms summed in float32 before they are summed in float64 over the block.
 #define SMALL_RUN 16
 #define SMALL_THREADS 128
 
