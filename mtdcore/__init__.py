@@ -3,7 +3,7 @@
 ::
 
     measurement --tiles--> backend: correlate -> posterior -> back-project --Statistics(+)--> M-step <-- prior
-         ^                        ^ rotated targets                                              |
+         ^                        ^ templates = views of F                                       |
       Zarr / array                +-------------------------- target F <-------------------------+
 
 Tools for a result:
