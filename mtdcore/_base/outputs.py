@@ -6,12 +6,14 @@ link. A folder is made beside its place and moved there when it is complete.
 
 from __future__ import annotations
 
+import errno
 import glob
 import json
 import os
 import re
 import shutil
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,8 +38,11 @@ _ATTEMPTS = 20
 #: Unfinished files of zarr and of :func:`mtdcore._base.files.write_whole` in an abandoned folder.
 _HALF = re.compile(r".+\.partial|\..+\.\d+\.part")
 
-#: Bytes of metadata that are read, and seconds within which a temporary folder must have its :data:`CLAIM`.
-_MOST, _GRACE = 16 << 20, 60.0
+#: Bytes of metadata that are read.
+_MOST = 16 << 20
+
+#: Attempts to claim an output, and errors of a rename to a name that is taken by a folder that is not empty, a file or a link.
+_CLAIMS, _TAKEN = 3, (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 
 
 def check_output(path: Path, overwrite: bool, inputs: Sequence[Path] = ()) -> None:
@@ -112,44 +117,44 @@ def making_folder(path: Path, overwrite: bool, inputs: Sequence[Path] = ()) -> I
 
 
 def _claim(temporary: Path, path: Path) -> None:
-    """Make and claim the temporary folder, in place of one of a dead process. StorageError: a running process holds it."""
-    for _ in range(3):
+    """Make the temporary folder, claimed, in place of one of a dead process. StorageError: a running process holds it.
+
+    The folder is claimed under another name first: a process that is killed in between holds nothing.
+    """
+    for _ in range(_CLAIMS):
+        mine = temporary.with_name(f"{temporary.name}.{uuid.uuid4().int}")
         try:
-            temporary.mkdir()
-        except FileExistsError:
-            holder = _holder(temporary)
-            if not (holder is None or holder.gone):
-                raise StorageError(
-                    f"{path} is being written by {holder.name}; wait for it, or remove {temporary} if that process is no more."
-                ) from None
-            _discard(temporary, path)
+            mine.mkdir()
+            (mine / CLAIM).write_text(str(Process.current()))
+            mine.rename(temporary)
+            return
+        except FileNotFoundError:  # swept by the holder before it was claimed
             continue
-        (temporary / CLAIM).write_text(str(Process.current()))
-        return
+        except OSError as problem:
+            if problem.errno not in _TAKEN:
+                raise
+        finally:
+            if os.path.lexists(mine):
+                _remove(mine)
+        holder = _holder(temporary)
+        if not (holder is None or holder.gone):
+            raise StorageError(
+                f"{path} is being written by {holder.name}; wait for it, or remove {temporary} if that process is no more."
+            )
+        _discard(temporary, path)
     raise StorageError(f"{path} is being written by several processes at once: wait for them.")
 
 
 def _is_mine(temporary: Path) -> bool:
-    """Whether a temporary folder is of this process, or unclaimed and empty: the process may have been interrupted before claiming it."""
-    with suppress(OSError):
-        text = (temporary / CLAIM).read_text()
-        return not text or Process.parse(text) == Process.current()
-    with suppress(OSError):
-        return not any(temporary.iterdir())
-    return False
+    """Whether this process claimed a temporary folder."""
+    return _holder(temporary) == Process.current()
 
 
 def _holder(temporary: Path) -> Process | None:
-    """The process that makes a temporary folder; None: it was killed before it claimed the folder."""
+    """The process that makes a temporary folder; None: no process claimed it."""
     with suppress(OSError):
-        found = Process.parse((temporary / CLAIM).read_text())
-        if found is not None:
-            return found
-    try:
-        young = time.time() - temporary.lstat().st_mtime < _GRACE
-    except OSError:  # just finished
-        return None
-    return Process(0, "this or another machine, which began just now", "", "") if young else None
+        return Process.parse((temporary / CLAIM).read_text())
+    return None
 
 
 def _discard(temporary: Path, path: Path) -> None:
@@ -165,9 +170,10 @@ def _discard(temporary: Path, path: Path) -> None:
 
 
 def _sweep(temporary: Path) -> None:
-    """Remove renamed folders of processes that were killed within :func:`_discard`."""
+    """Remove folders of processes that were killed within :func:`_claim` or :func:`_discard`."""
     for left in temporary.parent.glob(f"{glob.escape(temporary.name)}.*"):
-        if left.suffix[1:].isdigit() and _unfinished(left):
+        holder = _holder(left)  # a running process is about to give its own the name
+        if left.suffix[1:].isdigit() and (holder is None or holder.gone) and _unfinished(left):
             _remove(left)
 
 

@@ -194,20 +194,22 @@ def test_cleaning_up_survives_a_second_interruption(monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("window", ["made", "claimed"])
+@pytest.mark.parametrize("window", ["made", "placed", "claimed"])
 def test_a_signal_between_two_steps_leaves_no_folder(monkeypatch, tmp_path, window):
     """The handler runs when the system call returns: the folder was there, and the code that removes it not yet reached."""
-    step = {"made": outputs.Path.mkdir, "claimed": outputs._claim}[window]
+    where, name = {
+        "made": (outputs.Path, "mkdir"),
+        "placed": (outputs.Path, "rename"),
+        "claimed": (outputs, "_claim"),
+    }[window]
+    step = getattr(where, name)
 
     def interrupted(path, *args, **kwargs):
         step(path, *args, **kwargs)
-        if window == "claimed" or path.name.endswith(".partial"):
+        if ".partial" in path.name:
             raise stopping.Interrupted(signal.SIGTERM, 0)
 
-    if window == "made":
-        monkeypatch.setattr(outputs.Path, "mkdir", interrupted)
-    else:
-        monkeypatch.setattr(outputs, "_claim", interrupted)
+    monkeypatch.setattr(where, name, interrupted)
     with pytest.raises(stopping.Interrupted), outputs.making_folder(tmp_path / "m.zarr", False):
         pass
     assert not list(tmp_path.iterdir())

@@ -312,6 +312,17 @@ def test_what_was_left_by_processes_killed_while_they_cleaned_up_goes_too(tmp_pa
     assert [one.name for one in tmp_path.iterdir()] == ["m.zarr"]
 
 
+def test_a_process_killed_before_it_claimed_the_place_holds_nothing(tmp_path):
+    """The next process starts at once, and leaves alone what a running one is about to claim the place with."""
+    unclaimed, running, empty = (tmp_path / f".m.mtd.partial{end}" for end in (".4711", ".4712", ""))
+    for left in (unclaimed, running, empty):
+        left.mkdir()
+    (running / CLAIM).write_text(str(Process.current()))
+    with making_folder(tmp_path / "m", False) as made:
+        (made / "zarr.json").write_text("{}")
+    assert sorted(one.name for one in tmp_path.iterdir()) == [running.name, "m"]
+
+
 def test_a_temporary_folder_of_somebody_else_is_not_removed(tmp_path):
     (tmp_path / ".m.mtd.partial").mkdir()
     (tmp_path / ".m.mtd.partial/thesis.tex").write_text("thesis")
