@@ -141,7 +141,8 @@ def _claim(temporary: Path, path: Path) -> None:
             raise StorageError(
                 f"{path} is being written by {holder.name}; wait for it, or remove {temporary} if that process is no more."
             )
-        _discard(temporary, path)
+        if os.path.lexists(temporary):  # its process may have finished meanwhile
+            _discard(temporary, path)
     raise StorageError(f"{path} is being written by several processes at once: wait for them.")
 
 
@@ -172,7 +173,7 @@ def _discard(temporary: Path, path: Path) -> None:
 def _sweep(temporary: Path) -> None:
     """Remove folders of processes that were killed within :func:`_claim` or :func:`_discard`."""
     for left in temporary.parent.glob(f"{glob.escape(temporary.name)}.*"):
-        holder = _holder(left)  # a running process is about to give its own the name
+        holder = _holder(left)  # that of a running process is about to be renamed
         if left.suffix[1:].isdigit() and (holder is None or holder.gone) and _unfinished(left):
             _remove(left)
 

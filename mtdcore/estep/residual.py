@@ -23,7 +23,7 @@ from .posteriors import Posterior
 #: Side of a piece in boxes; largest side in pixels (two boxes, if that is more), and smallest.
 _BOXES, _LARGEST, SMALLEST = 4, 256, 16
 
-#: Number of sampled tiles, spread evenly over the measurement: they hold a thousand pieces or more.
+#: Number of sampled tiles, spread evenly over the measurement: they hold a thousand pieces or more, fewer where ``_WEIGHTS`` limits a tile.
 _TILES = 24
 
 #: Tiles of a micrograph for :func:`noise_in_sight`: uniform noise is estimated to a per cent, while only an excess of a half matters.

@@ -52,7 +52,7 @@ class PosteriorSamples:
 
     @property
     def r_hat(self) -> np.ndarray:
-        """(L, L) split R-hat of every pixel: above about 1.05 the chains have not converged, and should be longer (:mod:`mtdcore._base.numerics.convergence`)."""
+        """(L, L) split R-hat of every pixel (:mod:`mtdcore._base.numerics.convergence`); above about 1.05 the chains should be longer."""
         return split_r_hat(self._by_chain)
 
     @property

@@ -1,4 +1,4 @@
-"""Results from a recovered volume: comparisons, maps on disk, copies with their angles, gold-standard halves, the verdict, the omit test, draws from the posterior."""
+"""Results from a recovered volume: comparisons, copies with their angles, gold-standard halves, the verdict, the omit test, posterior draws."""
 
 from __future__ import annotations
 
