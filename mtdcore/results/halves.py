@@ -113,6 +113,12 @@ def own_starts(options: Mapping[str, Any]) -> dict[str, Any]:
     return {**options, "initial": None, "starts": None} if given else dict(options)
 
 
+def without_prior(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The keyword arguments of a run without its prior, whose samples are replaced by default starts."""
+    free = own_starts(options) | {"prior": None, "prior_scale": None, "update": None}
+    return free if free.get("initial") not in (None, "samples") else free | {"initial": None, "starts": None}
+
+
 def pooled_evidence(held_out: Sequence[float]) -> float:
     """Log of the mean likelihood ratio of :func:`held_out_evidence`, nats: strong evidence in one half is enough."""
     return float(np.logaddexp.reduce(np.asarray(held_out)) - math.log(len(held_out)))

@@ -1,7 +1,8 @@
-"""Whether the data support the result: four questions, each with its number; all must be answered with yes (docs/model.md 10).
+"""Whether the data support the result: four questions, five with a prior, each with its number; all must be answered with yes (docs/model.md 10).
 
 Is the evidence beyond that of white noise, and of noise with the spectrum of the data (:mod:`mtdcore.results.nulls`)? Does a half
-of the data confirm the target of the other half (:mod:`mtdcore.results.halves`)? Do other starts end at the same image?
+of the data confirm the target of the other half (:mod:`mtdcore.results.halves`)? Do other starts end at the same image? Would a half predict
+the other better without the prior?
 
 Null runs are made one by one, until no further run can change the verdict: a null run that reaches the evidence of the result refutes
 it for good. docs/trust.md states how often the verdict is wrong, and what it costs.
@@ -22,7 +23,8 @@ from ..em.gauge.agreement import unrivalled
 from ..em.recover import recover
 from ..em.state import Recovery
 from ..model.likelihood import Likelihood
-from .halves import held_out_evidence, own_starts, pooled_evidence
+from ..model.priors import Prior, is_flat
+from .halves import held_out_evidence, own_starts, pooled_evidence, without_prior
 from .nulls import SHARED_SPECTRUM, SMALLEST_THRESHOLD, Null, evidence_threshold, null_runs
 
 #: Nats that held-out data must give: noise that follows the model gives as much at most once in a thousand times.
@@ -31,14 +33,21 @@ HELD_OUT = math.log(1000.0)
 #: Least number of null runs of a kind that may support a result if more are allowed: with two the threshold is useless.
 _ENOUGH = 4
 
+#: Share of the held-out evidence without a prior that the evidence with it must reach: where data abound, a prior may cost a few
+#: nats of many thousands, as it smooths what it does not know.
+_AIDED = 0.9
+
 #: Share of the evidence that a second start must reach for that number to be enough: if the evidence depends on the start, null evidence
 #: has two modes, and four runs may all miss one.
 _STEADY = 0.5
 
 #: The next question.
-Question: TypeAlias = Literal["phases", "white", "held_out", "other_start"]
+Question: TypeAlias = Literal["phases", "white", "held_out", "other_start", "unaided"]
 
 _KINDS: tuple[Null, ...] = get_args(Null)
+
+#: Checks that no further null run can change.
+_FINAL = ("held_out", "settled", "prior")
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,7 @@ class Check:
     """One of the questions.
 
     Attributes:
-        name: "evidence", "white", "phases", "held_out" or "settled".
+        name: "evidence", "white", "phases", "held_out", "settled", or, with a prior, "prior".
         passed: None: not asked, or not far enough.
         value: nats of the result.
         limit: nats that it must exceed; None: none is known yet.
@@ -93,6 +102,8 @@ class Verdict:
         held_out: nats that each half's target gives to the other half; None: not asked.
         settled: whether starts that end with about as much evidence end at the same image; None: not asked.
         rival: evidence of a second start; None: there was none, or the run itself had several.
+        aided: whether there is a prior.
+        unaided: ``held_out`` of the recovery without it; None: not asked.
     """
 
     evidence: float
@@ -101,6 +112,8 @@ class Verdict:
     held_out: tuple[float, float] | None = None
     settled: bool | None = None
     rival: float | None = None
+    aided: bool = False
+    unaided: tuple[float, float] | None = None
 
     def nulls(self, kind: Null) -> tuple[float, ...]:
         """Nats of the null runs of a kind."""
@@ -116,6 +129,10 @@ class Verdict:
     def checks(self) -> tuple[Check, ...]:
         """The questions in the order of their cost."""
         held = None if self.held_out is None else pooled_evidence(self.held_out)
+        free = None if self.unaided is None else pooled_evidence(self.unaided)
+        least = None if free is None else min(free - HELD_OUT, _AIDED * free)
+        fits = None if held is None or least is None else held >= least
+        misled = "misled by the prior: without it, one half of the data tells more of the other"
         noise, spectrum = "not distinguishable from noise", "not distinguishable from noise of this spectrum"
         return (
             Check("evidence", self.evidence > SMALLEST_THRESHOLD, self.evidence, SMALLEST_THRESHOLD, noise),
@@ -131,6 +148,7 @@ class Verdict:
             Check(
                 "settled", self.settled, self.rival, None, "not settled: another start ends at another image"
             ),
+            *([Check("prior", fits, held, least, misled)] if self.aided else []),
         )
 
     @property
@@ -155,7 +173,7 @@ class Verdict:
         return (
             self.evidence <= SMALLEST_THRESHOLD
             or any(self._reached(kind) for kind in _KINDS)
-            or any(check.passed is False for check in self.checks if check.name in ("held_out", "settled"))
+            or any(check.passed is False for check in self.checks if check.name in _FINAL)
         )
 
     @property
@@ -181,6 +199,8 @@ class Verdict:
             return "white" if self.phases else "phases"
         if self.held_out is None or self.settled is None:
             return "held_out" if self.held_out is None else "other_start"
+        if self.aided and self.unaided is None:
+            return "unaided"
         waiting = [kind for kind in _KINDS if self._waits(kind, runs, complete)]
         return min(waiting, key=lambda kind: len(self.nulls(kind)), default=None)
 
@@ -213,7 +233,13 @@ def judge(
     options.pop("callback", None)
     claim = Claim.of(recovery)
     trials = ImageTrials.of(measurement, claim, options)
-    return told(Verdict(claim.evidence, settled=claim.settled), trials, runs, complete)
+    verdict = Verdict(claim.evidence, settled=claim.settled, aided=aided(options.get("prior")))
+    return told(verdict, trials, runs, complete)
+
+
+def aided(prior: Prior | None) -> bool:
+    """Whether a prior other than the flat one takes part, so that it may mislead."""
+    return prior is not None and not is_flat(prior)
 
 
 class Found(Protocol):
@@ -243,6 +269,10 @@ class Trials(Protocol[F_co]):
         """From another start, and whether it shows the same or has less evidence."""
         ...
 
+    def unaided(self) -> tuple[float, float]:
+        """:meth:`held_out` of the recovery without its prior."""
+        ...
+
 
 def told(verdict: Verdict, trials: Trials[Found], runs: int = 8, complete: bool = False) -> Verdict:
     """The verdict after all due questions; arguments as of :func:`asked`."""
@@ -270,6 +300,8 @@ def asked(
         match question:
             case "held_out":
                 verdict = replace(verdict, held_out=trials.held_out())
+            case "unaided":
+                verdict = replace(verdict, unaided=trials.unaided())
             case "other_start":
                 alike, found = trials.other_start()
                 verdict = replace(verdict, settled=alike, rival=found.evidence)
@@ -310,6 +342,10 @@ class ImageTrials:
     def held_out(self) -> tuple[float, float]:
         """See :class:`Trials`."""
         return held_out_evidence(self.source, **self.options, seed=self.seed)
+
+    def unaided(self) -> tuple[float, float]:
+        """See :class:`Trials`."""
+        return held_out_evidence(self.source, **without_prior(self.options), seed=self.seed)
 
     def other_start(self) -> tuple[bool, Recovery]:
         """With another seed; from default starts if the user gave a starting image."""

@@ -14,6 +14,7 @@ from mtdcli.run.finished import FinishedRun
 from mtdcli.run.folder import RunFolder
 from mtdcli.run.judging import findings
 from mtdcli.run.record import NullRecord, TrustRecord
+from mtdcore import datasets
 from mtdcore.results.verdict import HELD_OUT
 
 # one start: that of the verdict is another one, and noise ends blank or at one image
@@ -80,13 +81,35 @@ def test_trust_json_holds_the_verdict_and_its_numbers(mtd_json, run_dir):
     trust = json.loads((run_dir / "trust.json").read_text())
     del found["report"]
     assert trust["found"] == found
-    numbers = {"white", "phases", "halves", "held_out", "settled", "rival", "chains", "seconds", "found"}
-    assert set(trust) == numbers
+    asked = {"white", "phases", "halves", "held_out", "settled", "rival", "unaided", "chains"}
+    assert set(trust) == asked | {"seconds", "found"}
     assert trust["chains"] is None
     assert trust["white"]["evidence"] == found["null_evidence"]["white"]
     assert len(trust["held_out"]) == 2
     assert trust["settled"] is True
     assert trust["seconds"] == found["verdict_seconds"]
+
+
+def test_with_a_prior_the_halves_are_recovered_without_it_as_well(mtd_json, mtd, measurement, tmp_path):
+    from mtdbridge import train_prior
+
+    weights, run_dir = tmp_path / "weights.safetensors", tmp_path / "run"
+    train_prior(
+        datasets.glyphs(8, 12), output=weights, steps=2, batch_size=4, validation=0,
+        network_options={"channels": (2, 2, 2)},
+    )  # fmt: skip
+    mtd("recover", measurement, "-o", run_dir, *QUICK, "--iterations", 2, "--prior", weights)
+    done = {"white": NullRecord([1.0] * 4), "phases": NullRecord([1.0] * 4), "settled": True, "rival": 9e9}
+    record = TrustRecord(**done, held_out=(20.0, 20.0), seconds=1.0)
+    RunFolder(run_dir).write_trust(record)
+    found = mtd_json("trust", run_dir, "--null-runs", 4, "--no-halves")
+    free = found["held_out_evidence_without_prior_nats"]
+    assert free > 100
+    assert found["checks"]["prior"] is False
+    assert "misled by the prior" in found["verdict"]
+    answer = f"Without the prior one half of the data gives the other {free:,.1f} nats together: more than with it."
+    assert answer in page(run_dir)
+    assert len(json.loads((run_dir / "trust.json").read_text())["unaided"]) == 2
 
 
 def test_no_resolution_without_that_of_noise_beside_it(mtd_json, run_dir):

@@ -1,10 +1,11 @@
-"""The four questions of a verdict: which answers support a result, what is asked next, and what stops it."""
+"""The questions of a verdict: which answers support a result, what is asked next, and what stops it."""
 
 import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from mtdcore import GaussianPrior, datasets, get_backend, recover, simulate
 from mtdcore.em.checks.doubts import undoubted
@@ -18,7 +19,7 @@ CPU = get_backend("cpu", threads=1)
 GLYPH = datasets.glyphs(1, 12)[0]
 OPTIONS = {"box_size": 12, "iterations": 25, "starts": 1, "backend": CPU}
 
-#: All four questions answered in favour of 500 nats.
+#: All questions answered in favour of 500 nats.
 CLEAR = Verdict(500.0, (1.0, 3.0, 2.0, 4.0), (5.0, 9.0, 7.0, 8.0), (200.0, -40.0), True, 480.0)
 
 
@@ -59,6 +60,22 @@ def test_there_is_no_verdict_before_all_have_been_asked(missing):
     assert found.supported is None
     assert found.sentence == "no verdict yet"
     assert found.due(8) is not None
+
+
+def test_a_prior_without_which_held_out_data_are_told_more_is_named():
+    aided = replace(CLEAR, aided=True)
+    assert aided.supported is None
+    assert aided.due(8) == "unaided"
+    assert replace(aided, unaided=(190.0, -40.0)).supported is True
+    misled = replace(aided, unaided=(300.0, -40.0))
+    assert misled.supported is False
+    assert misled.refuted
+    assert misled.sentence == "misled by the prior: without it, one half of the data tells more of the other"
+    # a few nats, or a small share of many, are the price of any prior
+    assert replace(aided, unaided=(206.0, -40.0)).supported is True
+    many = replace(aided, held_out=(60_000.0, 59_000.0))
+    assert replace(many, unaided=(60_400.0, 59_000.0)).supported is True
+    assert replace(many, unaided=(70_000.0, 59_000.0)).supported is False
 
 
 def test_questions_come_in_the_order_of_their_cost_and_nulls_alternate():
@@ -145,6 +162,23 @@ def test_copies_are_supported(made, found):
     assert verdict.evidence == found.evidence
     assert verdict.rival == recover(made.measurement, **OPTIONS, seed=2).evidence
     assert pooled_evidence(verdict.held_out) > 20 * HELD_OUT
+
+
+def test_a_prior_that_fits_is_supported(made):
+    options = OPTIONS | {"prior": GaussianPrior(GLYPH, 0.1), "seed": 1}
+    verdict = judge(made.measurement, recover(made.measurement, **options), runs=4, **options)
+    assert verdict.supported is True
+    assert verdict.unaided == held_out_evidence(made.measurement, **OPTIONS | {"starts": None}, seed=1)
+
+
+def test_a_prior_that_blurs_is_found_out(made):
+    options = OPTIONS | {"prior": GaussianPrior(gaussian_filter(GLYPH, 1.5), 0.02), "seed": 1}
+    found = recover(made.measurement, **options)
+    verdict = judge(made.measurement, found, runs=1, complete=True, **options)
+    checks = {check.name: check.passed for check in verdict.checks}
+    assert checks["held_out"] is True
+    assert checks["prior"] is False
+    assert "misled by the prior" in verdict.sentence
 
 
 def test_what_is_tried_is_not_told_to_the_callback_of_the_run_and_does_not_go_on_from_its_state(made, found):

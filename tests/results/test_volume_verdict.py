@@ -1,4 +1,4 @@
-"""The verdict on a volume: the four questions on a chain that is there, and on noise."""
+"""The verdict on a volume: the questions on a chain that is there, and on noise."""
 
 from dataclasses import replace
 

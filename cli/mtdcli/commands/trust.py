@@ -69,9 +69,9 @@ def command(
 ) -> None:
     """Say whether the measurement supports the image or the volume in RUN_DIR, and write the verdict into its report.
 
-    The recovery is repeated on white noise, on the data with random phases, on two halves that then judge each other, and from another
-    start. It stops as soon as nothing can change the verdict: at most 2 N + 9 recoveries, 17 for clear signals, 0 to 4 for most noise.
-    Finished repetitions are kept: after an interruption the same command goes on.
+    The recovery is repeated on white noise, on the data with random phases, on two halves that then judge each other (with a prior, also
+    without it), and from another start. It stops as soon as nothing can change the verdict: at most 2 N + 11 recoveries, 17 to 19 for clear
+    signals, 0 to 4 for most noise. Finished repetitions are kept: after an interruption the same command goes on.
     """
     from dataclasses import replace
 

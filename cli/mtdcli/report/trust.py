@@ -16,7 +16,7 @@ from mtdcore.results.verdict import HELD_OUT, Check, Verdict
 
 from ..run.finished import FinishedRun
 from ..run.folder import RunFolder
-from ..run.judging import powerless
+from ..run.judging import powerless, verdict_of
 from ..run.record import ChainsRecord
 from ..terminal.progress import duration
 from .figures_signal import shown_as
@@ -31,7 +31,7 @@ NULLS: dict[Null, str] = {
 def verdict(run: FinishedRun) -> dict[str, Any]:
     """Title, text, answers, command still to be run (or none) and kind ("yes", "no", "open") of the verdict."""
     trust, result = run.folder.read_trust(), run.record.result
-    evidence, found = result.evidence_nats, trust.verdict(result.evidence_nats, result.settled)
+    evidence, found = result.evidence_nats, verdict_of(run, trust)
     text = f"Evidence against the data being noise alone: {evidence:,.1f} nats."
     command = shlex.join(["mtd", "trust", str(run.folder.path)])
     if not trust.seconds or found.supported is None:
@@ -82,6 +82,17 @@ def _answer(found: Verdict, check: Check) -> str:
             return (
                 f"What one half of the data shows gives the other {told} nats, {pooled_evidence(found.held_out):,.1f} together; white noise exceeds "
                 f"{HELD_OUT:.1f} once in a thousand times."
+            )
+        case "prior":
+            if found.unaided is None:
+                return "Held-out data without the prior: not tried, they could not change the verdict."
+            return (
+                f"Without the prior one half of the data gives the other {pooled_evidence(found.unaided):,.1f} nats together: "
+                + (
+                    "no more than with it."
+                    if check.passed
+                    else "more than with it. Recover without the prior."
+                )
             )
     if check.passed is None:
         return "Another start: not tried, it could not change the verdict."

@@ -51,7 +51,7 @@ def examine(
         InputError: the measurement is missing or has changed.
     """
     folder, trust, result = run.folder, run.folder.read_trust(), run.record.result
-    verdict = trust.verdict(result.evidence_nats, result.settled)
+    verdict = verdict_of(run, trust)
     began, before = time.perf_counter(), trust.seconds
 
     def keep() -> None:
@@ -59,7 +59,7 @@ def examine(
         trust.found = findings(run, trust)
         folder.write_trust(trust)
 
-    with _repeating(run, 2 * null_runs + 9 + chains) as (measurement, options):
+    with _repeating(run, 2 * null_runs + 11 + chains) as (measurement, options):
         claim = Claim(run.estimate, run.likelihood, result.evidence_nats, result.settled)
         trials = ImageTrials.of(measurement, claim, options)
         for told, question, found in asked(verdict, trials, null_runs, complete):
@@ -82,11 +82,17 @@ def examine(
     log(f"the verdict took {duration(trust.seconds)}, {trust.seconds / unit:.1f} times the recovery")
 
 
+def verdict_of(run: FinishedRun, trust: TrustRecord) -> Verdict:
+    """The verdict on a run as far as ``trust`` knows."""
+    result = run.record.result
+    return trust.verdict(result.evidence_nats, result.settled, run.parameters.prior is not None)
+
+
 def findings(run: FinishedRun, trust: TrustRecord | None = None) -> dict[str, Any]:
     """The verdict and the numbers behind it, as far as they have been computed."""
     trust = run.folder.read_trust() if trust is None else trust
     found = run.record.result
-    verdict = trust.verdict(found.evidence_nats, found.settled)
+    verdict = verdict_of(run, trust)
     result: dict[str, Any] = {"evidence_nats": found.evidence_nats}
     if not trust.seconds:
         return result
@@ -119,6 +125,8 @@ def judgement(verdict: Verdict) -> dict[str, Any]:
         result["least_false_positive_rate"] = verdict.least_rate
     if verdict.held_out is not None:
         result["held_out_evidence_nats"] = pooled_evidence(verdict.held_out)
+    if verdict.unaided is not None:
+        result["held_out_evidence_without_prior_nats"] = pooled_evidence(verdict.unaided)
     if verdict.rival is not None:
         result["other_start_evidence_nats"] = verdict.rival
     if verdict.powerless:

@@ -136,6 +136,7 @@ class TrustRecord:
         held_out: nats that each half's target gives to the other half; None: not computed.
         settled: whether a second start ends at the same image or at less evidence; None: not tried.
         rival: evidence of that start.
+        unaided: ``held_out`` of the recovery without its prior; None: not computed.
         chains: the chains behind the posterior images; None: draws given the aligned average, or no such images.
         seconds: wall time of all its computations.
         found: verdict and numbers, for readers of the file.
@@ -147,6 +148,7 @@ class TrustRecord:
     held_out: tuple[float, float] | None = None
     settled: bool | None = None
     rival: float | None = None
+    unaided: tuple[float, float] | None = None
     chains: ChainsRecord | None = None
     seconds: float = 0.0
     found: dict[str, Any] = field(default_factory=dict)
@@ -156,16 +158,22 @@ class TrustRecord:
         found: NullRecord = getattr(self, kind)
         return found
 
-    def verdict(self, evidence: float, settled: bool | None = None) -> Verdict:
-        """The verdict on a result of ``evidence`` nats; ``settled``: whether the starts of the run agree, None: one start, or undecided."""
+    def verdict(self, evidence: float, settled: bool | None = None, aided: bool = False) -> Verdict:
+        """The verdict on a result of ``evidence`` nats.
+
+        Args:
+            evidence: of the run.
+            settled: whether the starts of the run agree; None: one start, or undecided.
+            aided: whether the run has a prior.
+        """
         settled = self.settled if settled is None else settled
         white, phases = (tuple(place.evidence) for place in (self.white, self.phases))
-        return Verdict(evidence, white, phases, self.held_out, settled, self.rival)
+        return Verdict(evidence, white, phases, self.held_out, settled, self.rival, aided, self.unaided)
 
     def learn(self, verdict: Verdict) -> None:
         """Take over the findings of a verdict."""
         self.white.evidence, self.phases.evidence = list(verdict.white), list(verdict.phases)
-        self.held_out, self.rival = verdict.held_out, verdict.rival
+        self.held_out, self.rival, self.unaided = verdict.held_out, verdict.rival, verdict.unaided
         self.settled = None if verdict.rival is None else verdict.settled
 
 

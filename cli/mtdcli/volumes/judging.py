@@ -41,6 +41,7 @@ _ANSWERED: dict[Question, str] = {
     "phases": "judged: a run on the micrographs with random phases",
     "held_out": "judged: each half of the data by the other's volume",
     "other_start": "judged: another start",
+    "unaided": "judged: each half of the data by the other's volume without the prior",
 }
 
 _KINDS: tuple[Null, ...] = get_args(Null)
@@ -156,7 +157,9 @@ class Examination:
         self.folder.clear_repetitions(["half_1", "half_2", *nulls, *chain])
 
     def _judge(self, trials: VolumeTrials, null_runs: int, stop: Stop) -> None:
-        verdict = self.judged.verdict = self.trust.verdict(self.found.evidence)
+        verdict = self.judged.verdict = self.trust.verdict(
+            self.found.evidence, aided=self.parameters.prior is not None
+        )
         for told, question, _ in asked(verdict, trials, null_runs):
             self.judged.verdict = told
             self.trust.learn(told)

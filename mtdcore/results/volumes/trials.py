@@ -13,7 +13,7 @@ from ...em.volumes.recovery import VolumeRecovery
 from ...estep.volumes.expectation import volume_e_step
 from ..halves import HalfMeasurement
 from ..nulls import Null, null_like
-from ..verdict import Verdict, told
+from ..verdict import Verdict, aided, told
 from .comparison import align_volumes, shape_correlation
 
 
@@ -35,7 +35,8 @@ def judge_volume(
         options: keyword arguments of the call of :func:`mtdcore.em.volumes.recover.recover_volume`.
     """
     trials = VolumeTrials.of(measurement, recovery, options)
-    return told(Verdict(recovery.evidence), trials, runs, complete)
+    verdict = Verdict(recovery.evidence, aided=aided(options.get("prior")))
+    return told(verdict, trials, runs, complete)
 
 
 class Repeat(Protocol):
@@ -93,8 +94,11 @@ class VolumeTrials:
 
     def held_out(self) -> tuple[float, float]:
         """Each half is recovered from rough blobs of its own, and judged on the other with the numbers that it has learned."""
-        first, second = HalfMeasurement(self.source, False), HalfMeasurement(self.source, True)
-        return self._judged("held_out_1", first, second), self._judged("held_out_2", second, first)
+        return self._each_half("held_out", self._own_starts)
+
+    def unaided(self) -> tuple[float, float]:
+        """See :class:`mtdcore.results.verdict.Trials`: with the prior that the data themselves give."""
+        return self._each_half("unaided", {**self._own_starts, "prior": None})
 
     def other_start(self) -> tuple[bool, VolumeRecovery]:
         """From other rough blobs; compared by shape, since every particle is a blob and plain correlation says little."""
@@ -111,8 +115,16 @@ class VolumeTrials:
         """The options with rough blobs as starts, as a given volume may have been made from all of the data."""
         return {**self.options, "initial": None}
 
-    def _judged(self, name: str, seen: Measurement, other: Measurement) -> float:
-        found = self.repeat(name, seen, **self._own_starts, seed=self.claim.plan.seed)
+    def _each_half(self, name: str, options: Mapping[str, Any]) -> tuple[float, float]:
+        first, second = HalfMeasurement(self.source, False), HalfMeasurement(self.source, True)
+        judged = [
+            self._judged(f"{name}_{number}", seen, other, options)
+            for number, (seen, other) in enumerate(((first, second), (second, first)), start=1)
+        ]
+        return judged[0], judged[1]
+
+    def _judged(self, name: str, seen: Measurement, other: Measurement, options: Mapping[str, Any]) -> float:
+        found = self.repeat(name, seen, **options, seed=self.claim.plan.seed)
         search = found.plan.search(found.plan.iterations)
         engine = self.options.get("backend", "auto")
         return volume_e_step(found.read(other), found.seen, found.likelihood, search, engine).log_likelihood
