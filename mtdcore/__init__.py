@@ -24,7 +24,7 @@ from .data import open_measurement
 from .em.online.batches import OnlineEM
 from .em.recover import recover
 from .em.state import EMState, IterationRecord, Recovery
-from .em.volumes.noise import Heard
+from .em.volumes.noise import NoiseModel
 from .em.volumes.plan import VolumePlan
 from .em.volumes.recover import recover_volume
 from .em.volumes.recovery import VolumeRecovery
@@ -62,13 +62,13 @@ __all__ = [
     "FlatPrior",
     "GaussianPrior",
     "GradientAscent",
-    "Heard",
     "IterationRecord",
     "Micrographs",
     "Mirrored",
     "MomentFit",
     "Moments",
     "MtdError",
+    "NoiseModel",
     "OnlineEM",
     "PatchLikelihood",
     "Prior",

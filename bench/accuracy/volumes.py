@@ -139,8 +139,8 @@ def unknown_poses(
     gain = np.where(shells, power / (power + noise), 0.0)
     found = []
     for _ in range(draws):
-        heard = truth + filtered(rng.standard_normal(truth.shape), np.sqrt(noise)) * ball(side)
-        found.append(shape_correlation(filtered(heard, gain) * ball(side), truth))
+        noisy = truth + filtered(rng.standard_normal(truth.shape), np.sqrt(noise)) * ball(side)
+        found.append(shape_correlation(filtered(noisy, gain) * ball(side), truth))
     return [round(float(a), 2) for a in share[shells]], round(float(np.mean(found)), 3)
 
 

@@ -16,7 +16,7 @@ import click
 
 from .terminal.console import FLAGS, error, log, spelt
 from .terminal.options import with_help
-from .terminal.stopping import SIGNALS, Interrupted, listening
+from .terminal.stopping import SIGNALS, Interrupted, handling_signals
 
 #: Command -> (module, help line, example). The help lines are here so that ``mtd --help`` imports no command.
 COMMANDS = {
@@ -121,7 +121,7 @@ def run_and_exit(work: Callable[[], object], debug: bool = False) -> NoReturn:
     """Run a command with handlers for signals, warnings and log messages; exit with the code of the command or of its error."""
     before, warnings.showwarning = warnings.showwarning, _log_warning  # type: ignore[assignment]
     try:
-        with listening(), _logging():
+        with handling_signals(), _logging():
             code = work()
     except Interrupted as interruption:
         error(str(interruption))

@@ -148,7 +148,7 @@ class Framing:
         Both are in the units of the prior. The posterior mean is None for the patch model, whose information depends on where the box lies,
         and for an M-step that is not a posterior mean.
         """
-        told = likelihood.localises and self.plan.update.update.fits_scale
+        fits = likelihood.localises and self.plan.update.update.fits_scale
         backend, variance = self.plan.backend, statistics.noise_std**2
         whole = backend.to_host(statistics.framed().right) * unit / variance
 
@@ -161,4 +161,4 @@ class Framing:
             nats = (one.energy - one.residual_energy(target)) / (2.0 * variance)
             return backend.to_host(target) / unit, nats
 
-        return whole, restored if told else None
+        return whole, restored if fits else None

@@ -19,13 +19,13 @@ from ..estep.statistics import Statistics
 from ..model.filters.whitening import Whitening
 from ..model.likelihood import Likelihood
 from ..model.likelihood.amplitudes import SETTLED, learned_std
-from ..mstep.noise import heard_noise
+from ..mstep.noise import noise_filter
 from .framing import Framing, average
 from .gauge.agreement import rivals, unrivalled
 from .gauge.extent import spaced
 from .gauge.scale import Scales
 from .gauge.seen import Gauge
-from .plan.defaults import FEW, FILLED, KEPT, LISTENING, ROUNDS, Plan
+from .plan.defaults import FEW, FILLED, KEPT, NOISE_UNTIL, ROUNDS, Plan
 from .state import Candidate, EMState, IterationRecord, Recovery
 
 #: Relative change of the filter below which the noise counts as unchanged.
@@ -43,11 +43,11 @@ def run(
     stopped: Literal["iterations", "tolerance", "callback"] = "iterations"
     while True:
         if _done(plan, state):  # a resumed run may be done already
-            heard = step.listening(state)
-            if heard is state:
+            learned = step.with_noise_filter(state)
+            if learned is state:
                 stopped = "tolerance"
                 break
-            state = heard
+            state = learned
         if state.iteration >= plan.iterations:
             break
         state = step(state)
@@ -87,7 +87,7 @@ class Iteration:
         """The state after one more iteration of every candidate, or of the best one once the race is over."""
         began = time.perf_counter()
         if state.iteration % max(1, self.plan.iterations // ROUNDS) == 0:
-            state = self.listening(state)
+            state = self.with_noise_filter(state)
         carried = state.best(self._places(state))
         gauge = self.plan.gauge if len(carried) == 1 or self.plan.late else None
         moved, records = zip(*(self._advance(c, state, gauge, began) for c in carried), strict=True)
@@ -96,7 +96,7 @@ class Iteration:
         passes = sum(record.passes for record in records)
         return state.advance(moved, replace(records[best], step_norm=slowest, passes=passes))
 
-    def listening(self, state: EMState) -> EMState:
+    def with_noise_filter(self, state: EMState) -> EMState:
         """The state with the noise filter estimated from the residual of the leader, for all candidates; the same object if nothing changes.
 
         While the target still moves, unexplained copies colour the residual. So noise that has been white is tested only once the target is
@@ -104,11 +104,11 @@ class Iteration:
         """
         plan, leader = self.plan, state.leader
         before = leader.likelihood.whitening
-        if plan.noise == "white" or not 0 < state.iteration <= LISTENING * plan.iterations:
+        if plan.noise == "white" or not 0 < state.iteration <= NOISE_UNTIL * plan.iterations:
             return state
         if before is None and not self._settling(state):
             return state
-        heard = heard_noise(
+        learned = noise_filter(
             self.source,
             leader.likelihood,
             plan.noise,
@@ -116,11 +116,11 @@ class Iteration:
             leader.target,
             state.history[-1].expected_count,
         )
-        if heard is before or (heard is not None and heard.agrees(before, _SAME)):
+        if learned is before or (learned is not None and learned.agrees(before, _SAME)):
             return state
-        if heard is not None and plan.noise == "auto" and not self._keeps_copies(state, heard):
+        if learned is not None and plan.noise == "auto" and not self._keeps_copies(state, learned):
             return state
-        others = (c.likelihood.with_whitening(heard) for c in state.candidates)
+        others = (c.likelihood.with_whitening(learned) for c in state.candidates)
         # the running statistics of mini-batches belong to the old filter
         return replace(
             state,
@@ -130,12 +130,12 @@ class Iteration:
             ),
         )
 
-    def _keeps_copies(self, state: EMState, heard: Whitening) -> bool:
+    def _keeps_copies(self, state: EMState, learned: Whitening) -> bool:
         """Whether the copies of the leader keep enough evidence behind a filter; otherwise the filter removes them as noise, and a Doubt is issued.
 
         In a crowded field of which much is unexplained, or in pixels that were smoothed before, the residual resembles the copies.
         """
-        seen = self.statistics(self.source, state.target, state.likelihood.with_whitening(heard))
+        seen = self.statistics(self.source, state.target, state.likelihood.with_whitening(learned))
         if seen.log_likelihood >= KEPT * state.history[-1].objective:
             return True
         warnings.warn(
@@ -282,8 +282,8 @@ class Iteration:
         during the first quarter unless the target is at rest: the mean of a target that is still faint would go to the offset and stay in it.
         """
         # filtered pixels carry no offset
-        told = self.plan.learn_offset and likelihood.whitening is None
-        if not told or (iteration < self.plan.quarter and not rests):
+        learns = self.plan.learn_offset and likelihood.whitening is None
+        if not learns or (iteration < self.plan.quarter and not rests):
             return 0.0
         boxes = statistics.expected_count * math.prod(likelihood.views.box_shape)
         offset = statistics.offset(target)

@@ -186,23 +186,23 @@ def recover(
     if state is None:
         views = views_of(rotations, box_size, classes, symmetry, mirror, subpixel)
         check_box_fits(source, views)
-        told: MomentFit | None = None
+        fit: MomentFit | None = None
         count, level = expected_count, noise_std
         if asks_for_moments(method, initial, micrographs):
             box = plain(*views.box_shape)
             moments = measure_moments(source, box, backend=engine, executor=executor)
             image = None if initial is None or isinstance(initial, str) else np.asarray(initial, np.float64)
-            told = fit_moments(moments, views, prior, initial=image, starts=starts, seed=seed)
-            initial, starts, count = told.target, None, count or told.copies
-            level = (told.noise_std or level) if level == "auto" else level
+            fit = fit_moments(moments, views, prior, initial=image, starts=starts, seed=seed)
+            initial, starts, count = fit.target, None, count or fit.copies
+            level = (fit.noise_std or level) if level == "auto" else level
         begun = begin_likelihood(
             likelihood, source, views, level, min_separation, count, micrographs, diameter, amplitude_std
         )
         update = update or default_update(prior, begun, diameter)
         given = not isinstance(likelihood, str)
         seen = (
-            told.offset
-            if told is not None and offset == "auto" and update.learns_offset and not given
+            fit.offset
+            if fit is not None and offset == "auto" and update.learns_offset and not given
             else offset
         )
         begun = begin_offset(begun, source, seen, update, given)

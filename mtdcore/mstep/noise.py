@@ -39,7 +39,7 @@ _LINES = 2.5
 _SLOW, _ALONE, _WITH_COPIES = 4.0, 3.0, 5.0
 
 
-def heard_noise(
+def noise_filter(
     source: Measurement,
     likelihood: Likelihood,
     noise: Noise,

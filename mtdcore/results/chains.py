@@ -61,7 +61,7 @@ def posterior_chains(
         )
     average_level(recovery)  # there are copies
     source = open_measurement(measurement, options.pop("mask", None))
-    told, kept = options.pop("callback", None), draws * thin
+    callback, kept = options.pop("callback", None), draws * thin
     iterations = -(-4 * kept // 3)
     images: list[np.ndarray] = []
 
@@ -69,7 +69,7 @@ def posterior_chains(
         left = iterations - state.iteration
         if left < kept and left % thin == 0:
             images.append(state.target)
-        return told is not None and bool(told(state))
+        return callback is not None and bool(callback(state))
 
     fixed = {
         "likelihood": recovery.likelihood,

@@ -234,7 +234,7 @@ def judge(
     claim = Claim.of(recovery)
     trials = ImageTrials.of(measurement, claim, options)
     verdict = Verdict(claim.evidence, settled=claim.settled, aided=aided(options.get("prior")))
-    return told(verdict, trials, runs, complete)
+    return answered(verdict, trials, runs, complete)
 
 
 def aided(prior: Prior | None) -> bool:
@@ -274,7 +274,7 @@ class Trials(Protocol[F_co]):
         ...
 
 
-def told(verdict: Verdict, trials: Trials[Found], runs: int = 8, complete: bool = False) -> Verdict:
+def answered(verdict: Verdict, trials: Trials[Found], runs: int = 8, complete: bool = False) -> Verdict:
     """The verdict after all due questions; arguments as of :func:`asked`."""
     for more, _, _ in asked(verdict, trials, runs, complete):
         verdict = more

@@ -191,7 +191,7 @@ def test_a_filter_that_hides_the_copies_is_refused_and_that_is_said(made, monkey
     side = 4 * BOX
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side))
     blinding = Whitening(np.where(frequency < 0.4, 50.0, 1.0))
-    monkeypatch.setattr(loop, "heard_noise", lambda *args: blinding)
+    monkeypatch.setattr(loop, "noise_filter", lambda *args: blinding)
     with pytest.warns(Doubt, match="hides the copies too"):
         kept = mtd.recover(made.measurement, **OPTIONS)
     plain = mtd.recover(made.measurement, noise="white", **OPTIONS)

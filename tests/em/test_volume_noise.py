@@ -6,7 +6,7 @@ import pytest
 import mtdcore as mtd
 from mtdcore.data.noise import estimate_noise_std
 from mtdcore.em.plan.levels import first_levels
-from mtdcore.em.volumes.noise import Heard, hear, quiet_spectrum, suspected
+from mtdcore.em.volumes.noise import NoiseModel, first_noise_model, quiet_spectrum, suspected
 from mtdcore.em.volumes.plan import VolumePlan
 from mtdcore.em.volumes.recover import recover_volume
 from mtdcore.em.volumes.state import load_volume_checkpoint, save_volume_checkpoint
@@ -63,7 +63,7 @@ def test_copies_in_white_noise_are_not_taken_for_its_colour():
     pixels = measured(noise(), copies=140)
     found = recover_volume(pixels, box_size=SIDE, plan=PLAN)
     white = recover_volume(pixels, box_size=SIDE, plan=PLAN, noise="white")
-    assert suspected(mtd.open_measurement(pixels), white.heard, SIDE, PLAN.last_band, None) is not None
+    assert suspected(mtd.open_measurement(pixels), white.noise_model, SIDE, PLAN.last_band, None) is not None
     np.testing.assert_array_equal(found.volume, white.volume)
 
 
@@ -71,13 +71,13 @@ def test_coloured_noise_is_filtered_and_the_volume_comes_back_without_the_filter
     pixels = 50.0 + measured(0.6 * noise(exponent=1.0))
     white = recover_volume(pixels, box_size=SIDE, plan=PLAN, noise="white")
     found = recover_volume(pixels, box_size=SIDE, plan=PLAN)
-    assert found.heard.whitening is not None
+    assert found.noise_model.whitening is not None
     assert shape(found) > 0.8
     assert shape(found) > shape(white) + 0.2
     assert found.found_copies
     assert found.likelihood.offset == pytest.approx(50.0, abs=0.2 * noise().std())
     assert found.expected_count == pytest.approx(80, rel=0.05)
-    assert found.noise_std == pytest.approx(found.heard.noise_std, rel=0.3)
+    assert found.noise_std == pytest.approx(found.noise_model.noise_std, rel=0.3)
     truth = low_passed(chain(SIDE).volume(SIDE) * ball(SIDE), PLAN.last_band)
     assert np.linalg.norm(found.volume) == pytest.approx(np.linalg.norm(truth), rel=0.2)
 
@@ -102,22 +102,27 @@ def test_a_filtered_run_goes_on_with_the_same_bits(tmp_path):
 
 def test_a_filter_and_its_undoing_are_inverse_within_the_band():
     source = mtd.open_measurement(noise(exponent=1.0))
-    suspicion = suspected(source, hear(source, "auto", estimate_noise_std(source)), SIDE, 0.4, None)
+    suspicion = suspected(
+        source, first_noise_model(source, "auto", estimate_noise_std(source)), SIDE, 0.4, None
+    )
     volume = low_passed(np.random.default_rng(0).standard_normal((SIDE,) * 3), 0.4)
-    heard = suspicion.heard
-    np.testing.assert_allclose(heard.unfiltered(heard.seen(volume, 0.4), 0.4), volume, atol=1e-6)
-    behind = np.asarray(heard.through(source))[:, 30:-30, 30:-30]
+    noise_model = suspicion.noise_model
+    np.testing.assert_allclose(noise_model.unfiltered(noise_model.seen(volume, 0.4), 0.4), volume, atol=1e-6)
+    behind = np.asarray(noise_model.through(source))[:, 30:-30, 30:-30]
     spectrum = quiet_spectrum([(one, np.ones(one.shape, bool)) for one in behind], SIDE, None, share=1.0)
     within = np.sqrt(spectrum[2:10])
     assert within.max() < 1.35 * within.min()
-    assert np.median(within) == pytest.approx(heard.noise_std, rel=0.15)
-    assert behind.std() == pytest.approx(heard.noise_std * np.sqrt(heard.share), rel=0.15)
+    assert np.median(within) == pytest.approx(noise_model.noise_std, rel=0.15)
+    assert behind.std() == pytest.approx(noise_model.noise_std * np.sqrt(noise_model.share), rel=0.15)
 
 
 def test_white_noise_is_not_suspected():
     for seed in range(5):
         source = mtd.open_measurement(noise(seed))
-        assert suspected(source, hear(source, "auto", estimate_noise_std(source)), SIDE, 0.4, None) is None
+        assert (
+            suspected(source, first_noise_model(source, "auto", estimate_noise_std(source)), SIDE, 0.4, None)
+            is None
+        )
 
 
 def test_the_spectrum_is_that_of_all_micrographs_whatever_their_levels():
@@ -128,19 +133,21 @@ def test_the_spectrum_is_that_of_all_micrographs_whatever_their_levels():
         source = mtd.open_measurement((made * levels[:, None, None]).astype(np.float32))
         level, told = first_levels(source, "auto", "each")
         alike = first_levels(mtd.open_measurement(made.astype(np.float32)), "auto", "each")[0]
-        found = suspected(source, hear(source, "auto", level), SIDE, 0.4, None, told)
+        found = suspected(source, first_noise_model(source, "auto", level), SIDE, 0.4, None, told)
         assert (found is not None) == suspect
         if found is not None:
             one = mtd.open_measurement(made.astype(np.float32))
-            plain = suspected(one, hear(one, "auto", alike), SIDE, 0.4, None)
+            plain = suspected(one, first_noise_model(one, "auto", alike), SIDE, 0.4, None)
             scale = np.sqrt(np.mean(levels**2))
-            assert found.heard.noise_std == pytest.approx(scale * plain.heard.noise_std, rel=0.05)
+            assert found.noise_model.noise_std == pytest.approx(scale * plain.noise_model.noise_std, rel=0.05)
 
 
 def test_a_learned_prior_goes_with_white_noise_alone():
     source = mtd.open_measurement(noise(exponent=1.0))
-    heard = suspected(source, hear(source, "auto", estimate_noise_std(source)), SIDE, 0.4, None).heard
-    assert isinstance(heard, Heard)
+    noise_model = suspected(
+        source, first_noise_model(source, "auto", estimate_noise_std(source)), SIDE, 0.4, None
+    ).noise_model
+    assert isinstance(noise_model, NoiseModel)
     prior = GaussianPrior(np.zeros((SIDE,) * 3), 1.0)
     with pytest.raises(ParameterError, match="through a filter"):
-        recover_volume(source, box_size=SIDE, plan=PLAN, prior=prior, noise=heard)
+        recover_volume(source, box_size=SIDE, plan=PLAN, prior=prior, noise=noise_model)

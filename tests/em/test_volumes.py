@@ -176,7 +176,7 @@ def test_a_micrograph_that_is_masked_does_not_end_a_run(small):
     levels = found.noise_std * found.micrographs.noise_ratio
     np.testing.assert_allclose(levels[:2], alone.noise_std * alone.micrographs.noise_ratio, rtol=0.1)
     with pytest.raises(InputError, match="no two neighbouring pixels"):
-        recover_volume(pixels[2:], box_size=10, noise_std="auto", noise=alone.heard, each=True)
+        recover_volume(pixels[2:], box_size=10, noise_std="auto", noise=alone.noise_model, each=True)
 
 
 def test_levels_that_are_given_are_kept(small):
@@ -352,7 +352,7 @@ def test_an_iteration_rests_on_its_part_alone(small):
     states = []
     found = recover_volume(small, box_size=10, noise_std=0.3, plan=SHORT, parts=2, callback=states.append)
     before, after = states[0], states[1]
-    level = found.heard.through(mtd.open_measurement(small))
+    level = found.noise_model.through(mtd.open_measurement(small))
     part = OnlineEM(parts=2, last=0, seed=SHORT.seed).batch(level, 1, SHORT.iterations)
     search, sigma = SHORT.search(1), 0.3 * np.sqrt(SHORT.heat(1, before.first_heat))
     given = WindowLikelihood(search.views, sigma, before.best.expected_count, default_separation(10))
@@ -446,10 +446,10 @@ def test_a_start_expects_a_tenth_of_the_area_and_is_too_weak_rather_than_too_str
     states = []
     found = recover_volume(small, box_size=10, plan=SHORT, callback=states.append)
     assert states[0].first_count == pytest.approx(0.1 * small.size / 10**2)
-    strength = found.plan.nats * states[0].first_heat * found.heard.noise_std**2
-    energy = excess_energy(found.heard.through(open_measurement(small)), found.heard.noise_std)
+    strength = found.plan.nats * states[0].first_heat * found.noise_model.noise_std**2
+    energy = excess_energy(found.noise_model.through(open_measurement(small)), found.noise_model.noise_std)
     room = small.size / default_separation(10) ** 2
-    assert strength == pytest.approx(max(energy / room, found.plan.nats * found.heard.noise_std**2))
+    assert strength == pytest.approx(max(energy / room, found.plan.nats * found.noise_model.noise_std**2))
 
 
 def test_a_plan_takes_a_seed_and_refuses_what_it_would_overrule(small):

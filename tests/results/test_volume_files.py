@@ -9,7 +9,7 @@ import pytest
 
 from mtdcore.data import open_measurement
 from mtdcore.data.micrographs.star import read_star
-from mtdcore.em.volumes.noise import Heard
+from mtdcore.em.volumes.noise import NoiseModel
 from mtdcore.em.volumes.plan import VolumePlan
 from mtdcore.em.volumes.recover import recover_volume
 from mtdcore.errors import InputError, ParameterError, StorageError
@@ -205,25 +205,25 @@ def test_halves_are_compared_as_the_filtered_measurement_shows_them():
     common, own = rng.standard_normal((SIDE,) * 3), rng.standard_normal((2, SIDE, SIDE, SIDE))
     seen = [(filtered(common, gains) + filtered(one, 1.0 - gains)) * ball(SIDE) for one in own]
     frequency = np.hypot(np.fft.fftfreq(24)[:, None], np.fft.rfftfreq(24))
-    heard = Heard(0.0, 1.0, Whitening(np.maximum(10.0 ** (-12.0 * frequency), 1e-4)))
+    noise_model = NoiseModel(0.0, 1.0, Whitening(np.maximum(10.0 ** (-12.0 * frequency), 1e-4)))
 
     plan = VolumePlan(SIDE, iterations=10, last_band=0.5)
     run = SimpleNamespace(
         plan=plan,
-        heard=heard,
+        noise_model=noise_model,
         volume=seen[0],
         noise_std=1.0,
         expected_count=1.0,
         amplitude_std=0.0,
         micrographs=None,
     )
-    found = iter(SimpleNamespace(seen=one, volume=heard.unfiltered(one, 0.5)) for one in seen)
+    found = iter(SimpleNamespace(seen=one, volume=noise_model.unfiltered(one, 0.5)) for one in seen)
     halves = volume_halves(
         open_measurement(rng.standard_normal((2, 40, 40))), run, lambda *_, **__: next(found)
     )
     support = ball(SIDE)
     leaked = fourier_shell_correlation(halves.first * support, halves.second * support)
-    np.testing.assert_allclose(halves.first, heard.unfiltered(seen[0], 0.5))
+    np.testing.assert_allclose(halves.first, noise_model.unfiltered(seen[0], 0.5))
     assert np.abs(halves.whole.correlation[-1]) < 0.3
     assert leaked.correlation[-1] > 0.7
 

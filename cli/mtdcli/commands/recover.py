@@ -14,7 +14,7 @@ from ..run.parameters import RunParameters
 from ..terminal.console import command_line, emit, force_option, json_option, log
 from ..terminal.declared import options_of
 from ..terminal.options import GroupedCommand, measurement_argument, option, run_output, watch_page_option
-from ..terminal.stopping import Interrupted, continued, listening
+from ..terminal.stopping import Interrupted, continued, handling_signals
 from ..terminal.volumes import WithVolume
 
 
@@ -70,7 +70,7 @@ def command(
     again, parameters = command_line(ctx), RunParameters(**options)
     parameters.refuse_contradictions()
     refuse_as_run_folder(output, measurement)
-    with listening(), locked(output):
+    with handling_signals(), locked(output):
         with ExitStack() as page, continued(ctx, again, force):
             from ..report.recovery import write_report
             from ..run.folder import RunFolder

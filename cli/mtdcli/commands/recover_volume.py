@@ -17,7 +17,7 @@ from ..run.output import refuse_as_run_folder
 from ..terminal.console import command_line, emit, force_option, json_option, log
 from ..terminal.declared import options_of
 from ..terminal.options import GroupedCommand, measurement_argument, option, run_output, watch_page_option
-from ..terminal.stopping import Interrupted, continued, listening
+from ..terminal.stopping import Interrupted, continued, handling_signals
 from ..volumes.parameters import VolumeParameters
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def command(
     """
     again, parameters = command_line(ctx), VolumeParameters(**options)
     refuse_as_run_folder(output, measurement)
-    with listening(), locked(output), ExitStack() as page, continued(ctx, again, force):
+    with handling_signals(), locked(output), ExitStack() as page, continued(ctx, again, force):
         if watch_page:
             from ..live.server import shown
             from ..run.folder import RunFolder
@@ -90,7 +90,7 @@ def judge_again(ctx: click.Context, folder: RunFolder, **asked: Any) -> dict[str
         raise InputError(
             f"{folder.record} should be as `mtd recover` wrote it: {problem}; restore it, or run again with --force."
         ) from problem
-    with listening(), locked(folder.path):
+    with handling_signals(), locked(folder.path):
         try:
             return recover(path, folder.path, True, False, parameters, again)
         except Interrupted as interruption:

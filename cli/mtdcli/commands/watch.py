@@ -15,7 +15,7 @@ from ..run.parameters import RunParameters
 from ..terminal.console import command_line, force_option, log, to_json
 from ..terminal.declared import options_of
 from ..terminal.options import COUNT, PATH, GroupedCommand, option, run_output
-from ..terminal.stopping import Interrupted, listening
+from ..terminal.stopping import Interrupted, handling_signals
 
 
 @click.command("watch", cls=GroupedCommand)
@@ -95,7 +95,7 @@ def command(
             "--likelihood patch, --update gradient and --batches are of `mtd recover`: leave them out"
         )
     refuse_as_run_folder(output, source)
-    with listening(), locked(output):
+    with handling_signals(), locked(output):
         try:
             _watch(
                 source, output, parameters, steps, pixel_size, first, every, settle, once, order, force, again

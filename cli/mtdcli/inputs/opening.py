@@ -36,7 +36,9 @@ def open_source(path: Path, skip_bad: bool = False, defects: Literal["mask", "ke
         return open_measurement(path, skip_bad=skip_bad)
     raw = path.suffix.lower() not in TIFF
     steps = Preparation(defects, invert=raw)
-    sized = of_one_size(find_micrographs(path, on_bad=told if skip_bad else None), told if skip_bad else None)
+    sized = of_one_size(
+        find_micrographs(path, on_bad=log_skipped if skip_bad else None), log_skipped if skip_bad else None
+    )
     tell_of_tiff(sized)
     if not skip_bad:
         return MicrographMeasurement(sized, steps)
@@ -85,7 +87,7 @@ def _usable(micrograph: Micrograph, steps: Preparation) -> bool:
     except DependencyError:  # a missing package is not a damaged file
         raise
     except MtdError as problem:
-        told(problem)
+        log_skipped(problem)
         return False
     return True
 
@@ -96,6 +98,6 @@ def tell_of_tiff(micrographs: Sequence[Micrograph]) -> None:
         log("reading TIFF files from the last row to the first, as RELION, IMOD, EMAN2 and MotionCor2 do")
 
 
-def told(problem: MtdError) -> None:
+def log_skipped(problem: MtdError) -> None:
     """Log that a file or micrograph is left out."""
     log(f"skipped: {problem}")

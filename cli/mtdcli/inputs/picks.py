@@ -27,9 +27,9 @@ def read(path: Path, table: MicrographTable, shape: tuple[int, int], skip_bad: b
     """
     from mtdcore.data.micrographs.picks import read_picks
 
-    from .opening import told
+    from .opening import log_skipped
 
-    on_bad: OnBad | None = told if skip_bad else None
+    on_bad: OnBad | None = log_skipped if skip_bad else None
     return read_picks(path, table, shape, on_bad)
 
 

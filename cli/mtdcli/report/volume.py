@@ -44,7 +44,7 @@ def write_volume_report(page: Path, found: VolumeRecovery, record: Mapping[str, 
         judged: the verdict and other findings about the volume.
     """
     halves, spread, omissions = judged.halves, judged.spread, judged.omissions
-    volume, whitened = found.volume, None if found.heard.whitening is None else found.seen
+    volume, whitened = found.volume, None if found.noise_model.whitening is None else found.seen
     angles = np.array([[180.0 * i / _TURNS, 90.0, 0.0] for i in range(_TURNS)])
     turning = Projections(len(volume), so3.from_euler(angles)).apply(volume)
     shown = (0.0, float(turning.max()))
@@ -68,7 +68,7 @@ def write_volume_report(page: Path, found: VolumeRecovery, record: Mapping[str, 
         verdict=None if judged.verdict is None else _judged(judged.verdict),
         chance=bool(judged.chance),
         result=record["result"],
-        omissions=[(str(one), one.in_data, one.told) for one in omissions],
+        omissions=[(str(one), one.in_data, one.determined) for one in omissions],
         box=len(volume),
         draws=None if spread is None else _spread(spread),
         pictures=pictures,

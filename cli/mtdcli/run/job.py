@@ -89,19 +89,19 @@ def recover(
     measurement, table, parameters = opened(path, folder, parameters, resume, force)
     micrographs, height, width = measurement.shape
     threads = threads_within(parameters, measurement.shape)
-    told = optics(table, parameters.micrographs)
+    unlike = optics(table, parameters.micrographs)
     square = isinstance(parameters.box_size, int)  # other boxes are those of signals, which have no diameter
     if square and table is not None and parameters.diameter is None and parameters.prior is None:
         log(
             "no --diameter: neighbours may be taken for parts of a particle; give its diameter in pixels, or in angstrom as in 120A"
         )
     with computing(parameters, threads) as (backend, executor):
-        owner = identity(measurement, backend, parameters, told)
+        owner = identity(measurement, backend, parameters, unlike)
         state = state_to_resume(folder, resume, lambda: load_checkpoint(folder.checkpoint, owner))
         log(f"{path}: {micrographs} micrograph(s) of {height} x {width} pixels, backend {backend.name}")
         job = Job(folder, parameters, owner, backend, executor)
         with noting_doubts() as doubts:
-            recovery = job.run(measurement, told, state)
+            recovery = job.run(measurement, unlike, state)
     if recovery.likelihood.whitening is not None:
         log(recovery.noise)
     unused = micrographs * recovery.likelihood.geometry.unused_pixels((height, width))

@@ -62,8 +62,8 @@ def examine(
     with _repeating(run, 2 * null_runs + 11 + chains) as (measurement, options):
         claim = Claim(run.estimate, run.likelihood, result.evidence_nats, result.settled)
         trials = ImageTrials.of(measurement, claim, options)
-        for told, question, found in asked(verdict, trials, null_runs, complete):
-            verdict = told
+        for more, question, found in asked(verdict, trials, null_runs, complete):
+            verdict = more
             trust.learn(verdict)
             if question in ("white", "phases") and found is not None and len(verdict.nulls(question)) == 1:
                 folder.write_image(folder.null_target(question), found.target)
@@ -185,10 +185,10 @@ def _repeating(run: FinishedRun, recoveries: int) -> Iterator[tuple[Measurement,
             bar.update((begun - 1) * parameters.iterations + state.iteration)
             stop.check()
 
-        told = optics(MicrographTable.load(run.folder.path), parameters.micrographs)
+        unlike = optics(MicrographTable.load(run.folder.path), parameters.micrographs)
         yield (
             measurement,
-            {**arguments(parameters, told), "backend": backend, "executor": executor, "callback": after},
+            {**arguments(parameters, unlike), "backend": backend, "executor": executor, "callback": after},
         )
 
 

@@ -87,7 +87,7 @@ def iterate(
         Progress("recover", parameters.iterations, "iterations") as bar,
     ):
 
-        def told(current: S) -> None:
+        def after_each(current: S) -> None:
             last = current.history[-1]
             stop.iteration = last.iteration
             if (
@@ -98,11 +98,11 @@ def iterate(
 
         def recovered(after: Callable[[S], None]) -> R:
             recovery = recover(after)
-            if not recovery.history:  # no iteration, so that `told` has not cleared the folder
+            if not recovery.history:  # no iteration, so that `after_each` has not cleared the folder
                 folder.clear()
             return recovery
 
-        return saving(recovered, save, stop, parameters.checkpoint_every, told)
+        return saving(recovered, save, stop, parameters.checkpoint_every, after_each)
 
 
 def saving(
@@ -110,7 +110,7 @@ def saving(
     save: Callable[[T], None],
     stop: Stop,
     every: float,
-    told: Callable[[T], None],
+    after_each: Callable[[T], None],
 ) -> F:
     """Run iterations and save their state at intervals, at the end, and when asked to stop.
 
@@ -119,7 +119,7 @@ def saving(
         save: writes a checkpoint.
         stop: polled after each iteration.
         every: seconds from one checkpoint to the next.
-        told: called after each iteration.
+        after_each: called after each iteration.
 
     Raises:
         Interrupted: asked to stop; the last iteration is saved.
@@ -130,7 +130,7 @@ def saving(
     def after(current: T) -> None:
         nonlocal saved, unsaved
         unsaved = current
-        told(current)
+        after_each(current)
         stop.check()
         if time.monotonic() - saved >= every:
             save(current)

@@ -68,7 +68,7 @@ _listener: Stop | None = None
 
 
 @contextmanager
-def listening() -> Iterator[Stop]:
+def handling_signals() -> Iterator[Stop]:
     """Turn SIGINT, SIGTERM and SIGUSR1 into :class:`Interrupted`, so that temporary files are removed and locks released.
 
     A second signal ends the process by its default action. A block within another one shares the :class:`Stop` of the outer one.
@@ -93,7 +93,7 @@ def listening() -> Iterator[Stop]:
 @contextmanager
 def patiently(file: Path | None = None, iteration: int = 0) -> Iterator[Stop]:
     """Listen, and leave code that polls :class:`Stop` time to finish its step; after ``_PATIENCE`` seconds :class:`Interrupted` is raised."""
-    with listening() as stop:
+    with handling_signals() as stop:
         before = stop.file, stop.patience
         stop.file, stop.iteration, stop.patience = file or stop.file, iteration, _PATIENCE
         try:

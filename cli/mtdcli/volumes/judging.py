@@ -160,9 +160,9 @@ class Examination:
         verdict = self.judged.verdict = self.trust.verdict(
             self.found.evidence, aided=self.parameters.prior is not None
         )
-        for told, question, _ in asked(verdict, trials, null_runs):
-            self.judged.verdict = told
-            self.trust.learn(told)
+        for more, question, _ in asked(verdict, trials, null_runs):
+            self.judged.verdict = more
+            self.trust.learn(more)
             self._keep()
             log(_ANSWERED[question])
             stop.check()
@@ -204,7 +204,7 @@ class Examination:
             omissions.append(part)
             if len(omissions) <= len(kept):
                 continue
-            self.trust.omitted.append(PartRecord(part.amplitude, part.error if part.told else None))
+            self.trust.omitted.append(PartRecord(part.amplitude, part.error if part.determined else None))
             self._keep()
             log(f"omit test, part {len(omissions)} of {parts}: amplitude {part}")
             stop.check()
@@ -260,13 +260,13 @@ def examine(
 def _warn_of(omissions: list[Omission]) -> None:
     """Log the parts that the data do not confirm, and those they leave open."""
     numbered = [(str(i), one) for i, one in enumerate(omissions, 1)]
-    untold = [i for i, one in numbered if not one.told]
-    missing = [i for i, one in numbered if one.told and not one.in_data]
+    undetermined = [i for i, one in numbered if not one.determined]
+    missing = [i for i, one in numbered if one.determined and not one.in_data]
     if missing:
         log(
             f"warning: the data do not give back part {', '.join(missing)}: there the volume is the prior's, or noise"
         )
-    if untold:
+    if undetermined:
         log(
-            f"warning: whether the data hold part {', '.join(untold)} cannot be told: they tell too little of the poses"
+            f"warning: whether the data hold part {', '.join(undetermined)} cannot be told: they tell too little of the poses"
         )

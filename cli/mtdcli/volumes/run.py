@@ -94,7 +94,7 @@ def write_results(
     """Write the volume (also after the whitening filter, where there is one), the history, and the poses of the copies in pixels of the stored micrographs."""
     pixel_size = None if table is None else table.pixel_size
     found.save_mrc(folder.volume, pixel_size)
-    if found.heard.whitening is not None:
+    if found.noise_model.whitening is not None:
         write_map(folder.whitened, found.seen, pixel_size)
     folder.write_history([asdict(record) for record in found.history])
     if table is None:

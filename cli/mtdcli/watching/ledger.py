@@ -111,8 +111,8 @@ class Ledger:
     @property
     def held_out(self) -> tuple[float, int]:
         """Held-out evidence in nats since the last joint recovery, and the number of micrographs that gave it."""
-        told = [one.nats for one in self.counted[self.begun :] if one.nats is not None]
-        return sum(told), len(told)
+        scored = [one.nats for one in self.counted[self.begun :] if one.nats is not None]
+        return sum(scored), len(scored)
 
     def with_one(self, one: Counted, digests: np.ndarray) -> Ledger:
         """The ledger with one more micrograph."""
@@ -122,8 +122,8 @@ class Ledger:
     def with_picks(self, found: Detections, first: int) -> Ledger:
         """The ledger with the numbers of copies found in the micrographs from ``first`` on."""
         counts = np.bincount(found.micrograph, minlength=len(self))
-        told = (replace(one, picks=int(counts[first + i])) for i, one in enumerate(self.counted[first:]))
-        return replace(self, counted=(*self.counted[:first], *told))
+        updated = (replace(one, picks=int(counts[first + i])) for i, one in enumerate(self.counted[first:]))
+        return replace(self, counted=(*self.counted[:first], *updated))
 
 
 class Store:

@@ -223,11 +223,11 @@ class Watch:
         """The ledger after scoring its last micrograph and mixing in its statistics."""
         assert ledger.state is not None
         index = len(ledger) - 1
-        told = self._told(ledger, ledger.state, slice(index, None))
+        unlike = self._micrographs_of(ledger, ledger.state, slice(index, None))
         if self._stream is None:
             self._stream = Stream.of(one, ledger.state, self._arguments)
-        state = self._stream(ledger.state, one, told)
-        found = self._detected(one, state, told)
+        state = self._stream(ledger.state, one, unlike)
+        found = self._detected(one, state, unlike)
         found = replace(found, micrograph=found.micrograph + index)
         self._store.add_picks(found)
         last = replace(ledger.counted[-1], nats=nats(state))
@@ -264,18 +264,20 @@ class Watch:
             log(f"the first {len(ledger)} micrographs are there; {contrast(skewness)}")
         self._publish(ledger)
         measurement = open_measurement(self.folder.watched)
-        told = optics(ledger.table, self.parameters.micrographs)
-        owner = identity(measurement, self._backend, self.parameters, told)
+        unlike = optics(ledger.table, self.parameters.micrographs)
+        owner = identity(measurement, self._backend, self.parameters, unlike)
         checkpoint = self.folder.checkpoint
         state = load_checkpoint(checkpoint, owner) if checkpoint.exists() else None
         job = Job(self.folder, self.parameters, owner, self._backend, self._executor)
-        recovery = job.run(measurement, told, state)
+        recovery = job.run(measurement, unlike, state)
         count, after = len(ledger), None
         self._store.clear_picks()
         if recovery.found_copies:
             after = first_state(recovery, count)
             known = (
-                None if recovery.likelihood.micrographs is None else self._told(ledger, after, slice(None))
+                None
+                if recovery.likelihood.micrographs is None
+                else self._micrographs_of(ledger, after, slice(None))
             )
             found = self._detected(measurement, after, known, count)
             self._store.add_picks(found)
@@ -287,13 +289,13 @@ class Watch:
         self._commit(replace(ledger, begun=count, state=after, settled=recovery.settled, reported=0))
 
     def _detected(
-        self, measurement: Measurement, state: mtd.EMState, told: mtd.Micrographs | None, count: int = 1
+        self, measurement: Measurement, state: mtd.EMState, unlike: mtd.Micrographs | None, count: int = 1
     ) -> Detections:
-        model = state.likelihood.of_times(float(count), told)
+        model = state.likelihood.of_times(float(count), unlike)
         model = localised(model, max(model.copies, _FEWEST))
         return detect(measurement, state.target, model, self._backend, _THRESHOLD)
 
-    def _told(self, ledger: Ledger, state: mtd.EMState, which: slice) -> mtd.Micrographs | None:
+    def _micrographs_of(self, ledger: Ledger, state: mtd.EMState, which: slice) -> mtd.Micrographs | None:
         """The ``micrographs`` argument for some micrographs; None where the first ones were treated alike."""
         if not self._apart(ledger):
             return None
@@ -322,7 +324,7 @@ class Watch:
         shape = self._stack_shape
         blank = open_measurement(np.zeros(shape[1:], np.float32))  # has the size of every micrograph
         stream = self._stream or Stream.of(blank, state, self._arguments)
-        recovery = stream.recovery(state, self._told(ledger, state, slice(None)), ledger.settled)
+        recovery = stream.recovery(state, self._micrographs_of(ledger, state, slice(None)), ledger.settled)
         parts = [bytes.fromhex(one.digest) for one in ledger.counted]
         read = MeasurementRecord(
             path=self.folder.watched.absolute(),

@@ -67,15 +67,15 @@ def read_picks(
             micrograph; coordinates in fractions, or in a unit in which most are outside (these two also with ``on_bad``).
         StorageError: a file is missing.
     """
-    told = on_bad or _raised
+    on_bad_row = on_bad or _raised
     found: dict[int, list[np.ndarray]] = {}
-    listed = [one for one in _listed(Path(path), told)]
+    listed = [one for one in _listed(Path(path), on_bad_row)]
     for one in listed:
         index = _index(one, table)
         if index is None:
-            told(_unknown(one, table))
+            on_bad_row(_unknown(one, table))
         else:
-            found.setdefault(index, []).append(_numbers(one, told))
+            found.setdefault(index, []).append(_numbers(one, on_bad_row))
     if listed and not found:
         raise _unknown(listed[0], table)
     centres = {index: np.concatenate(parts) for index, parts in found.items()}
@@ -84,7 +84,7 @@ def read_picks(
     for index, xy in centres.items():
         inside = _inside(xy, table.entries[index].bin, shape)
         if not inside.all():
-            told(
+            on_bad_row(
                 _outside(
                     Path(path), xy[~inside], len(xy), table.names[index], table.entries[index].bin, shape
                 )
@@ -98,7 +98,7 @@ def _raised(problem: MtdError) -> None:
     raise problem
 
 
-def _listed(path: Path, told: OnBad) -> Iterator[_Listed]:
+def _listed(path: Path, on_bad_row: OnBad) -> Iterator[_Listed]:
     """The rows of each micrograph, in the file or in the files that it names."""
     tables = read_star(path)
     files = next((t for t in tables.values() if {"rlnMicrographName", _FILES} <= t.keys()), None)
@@ -110,7 +110,7 @@ def _listed(path: Path, told: OnBad) -> Iterator[_Listed]:
             file_path = located(path, file)
             yield from _rows(file_path, read_star(file_path), name)
         except MtdError as problem:
-            told(problem)
+            on_bad_row(problem)
 
 
 def _rows(path: Path, tables: dict[str, Table], name: str | None) -> Iterator[_Listed]:
@@ -149,14 +149,14 @@ def _unknown(listed: _Listed, table: MicrographTable) -> InputError:
     )
 
 
-def _numbers(listed: _Listed, told: OnBad) -> np.ndarray:
+def _numbers(listed: _Listed, on_bad_row: OnBad) -> np.ndarray:
     """(n, 2) float64 rows (X, Y) of the coordinates that are finite numbers."""
     pairs = [(_number(x), _number(y)) for x, y in zip(listed.x, listed.y, strict=True)]
     numbers = np.array(pairs, np.float64).reshape(-1, 2)
     good = np.asarray(np.isfinite(numbers).all(axis=1))
     if not good.all():
         first = int(np.argmin(good))
-        told(
+        on_bad_row(
             InputError(
                 f"the coordinates of {listed.name or 'the micrograph'} in {listed.source} should be numbers; {_count(~good)}, the "
                 f"first ({listed.x[first]}, {listed.y[first]})."

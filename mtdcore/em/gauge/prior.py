@@ -219,7 +219,7 @@ class _View:
         shown = rotate(self.seen.information, angles)
         for information, image, offset in zip(shown, turned, offsets, strict=True):
             found.append(self.seen.restored(crop(information, shape, offset), crop(image, shape, offset)))
-        images, nats = np.stack([image for image, _ in found]), np.array([told for _, told in found])
+        images, nats = np.stack([image for image, _ in found]), np.array([nat for _, nat in found])
         return np.asarray(self._surprise(images, angles, draws, levels) - nats)
 
     def _offset(self, turned: np.ndarray) -> Offset:

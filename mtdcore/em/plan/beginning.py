@@ -24,7 +24,7 @@ from ...model.rotations import Rotations, in_plane, usual_rotations
 from ...model.shifts import Shifted
 from ...model.symmetry import Mirrored, invariant, order_of, symmetry_order
 from ...model.views import Classes, Views
-from ...mstep.noise import Noise, heard_noise
+from ...mstep.noise import Noise, noise_filter
 from ...mstep.support import soft_disc
 from ...mstep.updates import Update
 from ..gauge.extent import touching
@@ -209,8 +209,8 @@ def begin_noise(
     optics = likelihood.micrographs
     if noise == "auto" and optics is not None and optics.transfer is not None:
         return likelihood  # behind whitening and CTFs slow variation may be the copies, so the residual is tested later instead
-    heard = heard_noise(source, likelihood, noise, backend)
-    return likelihood if heard is None else likelihood.with_whitening(heard)
+    learned = noise_filter(source, likelihood, noise, backend)
+    return likelihood if learned is None else likelihood.with_whitening(learned)
 
 
 def begin_state(

@@ -14,7 +14,7 @@ constant                 value     reason
 ``FEW``                  6         starts without a prior that run to the end: of blobs, early evidence prefers narrow ones, which
                                    end at half the nats of the right ones (docs/accuracy.md)
 ``ROUNDS``               10        the noise is estimated from the residual after each tenth of the iterations (noise.py)
-``LISTENING``            .8        share of the iterations in which it is estimated; the others converge (noise.py)
+``NOISE_UNTIL``          .8        share of the iterations in which it is estimated; the others converge (noise.py)
 ``KEPT``                 .25       share of the evidence that a filter must leave: pink noise and stripes of .3 sigma leave .5 to .9 (noise.py);
                                    pictures that were smoothed before leave .04, as their residual resembles the copies
 ``mstep.SEARCH_SHARE``   .6        share of the iterations that search; the others converge (ablation.py)
@@ -58,7 +58,7 @@ COARSE_STEP = 4
 FILLED = 0.5
 FEW = 6
 KEPT = 0.25
-ROUNDS, LISTENING = 10, 0.8
+ROUNDS, NOISE_UNTIL = 10, 0.8
 
 
 @dataclass(frozen=True)

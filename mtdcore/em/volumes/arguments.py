@@ -10,7 +10,7 @@ from typing import Any
 from ...errors import ParameterError
 from ...model.priors import Prior
 from ..checks.arguments import check_amplitude_std, check_diameter, is_whole
-from .noise import Heard, VolumeNoise
+from .noise import NoiseModel, VolumeNoise
 from .plan import VolumePlan
 from .state import VolumeState
 
@@ -36,9 +36,9 @@ def check_volume_arguments(
         raise ParameterError(f"box_size must be a whole number of pixels, 4 at least; got {box_size!r}.")
     if noise_std != "auto" and not _positive(noise_std):
         raise ParameterError(f'noise_std must be "auto" or a positive number; got {noise_std!r}.')
-    if not (isinstance(noise, Heard) or noise in ("auto", "white")):
+    if not (isinstance(noise, NoiseModel) or noise in ("auto", "white")):
         raise ParameterError(
-            f'noise must be "auto", "white", or the `heard` of an earlier run; got {noise!r}.'
+            f'noise must be "auto", "white", or the `noise_model` of an earlier run; got {noise!r}.'
         )
     check_diameter(diameter, (box_size, box_size))  # type: ignore[arg-type]
     if not (min_separation is None or (is_whole(min_separation) and min_separation > 0)):  # type: ignore[operator]
@@ -58,7 +58,7 @@ def check_volume_arguments(
             f"prior must be an object with a method score(volumes, noise_std), or None; got {prior!r}: a name stands for a file, "
             "load it first (mtdbridge.load_prior)."
         )
-    if isinstance(noise, Heard) and noise.whitening is not None and prior is not None:
+    if isinstance(noise, NoiseModel) and noise.whitening is not None and prior is not None:
         raise ParameterError(
             'a prior of volumes knows none through a filter; give noise="white", or no prior.'
         )

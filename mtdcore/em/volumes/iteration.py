@@ -29,12 +29,12 @@ from ...mstep.envelope import EnvelopePrior
 from ...mstep.volumes import VolumeUpdate
 from ..online.batches import OnlineEM
 from .gauge import find_axes, off_centre
-from .noise import Heard, Picture
+from .noise import NoiseModel, Picture
 from .plan import VolumePlan
 from .state import VolumeCandidate, VolumeRecord, VolumeState
 
 #: Number of tiles from which the noise is estimated.
-_HEARD = 16
+_RESIDUAL_TILES = 16
 
 #: Share of the iterations in which the offset is held at the median: before copies are found the offset would absorb their mean.
 _HELD = 0.25
@@ -105,12 +105,12 @@ class Iteration:
     Attributes:
         setting: of the run.
         source: the measurement as the run reads it.
-        heard: offset and filter of the noise.
+        noise_model: offset and filter of the noise.
     """
 
     setting: Setting
     source: Measurement
-    heard: Heard
+    noise_model: NoiseModel
 
     @property
     def plan(self) -> VolumePlan:
@@ -144,16 +144,18 @@ class Iteration:
         """Residual of some tiles of the measurement after the copies of a candidate."""
         search, model = self.plan.search(iteration), self._model(candidate.noise_std, candidate)
         level = without_offset(self.source, candidate.offset)
-        return left_over(level, candidate.volume, model, search, _HEARD, self.setting.backend)
+        return left_over(level, candidate.volume, model, search, _RESIDUAL_TILES, self.setting.backend)
 
-    def told(self, candidate: VolumeCandidate) -> Micrographs | None:
+    def micrographs_of(self, candidate: VolumeCandidate) -> Micrographs | None:
         """The differences between micrographs, as learned by the candidate or as given."""
         learned, given = candidate.micrographs, self.setting.micrographs
         return given if learned is None or given is None else replace(learned, transfer=given.transfer)
 
     def _model(self, sigma: float, candidate: VolumeCandidate) -> WindowLikelihood:
         count, spread, distance = candidate.expected_count, candidate.amplitude_std, self.setting.separation
-        return window_model(self.plan.box_size, sigma, count, distance, self.told(candidate), spread)
+        return window_model(
+            self.plan.box_size, sigma, count, distance, self.micrographs_of(candidate), spread
+        )
 
     def _judged(self, candidate: VolumeCandidate, iteration: int) -> float:
         """Evidence over the whole measurement, for the race."""
@@ -234,19 +236,19 @@ class Iteration:
         Micrographs outside the part keep their numbers. Residuals of single micrographs are known only at the volume of the E-step: the ratios of
         the levels come from these residuals, the scale from the residual at the new volume.
         """
-        optics, given = self.told(candidate), self.setting.micrographs
+        optics, given = self.micrographs_of(candidate), self.setting.micrographs
         if not self.setting.each or optics is None or given is None or found.ledger is None:
             return candidate.micrographs
         ledger = found.ledger.copy()
         before = float(optics.weights[ledger[:, 0].astype(int)] @ ledger[:, 3])
         if before > 0.0:
-            ledger[:, 3] *= max(found.residual_energy(volume), 0.0) / (before * self.heard.share)
+            ledger[:, 3] *= max(found.residual_energy(volume), 0.0) / (before * self.noise_model.share)
         learn, model = self.setting.noise_std is None, self._model(candidate.noise_std, candidate)
         entered = model.entered(optics, ledger, sites / len(optics), learn)
         assert entered.count is not None
         # no micrograph may settle at zero copies while the volume is meaningless
         count = np.maximum(entered.count, least_copies * given.count_share)
-        quiet = _QUIETEST * self.heard.noise_std * given.noise_ratio
+        quiet = _QUIETEST * self.noise_model.noise_std * given.noise_ratio
         return replace(
             entered, noise=np.maximum(entered.noise, quiet) if learn else entered.noise, count=count
         )
@@ -265,8 +267,8 @@ class Iteration:
             return noise_std, offset
         if self.setting.noise_std is None:
             if micrographs is None:
-                left = max(found.residual_energy(volume) / (found.pixels * self.heard.share), 0.0)
-                noise_std = max(math.sqrt(left), _QUIETEST * self.heard.noise_std)
+                left = max(found.residual_energy(volume) / (found.pixels * self.noise_model.share), 0.0)
+                noise_std = max(math.sqrt(left), _QUIETEST * self.noise_model.noise_std)
             else:
                 noise_std = math.sqrt(np.mean(micrographs.noise**2))
         if iteration >= _HELD * self.plan.iterations:

@@ -46,7 +46,7 @@ Picture: TypeAlias = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
-class Heard:
+class NoiseModel:
     """Noise at the start of a run.
 
     Attributes:
@@ -89,12 +89,12 @@ class Heard:
 
 
 #: "auto": estimated during the run; "white"; or the noise that an earlier run found.
-VolumeNoise: TypeAlias = Literal["auto", "white"] | Heard
+VolumeNoise: TypeAlias = Literal["auto", "white"] | NoiseModel
 
 
-def hear(source: Measurement, noise: VolumeNoise, noise_std: float) -> Heard:
+def first_noise_model(source: Measurement, noise: VolumeNoise, noise_std: float) -> NoiseModel:
     """Noise of a measurement at the start: white and of this level, unless the noise of an earlier run is given."""
-    return noise if isinstance(noise, Heard) else Heard(estimate_offset(source), noise_std)
+    return noise if isinstance(noise, NoiseModel) else NoiseModel(estimate_offset(source), noise_std)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,11 +102,11 @@ class Suspicion:
     """The quietest blocks are not white, which suggests that the noise is not. In a crowded field every block has copies.
 
     Attributes:
-        heard: noise that the quietest blocks suggest.
+        noise_model: noise that the quietest blocks suggest.
         departure: ratio of the largest power of these blocks in the band to the smallest.
     """
 
-    heard: Heard
+    noise_model: NoiseModel
     departure: float
 
     def confirmed(self, pictures: Iterable[Picture], box_size: int, band: float) -> bool:
@@ -124,7 +124,7 @@ class Suspicion:
 
 def suspected(
     source: Measurement,
-    white: Heard,
+    white: NoiseModel,
     box_size: int,
     band: float,
     diameter: float | None,
@@ -155,7 +155,7 @@ def suspected(
     twice = np.full(behind.shape, 2.0)  # rfft2 leaves out half of the columns
     twice[:, [0, -1]] = 1.0
     share = float(np.average(behind, weights=twice))
-    return Suspicion(Heard(white.offset, math.sqrt(level), whitening, share), departure)
+    return Suspicion(NoiseModel(white.offset, math.sqrt(level), whitening, share), departure)
 
 
 def quiet_spectrum(

@@ -22,7 +22,7 @@ from ..online.batches import OnlineEM
 from ..plan.levels import first_levels
 from .arguments import check_state, check_volume_arguments, planned
 from .iteration import Setting, window_model
-from .noise import VolumeNoise, hear, suspected
+from .noise import VolumeNoise, first_noise_model, suspected
 from .plan import VolumePlan, default_separation
 from .recovery import VolumeRecovery
 from .starts import VolumeStart
@@ -128,13 +128,13 @@ def recover_volume(
     if micrographs is not None:
         check_number(micrographs, source.shape[0])
     own: Micrographs | Literal["each"] = "each" if micrographs is None else micrographs
-    level, told = first_levels(source, noise_std, own if each else None)
-    told = told if each else micrographs
+    level, unlike = first_levels(source, noise_std, own if each else None)
+    unlike = unlike if each else micrographs
     setting = Setting(
         plan,
         online,
         separation,
-        told,
+        unlike,
         each,
         diameter,
         None if prior is None else placed(prior, engine),
@@ -145,12 +145,14 @@ def recover_volume(
     )
     given = None if initial is None else np.asarray(initial, np.float64)
     start = VolumeStart(setting, source, expected_count, given, starts)
-    heard = hear(source, noise, level)
+    noise_model = first_noise_model(source, noise, level)
     doubtful = noise == "auto" and noise_std == "auto" and prior is None
-    suspicion = suspected(source, heard, box_size, plan.last_band, diameter, told) if doubtful else None
+    suspicion = (
+        suspected(source, noise_model, box_size, plan.last_band, diameter, unlike) if doubtful else None
+    )
     if suspicion is not None and state is not None and state.filtered:
-        heard = suspicion.heard
-    step = start.iteration(heard)
+        noise_model = suspicion.noise_model
+    step = start.iteration(noise_model)
     state = start.state(step) if state is None else state
     check_state(state, each)
     stopped: Literal["iterations", "callback", "blank"] = "iterations"
@@ -158,7 +160,7 @@ def recover_volume(
         if suspicion is not None and not state.filtered and state.iteration == plan.cooled:
             left = step.left_over(state.best, state.iteration)
             if suspicion.confirmed(left, box_size, plan.band(state.iteration)):
-                step = start.iteration(suspicion.heard)
+                step = start.iteration(suspicion.noise_model)
                 state = replace(start.state(step), filtered=True)
         if _is_blank(state, plan):
             stopped = "blank"
@@ -170,7 +172,13 @@ def recover_volume(
     best = state.best
     final = step.statistics(step.source, best, plan.search(plan.iterations), 1.0)
     return VolumeRecovery(
-        replace(state, candidates=(best,)), final, plan, step.heard, separation, stopped, step.told(best)
+        replace(state, candidates=(best,)),
+        final,
+        plan,
+        step.noise_model,
+        separation,
+        stopped,
+        step.micrographs_of(best),
     )
 
 

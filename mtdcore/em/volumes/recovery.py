@@ -14,7 +14,7 @@ from ...estep.volumes.statistics import VolumeStatistics
 from ...model.filters.optics import Micrographs
 from ...model.likelihood import WindowLikelihood
 from ...model.volumes.maps import write_map
-from .noise import Heard
+from .noise import NoiseModel
 from .plan import VolumePlan
 from .state import VolumeRecord, VolumeState
 
@@ -30,7 +30,7 @@ class VolumeRecovery(Plotted):
         state: last state of the run.
         statistics: of an E-step over the whole measurement at the volume.
         plan: of the run.
-        heard: offset and filter of the noise.
+        noise_model: offset and filter of the noise.
         separation: smallest distance of two copies, pixels.
         stopped: why the run ended; "blank": nothing was found.
         micrographs: noise levels and numbers of copies, as given or learned, and transfers, which are corrected in the volume; None: they are alike.
@@ -39,7 +39,7 @@ class VolumeRecovery(Plotted):
     state: VolumeState
     statistics: VolumeStatistics
     plan: VolumePlan
-    heard: Heard
+    noise_model: NoiseModel
     separation: int
     stopped: Literal["iterations", "callback", "blank"]
     micrographs: Micrographs | None = None
@@ -47,7 +47,7 @@ class VolumeRecovery(Plotted):
     @property
     def volume(self) -> np.ndarray:
         """(L, L, L) float64, axes (z, y, x), at the scale of the measurement."""
-        return self.heard.unfiltered(self.seen, self.plan.last_band)
+        return self.noise_model.unfiltered(self.seen, self.plan.last_band)
 
     @property
     def seen(self) -> np.ndarray:
@@ -63,9 +63,9 @@ class VolumeRecovery(Plotted):
             apart = (
                 f", from {levels.min():.4g} to {levels.max():.4g} in the quietest and the noisiest micrograph"
             )
-        if self.heard.whitening is None:
+        if self.noise_model.whitening is None:
             return f"the noise is taken to be white{apart}"
-        amplitude = self.heard.whitening.amplitude
+        amplitude = self.noise_model.whitening.amplitude
         return (
             "the noise is not white: the run saw the micrographs through a radial filter, which the volume is without (amplitudes of the "
             f"noise within the band up to {amplitude.max():.3g} times those at its end){apart}"
@@ -104,7 +104,7 @@ class VolumeRecovery(Plotted):
     def likelihood(self) -> WindowLikelihood:
         """The window model with the final views and numbers."""
         views, count = self.plan.search(self.plan.iterations).views, max(self.expected_count, 1.0)
-        offset, whitening = self.heard.offset, self.heard.whitening
+        offset, whitening = self.noise_model.offset, self.noise_model.whitening
         # the offset that the run learned is that of filtered pixels
         offset += self.state.best.offset / (1.0 if whitening is None else float(whitening.kernel.sum()))
         return WindowLikelihood(

@@ -14,7 +14,7 @@ from ...model.likelihood.amplitudes import FIRST
 from ...model.volumes.grids import ball, low_passed, radii
 from ...model.volumes.projections import Projections
 from .iteration import Iteration, Setting
-from .noise import Heard
+from .noise import NoiseModel
 from .state import VolumeCandidate, VolumeState
 
 #: Standard deviation of the blob in boxes, and of the logarithm of its roughness.
@@ -45,9 +45,9 @@ class VolumeStart:
     initial: np.ndarray | None
     starts: int
 
-    def iteration(self, heard: Heard) -> Iteration:
+    def iteration(self, noise_model: NoiseModel) -> Iteration:
         """The iterations of a run in this noise."""
-        return Iteration(self.setting, heard.through(self.source), heard)
+        return Iteration(self.setting, noise_model.through(self.source), noise_model)
 
     def state(self, step: Iteration) -> VolumeState:
         """Starts in the data's units: the excess energy of the measurement over noise, divided by the largest number of copies that fit.
@@ -57,18 +57,18 @@ class VolumeStart:
         Raises:
             ParameterError: a given start is not a finite cube of the box.
         """
-        given, plan, heard, shape = self.setting, step.plan, step.heard, self.source.shape
-        sigma = heard.noise_std if given.noise_std is None else given.noise_std
+        given, plan, noise_model, shape = self.setting, step.plan, step.noise_model, self.source.shape
+        sigma = noise_model.noise_std if given.noise_std is None else given.noise_std
         count = self.expected_count or default_expected_count(shape, plan.box_size**2)
         noise = math.prod(shape) * sigma**2
-        excess = excess_energy(step.source, sigma * math.sqrt(heard.share))
+        excess = excess_energy(step.source, sigma * math.sqrt(noise_model.share))
         energy = max(excess, _LEAST_EXCESS * noise) / (math.prod(shape) / given.separation**2)
-        volumes = self._blobs(energy) if self.initial is None else self._given(self.initial, heard)
-        told, heat = given.micrographs, energy / (plan.nats * sigma**2)
-        if told is not None:
-            heat *= float(np.mean(told.weights))  # the mean over the micrographs
-            told = replace(told, noise=sigma * told.noise_ratio, count=count * told.count_share)
-        own = told if given.each else None
+        volumes = self._blobs(energy) if self.initial is None else self._given(self.initial, noise_model)
+        unlike, heat = given.micrographs, energy / (plan.nats * sigma**2)
+        if unlike is not None:
+            heat *= float(np.mean(unlike.weights))  # the mean over the micrographs
+            unlike = replace(unlike, noise=sigma * unlike.noise_ratio, count=count * unlike.count_share)
+        own = unlike if given.each else None
         # from the first iteration on: with equal amplitudes a start that fits bright copies wins, and too few others remain to learn a spread
         spread = FIRST if given.amplitude_std is None else given.amplitude_std
         starts = (VolumeCandidate(v, sigma, count, amplitude_std=spread, micrographs=own) for v in volumes)
@@ -81,13 +81,15 @@ class VolumeStart:
             for i in range(self.starts)
         ]
 
-    def _given(self, initial: np.ndarray, heard: Heard) -> list[np.ndarray]:
+    def _given(self, initial: np.ndarray, noise_model: NoiseModel) -> list[np.ndarray]:
         side = self.setting.plan.box_size
         if initial.ndim not in (3, 4) or initial.shape[-3:] != (side,) * 3 or not np.isfinite(initial).all():
             raise ParameterError(
                 f"a start should be a finite cube of {side} voxels a side; got an array of shape {initial.shape}."
             )
-        return [heard.seen(v, self.setting.plan.last_band) for v in initial.reshape(-1, side, side, side)]
+        return [
+            noise_model.seen(v, self.setting.plan.last_band) for v in initial.reshape(-1, side, side, side)
+        ]
 
 
 def rough_blob(box_size: int, band: float, energy: float, rng: np.random.Generator) -> np.ndarray:

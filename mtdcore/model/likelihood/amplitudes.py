@@ -89,7 +89,7 @@ def learned_std(amplitude_std: float, found: Moments, energy: float) -> float:
     if amplitude_std == 0.0:
         return FIRST
     before, least = amplitude_std**2, 1.0 / (3.0 * energy)
-    told = before * energy / (1.0 + before * energy)
+    resolved = before * energy / (1.0 + before * energy)
     variance = (found.amplitude_squares - 2.0 * found.amplitude_sum + count) / count
-    moved = before + (variance - before) / max(told, 0.25) ** 2
+    moved = before + (variance - before) / max(resolved, 0.25) ** 2
     return min(math.sqrt(max(moved, least)), MOST)

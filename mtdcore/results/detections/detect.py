@@ -79,8 +79,8 @@ def detect(
     wanted = max(1, max(views.box_shape) // 8) if reach is None else reach
     reaches = neighbourhood(likelihood, wanted)
     engine, every = get_backend(backend), Poses.of(views)
-    sober = _sober(likelihood, source, target, engine).bind(source.shape)
-    wide = replace(sober, margin=halo(likelihood, reaches))
+    calibrated = _calibrated(likelihood, source, target, engine).bind(source.shape)
+    wide = replace(calibrated, margin=halo(likelihood, reaches))
     # only the tiles need the halo: a margin in the scoring likelihood would shrink the useful part of each transform
     posterior, poses = Posterior(target, replace(wide, margin=0), engine), every.where(every.whole)
     around = max(2 * near + far for near, far in zip(wide.geometry.halos, wide.geometry.reaches, strict=True))
@@ -135,7 +135,7 @@ def detect(
     )
 
 
-def _sober(likelihood: Likelihood, source: Measurement, target: Array, backend: Backend) -> Likelihood:
+def _calibrated(likelihood: Likelihood, source: Measurement, target: Array, backend: Backend) -> Likelihood:
     """The likelihood with the noise level at the frequencies of the target, if the white model was fitted to noise that is not white.
 
     Smoothed noise looks like copies, and each seems certain. (A run that learned the spectrum has a filter for it.)

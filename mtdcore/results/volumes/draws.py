@@ -173,7 +173,7 @@ def posterior_volumes(
         done += 1
         if done > _BEFORE and (done - _BEFORE) % _EVERY == 0:
             seen = low_passed(volume, band) * support
-            drawn.append(recovery.heard.unfiltered(seen, band))
+            drawn.append(recovery.noise_model.unfiltered(seen, band))
         state = DrawsState(done, link, rng.bit_generator.state, np.reshape(drawn, (-1, *volume.shape)))
         if callback is not None:
             callback(state)

@@ -63,7 +63,7 @@ def volume_halves(
             half,
             box_size=plan.box_size,
             noise_std=recovery.noise_std,
-            noise=recovery.heard,
+            noise=recovery.noise_model,
             micrographs=recovery.micrographs,
             expected_count=recovery.expected_count,
             amplitude_std=recovery.amplitude_std,
@@ -74,7 +74,7 @@ def volume_halves(
         for number, half in enumerate(halves_of(measurement), 1)
     )
     both = one.seen, align_volumes(other.seen, one.seen, hands="same").volume
-    first, second = (recovery.heard.unfiltered(half, plan.last_band) for half in both)
+    first, second = (recovery.noise_model.unfiltered(half, plan.last_band) for half in both)
     a, b = (half * ball(plan.box_size) for half in both)
     curves = fourier_shell_correlation(a, b), fourier_shell_correlation(a, b, "aspherical")
     return VolumeHalves(first, second, *curves, (one, other))

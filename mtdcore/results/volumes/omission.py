@@ -78,13 +78,13 @@ class Omission:
         return self.amplitude >= max(_HALF, _CLEAR * self.error)
 
     @property
-    def told(self) -> bool:
+    def determined(self) -> bool:
         """Whether the data determine the amplitude."""
         return math.isfinite(self.error)
 
     def __str__(self) -> str:
         """The amplitude with its error."""
-        return f"{self.amplitude:.2f} ± {self.error:.2f}" if self.told else "not told"
+        return f"{self.amplitude:.2f} ± {self.error:.2f}" if self.determined else "not told"
 
 
 def omit_test(
@@ -173,8 +173,8 @@ def _fixed_point(highest: Callable[[float], tuple[float, float]]) -> tuple[float
         before, answer = at, found
         step = (found - at) / (1.0 - min(slope, _STEEPEST))
         at = min(max(at + step, -_FURTHEST), _FURTHEST)
-    told = slope < _STEEPEST and abs(at) < _FURTHEST
-    return at, error / math.sqrt(1.0 - slope) if told else math.inf
+    determined = slope < _STEEPEST and abs(at) < _FURTHEST
+    return at, error / math.sqrt(1.0 - slope) if determined else math.inf
 
 
 def soft_parts(density: np.ndarray, count: int, symmetry: str = "C1") -> np.ndarray:

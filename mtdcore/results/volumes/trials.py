@@ -13,7 +13,7 @@ from ...em.volumes.recovery import VolumeRecovery
 from ...estep.volumes.expectation import volume_e_step
 from ..halves import HalfMeasurement
 from ..nulls import Null, null_like
-from ..verdict import Verdict, aided, told
+from ..verdict import Verdict, aided, answered
 from .comparison import align_volumes, shape_correlation
 
 
@@ -36,7 +36,7 @@ def judge_volume(
     """
     trials = VolumeTrials.of(measurement, recovery, options)
     verdict = Verdict(recovery.evidence, aided=aided(options.get("prior")))
-    return told(verdict, trials, runs, complete)
+    return answered(verdict, trials, runs, complete)
 
 
 class Repeat(Protocol):

@@ -119,7 +119,7 @@ def _below(tile: Tile, offset: float) -> Tile:
     return _shadow(tile, **tile.brightness.less(offset)) if offset else tile
 
 
-def _shadow(tile: Tile, **told: float) -> Tile:
+def _shadow(tile: Tile, **summaries: float) -> Tile:
     shadow = replace(tile, values=np.broadcast_to(np.zeros((), tile.values.dtype), tile.values.shape))
-    vars(shadow).update(told, brightness=tile.brightness)
+    vars(shadow).update(summaries, brightness=tile.brightness)
     return shadow
