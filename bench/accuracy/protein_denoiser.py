@@ -1,6 +1,7 @@
 """How well a prior of proteins denoises: the learned one beside the best linear ones fitted to the same drawings.
 
     python bench/accuracy/protein_denoiser.py proteins.npz --prior proteins-2d --sides 24,28,48
+    python bench/accuracy/protein_denoiser.py proteins.npz --prior proteins-2d --sides 24,28,48 --microscope 1
     python bench/accuracy/protein_denoiser.py proteins.npz --prior proteins-3d --sides 16,24,32 --count 161
 
 The linear ones are fitted to drawings of the structures of "train": *PCA* with the full covariance of all frequencies up
@@ -119,6 +120,12 @@ def main() -> None:
     )
     parser.add_argument("--count", type=int, default=161, help="drawings measured per side")
     parser.add_argument("--full", type=float, default=0.3)
+    parser.add_argument(
+        "--microscope",
+        type=float,
+        default=0.0,
+        help="share of the drawings that are seen through a microscope",
+    )
     parser.add_argument("--part", choices=["validation", "test"], default="test")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -126,7 +133,7 @@ def main() -> None:
     prior = load_prior(options.prior) if options.prior else None
     dimension = options.dimension if prior is None else prior.network.dimension
     structures = load_structures(options.structures)
-    drawing = DrawingOptions(dimension=dimension, spread=0.0)
+    drawing = DrawingOptions(dimension=dimension, spread=0.0, microscope=options.microscope)
     train = ProteinBatches(structures.only("train"), drawing)
     held_out = ProteinBatches(structures.only(options.part), drawing)
     generator = torch.Generator().manual_seed(options.seed)

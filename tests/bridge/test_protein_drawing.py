@@ -6,7 +6,9 @@ import torch
 
 from mtdbridge.proteins.batches import DrawingOptions, ProteinBatches, validation_drawings
 from mtdbridge.proteins.drawing import draw, inside_ball, random_rotations, transfer
+from mtdbridge.proteins.microscope import Views
 from mtdbridge.proteins.structures import centred
+from mtdcore.data.preparation.ctf import Ctf, wavelength
 from mtdcore.errors import InputError, ParameterError
 
 
@@ -144,6 +146,65 @@ def test_memory_is_bounded_and_changes_nothing(monkeypatch):
     torch.testing.assert_close(batches(12, 8, torch.Generator().manual_seed(0)), whole)
 
 
+def view(**values: float) -> Views:
+    """One image of 3 angstrom a pixel at 300 kV; without subtracted background and with its phases unless ``values`` say otherwise."""
+    given = {
+        "pixel": 3.0,
+        "defocus": 15e3,
+        "wave": wavelength(300.0),
+        "phase": math.asin(0.1),
+        "flipped": 0.0,
+        "background": math.inf,
+    } | values
+    views = {name: torch.tensor([value]) for name, value in given.items()}
+    return Views(**views | {"flipped": views["flipped"].bool()})
+
+
+def test_a_microscope_shows_the_contrast_transfer_with_dense_things_bright():
+    ctf = -Ctf(15e3, 15e3, voltage=300.0, spherical_aberration=2.7, amplitude_contrast=0.1).grid(
+        (30, 30), 3.0
+    )
+    cpu, first = torch.device("cpu"), torch.tensor([0])
+    np.testing.assert_allclose(view().gains(30, first, cpu)[0], ctf, atol=2e-5)
+    np.testing.assert_allclose(view(flipped=1.0).gains(30, first, cpu)[0], np.abs(ctf), atol=2e-5)
+    frequency = np.hypot(np.fft.fftfreq(30)[:, None], np.fft.rfftfreq(30))
+    kept = 1 - np.exp(-2 * (np.pi * 20.0 * frequency) ** 2)
+    np.testing.assert_allclose(view(background=20.0).gains(30, first, cpu)[0], ctf * kept, atol=2e-5)
+
+
+def test_a_share_of_the_projections_is_seen_through_a_microscope_and_the_others_are_as_before():
+    structures = some_structures(radius=60.0)
+    plain, mixed = (
+        ProteinBatches(structures, DrawingOptions(microscope=share, spread=0.0))(
+            28, 60, torch.Generator().manual_seed(2)
+        )
+        for share in (0.0, 0.5)
+    )
+    changed = (mixed - plain).flatten(1).norm(dim=1) > 0.05 * 28
+    assert 15 < changed.sum() < 45
+    torch.testing.assert_close(mixed[~changed], plain[~changed])
+    torch.testing.assert_close(mixed.flatten(1).square().mean(1), torch.ones(60))
+    through, before = mixed[changed], plain[changed]
+    assert through.mean() < 0.6 * before.mean()
+    assert (through.flatten(1).mean(1) > 0).all()
+    assert ((through * before).flatten(1).mean(1) > 0.3).float().mean() > 0.9
+
+
+def test_fringes_that_leave_the_box_do_not_come_back_on_its_other_side():
+    points, weights = torch.tensor([[[0.0, -9.0]]]), torch.ones(1, 1)
+    limits = torch.full((1,), 2.0), torch.zeros(1)
+    views, first, cpu = view(pixel=6.0, defocus=25e3), torch.tensor([0]), torch.device("cpu")
+
+    def crop(side: int) -> torch.Tensor:
+        margin = (side - 24) // 2
+        gain = views.gains(side, first, cpu)
+        return draw(points, weights, side, *limits, gain)[0, margin : margin + 24, margin : margin + 24]
+
+    free = crop(120)
+    wrapped, wide = ((crop(side) - free).norm() / free.norm() for side in (24, 48))
+    assert wide < 0.1 < wrapped
+
+
 def test_validation_drawings_are_the_same_every_time_and_visit_all():
     batches = ProteinBatches(some_structures(), DrawingOptions())
     one, two = (validation_drawings(batches, 20, 14, 0) for _ in range(2))
@@ -153,7 +214,16 @@ def test_validation_drawings_are_the_same_every_time_and_visit_all():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"dimension": 4}, {"fill": (0.8, 0.5)}, {"band": (1.0, 3.0)}, {"falloff": (-1, 2)}, {"jitter": -1}],
+    [
+        {"dimension": 4},
+        {"fill": (0.8, 0.5)},
+        {"band": (1.0, 3.0)},
+        {"falloff": (-1, 2)},
+        {"jitter": -1},
+        {"microscope": 1.5},
+        {"dimension": 3, "microscope": 0.5},
+        {"defocus": (2e4, 1e4)},
+    ],
 )
 def test_options_out_of_their_domain_are_refused(wrong):
     with pytest.raises(ParameterError):

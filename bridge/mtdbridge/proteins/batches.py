@@ -13,6 +13,7 @@ from torch import Tensor
 from mtdcore.errors import InputError, ParameterError
 
 from .drawing import draw, inside_ball, random_rotations
+from .microscope import Views
 from .structures import Structures
 
 _MOST_VALUES = 1 << 27  # complex values of the largest intermediate array: 1 GB
@@ -32,6 +33,8 @@ class DrawingOptions:
         jitter: largest distance of the centre from the centre of the box, over the side of the box.
         spread: standard deviation of the logarithm of the amplitude.
         mirror: mirror half of the objects, since projections do not determine the hand.
+        microscope: share of the projections that are seen through a microscope (:class:`mtdbridge.proteins.microscope.Views`).
+        defocus: of the microscope, angstrom.
     """
 
     dimension: Literal[2, 3] = 2
@@ -43,6 +46,8 @@ class DrawingOptions:
     jitter: float = 0.08
     spread: float = 0.1
     mirror: bool = True
+    microscope: float = 0.0
+    defocus: tuple[float, float] = (5e3, 35e3)
 
     def __post_init__(self) -> None:
         if self.dimension not in (2, 3):
@@ -55,6 +60,12 @@ class DrawingOptions:
             raise ParameterError(f"falloff must satisfy 0 <= lowest <= highest; got {self.falloff}.")
         if min(self.pixel_size, self.resolution, self.jitter, self.spread) < 0:
             raise ParameterError("pixel_size, resolution, jitter and spread must not be negative.")
+        if not 0 <= self.microscope <= (1 if self.dimension == 2 else 0):
+            raise ParameterError(
+                f"microscope must be from 0 to 1 for projections, 0 for densities; got {self.microscope}."
+            )
+        if not 0 < self.defocus[0] <= self.defocus[1] < math.inf:
+            raise ParameterError(f"defocus must satisfy 0 < lowest <= highest; got {self.defocus}.")
 
 
 class ProteinBatches:
@@ -129,27 +140,38 @@ class ProteinBatches:
         shift *= options.jitter * side * torch.rand(count, 1, generator=generator) ** (1 / dimension)
         amplitude = torch.exp(options.spread * torch.randn(count, generator=generator))
         turns = turns[:, -dimension:] / pixel[:, None, None]
+        seen, views = torch.zeros(count, dtype=torch.bool), None
+        if options.microscope:
+            seen = torch.rand(count, generator=generator) < options.microscope
+            views = Views.random(pixel, side, options.defocus, generator)
 
         drawn = torch.empty((count,) + (side,) * dimension, device=self.device)
-        for rows in self._groups(self._sizes[structures], side):
+        for rows in self._groups(self._sizes[structures], side, seen):
             points, weights = self._padded(structures[rows])
             turn, move, limit, decay = (v[rows].to(self.device) for v in (turns, shift, band, falloff))
             places = points @ turn.transpose(1, 2) + move[:, None]
-            drawn[rows.to(self.device)] = draw(places, weights, side, limit, decay)
+            # the fringes of a defocused image leave the box: they must not come back on its other side
+            margin = side // 2 if views and seen[rows[0]] else 0
+            gain = views.gains(side + 2 * margin, rows, self.device) if views and margin else None
+            wide = draw(places, weights, side + 2 * margin, limit, decay, gain)
+            inner = (slice(None),) + (slice(margin, margin + side),) * dimension
+            drawn[rows.to(self.device)] = wide[inner]
         if dimension == 3:
             drawn *= inside_ball(side, self.device)
         rms = drawn.flatten(1).square().mean(1).sqrt()
         scale = amplitude.to(self.device) / rms
         return drawn * scale.view((-1,) + (1,) * dimension)
 
-    def _groups(self, sizes: Tensor, side: int) -> list[Tensor]:
-        """Rows of the batch in groups of similar numbers of points, each small enough for ``_MOST_VALUES``."""
+    def _groups(self, sizes: Tensor, side: int, seen: Tensor) -> list[Tensor]:
+        """Rows in groups of similar numbers of points, all seen through a microscope or none, each small enough for ``_MOST_VALUES``."""
         per_point = side ** (self.options.dimension - 1)
         powers = torch.log2(sizes).ceil().int()
         groups: list[Tensor] = []
-        for power in sorted(set(powers.tolist())):
-            rows = torch.nonzero(powers == power)[:, 0]
-            groups += torch.split(rows, max(1, _MOST_VALUES // (2**power * per_point)))
+        for power, through in sorted(set(zip(powers.tolist(), seen.tolist(), strict=True))):
+            rows = torch.nonzero((powers == power) & (seen == through))[:, 0]
+            groups += torch.split(
+                rows, max(1, _MOST_VALUES // (2**power * per_point * (2 if through else 1)))
+            )
         return groups
 
     def _padded(self, structures: Tensor) -> tuple[Tensor, Tensor]:

@@ -36,7 +36,9 @@ def transfer(frequency: Tensor, band: Tensor, falloff: Tensor) -> Tensor:
     return torch.exp(-falloff * reduced**2) * 0.5 * (1 + torch.cos(math.pi * edge))
 
 
-def draw(points: Tensor, weights: Tensor, side: int, band: Tensor, falloff: Tensor) -> Tensor:
+def draw(
+    points: Tensor, weights: Tensor, side: int, band: Tensor, falloff: Tensor, gain: Tensor | None = None
+) -> Tensor:
     """Band-limited density of every point cloud of a batch, periodic in its box.
 
     Args:
@@ -45,6 +47,7 @@ def draw(points: Tensor, weights: Tensor, side: int, band: Tensor, falloff: Tens
         side: side L of the box in pixels.
         band: (B,) band limit in pixels, at least 2.
         falloff: (B,) of :func:`transfer`.
+        gain: further real factors of the spectrum, (B, L, L // 2 + 1) for images; None: 1.
 
     Returns:
         (B, L, L) or (B, L, L, L) float32; the pixels of each sum up to its weights.
@@ -63,6 +66,8 @@ def draw(points: Tensor, weights: Tensor, side: int, band: Tensor, falloff: Tens
     spectrum = spectrum.view(-1, *frequency.shape) * transfer(
         frequency, band.view(shape), falloff.view(shape)
     )
+    if gain is not None:
+        spectrum = spectrum * gain
     density: Tensor = torch.fft.irfftn(spectrum, s=(side,) * dimension, dim=tuple(range(1, dimension + 1)))
     return density
 

@@ -97,7 +97,7 @@ class TrainingPlan:
 
 #: The trainings behind ``load_prior("proteins-2d")`` and ``load_prior("proteins-3d")``.
 PLANS = {
-    "proteins-2d": TrainingPlan(),
+    "proteins-2d": TrainingPlan(drawing=DrawingOptions(microscope=0.5)),
     "proteins-3d": TrainingPlan(
         drawing=DrawingOptions(dimension=3),
         boxes=(16, 32),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import math
 import time
@@ -94,7 +95,12 @@ class ProteinTraining:
                 "validation_count": int((structures.part == 1).sum()),
                 "scale": "root mean square 1 over the box",
             },
-            training={**asdict(plan), "device": name_of(self._device), "torch": torch.__version__},
+            training={
+                **asdict(plan),
+                "device": name_of(self._device),
+                "torch": torch.__version__,
+                "start": None if start is None else hashlib.sha256(start.read_bytes()).hexdigest(),
+            },
         )
 
     def run(self, report: Report | None = None) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,18 @@ def wavelength(voltage: float) -> float:
     """Relativistic wavelength of electrons in angstrom; ``voltage`` in kilovolt."""
     volts = 1e3 * voltage
     return _WAVE / math.sqrt(volts * (1.0 + _RELATIVITY * volts))
+
+
+def aberration_phase(squared: Any, defocus: Any, wave: Any, aberration: float) -> Any:
+    """Phase of defocus and spherical aberration, ``pi lambda s^2 (D - lambda^2 s^2 Cs / 2)``, in radians.
+
+    Args:
+        squared: s^2, 1/angstrom^2; an array of any library, like ``defocus`` and ``wave``, which broadcast.
+        defocus: D, angstrom, positive for underfocus.
+        wave: lambda, angstrom.
+        aberration: Cs, angstrom.
+    """
+    return math.pi * wave * squared * (defocus - wave**2 * squared * aberration / 2)
 
 
 @dataclass(frozen=True)
@@ -77,6 +90,4 @@ class Ctf:
             mean if angle is None else mean + half * np.cos(2 * (angle - math.radians(self.defocus_angle)))
         )
         constant = math.radians(self.phase_shift) + math.asin(self.amplitude_contrast)
-        return np.asarray(
-            -np.sin(np.pi * wave * squared * (defocus - wave**2 * squared * aberration / 2) + constant)
-        )
+        return np.asarray(-np.sin(aberration_phase(squared, defocus, wave, aberration) + constant))

@@ -231,14 +231,17 @@ def begin_state(
     With a prior, starts are draws from it, annealed a little if the signal is strong: otherwise each copy would keep the pose that suits
     the first image. Without a prior, the update decides. The usual start is random pixels, annealed. :class:`WienerUpdate` starts from faint
     random pixels without annealing: at the noise level of a high temperature its filter leaves at best the mean over rotations, an image that
-    looks the same at all of them, which EM never leaves. If the diameter is known, several kinds of starts race. So they do in a box that is not
+    looks the same at all of them, which EM never leaves. If the diameter is known, several kinds of starts race, with a prior draws from it among them, and none is
+    annealed: in crowded fields and slow noise the excess energy of the measurement overestimates the strength of a copy, and what starts too hot ends at
+    a fraction of the evidence. Without a prior they also race in a box that is not
     square: signals are crowded, and all annealed starts of random pixels end at the same wrong target (docs/signals.md).
     """
     kind = initial
     if kind is None:
         height, width = likelihood.views.box_shape
-        some = diameter is not None or (height != width and update.start == "random")
-        kind = "samples" if not is_flat(prior) else "several" if some else update.start
+        crowded = height != width and update.start == "random" and is_flat(prior)
+        alone = update.start if is_flat(prior) else "samples"
+        kind = "several" if diameter is not None or crowded else alone
     units = own_units(prior, prior_scale, update, likelihood)
     scales = None if units is None else (units.first(likelihood.noise_std),)
     nats = START_NATS

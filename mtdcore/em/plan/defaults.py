@@ -162,7 +162,7 @@ def begin_plan(
         learn_separation,
         executor,
         units=own_units(prior, prior_scale, update, likelihood),
-        late=is_flat(prior),
+        late=is_flat(prior) or diameter is not None,
         noise=noise_of(noise, update, likelihood),
         symmetry=order,
     )

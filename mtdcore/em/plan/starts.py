@@ -17,7 +17,7 @@ from ..._base.numerics.fourier import radial_filter
 from ..._base.typing import plain
 from ...errors import ParameterError
 from ...model.likelihood import Likelihood
-from ...model.priors import Prior, is_flat
+from ...model.priors import FlatPrior, Prior, is_flat
 from ...model.sampling import sample_prior
 from ...model.symmetry import invariant, order_of
 
@@ -26,7 +26,7 @@ Start: TypeAlias = Literal["random", "uniform", "samples", "blob", "faint", "sev
 #: Draws from the prior that race when no number is given.
 _SAMPLES = 16
 
-#: Starts of several kinds: three blobs, a ring, two faint ones.
+#: Starts of several kinds: three blobs, a ring, two faint ones; with a prior as many draws from it besides.
 _SEVERAL = 6
 
 #: Number of starts of random pixels: a single start misses the copies in a third of the runs (bench/accuracy/starts.py).
@@ -71,6 +71,11 @@ def choose_starts(
     if not isinstance(initial, str):
         return _given(initial, one)
     count = _DEFAULT.get(initial, 1) if starts is None else starts
+    more = (likelihood, seed, heat, diameter)
+    if initial == "several" and not is_flat(prior):
+        drawn = _SEVERAL if starts is None else starts // 2
+        others = choose_starts("several", count if starts is None else starts - drawn, FlatPrior(), *more)
+        return others + (choose_starts("samples", drawn, prior, *more) if drawn else [])
     match initial:
         case "uniform" | "random" | "faint":
             images = np.random.default_rng(seed).uniform(size=(count, *one))
@@ -99,7 +104,6 @@ def choose_starts(
             return [_faint(blob, likelihood) * (grain if uneven else 1.0) for blob in blobs]
         case "several":
             rings, faint = count // 4, count // 3
-            more = (likelihood, seed, heat, diameter)
             found = choose_starts("blob", count - rings - faint, prior, *more)
             if rings:
                 rng = np.random.default_rng((seed, rings))
