@@ -129,13 +129,13 @@ def recover(
             are not used.
         initial: start or starts: an (L, L) image, an (S, L, L) stack (with C classes (C, L, L) or (S, C, L, L)), "random" (uniform pixels, so
             weak that a copy is worth two nats at the first temperature), "faint" (the same at temperature 1), "blob" (a faint
-            bright Gaussian blob, several of different widths), "samples" (drawn from the prior), "several" (blobs, a ring and faint ones), "moments" (the
-            target, count and noise level of ``method="moments"``), "uniform" (U[0, 1] per pixel whatever the
-            units, as published); None: samples with a prior; several with a ``diameter``, or instead of random ones in a box that is not square;
+            bright Gaussian blob, several of different widths), "samples" (drawn from the prior), "several" (blobs, a ring and faint ones, and with a prior as many
+            draws from it), "moments" (the target, count and noise level of ``method="moments"``), "uniform" (U[0, 1] per pixel whatever the
+            units, as published); None: several with a ``diameter``; samples with a prior; several instead of random ones in a box that is not square;
             faint for :class:`WienerUpdate`, uniform for :class:`GradientAscent`, else random.
-        starts: number of random starts. With a prior the evidence eliminates all but one during the first quarter of the
-            iterations; without one up to six run to the end, and a larger number is reduced to six by half of the iterations.
-            None: 16 samples, 6 of several kinds, 4 random ones (of moments, too), or one of any other kind.
+        starts: number of random starts. With a prior and no ``diameter`` the evidence eliminates all but one during the first quarter of the
+            iterations; otherwise up to six run to the end, and a larger number is reduced to six by half of the iterations.
+            None: 16 samples, 6 of several kinds (12 with a prior), 4 random ones (of moments, too), or one of any other kind.
         gauge: how the frame of the target is chosen, at each quarter of the iterations and on convergence
             (docs/model.md 9); "auto": by the prior for denoising updates, in the middle of the box for
             :class:`WienerUpdate`, the frame of most energy for :class:`ExactUpdate`, else None: left as it is.

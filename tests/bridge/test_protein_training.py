@@ -97,6 +97,12 @@ def test_it_stops_when_told_and_goes_on_from_weights(tmp_path):
     again = ProteinTraining(structures(), plan(), start=tmp_path / "w.full.safetensors", validation_count=1)
     for one, two in zip(training.average.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(one, two)
+    assert training.card().training["start"] is None
+    assert len(again.card().training["start"]) == 64
+    with pytest.raises(
+        InputError, match=r"w.full.safetensors: expected weights of the network that is trained"
+    ):
+        ProteinTraining(structures(), plan(channels=(4, 8)), start=tmp_path / "w.full.safetensors")
 
 
 def test_the_clock_ends_it():

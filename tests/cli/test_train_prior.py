@@ -1,3 +1,4 @@
+import hashlib
 import json
 import shlex
 
@@ -146,6 +147,12 @@ def test_training_on_proteins(structures, tmp_path, monkeypatch):
     again = ("--proteins", structures, "-o", output, "--steps", 3)
     assert "exists already" in run(*again).output
     assert run(*again, "--force").exit_code == 0
+    more = tmp_path / "more.safetensors"
+    on = run("--proteins", structures, "-o", more, "--steps", 1, "--start", output, "--microscope", 0.25)
+    assert on.exit_code == 0, on.output
+    training = load_prior(more, box_size=10).card.training
+    assert training["drawing"]["microscope"] == 0.25
+    assert training["start"] == hashlib.sha256(output.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -154,6 +161,7 @@ def test_training_on_proteins(structures, tmp_path, monkeypatch):
         (["--flip"], "--proteins does not take --flip"),
         (["--resume"], "--proteins does not take --resume"),
         (["images.npy"], "either IMAGES or --proteins"),
+        (["--volumes", "--microscope", 0.5], "--microscope is of projections"),
     ],
 )
 def test_options_that_proteins_do_not_take(structures, tmp_path, more, message):
@@ -163,6 +171,7 @@ def test_options_that_proteins_do_not_take(structures, tmp_path, more, message):
 
 
 def test_options_that_only_proteins_take(images, tmp_path):
-    result = run(images, "-o", tmp_path / "p.safetensors", "--minutes", 1)
-    assert result.exit_code == 2
-    assert "go with --proteins" in result.output
+    for more in (["--minutes", 1], ["--microscope", 0.5], ["--start", images]):
+        result = run(images, "-o", tmp_path / "p.safetensors", *more)
+        assert result.exit_code == 2
+        assert "go with --proteins" in result.output

@@ -52,6 +52,20 @@ def test_with_a_prior_they_are_halved_early(made):
     assert len(states[5].candidates) == 1
 
 
+def test_with_a_prior_and_a_diameter_draws_race_with_the_other_kinds_and_none_is_annealed(made):
+    states, prior = [], GaussianPrior(DISC, 0.3)
+    run(made, prior=prior, diameter=8, callback=states.append)
+    assert len(states[0].candidates) == 12
+    assert len(states[-1].candidates) == 6
+    assert states[0].history[0].temperature == 1.0
+    others = starts_of(made, diameter=8)
+    both = starts_of(made, prior=prior, diameter=8)
+    assert all(np.array_equal(a, b) for a, b in zip(both, others, strict=False))
+    draws = starts_of(made, prior=prior, diameter=8, initial="samples", starts=6, temperature=1.0)
+    assert all(np.array_equal(a, b) for a, b in zip(both[6:], draws, strict=True))
+    assert len(starts_of(made, prior=prior, diameter=8, starts=5)) == 5
+
+
 def test_a_late_race_rests_when_all_do(made):
     found = run(made, initial="blob", starts=2, tolerance=1e-3, iterations=400)
     assert found.stopped == "tolerance"

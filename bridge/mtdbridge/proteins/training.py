@@ -38,6 +38,17 @@ _GRADIENT_NORM = 1.0
 Report = Callable[[dict[str, Any]], bool | None]
 
 
+def _begin_with(model: MultiscaleDenoiser, start: Path) -> None:
+    """Take the weights of a file whose network is the same."""
+    try:
+        model.load_state_dict(load_weights(start)[0].state_dict())
+    except RuntimeError as error:
+        raise InputError(
+            f"{start}: expected weights of the network that is trained, for {'volumes' if model.dimension == 3 else 'images'} and with its "
+            "channels; got those of another one: choose other weights, or none."
+        ) from error
+
+
 class ProteinTraining:
     """One training: network, averaged weights, optimiser, history.
 
@@ -74,7 +85,7 @@ class ProteinTraining:
             torch.manual_seed(plan.seed)
             model = MultiscaleDenoiser(plan.box_size, dimension, plan.boxes, channels=plan.channels)
         if start is not None:
-            model.load_state_dict(load_weights(start)[0].state_dict())
+            _begin_with(model, start)
         self.model = laid_out(model.to(self._device), plan)
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self._optimizer = adam(self.model, plan.learning_rate)

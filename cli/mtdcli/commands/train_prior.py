@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,18 @@ _OF_PROTEINS = ("steps", "learning_rate", "ema_decay", "precision", "seed", "dev
     "--minutes",
     "--proteins: wall-clock time of the training. Default: 60, or as long as --steps take.",
     POSITIVE,
+)
+@option(
+    "--microscope",
+    "--proteins: share of the projections with the CTF of a microscope. Default: 0.5.",
+    _SHARE,
+    metavar="SHARE",
+)
+@option(
+    "--start",
+    "--proteins: weights of an earlier training to go on from.",
+    click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="WEIGHTS",
 )
 @option("-o --output", "Weights file (.safetensors).", PATH, required=True)
 @option(
@@ -100,6 +113,8 @@ def command(
     proteins: Path | None,
     volumes: bool,
     minutes: float | None,
+    microscope: float | None,
+    start: Path | None,
     output: Path,
     resume: bool,
     force: bool,
@@ -123,7 +138,7 @@ def command(
         raise click.UsageError("expected either IMAGES or --proteins.")
     source = images if proteins is None else str(proteins)
     beside = (".html",) if proteins is None else (".full.safetensors", ".json")
-    refuse_weights(output, beside, resume or force, [Path(str(source))])
+    refuse_weights(output, beside, resume or force, [Path(str(source)), *([start] if start else [])])
     clean_beside(output, beside)
     if threads is not None:
         import torch
@@ -134,10 +149,14 @@ def command(
         if resume or chosen.keys() - set(_OF_PROTEINS):
             flags = sorted("--" + name.replace("_", "-") for name in chosen.keys() - set(_OF_PROTEINS))
             raise click.UsageError(f"--proteins does not take {', '.join(flags) or '--resume'}.")
-        _train_on_proteins(ctx, proteins, output, volumes, minutes, chosen, as_json)
+        if volumes and microscope is not None:
+            raise click.UsageError("--microscope is of projections, not of --volumes.")
+        _train_on_proteins(
+            ctx, proteins, output, volumes, minutes, chosen | {"start": start}, microscope, as_json
+        )
         return
-    if volumes or minutes is not None:
-        raise click.UsageError("--volumes and --minutes go with --proteins.")
+    if volumes or (minutes, microscope, start) != (None, None, None):
+        raise click.UsageError("--volumes, --minutes, --microscope and --start go with --proteins.")
     assert images is not None
     from mtdbridge import Augmentation, Pace, train_prior
 
@@ -185,11 +204,16 @@ def _train_on_proteins(
     volumes: bool,
     minutes: float | None,
     chosen: dict[str, Any],
+    microscope: float | None,
     as_json: bool,
 ) -> None:
     """Train on structures for a time or a number of steps, and print the validation figures reached."""
     from mtdbridge import train_protein_prior
+    from mtdbridge.proteins.plans import PLANS
 
+    name = "proteins-3d" if volumes else "proteins-2d"
+    if microscope is not None:
+        chosen["drawing"] = replace(PLANS[name].drawing, microscope=microscope)
     if minutes is None and "steps" not in chosen:
         minutes = 60.0
     total = 100
@@ -205,7 +229,7 @@ def _train_on_proteins(
         prior = train_protein_prior(
             proteins,
             output=output,
-            plan="proteins-3d" if volumes else "proteins-2d",
+            plan=name,
             callback=after,
             seconds=None if minutes is None else 60 * minutes,
             **chosen,

@@ -133,8 +133,8 @@ class RunParameters(Parameters):
     initial: str | None = declared(
         "search",
         "Start. random: random pixels, faint at the first temperature; faint: the same without cooling; samples: draws from the prior; "
-        "blob: a blurred spot; several: spots, a ring and faint pixels; moments: what --method moments finds; uniform: random pixels in [0, 1], whatever the units; or an image file. Default: samples with a prior, "
-        "several with a diameter or a box that is no square, faint with the wiener M-step, uniform with gradient, else random.",
+        "blob: a blurred spot; several: spots, a ring and faint pixels, with a prior as many draws from it; moments: what --method moments finds; uniform: random pixels in [0, 1], whatever the units; or an image file. Default: several with a diameter, "
+        "samples with a prior, several in a box that is no square, faint with the wiener M-step, uniform with gradient, else random.",
         metavar="random|faint|samples|blob|several|moments|uniform|FILE",
         read=True,
     )
