@@ -132,11 +132,14 @@ def test_volumes_are_drawn_from_the_prior_and_from_a_posterior():
 
 
 def test_samples_of_images_are_of_the_scale_of_its_drawings():
-    """Root mean square 1 over the box, positive, in the middle."""
+    """Root mean square 1 over the box, in the middle; the mean is that of bright objects, or near 0 where a CTF took it away."""
     drawn = sample_prior(load_prior("proteins-2d"), 8, 28, seed=1)
     rms = np.sqrt(np.square(drawn).mean((1, 2)))
     assert 0.5 < np.median(rms) < 1.5
-    assert np.median(drawn.mean((1, 2))) > 0.3
+    means = drawn.mean((1, 2))
+    assert means.min() > -0.05
+    assert means.max() > 0.2
+    assert means.min() < 0.1
     mass = np.clip(drawn, 0, None).sum(0)
     rows = np.arange(28)
     assert abs((mass.sum(1) @ rows) / mass.sum() - 13.5) < 2.5
