@@ -6,7 +6,7 @@ import torch
 
 from mtdbridge.proteins.batches import DrawingOptions, ProteinBatches, validation_drawings
 from mtdbridge.proteins.drawing import draw, inside_ball, random_rotations, transfer
-from mtdbridge.proteins.microscope import Views
+from mtdbridge.proteins.microscope import Imaging
 from mtdbridge.proteins.structures import centred
 from mtdcore.data.preparation.ctf import Ctf, wavelength
 from mtdcore.errors import InputError, ParameterError
@@ -146,7 +146,7 @@ def test_memory_is_bounded_and_changes_nothing(monkeypatch):
     torch.testing.assert_close(batches(12, 8, torch.Generator().manual_seed(0)), whole)
 
 
-def view(**values: float) -> Views:
+def imaged(**values: float) -> Imaging:
     """One image of 3 angstrom a pixel at 300 kV; without subtracted background and with its phases unless ``values`` say otherwise."""
     given = {
         "pixel": 3.0,
@@ -156,8 +156,8 @@ def view(**values: float) -> Views:
         "flipped": 0.0,
         "background": math.inf,
     } | values
-    views = {name: torch.tensor([value]) for name, value in given.items()}
-    return Views(**views | {"flipped": views["flipped"].bool()})
+    values = {name: torch.tensor([value]) for name, value in given.items()}
+    return Imaging(**values | {"flipped": values["flipped"].bool()})
 
 
 def test_a_microscope_shows_the_contrast_transfer_with_dense_things_bright():
@@ -165,11 +165,11 @@ def test_a_microscope_shows_the_contrast_transfer_with_dense_things_bright():
         (30, 30), 3.0
     )
     cpu, first = torch.device("cpu"), torch.tensor([0])
-    np.testing.assert_allclose(view().gains(30, first, cpu)[0], ctf, atol=2e-5)
-    np.testing.assert_allclose(view(flipped=1.0).gains(30, first, cpu)[0], np.abs(ctf), atol=2e-5)
+    np.testing.assert_allclose(imaged().gains(30, first, cpu)[0], ctf, atol=2e-5)
+    np.testing.assert_allclose(imaged(flipped=1.0).gains(30, first, cpu)[0], np.abs(ctf), atol=2e-5)
     frequency = np.hypot(np.fft.fftfreq(30)[:, None], np.fft.rfftfreq(30))
     kept = 1 - np.exp(-2 * (np.pi * 20.0 * frequency) ** 2)
-    np.testing.assert_allclose(view(background=20.0).gains(30, first, cpu)[0], ctf * kept, atol=2e-5)
+    np.testing.assert_allclose(imaged(background=20.0).gains(30, first, cpu)[0], ctf * kept, atol=2e-5)
 
 
 def test_a_share_of_the_projections_is_seen_through_a_microscope_and_the_others_are_as_before():
@@ -193,11 +193,11 @@ def test_a_share_of_the_projections_is_seen_through_a_microscope_and_the_others_
 def test_fringes_that_leave_the_box_do_not_come_back_on_its_other_side():
     points, weights = torch.tensor([[[0.0, -9.0]]]), torch.ones(1, 1)
     limits = torch.full((1,), 2.0), torch.zeros(1)
-    views, first, cpu = view(pixel=6.0, defocus=25e3), torch.tensor([0]), torch.device("cpu")
+    imaging, first, cpu = imaged(pixel=6.0, defocus=25e3), torch.tensor([0]), torch.device("cpu")
 
     def crop(side: int) -> torch.Tensor:
         margin = (side - 24) // 2
-        gain = views.gains(side, first, cpu)
+        gain = imaging.gains(side, first, cpu)
         return draw(points, weights, side, *limits, gain)[0, margin : margin + 24, margin : margin + 24]
 
     free = crop(120)

@@ -13,7 +13,7 @@ from torch import Tensor
 from mtdcore.errors import InputError, ParameterError
 
 from .drawing import draw, inside_ball, random_rotations
-from .microscope import Views
+from .microscope import Imaging
 from .structures import Structures
 
 _MOST_VALUES = 1 << 27  # complex values of the largest intermediate array: 1 GB
@@ -33,7 +33,7 @@ class DrawingOptions:
         jitter: largest distance of the centre from the centre of the box, over the side of the box.
         spread: standard deviation of the logarithm of the amplitude.
         mirror: mirror half of the objects, since projections do not determine the hand.
-        microscope: share of the projections that are seen through a microscope (:class:`mtdbridge.proteins.microscope.Views`).
+        microscope: share of the projections that are seen through a microscope (:class:`mtdbridge.proteins.microscope.Imaging`).
         defocus: of the microscope, angstrom.
     """
 
@@ -140,10 +140,10 @@ class ProteinBatches:
         shift *= options.jitter * side * torch.rand(count, 1, generator=generator) ** (1 / dimension)
         amplitude = torch.exp(options.spread * torch.randn(count, generator=generator))
         turns = turns[:, -dimension:] / pixel[:, None, None]
-        seen, views = torch.zeros(count, dtype=torch.bool), None
+        seen, imaging = torch.zeros(count, dtype=torch.bool), None
         if options.microscope:
             seen = torch.rand(count, generator=generator) < options.microscope
-            views = Views.random(pixel, side, options.defocus, generator)
+            imaging = Imaging.random(pixel, side, options.defocus, generator)
 
         drawn = torch.empty((count,) + (side,) * dimension, device=self.device)
         for rows in self._groups(self._sizes[structures], side, seen):
@@ -151,8 +151,8 @@ class ProteinBatches:
             turn, move, limit, decay = (v[rows].to(self.device) for v in (turns, shift, band, falloff))
             places = points @ turn.transpose(1, 2) + move[:, None]
             # the fringes of a defocused image leave the box: they must not come back on its other side
-            margin = side // 2 if views and seen[rows[0]] else 0
-            gain = views.gains(side + 2 * margin, rows, self.device) if views and margin else None
+            margin = side // 2 if imaging and seen[rows[0]] else 0
+            gain = imaging.gains(side + 2 * margin, rows, self.device) if imaging and margin else None
             wide = draw(places, weights, side + 2 * margin, limit, decay, gain)
             inner = (slice(None),) + (slice(margin, margin + side),) * dimension
             drawn[rows.to(self.device)] = wide[inner]

@@ -18,8 +18,8 @@ _BACKGROUND = (0.5, 2.0)
 
 
 @dataclass(frozen=True)
-class Views:
-    """How each image of a batch of B is seen.
+class Imaging:
+    """How a microscope records each image of a batch of B.
 
     Attributes:
         pixel: (B,) angstrom.
@@ -40,8 +40,8 @@ class Views:
     @classmethod
     def random(
         cls, pixel: Tensor, side: int, defocus: tuple[float, float], generator: torch.Generator
-    ) -> Views:
-        """Independent views of images with these pixels in boxes of ``side``; half of them flipped, half without their background."""
+    ) -> Imaging:
+        """Independent settings for images with these pixels in boxes of ``side``; half of them flipped, half without their background."""
 
         def uniform(limits: tuple[float, float]) -> Tensor:
             return limits[0] + (limits[1] - limits[0]) * torch.rand(len(pixel), generator=generator)
