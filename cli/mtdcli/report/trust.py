@@ -89,7 +89,7 @@ def _answer(found: Verdict, check: Check) -> str:
             return (
                 f"Without the prior one half of the data gives the other {pooled_evidence(found.unaided):,.1f} nats together: "
                 + (
-                    "no more than with it."
+                    "as much as with it, or less."
                     if check.passed
                     else "more than with it. Recover without the prior."
                 )

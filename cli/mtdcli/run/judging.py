@@ -139,7 +139,7 @@ def powerless(verdict: Verdict) -> str:
     limits = [limit for kind in get_args(Null) if (limit := verdict.limit(kind)) is not None]
     return (
         f"the evidence is above that of every null run, but null runs differ so much that up to {max(limits):,.0f} nats may be noise: this may be "
-        "a lack of power, not of copies. More null runs, a prior, the diameter or more data lower the limit."
+        f"a lack of power, not of copies. More null runs, {'' if verdict.aided else 'a prior, '}the diameter or more data lower the limit."
     )
 
 
