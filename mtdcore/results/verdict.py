@@ -30,8 +30,9 @@ from .nulls import SHARED_SPECTRUM, SMALLEST_THRESHOLD, Null, evidence_threshold
 #: Nats that held-out data must give: noise that follows the model gives as much at most once in a thousand times.
 HELD_OUT = math.log(1000.0)
 
-#: Least number of null runs of a kind that may support a result if more are allowed: with two the threshold is useless.
-_ENOUGH = 4
+#: Least number of null runs of a kind that may support a result if more are allowed: with two the threshold is useless. Multiple of their limit that the
+#: evidence must exceed for so few: four runs that happen to agree give a low limit (pink noise: 28.10 nats, where four runs of 11 to 14 gave 28.08).
+_ENOUGH, _CLEAR = 4, 2.0
 
 #: Share of the held-out evidence without a prior that the evidence with it must reach: where data abound, a prior may cost a few
 #: nats of many thousands, as it smooths what it does not know.
@@ -213,8 +214,10 @@ class Verdict:
 
     def _waits(self, kind: Null, runs: int, complete: bool) -> bool:
         done = len(self.nulls(kind))
+        limit = self.limit(kind)
+        beyond = limit is not None and self.evidence > _CLEAR * limit and not self._reached(kind)
         steady = self.rival is None or self.rival >= _STEADY * self.evidence
-        clear = done >= _ENOUGH and self._beyond(kind) is True and steady and not complete
+        clear = done >= _ENOUGH and beyond and steady and not complete
         return done < runs and not clear
 
 

@@ -103,6 +103,15 @@ def test_four_null_runs_are_not_enough_where_starts_decide_how_much_is_found():
     assert replace(CLEAR, rival=200.0).due(4) is None
 
 
+def test_four_null_runs_that_happen_to_agree_are_not_enough_for_evidence_near_their_limit():
+    near = replace(CLEAR, evidence=30.0, rival=30.0, phases=(12.4, 11.0, 12.6, 14.0))
+    assert near.supported is True
+    assert near.due(8) in ("white", "phases")
+    assert replace(near, white=(1.0,) * 8).due(8) == "phases"
+    assert near.due(4) is None
+    assert replace(near, phases=(12.4, 11.0, 12.6, 14.0, 22.0, 16.0, 5.0, 24.0)).supported is False
+
+
 def test_nothing_more_is_asked_when_nothing_can_change_the_verdict():
     assert Verdict(14.0).due(8) is None
     assert Verdict(500.0, settled=False).due(8) is None
