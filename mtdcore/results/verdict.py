@@ -215,7 +215,7 @@ class Verdict:
     def _waits(self, kind: Null, runs: int, complete: bool) -> bool:
         done = len(self.nulls(kind))
         limit = self.limit(kind)
-        beyond = limit is not None and self.evidence > _CLEAR * limit and not self._reached(kind)
+        beyond = limit is not None and self.evidence > _CLEAR * limit
         steady = self.rival is None or self.rival >= _STEADY * self.evidence
         clear = done >= _ENOUGH and beyond and steady and not complete
         return done < runs and not clear

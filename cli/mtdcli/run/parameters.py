@@ -140,7 +140,7 @@ class RunParameters(Parameters):
     )
     starts: int | None = declared(
         "search",
-        "Random starts; the one with the most evidence goes on. Default: 16 for samples, 6 for several, 4 for random, else 1.",
+        "Random starts; the one with the most evidence goes on. Default: 16 for samples, 6 for several (12 with a prior), 4 for random, else 1.",
         metavar="N",
     )
     temperature: float | Literal["auto"] | None = declared(
